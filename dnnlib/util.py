@@ -1,0 +1,111 @@
+"""A log file beside the terminal, readable durations, and a download that is whole or absent."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import sys
+import traceback
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TextIO
+
+from tqdm import tqdm
+
+
+class _Tee:
+    """A text stream that writes to `stream` and, as long as it is open, to `file`."""
+
+    def __init__(self, stream: TextIO, file: IO[str]) -> None:
+        self._stream = stream
+        self._file = file
+
+    def write(self, text: str) -> int:
+        # A carriage return in front redraws a line on a terminal (a progress bar): no text for a file.
+        if not self._file.closed and not text.startswith("\r"):
+            self._file.write(text)
+            self._file.flush()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Logger:
+    """Copies everything that is printed to stdout and stderr into a file too, until it is closed.
+
+    with Logger(run_dir / "log.txt"):
+        print("kept")
+
+    Each write is flushed, so that the log survives a kill; the trace of an error that leaves the block is kept too.
+    Code that has kept `sys.stdout` from inside the block may go on writing to it: that reaches the terminal alone.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens `path` for appending. Raises OSError if it cannot be written."""
+        self._file = open(path, "a", encoding="utf-8")
+        self._streams = (sys.stdout, sys.stderr)
+        self._tees = (_Tee(sys.stdout, self._file), _Tee(sys.stderr, self._file))
+        sys.stdout, sys.stderr = self._tees
+
+    def close(self) -> None:
+        """Stops copying; a second call does nothing."""
+        # Where someone else has replaced a stream since then, theirs stays: what it wraps still works.
+        if sys.stdout is self._tees[0]:
+            sys.stdout = self._streams[0]
+        if sys.stderr is self._tees[1]:
+            sys.stderr = self._streams[1]
+        self._file.close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            traceback.print_exception(error, file=self._file)
+        self.close()
+
+
+def format_time(seconds: float) -> str:
+    """A duration with the units that matter: "42s", "1m 05s", "2h 03m 04s", "1d 02h 03m"."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s}s"
+    if s < 60 * 60:
+        return f"{s // 60}m {s % 60:02}s"
+    if s < 24 * 60 * 60:
+        return f"{s // (60 * 60)}h {s // 60 % 60:02}m {s % 60:02}s"
+    return f"{s // (24 * 60 * 60)}d {s // (60 * 60) % 24:02}h {s // 60 % 60:02}m"
+
+
+def download(url: str, path: str | os.PathLike[str]) -> None:
+    """Fetches `url` into the file `path`, with a progress bar; the folder is made if need be.
+
+    The file appears whole or not at all. Raises OSError with one line that names the URL, the reason and the path.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=30) as response, open(temporary, "wb") as file:
+            expected = response.headers.get("Content-Length")
+            size = int(expected) if expected else None
+            with tqdm.wrapattr(response, "read", total=size, desc=path.name, leave=False, disable=None) as body:
+                shutil.copyfileobj(body, file, 1 << 20)
+            if size is not None and file.tell() != size:
+                raise OSError(f"it ended after {file.tell()} of {size} bytes")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, http.client.HTTPException, ValueError) as error:  # a ValueError is a malformed URL
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the response too
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise OSError(f"{url} could not be downloaded ({reason}): fetch it yourself and put it at {path}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,154 @@
+"""Every size of the model, and the presets. The dataclasses own the defaults (those of `srn128`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from genvs.errors import InputError
+
+T = TypeVar("T")
+
+STEM_STRIDE = 4  # of the encoder's decoder output; the volume head upsamples from there
+BACKBONE_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """The camera model of the data that a network was trained on, so that no script has to know it.
+
+    near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
+    the cameras from the origin, world units.
+    """
+
+    near: float = 0.8
+    far: float = 1.8
+    focal: float = 131.25 / 128
+    radius: float = 1.3
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """ResNet / DeepLabV3+ widths, and the feature volume that they lift an image into."""
+
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    aspp_rates: tuple[int, ...] = (12, 24, 36)
+    decoder_channels: int = 256
+    low_level_channels: int = 48
+    volume_channels: int = 16
+    volume_depth: int = 64
+    volume_width: int = 128
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """The field's MLP, samples along a ray, and the side of the rendered feature image before upsampling."""
+
+    hidden_channels: int = 64
+    num_samples: int = 64
+    importance_samples: int = 0
+    render_width: int = 64
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """DDPM++ U-Net, EDM preconditioning, and the noise range that it is sampled over."""
+
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 2)
+    blocks_per_level: int = 4
+    attention_resolutions: tuple[int, ...] = (16,)
+    residual_encoder: bool = True
+    dropout: float = 0.13
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+
+@dataclass(frozen=True)
+class GeNVSConfig:
+    """A whole model. `resolution` is the side of input and output images, in pixels.
+
+    Raises InputError where the sizes do not fit together.
+    """
+
+    resolution: int = 128
+    view_weighting: str = "baseline_mean"
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+
+    def __post_init__(self) -> None:
+        size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)
+        if not 32 <= size <= 256 or size % BACKBONE_STRIDE or size % coarsest:
+            step = max(BACKBONE_STRIDE, coarsest)
+            raise InputError(f"--resolution={size}: choose a multiple of {step} from 32 to 256")
+        widths = [size // STEM_STRIDE, size // 2, size]
+        if self.encoder.volume_width not in widths:
+            raise InputError(f"volume_width={self.encoder.volume_width} at resolution {size}: choose one of {widths}")
+        if self.renderer.render_width not in (size // 4, size // 2, size):
+            raise InputError(f"render_width={self.renderer.render_width}: choose {size // 4}, {size // 2} or {size}")
+        if self.denoiser.model_channels % 4:
+            raise InputError(f"--cbase={self.denoiser.model_channels}: choose a multiple of 4")
+
+
+def from_dict(cls: type[T], data: dict[str, Any]) -> T:
+    """The inverse of `dataclasses.asdict`, for nested dataclasses; lists become tuples again.
+
+    Raises InputError for a name that the class does not have.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise InputError(f"{cls.__name__} has no setting {unknown[0]!r}: the file was written by another version")
+    values = {}
+    for name, value in data.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(typing.cast(type, hints[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def scaled_to(config: GeNVSConfig, resolution: int) -> GeNVSConfig:
+    """The same model at another resolution: the volume's and the rendering's widths keep their share of it."""
+    factor = resolution / config.resolution
+    encoder = dataclasses.replace(config.encoder, volume_width=round(config.encoder.volume_width * factor))
+    renderer = dataclasses.replace(config.renderer, render_width=round(config.renderer.render_width * factor))
+    return dataclasses.replace(config, resolution=resolution, encoder=encoder, renderer=renderer)
+
+
+PRESETS: dict[str, GeNVSConfig] = {
+    "srn128": GeNVSConfig(),
+    "srn64": GeNVSConfig(
+        resolution=64,
+        encoder=EncoderConfig(decoder_channels=128, volume_width=64),
+        renderer=RendererConfig(num_samples=48, render_width=32),
+        denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
+    ),
+    "cpu-demo": GeNVSConfig(
+        resolution=32,
+        encoder=EncoderConfig(
+            widths=(32, 48, 64, 64),
+            blocks=(1, 1, 1, 1),
+            aspp_rates=(1, 2),
+            decoder_channels=48,
+            low_level_channels=16,
+            volume_channels=8,
+            volume_depth=16,
+            volume_width=16,
+        ),
+        renderer=RendererConfig(hidden_channels=32, num_samples=24, render_width=16),
+        denoiser=DenoiserConfig(
+            model_channels=32,
+            channel_mult=(1, 2, 2),
+            blocks_per_level=1,
+            attention_resolutions=(8,),
+            residual_encoder=False,
+            dropout=0.0,
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Scenes: what is read, how views are chosen, and the embedded dataset."""

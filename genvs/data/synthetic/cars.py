@@ -1,0 +1,152 @@
+"""A random car, assembled: shells, wheels, underside, and the extras of its class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from genvs.data.synthetic.bodies import Shape, body, cabin
+from genvs.data.synthetic.catalog import (
+    CHROME,
+    STEEL,
+    TRIM,
+    TYRE,
+    UNDER,
+    random_class,
+    random_glass,
+    random_paint,
+    random_shape,
+)
+from genvs.data.synthetic.decals import body_decals, stripe_decals, window_decals
+from genvs.data.synthetic.parts import Array, Decal, Finish, Part, Surface, box, ellipsoid, tube, wheel
+from genvs.data.synthetic.shading import Model, assemble
+
+
+def _wheels(shape: Shape, rng: np.random.Generator) -> list[Part]:
+    """Four wheels with spoked rims or hub caps."""
+    radius, width = shape.wheel_radius, rng.uniform(0.2, 0.26)
+    rim = radius * rng.uniform(0.62, 0.76)
+    spokes, share, phase, gray = rng.integers(5, 12), rng.uniform(0.4, 0.7), rng.random(), rng.uniform(0.55, 0.9)
+    hub = rng.uniform(0.2, 0.35)
+    mesh, region = wheel(radius, width, rim, rng.uniform(0.015, 0.04))
+
+    def gaps(p: Array) -> np.ndarray:
+        distance = np.sqrt(p[:, 1] ** 2 + p[:, 2] ** 2) / rim
+        turn = (np.arctan2(p[:, 2], p[:, 1]) / (2 * np.pi) * spokes + phase) % 1
+        return (distance > hub) & (distance < 0.84) & (turn > share)
+
+    color = (gray, gray, gray) if rng.random() < 0.85 else (0.16, 0.16, 0.17)
+    surfaces = [Surface(TYRE), Surface(Finish(color, 0.4, 20.0), [Decal(gaps, TRIM)])]
+    parts = []
+    for axle in shape.axles:
+        across = float(shape.half_width(axle)) - width / 2 - 0.025
+        for side in (1, -1):
+            placed = mesh.copy()
+            placed.vertices = mesh.vertices * (side, side, 1) + (side * across, axle, radius)
+            parts.append(Part(placed, surfaces, region, mesh.vertices))
+    return parts
+
+
+def _underside(shape: Shape, rng: np.random.Generator) -> list[Part]:
+    """What shows from below and through the arches: a core between the wheels, axles, exhaust, tank."""
+    front, rear = shape.axles
+    low, radius = shape.clearance, shape.wheel_radius
+    inner = shape.width - 0.62
+    core_top = shape.bed_floor - 0.05 if shape.open_bed else 0.88 * shape.nose  # below the bed's floor
+    core = box((inner, front - rear + 2.6 * radius, core_top - low), (0, (front + rear) / 2, (core_top + low) / 2))
+    parts = [Part.plain(core, Surface(UNDER))]
+    for axle in shape.axles:
+        end = inner / 2 + 0.1
+        parts.append(Part.plain(tube((-end, axle, radius), (end, axle, radius), 0.06), Surface(TRIM)))
+    side = rng.choice([-1, 1]) * rng.uniform(0.15, 0.4)
+    height, outlet = low + 0.02, -shape.length / 2 + 0.05
+    parts.append(Part.plain(tube((side, front - 0.3, height), (side, outlet, height + 0.03), 0.045), Surface(STEEL)))
+    silencer = ellipsoid((0.16, 0.32, 0.09), (side, rear - 0.1, height))
+    parts.append(Part.plain(silencer, Surface(STEEL)))
+    tank = box((0.5 * inner, 0.5, 0.1), (-np.sign(side) * 0.2 * inner, rear + 1.1 * radius + 0.25, low))
+    engine = box((0.55 * inner, 0.7, 0.12), (0, front, low))
+    return parts + [Part.plain(tank, Surface(TRIM)), Part.plain(engine, Surface(TRIM))]
+
+
+def _mirrors(shape: Shape, paint: Finish, rng: np.random.Generator) -> list[Part]:
+    """Door mirrors, at the foot of the windscreen."""
+    surface = Surface(paint if rng.random() < 0.6 else TRIM)
+    y = shape.y(0.75 * shape.cowl_at + 0.25 * shape.screen_at) - 0.15
+    z = float(shape.top(y)) + 0.1
+    across = float(shape.cabin_half_width(y, z)) + 0.09
+    radii = (0.12, 0.06, 0.075) if shape.height < 1.6 else (0.12, 0.06, 0.11)
+    return [Part.plain(ellipsoid(radii, (side * across, y, z)), surface) for side in (1, -1)]
+
+
+def _spoiler(shape: Shape, paint: Finish) -> list[Part]:
+    """A wing on two posts over the tail."""
+    y = -shape.length / 2 + 0.28
+    base = float(shape.top(y))
+    wide = 0.82 * shape.width
+    wing = box((wide, 0.24, 0.035), (0, y, base + 0.17))
+    posts = [box((0.05, 0.14, 0.2), (side * 0.36 * wide, y, base + 0.06)) for side in (1, -1)]
+    return [Part.plain(mesh, Surface(paint)) for mesh in (wing, *posts)]
+
+
+def _roof_extra(shape: Shape, rng: np.random.Generator) -> list[Part]:
+    """Something on the roof, now and then: a taxi sign or a light bar."""
+    style = rng.random()
+    front, rear = shape.y(shape.screen_at) - 0.15, shape.y(shape.roof_end_at) + 0.15
+    place, top = 0.6 * front + 0.4 * rear, shape.height
+    if style < 0.05:
+        sign = box((0.5, 0.2, 0.16), (0, place, top + 0.07))
+        return [Part.plain(sign, Surface(Finish((0.95, 0.78, 0.1))))]
+    if style < 0.1:
+        bars = [box((0.5, 0.22, 0.12), (side * 0.27, place, top + 0.05)) for side in (1, -1)]
+        colors = Finish((0.1, 0.15, 0.8), 0.4), Finish((0.85, 0.06, 0.06), 0.4)
+        return [Part.plain(bar, Surface(color)) for bar, color in zip(bars, colors, strict=True)]
+    return []
+
+
+def _rails(shape: Shape) -> list[Part]:
+    """Roof rails along both sides of the roof."""
+    front, rear = shape.y(shape.screen_at) - 0.1, shape.y(shape.roof_end_at) + 0.05
+    parts = []
+    for side in (1, -1):
+        x, z = side * 0.8 * float(shape.cabin_half_width(0.0, shape.height)), shape.height - 0.01
+        parts.append(Part.plain(tube((x, rear, z), (x, front, z), 0.03), Surface(CHROME)))
+    return parts
+
+
+def _cargo(shape: Shape, paint: Finish, rng: np.random.Generator) -> list[Part]:
+    """A truck's box."""
+    back, ahead = -shape.length / 2 + 0.02, shape.y(shape.base_at) - 0.12
+    low, high = shape.deck - 0.1, rng.uniform(1.2, 1.7)
+    white = Finish((0.86, 0.86, 0.85), 0.1)
+    color = paint if rng.random() < 0.3 else random_paint(rng) if rng.random() < 0.5 else white
+    mesh = box((1.04 * shape.width, ahead - back, high), (0, (back + ahead) / 2, low + high / 2))
+    middle, band = low + high * rng.uniform(0.3, 0.7), rng.uniform(0.05, 0.25)
+    stripe = Decal(lambda p: np.abs(p[:, 2] - middle) < band, random_paint(rng))
+    doors = Decal(lambda p: (p[:, 1] < back + 0.01) & (np.abs(p[:, 0]) < 0.015), TRIM)
+    return [Part.plain(mesh, Surface(color, [stripe, doors] if rng.random() < 0.5 else [doors]))]
+
+
+def build_car(rng: np.random.Generator, kind: str | None = None) -> tuple[Model, dict[str, Any]]:
+    """A random car, of a given class or a random one, and what is worth recording of it: class, paint, proportions."""
+    kind = kind or random_class(rng)
+    shape, paint, glass = random_shape(kind, rng), random_paint(rng), random_glass(rng)
+    on_body, on_cabin = stripe_decals(shape, rng)
+    parts = [
+        body(shape, Surface(paint, on_body + body_decals(shape, kind, rng)), Surface(UNDER)),
+        cabin(shape, Surface(paint, on_cabin + window_decals(shape, kind, glass, rng))),
+        *_wheels(shape, rng),
+        *_underside(shape, rng),
+        *_mirrors(shape, paint, rng),
+    ]
+    if kind == "sports" and rng.random() < 0.45:
+        parts += _spoiler(shape, paint if rng.random() < 0.7 else TRIM)
+    if kind in ("suv", "wagon") and rng.random() < 0.5:
+        parts += _rails(shape)
+    elif kind in ("sedan", "wagon", "suv", "hatchback"):
+        parts += _roof_extra(shape, rng)
+    if kind == "truck" and not shape.open_bed:
+        parts += _cargo(shape, paint, rng)
+    info = {"class": kind, "paint": [round(c, 4) for c in paint.color]}
+    info.update({name: round(value, 4) for name, value in vars(shape).items()})
+    return assemble(parts), info

@@ -1,0 +1,199 @@
+"""Makes the embedded dataset: whatever is missing of it, by several worker processes, resumably."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from genvs.data.synthetic.scene import FAR, NEAR, RADIUS, SceneTask
+from genvs.errors import InputError
+from genvs.geometry.trajectories import spherical_c2w, srn_spiral
+
+GENERATOR = 1  # raise it when the same seed gives other bytes
+SPIRAL_VIEWS = 251
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split's folder, its scenes' number, and the settings that all of its scenes share (its `dataset.json`)."""
+
+    name: str
+    folder: Path
+    scenes: int
+    settings: dict[str, Any]
+
+    def scene_name(self, index: int) -> str:
+        return f"{index:06d}"
+
+    def missing(self) -> list[int]:
+        """The scenes that are not there yet; all of them where there is no such split."""
+        if not (self.folder / "dataset.json").exists():
+            return list(range(self.scenes))
+        present = set(os.listdir(self.folder))
+        return [index for index in range(self.scenes) if self.scene_name(index) not in present]
+
+    def check_settings(self) -> None:
+        """Raise InputError if the folder holds anything other than a dataset made with these settings."""
+        record = self.folder / "dataset.json"
+        remedy = "choose another --out or delete the folder"
+        try:
+            found = json.loads(record.read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise InputError(f"{self.folder}: exists but is no embedded dataset; {remedy}") from None
+            return
+        except (OSError, ValueError):
+            raise InputError(f"{record}: cannot be read; {remedy}") from None
+        for key, wanted in self.settings.items():
+            have = found.get(key) if isinstance(found, dict) else None
+            if have != wanted:
+                raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
+
+
+def split_cameras(split: str, views: int, rng: np.random.Generator) -> np.ndarray:
+    """A scene's cameras `[views, 4, 4]`, camera-to-world, OpenCV axes, at SRN's distance from the origin.
+
+    Train and val: uniform on the whole sphere. Test: SRN's spiral, or evenly spaced cameras of it.
+    """
+    if split == "test":
+        steps = np.round(np.linspace(0, SPIRAL_VIEWS - 1, views)).astype(int)
+        return srn_spiral(RADIUS, SPIRAL_VIEWS)[steps].double().numpy()
+    azimuth = torch.from_numpy(rng.uniform(0, 2 * np.pi, views))
+    elevation = torch.from_numpy(np.arcsin(rng.uniform(-1, 1, views)))
+    return spherical_c2w(azimuth, elevation, RADIUS).numpy()
+
+
+def _tasks(split: Split, missing: Sequence[int], partial: Path) -> Iterator[SceneTask]:
+    """The scenes to make. Cameras and car have streams of their own, both functions of (seed, split, scene)."""
+    seed, views = split.settings["seed"], split.settings["views"]
+    for index in missing:
+        key = (seed, SPLITS.index(split.name), index)
+        name = split.scene_name(index)
+        c2w = split_cameras(split.name, views, np.random.default_rng((*key, 1)))
+        yield SceneTask(split.folder / name, partial / f"{split.name}-{name}", key, c2w, split.settings["resolution"])
+
+
+def _start_worker(tasks: Sequence[SceneTask], answers: int) -> subprocess.Popen:
+    """A worker that writes `tasks` and reports on the file descriptor `answers`.
+
+    It is an interpreter of its own: it imports neither the caller's main module nor torch, inherits no threads and no
+    GPU, and is in a session of its own, so that Ctrl-C reaches the caller alone.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryFile() as queue:
+        for task in tasks:
+            pickle.dump(task, queue)
+        queue.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "genvs.data.synthetic.scene"],
+            stdin=queue,
+            stdout=answers,
+            env={**os.environ, **threads, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+
+
+def _write_all(tasks: Sequence[SceneTask], workers: int) -> None:
+    """Share the scenes out to worker processes and wait, with a progress bar. Leaves no worker behind."""
+    processes: list[subprocess.Popen] = []
+    read_end, write_end = os.pipe()
+    with open(read_end) as answers:
+        try:
+            with open(write_end, "wb"):
+                for worker in range(min(workers, len(tasks))):
+                    processes.append(_start_worker(tasks[worker::workers], write_end))
+            with tqdm(total=len(tasks), desc="drawing cars", unit="scenes") as bar:
+                for answer in answers:  # ends when the last worker has ended
+                    if answer.strip():
+                        raise InputError(f"{answer.strip()}; free the space or choose another --out")
+                    bar.update()
+            if any([process.wait() for process in processes]):
+                raise RuntimeError("a worker failed while it made the embedded dataset; its message is above")
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _open_split(split: Split, partial: Path) -> None:
+    """Make a split's folder; it appears with its record in it."""
+    if not split.folder.is_dir() or not any(split.folder.iterdir()):
+        folder = partial / split.name
+        folder.mkdir()
+        (folder / "dataset.json").write_text(json.dumps(split.settings, indent=1) + "\n")
+        os.replace(folder, split.folder)
+
+
+def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
+    """Make what is missing, one process at a time, in a folder of its own beside `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(out.name + ".lock")):
+        for stale in out.parent.glob(f"{out.name}.partial-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
+        try:
+            tasks: list[SceneTask] = []
+            for split in splits:
+                split.check_settings()
+                _open_split(split, partial)
+                tasks.extend(_tasks(split, split.missing(), partial))
+            if tasks:
+                _write_all(tasks, workers)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def ensure_dataset(
+    out: str | Path,
+    *,
+    scenes: int,
+    views: int,
+    resolution: int,
+    seed: int = 0,
+    workers: int = 1,
+    val_scenes: int = 0,
+    test_scenes: int = 0,
+    test_views: int = SPIRAL_VIEWS,
+) -> None:
+    """Make whatever is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
+
+    A scene is a function of (seed, split, index, views, resolution) alone, whatever `workers` is. More scenes may be
+    asked for later; a folder that holds more than that is complete. Several processes may call this at once: one works,
+    the others wait. Raises InputError where a folder holds something else, was made with other settings, or cannot be
+    written.
+    """
+    out = Path(os.path.abspath(out))
+    if not out.name:
+        raise InputError(f"{out}: no name for a dataset; choose another --out")
+    shared = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR, "far": FAR}
+    plan = {"train": (scenes, views), "val": (val_scenes, views), "test": (test_scenes, test_views)}
+    splits = [
+        Split(name, out.with_name(f"{out.name}_{name}"), number, {**shared, "views": per_scene})
+        for name, (number, per_scene) in plan.items()
+        if number
+    ]
+    for split in splits:
+        split.check_settings()
+    if not any(split.missing() for split in splits):
+        return
+    try:
+        _make_missing(out, splits, workers)
+    except OSError as error:
+        raise InputError(f"{error.filename or out}: {error.strerror}; choose another --out") from error

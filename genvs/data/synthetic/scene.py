@@ -1,0 +1,85 @@
+"""One scene: a random car, drawn by every camera and written in SRN's layout.
+
+Run as a module it is a worker. It imports no torch, so that workers start fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from genvs.data.synthetic.cars import build_car
+from genvs.data.synthetic.parts import Array
+from genvs.data.synthetic.shading import render
+
+RADIUS, NEAR, FAR = 1.3, 0.8, 1.8  # SRN's cars: distance of the cameras, and the planes that hold every car
+FOCAL = 131.25 / 128  # in image widths
+DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """What a worker needs to write a scene. c2w: `[V, 4, 4]`, OpenCV axes. The folder appears whole or not at all."""
+
+    folder: Path
+    partial: Path  # where it is written first; on the same file system
+    rng_key: tuple[int, ...]
+    c2w: Array
+    resolution: int
+
+
+def write_scene(task: SceneTask) -> None:
+    """Draw and write a scene folder: rgb/, pose/, depth/, intrinsics.txt and scene.json."""
+    resolution, focal = task.resolution, FOCAL * task.resolution
+    model, info = build_car(np.random.default_rng(task.rng_key))
+    for name in ("rgb", "pose", "depth"):
+        (task.partial / name).mkdir(parents=True)
+    for view, (image, depth) in enumerate(render(model, task.c2w, focal, resolution)):
+        Image.fromarray(image).save(task.partial / f"rgb/{view:06d}.png", compress_level=1)
+        steps = np.round(depth / DEPTH_SCALE).astype(np.uint16)
+        Image.fromarray(steps).save(task.partial / f"depth/{view:06d}.png", compress_level=1)
+        pose = " ".join(map(repr, task.c2w[view].reshape(-1).tolist()))
+        (task.partial / f"pose/{view:06d}.txt").write_text(pose)
+    center = resolution / 2
+    intrinsics = f"{focal:f} {center:f} {center:f} 0.\n0. 0. 0.\n1.\n{resolution} {resolution}\n"
+    (task.partial / "intrinsics.txt").write_text(intrinsics)
+    record = {"depth_scale": DEPTH_SCALE, "near": NEAR, "far": FAR, "rng_key": task.rng_key, "car": info}
+    (task.partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not task.folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
+        os.replace(task.partial, task.folder)
+
+
+def main() -> None:
+    """Write the scenes that arrive on standard input; answer each with an empty line, or with why it was impossible."""
+    for task in _read_tasks():
+        try:
+            write_scene(task)
+            answer = ""
+        except OSError as error:
+            answer = f"{error.filename or task.folder}: {error.strerror}"
+        try:
+            os.write(1, f"{answer}\n".encode())  # one small write: whole, though the workers share a pipe
+        except BrokenPipeError:
+            return  # nobody waits for the rest
+        if answer:
+            return
+
+
+def _read_tasks() -> Iterator[SceneTask]:
+    while True:
+        try:
+            yield pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+
+
+if __name__ == "__main__":
+    main()

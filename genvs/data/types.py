@@ -1,0 +1,92 @@
+"""Views and batches: images with the cameras that took them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genvs.geometry import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """Images and their cameras, with any leading shape.
+
+    images: `[..., 3, H, W]`, uint8 as loaded or float32 in [-1, 1]. cameras: `[...]`.
+    """
+
+    images: Tensor
+    cameras: Cameras
+
+    @property
+    def shape(self) -> torch.Size:
+        """The leading shape, `[...]`."""
+        return self.images.shape[:-3]
+
+    def __getitem__(self, index) -> Views:
+        """Index the leading dimensions."""
+        return Views(self.images[index], self.cameras[index])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
+        """Move to `device`; uint8 images become float32 in [-1, 1] there (a quarter of the bytes travel)."""
+        images = self.images.to(device, non_blocking=non_blocking)
+        if images.dtype == torch.uint8:
+            images = images.float() / 127.5 - 1
+        return Views(images, self.cameras.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Views:
+        """Copies in page-locked memory, from which `.to(device, non_blocking=True)` does not wait. Needs CUDA."""
+        cameras = self.cameras
+        pinned = [part.pin_memory() for part in (cameras.c2w, cameras.intrinsics, cameras.near, cameras.far)]
+        return Views(self.images.pin_memory(), Cameras(*pinned))
+
+    def mirrored(self) -> Views:
+        """The same views of the world's mirror image in the plane x = 0.
+
+        Images are flipped left to right. With M = diag(-1, 1, 1, 1) a camera becomes M c2w M, which is a rotation
+        again, and u becomes 1 - u: a mirrored world point projects to (1 - u, v) at its old depth.
+        """
+        reflection = self.cameras.c2w.new_tensor([-1.0, 1.0, 1.0, 1.0])
+        flip_u = self.cameras.intrinsics.new_tensor([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        cameras = Cameras(
+            c2w=reflection[:, None] * self.cameras.c2w * reflection,
+            intrinsics=flip_u @ self.cameras.intrinsics * reflection[:3],
+            near=self.cameras.near,
+            far=self.cameras.far,
+        )
+        return Views(self.images.flip(-1), cameras)
+
+    @staticmethod
+    def cat(views: Sequence[Views], dim: int = 0) -> Views:
+        """Concatenate along a leading dimension (`dim` >= 0)."""
+        return Views(torch.cat([v.images for v in views], dim=dim), Cameras.cat([v.cameras for v in views], dim=dim))
+
+    @staticmethod
+    def stack(views: Sequence[Views], dim: int = 0) -> Views:
+        """Stack along a new leading dimension (`dim` >= 0)."""
+        cameras = Cameras.stack([v.cameras for v in views], dim=dim)
+        return Views(torch.stack([v.images for v in views], dim=dim), cameras)
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One training batch. inputs: `[B, V]`. targets: `[B, T]`. sample_index: `[B]` int64, each sample's seed."""
+
+    inputs: Views
+    targets: Views
+    sample_index: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
+        """Every member to `device`, images as floats in [-1, 1]."""
+        return ViewBatch(
+            self.inputs.to(device, non_blocking),
+            self.targets.to(device, non_blocking),
+            self.sample_index.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> ViewBatch:
+        """What a DataLoader calls on its batches under `pin_memory=True`."""
+        return ViewBatch(self.inputs.pin_memory(), self.targets.pin_memory(), self.sample_index.pin_memory())

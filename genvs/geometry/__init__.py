@@ -1,0 +1,16 @@
+"""Cameras, rays and trajectories. OpenCV axes, world z up, normalised intrinsics (docs/conventions.md)."""
+
+from genvs.geometry.cameras import Cameras, normalize_intrinsics, opencv_from_opengl, project, unproject
+from genvs.geometry.rays import generate_rays, interval_lengths, pixel_centers, stratified_depths
+
+__all__ = [
+    "Cameras",
+    "generate_rays",
+    "interval_lengths",
+    "normalize_intrinsics",
+    "opencv_from_opengl",
+    "pixel_centers",
+    "project",
+    "stratified_depths",
+    "unproject",
+]

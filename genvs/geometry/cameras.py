@@ -1,0 +1,102 @@
+"""Pinhole cameras, and the only place that converts between camera conventions.
+
+OpenCV axes (+x right, +y down, +z forward). Intrinsics are normalised: row 0 by the image's width, row 1 by its height,
+so that they hold at every resolution. `depth` is camera z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of cameras with any leading shape.
+
+    c2w: `[..., 4, 4]`, camera-to-world, OpenCV axes. intrinsics: `[..., 3, 3]`, normalised.
+    near, far: `[...]`, depth planes in the camera frame, world units.
+    """
+
+    c2w: Tensor
+    intrinsics: Tensor
+    near: Tensor
+    far: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The leading shape, `[...]`."""
+        return self.near.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.c2w.device
+
+    @property
+    def w2c(self) -> Tensor:
+        """World-to-camera `[..., 4, 4]`; the inverse of a rigid motion, without a solver."""
+        rotation = self.c2w[..., :3, :3].mT
+        translation = -rotation @ self.c2w[..., :3, 3:]
+        return torch.cat([torch.cat([rotation, translation], dim=-1), self.c2w[..., 3:, :]], dim=-2)
+
+    @property
+    def centers(self) -> Tensor:
+        """Optical centres `[..., 3]`, world."""
+        return self.c2w[..., :3, 3]
+
+    def _map(self, function) -> Cameras:
+        return Cameras(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+    def __getitem__(self, index) -> Cameras:
+        """Index the leading dimensions."""
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, *args, **kwargs) -> Cameras:
+        """As `Tensor.to`, on every member."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    @staticmethod
+    def cat(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
+        """Concatenate along a leading dimension (`dim` >= 0)."""
+        return Cameras(**{f.name: torch.cat([getattr(c, f.name) for c in cameras], dim=dim) for f in fields(Cameras)})
+
+    @staticmethod
+    def stack(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
+        """Stack along a new leading dimension (`dim` >= 0)."""
+        return Cameras(**{f.name: torch.stack([getattr(c, f.name) for c in cameras], dim=dim) for f in fields(Cameras)})
+
+
+def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """World points to normalised image coordinates.
+
+    points: `[..., P, 3]`, world. cameras: `[...]`, with as many leading dimensions as `points` (they broadcast).
+    Returns uv `[..., P, 2]` (inside the image where 0 <= uv < 1) and depth `[..., P]` (negative behind the camera).
+    """
+    w2c = cameras.w2c
+    in_camera = points @ w2c[..., :3, :3].mT + w2c[..., None, :3, 3]
+    homogeneous = in_camera @ cameras.intrinsics.mT
+    depth = in_camera[..., 2]
+    # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
+    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
+    return homogeneous[..., :2] / safe_depth[..., None], depth
+
+
+def unproject(uv: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
+    """The inverse of `project`: uv `[..., P, 2]` at camera z `depth` `[..., P]` to world points `[..., P, 3]`."""
+    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
+    in_camera = homogeneous @ torch.linalg.inv(cameras.intrinsics).mT * depth[..., None]
+    return in_camera @ cameras.c2w[..., :3, :3].mT + cameras.c2w[..., None, :3, 3]
+
+
+def opencv_from_opengl(c2w: Tensor) -> Tensor:
+    """Camera-to-world `[..., 4, 4]` with OpenGL axes (+y up, -z forward) to OpenCV axes; its own inverse."""
+    return c2w * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
+
+
+def normalize_intrinsics(intrinsics_px: Tensor, width: int, height: int) -> Tensor:
+    """Intrinsics in pixels `[..., 3, 3]` to normalised: row 0 by `width`, row 1 by `height` (pixels)."""
+    scale = torch.tensor([width, height, 1.0], dtype=intrinsics_px.dtype, device=intrinsics_px.device)
+    return intrinsics_px / scale[:, None]

@@ -1,0 +1,51 @@
+"""Camera paths around the origin, world z up. No path degenerates at the poles: camera x stays horizontal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def spherical_c2w(azimuth: Tensor, elevation: Tensor, radius: Tensor | float) -> Tensor:
+    """Cameras on a sphere that look at the origin, camera x horizontal.
+
+    azimuth, elevation: radians, `[...]`; radius: world units, broadcastable. Returns c2w `[..., 4, 4]`, OpenCV axes.
+    Defined at the poles too, where the azimuth says which way is up in the image.
+    """
+    azimuth, elevation = torch.broadcast_tensors(azimuth, elevation)
+    sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
+    zero = torch.zeros_like(azimuth)
+    right = torch.stack([-sin_a, cos_a, zero], dim=-1)
+    down = torch.stack([sin_e * cos_a, sin_e * sin_a, -cos_e], dim=-1)
+    forward = torch.stack([-cos_e * cos_a, -cos_e * sin_a, -sin_e], dim=-1)
+    radius = torch.as_tensor(radius, dtype=azimuth.dtype, device=azimuth.device)
+    center = -forward * radius[..., None]
+    c2w = torch.stack([right, down, forward, center], dim=-1)
+    bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=azimuth.dtype, device=azimuth.device)
+    return torch.cat([c2w, bottom.expand(*azimuth.shape, 1, 4)], dim=-2)
+
+
+def orbit(num_views: int, radius: float, elevation: float = math.radians(20), start: float = 0.0) -> Tensor:
+    """A full horizontal turn: c2w `[num_views, 4, 4]`; elevation and start in radians, radius in world units."""
+    azimuth = start + torch.arange(num_views, dtype=torch.float64) * (2 * math.pi / num_views)
+    return spherical_c2w(azimuth, torch.full_like(azimuth, elevation), radius).float()
+
+
+def spiral(num_views: int, radius: float, turns: float = 2.0, highest: float = math.radians(60)) -> Tensor:
+    """A closed spiral from the horizon up to elevation `highest` (radians) and back: c2w `[num_views, 4, 4]`."""
+    phase = torch.arange(num_views, dtype=torch.float64) / num_views
+    elevation = highest * (1 - torch.cos(2 * math.pi * phase)) / 2
+    return spherical_c2w(2 * math.pi * turns * phase, elevation, radius).float()
+
+
+def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
+    """The test cameras of SRN's data sets: from the horizon to the pole in `num_views` steps of 0.08 rad azimuth.
+
+    Returns c2w `[num_views, 4, 4]`. radius: 1.3 for cars, 2.0 for chairs. The spiral ends at azimuth 0 over the pole.
+    """
+    index = torch.arange(num_views, dtype=torch.float64)
+    azimuth = 0.08 * (num_views - 1 - index)
+    elevation = (math.pi / 2) * index / (num_views - 1)
+    return spherical_c2w(azimuth, elevation, radius).float()

@@ -1,0 +1,90 @@
+"""ResNet features at four scales, without normalisation layers.
+
+Module names are torchvision's, so that its weights load: each BatchNorm is folded into the convolution before it, and
+ImageNet's colour normalisation into the first convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genvs.errors import InputError
+from genvs.models.layers import he_init
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., arXiv 1512.03385)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv1 = he_init(nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation))
+        # Without normalisation, residual branches that start at zero keep the signal's scale through any depth
+        # (Fixup, arXiv 1901.09321).
+        self.conv2 = he_init(nn.Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation), gain=0.0)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(he_init(nn.Conv2d(in_channels, out_channels, 1, stride=stride), gain=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.downsample(x))
+
+
+class ResNet(nn.Module):
+    """A ResNet of basic blocks whose last stage is dilated instead of strided: output stride 16, as DeepLab has it."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv1 = he_init(nn.Conv2d(3, widths[0], 7, stride=2, padding=3))
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = widths[0]
+        stages = zip(widths, blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True)
+        for number, (width, count, stride, dilation) in enumerate(stages, start=1):
+            first = BasicBlock(channels, width, stride=stride, dilation=dilation)
+            rest = [BasicBlock(width, width, dilation=dilation) for _ in range(count - 1)]
+            self.add_module(f"layer{number}", nn.Sequential(first, *rest))
+            channels = width
+        self.num_stages = len(widths)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images: `[N, 3, H, W]` in [-1, 1]. Returns features at strides 2, 4, 8, 16 and 16."""
+        features = [F.relu(self.conv1(images))]
+        x = self.maxpool(features[0])
+        for number in range(1, self.num_stages + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+            features.append(x)
+        return features
+
+
+def load_imagenet_weights(backbone: ResNet, state: dict[str, Tensor]) -> None:
+    """Load a torchvision ResNet state dict (with BatchNorm) into a `backbone` that has none.
+
+    Raises InputError where the weights are of another architecture.
+    """
+    folded = {}
+    for name, parameter in backbone.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        head, _, last = layer.rpartition(".")
+        norm = f"{head}.1" if head.endswith("downsample") else f"{head}.{last.replace('conv', 'bn')}".lstrip(".")
+        try:
+            scale = state[f"{norm}.weight"] * (state[f"{norm}.running_var"] + 1e-5).rsqrt()
+            if kind == "weight":
+                folded[name] = state[name] * scale[:, None, None, None]
+            else:
+                folded[name] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+        except KeyError as error:
+            raise InputError(f"the encoder weights have no {error}: give a torchvision ResNet-34 state dict") from None
+        if folded[name].shape != parameter.shape:
+            raise InputError(
+                f"the encoder weights' {name} is {tuple(folded[name].shape)}, this preset's {tuple(parameter.shape)}: "
+                "ImageNet weights fit the full ResNet-34 of preset srn64 or srn128"
+            )
+    # torchvision's input is ((image + 1) / 2 - mean) / std.
+    mean, std = (torch.tensor(values)[None, :, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    folded["conv1.bias"] = folded["conv1.bias"] + (folded["conv1.weight"] * (0.5 - mean) / std).sum(dim=(1, 2, 3))
+    folded["conv1.weight"] = folded["conv1.weight"] / (2 * std)
+    backbone.load_state_dict(folded)

@@ -1,0 +1,31 @@
+"""EDM preconditioning around a U-Net that also sees the feature image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genvs.config import DenoiserConfig
+from genvs.models.unet import UNet
+
+
+class ConditionedDenoiser(nn.Module):
+    """D(noisy; sigma, feature_image): the expected image, given a noisy one (EDM, arXiv 2206.00364, eq. 7)."""
+
+    def __init__(self, config: DenoiserConfig, resolution: int, feature_channels: int) -> None:
+        super().__init__()
+        self.sigma_data = config.sigma_data
+        self.unet = UNet(config, resolution, in_channels=3 + feature_channels, out_channels=3)
+
+    def forward(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor, keys: Tensor | None = None) -> Tensor:
+        """noisy: `[N, 3, H, W]`; sigma: a scalar or `[N, 1, 1, 1]`; feature_image: `[N, C, H, W]`; keys: `[N]`.
+
+        Returns the denoised `[N, 3, H, W]`, float32.
+        """
+        sigma = sigma.float().reshape(-1, 1, 1, 1).expand(noisy.shape[0], 1, 1, 1)
+        total = (sigma**2 + self.sigma_data**2).sqrt()
+        c_skip, c_out, c_in = (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
+        c_noise = sigma.flatten().log() / 4
+        # c_in brings the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
+        x = torch.cat([c_in * noisy, feature_image.to(noisy.dtype)], dim=1)
+        return c_skip * noisy + c_out * self.unet(x, c_noise, keys).float()

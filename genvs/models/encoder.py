@@ -1,0 +1,76 @@
+"""Image -> feature volume: DeepLabV3+ (arXiv 1802.02611) with learned upsampling, lifted into depth by a 1x1 head.
+
+Sizes and connections are those of the published GeNVS reimplementation; no normalisation and no dropout.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genvs.config import STEM_STRIDE, EncoderConfig
+from genvs.models.backbone import ResNet
+from genvs.models.layers import conv_relu, he_init, separable_conv_relu, upsample_relu
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: dilated separable convolutions and the global mean, side by side."""
+
+    def __init__(self, in_channels: int, channels: int, rates: tuple[int, ...]) -> None:
+        super().__init__()
+        self.pointwise = conv_relu(in_channels, channels, 1)
+        self.atrous = nn.ModuleList(separable_conv_relu(in_channels, channels, dilation=rate) for rate in rates)
+        self.pooled = conv_relu(in_channels, channels, 1)
+        self.project = conv_relu((len(rates) + 2) * channels, channels, 1)
+        self.refine = separable_conv_relu(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        branches = [self.pointwise(x), *(conv(x) for conv in self.atrous), pooled]
+        return self.refine(self.project(torch.cat(branches, dim=1)))
+
+
+class Stage(nn.Sequential):
+    """Three 3x3 convolutions at one resolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(conv_relu(in_channels, channels), conv_relu(channels, channels), conv_relu(channels, channels))
+
+
+class FeatureVolumeEncoder(nn.Module):
+    """`[N, 3, H, W]` images to `[N, C, D, volume_width, volume_width]` feature volumes, D bins linear in depth."""
+
+    def __init__(self, config: EncoderConfig, resolution: int) -> None:
+        super().__init__()
+        self.config = config
+        w1, w2, w3, w4 = config.widths
+        channels = config.decoder_channels
+        self.backbone = ResNet(config.widths, config.blocks)
+        self.aspp = ASPP(w4, channels, config.aspp_rates)
+        self.stage16 = Stage(w3 + w4 + channels, channels)
+        self.up8 = upsample_relu(channels, channels)
+        self.stage8 = Stage(w2 + channels, channels)
+        self.up4 = upsample_relu(channels, channels)
+        self.stage4 = Stage(w1 + channels, channels)
+        self.low_level = conv_relu(w1, config.low_level_channels, 1)
+        self.fuse = separable_conv_relu(channels + config.low_level_channels, channels)
+        # The head climbs from 1/4 of the image's resolution to the volume's.
+        num_upsamplings = int(math.log2(config.volume_width * STEM_STRIDE // resolution))
+        skips = (w1, 3)[:num_upsamplings]
+        self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
+        self.head_stages = nn.ModuleList(Stage(skip + channels, channels) for skip in skips)
+        volume = nn.Conv2d(channels, config.volume_channels * config.volume_depth, 1)
+        self.to_volume = he_init(volume, gain=1.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`."""
+        f2, f4, f8, f16, f16_dilated = self.backbone(images)
+        x = self.stage16(torch.cat([f16, f16_dilated, self.aspp(f16_dilated)], dim=1))
+        x = self.stage8(torch.cat([f8, self.up8(x)], dim=1))
+        x = self.stage4(torch.cat([f4, self.up4(x)], dim=1))
+        x = self.fuse(torch.cat([x, self.low_level(f4)], dim=1))
+        for up, stage, skip in zip(self.head_ups, self.head_stages, (f2, images), strict=False):
+            x = stage(torch.cat([skip, up(x)], dim=1))
+        return self.to_volume(x).unflatten(1, (self.config.volume_channels, self.config.volume_depth))

@@ -1,0 +1,1 @@
+"""Novel views and videos from a folder of posed images: `python inference/inference.py --help`."""

@@ -1,0 +1,254 @@
+"""Novel views, or a video around the object, from a folder of posed images and a trained snapshot."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+# A script's path starts at its own folder, where `inference` is this very file.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+import genvs
+from genvs.config import GeNVSConfig
+from genvs.errors import InputError
+from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
+from inference import writers
+from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
+from inference.synthesis import COND_METHODS, synthesize_views
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 120})
+@click.option(
+    "--in_dir",
+    type=click.Path(path_type=Path),
+    default=ROOT / "inference" / "input",
+    show_default="inference/input",
+    help="Folder with rgb/*.png, pose/*.txt, intrinsics.txt and, for images, target_pose/*.txt.",
+)
+@click.option(
+    "--out_dir",
+    type=click.Path(path_type=Path),
+    show_default="a new folder under inference/output",
+    help="Where results go. What is there already is never overwritten.",
+)
+@click.option(
+    "--ckpt_path",
+    type=click.Path(path_type=Path),
+    show_default="the newest under training_runs",
+    help="Network snapshot.",
+)
+@click.option(
+    "--denoising_steps", "num_steps", type=click.IntRange(1, 10000), default=25, help="1 is the one-step preview."
+)
+@click.option(
+    "--cond_method",
+    type=click.Choice(COND_METHODS),
+    default="normal",
+    help="What a view is conditioned on: the inputs; or, autoreg, views drawn before it too, one at a time.",
+)
+@click.option(
+    "--cam_weighting",
+    type=click.Choice(["baseline_mean"]),
+    default="baseline_mean",
+    expose_value=False,
+    help="How input views are weighted.",
+)
+@click.option("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
+@click.option("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
+@click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
+@click.option("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="Video: the camera's path.")
+@click.option("--frames", type=click.IntRange(min=1), default=60, help="Video: number of views.")
+@click.option("--radius", type=float, show_default="the inputs' mean", help="Video: distance from the origin.")
+@click.option(
+    "--elevation",
+    type=float,
+    show_default="orbit 20, spiral 60",
+    help="Video: degrees above the horizon; a spiral's highest.",
+)
+@click.option("--fps", type=click.FloatRange(1, 120), default=20, help="Video: frames a second.")
+@click.option("--gif", is_flag=True, help="Video: write a GIF as well.")
+@click.pass_context
+def main(
+    context: click.Context,
+    in_dir: Path,
+    out_dir: Path | None,
+    ckpt_path: Path | None,
+    device: str | None,
+    gpu_id: int | None,
+    video: bool,
+    trajectory: str,
+    frames: int,
+    radius: float | None,
+    elevation: float | None,
+    fps: float,
+    gif: bool,
+    **sampling,
+) -> None:
+    """Draw novel views of the object in a folder, as images or as a video around it."""
+    if not video:
+        refuse_video_options(context)
+    chosen_device = choose_device(device, gpu_id)
+    ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
+    net = genvs.load_snapshot(ckpt_path)
+    scene = read_folder(in_dir, net.config)
+    name = in_dir.resolve().name
+    run = f"steps={sampling['num_steps']}"
+    if video:
+        run += f"_cond_method={sampling['cond_method']}"
+        targets = trajectory_cameras(scene.inputs.cameras, trajectory, frames, radius=radius, elevation=elevation)
+    elif scene.target_cameras is not None:
+        targets = scene.target_cameras
+    else:
+        raise InputError(f"{in_dir / 'target_pose'}: no such folder: put the poses to draw there, or pass --video")
+    out_dir = out_dir or numbered_folder(ROOT / "inference" / "output", name)
+    results = [out_dir / f"{run}.mp4", *([out_dir / f"{run}.gif"] if gif else [])] if video else [out_dir / run]
+    prepare_output(out_dir, results)
+
+    click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
+    views = synthesize_views(net.to(chosen_device), scene.inputs, targets, **sampling)
+    if video:
+        draw_video(results, views, fps)
+    else:
+        title = f"{name}: {run}, cond_method={sampling['cond_method']}, {ckpt_path.name}"
+        draw_images(results[0], views, scene, title)
+    for path in results:
+        click.echo(f"Wrote {path}")
+
+
+def draw_images(folder: Path, views: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
+    """Write pred/ as the views come, then feature_image/ and the contact sheet."""
+    pictures, feature_images = [], []
+    for name, (image, feature_image) in zip(scene.target_names, views, strict=True):
+        pictures.append(to_uint8(image))
+        feature_images.append(feature_image)
+        writers.write_png(folder / "pred" / f"{name}.png", pictures[-1])
+    colors = feature_colors(torch.stack(feature_images))
+    for name, color in zip(scene.target_names, colors, strict=True):
+        writers.write_png(folder / "feature_image" / f"{name}.png", color)
+    given = to_uint8(scene.inputs.to("cpu").images[0])
+    inputs = [Column(name, [picture]) for name, picture in zip(scene.names, given, strict=True)]
+    drawn = zip(scene.target_names, colors, pictures, strict=True)
+    targets = [Column(name, [color, picture]) for name, color, picture in drawn]
+    sheet = contact_sheet(title, [(["input"], inputs), (["feature image", "prediction"], targets)])
+    writers.write_png(folder / "contact_sheet.png", sheet)
+
+
+def draw_video(paths: list[Path], views: Iterable[tuple[Tensor, Tensor]], fps: float) -> None:
+    """Write an MP4, and a GIF where a second path asks for one."""
+    frames: list[np.ndarray] = []
+
+    def remembered() -> Iterator[np.ndarray]:
+        for image, _ in views:
+            frames.append(to_uint8(image))
+            yield frames[-1]
+
+    writers.write_video(paths[0], remembered(), fps)
+    for path in paths[1:]:
+        writers.write_gif(path, frames, fps)
+
+
+def refuse_video_options(context: click.Context) -> None:
+    """Raise InputError for an option that would have no effect without --video."""
+    for name in VIDEO_OPTIONS:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise InputError(f"--{name} has no effect on images: add --video, or leave it out")
+
+
+def choose_device(device: str | None, gpu_id: int | None) -> torch.device:
+    """The device that --device and --gpu_id ask for. Raises InputError where it does not exist."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" and gpu_id is not None:
+        raise InputError(f"--gpu_id={gpu_id} and --device=cpu exclude each other: leave one of them out")
+    if visible == 0 and (device == "cuda" or gpu_id is not None):
+        option = "--device=cuda" if gpu_id is None else f"--gpu_id={gpu_id}"
+        raise InputError(f"{option}: no CUDA GPU is visible here: pass --device cpu instead")
+    if gpu_id is not None and not 0 <= gpu_id < visible:
+        raise InputError(f"--gpu_id={gpu_id}: no such GPU: choose from 0 to {visible - 1}")
+    if device == "cpu" or visible == 0:
+        if device is None:
+            click.echo("No GPU is visible: running on the CPU.")
+        return torch.device("cpu")
+    return torch.device("cuda", gpu_id or 0)
+
+
+def newest_snapshot(runs: Path) -> Path:
+    """The snapshot that was written last under `runs`. Raises InputError where there is none."""
+    snapshots = runs.rglob("network-snapshot-*.pkl")
+    newest = max(snapshots, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+    if newest is None:
+        raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
+    return newest
+
+
+def numbered_folder(parent: Path, name: str) -> Path:
+    """The first `parent/00000-name`, counting on, whose number nothing in `parent` has yet."""
+    taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
+    return parent / f"{max(taken, default=-1) + 1:05d}-{name}"
+
+
+def prepare_output(out_dir: Path, results: Iterable[Path]) -> None:
+    """Make `out_dir`. Raises InputError where it cannot be written, or holds one of `results` already."""
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_dir):
+            pass
+    except OSError as error:
+        raise InputError(f"--out_dir={out_dir}: not a writable folder ({error.strerror}): choose another") from None
+    for path in results:
+        if path.exists():
+            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
+
+
+def read_folder(in_dir: Path, config: GeNVSConfig) -> SceneInput:
+    """The folder at the network's resolution and depth planes; what looks wrong with its cameras is said on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scene = read_scene(in_dir, resolution=config.resolution, near=config.scene.near, far=config.scene.far)
+    messages = [str(warning.message) for warning in caught]
+    distance, trained = float(scene.inputs.cameras.centers.norm(dim=-1).mean()), config.scene.radius
+    if abs(distance - trained) > 0.25 * trained:
+        messages.append(
+            f"{in_dir / 'pose'}: the cameras are {distance:.3g} from the origin on average, those of the training data "
+            f"{trained:.3g}; scale the poses to match, or results will be poor"
+        )
+    for message in messages:
+        click.echo(f"Warning: {message}", err=True)
+    return scene
+
+
+def program(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        main(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(_refusal(error.format_message()))
+    except InputError as error:
+        sys.exit(_refusal(str(error)))
+    except torch.OutOfMemoryError:
+        sys.exit(_refusal("the GPU's memory is too small for this --batch_size: pass a smaller one, or --device cpu"))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _refusal(line: str) -> int:
+    click.echo(f"Error: {line}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,39 @@
+"""Fixtures and rules for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+_without_gpu: list[str] = []
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)  # a small machine runs several processes at once
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where there is no GPU, and counted."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            _without_gpu.append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _without_gpu:
+        terminalreporter.write_line(f"{len(_without_gpu)} tests need a GPU and were skipped: there is no CUDA device.")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data and reference values beside the project; tests that need it are skipped without it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"the shared data is not there: {folder}")
+    return folder

@@ -1,0 +1,336 @@
+"""A snapshot and a folder in, images and videos out: the algorithm on a small real network, and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genvs
+from genvs.config import PRESETS, GeNVSConfig
+from genvs.data.types import Views
+from genvs.geometry import Cameras
+from genvs.geometry.trajectories import orbit
+from genvs.models import GeNVS
+from inference import inference
+from inference.synthesis import MAX_GENERATED, synthesize_views
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "srn_cars_two_views"
+SIZE = 32
+
+
+def tiny_config() -> GeNVSConfig:
+    preset = PRESETS["cpu-demo"]
+    return dataclasses.replace(
+        preset,
+        encoder=dataclasses.replace(
+            preset.encoder, widths=(8, 8, 8, 8), decoder_channels=8, low_level_channels=8, volume_depth=4
+        ),
+        renderer=dataclasses.replace(preset.renderer, hidden_channels=8, num_samples=6, render_width=8),
+        denoiser=dataclasses.replace(preset.denoiser, model_channels=8, channel_mult=(1, 1)),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A network this small is slower on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def net() -> GeNVS:
+    """A network of random weights, none of them zero, so that every part of it shows in the images."""
+    generator = torch.Generator().manual_seed(0)
+    net = GeNVS(tiny_config()).eval().requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(max(1, parameter[0].numel())))
+    return net
+
+
+@pytest.fixture(scope="module")
+def snapshot(net, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
+    genvs.save_snapshot(path, net.config, net.state_dict())
+    return path
+
+
+def cameras_on_a_ring(count: int) -> Cameras:
+    intrinsics = torch.tensor([[1.025, 0, 0.5], [0, 1.025, 0.5], [0, 0, 1]]).expand(1, count, 3, 3)
+    return Cameras(orbit(count, 1.3)[None], intrinsics, torch.full((1, count), 0.8), torch.full((1, count), 1.8))
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Views:
+    images = torch.randint(0, 256, (1, 2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).byte()
+    return Views(images, cameras_on_a_ring(7)[:, :2])
+
+
+def synthesize(net, inputs, targets, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    views = list(synthesize_views(net, inputs, targets, **{"num_steps": 2, **options}))
+    return torch.stack([image for image, _ in views]), torch.stack([features for _, features in views])
+
+
+# The algorithm
+
+
+@pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
+def test_images_do_not_depend_on_the_batch_size(net, inputs, cond_method):
+    targets = cameras_on_a_ring(4)
+    one = synthesize(net, inputs, targets, cond_method=cond_method, batch_size=1)
+    three = synthesize(net, inputs, targets, cond_method=cond_method, batch_size=3)
+    assert one[0].shape == (4, 3, SIZE, SIZE)
+    assert one[1].shape == (4, net.config.encoder.volume_channels, SIZE, SIZE)
+    for a, b in zip(one, three, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    assert one[0].abs().max() <= 1 and one[0].std() > 0.01
+    assert (one[0][0] - one[0][1]).abs().max() > 0.01, "the target camera must show in the image"
+
+
+def test_one_noise_is_shared_by_all_views_and_set_by_the_seed(net, inputs):
+    ring = cameras_on_a_ring(3)
+    targets = Cameras.cat([ring, ring], dim=1)
+    images, _ = synthesize(net, inputs, targets, batch_size=6)
+    torch.testing.assert_close(images[:3], images[3:], rtol=1e-3, atol=1e-3)
+    again, _ = synthesize(net, inputs, targets, batch_size=6)
+    other, _ = synthesize(net, inputs, targets, batch_size=6, seed=1)
+    assert torch.equal(images, again) and (images - other).abs().max() > 0.01
+
+
+def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
+    targets = cameras_on_a_ring(MAX_GENERATED + 3)
+    encoded, conditioned = [], []
+    hooks = [
+        net.encoder.register_forward_hook(lambda _, args, __: encoded.append(len(args[0]))),
+        net.renderer.register_forward_hook(lambda _, args, __: conditioned.append(args[0].shape[1])),
+    ]
+    autoreg, features = synthesize(net, inputs, targets, cond_method="autoreg", num_steps=1)
+    for hook in hooks:
+        hook.remove()
+    assert encoded == [2] + [1] * len(autoreg)
+    assert conditioned == [2 + min(drawn, MAX_GENERATED) for drawn in range(len(autoreg))]
+    normal, _ = synthesize(net, inputs, targets, num_steps=1)
+    torch.testing.assert_close(autoreg[0], normal[0], rtol=1e-3, atol=1e-3)
+    # The second target, done by hand: its conditioning is the inputs and the first image as drawn.
+    known = Views.cat([inputs.to("cpu"), Views(autoreg[None, :1], targets[:, :1])], dim=1)
+    expected = net.render(net.encode(known.images), known.cameras, targets[:, 1:2])[0, 0]
+    torch.testing.assert_close(features[1], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_views_come_as_they_are_drawn(net, inputs):
+    evaluations = []
+    hook = net.denoiser.register_forward_hook(lambda _, args, __: evaluations.append(len(args[0])))
+    views = synthesize_views(net, inputs, cameras_on_a_ring(5), num_steps=1, batch_size=2)
+    assert evaluations == [], "nothing is drawn before it is asked for"
+    next(views)
+    assert evaluations == [2], "one step is one evaluation"
+    assert len(list(views)) == 4 and evaluations == [2, 2, 1]
+    hook.remove()
+
+
+# The command line
+
+
+@pytest.fixture
+def folder(tmp_path, inputs) -> Path:
+    """The inputs as an inference folder, with three targets."""
+    path = tmp_path / "my car"
+    for sub in ("rgb", "pose", "target_pose"):
+        (path / sub).mkdir(parents=True)
+    for name, image, c2w in zip("ab", inputs.images[0], inputs.cameras.c2w[0], strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path / "rgb" / f"{name}.png")
+        (path / "pose" / f"{name}.txt").write_text(" ".join(map(str, c2w.flatten().tolist())))
+    for index, c2w in enumerate(cameras_on_a_ring(3).c2w[0]):
+        (path / "target_pose" / f"{index}.txt").write_text(" ".join(map(str, c2w.flatten().tolist())))
+    (path / "intrinsics.txt").write_text("32.8 16 16 0.\n0. 0. 0.\n1.\n32 32\n")
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        inference.program([str(argument) for argument in arguments])
+    return exited.value.code
+
+
+def files_under(path: Path) -> list[str]:
+    return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+
+
+IMAGES = [
+    *(f"feature_image/{name}.png" for name in range(3)),
+    *(f"pred/{name}.png" for name in range(3)),
+]
+
+
+def test_the_script_draws_images_and_resolves_paths_where_the_user_stands(folder, snapshot, tmp_path):
+    """As a user would: another working folder, which even holds a module of ours by name, and relative paths."""
+    (tmp_path / "inference.py").write_text("raise SystemExit('the wrong module was imported')")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [ROOT / "inference" / "inference.sh", "--in_dir", "my car", "--out_dir", "out", "--ckpt_path", snapshot]
+    command += ["--denoising_steps", "2", "--device", "cpu"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "Wrote out/steps=2" in result.stdout
+    assert files_under(tmp_path / "out") == ["steps=2/contact_sheet.png", *(f"steps=2/{name}" for name in IMAGES)]
+    for name in IMAGES:
+        assert imageio.imread(tmp_path / "out" / "steps=2" / name).shape == (SIZE, SIZE, 3)
+
+
+def test_images_are_the_algorithms(folder, snapshot, net, inputs, tmp_path):
+    out = tmp_path / "out"
+    assert (
+        run("--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--denoising_steps", 2, "--device=cpu") == 0
+    )
+    expected, _ = synthesize(net, inputs, cameras_on_a_ring(3))
+    for index, image in enumerate(expected):
+        written = np.asarray(Image.open(out / "steps=2" / "pred" / f"{index}.png")).astype(float)
+        assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+
+
+def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--device=cpu", "--denoising_steps"]
+    assert run(*arguments, 1) == 0 and run(*arguments, 2) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    assert run(*arguments, 1) == 2
+    assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+
+
+def test_video_and_gif(folder, snapshot, tmp_path):
+    out = tmp_path / "new" / "out"
+    options = ["--video", "--frames", 4, "--trajectory", "spiral", "--fps", 5, "--gif", "--cond_method", "autoreg"]
+    options += ["--denoising_steps", 1, "--device", "cpu"]
+    assert run("--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, *options) == 0
+    assert files_under(out) == ["steps=1_cond_method=autoreg.gif", "steps=1_cond_method=autoreg.mp4"]
+    assert imageio.get_reader(out / "steps=1_cond_method=autoreg.mp4").count_frames() == 4
+    with Image.open(out / "steps=1_cond_method=autoreg.gif") as gif:
+        assert gif.n_frames == 4
+
+
+def test_defaults_take_the_newest_snapshot_and_a_fresh_folder(folder, snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "ROOT", tmp_path)
+    (tmp_path / "target").mkdir()
+    arguments = ["--in_dir", folder, "--denoising_steps", 1, "--device", "cpu"]
+    assert run(*arguments) == 2
+    assert "train.sh" in one_error(capsys) and not (tmp_path / "inference").exists()
+    for run_name, file_name, age in [("00000-a", "000200", 50), ("00001-b", "000010", 10), ("00001-b", "000009", 20)]:
+        path = tmp_path / "training_runs" / run_name / f"network-snapshot-{file_name}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(snapshot.read_bytes())
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert run(*arguments) == 0 and run(*arguments) == 0
+    assert "00001-b/network-snapshot-000010.pkl" in capsys.readouterr().out
+    outputs = sorted(path.name for path in (tmp_path / "inference" / "output").iterdir())
+    assert outputs == ["00000-my car", "00001-my car"]
+
+
+def one_error(capsys) -> str:
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
+    return lines[0]
+
+
+BAD_OPTIONS = [
+    (["--denoising_steps", 0], "--denoising_steps"),
+    (["--denoising_steps", -1], "--denoising_steps"),
+    (["--denoising_steps", 1_000_000], "--denoising_steps"),
+    (["--batch_size", 0], "--batch_size"),
+    (["--cond_method", "both"], "--cond_method"),
+    (["--cam_weighting", "distance"], "--cam_weighting"),
+    (["--gpu_id", 99], "--gpu_id=99"),
+    (["--gpu_id", -1], "--gpu_id=-1"),
+    (["--gpu_id", 0, "--device", "cpu"], "--gpu_id=0"),
+    (["--frames", 12], "--frames"),
+    (["--video", "--frames", 0], "--frames"),
+    (["--video", "--radius", "nan"], "--radius"),
+    (["--video", "--elevation", 91], "--elevation"),
+    (["--video", "--fps", 0], "--fps"),
+    (["--colour"], "--colour"),
+    (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
+    (["--ckpt_path", __file__], "test_inference.py"),
+    (["--in_dir", "nowhere"], "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), BAD_OPTIONS, ids=lambda value: str(value))
+def test_bad_options_are_refused_in_one_line(folder, snapshot, tmp_path, capsys, options, named):
+    out = tmp_path / "out"
+    assert run("--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, *options) == 2
+    error = one_error(capsys)
+    assert named in error.replace("'", "") and not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none(folder, snapshot, capsys):
+    assert run("--in_dir", folder, "--ckpt_path", snapshot, "--device", "cuda") == 2
+    assert "--device cpu" in one_error(capsys)
+
+
+def test_no_targets_and_no_video(folder, snapshot, tmp_path, capsys):
+    for path in (folder / "target_pose").iterdir():
+        path.unlink()
+    (folder / "target_pose").rmdir()
+    arguments = ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", tmp_path / "out", "--device", "cpu"]
+    assert run(*arguments) == 2
+    error = one_error(capsys)
+    assert "target_pose" in error and "--video" in error
+    assert run(*arguments, "--video", "--frames", 1, "--denoising_steps", 1) == 0
+
+
+def test_out_dir_that_is_a_file_or_under_one(folder, snapshot, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    for out in (tmp_path / "out", tmp_path / "out" / "below"):
+        assert run("--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--device", "cpu") == 2
+        assert "--out_dir" in one_error(capsys)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_cameras_at_another_distance_are_warned_of(folder, snapshot, tmp_path, capsys):
+    for path in folder.glob("pose/*.txt"):
+        c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
+        c2w[:3, 3] *= 2
+        path.write_text(" ".join(map(str, c2w.ravel())))
+    out = tmp_path / "out"
+    assert (
+        run("--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--denoising_steps=1", "--device=cpu") == 0
+    )
+    assert "Warning: " in (error := capsys.readouterr().err) and "2.6" in error and "1.3" in error
+
+
+def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(folder, snapshot, tmp_path):
+    command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", folder, "--ckpt_path", snapshot]
+    command += ["--out_dir", tmp_path / "out", "--video", "--frames", "100000", "--denoising_steps", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.time() + 60
+        while not files_under(tmp_path / "out") and process.poll() is None and time.time() < deadline:
+            time.sleep(0.1)
+        assert files_under(tmp_path / "out"), "the video was never begun"
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert files_under(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
+def test_real_srn_cars(snapshot, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--in_dir", REAL, "--ckpt_path", snapshot, "--out_dir", out, "--denoising_steps", 1, "--device", "cpu"]
+    assert run(*arguments) == 0
+    assert len(files_under(out / "steps=1" / "pred")) == 7

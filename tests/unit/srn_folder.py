@@ -1,0 +1,43 @@
+"""Writes small datasets in SRN's layout, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genvs.geometry.trajectories import spherical_c2w
+
+INTRINSICS = "32.8125 16.0 16.0 0.\n0. 0. 0.\n1.\n32 32\n"
+
+
+def c2w_text(c2w: np.ndarray) -> str:
+    return " ".join(repr(float(value)) for value in np.asarray(c2w).ravel()) + "\n"
+
+
+def some_c2w(num_views: int, radius: float = 1.3) -> np.ndarray:
+    """Cameras `[num_views, 4, 4]` at different places around the origin, looking at it."""
+    view = torch.arange(num_views, dtype=torch.float64)
+    return spherical_c2w(0.3 + 1.1 * view, 0.2 + 0.9 * torch.sin(view), radius).numpy()
+
+
+def write_scene(scene: Path, num_views: int = 6, *, size: int = 32, seed: int = 0, radius: float = 1.3) -> Path:
+    """A scene whose views are named 1, 2, ...; view k has noise with a red mean of about 10 k."""
+    rng = np.random.default_rng(seed)
+    for folder in ("rgb", "pose"):
+        (scene / folder).mkdir(parents=True)
+    for view, c2w in enumerate(some_c2w(num_views, radius), start=1):
+        rgb = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        rgb[..., 0] = 10 * (view % 25) + rgb[..., 0] % 6
+        Image.fromarray(rgb).save(scene / "rgb" / f"{view}.png")
+        (scene / "pose" / f"{view}.txt").write_text(c2w_text(c2w))
+    (scene / "intrinsics.txt").write_text(INTRINSICS)
+    return scene
+
+
+def write_split(split: Path, num_scenes: int = 3, num_views: int = 6, seed: int = 0, **options) -> Path:
+    for scene in range(1, num_scenes + 1):
+        write_scene(split / f"car{scene}", num_views, seed=100 * seed + scene, **options)
+    return split

@@ -1,0 +1,521 @@
+"""Every bad pose, intrinsics, image, folder and archive is refused by one line that names the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import struct
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from genvs.data import storage
+from genvs.data.files import read_image, read_intrinsics, read_pose
+from genvs.data.srn import SRNScenes, collate, open_splits
+from genvs.data.view_sampling import SampleRequest
+from genvs.errors import InputError
+from tests.unit.srn_folder import INTRINSICS, c2w_text, some_c2w, write_scene, write_split
+
+
+def refused(file: str, act: Callable[[], object]) -> str:
+    """The message with which `act` refuses; asserts that it is one line that names `file`."""
+    with pytest.raises(InputError) as caught:
+        act()
+    message = str(caught.value)
+    assert file in message and message.isprintable() and len(message) < 1200, message
+    return message
+
+
+def read_everything(split: Path) -> None:
+    dataset = SRNScenes(split, resolution=32)
+    for scene in range(len(dataset)):
+        dataset.load(scene, range(dataset.num_views(scene)))
+
+
+@pytest.fixture
+def scene(tmp_path) -> Path:
+    """A good scene with the views 1 to 4. Tests spoil it."""
+    return write_scene(tmp_path / "cars_train" / "car1", num_views=4)
+
+
+# --- A. poses ---------------------------------------------------------------------------------------------------------
+
+C2W = some_c2w(4)[1]
+
+
+def changed(row: int, column: int, value: float) -> bytes:
+    c2w = C2W.copy()
+    c2w[row, column] = value
+    return c2w_text(c2w).encode()
+
+
+def transformed(matrix: np.ndarray) -> bytes:
+    c2w = C2W.copy()
+    c2w[:3, :3] = c2w[:3, :3] @ matrix
+    return c2w_text(c2w).encode()
+
+
+GOOD_POSE = c2w_text(C2W)
+BAD_POSES = {
+    "15 numbers": (" ".join(GOOD_POSE.split()[:15]).encode(), "has 15 numbers"),
+    "17 numbers": ((GOOD_POSE + " 1").encode(), "has 17 numbers"),
+    "3x4": (" ".join(GOOD_POSE.split()[:12]).encode(), "has 12 numbers"),
+    "empty": (b"", "is empty"),
+    "blank": (b" \n\n", "is empty"),
+    "text": (b"not a pose", "'not' is not a number"),
+    "commas": (GOOD_POSE.replace(" ", ",").encode(), "is not a number"),
+    "utf-16": (GOOD_POSE.encode("utf-16"), "not plain text"),
+    "utf-16 without a mark": (GOOD_POSE.encode("utf-16-le"), "is not a number"),
+    "control characters": (b"1\x1b[31m", "is not a number"),
+    "nan": (changed(0, 0, np.nan), "must be finite"),
+    "infinity": (changed(0, 3, np.inf), "must be finite"),
+    "overflow": (b"1e999 " * 16, "must be finite"),
+    "scaled": (transformed(2 * np.eye(3)), "lengths 2, 2, 2"),
+    "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed"),
+    "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
+    "bottom row": (changed(3, 3, 2), "last row"),
+    "column-major": (c2w_text(C2W.T).encode(), "last row"),
+    "zeros": (b"0 " * 15 + b"1", "lengths 0, 0, 0"),
+    "far away": (changed(0, 3, 1e30), "rescale"),
+    "10 MB of text": (b"1 " * 5_000_000, "more than the 65,536 allowed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_POSES)
+def test_bad_pose(scene, case):
+    content, reason = BAD_POSES[case]
+    (scene / "pose" / "2.txt").write_bytes(content)
+    assert reason in refused("car1/pose/2.txt", lambda: read_everything(scene.parent))
+    assert reason in refused("given.txt", lambda: read_pose(content, name="given.txt"))
+
+
+def test_missing_pose(scene):
+    (scene / "pose" / "3.txt").unlink()
+    assert "'3'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_extra_pose(scene):
+    (scene / "pose" / "5.txt").write_text(GOOD_POSE)
+    assert "'5'" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_pose_under_another_name(scene):
+    (scene / "pose" / "3.txt").rename(scene / "pose" / "three.txt")
+    assert "'3'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_pose_that_is_a_folder(scene):
+    (scene / "pose" / "3.txt").unlink()
+    (scene / "pose" / "3.txt").mkdir()
+    refused("car1/pose/3.txt", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_all_poses_identical(scene):
+    for view in range(1, 5):
+        (scene / "pose" / f"{view}.txt").write_text(GOOD_POSE)
+    assert "the same" in refused("car1", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+@pytest.mark.parametrize(
+    ("convert", "options", "warning"),
+    [
+        (np.linalg.inv, {}, "world-to-camera"),
+        (lambda c2w: c2w * [1, -1, -1, 1], {}, "OpenGL"),
+        (lambda c2w: c2w, {"near": 1.5, "far": 1.8}, "outside near"),
+    ],
+)
+def test_valid_cameras_of_another_convention_are_warned_about(scene, convert, options, warning):
+    for view, c2w in enumerate(some_c2w(4), start=1):
+        (scene / "pose" / f"{view}.txt").write_text(c2w_text(convert(c2w)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SRNScenes(scene.parent, resolution=32, **options)
+    assert any(warning in str(item.message) and "car1" in str(item.message) for item in caught)
+
+
+# --- B. intrinsics ----------------------------------------------------------------------------------------------------
+
+BAD_INTRINSICS = {
+    "empty": (b"", "is empty"),
+    "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "must be finite"),
+    "focal 0": (INTRINSICS.replace("32.8125", "0").encode(), "focal length 0"),
+    "negative focal": (INTRINSICS.replace("32.8125", "-32").encode(), "focal length -32"),
+    "huge focal": (INTRINSICS.replace("32.8125", "1e30").encode(), "focal length 1e+30"),
+    "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "give it in pixels"),
+    "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 16, 900"),
+    "another shape": (INTRINSICS.replace("32 32", "32 64").encode(), "32x32"),
+    "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height 0"),
+    "broken height": (INTRINSICS.replace("32 32", "31.5 32").encode(), "height 31.5"),
+    "decimal comma": (INTRINSICS.replace(".", ",").encode(), "is not a number"),
+    "no size": (INTRINSICS.replace("32 32", "").encode(), "lines hold 4, 3, 1 numbers"),
+    "not a matrix": (b"32 0 16\n0 32 16\n0 0 2\n", "not an intrinsics matrix"),
+    "long": (b"0 " * 60_000, "more than the 65,536 allowed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INTRINSICS)
+def test_bad_intrinsics(scene, case):
+    content, reason = BAD_INTRINSICS[case]
+    (scene / "intrinsics.txt").write_bytes(content)
+    file = "car1/rgb/1.png" if case == "another shape" else "car1/intrinsics.txt"
+    assert reason in refused(file, lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_missing_intrinsics(scene):
+    (scene / "intrinsics.txt").unlink()
+    refused("car1/intrinsics.txt", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_missing_intrinsics_of_a_view(scene):
+    (scene / "intrinsics").mkdir()
+    (scene / "intrinsics" / "1.txt").write_text(INTRINSICS)
+    assert "'2'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+@pytest.mark.parametrize(("near", "far"), [(0, 1), (-1, 1), (2, 1), (1, 1), (np.nan, 1), (0.5, np.inf)])
+def test_bad_near_and_far(scene, near, far):
+    assert "--near" in refused("cars_train", lambda: SRNScenes(scene.parent, resolution=32, near=near, far=far))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]" * 2, '{"near": 1}', '{"near": "a", "far": 2}', "[" * 60_000, "3"])
+def test_bad_dataset_record(scene, text):
+    (scene.parent / "dataset.json").write_text(text)
+    refused("cars_train/dataset.json", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+# --- C. images --------------------------------------------------------------------------------------------------------
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *extra: bytes, rows: bytes = b"") -> bytes:
+    """A gray PNG that states a size, whatever `rows` it has."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def flip_bit(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+PNG, JPEG = encoded(NOISE), encoded(NOISE, "JPEG")
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+BAD_IMAGES = {
+    "zero bytes": (b"", "is empty"),
+    "half": (PNG[: len(PNG) // 2], "cut off"),
+    "last bytes cut": (PNG[:-13], "cut off"),
+    "header only": (PNG[:10], "cut off"),
+    "half of a jpeg": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
+    "flipped byte": (flip_bit(PNG, len(PNG) // 2), "damaged near byte"),
+    "wrong checksum": (flip_bit(PNG, len(PNG) - 14), "damaged near byte"),
+    "second header": (png(32, 32, chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0))), "header"),
+    "nothing decodable": (png(32, 32, rows=b"\7" * 33 * 32), "cannot be decoded"),
+    "400 megapixels": (png(20_000, 20_000), "pixels; save it smaller"),
+    "144 megapixels": (png(12_000, 12_000), "pixels; save it smaller"),
+    "65 megapixels": (png(65_000, 1_000), "pixels; save it smaller"),
+    "80 MB of text": (
+        png(32, 32, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000), 1)), rows=bytes(33 * 32)),
+        "cannot be decoded",
+    ),
+    "a million chunks": (png(32, 32, chunk(b"abCd", b"") * 1_000_000, rows=bytes(33 * 32)), "chunks"),
+    "1x1": (png(1, 1, rows=b"\0\0"), "at least 8x8"),
+    "non-square": (png(64, 32, rows=bytes(65 * 32)), "intrinsics are for 32x32"),
+    "html": (b"<!DOCTYPE html><html></html>", "neither PNG nor JPEG"),
+    "gif": (encoded(NOISE, "GIF"), "neither PNG nor JPEG"),
+    "animated": (encoded(NOISE, save_all=True, append_images=[NOISE.rotate(90)]), "animated"),
+    "cmyk": (encoded(NOISE.convert("CMYK"), "JPEG"), "print colours"),
+    "turned by exif": (encoded(NOISE, "JPEG", exif=TURNED), "upright"),
+    "png turned by exif": (encoded(NOISE, exif=TURNED), "upright"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_image(scene, case):
+    content, reason = BAD_IMAGES[case]
+    (scene / "rgb" / "2.png").write_bytes(content)
+    assert reason in refused("car1/rgb/2.png", lambda: read_everything(scene.parent))
+
+
+def test_the_first_image_is_looked_at_before_training(scene):
+    (scene / "rgb" / "1.png").write_bytes(b"")
+    refused("car1/rgb/1.png", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_missing_image(scene):
+    (scene / "rgb" / "3.png").unlink()
+    assert "'3'" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+@pytest.mark.parametrize("content", [encoded(NOISE, icc_profile=b"not a profile"), JPEG, PNG + b"trailing bytes"])
+def test_harmless_oddities_of_images_are_accepted(scene, content):
+    (scene / "rgb" / "2.png").unlink()
+    (scene / "rgb" / "2.PNG").write_bytes(content)
+    read_everything(scene.parent)
+
+
+def test_mutated_files_raise_nothing_else():
+    """Seeded mutations; whatever the parsers make of them, no other exception comes out, and no warning."""
+    rng = np.random.default_rng(0)
+    palette = encoded(NOISE.convert("P"), transparency=3)
+    parsers = [(read_pose, GOOD_POSE.encode()), (read_intrinsics, INTRINSICS.encode())]
+    parsers += [(lambda data, name: read_image(data, 32, name), data) for data in (PNG, JPEG, palette)]
+    for parser, content in parsers:
+        accepted = 0
+        for _ in range(200):
+            data = bytearray(content)
+            for place in rng.integers(0, len(data), rng.integers(1, 4)):
+                data[place] = rng.integers(0, 256)
+            if rng.random() < 0.2:
+                del data[rng.integers(0, len(data)) :]
+            try:
+                parser(bytes(data), "mutated")
+                accepted += 1
+            except InputError as error:
+                assert "mutated" in str(error) and str(error).isprintable()
+        assert accepted < 200
+
+
+# --- D. files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["link to itself", "pipe", "socket", "device", "folder", "dead link"])
+def test_things_that_are_no_files(scene, kind, monkeypatch):
+    path = scene / "rgb" / "2.png"
+    path.unlink()
+    if kind == "link to itself":
+        path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(path.parent)  # a socket's path must be short
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(scene / "gone.png")
+    refused("car1/rgb/2.png", lambda: read_everything(scene.parent))
+
+
+def test_links_to_files_are_followed(scene, tmp_path):
+    (scene / "rgb" / "2.png").rename(tmp_path / "elsewhere.png")
+    (scene / "rgb" / "2.png").symlink_to(tmp_path / "elsewhere.png")
+    (scene / "loop").symlink_to(scene.parent)
+    read_everything(scene.parent)
+
+
+def test_unreadable_file(scene, monkeypatch):
+    def deny(path, flags):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(storage, "_open_without_waiting", deny)  # root may read a file of any mode
+    assert "Permission denied" in refused("car1/pose/1.txt", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_file_removed_or_damaged_during_training(scene):
+    dataset = SRNScenes(scene.parent, resolution=32)
+    (scene / "rgb" / "2.png").unlink()
+    (scene / "rgb" / "3.png").write_bytes(PNG[:100])
+    refused("car1/rgb/2.png", lambda: dataset.load(0, [1]))
+    refused("car1/rgb/3.png", lambda: dataset.load(0, [2]))
+
+
+def test_a_worker_names_the_file_in_the_last_line(scene):
+    dataset = SRNScenes(scene.parent, resolution=32)
+    for view in range(1, 5):
+        (scene / "rgb" / f"{view}.png").write_bytes(b"")
+    loader = DataLoader(dataset, batch_sampler=[[SampleRequest(0, 0, 2, 1)]], collate_fn=collate, num_workers=1)
+    with pytest.raises(InputError) as caught:
+        next(iter(loader))
+    assert "car1/rgb/" in str(caught.value).splitlines()[-1]
+
+
+def test_two_files_for_one_view(scene):
+    (scene / "rgb" / "2.PNG").write_bytes(PNG)
+    assert "twice" in refused("car1/rgb/2.", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_a_name_with_a_newline_is_shown_on_one_line(scene):
+    (scene / "pose" / "bad\nname\x1b.txt").write_text(GOOD_POSE)
+    assert "bad\\nname\\x1b" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+@pytest.mark.parametrize("folder", ["rgb", "pose"])
+def test_scene_without_a_folder(scene, folder):
+    (scene / folder).rename(scene / "renamed")
+    assert folder in refused("cars_train/car1", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_zero_views(scene):
+    for path in [*(scene / "rgb").iterdir(), *(scene / "pose").iterdir()]:
+        path.unlink()
+    refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+def test_too_few_views(scene):
+    write_scene(scene.parent / "car2", num_views=1)
+    dataset = SRNScenes(scene.parent, resolution=32)
+    dataset.check_views(1)
+    assert "1 views where 4" in refused("car2", lambda: dataset.check_views(4))
+    refused("car2", lambda: dataset[SampleRequest(1, 0, 1, 1)])
+
+
+def test_missing_and_empty_folders(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.tar").write_text("")
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "readme.txt").write_text("")
+    for name in ("absent", "empty", "file.tar", "loose", "x" * 300):
+        message = refused(name, lambda name=name: open_splits(tmp_path / name))
+        assert "python -m genvs.data.synthetic --out" in message or len(name) == 300
+    for name in ("absent", "empty"):
+        refused(name, lambda name=name: SRNScenes(tmp_path / name, resolution=32))
+
+
+def test_ambiguous_paths(scene, tmp_path):
+    assert "single scene" in refused("cars_train/car1", lambda: open_splits(scene))
+    write_split(tmp_path / "chairs_train", num_scenes=1)
+    assert "cars_train and chairs_train" in refused(str(tmp_path), lambda: open_splits(tmp_path))
+
+
+def test_a_held_out_scene_that_is_trained_on(tmp_path):
+    for seed, split in enumerate(("train", "val")):
+        write_split(tmp_path / f"cars_{split}", seed=seed)
+    write_scene(tmp_path / "cars_test" / "car2", seed=2)
+    refused("cars_test/car2", lambda: open_splits(tmp_path / "cars"))
+
+
+# --- D. archives ------------------------------------------------------------------------------------------------------
+
+
+def archive(path: Path, split: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for member in sorted(split.rglob("*")):
+            file.write(member, member.relative_to(split.parent))
+    return path
+
+
+BAD_MEMBERS = {
+    "parent": ("../evil.png", "points outside"),
+    "hidden parent": ("cars_train/../../evil.png", "points outside"),
+    "absolute": ("/etc/evil.png", "absolute"),
+    "drive": ("C:/evil.png", "absolute"),
+    "backslash": ("cars_train\\evil.png", "backslash"),
+    "newline": ("cars_train/evil\n.png", "unusable name"),
+    "long": ("a/" * 600 + "evil.png", "unusable name"),
+    "twice": ("cars_train/car1/rgb/1.png", "is there twice"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MEMBERS)
+def test_bad_zip_member(scene, tmp_path, case):
+    name, reason = BAD_MEMBERS[case]
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as file:
+        warnings.simplefilter("ignore")  # zipfile's own, on a duplicate
+        file.writestr(name, b"")
+    assert reason in refused("cars.zip", lambda: open_splits(path))
+
+
+def test_zip_with_a_link(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    with zipfile.ZipFile(path, "a") as file:
+        link = zipfile.ZipInfo("cars_train/car1/link.png")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        file.writestr(link, "/etc/passwd")
+    assert "is a link" in refused("cars.zip", lambda: open_splits(path))
+
+
+def test_encrypted_zip(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    data = bytearray(path.read_bytes())  # now the same bomb says that it is small
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    assert "encrypted" in refused("cars.zip", lambda: open_splits(path))
+
+
+def test_zip_compressed_otherwise(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_BZIP2) as file:
+        file.writestr("cars_train/car1/new.txt", "text")
+    assert "other than deflate" in refused("new.txt", lambda: open_splits(path))
+
+
+def test_truncated_and_fake_zips(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    for content in (path.read_bytes()[:-100], b"", b"<html>"):
+        path.write_bytes(content)
+        assert "not a whole zip" in refused("cars.zip", lambda: open_splits(path))
+
+
+def test_zip_of_a_zip(scene, tmp_path):
+    inner = archive(tmp_path / "inner.zip", scene.parent)
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
+        file.write(inner, "inner.zip")
+    refused("outer.zip", lambda: open_splits(tmp_path / "outer.zip"))
+    refused("outer.zip/inner.zip", lambda: open_splits(tmp_path / "outer.zip" / "inner.zip"))
+
+
+def test_zip_with_a_damaged_member(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    content = (scene / "rgb" / "2.png").read_bytes()
+    data = path.read_bytes()
+    path.write_bytes(flip_bit(data, data.index(content) + len(content) // 2))
+    dataset = SRNScenes(open_splits(path).train, resolution=32)
+    assert "the zip again" in refused("cars.zip/cars_train/car1/rgb/2.png", lambda: dataset.load(0, [1]))
+
+
+def test_zip_bomb(scene, tmp_path):
+    path = tmp_path / "cars.zip"
+    (scene / "pose" / "2.txt").write_bytes(bytes(10_000_000))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for member in sorted(scene.rglob("*")):
+            file.write(member, member.relative_to(scene.parents[1]))
+    split = open_splits(path).train
+    assert "10,000,000 bytes" in refused("car1/pose/2.txt", lambda: SRNScenes(split, resolution=32))
+    data = bytearray(path.read_bytes())  # now the same bomb says that it is small
+    place = data.index(struct.pack("<I", 10_000_000), data.index(b"PK\1\2"))
+    data[place : place + 4] = struct.pack("<I", 300)
+    path.write_bytes(data)
+    split = open_splits(path).train
+    tracemalloc.start()
+    assert "the zip again" in refused("car1/pose/2.txt", lambda: SRNScenes(split, resolution=32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_zip_of_too_many_members(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_ZIP_MEMBERS", 5)
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    assert "more than the 5 allowed" in refused("cars.zip", lambda: open_splits(path))
+
+
+def test_zip_that_is_replaced_during_training(scene, tmp_path):
+    path = archive(tmp_path / "cars.zip", scene.parent)
+    dataset = SRNScenes(open_splits(path).train, resolution=32)
+    path.write_bytes(b"another file")
+    refused("cars.zip/cars_train/car1/rgb/2.png", lambda: dataset.load(0, [1]))
+    path.unlink()
+    refused("cars.zip/cars_train/car1/rgb/3.png", lambda: dataset.load(0, [2]))

@@ -1,0 +1,393 @@
+"""SRN scenes: what is read, that it is read right, and that a sample is a function of its request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from genvs.data.camera_checks import depth_range, nearest_point_to_axes
+from genvs.data.files import read_image, read_intrinsics, read_pose, read_view
+from genvs.data.srn import SRNScenes, Splits, collate, open_splits
+from genvs.data.storage import natural_key
+from genvs.data.types import ViewBatch, Views
+from genvs.data.view_sampling import SampleRequest, choose_views
+from genvs.geometry import Cameras, project, unproject
+from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split
+
+
+def zipped(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder.parent))
+    return archive
+
+
+def tensors(item: ViewBatch) -> list[torch.Tensor]:
+    parts = [item.sample_index]
+    for views in (item.inputs, item.targets):
+        cameras = views.cameras
+        parts += [views.images, cameras.c2w, cameras.intrinsics, cameras.near, cameras.far]
+    return parts
+
+
+def digest(item: ViewBatch) -> str:
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in tensors(item))).hexdigest()
+
+
+def same(first: ViewBatch, second: ViewBatch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
+
+
+# --- choosing views ---------------------------------------------------------------------------------------------------
+
+
+def test_no_view_is_chosen_twice_and_all_are_chosen_alike():
+    counts = np.zeros(5)
+    for index in range(2000):
+        inputs, targets = choose_views(5, 2, 1, np.random.default_rng((7, index)))
+        assert len(set(inputs) | set(targets)) == 3
+        counts[targets] += 1
+    assert np.abs(counts / 400 - 1).max() < 0.2
+
+
+def test_asking_for_more_views_only_extends_the_choice():
+    one, _ = choose_views(9, 1, 1, np.random.default_rng(3))
+    three, _ = choose_views(9, 3, 1, np.random.default_rng(3))
+    assert three[0] == one[0]
+    with pytest.raises(ValueError, match="3 views"):
+        choose_views(3, 3, 1, np.random.default_rng(3))
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def random_views(leading: tuple[int, ...]) -> Views:
+    generator = torch.Generator().manual_seed(0)
+    count = int(np.prod(leading))
+    c2w = torch.from_numpy(some_c2w(count)).reshape(*leading, 4, 4)
+    intrinsics = torch.tensor([[1.1, 0.02, 0.45], [0.0, 1.3, 0.6], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    depths = torch.full(leading, 0.8, dtype=torch.float64)
+    images = torch.randint(0, 256, (*leading, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Views(images, Cameras(c2w, intrinsics.expand(*leading, 3, 3), depths, depths + 1))
+
+
+def test_views_index_stack_and_convert():
+    views = random_views((2, 3))
+    assert views.shape == views.cameras.shape == (2, 3)
+    assert views[1].shape == (3,) and torch.equal(views[1, 2].images, views.images[1, 2])
+    assert Views.stack([views, views]).shape == (2, 2, 3) and Views.cat([views, views], dim=1).shape == (2, 6)
+    floats = views.to("cpu").images
+    assert floats.dtype == torch.float32 and torch.equal(floats, views.images.float() / 127.5 - 1)
+    assert torch.equal(views.to("cpu").to("cpu").images, floats)
+
+
+def test_mirrored_cameras_see_the_mirrored_world_mirrored():
+    views = random_views((4,))
+    mirrored = views.mirrored()
+    uv = torch.rand(4, 50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    depth = torch.linspace(0.8, 1.8, 50, dtype=torch.float64).expand(4, 50)
+    points = unproject(uv, depth, views.cameras)
+    uv_mirrored, depth_mirrored = project(points * points.new_tensor([-1, 1, 1]), mirrored.cameras)
+    expected = torch.stack([1 - uv[..., 0], uv[..., 1]], dim=-1)
+    torch.testing.assert_close(uv_mirrored, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(depth_mirrored, depth, rtol=0, atol=1e-12)
+    assert torch.equal(mirrored.images, views.images.flip(-1))
+    torch.testing.assert_close(torch.linalg.det(mirrored.cameras.c2w), torch.ones(4, dtype=torch.float64))
+
+
+def test_pin_memory_pins_every_tensor_of_a_batch(monkeypatch):
+    views, pinned = random_views((2, 3)), []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch = ViewBatch(views, views[:, :1], torch.arange(2))
+    assert same(batch.pin_memory(), batch) and len(pinned) == len(tensors(batch))
+
+
+# --- scenes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scene_is_read_as_it_was_written(tmp_path):
+    split = write_split(tmp_path / "cars_train")
+    dataset = SRNScenes(split, resolution=32)
+    assert len(dataset) == 3 and dataset.num_views(1) == 6
+    views = dataset.load(1, [4, 0])
+    for place, view in enumerate([5, 1]):
+        expected = np.asarray(Image.open(split / "car2" / "rgb" / f"{view}.png")).transpose(2, 0, 1)
+        assert np.array_equal(views.images[place].numpy(), expected)
+        torch.testing.assert_close(views.cameras.c2w[place], torch.from_numpy(some_c2w(6)[view - 1]).float())
+    assert views.images.dtype == torch.uint8 and views.cameras.c2w.dtype == torch.float32
+    focal = 32.8125 / 32
+    intrinsics = torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
+    assert torch.equal(views.cameras.intrinsics, intrinsics.expand(2, 3, 3))
+    config = dataset.scene_config()
+    assert (config.near, config.far, config.focal) == (0.8, 1.8, focal) and abs(config.radius - 1.3) < 1e-9
+
+
+def test_a_sample_holds_what_was_asked_for(tmp_path):
+    dataset = SRNScenes(write_split(tmp_path / "cars_train"), resolution=32, seed=5)
+    batch = collate([dataset[SampleRequest(scene, 10 + scene, 3, 2)] for scene in (2, 0)])
+    assert batch.inputs.shape == (2, 3) and batch.targets.shape == (2, 2)
+    assert batch.sample_index.tolist() == [12, 10] and batch.sample_index.dtype == torch.int64
+    for index, scene in enumerate((2, 0)):
+        inputs, targets = choose_views(6, 3, 2, np.random.default_rng((5, 10 + scene)))
+        assert torch.equal(batch.inputs.images[index], dataset.load(scene, inputs).images)
+        assert torch.equal(batch.targets.cameras.c2w[index], dataset.load(scene, targets).cameras.c2w)
+
+
+def test_a_sample_depends_on_its_request_alone(tmp_path):
+    split = write_split(tmp_path / "cars_train")
+    requests = [SampleRequest(index % 3, index, 1 + index % 3, 1) for index in range(24)]
+
+    def digests(workers: int, order, **options) -> dict[int, str]:
+        dataset = SRNScenes(split, resolution=32, xflip=True, **options)
+        loader = DataLoader(dataset, batch_sampler=[[r] for r in order], collate_fn=collate, num_workers=workers)
+        return {int(batch.sample_index): digest(batch) for batch in loader}
+
+    expected = digests(0, requests)
+    assert len(set(expected.values())) == len(requests)
+    assert digests(1, requests) == digests(2, requests) == expected
+    assert digests(0, requests[::-1], cache=True) == expected
+    assert digests(2, requests[13:]) == {index: expected[index] for index in range(13, 24)}
+    changed = digests(0, requests, seed=1)
+    assert not set(changed.values()) & set(expected.values())
+
+
+def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
+    split = write_split(tmp_path / "cars_train", num_scenes=1)
+    plain, flipped = (SRNScenes(split, resolution=32, xflip=xflip) for xflip in (False, True))
+    count = 0
+    for index in range(60):
+        request = SampleRequest(0, index, 2, 1)
+        item, other = plain[request], flipped[request]
+        if not same(item, other):
+            mirrored = ViewBatch(item.inputs.mirrored(), item.targets.mirrored(), item.sample_index)
+            assert same(mirrored, other)
+            count += 1
+    assert 15 < count < 45
+
+
+def test_only_the_used_files_are_read(tmp_path):
+    split = write_split(tmp_path / "cars_train", num_scenes=2)
+    dataset, request = SRNScenes(split, resolution=32), SampleRequest(1, 4, 1, 1)
+    expected = dataset[request]
+    inputs, targets = choose_views(6, 1, 1, np.random.default_rng((0, 4)))
+    fresh = SRNScenes(split, resolution=32)
+    for view in set(range(6)) - {*inputs, *targets}:
+        (split / "car2" / "rgb" / f"{view + 1}.png").unlink()
+        (split / "car2" / "pose" / f"{view + 1}.txt").unlink()
+    assert same(fresh[request], expected)
+
+
+def test_cache_keeps_decoded_views(tmp_path):
+    split = write_split(tmp_path / "cars_train", num_scenes=1)
+    dataset = SRNScenes(split, resolution=32, cache=True)
+    expected = dataset[SampleRequest(0, 0, 3, 1)]
+    shutil.rmtree(split)
+    assert same(dataset[SampleRequest(0, 0, 3, 1)], expected)
+
+
+def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
+    split = write_split(tmp_path / "cars_train", num_scenes=11, num_views=11)
+    for kind, suffix in (("rgb", "png"), ("pose", "txt")):
+        for view in range(1, 12):
+            (split / "car1" / kind / f"{view}.{suffix}").rename(split / "car1" / kind / f"v{view}.{suffix}")
+    dataset = SRNScenes(split, resolution=32)
+    assert dataset.scene_names == [f"car{number}" for number in range(1, 12)]
+    views = dataset.load(0, range(11))
+    assert [int(red) // 10 for red in views.images[:, 0].amin(dim=(1, 2))] == list(range(1, 12))
+    torch.testing.assert_close(views.cameras.c2w, torch.from_numpy(some_c2w(11)).float())
+    assert sorted(["a10b2", "a9", "a10b10", "b", "A1"], key=natural_key) == ["A1", "a9", "a10b2", "a10b10", "b"]
+
+
+def test_clutter_is_ignored(tmp_path):
+    split = write_split(tmp_path / "cars_train", num_scenes=1)
+    (split / "notes.txt").write_text("mine")
+    (split / ".cache").mkdir()
+    for name in (".DS_Store", "._1.png", "Thumbs.db"):
+        (split / "car1" / "rgb" / name).write_text("clutter")
+    (split / "car1" / "depth").mkdir()
+    assert SRNScenes(split, resolution=32).num_views(0) == 6
+
+
+def test_a_zip_equals_its_folder(tmp_path):
+    split = write_split(tmp_path / "srn_cars" / "cars_train")
+    write_split(tmp_path / "srn_cars" / "cars_test", num_scenes=2, seed=1)
+    shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "srn_cars")
+    for archive in (zipped(tmp_path / "srn_cars", tmp_path / "srn_cars.zip"), tmp_path / "flat.zip"):
+        splits = open_splits(archive)
+        assert splits.train.name == "cars_train" and splits.val is None and splits.test.name == "cars_test"
+        folder, unpacked = SRNScenes(splits.train, resolution=32), SRNScenes(split, resolution=32)
+        assert folder.scene_names == unpacked.scene_names and folder.scene_config() == unpacked.scene_config()
+        requests = [SampleRequest(index % 3, index, 2, 1) for index in range(6)]
+        loader = DataLoader(folder, batch_sampler=[requests[:3], requests[3:]], collate_fn=collate, num_workers=2)
+        expected = [collate([unpacked[r] for r in requests[:3]]), collate([unpacked[r] for r in requests[3:]])]
+        assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
+        assert same(pickle.loads(pickle.dumps(folder))[requests[0]], unpacked[requests[0]])
+        assert len(SRNScenes(splits.test, resolution=32)) == 2
+
+
+def test_splits_are_found_from_every_way_to_name_them(tmp_path):
+    root = tmp_path / "data"
+    for seed, split in enumerate(("train", "val", "test")):
+        write_split(root / f"cars_{split}", num_scenes=2, seed=seed)
+    expected = {split: root / f"cars_{split}" for split in ("train", "val", "test")}
+    assert open_splits(root / "cars") == open_splits(root) == open_splits(str(root / "cars_train")) == expected
+    assert open_splits(root / "cars_test") == Splits(root / "cars_test")
+    assert open_splits(tmp_path) == expected
+    archive = zipped(root, tmp_path / "elsewhere.zip")
+    assert open_splits(archive / "data" / "cars").val == archive / "data" / "cars_val"
+    single = zipped(root / "cars_val", tmp_path / "cars_val.zip")
+    assert open_splits(single).train == single / "cars_val"
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def test_rgba_is_composited_on_white_exactly(tmp_path):
+    colour, alpha = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    Image.fromarray(np.stack([colour, 255 - colour, colour, alpha], axis=-1)).save(tmp_path / "1.png")
+    c, a = colour.astype(np.int64), alpha.astype(np.int64)
+    expected = (2 * (c * a + 255 * (255 - a)) + 255) // 510  # to the nearest
+    assert np.array_equal(read_image(tmp_path / "1.png", 256)[0], expected)
+
+
+def test_compositing_comes_before_resizing(tmp_path):
+    rgba = np.zeros((64, 64, 4), dtype=np.uint8)  # transparent black, with every other column opaque red
+    rgba[:, ::2] = (255, 0, 0, 255)
+    Image.fromarray(rgba).save(tmp_path / "1.png")
+    image = read_image(tmp_path / "1.png", 32)
+    assert (image[0] == 255).all() and (abs(image[1:].astype(int) - 127.5) <= 0.5).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "I;16", "palette with transparency", "jpg"])
+def test_other_kinds_of_images_are_converted(tmp_path, mode):
+    gray = np.full((32, 32), 255, dtype=np.uint8)
+    gray[:, :16] = 0
+    image, path, options = Image.fromarray(gray), tmp_path / "1.png", {}
+    if mode == "I;16":
+        image = Image.fromarray(gray.astype(np.uint16) * 257)
+    elif mode == "palette with transparency":
+        image, options = image.convert("P"), {"transparency": image.convert("P").getpixel((0, 0))}
+        gray = np.full_like(gray, 255)
+    elif mode == "jpg":
+        image, path = image.convert("RGB"), tmp_path / "1.jpg"
+    else:
+        image = image.convert(mode)
+    image.save(path, **options)
+    read = read_image(path.read_bytes(), 32, name="1.png")
+    assert np.abs(read.astype(int) - gray).max() <= (8 if mode == "jpg" else 0) and read.shape == (3, 32, 32)
+
+
+def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometry(tmp_path):
+    """A bright spot, drawn where a world point projects in pixels, is found there after resizing."""
+    width, height, fx, cx, cy = 192, 96, 150.0, 110.0, 40.0
+    intrinsics_px = np.array([[fx, 0, cx], [0, fx, cy], [0, 0, 1]])
+    point = np.array([0.1, 0.05, 1.0])
+    u, v, _ = intrinsics_px @ point  # the centre of pixel i is at i + 0.5
+    y, x = np.mgrid[:height, :width] + 0.5
+    spot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 6.0**2))
+    Image.fromarray(spot.round().astype(np.uint8)).save(tmp_path / "1.png")
+    (tmp_path / "intrinsics.txt").write_text(f"{fx} {cx} {cy} 0.\n0. 0. 0.\n1.\n{height} {width}\n")
+    for resolution in (48, 40, 128):
+        image, intrinsics = read_view(tmp_path / "1.png", read_intrinsics(tmp_path / "intrinsics.txt"), resolution)
+        expected = (intrinsics @ point)[:2]
+        weight = image[0].astype(float)
+        centers = (np.arange(resolution) + 0.5) / resolution
+        found = [(weight.sum(axis=0) * centers).sum(), (weight.sum(axis=1) * centers).sum()] / weight.sum()
+        assert np.abs(found - expected).max() < 0.08 / resolution  # of a pixel
+        assert np.allclose(expected, [u / width, v / height])
+
+
+def test_intrinsics_written_for_another_size_of_the_same_shape_hold(tmp_path):
+    scene = write_scene(tmp_path / "set_train" / "car1", size=64)
+    views = SRNScenes(scene.parent, resolution=32).load(0, [0])
+    assert abs(views.cameras.intrinsics[0, 0, 0].item() - 32.8125 / 32) < 1e-7
+    expected = np.asarray(Image.open(scene / "rgb" / "1.png")).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(views.images[0].permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+# --- poses, intrinsics, depths ----------------------------------------------------------------------------------------
+
+
+def test_poses_parse_in_every_accepted_form():
+    c2w = some_c2w(1)[0]
+    expected = np.array(c2w)
+    one_line = c2w_text(c2w)
+    numbers = one_line.split()
+    four_lines = "\r\n".join(" ".join(numbers[4 * row : 4 * row + 4]) for row in range(4)) + "\r\n\r\n"
+    for text in (one_line, four_lines, "\ufeff" + one_line):
+        assert np.array_equal(read_pose(text.encode(), name="1.txt"), expected)
+    numbers[12] = "1e-310"
+    assert read_pose(" ".join(numbers).encode())[3, 0] == 1e-310
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "size"),
+    [
+        ("131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n\n", [131.25, 131.25, 64, 64], (128, 128)),
+        ("\ufeff100 60 30 0.\n0. 0. 0.\n1.\n64. 128.\n", [100, 100, 60, 30], (128, 64)),
+        ("100 0 60\n0 110 30\n0 0 1\n", [100, 110, 60, 30], (None, None)),
+        ("100 0 60\n0 110 30\n0 0 1\n64 128\n", [100, 110, 60, 30], (128, 64)),
+    ],
+)
+def test_intrinsics_parse_in_every_accepted_form(text, expected, size):
+    matrix, width, height = read_intrinsics(text.encode())
+    assert matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected and (width, height) == size
+
+
+def test_intrinsics_of_each_view_are_used(tmp_path):
+    scene = write_scene(tmp_path / "cars_train" / "car1", num_views=2)
+    (scene / "intrinsics").mkdir()
+    (scene / "intrinsics" / "1.txt").write_text("16 0 15\n0 24 17\n0 0 1\n")
+    (scene / "intrinsics" / "2.txt").write_text("40 16 16 0.\n0. 0. 0.\n1.\n32 32\n")
+    (scene / "intrinsics.txt").unlink()
+    intrinsics = SRNScenes(scene.parent, resolution=32).load(0, [0, 1]).cameras.intrinsics
+    expected = [[[0.5, 0, 15 / 32], [0, 0.75, 17 / 32], [0, 0, 1]], [[1.25, 0, 0.5], [0, 1.25, 0.5], [0, 0, 1]]]
+    assert torch.equal(intrinsics, torch.tensor(expected))
+
+
+def test_near_and_far_come_from_the_nearest_source(tmp_path):
+    def depths(name: str, **options) -> tuple[float, float]:
+        config = SRNScenes(tmp_path / name, resolution=32, **options).scene_config()
+        return config.near, config.far
+
+    write_split(tmp_path / "cars_train")
+    write_split(tmp_path / "chairs_train", radius=2.0)
+    derived = write_split(tmp_path / "things_train", radius=4.0)
+    assert depths("cars_train") == (0.8, 1.8) and depths("chairs_train") == (1.25, 2.75)
+    assert depths("cars_train", near=0.5) == (0.5, 1.8) and depths("cars_train", near=0.1, far=9.0) == (0.1, 9.0)
+    size = 4 * np.sin(np.arctan(16 / 32.8125))
+    assert np.allclose(depths("things_train"), (4 - size, 4 + size))
+    (derived / "dataset.json").write_text(json.dumps({"near": 3.0, "far": 5.0}))
+    assert depths("things_train") == (3.0, 5.0) and depths("things_train", far=6.0) == (3.0, 6.0)
+
+
+def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
+    c2w, intrinsics = some_c2w(8, radius=2.0), np.array([[[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]])
+    moved = c2w.copy()
+    moved[:, :3, 3] += [5, -3, 1]
+    assert np.allclose(nearest_point_to_axes(moved), [5, -3, 1])
+    assert np.allclose(depth_range(moved, intrinsics), depth_range(c2w, intrinsics))
+    assert np.allclose(nearest_point_to_axes(c2w[:1]), 0)
+
+
+def test_real_car_views_are_read(shared):
+    folder = shared / "data" / "srn_cars_two_views"
+    intrinsics = read_intrinsics(folder / "intrinsics.txt")
+    assert intrinsics.matrix[0, 0] == 131.25 and (intrinsics.width, intrinsics.height) == (128, 128)
+    for view in (1, 2):
+        image, normalized = read_view(folder / "rgb" / f"{view}.png", intrinsics, 128)
+        c2w = read_pose(folder / "pose" / f"{view}.txt")
+        assert normalized[0].tolist() == [131.25 / 128, 0, 0.5]
+        assert (image[:, 0] == 255).all() and image.std() > 20  # a car on white
+        assert abs(np.linalg.norm(c2w[:3, 3]) - 1.3) < 1e-5
+        assert np.allclose(-c2w[:3, 3] / 1.3, c2w[:3, 2], atol=1e-5)  # it looks at the origin

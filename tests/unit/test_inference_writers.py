@@ -1,0 +1,155 @@
+"""PNG, contact sheet, MP4 and GIF: what is read back is what was written, and files appear whole."""
+
+from __future__ import annotations
+
+import resource
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFont
+
+from genvs import pictures
+from genvs.errors import InputError
+from inference import writers
+
+COLORS = [(200, 30, 40), (20, 160, 60), (40, 70, 210)]
+
+
+def plain(color, height=32, width=32) -> np.ndarray:
+    return np.full((height, width, 3), color, dtype=np.uint8)
+
+
+def test_to_uint8_maps_the_ends_rounds_and_clamps():
+    values = torch.tensor([-5.0, -1.0, 0.0, 1 / 127.5, 1.0, 7.0])
+    mapped = pictures.to_uint8(values[:, None, None, None].expand(6, 3, 2, 4))
+    assert mapped.shape == (6, 2, 4, 3)
+    assert mapped[:, 0, 0, 0].tolist() == [0, 0, 128, 128, 255, 255]
+
+
+def test_feature_colors_are_one_map_for_all_frames():
+    features = torch.randn(5, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    features[3] = features[1]
+    colors = pictures.feature_colors(features)
+    assert colors.shape == (5, 6, 6, 3) and colors.dtype == np.uint8
+    assert np.array_equal(colors[3], colors[1])
+    reordered = pictures.feature_colors(features[[4, 2, 0, 1, 3]])
+    assert np.abs(reordered[[2, 3, 1, 4, 0]].astype(int) - colors).max() <= 1
+    assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
+
+
+def test_feature_colors_show_empty_rays_bright():
+    features = torch.zeros(2, 6, 16, 16)
+    features[:, :, 4:10, 4:10] = torch.randn(2, 6, 6, 6, generator=torch.Generator().manual_seed(1)) - 1
+    assert pictures.feature_colors(features)[:, 0, 0].min() >= 127
+
+
+@pytest.mark.parametrize("channels", [1, 2, 16])
+def test_feature_colors_of_even_features_are_gray(channels):
+    colors = pictures.feature_colors(torch.full((2, channels, 4, 4), 0.3))
+    assert np.abs(colors.astype(int) - 128).max() <= 1
+
+
+def test_whole_file_keeps_the_old_file_and_no_rest_when_writing_fails(tmp_path):
+    path = tmp_path / "result.png"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="disk"), writers.whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_write_png_reads_back_exactly(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    path = tmp_path / "new" / "folder" / "view.1.png"
+    writers.write_png(path, picture)
+    assert np.array_equal(np.asarray(Image.open(path)), picture)
+    assert [file.name for file in path.parent.iterdir()] == ["view.1.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4", ".gif"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, suffix):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    write = {
+        ".png": lambda path: writers.write_png(path, picture),
+        ".mp4": lambda path: writers.write_video(path, [picture] * 3, fps=10),
+        ".gif": lambda path: writers.write_gif(path, [picture] * 3, fps=10),
+    }[suffix]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=rf"{tmp_path}/results/new{suffix}: cannot be written") as caught:
+            write(tmp_path / "results" / f"new{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value) and list((tmp_path / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "side", "enlarged"), [((32, 32), 512, (512, 512)), ((48, 30), 64, (144, 90))])
+def test_enlarge_by_a_whole_factor(size, side, enlarged):
+    picture = pictures.enlarge(plain(COLORS[0], size[1], size[0]), side)
+    assert picture.size == enlarged and picture.getcolors() == [(enlarged[0] * enlarged[1], COLORS[0])]
+
+
+def test_enlarge_never_shrinks():
+    assert pictures.enlarge(plain(COLORS[0], 300, 300), 192).size == (300, 300)
+
+
+@pytest.mark.parametrize("num_targets", [1, 3, 70])
+def test_contact_sheet_shows_every_picture_whole(num_targets):
+    inputs = [pictures.Column("0", [plain(COLORS[0])])]
+    targets = [
+        pictures.Column(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)
+    ]
+    sheet = pictures.contact_sheet("title", [(["input"], inputs), (["feature image", "prediction"], targets)])
+    counts = {color: count for count, color in sheet.getcolors(1 << 24)}
+    assert [counts[color] / 192**2 for color in COLORS] == [1, num_targets, num_targets]
+    assert max(sheet.size) < 6000
+    pixels = np.asarray(sheet)
+    input_rows = np.flatnonzero((pixels == COLORS[0]).all(-1).any(1))
+    assert input_rows.max() < np.flatnonzero((pixels == COLORS[1]).all(-1).any(1)).min(), "inputs are on top"
+
+
+def test_long_labels_keep_both_ends_and_fit():
+    font = ImageFont.load_default(15)
+    shown = pictures._shorten("front_view_of_the_red_car_number_0017", font, 120)
+    assert font.getlength(shown) <= 120 and shown.startswith("front") and shown.endswith("0017")
+    assert pictures._shorten("0017", font, 120) == "0017"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio's reader leaves pipes open
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_video_reads_back_with_its_frames_and_colors(tmp_path, size):
+    path = tmp_path / "steps=1.mp4"
+    writers.write_video(path, (plain(color, *size) for color in COLORS * 2), fps=10)
+    with imageio.get_reader(path) as reader:
+        meta = reader.get_meta_data()
+        frames = [frame for frame in reader]  # list() asks for a length, which a reader says is infinite
+    assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p") and meta["fps"] == 10
+    assert min(meta["size"]) >= writers.VIDEO_SIDE and all(side % 2 == 0 for side in meta["size"])
+    assert len(frames) == 6
+    for frame, color in zip(frames, COLORS * 2, strict=True):
+        assert np.abs(frame.astype(int) - color).max() <= 6
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
+    def frames():
+        yield plain(COLORS[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writers.write_video(tmp_path / "video.mp4", frames(), fps=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gif_reads_back_with_its_frames_and_pace(tmp_path):
+    path = tmp_path / "turn.gif"
+    writers.write_gif(path, [plain(color) for color in COLORS], fps=20)
+    with Image.open(path) as gif:
+        assert gif.n_frames == 3 and gif.size == (256, 256)
+        assert gif.info["duration"] == 50 and gif.info["loop"] == 0
+        for index, color in enumerate(COLORS):
+            gif.seek(index)
+            assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - color).max() <= 2

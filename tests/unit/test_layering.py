@@ -1,0 +1,140 @@
+"""Who may import whom: walks every import of the project, those inside functions too, and fails on a wrong one."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# What each part of the project may import besides itself; a part covers what lies under it. A module outside all parts
+# has no place yet, which is an error too: give it one here.
+_VALUES = {"genvs.errors", "genvs.config"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "dnnlib": set(),
+    "torch_utils": {"dnnlib"},
+    "genvs.errors": set(),
+    "genvs.config": {"genvs.errors"},
+    "genvs.geometry": {"genvs.errors"},
+    "genvs.ops": {"genvs.errors"},
+    "genvs.diffusion": {"genvs.errors"},
+    "genvs.pictures": {"genvs.errors"},
+    "genvs.metrics": _VALUES | {"genvs.geometry"},
+    "genvs.data": _VALUES | {"genvs.geometry"},
+    "genvs.models": _VALUES | {"genvs.geometry", "genvs.ops", "genvs.diffusion", "torch_utils"},
+    "genvs.compat": _VALUES | {"genvs.models"},
+    "genvs.snapshot": _VALUES | {"genvs.models", "torch_utils"},
+    "training": {"genvs", "torch_utils", "dnnlib"},
+    "inference": {"genvs", "torch_utils", "dnnlib"},
+    "train": _VALUES | {"training", "genvs.data", "torch_utils", "dnnlib"},
+}
+# `genvs/__init__.py` gathers the public names; unlike the parts it does not cover what lies under it.
+GATHERS = {"genvs": {"genvs"}}
+FIRST_PARTY = {name.partition(".")[0] for name in MAY_IMPORT} | {"tests", "benchmarks"}
+
+
+def covers(part: str, module: str) -> bool:
+    return module == part or module.startswith(f"{part}.")
+
+
+def imports(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything that `source` imports; `from a import b` counts as `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            prefix = [*parents, *([node.module] if node.module else [])]
+            for alias in node.names:
+                yield node.lineno, ".".join([*prefix, alias.name])
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """One line for each import in `source`, the text of `module`, that the table does not allow."""
+    part = next((part for part in MAY_IMPORT if covers(part, module)), None)
+    if part is None and module not in GATHERS:
+        return [f"{module} has no place in the table of who may import whom"]
+    allowed = MAY_IMPORT[part] | {part} if part else GATHERS[module]
+    return [
+        f"{module}, line {line}: may not import {target}"
+        for line, target in imports(source, module, is_package)
+        if target.partition(".")[0] in FIRST_PARTY and not any(covers(other, target) for other in allowed)
+    ]
+
+
+def project_modules() -> dict[str, Path]:
+    """Every module of the project but the tests and benchmarks: dotted name -> file."""
+    packages = [init.parent for init in ROOT.glob("*/__init__.py")]
+    files = [*ROOT.glob("*.py"), *(file for package in packages for file in package.rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def test_the_project_keeps_to_its_layers() -> None:
+    modules = project_modules()
+    assert {"dnnlib", "torch_utils", "genvs", "genvs.geometry"} <= modules.keys(), "the walk found too little"
+    found = []
+    for module, file in modules.items():
+        found += violations(file.read_text(encoding="utf-8"), module, is_package=file.name == "__init__.py")
+    assert not found, "\n".join(found)
+
+
+def test_layer_zero_needs_no_torch() -> None:
+    allowed = sys.stdlib_module_names | {"dnnlib", "tqdm"}
+    for module, file in project_modules().items():
+        if covers("dnnlib", module):
+            for line, target in imports(file.read_text(encoding="utf-8"), module, file.name == "__init__.py"):
+                assert target.partition(".")[0] in allowed, f"{module}, line {line}: may not import {target}"
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "target"),
+    [
+        ("torch_utils.misc", "import genvs", "genvs"),
+        ("dnnlib.util", "from torch_utils import misc", "torch_utils.misc"),
+        ("genvs.geometry.rays", "from genvs.config import SceneConfig", "genvs.config.SceneConfig"),
+        ("genvs.data.srn", "from genvs import GeNVS", "genvs.GeNVS"),
+        ("genvs.data.srn", "import numpy, genvs.models.unet as unet", "genvs.models.unet"),
+        ("genvs.data.srn", "def late():\n    if True:\n        from genvs.models import GeNVS", "genvs.models.GeNVS"),
+        ("genvs.data.srn", "from ..models import unet", "genvs.models.unet"),
+        ("genvs.models.genvs", "from genvs.compat import reader", "genvs.compat.reader"),
+        ("genvs.ops.reference", "from tests import helpers", "tests.helpers"),
+        ("training.loss", "from inference import writers", "inference.writers"),
+        ("inference.inference", "import training.ema", "training.ema"),
+        ("inference.inference", "from benchmarks.bench_render import run", "benchmarks.bench_render.run"),
+        ("train", "from genvs.models import GeNVS", "genvs.models.GeNVS"),
+    ],
+)
+def test_a_wrong_import_is_found(module: str, source: str, target: str) -> None:
+    line = source.count("\n") + 1
+    assert violations(source, module) == [f"{module}, line {line}: may not import {target}"]
+
+
+def test_relative_imports_of_a_package_start_at_itself() -> None:
+    assert violations("from . import srn\nfrom .types import Views", "genvs.data", is_package=True) == []
+    assert violations("from .. import models", "genvs.data", is_package=True) == [
+        "genvs.data, line 1: may not import genvs.models"
+    ]
+
+
+def test_a_module_without_a_place_is_found() -> None:
+    assert violations("", "genvs.newcomer") == ["genvs.newcomer has no place in the table of who may import whom"]
+    assert violations("", "genvs.configuration") != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("genvs.models.renderer", "import torch\nfrom genvs.geometry import project\nfrom genvs.models import layers"),
+        ("training.loss", "import genvs\nfrom genvs.compat import reader\nfrom torch_utils import misc"),
+        ("genvs", "from genvs.models import GeNVS"),
+        ("genvs.data.srn", "from trainings_elsewhere import x"),
+    ],
+)
+def test_a_right_import_passes(module: str, source: str) -> None:
+    assert violations(source, module) == []

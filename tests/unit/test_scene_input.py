@@ -1,0 +1,185 @@
+"""Inference folders: what is read, in which order, and what is refused; and the cameras of trajectories."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genvs.errors import InputError
+from genvs.geometry import project
+from genvs.geometry.trajectories import spherical_c2w
+from inference.scene_input import read_scene, trajectory_cameras
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "srn_cars_two_views"
+INTRINSICS = "131.25 64 64 0.\n0. 0. 0.\n1.\n128 128\n"
+SETTINGS = {"resolution": 32, "near": 0.8, "far": 1.8}
+
+
+def write_pose(path: Path, azimuth: float, elevation: float = 0.4, radius: float = 1.3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    c2w = spherical_c2w(torch.tensor(azimuth).double(), torch.tensor(elevation).double(), radius)
+    path.write_text(" ".join(f"{value:.9f}" for value in c2w.flatten().tolist()))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three inputs, `1`, `2` and `10`, filled with gray of 10 times their number, and targets `a2`, `a10`."""
+    for name in ("10", "2", "1"):
+        (tmp_path / "rgb").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (10 * int(name),) * 3).save(tmp_path / "rgb" / f"{name}.png")
+        write_pose(tmp_path / "pose" / f"{name}.txt", azimuth=float(name))
+    (tmp_path / "intrinsics.txt").write_text(INTRINSICS)
+    write_pose(tmp_path / "target_pose" / "a10.txt", azimuth=1.0)
+    write_pose(tmp_path / "target_pose" / "a2.txt", azimuth=2.0)
+    return tmp_path
+
+
+def test_views_pair_in_natural_order(folder):
+    scene = read_scene(folder, **SETTINGS)
+    assert scene.names == ["1", "2", "10"] and scene.target_names == ["a2", "a10"]
+    assert scene.inputs.images.shape == (1, 3, 3, 32, 32) and scene.inputs.images.dtype == torch.uint8
+    assert scene.inputs.images[0, :, 0, 0, 0].tolist() == [10, 20, 100]
+    for cameras, azimuths in [(scene.inputs.cameras, [1, 2, 10]), (scene.target_cameras, [2, 1])]:
+        assert cameras.shape == (1, len(azimuths))
+        expected = [[1.3 * math.cos(a) * math.cos(0.4), 1.3 * math.sin(a) * math.cos(0.4)] for a in azimuths]
+        torch.testing.assert_close(cameras.centers[0, :, :2], torch.tensor(expected), rtol=0, atol=1e-6)
+        assert cameras.intrinsics[0, :, 0, 0].tolist() == pytest.approx([131.25 / 128] * len(azimuths))
+        assert torch.equal(cameras.near, torch.full_like(cameras.near, 0.8))
+        assert torch.equal(cameras.far, torch.full_like(cameras.far, 1.8))
+
+
+def test_intrinsics_per_view_are_used_and_targets_take_the_first(folder):
+    (folder / "intrinsics.txt").unlink()
+    (folder / "intrinsics").mkdir()
+    for name, focal in (("1", 100), ("2", 120), ("10", 140)):
+        (folder / "intrinsics" / f"{name}.txt").write_text(INTRINSICS.replace("131.25", str(focal)))
+    scene = read_scene(folder, **SETTINGS)
+    assert (scene.inputs.cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 120, 140])
+    assert (scene.target_cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 100])
+
+
+def test_one_view_without_targets(folder):
+    for path in [*folder.glob("*/10.*"), *folder.glob("*/2.*"), *folder.glob("target_pose/*")]:
+        path.unlink()
+    (folder / "target_pose").rmdir()
+    scene = read_scene(folder, **SETTINGS)
+    assert scene.inputs.shape == (1, 1) and scene.target_cameras is None and scene.target_names == []
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            child.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+BAD_FOLDERS = {
+    "no rgb": (lambda f: remove(f / "rgb"), "rgb"),
+    "empty rgb": (lambda f: [p.unlink() for p in f.glob("rgb/*")], "rgb"),
+    "no pose": (lambda f: remove(f / "pose"), "pose"),
+    "no intrinsics": (lambda f: remove(f / "intrinsics.txt"), "intrinsics.txt"),
+    "missing pose": (lambda f: remove(f / "pose" / "2.txt"), "2"),
+    "missing image": (lambda f: remove(f / "rgb" / "2.png"), "2"),
+    "unlike names": (lambda f: (f / "pose" / "2.txt").rename(f / "pose" / "3.txt"), "[23]"),
+    "twice": (lambda f: Image.new("RGB", (64, 64)).save(f / "rgb" / "2.jpg"), r"2\.(png|jpg)"),
+    "pose of text": (lambda f: (f / "pose" / "2.txt").write_text("front left"), r"2\.txt"),
+    "target of 15": (lambda f: (f / "target_pose" / "a2.txt").write_text("1 " * 15), r"a2\.txt"),
+    "target not a number": (lambda f: (f / "target_pose" / "a2.txt").write_text("nan " * 16), r"a2\.txt"),
+    "empty target_pose": (lambda f: [p.unlink() for p in f.glob("target_pose/*")], "target_pose"),
+    "image cut": (lambda f: (f / "rgb" / "2.png").write_bytes((f / "rgb" / "2.png").read_bytes()[:60]), r"2\.png"),
+    "same pose": (lambda f: [write_pose(p, azimuth=0.1) for p in f.glob("pose/*")], "pose"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_bad_folders_are_refused_in_one_line_that_names_the_file(folder, name):
+    break_it, named = BAD_FOLDERS[name]
+    break_it(folder)
+    with pytest.raises(InputError, match=named) as caught:
+        read_scene(folder, **SETTINGS)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "intrinsics.txt"])
+def test_what_is_no_folder_is_refused(folder, name):
+    with pytest.raises(InputError, match=f"{name}: no such folder"):
+        read_scene(folder / name, **SETTINGS)
+
+
+def test_cameras_that_face_away_are_warned_of(folder):
+    for path in folder.glob("pose/*"):
+        opengl = np.array(path.read_text().split(), dtype=float).reshape(4, 4) * [1, -1, -1, 1]
+        path.write_text(" ".join(map(str, opengl.ravel())))
+    with pytest.warns(UserWarning, match="pose: every camera faces away"):
+        read_scene(folder, **SETTINGS)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
+def test_real_srn_cars():
+    scene = read_scene(REAL, **{**SETTINGS, "resolution": 128})
+    assert scene.names == ["1", "2"] and scene.target_names == [str(name) for name in range(1, 8)]
+    for cameras in (scene.inputs.cameras, scene.target_cameras):
+        uv, depth = project(torch.zeros(1, cameras.shape[1], 1, 3), cameras)
+        torch.testing.assert_close(uv, torch.full_like(uv, 0.5), rtol=0, atol=1e-4)
+        torch.testing.assert_close(depth, torch.full_like(depth, 1.3), rtol=0, atol=1e-4)
+    corner = scene.inputs.images[0, :, :, 0, 0]
+    assert (corner == 255).all(), "transparency is composited on white"
+
+
+@pytest.mark.parametrize("trajectory", ["orbit", "spiral"])
+def test_trajectories_look_at_the_origin_from_the_inputs_distance(folder, trajectory):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    cameras = trajectory_cameras(inputs, trajectory, 12)
+    assert cameras.shape == (1, 12)
+    uv, depth = project(torch.zeros(1, 12, 1, 3), cameras)
+    torch.testing.assert_close(uv, torch.full_like(uv, 0.5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(depth, torch.full_like(depth, 1.3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(cameras.near, torch.full_like(cameras.near, 0.8))
+    torch.testing.assert_close(cameras.far, torch.full_like(cameras.far, 1.8))
+
+
+def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(folder):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    cameras = trajectory_cameras(inputs, "orbit", 4, elevation=90 * 0.4 / (math.pi / 2))
+    expected = torch.tensor(0.4)
+    first = 1.3 * torch.stack(
+        [torch.cos(expected) * math.cos(1), torch.cos(expected) * math.sin(1), torch.sin(expected)]
+    )
+    torch.testing.assert_close(cameras.centers[0, 0], first, rtol=0, atol=1e-5)
+
+
+def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(folder):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    cameras = trajectory_cameras(inputs, "spiral", 8, elevation=90)
+    assert cameras.centers[0, :, 2].max().item() == pytest.approx(1.3, abs=1e-5)
+    assert torch.isfinite(cameras.c2w).all()
+
+
+@pytest.mark.parametrize(("radius", "near", "far"), [(2.3, 1.8, 2.8), (0.6, 0.1, 1.1), (0.3, 0.008, 0.8)])
+def test_depth_planes_move_with_the_radius_and_stay_in_front(folder, radius, near, far):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    cameras = trajectory_cameras(inputs, "orbit", 3, radius=radius)
+    torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((1, 3), radius))
+    torch.testing.assert_close(cameras.near, torch.full((1, 3), near), rtol=0, atol=1e-5)
+    torch.testing.assert_close(cameras.far, torch.full((1, 3), far), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [{"radius": r} for r in (0.0, -1.0, math.nan, math.inf)])
+def test_radius_that_no_camera_can_have(folder, bad):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    with pytest.raises(InputError, match="--radius=.*1.3"):
+        trajectory_cameras(inputs, "orbit", 3, **bad)
+
+
+@pytest.mark.parametrize("elevation", [90.5, -91, math.nan])
+def test_elevation_that_no_camera_can_have(folder, elevation):
+    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    with pytest.raises(InputError, match="--elevation="):
+        trajectory_cameras(inputs, "spiral", 3, elevation=elevation)

@@ -1,0 +1,92 @@
+"""Ranks and collectives. All of it works in a process that no launcher started too: one rank, nothing to wait for."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+
+# What torchrun sets for each process, and what `init_process_group` reads.
+_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> torch.device:
+    """Joins the process group that the launcher describes, if there is one, and returns this rank's device.
+
+    `device_type` is "cuda" (NCCL; the device is the one numbered LOCAL_RANK) or "cpu" (gloo). `timeout` is how long a
+    collective waits for the other ranks; the default leaves rank 0 the time to make a dataset.
+    """
+    device = torch.device(device_type)
+    if device.type == "cuda":
+        device = torch.device("cuda", get_local_rank())
+        torch.cuda.set_device(device)
+    if all(name in os.environ for name in _LAUNCH_VARIABLES) and not is_initialized():
+        if device.type == "cuda":
+            torch.distributed.init_process_group("nccl", timeout=timeout, device_id=device)
+        else:
+            torch.distributed.init_process_group("gloo", timeout=timeout)
+    return device
+
+
+def shutdown() -> None:
+    """Leaves the process group. For the end of work that went well on every rank: all of them then exit with 0."""
+    if is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def is_initialized() -> bool:
+    """Whether this process is in a process group."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def get_rank() -> int:
+    """This process among all; 0 unlaunched."""
+    return torch.distributed.get_rank() if is_initialized() else int(os.environ.get("RANK", 0))
+
+
+def get_local_rank() -> int:
+    """This process among those of its machine; 0 unlaunched."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def get_world_size() -> int:
+    """How many processes there are: of the group; else what WORLD_SIZE announces (a dry run for a launch); else 1."""
+    return torch.distributed.get_world_size() if is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def print0(*args: Any, **kwargs: Any) -> None:
+    """`print` on rank 0 alone."""
+    if get_rank() == 0:
+        print(*args, **kwargs)
+
+
+def barrier() -> None:
+    """Waits until every rank is here."""
+    if is_initialized():
+        torch.distributed.barrier()
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value` (anything picklable), on every rank."""
+    values = [value]
+    if is_initialized():
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sums `tensor` over the ranks, in place, and returns it. It must be on the device that `init` returned."""
+    if is_initialized():
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.SUM)
+    return tensor
+
+
+def any_rank(flag: bool | torch.Tensor, device: torch.device) -> bool:
+    """Whether `flag` (a tensor: any element of it) is true on any rank: the same answer on all of them."""
+    raised = torch.as_tensor(flag, device=device).any().to(torch.int32)
+    if is_initialized():
+        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+    return bool(raised)

@@ -1,0 +1,82 @@
+"""The order of training data, when gradients are synchronised, and whether ranks still agree."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from torch_utils import distributed
+
+
+class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
+    """Yields (item, position) without end: position counts start_idx, start_idx + 1, ...; item is in [0, num_items).
+
+    The item at a position is a function of (seed, position) alone: each run of `num_items` positions is one permutation
+    of all items. A sampler that starts later therefore goes on exactly where an earlier one would be by then.
+    """
+
+    def __init__(self, num_items: int, *, seed: int, start_idx: int = 0, shuffle: bool = True) -> None:
+        """Without `shuffle` every permutation is the identity. Raises ValueError for no items or a negative number."""
+        if num_items < 1 or seed < 0 or start_idx < 0:
+            raise ValueError(f"{num_items=} must be at least 1, {seed=} and {start_idx=} at least 0")
+        self.num_items = num_items
+        self.seed = seed
+        self.start_idx = start_idx
+        self.shuffle = shuffle
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, offset = divmod(self.start_idx, self.num_items)
+        while True:
+            order = self._order(epoch)
+            for index in range(offset, self.num_items):
+                yield int(order[index]), epoch * self.num_items + index
+            epoch, offset = epoch + 1, 0
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.num_items)
+        return np.random.default_rng((self.seed, epoch)).permutation(self.num_items)
+
+
+@contextlib.contextmanager
+def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
+    """Inside, gradients of `module` are summed over ranks only if `sync`: the last of several accumulated rounds.
+
+    Put the forward pass inside too: it is there that DistributedDataParallel decides. Other modules are left alone.
+    """
+    if sync or not isinstance(module, DistributedDataParallel):
+        yield
+    else:
+        with module.no_sync():
+            yield
+
+
+def check_ddp_consistency(module: torch.nn.Module) -> None:
+    """Compares every parameter and buffer with rank 0's, bit by bit through a checksum.
+
+    Raises RuntimeError on every rank if any rank differs, naming the first tensor that does. All ranks must call it.
+    """
+    if not distributed.is_initialized():
+        return
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    own = torch.stack([_checksum(tensor) for _, tensor in tensors])
+    of_rank0 = own.clone()
+    torch.distributed.broadcast(of_rank0, src=0)
+    differs = (own != of_rank0).to(torch.int32)
+    distributed.all_reduce_sum(differs)
+    if differs.any():
+        name = tensors[int(differs.nonzero()[0])][0]
+        raise RuntimeError(f"{name} is not the same on all ranks: they have drifted apart")
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """A number (int64, on the tensor's device) that changes with the bits of `tensor` and with their order."""
+    data = tensor.detach().flatten().view(torch.uint8).to(torch.int64)
+    # Each byte has an odd factor of its own, so that a change of one byte always shows.
+    factors = torch.arange(data.numel(), device=data.device) * 2654435762 + 1
+    return (data * factors).sum()

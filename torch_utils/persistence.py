@@ -1,0 +1,121 @@
+"""Files that appear whole or not at all, and a reader of tensors that executes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+class LoadError(Exception):
+    """A file of tensors cannot be used: one line that names the file, what is wrong with it and what to do."""
+
+
+def save_atomic(obj: Any, path: str | os.PathLike[str]) -> None:
+    """`torch.save` to `path`, which holds the old file or the whole new one at every instant, power cuts included.
+
+    Raises OSError naming `path` if it cannot be written (disk full, read-only folder); what was there stays.
+    """
+    with _replacing(Path(path)) as file:
+        torch.save(obj, file)
+
+
+def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
+    """Writes `text` (UTF-8) to `path` as `save_atomic` does."""
+    with _replacing(Path(path)) as file:
+        file.write(text.encode())
+
+
+def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
+    """Reads what `torch.save` wrote, if it holds only tensors and plain containers; nothing in it is executed.
+
+    Each part's checksum is compared first, which `torch.load` leaves out. Raises LoadError for everything that can be
+    wrong with a file.
+    """
+    path = Path(path)
+    try:
+        _check_whole(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which end in an error of one line below
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except LoadError:
+        raise
+    except FileNotFoundError:
+        raise LoadError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError:
+        raise LoadError(f"{path} is a folder: name a file in it") from None
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read ({error.strerror}): check the file and its permissions") from error
+    except Exception as error:  # damaged bytes make the reader fail in every way there is
+        raise LoadError(_diagnosis(path, str(error))) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends well, and leaves no trace otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _fsync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, f"could not be saved: {cause.strerror}", str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone when all went well; and never in the way of the error above
+            temporary.unlink()
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError behind `error`: torch.save reports a failed write as a RuntimeError that hides the reason."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Makes a new name in `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_whole(path: Path) -> None:
+    """Raises LoadError if `path` is empty, or a zip archive (torch's format) that is cut short or damaged."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if not magic:
+        raise LoadError(f"{path} is empty: use another copy of it")
+    if magic == b"PK\x03\x04":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
+            raise LoadError(f"{path} is cut short or damaged: use another copy of it") from None
+        if damaged is not None:
+            raise LoadError(f"{path} is damaged (the checksum of {damaged!r} is wrong): use another copy of it")
+
+
+def _diagnosis(path: Path, reason: str) -> str:
+    """One line for what torch.load says in many."""
+    blocked = re.search(r"GLOBAL ([\w.]+)|(TorchScript)", reason)
+    if blocked:
+        return (
+            f"{path} holds more than tensors and plain containers ({blocked[1] or blocked[2]}), which could run code "
+            "when it is read, so it is refused: save a state dict of tensors instead"
+        )
+    return f"{path} is not a file of tensors that torch.save wrote, or is damaged: check the path or use another copy"

@@ -1,0 +1,209 @@
+"""Train GeNVS: options -> TrainConfig -> training_loop. `./train.sh` makes the environment and launches this."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from genvs.config import PRESETS, scaled_to
+from genvs.errors import InputError
+from training.config import TRAIN_PRESETS, TrainConfig, resumed
+
+
+class ViewRange(click.ParamType):
+    """`3` or `1-3`: how many input views a sample has."""
+
+    name = "N|MIN-MAX"
+
+    def convert(self, value, param, ctx) -> tuple[int, int]:
+        low, _, high = str(value).partition("-")
+        try:
+            return int(low), int(high or low)
+        except ValueError:
+            self.fail(f"{value!r}: give a number such as 3 or a range such as 1-3", param, ctx)
+
+
+def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainConfig:
+    """The preset (or the resumed run's config), with every option that was given on top of it.
+
+    Raises InputError for values that do not fit together.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    changes = {name: given.pop(name) for name in list(given) if name in TrainConfig.__dataclass_fields__}
+    for option, name in (("duration", "duration_kimg"), ("ema", "ema_halflife_kimg")):
+        if option in given:
+            changes[name] = given.pop(option) * 1000
+    if "views" in given:
+        changes["min_inputs"], changes["max_inputs"] = given.pop("views")
+    base = saved or TRAIN_PRESETS[changes.get("preset") or default_preset()]
+    net = base.net
+    if "resolution" in given:
+        net = scaled_to(net, given.pop("resolution"))
+    denoiser = {"cbase": "model_channels", "cres": "channel_mult", "dropout": "dropout"}
+    replaced = {denoiser[name]: given.pop(name) for name in list(given) if name in denoiser}
+    net = dataclasses.replace(net, denoiser=dataclasses.replace(net.denoiser, **replaced))
+    net = dataclasses.replace(net, view_weighting=given.pop("cam_weighting_method", net.view_weighting))
+    if net != base.net:
+        changes["net"] = net
+    return resumed(saved, changes) if saved else dataclasses.replace(base, **changes)
+
+
+def default_preset() -> str:
+    import torch
+
+    return "srn128" if torch.cuda.is_available() else "cpu-demo"
+
+
+def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        multipliers = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        multipliers = ()
+    if not multipliers or min(multipliers) < 1:
+        raise click.BadParameter(f"{value!r}: give whole numbers separated by commas, such as 1,1,2,2,2")
+    return multipliers
+
+
+def describe(config: TrainConfig, world_size: int) -> str:
+    """The run folder's name after its number."""
+    data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
+    precision = "bf16" if config.bf16 else "fp32"
+    return f"{data}-{config.preset}-gpus{world_size}-batch{config.batch_size}-{precision}"
+
+
+@click.command(context_settings={"max_content_width": 110})
+# Where things are.
+@click.option("--outdir", help="Where run folders go", metavar="DIR", default="training_runs", show_default=True)
+@click.option(
+    "--data", help="Dataset: PATH of PATH_train, a split folder or a .zip [default: the embedded one]", metavar="PATH"
+)
+@click.option("--near", help="Near depth plane of the cameras, world units [default: the dataset's]", type=float)
+@click.option("--far", help="Far depth plane [default: the dataset's]", type=float)
+# The model.
+@click.option(
+    "--preset", help="Sizes and recipe [default: srn128 with a GPU, else cpu-demo]", type=click.Choice(list(PRESETS))
+)
+@click.option("--resolution", help="Side of the images, pixels [default: the preset's]", type=int)
+@click.option("--arch", help="U-Net", type=click.Choice(["ddpmpp"]), default="ddpmpp", show_default=True)
+@click.option(
+    "--precond", help="Preconditioning and loss", type=click.Choice(["edm"]), default="edm", show_default=True
+)
+@click.option("--cbase", help="U-Net channel multiplier", metavar="INT", type=int)
+@click.option(
+    "--cres", help="U-Net channels per resolution, such as 1,1,2,2,2", metavar="LIST", callback=parse_multipliers
+)
+@click.option("--dropout", help="U-Net dropout probability", metavar="FLOAT", type=float)
+@click.option("--cam_weighting_method", help="How input views are weighted", type=click.Choice(["baseline_mean"]))
+@click.option(
+    "--encoder-weights",
+    help="ResNet's first weights: none, imagenet (downloads) or a file [default: none]",
+    metavar="none|imagenet|PATH",
+)
+# The recipe.
+@click.option("--duration", help="Training length, millions of target images", metavar="MIMG", type=float)
+@click.option("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT", type=int)
+@click.option(
+    "--batch-gpu", help="Target images per GPU at a time [default: as many as --batch gives]", metavar="INT", type=int
+)
+@click.option("--views", help="Input views per sample [default: 1-3]", type=ViewRange())
+@click.option("--targets", "num_targets", help="Target views per scene and sample", metavar="INT", type=int)
+@click.option("--lr", help="Learning rate", metavar="FLOAT", type=float)
+@click.option("--ema", help="Half-life of the weights' moving average, millions of images", metavar="MIMG", type=float)
+@click.option("--xflip", help="Mirror half of the scenes, images and cameras alike", metavar="BOOL", type=bool)
+@click.option("--bf16", help="bfloat16 arithmetic on GPUs that have it [default: true]", metavar="BOOL", type=bool)
+@click.option("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT", type=float)
+@click.option("--seed", help="Random seed", metavar="INT", type=int)
+@click.option("--transfer", help="Start from the weights of a snapshot", metavar="PKL")
+# The machine.
+@click.option("--bench", help="cuDNN benchmarking", metavar="BOOL", type=bool)
+@click.option("--cache", help="Keep decoded images in memory", metavar="BOOL", type=bool)
+@click.option("--workers", help="Loader processes per GPU", metavar="INT", type=int)
+# What is written, and when.
+@click.option("--desc", help="Words at the end of the run folder's name", metavar="STR")
+@click.option("--nosubdir", help="Write to --outdir itself", is_flag=True)
+@click.option("--tick", "kimg_per_tick", help="Status line every so many thousand images", metavar="KIMG", type=float)
+@click.option(
+    "--log_freq",
+    "log_kimg",
+    help="Numbers to tensorboard and stats.jsonl every so many thousand images",
+    metavar="KIMG",
+    type=float,
+)
+@click.option(
+    "--snap",
+    "snapshot_ticks",
+    help="Snapshot, samples and held-out PSNR every so many ticks",
+    metavar="TICKS",
+    type=int,
+)
+@click.option(
+    "--dump", "state_ticks", help="Training state (for --resume) every so many ticks", metavar="TICKS", type=int
+)
+@click.option("--notensorboard", help="Write no tensorboard events", is_flag=True)
+@click.option(
+    "--resume",
+    help="Continue the newest run, or the run folder or training-state-*.pt given",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="newest",
+)
+@click.option("-n", "--dry-run", help="Check everything, print the options, and exit", is_flag=True)
+def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
+    """Train GeNVS on posed images: novel views of an object from one to a few others.
+
+    With no --data it trains on an embedded dataset of procedural cars, which it makes first.
+    """
+    import torch
+
+    from dnnlib.util import Logger
+    from genvs.data.synthetic.dataset import ensure_dataset
+    from torch_utils import distributed
+    from training.checkpoint import find_resume_state, new_run_folder, saved_config, write_options
+    from training.data import open_data
+    from training.training_loop import training_loop
+
+    if notensorboard:
+        options["tensorboard"] = False
+    state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
+    config = build_config(options, saved_config(content) if content else None)
+    config.rounds(distributed.get_world_size())
+    if config.data is None and not dry_run:
+        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
+    if dry_run:
+        if config.data is not None or os.path.isdir(f"{config.embedded.path}_train"):
+            open_data(config)
+        print(json.dumps(dataclasses.asdict(config), indent=2))
+        print("Dry run: everything is in order.")
+        return
+
+    device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
+    data = open_data(config)
+    run_dir = None
+    if state_path is not None:
+        run_dir = state_path.parent
+    elif distributed.get_rank() == 0:
+        name = describe(config, distributed.get_world_size()) + (f"-{desc}" if desc else "")
+        run_dir = new_run_folder(outdir, name, nosubdir=nosubdir)
+    run_dir = distributed.broadcast_object(run_dir)
+    if distributed.get_rank() == 0:
+        write_options(run_dir, config)
+    with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
+        distributed.print0(f"{run_dir}: {describe(config, distributed.get_world_size())} on {device.type}")
+        training_loop(config, run_dir, data, device, content)
+    distributed.shutdown()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,149 @@
+"""Run folders, training states and snapshots on disk. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genvs import save_snapshot
+from genvs.config import from_dict
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from torch_utils import persistence
+from training.config import TrainConfig
+from training.ema import EMA
+
+FORMAT, VERSION = "genvs-training-state", 1
+OPTIONS_FILE = "training_options.json"
+
+
+@dataclass
+class TrainState:
+    """All that training changes.
+
+    cur_nimg: target images seen, over all ranks. skipped: updates left out because a gradient was not finite.
+    """
+
+    net: GeNVS
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    cur_nimg: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+
+def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
+    """Make `outdir/00000-description`, numbered after the runs that are there; with nosubdir, `outdir` itself.
+
+    Raises InputError where the folder cannot be made, or (with nosubdir) already holds a run.
+    """
+    root = Path(outdir)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if nosubdir:
+            if (root / OPTIONS_FILE).exists():
+                raise InputError(f"{root}: already holds a run: continue it with --resume {root}, or choose another")
+            return root
+        numbers = [int(name[:5]) for name in (path.name for path in root.iterdir()) if re.match(r"\d{5}-", name)]
+        run_dir = root / f"{max(numbers, default=-1) + 1:05d}-{description}"
+        run_dir.mkdir()
+    except OSError as error:
+        raise InputError(f"{error.filename or root}: {error.strerror}: choose a writable --outdir") from None
+    return run_dir
+
+
+def write_options(run_dir: Path, config: TrainConfig) -> None:
+    """`training_options.json`: the whole config, which `--resume` and people read."""
+    persistence.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
+
+
+def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState) -> Path:
+    """Write `training-state-KKKKKK.pt`, complete alone: weights, EMA, optimizer, counters and config."""
+    path = run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt"
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": dataclasses.asdict(config),
+        "cur_nimg": state.cur_nimg,
+        "skipped": state.skipped,
+        "net": state.net.state_dict(),
+        "ema": state.ema.net.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    persistence.save_atomic(content, path)
+    return path
+
+
+def save_network_snapshot(run_dir: Path, state: TrainState) -> Path:
+    """Write the EMA network as `network-snapshot-KKKKKK.pkl`."""
+    path = run_dir / f"network-snapshot-{state.cur_nimg // 1000:06d}.pkl"
+    net = state.ema.net
+    save_snapshot(path, net.config, net.state_dict(), cur_nimg=state.cur_nimg)
+    return path
+
+
+def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
+    """The newest valid training state, and the file that it came from.
+
+    resume: a state file, a run folder, or "newest" for the newest run below `outdir` that has a state. Damaged files
+    are named and passed over. Raises InputError where none is left.
+    """
+    if resume == "newest":
+        runs = sorted(Path(outdir).glob("[0-9][0-9][0-9][0-9][0-9]-*"), reverse=True)
+        runs = [run for run in [*runs, Path(outdir)] if any(run.glob("training-state-*.pt"))]
+        if not runs:
+            raise InputError(f"{outdir}: no run with a training-state-*.pt to resume: start one without --resume")
+        path = runs[0]
+    else:
+        path = Path(resume)
+    if path.is_file():
+        return path, _load_state(path)
+    states = sorted(path.glob("training-state-*.pt"), reverse=True)
+    for candidate in states:
+        try:
+            return candidate, _load_state(candidate)
+        except InputError as error:
+            print(f"Passing over {error}")
+    raise InputError(f"{path}: no valid training-state-*.pt in it: name a run folder or a state file of a run")
+
+
+def _load_state(path: Path) -> dict:
+    try:
+        content = persistence.load(path)
+    except persistence.LoadError as error:
+        raise InputError(str(error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a training state: give a training-state-*.pt that train.py wrote")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: training state version {content.get('version')}, this program reads {VERSION}")
+    return content
+
+
+def saved_config(content: dict) -> TrainConfig:
+    """The config that a training state was saved with."""
+    return from_dict(TrainConfig, content["config"])
+
+
+def restore(state: TrainState, content: dict) -> None:
+    """Put a loaded training state into `state`, strictly."""
+    state.net.load_state_dict(content["net"])
+    state.ema.net.load_state_dict(content["ema"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.cur_nimg, state.skipped = content["cur_nimg"], content["skipped"]
+
+
+def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
+    """The lines of a `stats.jsonl` that a run resumed at `cur_nimg` keeps; a line cut short by a kill is dropped."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            keep = json.loads(line)["nimg"] <= cur_nimg
+        except (ValueError, KeyError):
+            keep = False
+        if keep:
+            yield line

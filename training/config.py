@@ -1,0 +1,162 @@
+"""Everything that defines a training run. The dataclasses own the defaults; train.py's options override them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from genvs.config import PRESETS, GeNVSConfig
+from genvs.errors import InputError
+from training.loss import LossConfig
+
+
+@dataclass(frozen=True)
+class EmbeddedData:
+    """Size of the embedded dataset that a preset trains on when no other is given."""
+
+    resolution: int
+    scenes: int
+    views: int
+    val_scenes: int
+    test_scenes: int
+    test_views: int
+    seed: int = 0
+
+    @property
+    def path(self) -> str:
+        return f"datasets/synthetic_{self.resolution}px_{self.scenes}x{self.views}/cars"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Lengths are in thousands of target images (kimg), over all ranks.
+
+    data: a dataset path; None for the embedded one. near, far: depth planes in world units; None to take the data's.
+    batch_size: target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one
+    round. Raises InputError where values do not fit together.
+    """
+
+    preset: str = "srn128"
+    net: GeNVSConfig = field(default_factory=GeNVSConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    embedded: EmbeddedData = field(default_factory=lambda: EmbeddedData(128, 2000, 24, 50, 20, 251))
+    data: str | None = None
+    near: float | None = None
+    far: float | None = None
+    xflip: bool = False
+    cache: bool = False
+    seed: int = 0
+    duration_kimg: float = 4000.0
+    batch_size: int = 96
+    batch_gpu: int | None = None
+    min_inputs: int = 1
+    max_inputs: int = 3
+    num_targets: int = 1
+    lr: float = 1e-4
+    lr_rampup_kimg: float = 10.0
+    max_grad_norm: float = 1.0
+    loss_scale: float = 1.0
+    ema_halflife_kimg: float = 500.0
+    ema_rampup_ratio: float = 0.05
+    encoder_weights: str = "none"
+    transfer: str | None = None
+    bf16: bool = True
+    bench: bool = True
+    workers: int = 4
+    kimg_per_tick: float = 10.0
+    snapshot_ticks: int = 10
+    state_ticks: int = 50
+    log_kimg: float = 1.0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        positive = {
+            "--duration": self.duration_kimg,
+            "--batch": self.batch_size,
+            "--batch-gpu": self.batch_gpu or 1,
+            "--lr": self.lr,
+            "--tick": self.kimg_per_tick,
+            "--snap": self.snapshot_ticks,
+            "--dump": self.state_ticks,
+            "--log_freq": self.log_kimg,
+            "--targets": self.num_targets,
+            "--ls": self.loss_scale,
+        }
+        for option, value in positive.items():
+            if not value > 0 or value == float("inf"):
+                raise InputError(f"{option}={value:g}: give a number above 0")
+        if not 1 <= self.min_inputs <= self.max_inputs:
+            raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
+        if self.workers < 0 or self.seed < 0:
+            raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up")
+        if not 0 <= self.net.denoiser.dropout < 1:
+            raise InputError(f"--dropout={self.net.denoiser.dropout:g}: give a probability from 0 to below 1")
+        if self.near is not None and self.far is not None and not 0 < self.near < self.far:
+            raise InputError(f"--near={self.near:g}, --far={self.far:g}: near must be above 0 and below far")
+
+    @property
+    def total_nimg(self) -> int:
+        """Target images to train on, rounded up to whole updates."""
+        return -int(-self.duration_kimg * 1000 // self.batch_size) * self.batch_size
+
+    def rounds(self, world_size: int) -> int:
+        """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
+        batch_gpu = self.batch_gpu or self.batch_size // world_size
+        if batch_gpu == 0 or self.batch_size % (batch_gpu * world_size):
+            raise InputError(
+                f"--batch={self.batch_size} must be divisible by {world_size} processes x --batch-gpu={batch_gpu or 1}"
+            )
+        if batch_gpu % self.num_targets:
+            raise InputError(
+                f"--batch-gpu={batch_gpu} (images per process and round) must be divisible by "
+                f"--targets={self.num_targets} (images per scene)"
+            )
+        return self.batch_size // (batch_gpu * world_size)
+
+
+TRAIN_PRESETS: dict[str, TrainConfig] = {
+    "srn128": TrainConfig(),
+    "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, ema_halflife_kimg=200.0),
+    "cpu-demo": TrainConfig(
+        preset="cpu-demo",
+        net=PRESETS["cpu-demo"],
+        loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0),
+        embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
+        duration_kimg=60.0,
+        batch_size=32,
+        num_targets=4,
+        lr=1e-3,
+        lr_rampup_kimg=2.0,
+        ema_rampup_ratio=0.1,
+        workers=1,
+        kimg_per_tick=4.0,
+        snapshot_ticks=5,
+        state_ticks=5,
+    ),
+}
+
+
+# What may change when a run resumes: none of it alters what the run computes.
+RESUMABLE = {
+    "duration_kimg": "--duration",
+    "workers": "--workers",
+    "cache": "--cache",
+    "bench": "--bench",
+    "kimg_per_tick": "--tick",
+    "snapshot_ticks": "--snap",
+    "state_ticks": "--dump",
+    "log_kimg": "--log_freq",
+    "tensorboard": "--notensorboard",
+    "batch_gpu": "--batch-gpu",
+}
+
+
+def resumed(saved: TrainConfig, changes: dict) -> TrainConfig:
+    """The saved run's config with the given changes. Raises InputError for one that would make it another run."""
+    for name, value in changes.items():
+        if name not in RESUMABLE and getattr(saved, name) != value:
+            raise InputError(
+                f"--resume with another {name} ({value} instead of {getattr(saved, name)}) would be a different run: "
+                "leave it out, or start a new run with --transfer"
+            )
+    return dataclasses.replace(saved, **changes)

@@ -1,0 +1,103 @@
+"""Datasets of a run, and the order in which its ranks draw from them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from genvs.config import SceneConfig
+from genvs.data.srn import SRNScenes, collate, open_splits
+from genvs.data.types import ViewBatch
+from genvs.data.view_sampling import SampleRequest
+from torch_utils.misc import InfiniteSampler
+from training.config import TrainConfig
+
+HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
+
+
+@dataclass(frozen=True)
+class RunData:
+    """train, held_out: datasets (the same one where there is no validation split), and the scenes to use of each."""
+
+    train: SRNScenes
+    train_scenes: range
+    held_out: SRNScenes
+    held_out_scenes: range
+    scene: SceneConfig
+
+
+def open_data(config: TrainConfig) -> RunData:
+    """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used."""
+    splits = open_splits(config.data or config.embedded.path)
+    size, cache = config.net.resolution, config.cache
+    train = SRNScenes(
+        splits.train,
+        resolution=size,
+        near=config.near,
+        far=config.far,
+        seed=config.seed,
+        xflip=config.xflip,
+        cache=cache,
+    )
+    train.check_views(config.max_inputs + config.num_targets)
+    scene = train.scene_config()
+    if splits.val is not None:
+        held_out = SRNScenes(splits.val, resolution=size, near=scene.near, far=scene.far, cache=cache)
+        held_out.check_views(2)
+        return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
+    count = -(-len(train) // HELD_OUT_SHARE) if len(train) > 1 else 0
+    kept = len(train) - count
+    return RunData(train, range(kept), train, range(kept, len(train)), scene)
+
+
+class BatchSchedule:
+    """Which scenes each micro-batch of one rank holds: a function of (seed, images seen), from any start.
+
+    An update's scenes follow the global order, and are dealt to rounds and ranks in contiguous shares; so any number
+    of ranks and rounds sees the same samples. The number of input views is drawn per update, equal on all ranks.
+    """
+
+    def __init__(self, config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int) -> None:
+        self.config, self.num_scenes = config, num_scenes
+        self.rank, self.world_size, self.cur_nimg = rank, world_size, cur_nimg
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        config, rounds = self.config, self.config.rounds(self.world_size)
+        scenes_per_update = config.batch_size // config.num_targets
+        share = scenes_per_update // (rounds * self.world_size)
+        step = self.cur_nimg // config.batch_size
+        order = iter(InfiniteSampler(self.num_scenes, seed=config.seed, start_idx=step * scenes_per_update))
+        while True:
+            rng = np.random.default_rng((config.seed, step))
+            num_inputs = int(rng.integers(config.min_inputs, config.max_inputs + 1))
+            drawn = [next(order) for _ in range(scenes_per_update)]
+            requests = [SampleRequest(scene, index, num_inputs, config.num_targets) for scene, index in drawn]
+            for number in range(rounds):
+                first = (number * self.world_size + self.rank) * share
+                yield requests[first : first + share]
+            step += 1
+
+
+def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
+    """Micro-batches for ever, on `device`, in the order of `schedule`."""
+    loader = DataLoader(
+        data.train,
+        batch_sampler=schedule,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+    for batch in loader:
+        yield batch.to(device, non_blocking=True)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the loop decides when its workers stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,42 @@
+"""Where the encoder's first weights come from: `--encoder-weights none|imagenet|PATH`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnnlib.util import download
+from genvs.errors import InputError
+from genvs.models.backbone import ResNet, load_imagenet_weights
+from torch_utils import distributed, persistence
+
+IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+CACHE = Path.home() / ".cache" / "genvs" / "resnet34-b627a593.pth"
+
+
+def initialize_encoder(backbone: ResNet, source: str) -> None:
+    """Load ImageNet weights into the encoder's ResNet, from torchvision's file.
+
+    source: "none" leaves it as it is; "imagenet" downloads torchvision's ResNet-34 once, into the user's cache; else
+    the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
+    """
+    if source == "none":
+        return
+    path = Path(source)
+    if source == "imagenet":
+        path = CACHE
+        if not path.exists() and distributed.get_local_rank() == 0:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                download(IMAGENET_URL, path)
+            except OSError as error:
+                raise InputError(
+                    f"--encoder-weights imagenet: cannot download {IMAGENET_URL} ({error}): "
+                    "fetch it elsewhere and give its path, or train with --encoder-weights none"
+                ) from None
+        distributed.barrier()
+    try:
+        state = persistence.load(path)
+    except persistence.LoadError as error:
+        raise InputError(f"--encoder-weights: {error}") from None
+    load_imagenet_weights(backbone, state)
+    distributed.print0(f"encoder: ImageNet weights from {path}")

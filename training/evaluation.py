@@ -1,0 +1,140 @@
+"""What training says of itself on held-out scenes: PSNR against two baselines, and a panel of pictures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genvs.data.srn import SRNScenes
+from genvs.data.types import ViewBatch, Views
+from genvs.data.view_sampling import choose_views
+from genvs.diffusion.sampler import sample_heun
+from genvs.metrics import psnr
+from genvs.models import GeNVS
+from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
+from torch_utils import distributed, stateless_random
+
+NUM_INPUTS = 3  # held-out scenes are judged with the first one of them, and with all
+NUM_TARGETS = 3
+MAX_SCENES = 64
+PANEL_SCENES = 8
+PANEL_SIGMA = 1.0
+PANEL_STEPS = 12
+
+
+class HeldOutScenes:
+    """A fixed choice of inputs and targets of scenes that training never sees, shared out among the ranks."""
+
+    def __init__(self, dataset: SRNScenes, scenes: Sequence[int], mean_image: Tensor, device: torch.device) -> None:
+        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see `mean_training_image`)."""
+        self.device, self.mean_image = device, mean_image.to(device)
+        # A scene with fewer views gives fewer inputs, then fewer targets, but is never left out silently.
+        least = min(dataset.num_views(scene) for scene in scenes)
+        num_targets = max(1, min(NUM_TARGETS, least - NUM_INPUTS))
+        num_inputs = min(NUM_INPUTS, least - num_targets)
+        given, wanted = [], []
+        for scene in list(scenes)[:MAX_SCENES]:
+            rng = np.random.default_rng((0, scene))
+            input_indices, target_indices = choose_views(dataset.num_views(scene), num_inputs, num_targets, rng)
+            given.append(dataset.load(scene, input_indices))
+            wanted.append(dataset.load(scene, target_indices))
+        inputs, targets = Views.stack(given), Views.stack(wanted)
+        self.batch = ViewBatch(inputs, targets, torch.arange(len(given))).to(device)
+        keys = stateless_random.sample_keys(0, torch.arange(targets.shape.numel())).unflatten(0, targets.shape)
+        self.noise = stateless_random.normal(keys, tuple(targets.images.shape[2:]))
+
+    @torch.inference_mode()
+    def measure(self, net: GeNVS, batch_size: int) -> dict[str, float]:
+        """Mean PSNR (dB) of one-step estimates and baselines, over all targets of all held-out scenes.
+
+        Keys: `PSNR/V_input` of the model, `PSNR/V_input_nearest` of the nearest input view copied (V = 1 and 3), and
+        `PSNR/mean_image`. The same on every rank.
+        """
+        num_scenes = len(self.batch.sample_index)
+        share = torch.arange(num_scenes)[distributed.get_rank() :: distributed.get_world_size()]
+        sums: dict[str, Tensor] = {}
+
+        def add(name: str, images: Tensor, targets: Tensor) -> None:
+            sums[name] = sums.get(name, torch.zeros((), device=self.device)) + psnr(images, targets).sum()
+
+        counts = sorted({1, self.batch.inputs.shape[1]})
+        for name in ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]:
+            sums[name] = torch.zeros((), device=self.device)
+        for chunk in share.split(batch_size):
+            targets = self.batch.targets[chunk]
+            add("mean_image", self.mean_image.expand_as(targets.images), targets.images)
+            for num_inputs in counts:
+                inputs = self.batch.inputs[chunk][:, :num_inputs]
+                add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets), targets.images)
+                add(f"{num_inputs}_input", self.one_step(net, inputs, targets, self.noise[chunk]), targets.images)
+        totals = distributed.all_reduce_sum(torch.stack(list(sums.values()))) / self.batch.targets.shape.numel()
+        return {f"PSNR/{name}": value for name, value in zip(sums, totals.tolist(), strict=True)}
+
+    def one_step(self, net: GeNVS, inputs: Views, targets: Views, noise: Tensor) -> Tensor:
+        """The denoiser's estimate from pure noise: `[B, T, 3, H, W]`."""
+        feature_image = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras).flatten(0, 1)
+        images = self.sample(net, feature_image, noise.flatten(0, 1).to(self.device), num_steps=1)
+        return images.unflatten(0, targets.shape)
+
+    def sample(self, net: GeNVS, feature_image: Tensor, noise: Tensor, num_steps: int) -> Tensor:
+        return sample_heun(
+            functools.partial(net.denoise, feature_image=feature_image),
+            noise,
+            num_steps=num_steps,
+            sigma_min=net.config.denoiser.sigma_min,
+            sigma_max=net.config.denoiser.sigma_max,
+        )
+
+    @torch.inference_mode()
+    def panel(self, net: GeNVS, title: str) -> Image.Image:
+        """One input view | feature image | noisy | denoised | one step | sample | target, a column a scene."""
+        first = torch.arange(min(PANEL_SCENES, len(self.batch.sample_index)))
+        inputs, targets = self.batch.inputs[first][:, :1], self.batch.targets[first][:, :1]
+        noise = self.noise[first][:, 0].to(self.device)
+        images = targets.images[:, 0]
+        feature_image = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras)[:, 0]
+        noisy = images + PANEL_SIGMA * noise
+        rows = {
+            "input": to_uint8(inputs.images[:, 0]),
+            "feature image": feature_colors(feature_image),
+            f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
+            "denoised": to_uint8(net.denoise(noisy, torch.tensor(PANEL_SIGMA, device=self.device), feature_image)),
+            "one step": to_uint8(self.sample(net, feature_image, noise, num_steps=1)),
+            f"{PANEL_STEPS} steps": to_uint8(self.sample(net, feature_image, noise, num_steps=PANEL_STEPS)),
+            "target": to_uint8(images),
+        }
+        columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in first.tolist()]
+        return contact_sheet(title, [(list(rows), columns)])
+
+
+def nearest_input(inputs: Views, targets: Views) -> Tensor:
+    """The baseline that copies, for each target, the input view whose camera centre is nearest: `[B, T, 3, H, W]`."""
+    nearest = torch.cdist(targets.cameras.centers, inputs.cameras.centers).argmin(dim=-1)
+    return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
+
+
+def mean_training_image(dataset: SRNScenes, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
+    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1]."""
+    chosen = list(scenes)[:: max(1, len(scenes) // max_scenes)]
+    total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
+    count = 0
+    for scene in chosen:
+        num_views = dataset.num_views(scene)
+        images = dataset.load(scene, range(0, num_views, max(1, num_views // views))).images
+        total += images.double().sum(dim=0)
+        count += len(images)
+    return (total / count / 127.5 - 1).float()
+
+
+def verdict(scores: dict[str, float]) -> str:
+    """One line for a person: the model against the better baseline, with one input view."""
+    ours, nearest, mean = (scores[f"PSNR/{name}"] for name in ("1_input", "1_input_nearest", "mean_image"))
+    return (
+        f"held-out PSNR, 1 input view, one step: {ours:.2f} dB (nearest input copied {nearest:.2f}, "
+        f"mean training image {mean:.2f}: {ours - max(nearest, mean):+.2f} dB over the better one)"
+    )

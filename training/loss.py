@@ -1,0 +1,84 @@
+"""The training objective: EDM's denoising loss on target views, with GeNVS's augmentations of the conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genvs.data.types import ViewBatch
+from genvs.diffusion.noise import lognormal_sigma, loss_weight
+from torch_utils import stateless_random as random
+
+# One stream of random numbers for each use, all derived from a sample's own key (torch_utils/stateless_random.py).
+SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE = range(7)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """P_mean, P_std: of ln sigma. The others: GeNVS, arXiv 2304.02602, section 3.4.
+
+    conditioning_dropout: probability that a target's denoiser does not see its feature image.
+    input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
+    deviation U(0, max), in units of images in [-1, 1].
+    """
+
+    P_mean: float = -1.0
+    P_std: float = 1.4
+    conditioning_dropout: float = 0.1
+    input_noise_probability: float = 0.5
+    input_noise_max: float = 0.5
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """loss: `[B, T]`, mean over channels and pixels; sigma: `[B, T]`; noisy and denoised: `[B, T, 3, H, W]`."""
+
+    loss: Tensor
+    sigma: Tensor
+    noisy: Tensor
+    denoised: Tensor
+    feature_image: Tensor
+
+
+class GeNVSLoss:
+    """lambda(sigma) * |D(target + sigma * noise; sigma, features) - target|^2 (EDM, arXiv 2206.00364, eq. 2, table 1).
+
+    All randomness is a function of (seed, sample index): it does not depend on batches, ranks or when a run resumed.
+    """
+
+    def __init__(self, config: LossConfig, *, sigma_data: float, seed: int) -> None:
+        self.config, self.sigma_data, self.seed = config, sigma_data, seed
+
+    def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
+        """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
+        images = batch.targets.images
+        num_targets = images.shape[1]
+        sample_keys = random.sample_keys(self.seed, batch.sample_index)
+        keys = random.fold(sample_keys[:, None], torch.arange(num_targets, device=images.device))
+        normal = random.normal(random.fold(keys, SIGMA))
+        sigma = lognormal_sigma(normal, self.config.P_mean, self.config.P_std)
+        noise = random.normal(random.fold(keys, NOISE), tuple(images.shape[2:]))
+        noisy = images + sigma[..., None, None, None] * noise
+        denoised, feature_image = net(
+            input_images=self.augment_inputs(batch.inputs.images, sample_keys),
+            inputs=batch.inputs.cameras,
+            targets=batch.targets.cameras,
+            noisy=noisy,
+            sigma=sigma[..., None, None, None],
+            keep_conditioning=random.uniform(random.fold(keys, KEEP)) >= self.config.conditioning_dropout,
+            keys=random.fold(keys, NETWORK),
+        )
+        error = (denoised - images).square().mean(dim=(2, 3, 4))
+        return LossTerms(loss_weight(sigma, self.sigma_data) * error, sigma, noisy, denoised, feature_image)
+
+    def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
+        """Noise on some input views `[B, V, 3, H, W]`, against overfitting to clean conditioning (section 3.4)."""
+        keys = random.fold(sample_keys[:, None], -1 - torch.arange(images.shape[1], device=images.device))
+        coin = random.uniform(random.fold(keys, INPUT_COIN)) < self.config.input_noise_probability
+        scale = random.uniform(random.fold(keys, INPUT_SCALE)) * self.config.input_noise_max * coin
+        return images + scale[..., None, None, None] * random.normal(
+            random.fold(keys, INPUT_NOISE), tuple(images.shape[2:])
+        )

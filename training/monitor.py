@@ -1,0 +1,122 @@
+"""What a run tells people: status lines, a progress bar, stats.jsonl, tensorboard. A no-op off rank 0."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dnnlib.util import format_time
+from torch_utils.training_stats import Collector
+from training.checkpoint import records_before
+from training.loss import LossTerms
+
+SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, between and above these
+
+
+class Monitor:
+    """Collects numbers on every rank; writes them on rank 0.
+
+    `step` and `record` are called by all ranks alike, since moments are summed over ranks.
+    """
+
+    def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
+        self.collector, self.device = Collector(device), device
+        self.enabled = rank == 0
+        self.start_time = self.last_time = time.time()
+        self.last_nimg = cur_nimg
+        self.numbers: dict[str, float] = {}
+        self.writer, self.stats_file = None, None
+        # disable=None hides the bar where stderr is no terminal.
+        self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
+        if not self.enabled:
+            return
+        kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
+        self.stats_file = open(run_dir / "stats.jsonl", "w", buffering=1)
+        self.stats_file.writelines(f"{line}\n" for line in kept)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run_dir), purge_step=cur_nimg if cur_nimg else None)
+
+    def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
+        """Count one micro-batch's losses, all and by noise level; the bar moves with the last round of an update."""
+        loss, sigma = terms.loss.detach(), terms.sigma
+        self.collector.report("Loss/all", loss)
+        edges = (0.0, *SIGMA_EDGES, float("inf"))
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            inside = (sigma >= low) & (sigma < high)
+            self.collector.report(f"Loss/sigma_{low:g}_to_{high:g}", loss, mask=inside)
+        if last_round:
+            self.bar.update(batch_size)
+
+    def report(self, name: str, value: Tensor | float) -> None:
+        self.collector.report(name, value)
+
+    def record(self, cur_nimg: int, **numbers: float) -> None:
+        """Bring together what was reported since the last record, and write it out with `numbers`."""
+        moments = {name: stat.mean for name, stat in self.collector.update().items()}
+        now = time.time()
+        if cur_nimg > self.last_nimg:
+            moments["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
+        # A record that follows an evaluation leaves the evaluation's time out of the next rate.
+        self.last_time, self.last_nimg = now, cur_nimg
+        self.numbers |= {**moments, **self._memory(), **numbers}
+        if self.stats_file is not None:
+            line = {"nimg": cur_nimg, "time": round(now - self.start_time, 3), **self.numbers}
+            self.stats_file.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for name, value in self.numbers.items():
+                self.writer.add_scalar(name, value, global_step=cur_nimg)
+            self.writer.flush()
+
+    def picture(self, name: str, picture: Image.Image, cur_nimg: int) -> None:
+        """Show a picture in tensorboard."""
+        if self.writer is not None:
+            self.writer.add_image(name, np.asarray(picture), global_step=cur_nimg, dataformats="HWC")
+
+    def status(self, tick: int, cur_nimg: int) -> None:
+        """One line about the run so far, from the numbers last recorded."""
+        get = self.numbers.get
+        parts = [
+            f"tick {tick:<4d}",
+            f"kimg {cur_nimg / 1000:<8.1f}",
+            f"time {format_time(time.time() - self.start_time):<11s}",
+            f"images/s {get('Timing/images_per_sec', 0):<7.1f}",
+            f"loss {get('Loss/all', float('nan')):<7.4f}",
+            f"grad {get('Gradient/norm', float('nan')):<7.3f}",
+            f"lr {get('Progress/lr', 0):<8.2g}",
+            f"skipped {get('Gradient/skipped', 0):<3.0f}",
+            f"cpumem {get('Memory/cpu_gb', 0):<5.2f}",
+            f"gpumem {get('Memory/gpu_peak_gb', 0):<5.2f}",
+        ]
+        self.say(" ".join(parts))
+
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar where there is one."""
+        if self.enabled:
+            self.bar.clear()
+            print(line, flush=True)
+            self.bar.refresh()
+
+    def close(self) -> None:
+        self.bar.close()
+        for file in (self.writer, self.stats_file):
+            if file is not None:
+                file.close()
+
+    def _memory(self) -> dict[str, float]:
+        # ru_maxrss counts kilobytes on Linux, bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"Memory/cpu_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+        if self.device.type == "cuda":
+            peak["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return peak

@@ -1,0 +1,148 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from genvs.config import GeNVSConfig
+from genvs.data.types import ViewBatch
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from genvs.snapshot import load_snapshot
+from torch_utils import distributed, misc
+from training.checkpoint import TrainState, restore
+from training.config import TrainConfig
+from training.data import BatchSchedule, RunData, load_batches
+from training.ema import EMA
+from training.encoder_weights import initialize_encoder
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.reporting import Reporter
+
+MAX_SKIPPED_IN_A_ROW = 50
+STOP_CHECK_STEPS = 8  # ranks agree on a stop this often: agreeing costs a synchronisation
+
+
+def training_loop(config: TrainConfig, run_dir: Path, data: RunData, device: torch.device, resume: dict | None) -> None:
+    """Train to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
+
+    resume: the content of a training state, or None to start anew. Raises InputError before any work for bad input, and
+    FloatingPointError when gradients stay non-finite.
+    """
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    torch.backends.cudnn.benchmark = config.bench
+    state = create_state(config, dataclasses.replace(config.net, scene=data.scene), device)
+    if resume is not None:
+        restore(state, resume)
+    misc.check_ddp_consistency(state.net)
+    ddp = state.net if world_size == 1 else DistributedDataParallel(state.net, broadcast_buffers=False)
+    loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
+    schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
+    batches = load_batches(data, schedule, config.workers, device)
+    monitor = Monitor(
+        run_dir,
+        device,
+        rank=rank,
+        tensorboard=config.tensorboard,
+        cur_nimg=state.cur_nimg,
+        total=config.total_nimg,
+    )
+    reporter = Reporter(config, run_dir, data, state, monitor, device)
+    stop = StopRequest()
+
+    while state.cur_nimg < config.total_nimg and not stop.agreed(device):
+        accumulate_gradients(ddp, loss_fn, batches, config, monitor)
+        update_weights(state, config, monitor)
+        state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
+        state.cur_nimg += config.batch_size
+        reporter.step()
+
+    reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
+
+
+def create_state(config: TrainConfig, net_config: GeNVSConfig, device: torch.device) -> TrainState:
+    """Network, EMA and optimizer at birth; the same on every rank."""
+    torch.manual_seed(config.seed)
+    net = GeNVS(net_config)
+    initialize_encoder(net.encoder.backbone, config.encoder_weights)
+    if config.transfer is not None:
+        source = load_snapshot(config.transfer)
+        try:
+            net.load_state_dict(source.state_dict())
+        except RuntimeError:
+            raise InputError(f"{config.transfer}: of another architecture: train with its preset and sizes") from None
+    net.to(device)
+    ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+    return TrainState(net, ema, optimizer)
+
+
+def accumulate_gradients(
+    ddp: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, monitor: Monitor
+) -> None:
+    """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last."""
+    rounds = config.rounds(distributed.get_world_size())
+    for number in range(rounds):
+        batch = next(batches)
+        last = number == rounds - 1
+        with misc.ddp_sync(ddp, sync=last):
+            # A CPU would emulate bf16, slowly; there it stays off.
+            device = batch.sample_index.device
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and device.type == "cuda"):
+                terms = loss_fn(ddp, batch)
+            (terms.loss.mean() * (config.loss_scale / rounds)).backward()
+        monitor.step(terms, config.batch_size, last_round=last)
+
+
+def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
+    """One optimizer step with warmed-up learning rate and clipped gradients; skipped where a gradient is not finite.
+
+    Gradients are already summed over ranks, so all ranks decide alike. Raises FloatingPointError after
+    MAX_SKIPPED_IN_A_ROW skips in a row.
+    """
+    lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    limit = config.max_grad_norm * config.loss_scale
+    norm = nn.utils.clip_grad_norm_(state.net.parameters(), limit).item()
+    finite = norm == norm and norm != float("inf")
+    if finite:
+        state.optimizer.step()
+        monitor.report("Gradient/norm", norm)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
+    state.skipped += not finite
+    if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        raise FloatingPointError(
+            f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, at {state.cur_nimg} images: "
+            "resume from an earlier training state, with a lower --lr or --bf16 false"
+        )
+    monitor.report("Progress/lr", lr)
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM ends training after the current step; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.requested, self.checks = False, 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._request)
+
+    def _request(self, number: int, frame) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any rank was asked to stop. Every rank must call this once a step."""
+        self.checks += 1
+        if distributed.get_world_size() == 1:
+            return self.requested
+        return self.checks % STOP_CHECK_STEPS == 0 and distributed.any_rank(self.requested, device)
