@@ -71,7 +71,7 @@ genvs_install_with_pip() {
     genvs_logged "$python" -m pip install --disable-pip-version-check -c constraints.txt -e "$2"
 }
 
-# Goes on with what is there already, be it from an install that was interrupted, unless its Python does not fit.
+# Goes on with what is there already, be it from an install that was interrupted, unless its Python does not run.
 genvs_install() {
     local base part project=. reason
     base=$(genvs_base_python) || genvs_fail \
@@ -82,7 +82,11 @@ genvs_install() {
     else
         echo "Making the environment in .venv (first time, a few minutes)…" >&2
     fi
-    "$genvs_venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || rm -rf "$genvs_venv"
+    if ! "$genvs_venv/bin/python" -c "" 2>/dev/null; then
+        rm -rf "$genvs_venv"
+    elif ! "$genvs_venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        genvs_fail "the Python in $genvs_venv is older than 3.10: delete that folder and run this again."
+    fi
     { mkdir -p "$genvs_venv" && : >"$genvs_venv/install.log"; } 2>/dev/null || genvs_fail \
         "$genvs_venv cannot be written: make the folder writable, or activate an environment of your own."
     for part in base $genvs_extras; do rm -f "$genvs_venv/installed-$part"; done

@@ -218,6 +218,7 @@ def cabin(shape: Shape, surface: Surface) -> Part:
     x = shape.cabin_half_width(y[:, None], z)
     power = 2 / max(shape.squareness, 3.0)
     over_x, over_z = np.cos(TOP) ** power * x[:, -1:], (top - crown)[:, None] + crown[:, None] * np.sin(TOP) ** power
-    rest = _zip_ends(_ring_rows(y, np.concatenate([x, over_x], 1), np.concatenate([z, over_z], 1)))
+    half_x, half_z = np.concatenate([x[:, :1], x, over_x], axis=1), np.concatenate([z[:, :1], z, over_z], axis=1)
+    rest = _zip_ends(_ring_rows(y, half_x, half_z))
     mesh, *_ = loft(_bend_windscreen(shape, rest))
     return Part(mesh, [surface], np.zeros(len(mesh.faces), dtype=np.int64), rest.reshape(-1, 3))
