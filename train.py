@@ -48,6 +48,8 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     denoiser = {"cbase": "model_channels", "cres": "channel_mult", "dropout": "dropout"}
     replaced = {denoiser[name]: given.pop(name) for name in list(given) if name in denoiser}
     net = dataclasses.replace(net, denoiser=dataclasses.replace(net.denoiser, **replaced))
+    if "rgb_weight" in given:
+        changes["loss"] = dataclasses.replace(base.loss, rgb_weight=given.pop("rgb_weight"))
     net = dataclasses.replace(net, view_weighting=given.pop("cam_weighting_method", net.view_weighting))
     if net != base.net:
         changes["net"] = net
@@ -116,6 +118,7 @@ def describe(config: TrainConfig, world_size: int) -> str:
 @click.option("--views", help="Input views per sample [default: 1-3]", type=ViewRange())
 @click.option("--targets", "num_targets", help="Target views per scene and sample", metavar="INT", type=int)
 @click.option("--lr", help="Learning rate", metavar="FLOAT", type=float)
+@click.option("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT", type=float)
 @click.option("--ema", help="Half-life of the weights' moving average, millions of images", metavar="MIMG", type=float)
 @click.option("--xflip", help="Mirror half of the scenes, images and cameras alike", metavar="BOOL", type=bool)
 @click.option("--bf16", help="bfloat16 arithmetic on GPUs that have it [default: true]", metavar="BOOL", type=bool)

@@ -141,10 +141,10 @@ PRESETS: dict[str, GeNVSConfig] = {
             volume_depth=16,
             volume_width=16,
         ),
-        renderer=RendererConfig(hidden_channels=32, num_samples=24, render_width=16),
+        renderer=RendererConfig(hidden_channels=32, num_samples=12, render_width=16),
         denoiser=DenoiserConfig(
-            model_channels=32,
-            channel_mult=(1, 2, 2),
+            model_channels=16,
+            channel_mult=(1, 2, 4),
             blocks_per_level=1,
             attention_resolutions=(8,),
             residual_encoder=False,

@@ -116,22 +116,25 @@ class TrainConfig:
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
     "srn128": TrainConfig(),
-    "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, ema_halflife_kimg=200.0),
+    "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, num_targets=2, ema_halflife_kimg=200.0),
     "cpu-demo": TrainConfig(
         preset="cpu-demo",
         net=PRESETS["cpu-demo"],
-        loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0),
+        # At 32 pixels little noise hides a car; and with minutes to learn, there is nothing to overfit to.
+        loss=LossConfig(P_mean=1.0, P_std=1.6, input_noise_probability=0.0, rgb_weight=3.0),
         embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
-        duration_kimg=60.0,
-        batch_size=32,
+        cache=True,
+        duration_kimg=24.0,
+        batch_size=16,
         num_targets=4,
         lr=1e-3,
         lr_rampup_kimg=2.0,
         ema_rampup_ratio=0.1,
-        workers=1,
-        kimg_per_tick=4.0,
-        snapshot_ticks=5,
-        state_ticks=5,
+        workers=0,
+        kimg_per_tick=1.0,
+        snapshot_ticks=6,
+        state_ticks=6,
+        log_kimg=0.25,
     ),
 }
 

@@ -15,6 +15,8 @@ from torch_utils import stateless_random as random
 # One stream of random numbers for each use, all derived from a sample's own key (torch_utils/stateless_random.py).
 SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE = range(7)
 
+WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -23,6 +25,9 @@ class LossConfig:
     conditioning_dropout: probability that a target's denoiser does not see its feature image.
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
     deviation U(0, max), in units of images in [-1, 1].
+    rgb_weight: of an auxiliary loss that asks the feature image's first three channels to be the target's colours less
+    white, so that an empty ray, which renders zeros, stands for the white background. It teaches geometry directly,
+    as in pixelNeRF (arXiv 2012.02190), long before the denoiser could.
     """
 
     P_mean: float = -1.0
@@ -30,17 +35,18 @@ class LossConfig:
     conditioning_dropout: float = 0.1
     input_noise_probability: float = 0.5
     input_noise_max: float = 0.5
+    rgb_weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """loss: `[B, T]`, mean over channels and pixels; sigma: `[B, T]`; noisy and denoised: `[B, T, 3, H, W]`."""
+    """total: `[]`, what training minimises; loss: `[B, T]`, the denoising loss, mean over channels and pixels; rgb_loss:
+    `[B, T]`, of the feature image's colours; sigma: `[B, T]`."""
 
+    total: Tensor
     loss: Tensor
+    rgb_loss: Tensor
     sigma: Tensor
-    noisy: Tensor
-    denoised: Tensor
-    feature_image: Tensor
 
 
 class GeNVSLoss:
@@ -71,8 +77,9 @@ class GeNVSLoss:
             keep_conditioning=random.uniform(random.fold(keys, KEEP)) >= self.config.conditioning_dropout,
             keys=random.fold(keys, NETWORK),
         )
-        error = (denoised - images).square().mean(dim=(2, 3, 4))
-        return LossTerms(loss_weight(sigma, self.sigma_data) * error, sigma, noisy, denoised, feature_image)
+        loss = loss_weight(sigma, self.sigma_data) * (denoised - images).square().mean(dim=(2, 3, 4))
+        rgb_loss = (feature_image[:, :, :3] - (images - WHITE)).square().mean(dim=(2, 3, 4))
+        return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
         """Noise on some input views `[B, V, 3, H, W]`, against overfitting to clean conditioning (section 3.4)."""

@@ -51,6 +51,7 @@ class Monitor:
         """Count one micro-batch's losses, all and by noise level; the bar moves with the last round of an update."""
         loss, sigma = terms.loss.detach(), terms.sigma
         self.collector.report("Loss/all", loss)
+        self.collector.report("Loss/rgb", terms.rgb_loss)
         edges = (0.0, *SIGMA_EDGES, float("inf"))
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             inside = (sigma >= low) & (sigma < high)

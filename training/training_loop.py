@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, device: tor
     if resume is not None:
         restore(state, resume)
     misc.check_ddp_consistency(state.net)
-    ddp = state.net if world_size == 1 else DistributedDataParallel(state.net, broadcast_buffers=False)
+    ddp = state.net if world_size == 1 else DistributedDataParallel(state.net)
     loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
     batches = load_batches(data, schedule, config.workers, device)
@@ -97,7 +98,7 @@ def accumulate_gradients(
             device = batch.sample_index.device
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and device.type == "cuda"):
                 terms = loss_fn(ddp, batch)
-            (terms.loss.mean() * (config.loss_scale / rounds)).backward()
+            (terms.total * (config.loss_scale / rounds)).backward()
         monitor.step(terms, config.batch_size, last_round=last)
 
 
@@ -128,21 +129,28 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM ends training after the current step; a second one ends it at once."""
+    """Ctrl-C or SIGTERM ends training after the current step; a later one ends it at once."""
+
+    # A launcher passes on the signal that its whole process group got: one request, twice.
+    SAME_REQUEST_SECONDS = 5.0
 
     def __init__(self) -> None:
-        self.requested, self.checks = False, 0
+        self.first_time: float | None = None
+        self.checks = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
 
     def _request(self, number: int, frame) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if self.first_time is None:
+            self.first_time = now
+        elif now - self.first_time > self.SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
-        self.requested = True
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether any rank was asked to stop. Every rank must call this once a step."""
+        """Whether any rank was asked to stop. Every rank must call it once a step."""
         self.checks += 1
+        requested = self.first_time is not None
         if distributed.get_world_size() == 1:
-            return self.requested
-        return self.checks % STOP_CHECK_STEPS == 0 and distributed.any_rank(self.requested, device)
+            return requested
+        return self.checks % STOP_CHECK_STEPS == 0 and distributed.any_rank(requested, device)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import trimesh
 
 from genvs.data.synthetic.bodies import Shape, body, cabin
 from genvs.data.synthetic.catalog import (
     CHROME,
+    FLOOR,
     STEEL,
     TRIM,
     TYRE,
@@ -42,8 +44,8 @@ def _wheels(shape: Shape, rng: np.random.Generator) -> list[Part]:
     for axle in shape.axles:
         across = float(shape.half_width(axle)) - width / 2 - 0.025
         for side in (1, -1):
-            placed = mesh.copy()
-            placed.vertices = mesh.vertices * (side, side, 1) + (side * across, axle, radius)
+            vertices = mesh.vertices * (side, side, 1) + (side * across, axle, radius)
+            placed = trimesh.Trimesh(vertices, mesh.faces, process=False)
             parts.append(Part(placed, surfaces, region, mesh.vertices))
     return parts
 
@@ -54,7 +56,8 @@ def _underside(shape: Shape, rng: np.random.Generator) -> list[Part]:
     low, radius = shape.clearance, shape.wheel_radius
     inner = shape.width - 0.62
     core_top = shape.bed_floor - 0.05 if shape.open_bed else 0.88 * shape.nose  # below the bed's floor
-    core = box((inner, front - rear + 2.6 * radius, core_top - low), (0, (front + rear) / 2, (core_top + low) / 2))
+    size = inner, front - rear + 2.6 * radius, core_top - low
+    core = box(size, (0, (front + rear) / 2, (core_top + low) / 2 + 0.005))  # the body's own floor is in front
     parts = [Part.plain(core, Surface(UNDER))]
     for axle in shape.axles:
         end = inner / 2 + 0.1
@@ -132,8 +135,9 @@ def build_car(rng: np.random.Generator, kind: str | None = None) -> tuple[Model,
     kind = kind or random_class(rng)
     shape, paint, glass = random_shape(kind, rng), random_paint(rng), random_glass(rng)
     on_body, on_cabin = stripe_decals(shape, rng)
+    floor = Decal(lambda p: p[:, 2] < shape.clearance + 0.02, FLOOR)  # the arches' insides are darker
     parts = [
-        body(shape, Surface(paint, on_body + body_decals(shape, kind, rng)), Surface(UNDER)),
+        body(shape, Surface(paint, on_body + body_decals(shape, kind, rng)), Surface(UNDER, [floor])),
         cabin(shape, Surface(paint, on_cabin + window_decals(shape, kind, glass, rng))),
         *_wheels(shape, rng),
         *_underside(shape, rng),

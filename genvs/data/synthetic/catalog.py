@@ -79,8 +79,9 @@ PAINTS: tuple[tuple[float, tuple[float, float, float]], ...] = (
 )  # fmt: skip
 
 TRIM = Finish((0.10, 0.10, 0.10), 0.08, 10.0)
-UNDER = Finish((0.21, 0.21, 0.22), 0.0, 1.0)
-STEEL = Finish((0.42, 0.41, 0.40), 0.2, 12.0)
+UNDER = Finish((0.17, 0.17, 0.17), 0.0, 1.0)
+FLOOR = Finish((0.33, 0.32, 0.31), 0.05, 8.0)
+STEEL = Finish((0.55, 0.53, 0.50), 0.2, 12.0)
 TYRE = Finish((0.11, 0.11, 0.11), 0.04, 6.0)
 LINE = Finish((0.14, 0.14, 0.14), 0.0, 1.0)
 HEADLIGHT = Finish((0.92, 0.93, 0.95), 0.5, 30.0)

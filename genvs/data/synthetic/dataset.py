@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from genvs.data.synthetic.scene import FAR, NEAR, RADIUS, SceneTask
@@ -144,7 +144,8 @@ def _open_split(split: Split, partial: Path) -> None:
 def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
     """Make what is missing, one process at a time, in a folder of its own beside `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.with_name(out.name + ".lock")):
+    with open(out.with_name(out.name + ".lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed, however this process ends
         for stale in out.parent.glob(f"{out.name}.partial-*"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))

@@ -88,20 +88,20 @@ def face_normals(corners: Array) -> Array:
 
 def vertex_normals(mesh: trimesh.Trimesh) -> Array:
     """Normals `[V, 3]`: the mean of the faces that share a vertex, weighted by area. Not of unit length."""
-    normals = np.repeat(face_normals(mesh.vertices.view(np.ndarray)[mesh.faces]), 3, axis=0)
-    corner = mesh.faces.reshape(-1)
-    return np.stack([np.bincount(corner, normals[:, axis], len(mesh.vertices)) for axis in range(3)], axis=-1)
+    vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
+    normals = np.repeat(face_normals(vertices[faces]), 3, axis=0)
+    return np.stack([np.bincount(faces.reshape(-1), normals[:, k], len(vertices)) for k in range(3)], axis=-1)
+
+
+_BOX = trimesh.creation.box()
+_BOX.unmerge_vertices()  # sharp edges
+_SPHERE = trimesh.creation.icosphere(subdivisions=1)
+_TUBE = trimesh.creation.cylinder(1.0, 1.0, sections=8)
 
 
 def box(size: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
-    """An axis-aligned box with sharp edges: size and centre `(x, y, z)`."""
-    mesh = trimesh.creation.box(size)
-    corners = (mesh.vertices[mesh.faces] + center).reshape(-1, 3)
-    return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
-
-
-_SPHERE = trimesh.creation.icosphere(subdivisions=1)
-_TUBE = trimesh.creation.cylinder(1.0, 1.0, sections=8)
+    """An axis-aligned box: size and centre `(x, y, z)`."""
+    return trimesh.Trimesh(_BOX.vertices * size + center, _BOX.faces, process=False)
 
 
 def ellipsoid(radii: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
@@ -153,7 +153,7 @@ def wheel(radius: float, width: float, rim: float, dish: float) -> tuple[trimesh
         (rim, half), (rim, half), (radius - shoulder, half + 0.01), (radius, half - shoulder),
         (radius, shoulder - half), (radius - shoulder, -half), (radius - shoulder, -half), (0.0, -half),
     ]  # fmt: skip
-    angles = np.arange(24) * (2 * np.pi / 24)
+    angles = np.arange(22) * (2 * np.pi / 22)
     r, x = np.array(profile).T[..., None]
     rows = np.stack(np.broadcast_arrays(x, r * np.cos(angles), r * np.sin(angles)), axis=-1)
     mesh, face_row, _ = loft(rows)

@@ -53,9 +53,10 @@ class Model:
 
 def assemble(parts: Sequence[Part]) -> Model:
     """One model of all parts, centred, with its bounding box's diagonal 1."""
-    corners = np.concatenate([p.mesh.vertices.view(np.ndarray)[p.mesh.faces] for p in parts])
-    normals = np.concatenate([vertex_normals(p.mesh)[p.mesh.faces] for p in parts])
-    rest = np.concatenate([np.asarray(p.rest)[p.mesh.faces] for p in parts])
+    faces = [np.array(p.mesh.faces) for p in parts]  # plain arrays: trimesh's own track every access
+    corners = np.concatenate([np.array(p.mesh.vertices)[f] for p, f in zip(parts, faces, strict=True)])
+    normals = np.concatenate([vertex_normals(p.mesh)[f] for p, f in zip(parts, faces, strict=True)])
+    rest = np.concatenate([np.array(p.rest)[f] for p, f in zip(parts, faces, strict=True)])
     low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
     corners = (corners - (low + high) / 2) / np.sqrt(((high - low) ** 2).sum())
     finishes: list[Finish] = []

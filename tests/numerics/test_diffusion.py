@@ -1,0 +1,150 @@
+"""Noise levels and the sampler, against a Gaussian data distribution whose ODE has a closed solution."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genvs.config import PRESETS
+from genvs.diffusion.noise import karras_steps, lognormal_sigma, loss_weight
+from genvs.diffusion.sampler import sample_heun
+from genvs.models.denoiser import ConditionedDenoiser
+
+MEAN, STD = 0.3, 0.5  # of the data
+
+
+def gaussian_denoiser(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The expected datum: that of a normal prior and a normal observation. In float64, so that only steps err."""
+    noisy, sigma = noisy.double(), sigma.double()
+    return (STD**2 * noisy + sigma**2 * MEAN) / (STD**2 + sigma**2)
+
+
+def gaussian_solution(noise: torch.Tensor, sigma_max: float) -> torch.Tensor:
+    """dx/dsigma = (x - D) / sigma = sigma (x - mean) / (std^2 + sigma^2), solved from sigma_max to 0."""
+    return MEAN + (sigma_max * noise - MEAN) * STD / math.hypot(STD, sigma_max)
+
+
+def some_noise(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# Noise levels
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 25, 100])
+def test_steps_go_from_sigma_max_over_sigma_min_to_zero(num_steps):
+    steps = karras_steps(num_steps, 0.002, 80.0, 7)
+    assert steps.shape == (num_steps + 1,) and steps.dtype == torch.float64
+    assert steps[0].item() == pytest.approx(80, rel=1e-12)
+    assert steps[-2].item() == pytest.approx(0.002, rel=1e-9)
+    assert steps[-1] == 0
+    assert (steps.diff() < 0).all()
+    roots = steps[:-1] ** (1 / 7)
+    assert_close(roots.diff(), torch.full_like(roots[1:], (0.002 ** (1 / 7) - 80 ** (1 / 7)) / (num_steps - 1)))
+
+
+def test_one_step_goes_from_sigma_max_to_zero():
+    assert karras_steps(1, 0.002, 80.0, 7).tolist() == pytest.approx([80, 0])
+
+
+def test_training_levels_are_lognormal():
+    normal = some_noise(20000)
+    sigma = lognormal_sigma(normal, P_mean=-1.0, P_std=1.4)
+    assert (sigma > 0).all()
+    assert sigma.log().mean().item() == pytest.approx(-1.0, abs=0.03)
+    assert sigma.log().std().item() == pytest.approx(1.4, abs=0.03)
+    assert_close(sigma.log(), normal * 1.4 - 1, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
+def test_loss_weight_undoes_c_out(sigma_data):
+    """c_out = sigma sigma_data / sqrt(sigma^2 + sigma_data^2): the network's own error counts alike at every level."""
+    sigma = torch.logspace(-3, 2, 30, dtype=torch.float64)
+    c_out = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+    assert_close(loss_weight(sigma, sigma_data), 1 / c_out**2)
+    assert loss_weight(torch.tensor(0.5), 0.5).item() == pytest.approx(8)
+
+
+# The sampler
+
+
+def sample(noise: torch.Tensor, num_steps: int, **options) -> torch.Tensor:
+    return sample_heun(gaussian_denoiser, noise, num_steps=num_steps, **options).double()
+
+
+def test_the_ode_is_solved_to_second_order():
+    noise = some_noise(200)
+    exact = gaussian_solution(noise, 80.0)
+    errors = [(sample(noise, steps) - exact).abs().max().item() for steps in (16, 32, 64, 128, 256)]
+    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+        assert 3.5 < coarse / fine < 4.5, errors
+    assert errors[-1] < 4e-4
+
+
+def test_samples_have_the_datas_mean_and_deviation():
+    samples = sample(some_noise(40000), 128)
+    assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
+    assert samples.std().item() == pytest.approx(STD, abs=0.01)
+
+
+@pytest.mark.parametrize("sigma_max", [80.0, 10.0])
+def test_one_step_is_the_denoisers_estimate_at_sigma_max(sigma_max):
+    noise = some_noise(50).float()
+    expected = gaussian_denoiser(noise * sigma_max, torch.tensor(sigma_max))
+    assert_close(sample(noise, 1, sigma_max=sigma_max), expected, rtol=0, atol=1e-5)
+
+
+def test_what_the_denoiser_is_asked():
+    """2n - 1 evaluations, at the levels of karras_steps, in float32, with a scalar level."""
+    asked: list[float] = []
+
+    def denoise(noisy, sigma):
+        assert noisy.dtype == sigma.dtype == torch.float32 and sigma.shape == ()
+        asked.append(sigma.item())
+        return gaussian_denoiser(noisy, sigma)
+
+    result = sample_heun(denoise, some_noise(3), num_steps=4, sigma_min=0.1, sigma_max=10, rho=3)
+    assert result.dtype == torch.float32
+    levels = karras_steps(4, 0.1, 10, 3).tolist()
+    expected = [levels[0], levels[1], levels[1], levels[2], levels[2], levels[3], levels[3]]
+    assert asked == pytest.approx(expected, rel=1e-6)
+
+
+def test_each_sample_goes_its_own_way():
+    noise = some_noise(6).reshape(3, 2)
+    assert_close(sample(noise, 8)[1:2], sample(noise[1:2], 8), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("S_churn", "num_steps"), [(20.0, 128), (100.0, 256)])
+def test_churn_keeps_the_marginals(S_churn, num_steps):
+    noise = some_noise(40000)
+    churned = sample(noise, num_steps, S_churn=S_churn, rng=torch.Generator().manual_seed(1))
+    assert churned.mean().item() == pytest.approx(MEAN, abs=0.015)
+    assert churned.std().item() == pytest.approx(STD, rel=0.015)
+    correlation = torch.corrcoef(torch.stack([churned, noise]))[0, 1]
+    assert correlation < 0.5, "the churn replaces most of the noise that it began with"
+
+
+def test_churn_is_repeatable_and_bounded_by_its_levels():
+    noise = some_noise(10)
+
+    def churned(seed: int, **options) -> torch.Tensor:
+        return sample(noise, 8, S_churn=4.0, rng=torch.Generator().manual_seed(seed), **options)
+
+    assert torch.equal(churned(0), churned(0))
+    assert (churned(0) - churned(1)).abs().max() > 0.01
+    assert torch.equal(churned(0, S_min=1e3), sample(noise, 8)), "no level is above S_min"
+    assert torch.equal(churned(0, S_max=1e-3), sample(noise, 8)), "no level is below S_max"
+
+
+def test_the_samplers_defaults_are_the_denoisers_range():
+    denoiser = PRESETS["srn128"].denoiser
+    assert (denoiser.sigma_min, denoiser.sigma_max, denoiser.sigma_data) == (0.002, 80.0, 0.5)
+    net = ConditionedDenoiser(PRESETS["cpu-demo"].denoiser, 32, 4)
+    images = sample_heun(
+        lambda noisy, sigma: net(noisy, sigma, torch.zeros(1, 4, 32, 32)).detach(), torch.zeros(1, 3, 32, 32), num_steps=2
+    )
+    assert images.isfinite().all()

@@ -1,0 +1,271 @@
+"""View fusion and the feature renderer: what a point is given, and what a ray shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genvs.config import PRESETS, RendererConfig
+from genvs.geometry import Cameras, generate_rays, unproject
+from genvs.models import GeNVS
+from genvs.models.renderer import FeatureRenderer, Field, fuse_views
+from genvs.models.view_weighting import VIEW_WEIGHTINGS
+from tests.small_model import randomize, some_cameras
+
+EXACT = {"rtol": 0, "atol": 1e-12}
+FLOAT64 = torch.float64
+CHANNELS = 4
+
+
+def seen_from(camera: Cameras, uv: list[float], share: float) -> torch.Tensor:
+    """The world point at image position `uv`, `share` of the way from near to far: `[3]`."""
+    depth = camera.near + share * (camera.far - camera.near)
+    return unproject(torch.tensor([uv], dtype=FLOAT64), depth[None], camera)[0]
+
+
+def fused_at(points: list[torch.Tensor], volume: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Features `[P, C]` of some points of one scene, input views `[V]` weighted alike."""
+    weights = torch.full((1, 1, cameras.shape[0]), 1 / cameras.shape[0], dtype=FLOAT64)
+    return fuse_views(volume[None], torch.stack(points)[None, None, None], cameras[None], weights)[0, 0, 0]
+
+
+@pytest.fixture
+def opposite() -> Cameras:
+    """Two input cameras whose frusta overlap around the origin only, with intrinsics of their own."""
+    cameras = some_cameras(2, dtype=FLOAT64)
+    c2w = cameras.c2w.clone()
+    half_turn = torch.tensor([-1.0, 1.0, -1.0], dtype=FLOAT64)
+    c2w[1, :3, :3], c2w[1, :3, 3] = c2w[0, :3, :3] * half_turn, -c2w[0, :3, 3]
+    return dataclasses.replace(cameras, c2w=c2w)
+
+
+# Fusion
+
+
+def test_a_point_seen_by_one_of_two_views_has_this_views_features_undiluted(opposite):
+    volume = torch.stack([torch.full((2, 3, 4, 4), 3.0), torch.full((2, 3, 4, 4), 5.0)]).to(FLOAT64)
+    # The second camera's far plane ends before the corner of the first one's near plane, and the other way round.
+    corners = [seen_from(opposite[0], [0.02, 0.02], 0.01), seen_from(opposite[1], [0.98, 0.02], 0.01)]
+    both = torch.zeros(3, dtype=FLOAT64)
+    fused = fused_at([*corners, both], volume, dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75)))
+    assert_close(fused, torch.tensor([[3.0], [5.0], [4.0]], dtype=FLOAT64).expand(3, 2), **EXACT)
+
+
+def test_a_point_outside_all_frusta_has_no_features(opposite):
+    volume = torch.ones(2, 2, 3, 4, 4, dtype=FLOAT64)
+    camera = opposite[0]
+    behind = camera.centers - 1.3 * camera.c2w[:3, 2] - opposite[0].c2w[:3, 1] * 0.01
+    aside = camera.centers + 3 * camera.c2w[:3, 0]
+    points = [behind, aside, seen_from(camera, [1.01, 0.5], 0.01), seen_from(camera, [0.5, -0.01], 0.01)]
+    assert fused_at(points, volume, opposite).abs().max() == 0
+    alone = opposite[:1]
+    beyond = [seen_from(camera, [0.5, 0.5], share) for share in (-0.01, 1.01, 0.01, 0.99)]
+    assert fused_at(beyond, volume[:1], alone)[:, 0].tolist() == pytest.approx([0, 0, 1, 1], abs=1e-12)
+
+
+def test_a_point_behind_a_camera_is_not_seen_in_the_mirror():
+    """Dividing by a negative depth brings points behind the camera back into the image, upside down."""
+    camera = some_cameras(1, dtype=FLOAT64)
+    wide = dataclasses.replace(camera, near=torch.full_like(camera.near, -3.0))  # so that only depth > 0 tells
+    points = [camera.centers[0] + sign * camera.c2w[0, :3, 2] for sign in (1.0, -1.0)]
+    fused = fused_at(points, torch.ones(1, 2, 3, 4, 4, dtype=FLOAT64), wide)
+    assert fused[:, 0].tolist() == pytest.approx([1, 0], abs=1e-12)
+
+
+def test_each_views_own_camera_places_its_features():
+    """Views of u, v, w ramps: every view must answer with the uvw at which it sees the point."""
+    cameras = some_cameras(1, 3, dtype=FLOAT64)
+    size = 64
+    ramp = (torch.arange(size, dtype=FLOAT64) + 0.5) / size
+    volume = torch.stack(torch.meshgrid(ramp, ramp, ramp, indexing="ij")[::-1]).expand(1, 1, 3, size, size, size)
+    wanted = 0.2 + 0.6 * torch.rand(3, 10, 3, generator=torch.Generator().manual_seed(0), dtype=FLOAT64)
+    for view in range(3):
+        camera = cameras[:, view : view + 1]
+        depth = camera.near[..., None] + wanted[view, None, None, :, 2] * (camera.far - camera.near)[..., None]
+        points = unproject(wanted[view, None, None, :, :2], depth, camera)
+        fused = fuse_views(volume, points[:, :, None], camera, torch.ones(1, 1, 1, dtype=FLOAT64))
+        assert_close(fused[0, 0, 0], wanted[view], **EXACT)
+
+
+def test_view_weights_are_renormalised_over_the_views_that_see_a_point(opposite):
+    volume = torch.stack([torch.full((1, 3, 4, 4), 3.0), torch.full((1, 3, 4, 4), 5.0)]).to(FLOAT64)
+    weights = torch.tensor([[[0.75, 0.25]]], dtype=FLOAT64)
+    opposite = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
+    points = torch.stack([torch.zeros(3, dtype=FLOAT64), seen_from(opposite[1], [0.98, 0.02], 0.01)])
+    fused = fuse_views(volume[None], points[None, None, None], opposite[None], weights)
+    assert fused.flatten().tolist() == pytest.approx([3.5, 5.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", list(VIEW_WEIGHTINGS))
+def test_view_weights_sum_to_one(name):
+    weights = VIEW_WEIGHTINGS[name](some_cameras(4, 3), some_cameras(4, 5, seed=1))
+    assert weights.shape == (4, 5, 3) and (weights >= 0).all()
+    assert_close(weights.sum(dim=-1), torch.ones(4, 5))
+
+
+# Rendering
+
+
+def renderer_of(**config) -> FeatureRenderer:
+    torch.manual_seed(0)
+    settings = RendererConfig(hidden_channels=8, num_samples=12, render_width=6)
+    renderer = FeatureRenderer(dataclasses.replace(settings, **config), CHANNELS, "baseline_mean")
+    randomize(renderer)
+    return renderer
+
+
+def constant_field(renderer: FeatureRenderer, density_logit: float, features: float) -> None:
+    """Make the field answer the same everywhere: features are what the views say, plus `features`."""
+    last = renderer.field.layers[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(features)
+        last.bias[0] = density_logit
+
+
+def some_scene(num_scenes: int = 3, num_inputs: int = 2, num_targets: int = 2):
+    shape = (num_scenes, num_inputs, CHANNELS, 5, 6, 6)
+    volume = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return volume, some_cameras(num_scenes, num_inputs), some_cameras(num_scenes, num_targets, seed=1)
+
+
+def test_an_even_fog_absorbs_along_each_rays_metric_length():
+    renderer = renderer_of()
+    constant_field(renderer, density_logit=1.5, features=2.0)
+    _, inputs, targets = some_scene()
+    image = renderer(torch.zeros(3, 2, CHANNELS, 5, 6, 6), inputs, targets)
+    _, directions = generate_rays(targets, 6, 6)
+    density = Field.DENSITY_SCALE * math.log1p(math.exp(1.5 + Field.DENSITY_SHIFT))
+    length = (targets.far - targets.near)[..., None, None] * directions.norm(dim=-1)
+    expected = 2 * (1 - torch.exp(-density * length))
+    assert_close(image, expected[:, :, None].expand_as(image))
+
+
+def test_an_input_rendered_from_its_own_camera_is_not_shifted():
+    """Opaque from the first sample on: pixel (i, j) shows voxel (0, i, j), at every pixel, the border's included."""
+    renderer = renderer_of(render_width=16, num_samples=8)
+    constant_field(renderer, density_logit=1e4, features=0.0)
+    image = torch.randn(2, 1, CHANNELS, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    cameras = some_cameras(2, 1)
+    rendered = renderer(image.expand(-1, -1, -1, 8, -1, -1), cameras, cameras)
+    assert_close(rendered, image[:, :, :, 0], rtol=0, atol=1e-4)
+
+
+def test_depth_bins_run_from_near_to_far():
+    renderer = renderer_of(render_width=4, num_samples=8)
+    constant_field(renderer, density_logit=1e4, features=0.0)
+    volume = torch.arange(8.0)[:, None, None].expand(1, 1, CHANNELS, 8, 4, 4)
+    camera = some_cameras(1, 1)
+    assert_close(renderer(volume, camera, camera), torch.zeros(1, 1, CHANNELS, 4, 4), rtol=0, atol=1e-4)
+
+
+def test_a_scene_renders_the_same_in_any_batch():
+    renderer = renderer_of(importance_samples=4)
+    volume, inputs, targets = some_scene()
+    keys = torch.arange(6).reshape(3, 2)
+    for together, of in ((renderer(volume, inputs, targets), None), (renderer(volume, inputs, targets, keys), keys)):
+        for scene in range(3):
+            one = slice(scene, scene + 1)
+            alone = renderer(volume[one], inputs[one], targets[one], None if of is None else of[one])
+            assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+            first = renderer(volume[one], inputs[one], targets[one, :1], None if of is None else of[one, :1])
+            assert_close(together[one, :1], first, rtol=1e-4, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 0.01
+
+
+def test_the_order_of_input_views_does_not_matter():
+    renderer = renderer_of()
+    volume, inputs, targets = some_scene(num_inputs=3)
+    order = torch.tensor([2, 0, 1])
+    shuffled = renderer(volume[:, order], inputs[:, order], targets)
+    assert_close(shuffled, renderer(volume, inputs, targets), rtol=1e-4, atol=1e-5)
+
+
+def test_jitter_is_a_function_of_the_keys_and_absent_without_them():
+    renderer = renderer_of()
+    scene = some_scene()
+    keys = torch.arange(6).reshape(3, 2)
+    still = renderer(*scene)
+    assert torch.equal(still, renderer(*scene)), "a video would flicker"
+    assert torch.equal(renderer(*scene, keys), renderer(*scene, keys))
+    jittered, other = renderer(*scene, keys), renderer(*scene, keys + 100)
+    for target in range(2):
+        assert (jittered[:, target] - still[:, target]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+        assert (jittered[:, target] - other[:, target]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+
+
+def peaked_field(renderer: FeatureRenderer, at: float) -> None:
+    """Density in a thin layer where feature 0 is `at`: 10 softplus(7.5 - 400 |feature 0 - at|)."""
+    first, second, last = (layer for layer in renderer.field.layers if isinstance(layer, torch.nn.Linear))
+    with torch.no_grad():
+        for layer in (first, second, last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for unit, sign in enumerate((1.0, -1.0)):
+            first.weight[unit, 0], first.bias[unit] = sign, -sign * at
+            second.weight[unit, unit] = 1
+            last.weight[0, unit] = -400
+        last.bias[0] = 7.5 - Field.DENSITY_SHIFT
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_importance_samples_gather_where_the_ray_has_its_weight(jitter):
+    """The volume's features are the depth itself, so that the field's input tells where the samples are."""
+    renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
+    peaked_field(renderer, at=0.6)
+    ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
+    camera, seen = some_cameras(1, 1), []
+    renderer.field.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][..., 0]))
+    renderer(ramp, camera, camera, torch.tensor([[5]]) if jitter else None)
+    coarse, fine = (depths.reshape(-1, depths.shape[-1]) for depths in seen)
+    assert coarse.shape[1] == 32 and fine.shape[1] == 64
+    assert (fine.diff(dim=1) >= 0).all(), "composited from front to back"
+    in_layer = ((fine - 0.6).abs() < 0.05).sum(dim=1)
+    assert (((coarse - 0.6).abs() < 0.05).sum(dim=1) <= 5).all()
+    assert (in_layer >= 20).all(), "most of the 32 importance samples are in the layer"
+
+
+def test_importance_sampling_brings_a_thin_layer_nearer_to_the_truth():
+    """A layer thinner than the intervals: the depth at which it is seen, against many samples."""
+    volume = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
+    camera = some_cameras(1, 1)
+    images = {}
+    for samples, importance in ((512, 0), (16, 0), (16, 16)):
+        renderer = renderer_of(num_samples=samples, importance_samples=importance, render_width=8)
+        peaked_field(renderer, at=0.6)
+        images[samples, importance] = renderer(volume, camera, camera)[0, 0, 0]
+    plain, with_importance = ((images[16, n] - images[512, 0]).abs().mean() for n in (0, 16))
+    assert with_importance < 0.5 * plain
+
+
+# At birth
+
+
+def test_no_seed_is_born_dead():
+    """Over 24 seeds: the fog at birth lets light through and stops some, and gradients reach all of the encoder."""
+    for seed in range(24):
+        torch.manual_seed(seed)
+        net = GeNVS(PRESETS["cpu-demo"])
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.rand(2, 1, 3, 32, 32, generator=generator) * 2 - 1
+        inputs, targets = some_cameras(2, 1, seed=seed), some_cameras(2, 1, seed=100 + seed)
+        seen: list[torch.Tensor] = []
+        net.renderer.field.register_forward_hook(lambda module, arguments, output, seen=seen: seen.append(output[0]))
+        volume = net.encode(images)
+        feature_image = net.render(volume, inputs, targets)
+        (density,) = seen
+        opacity = 1 - torch.exp(-density.mean(dim=-1))  # of a ray one unit long
+        assert 0.25 < opacity.mean() < 0.75, f"seed {seed}: mean opacity {opacity.mean():.3f}"
+        assert opacity.min() > 0.01, f"seed {seed}: some rays are dead"
+        assert 0.05 < feature_image.std() < 5, f"seed {seed}: features of scale {feature_image.std():.3g}"
+        difference = (volume[0] - volume[1]).square().mean().sqrt() / volume.std()
+        assert difference > 0.2, f"seed {seed}: two images have volumes that differ by {difference:.3f} only"
+        feature_image.square().mean().backward()
+        for name in ("encoder.to_volume", "encoder.backbone.conv1", "encoder.backbone.layer4.0.conv2", "renderer.field"):
+            gradients = [p.grad for p in net.get_submodule(name).parameters() if p.grad is not None]
+            assert gradients and all(g.isfinite().all() and g.abs().max() > 0 for g in gradients), f"{seed}: {name}"

@@ -1,0 +1,210 @@
+"""Volume rendering: the operations in float64 against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genvs.geometry import Cameras, generate_rays, interval_lengths, stratified_depths
+from genvs.ops import composite, sample_depths_by_weight, sample_volume
+from tests.small_model import some_cameras
+
+EXACT = {"rtol": 0, "atol": 1e-12}
+FLOAT64 = torch.float64
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=FLOAT64)
+
+
+# Compositing
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 100.0, 1e6])
+def test_weights_and_final_transmittance_sum_to_one(scale):
+    density, deltas = scale * random(50, 17), random(50, 17, seed=1)
+    _, weights, transmittance = composite(density, random(50, 17, 3, seed=2), deltas)
+    assert (weights >= 0).all() and (transmittance >= 0).all()
+    assert_close(weights.sum(dim=-1) + transmittance, torch.ones(50, dtype=FLOAT64), **EXACT)
+    assert_close(transmittance, torch.exp(-(density * deltas).sum(dim=-1)), **EXACT)
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_one_opaque_sample_hides_all_behind_it_and_renders_itself(place):
+    """Its weight is 1 wherever it is, the last included: transmittance excludes the own interval."""
+    density = torch.zeros(8, dtype=FLOAT64)
+    density[place], density[place + 1 :] = 1e9, 5.0
+    features = random(8, 3)
+    rendered, weights, transmittance = composite(density, features, torch.full((8,), 0.1, dtype=FLOAT64))
+    assert_close(weights, torch.eye(8, dtype=FLOAT64)[place], **EXACT)
+    assert_close(rendered, features[place], **EXACT)
+    assert transmittance == 0
+
+
+def test_a_surface_of_one_sample_at_optical_depth_ten():
+    density, deltas = torch.tensor([0.0, 100.0, 0.0], dtype=FLOAT64), torch.full((3,), 0.1, dtype=FLOAT64)
+    _, weights, _ = composite(density, torch.ones(3, 1, dtype=FLOAT64), deltas)
+    assert weights[1].item() == pytest.approx(1 - math.exp(-10), abs=1e-15)
+
+
+def test_a_huge_interval_behind_an_opaque_sample_does_not_cancel():
+    """cumsum - own would lose the sample in front against a last optical depth of 1e10 in float32."""
+    density, deltas = torch.tensor([2.0, 3.0, 1.0]), torch.tensor([0.5, 0.5, 1e10])
+    _, weights, _ = composite(density, torch.ones(3, 1), deltas)
+    expected = torch.tensor([1 - math.exp(-1), math.exp(-1) * (1 - math.exp(-1.5)), math.exp(-2.5)])
+    assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("num_samples", [1, 5, 64])
+def test_constant_density_absorbs_by_beers_law(num_samples):
+    density, length = 3.7, 0.8
+    deltas = torch.full((num_samples,), length / num_samples, dtype=FLOAT64)
+    features = torch.tensor([2.0, -1.0], dtype=FLOAT64).expand(num_samples, 2)
+    rendered, _, _ = composite(torch.full((num_samples,), density, dtype=FLOAT64), features, deltas)
+    assert_close(rendered, features[0] * (1 - math.exp(-density * length)), **EXACT)
+
+
+def test_nothing_renders_nothing():
+    rendered, weights, transmittance = composite(torch.zeros(4, 6), torch.ones(4, 6, 2), torch.ones(4, 6))
+    assert rendered.abs().max() == 0 and weights.abs().max() == 0 and (transmittance == 1).all()
+
+
+def sphere_errors(cameras: Cameras, num_samples: int, density: float, radius: float) -> torch.Tensor:
+    """Of the opacity of a sphere at the origin along all rays, against 1 - exp(-density * chord)."""
+    origins, directions = generate_rays(cameras, 12, 12)
+    near, far = (plane[:, None, None].expand(-1, 12, 12) for plane in (cameras.near, cameras.far))
+    depths = stratified_depths(near, far, num_samples)
+    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+    inside = points.norm(dim=-1) < radius
+    length = directions.norm(dim=-1, keepdim=True)
+    ones = torch.ones_like(points[..., :1])
+    opacity, _, _ = composite(inside * density, ones, interval_lengths(depths, near, far) * length)
+    unit = directions / length
+    closest = (origins**2).sum(dim=-1) - (origins * unit).sum(dim=-1) ** 2
+    chord = 2 * (radius**2 - closest).clamp_min(0).sqrt()
+    assert 0.1 < (chord > 0).double().mean() < 0.9, "some rays must hit and some must miss"
+    return (opacity[..., 0] - (1 - torch.exp(-density * chord))).abs()
+
+
+def test_an_analytic_sphere_and_its_convergence():
+    cameras, density, radius = some_cameras(4, dtype=FLOAT64), 2.0, 0.35
+    errors = {samples: sphere_errors(cameras, samples, density, radius) for samples in (32, 128, 512, 2048)}
+    for samples, error in errors.items():
+        # Along a ray the samples miss the two ends of the chord by at most an interval together.
+        longest = 1.3 * float((cameras.far - cameras.near).max()) / samples
+        assert error.max() < 1.001 * density * longest, samples
+    means = [error.mean().item() for error in errors.values()]
+    for coarse, fine in zip(means[:-1], means[1:], strict=True):
+        assert 2.5 < coarse / fine < 6.5, "the error of a sharp edge falls with the first power of the interval"
+    assert means[-1] < 2e-4
+
+
+def test_oblique_rays_are_longer():
+    """A slab between two depth planes: the corner ray's path is longer than the middle's by its direction's norm."""
+    intrinsics = torch.tensor([[0.7, 0, 0.5], [0, 0.7, 0.5], [0, 0, 1]], dtype=FLOAT64)
+    planes = (torch.tensor(1.0, dtype=FLOAT64), torch.tensor(2.0, dtype=FLOAT64))
+    camera = Cameras(torch.eye(4, dtype=FLOAT64), intrinsics, *planes)
+    _, directions = generate_rays(camera, 9, 9)
+    depths = stratified_depths(*planes, 16)
+    deltas = interval_lengths(depths, *planes) * directions.norm(dim=-1, keepdim=True)
+    opacity, _, _ = composite(torch.full_like(deltas, 0.9), torch.ones(9, 9, 16, 1, dtype=FLOAT64), deltas)
+    tangent = math.hypot(4 / 9, 4 / 9) / 0.7
+    assert opacity[4, 4, 0].item() == pytest.approx(1 - math.exp(-0.9), abs=1e-12)
+    assert opacity[0, 0, 0].item() == pytest.approx(1 - math.exp(-0.9 * math.hypot(1, tangent)), abs=1e-12)
+
+
+def test_gradients_of_composite():
+    inputs = [random(3, 5), random(3, 5, 2, seed=1), random(3, 5, seed=2)]
+    assert torch.autograd.gradcheck(composite, [tensor.requires_grad_() for tensor in inputs])
+
+
+def test_gradients_of_composite_at_zero_density():
+    density = torch.zeros(3, 5, dtype=FLOAT64, requires_grad=True)
+    rendered, _, _ = composite(density, torch.ones(3, 5, 1, dtype=FLOAT64), torch.full((3, 5), 0.2, dtype=FLOAT64))
+    rendered.sum().backward()
+    assert density.grad is not None
+    assert_close(density.grad, torch.full((3, 5), 0.2, dtype=FLOAT64), **EXACT)
+
+
+# Sampling of volumes
+
+
+def voxel_centers(depth: int, height: int, width: int) -> torch.Tensor:
+    """uvw `[D, H, W, 3]`."""
+    w, v, u = ((torch.arange(n, dtype=FLOAT64) + 0.5) / n for n in (depth, height, width))
+    return torch.stack(torch.meshgrid(w, v, u, indexing="ij")[::-1], dim=-1)
+
+
+def test_samples_at_voxel_centers_are_the_voxels():
+    volume = torch.randn(2, 3, 4, 5, 6, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
+    uvw = voxel_centers(4, 5, 6).flatten(0, 2).expand(2, -1, -1)
+    assert_close(sample_volume(volume, uvw), volume.flatten(2), **EXACT)
+
+
+def test_a_linear_ramp_is_reproduced_between_the_centers():
+    centers = voxel_centers(4, 5, 6)
+    slopes = torch.tensor([[2.0, 0, 0], [0, -3, 0], [0, 0, 5], [1, 1, 1]], dtype=FLOAT64)
+    volume = torch.einsum("cx,dhwx->cdhw", slopes, centers)[None]
+    low, high = centers[0, 0, 0], centers[-1, -1, -1]
+    uvw = low + (high - low) * random(1, 200, 3)
+    assert_close(sample_volume(volume, uvw), torch.einsum("cx,npx->ncp", slopes, uvw), **EXACT)
+
+
+def test_a_volume_of_ones_is_one_everywhere_to_its_borders():
+    volume = torch.ones(1, 2, 4, 5, 6, dtype=FLOAT64)
+    corners = torch.tensor([[u, v, w] for u in (0.0, 1.0) for v in (0.0, 1.0) for w in (0.0, 1.0)], dtype=FLOAT64)
+    edges = torch.cat([corners, (corners + corners.roll(1, 0)) / 2, random(200, 3)])
+    assert_close(sample_volume(volume, edges[None]), torch.ones(1, 2, len(edges), dtype=FLOAT64), **EXACT)
+
+
+def test_each_volume_is_sampled_at_its_own_positions():
+    volume = torch.randn(3, 2, 4, 4, 4, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
+    uvw = random(3, 20, 3)
+    together = sample_volume(volume, uvw)
+    for index in range(3):
+        assert_close(together[index], sample_volume(volume[index, None], uvw[index, None])[0], **EXACT)
+
+
+def test_gradients_of_sample_volume():
+    volume = torch.randn(2, 2, 3, 4, 4, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
+    uvw = 0.2 + 0.6 * random(2, 6, 3)
+    assert torch.autograd.gradcheck(sample_volume, [volume.requires_grad_(), uvw.requires_grad_()])
+
+
+# Importance sampling
+
+
+def test_depths_by_weight_invert_the_distribution_function():
+    edges = 0.8 + torch.cat([torch.zeros(4, 1, dtype=FLOAT64), (0.05 + random(4, 6)).cumsum(dim=-1)], dim=-1)
+    weights, quantiles = random(4, 6, seed=1), random(4, 50, seed=2)
+    weights[0, 2:4] = 0  # a gap
+    weights[1, 1:] = 0  # one bin alone
+    depths = sample_depths_by_weight(edges, weights, quantiles)
+    for row in range(4):
+        share = (weights[row] + 1e-5) / (weights[row] + 1e-5).sum()
+        cdf = np.concatenate([[0.0], share.cumsum(0).numpy()])
+        expected = np.interp(quantiles[row].numpy(), cdf, edges[row].numpy())
+        np.testing.assert_allclose(depths[row].numpy(), expected, atol=1e-9)
+
+
+def test_depths_by_weight_fall_where_the_weights_are():
+    edges = torch.linspace(0, 1, 11, dtype=FLOAT64)
+    weights = torch.zeros(10, dtype=FLOAT64)
+    weights[2], weights[7] = 0.25, 0.75
+    quantiles = (torch.arange(1000, dtype=FLOAT64) + 0.5) / 1000
+    depths = sample_depths_by_weight(edges, weights, quantiles)
+    shares = torch.histc(depths, bins=10, min=0, max=1) / 1000
+    assert_close(shares, weights, rtol=0, atol=2e-3)
+    assert (depths.diff() > 0).all()
+
+
+def test_depths_by_weight_of_an_empty_ray_are_spread_evenly():
+    edges = torch.linspace(0.8, 1.8, 9)
+    quantiles = torch.linspace(0, 0.999, 7)
+    assert_close(sample_depths_by_weight(edges, torch.zeros(8), quantiles), 0.8 + quantiles)
+    last = sample_depths_by_weight(edges, torch.eye(8)[7], torch.tensor([1 - 2**-24]))
+    assert 1.675 <= last.item() <= 1.8

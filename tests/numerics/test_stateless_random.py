@@ -1,0 +1,132 @@
+"""Random numbers as a pure function of keys: the generator's published outputs, moments, and independence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import scipy.stats
+import torch
+from torch.testing import assert_close
+
+from torch_utils import stateless_random as random
+
+
+@pytest.fixture(scope="module")
+def keys() -> torch.Tensor:
+    return random.sample_keys(7, torch.arange(64))
+
+
+def test_bits_are_splitmix64():
+    """The five first outputs from state 1234567, as other implementations of the generator give them."""
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    found = random.bits(torch.tensor(1234567), (5,))
+    assert [value % 2**64 for value in found.tolist()] == published
+    assert random.bits(torch.tensor(1234567), ()).item() % 2**64 == published[0]
+
+
+def test_numbers_are_a_function_of_the_key_alone(keys):
+    for draw in (random.bits, random.uniform, random.normal):
+        together = draw(keys, (3, 5))
+        assert together.shape == (64, 3, 5)
+        assert torch.equal(together, draw(keys, (3, 5)))
+        assert torch.equal(together[10:20], draw(keys[10:20], (3, 5)))
+        assert torch.equal(together.flip(0), draw(keys.flip(0), (3, 5)))
+        assert torch.equal(together.reshape(8, 8, 3, 5), draw(keys.reshape(8, 8), (3, 5)))
+        assert torch.equal(together[5], draw(keys[5], (3, 5)))
+    torch.manual_seed(0)
+    first = random.normal(keys, (3,))
+    torch.manual_seed(1)
+    assert torch.equal(first, random.normal(keys, (3,))), "torch's own state plays no part"
+    assert torch.equal(random.uniform(keys), random.uniform(keys, (4,))[:, 0])
+
+
+def test_uniform_numbers_are_uniform(keys):
+    values = random.uniform(keys, (2000,)).flatten()
+    assert values.dtype == torch.float32 and values.min() >= 0 and values.max() < 1
+    assert values.mean().item() == pytest.approx(0.5, abs=0.003)
+    assert values.var().item() == pytest.approx(1 / 12, abs=0.001)
+    assert scipy.stats.kstest(values.double().numpy(), "uniform").pvalue > 0.01
+
+
+def test_normal_numbers_are_normal(keys):
+    values = random.normal(keys, (2000,)).flatten().double()
+    assert values.isfinite().all() and values.abs().max() > 4
+    assert values.mean().item() == pytest.approx(0, abs=0.01)
+    assert values.var().item() == pytest.approx(1, abs=0.02)
+    assert (values**3).mean().item() == pytest.approx(0, abs=0.04)
+    assert (values**4).mean().item() == pytest.approx(3, abs=0.1)
+    assert scipy.stats.kstest(values.numpy(), "norm").pvalue > 0.01
+
+
+@pytest.mark.parametrize("draw", [random.uniform, random.normal])
+def test_one_number_each_of_many_keys_is_as_random_as_many_of_one(draw):
+    """Coins and noise levels are drawn so: one number of each sample's key."""
+    distribution = "uniform" if draw is random.uniform else "norm"
+    for stream in range(3):
+        values = draw(random.fold(random.sample_keys(0, torch.arange(50000)), stream))
+        assert scipy.stats.kstest(values.double().numpy(), distribution).pvalue > 0.001
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs().item()
+
+
+def test_streams_keys_and_seeds_are_independent():
+    index = torch.arange(20000)
+    numbers = {
+        "own": random.normal(random.sample_keys(0, index)),
+        "stream 0": random.normal(random.fold(random.sample_keys(0, index), 0)),
+        "stream 1": random.normal(random.fold(random.sample_keys(0, index), 1)),
+        "stream -1": random.normal(random.fold(random.sample_keys(0, index), -1)),
+        "seed 1": random.normal(random.sample_keys(1, index)),
+        "next sample": random.normal(random.sample_keys(0, index + 1)),
+        "second number": random.normal(random.sample_keys(0, index), (2,))[:, 1],
+    }
+    bound = 4.5 / math.sqrt(len(index))
+    names = list(numbers)
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            assert correlation(numbers[name], numbers[other]) < bound, (name, other)
+            assert correlation(numbers[name].square(), numbers[other].square()) < bound, (name, other)
+
+
+def test_neighbouring_numbers_of_one_key_are_independent():
+    values = random.normal(random.sample_keys(3, torch.arange(4)), (20000,))
+    for lag in (1, 2, 32, 1024):
+        assert correlation(values[:, lag:], values[:, :-lag]) < 4.5 / math.sqrt(values.numel())
+
+
+def test_no_two_samples_or_streams_share_a_key():
+    seeds, index, streams = 5, torch.arange(4000), torch.tensor([*range(-4, 0), *range(8)])
+    keys = torch.stack([random.fold(random.sample_keys(s, index)[:, None], streams) for s in range(seeds)])
+    assert keys.unique().numel() == seeds * 4000 * 12
+    one = random.sample_keys(2, index[7])
+    singly = torch.stack([random.fold(one, stream) for stream in streams.tolist()])
+    assert torch.equal(keys[2, 7], singly), "a stream may be a number or a tensor of them"
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_expectation_and_drops_its_share(p):
+    keys = random.sample_keys(0, torch.arange(50))
+    kept = random.dropout(torch.ones(50, 4, 30, 10), p, keys)
+    assert kept.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])
+    assert (kept == 0).float().mean().item() == pytest.approx(p, abs=0.01)
+    assert kept.mean().item() == pytest.approx(1, abs=0.06)
+    per_sample = (kept == 0).float().mean(dim=(1, 2, 3))
+    assert (per_sample - p).abs().max() < 0.06, "every sample loses its share, not some samples all"
+
+
+def test_dropout_goes_by_each_samples_own_key():
+    keys, x = random.sample_keys(0, torch.arange(6)), torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
+    together = random.dropout(x, 0.5, keys)
+    assert torch.equal(together[4:5], random.dropout(x[4:5], 0.5, keys[4:5]))
+    assert not torch.equal(together == 0, random.dropout(x, 0.5, random.fold(keys, 1)) == 0)
+    assert not torch.equal(together[0] == 0, together[1] == 0)
+    assert_close(together[together != 0], 2 * x[together != 0])
