@@ -74,11 +74,11 @@ def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
     return multipliers
 
 
-def describe(config: TrainConfig, world_size: int) -> str:
+def describe(config: TrainConfig, world_size: int, device: str) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
-    precision = "bf16" if config.bf16 else "fp32"
-    return f"{data}-{config.preset}-gpus{world_size}-batch{config.batch_size}-{precision}"
+    precision = "bf16" if config.bf16 and device == "cuda" else "fp32"
+    return f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -193,13 +193,13 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     if state_path is not None:
         run_dir = state_path.parent
     elif distributed.get_rank() == 0:
-        name = describe(config, distributed.get_world_size()) + (f"-{desc}" if desc else "")
+        name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
         run_dir = new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     if distributed.get_rank() == 0:
         write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
-        distributed.print0(f"{run_dir}: {describe(config, distributed.get_world_size())} on {device.type}")
+        distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
         training_loop(config, run_dir, data, device, content)
     distributed.shutdown()
 

