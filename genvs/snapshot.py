@@ -43,7 +43,7 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS
     try:
         net = GeNVS(from_dict(GeNVSConfig, content["config"]))
         net.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (InputError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: damaged snapshot ({reason}): use another one of the run") from None
     return net.eval().requires_grad_(False).to(device)

@@ -12,7 +12,7 @@ _without_gpu: list[str] = []
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(2)  # a small machine runs several processes at once
+    torch.set_num_threads(1)  # tensors this small are slower on several, and other processes want the cores too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

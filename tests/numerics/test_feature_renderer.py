@@ -266,6 +266,6 @@ def test_no_seed_is_born_dead():
         difference = (volume[0] - volume[1]).square().mean().sqrt() / volume.std()
         assert difference > 0.2, f"seed {seed}: two images have volumes that differ by {difference:.3f} only"
         feature_image.square().mean().backward()
-        for name in ("encoder.to_volume", "encoder.backbone.conv1", "encoder.backbone.layer4.0.conv2", "renderer.field"):
+        for name in ("encoder.to_volume", "encoder.backbone.conv1", "encoder.backbone.layer4.0.conv2", "renderer"):
             gradients = [p.grad for p in net.get_submodule(name).parameters() if p.grad is not None]
             assert gradients and all(g.isfinite().all() and g.abs().max() > 0 for g in gradients), f"{seed}: {name}"

@@ -1,0 +1,109 @@
+"""Short training runs of the small network, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tests.small_model import small_config
+from torch_utils import persistence
+from training.checkpoint import TrainState, find_resume_state, saved_config
+from training.config import TRAIN_PRESETS, TrainConfig, resumed
+from training.data import RunData, open_data
+from training.training_loop import create_state, training_loop
+
+BATCH = 8
+CPU = torch.device("cpu")
+
+
+def kimg(updates: int) -> float:
+    return updates * BATCH / 1000
+
+
+def small_run(data: Path | str, updates: int = 5, **changes) -> TrainConfig:
+    """A recipe of `updates` updates with all randomness of training on."""
+    return dataclasses.replace(
+        TRAIN_PRESETS["cpu-demo"],
+        **{
+            "net": small_config(),
+            "data": str(data),
+            "duration_kimg": kimg(updates),
+            "batch_size": BATCH,
+            "num_targets": 2,
+            "loss": dataclasses.replace(TRAIN_PRESETS["srn128"].loss, P_mean=0.0),
+            "lr": 3e-3,
+            "lr_rampup_kimg": kimg(4),
+            "workers": 0,
+            "kimg_per_tick": kimg(2),
+            "log_kimg": kimg(1),
+            "snapshot_ticks": 1000,
+            "state_ticks": 1000,
+            "tensorboard": False,
+            **changes,
+        },
+    )
+
+
+def opened(config: TrainConfig, held_out: bool = False) -> RunData:
+    """The run's data; without held-out scenes nothing is evaluated, which saves time."""
+    data = open_data(config)
+    return data if held_out else dataclasses.replace(data, held_out_scenes=range(0))
+
+
+def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_out: bool = False) -> dict:
+    """Run to the end in `run_dir`; returns the content of the last training state."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        training_loop(config, run_dir, opened(config, held_out), CPU, resume)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return last_state(run_dir)
+
+
+def resume(run_dir: Path, **changes) -> dict:
+    """Continue the run in `run_dir` as `--resume` does, with some options changed."""
+    _, content = find_resume_state(str(run_dir), "")
+    return train(resumed(saved_config(content), changes), run_dir, content)
+
+
+def last_state(run_dir: Path) -> dict:
+    return persistence.load(max(run_dir.glob("training-state-*.pt")))
+
+
+def fresh_state(config: TrainConfig) -> TrainState:
+    return create_state(config, dataclasses.replace(config.net, scene=open_data(config).scene), CPU)
+
+
+def records(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+
+
+def tensors(content: dict) -> dict[str, Tensor]:
+    """All tensors of a training state by name: weights, EMA and the optimizer's moments."""
+    found = {f"{part}.{name}": tensor for part in ("net", "ema") for name, tensor in content[part].items()}
+    for number, moments in content["optimizer"]["state"].items():
+        found |= {f"optimizer.{number}.{name}": torch.as_tensor(tensor) for name, tensor in moments.items()}
+    return found
+
+
+def unequal(a: dict, b: dict) -> list[str]:
+    """Names of the tensors of two training states that are not bitwise equal, and of counters that differ."""
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys() and any(name.startswith("optimizer") for name in left)
+    counters = [name for name in ("cur_nimg", "skipped") if a[name] != b[name]]
+    return counters + [name for name in left if not torch.equal(left[name], right[name])]
+
+
+def distance(a: dict, b: dict, part: str = "net") -> float:
+    """How far the weights of two training states are apart, relative to their size: the worst tensor's."""
+    worst = 0.0
+    for name, tensor in a[part].items():
+        worst = max(worst, float((tensor - b[part][name]).norm() / tensor.norm().clamp_min(1e-3)))
+    return worst

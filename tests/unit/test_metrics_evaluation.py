@@ -1,0 +1,154 @@
+"""PSNR and the baselines that it is compared with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from genvs.data.srn import SRNScenes
+from genvs.data.types import Views
+from genvs.metrics import psnr
+from tests.small_model import SIZE, small_net, some_cameras
+from tests.unit.srn_folder import write_split
+from training.evaluation import HeldOutScenes, mean_training_image, nearest_input, verdict
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Path:
+    return write_split(tmp_path_factory.mktemp("data") / "cars_val", num_scenes=5, num_views=7)
+
+
+@pytest.fixture(scope="module")
+def scenes(split) -> SRNScenes:
+    return SRNScenes(split, resolution=SIZE)
+
+
+# PSNR
+
+
+@pytest.mark.parametrize("error", [2.0, 0.5, 0.1, 0.01])
+def test_psnr_of_an_even_error(error):
+    target = torch.full((2, 4, 3, 8, 8), -1.0)
+    result = psnr(target + error, target)
+    assert result.shape == (2, 4)
+    assert_close(result, torch.full((2, 4), -20 * math.log10(error / 2)), rtol=1e-4, atol=1e-4)
+
+
+def test_psnr_of_noise_and_of_each_image():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.zeros(2, 3, 64, 64)
+    noisy = target + torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1) * torch.randn(target.shape, generator=generator)
+    first, second = psnr(noisy, target).tolist()
+    assert first == pytest.approx(-20 * math.log10(0.05), abs=0.1)
+    assert second == pytest.approx(-20 * math.log10(0.15), abs=0.1)
+
+
+def test_psnr_clamps_what_a_screen_cannot_show_and_is_finite():
+    target = torch.ones(3, 8, 8)
+    assert psnr(target + 5, target).item() == pytest.approx(100)
+    assert psnr(-target - 5, target).item() == pytest.approx(0, abs=1e-6)
+
+
+# Baselines
+
+
+def test_the_nearest_input_is_that_with_the_nearest_camera():
+    inputs, targets = some_cameras(3, 4), some_cameras(3, 5, seed=1)
+    images = torch.rand(3, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    chosen = nearest_input(Views(images, inputs), Views(torch.zeros(3, 5, 3, 2, 2), targets))
+    assert chosen.shape == (3, 5, 3, 2, 2)
+    used = set()
+    for scene in range(3):
+        for target in range(5):
+            distances = [
+                math.dist(targets.centers[scene, target].tolist(), inputs.centers[scene, view].tolist())
+                for view in range(4)
+            ]
+            view = int(np.argmin(distances))
+            used.add(view)
+            assert torch.equal(chosen[scene, target], images[scene, view])
+    assert len(used) > 1
+
+
+def brute_force_mean(split: Path, scenes: list[str], views: list[int]) -> torch.Tensor:
+    images = [
+        np.asarray(Image.open(split / scene / "rgb" / f"{view + 1}.png").convert("RGB"), dtype=np.float64)
+        for scene in scenes
+        for view in views
+    ]
+    return torch.from_numpy(np.mean(images, axis=0) / 127.5 - 1).permute(2, 0, 1).float()
+
+
+def test_the_mean_training_image_is_the_mean_of_the_images(split, scenes):
+    everything = mean_training_image(scenes, range(5), views=7)
+    assert_close(everything, brute_force_mean(split, [f"car{i}" for i in range(1, 6)], list(range(7))))
+    # Held-out scenes are left out; of many, some are chosen evenly.
+    assert_close(mean_training_image(scenes, range(2), views=7), brute_force_mean(split, ["car1", "car2"], range(7)))
+    some = mean_training_image(scenes, range(4), max_scenes=2, views=2)
+    assert_close(some, brute_force_mean(split, ["car1", "car3"], [0, 3, 6]))
+
+
+# Held-out scenes
+
+
+@pytest.fixture(scope="module")
+def held_out(scenes) -> HeldOutScenes:
+    return HeldOutScenes(scenes, range(1, 5), mean_training_image(scenes, range(1)), torch.device("cpu"))
+
+
+def test_inputs_and_targets_are_fixed_and_apart(scenes, held_out):
+    again = HeldOutScenes(scenes, range(1, 5), held_out.mean_image, torch.device("cpu"))
+    assert torch.equal(held_out.batch.inputs.images, again.batch.inputs.images)
+    assert torch.equal(held_out.batch.targets.images, again.batch.targets.images)
+    assert held_out.batch.inputs.shape == (4, 3) and held_out.batch.targets.shape == (4, 3)
+    together = torch.cat([held_out.batch.inputs.cameras.centers, held_out.batch.targets.cameras.centers], dim=1)
+    assert all(len(centers.unique(dim=0)) == 6 for centers in together), "no target is an input"
+
+
+def test_scores_are_those_of_the_images(held_out):
+    net = small_net()
+    scores = held_out.measure(net, batch_size=3)
+    assert sorted(scores) == sorted(
+        ["PSNR/mean_image"] + [f"PSNR/{n}_input{kind}" for n in (1, 3) for kind in ("", "_nearest")]
+    )
+    inputs, targets = held_out.batch.inputs, held_out.batch.targets
+    mean = psnr(held_out.mean_image.expand_as(targets.images), targets.images).mean().item()
+    assert scores["PSNR/mean_image"] == pytest.approx(mean, abs=1e-4)
+    for count in (1, 3):
+        given = inputs[:, :count]
+        copied = psnr(nearest_input(given, targets), targets.images).mean().item()
+        assert scores[f"PSNR/{count}_input_nearest"] == pytest.approx(copied, abs=1e-4)
+        with torch.no_grad():
+            features = net.render(net.encode(given.images), given.cameras, targets.cameras).flatten(0, 1)
+            one_step = net.denoise(80 * held_out.noise.flatten(0, 1), torch.tensor(80.0), features)
+        expected = psnr(one_step, targets.images.flatten(0, 1)).mean().item()
+        assert scores[f"PSNR/{count}_input"] == pytest.approx(expected, abs=1e-3)
+    assert held_out.measure(net, batch_size=1) == pytest.approx(scores, abs=1e-3)
+
+
+def test_scenes_of_two_views_are_judged_too(tmp_path):
+    split = write_split(tmp_path / "cars_val", num_scenes=2, num_views=2)
+    held_out = HeldOutScenes(
+        SRNScenes(split, resolution=SIZE), range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu")
+    )
+    assert held_out.batch.inputs.shape == held_out.batch.targets.shape == (2, 1)
+    assert "PSNR/1_input" in held_out.measure(small_net(), batch_size=8)
+
+
+def test_the_panel_shows_the_held_out_scenes(held_out):
+    net = small_net()
+    panel = held_out.panel(net, "title")
+    assert panel.width > 4 * 192 and panel.height > 7 * 192, "seven rows, a column a scene"
+    assert np.array_equal(np.asarray(panel), np.asarray(held_out.panel(net, "title")))
+
+
+def test_the_verdict_compares_with_the_better_baseline():
+    line = verdict({"PSNR/1_input": 15.5, "PSNR/1_input_nearest": 12.0, "PSNR/mean_image": 13.25})
+    assert "15.50 dB" in line and "+2.25 dB" in line and "\n" not in line
+    assert "-1.50 dB" in verdict({"PSNR/1_input": 12.5, "PSNR/1_input_nearest": 14.0, "PSNR/mean_image": 13.25})

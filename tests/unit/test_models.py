@@ -1,0 +1,307 @@
+"""The networks: sizes, shapes, preconditioning, dropout, and ImageNet weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from genvs.config import PRESETS, DenoiserConfig, scaled_to
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
+from genvs.models.denoiser import ConditionedDenoiser
+from genvs.models.encoder import FeatureVolumeEncoder
+from genvs.models.unet import UNet
+from tests.small_model import SIZE, randomize, small_config, small_net, some_batch, some_cameras
+
+
+def num_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# Sizes
+
+
+def test_ddpmpp_has_the_papers_parameters():
+    """EDM's CIFAR-10 network, less its augmentation labels (9 x 128)."""
+    config = DenoiserConfig(model_channels=128, channel_mult=(2, 2, 2), residual_encoder=False)
+    with torch.device("meta"):
+        assert num_parameters(UNet(config, 32, in_channels=3, out_channels=3)) == 55_732_739
+
+
+def test_the_conditioned_unet_has_the_published_parameters():
+    """67,789,315 less the 6 x 128 of augmentation labels that nothing feeds."""
+    with torch.device("meta"):
+        assert num_parameters(UNet(PRESETS["srn128"].denoiser, 128, 19, 3)) == 67_788_547
+
+
+def test_srn128_encodes_to_the_papers_volume():
+    config = PRESETS["srn128"]
+    with torch.device("meta"):
+        volume = FeatureVolumeEncoder(config.encoder, config.resolution)(torch.zeros(2, 3, 128, 128))
+        backbone = ResNet(config.encoder.widths, config.encoder.blocks)
+        features = backbone(torch.zeros(1, 3, 128, 128))
+    assert volume.shape == (2, 16, 64, 128, 128)
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (64, 64, 64),
+        (64, 32, 32),
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 8, 8),
+    ]
+    # torchvision's ResNet-34 has 21,284,672 without its classifier; BatchNorm's scales go, its shifts stay as biases.
+    norm_scales = sum(p.numel() for name, p in backbone.named_parameters() if name.endswith("bias"))
+    assert num_parameters(backbone) == 21_284_672 - norm_scales
+
+
+WIDTHS = (lambda config: config.encoder.volume_width, lambda config: config.renderer.render_width)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("resolution", [32, 48, 64, 96, 128, 256])
+def test_every_preset_builds_at_every_resolution(preset, resolution):
+    config = scaled_to(PRESETS[preset], resolution)
+    volumes, renderings = ({c.resolution / width(c) for c in (config, PRESETS[preset])} for width in WIDTHS)
+    assert config.resolution == resolution and len(volumes) == len(renderings) == 1
+    with torch.device("meta"):
+        net = GeNVS(config)
+        volume = net.encode(torch.zeros(1, 2, 3, resolution, resolution))
+        channels = config.encoder.volume_channels
+        noisy, features = torch.zeros(1, 3, resolution, resolution), torch.zeros(1, channels, resolution, resolution)
+        denoised = net.denoise(noisy, torch.ones(()), features)
+    width = config.encoder.volume_width
+    assert volume.shape == (1, 2, channels, config.encoder.volume_depth, width, width)
+    assert denoised.shape == noisy.shape
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("share", [0.25, 0.5, 1])
+def test_a_small_model_runs_at_every_resolution(resolution, share):
+    """From images to a denoised view and back to all gradients, whatever share of it the volume's resolution is."""
+    base = scaled_to(small_config(channel_mult=(1, 1, 1, 1)), resolution)
+    encoder = dataclasses.replace(base.encoder, volume_width=int(share * resolution))
+    net = GeNVS(dataclasses.replace(base, encoder=encoder, renderer=dataclasses.replace(base.renderer, num_samples=2)))
+    randomize(net)
+    image = torch.rand(1, 1, 3, resolution, resolution) * 2 - 1
+    inputs, targets = some_cameras(1, 1), some_cameras(1, 1, seed=1)
+    keys, keep = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    denoised, feature_image = net(image, inputs, targets, image, torch.ones(1, 1, 1, 1, 1), keep, keys)
+    assert denoised.shape == image.shape and feature_image.shape == (1, 1, 8, resolution, resolution)
+    denoised.square().mean().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+# Preconditioning
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> ConditionedDenoiser:
+    net = ConditionedDenoiser(small_config().denoiser, SIZE, feature_channels=4)
+    randomize(net)
+    return net
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_without_noise_the_image_is_returned(denoiser):
+    noisy, features = normal(2, 3, SIZE, SIZE), normal(2, 4, SIZE, SIZE, seed=1)
+    assert_close(denoiser(noisy, torch.tensor(1e-6), features), noisy, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.1, 0.5, 3.0, 80.0])
+def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(denoiser, sigma):
+    seen: list = []
+    hook = denoiser.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
+    features = normal(4, 4, SIZE, SIZE, seed=1)
+    noisy = 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
+    denoised = denoiser(noisy, torch.tensor(sigma), features)
+    hook.remove()
+    ((x, c_noise, keys, output),) = seen
+    assert keys is None
+    assert torch.equal(x[:, 3:], features), "conditioning is not scaled by c_in"
+    assert x[:, :3].std().item() == pytest.approx(1, abs=0.05)
+    total = math.hypot(sigma, 0.5)
+    assert_close(x[:, :3], noisy / total)
+    assert_close(c_noise, torch.full((4,), math.log(sigma) / 4))
+    expected = (0.5 / total) ** 2 * noisy + sigma * 0.5 / total * output
+    assert_close(denoised, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_sample_has_its_own_noise_level(denoiser):
+    noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 4, SIZE, SIZE, seed=1)
+    sigma = torch.tensor([0.01, 0.3, 2.0, 50.0]).reshape(4, 1, 1, 1)
+    together = denoiser(noisy, sigma, features)
+    for i in range(4):
+        alone = denoiser(noisy[i : i + 1], sigma[i].squeeze(), features[i : i + 1])
+        assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-4)
+    assert (denoiser(noisy, sigma.flip(0), features) - together).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+
+
+def test_the_untrained_network_has_unit_loss_at_every_noise_level():
+    """F is nearly 0 at birth (its last convolution starts tiny), so that D = c_skip x."""
+    torch.manual_seed(0)
+    net = ConditionedDenoiser(small_config().denoiser, SIZE, feature_channels=4)
+    clean, noise = 0.5 * normal(64, 3, SIZE, SIZE), normal(64, 3, SIZE, SIZE, seed=1)
+    sigma = torch.logspace(-2, 1.5, 64).reshape(-1, 1, 1, 1)
+    with torch.no_grad():
+        denoised = net(clean + sigma * noise, sigma, torch.zeros(64, 4, SIZE, SIZE))
+    weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+    loss = (weight * (denoised - clean) ** 2).mean(dim=(1, 2, 3))
+    assert_close(loss, torch.ones(64), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("residual_encoder", [False, True])
+@pytest.mark.parametrize("what", ["noisy", "features", "sigma"])
+def test_everything_given_shows_everywhere(what, residual_encoder):
+    """A change of one corner reaches the whole image through the coarse levels and their attention."""
+    net = ConditionedDenoiser(small_config(residual_encoder=residual_encoder).denoiser, SIZE, feature_channels=4)
+    randomize(net)
+    noisy, features, sigma = normal(1, 3, SIZE, SIZE), normal(1, 4, SIZE, SIZE, seed=1), torch.ones(())
+    corner = F.pad(torch.full((1, 1), 3.0), (0, SIZE - 1, 0, SIZE - 1))
+    given = {
+        "noisy": (noisy + corner, sigma, features),
+        "features": (noisy, sigma, features + corner),
+        "sigma": (noisy, 2 * sigma, features),
+    }
+    changed = (net(*given[what]) - net(noisy, sigma, features)).abs() > 0
+    assert changed.float().mean() > 0.95
+
+
+# Dropout and the whole
+
+
+def test_dropout_goes_by_keys_in_any_batch_position(denoiser):
+    noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 4, SIZE, SIZE, seed=1)
+    sigma, keys = torch.ones(()), torch.tensor([5, 6, 7, 8])
+    dropped = denoiser(noisy, sigma, features, keys)
+    assert torch.equal(dropped, denoiser(noisy, sigma, features, keys))
+    swapped = denoiser(noisy.flip(0), sigma, features.flip(0), keys.flip(0)).flip(0)
+    assert_close(dropped, swapped, rtol=1e-4, atol=1e-5)
+    assert_close(dropped[1:2], denoiser(noisy[1:2], sigma, features[1:2], keys[1:2]), rtol=1e-4, atol=1e-5)
+    for other in (denoiser(noisy, sigma, features, keys + 10), denoiser(noisy, sigma, features)):
+        assert (dropped - other).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    assert torch.equal(denoiser(noisy, sigma, features), denoiser(noisy, sigma, features)), "none without keys"
+
+
+def test_every_block_has_a_dropout_of_its_own():
+    net = UNet(small_config().denoiser, SIZE, 7, 3)
+    blocks = [*net.encoder, *net.middle, *net.decoder]
+    assert len({block.stream for block in blocks}) == len(blocks)
+    assert all(block.dropout == 0.1 for block in blocks)
+
+
+def test_where_conditioning_is_dropped_the_denoiser_sees_nothing_of_the_inputs():
+    net, batch = small_net(), some_batch(2)
+    keys = torch.arange(4).reshape(2, 2)
+    keep = torch.tensor([[True, False], [False, True]])
+    sigma = torch.ones(2, 2, 1, 1, 1)
+
+    def denoised(input_images: Tensor) -> Tensor:
+        images, targets = batch.targets.images, batch.targets.cameras
+        return net(input_images, batch.inputs.cameras, targets, images, sigma, keep, keys)[0]
+
+    difference = (denoised(batch.inputs.images) - denoised(-batch.inputs.images)).abs().amax(dim=(2, 3, 4))
+    assert (difference[keep] > 1e-3).all() and (difference[~keep] == 0).all()
+
+
+# ImageNet weights
+
+
+def torchvision_state(widths: tuple[int, ...], blocks: tuple[int, ...]) -> dict[str, Tensor]:
+    """A random state dict with torchvision's names: convolutions without bias, BatchNorms, a classifier."""
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
+
+    def conv(name: str, norm: str, out: int, inside: int, kernel: int) -> None:
+        weight = torch.randn(out, inside, kernel, kernel, generator=generator)
+        state[f"{name}.weight"] = weight / math.sqrt(inside * kernel**2)
+        state[f"{norm}.weight"] = 0.5 + torch.rand(out, generator=generator)
+        state[f"{norm}.bias"] = 0.3 * torch.randn(out, generator=generator)
+        state[f"{norm}.running_mean"] = 0.3 * torch.randn(out, generator=generator)
+        state[f"{norm}.running_var"] = 0.2 + torch.rand(out, generator=generator)
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(1)
+
+    conv("conv1", "bn1", widths[0], 3, 7)
+    channels = widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
+        for number in range(count):
+            block = f"layer{stage}.{number}"
+            conv(f"{block}.conv1", f"{block}.bn1", width, channels, 3)
+            conv(f"{block}.conv2", f"{block}.bn2", width, width, 3)
+            if number == 0 and (stage > 1 or width != channels):
+                conv(f"{block}.downsample.0", f"{block}.downsample.1", width, channels, 1)
+            channels = width
+    return {**state, "fc.weight": torch.zeros(1000, channels), "fc.bias": torch.zeros(1000)}
+
+
+def torchvision_forward(state: dict[str, Tensor], blocks: tuple[int, ...], images: Tensor, pad: float) -> list[Tensor]:
+    """The ResNet with its BatchNorms, on images in [-1, 1] that `pad` surrounds; stage 4 dilated, not strided."""
+
+    def conv_norm(x: Tensor, name: str, norm: str, **kwargs) -> Tensor:
+        x = F.conv2d(x, state[f"{name}.weight"], **kwargs)
+        moments = (state[f"{norm}.running_mean"], state[f"{norm}.running_var"])
+        return F.batch_norm(x, *moments, state[f"{norm}.weight"], state[f"{norm}.bias"], eps=1e-5)
+
+    mean, std = (torch.tensor(values)[None, :, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    x = ((F.pad(images, (3, 3, 3, 3), value=pad) + 1) / 2 - mean) / std
+    features = [F.relu(conv_norm(x, "conv1", "bn1", stride=2))]
+    x = F.max_pool2d(features[0], 3, 2, 1)
+    for stage, (count, stride, dilation) in enumerate(zip(blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True), start=1):
+        for number in range(count):
+            block, stride = f"layer{stage}.{number}", stride if number == 0 else 1
+            shape = {"padding": dilation, "dilation": dilation}
+            inside = F.relu(conv_norm(x, f"{block}.conv1", f"{block}.bn1", stride=stride, **shape))
+            inside = conv_norm(inside, f"{block}.conv2", f"{block}.bn2", **shape)
+            if f"{block}.downsample.0.weight" in state:
+                x = conv_norm(x, f"{block}.downsample.0", f"{block}.downsample.1", stride=stride)
+            x = F.relu(x + inside)
+        features.append(x)
+    return features
+
+
+def test_imagenet_weights_fold_batchnorm_exactly():
+    """The one difference that folding leaves: torchvision pads with the mean colour, ours with mid-gray."""
+    widths, blocks = (8, 8, 12, 16), (2, 1, 2, 1)
+    backbone, state = ResNet(widths, blocks), torchvision_state(widths, blocks)
+    load_imagenet_weights(backbone, state)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    expected = torchvision_forward(state, blocks, images, pad=0.0)
+    for ours, reference in zip(backbone(images), expected, strict=True):
+        assert_close(ours, reference, rtol=1e-4, atol=1e-4)
+    # With other padding the first features agree away from the border, and there alone.
+    other = torchvision_forward(state, blocks, images, pad=1.0)[0]
+    assert_close(backbone(images)[0][..., 2:-2, 2:-2], other[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
+    assert (backbone(images)[0] - other).abs().max() > 0.01
+
+
+def test_resnet34_state_dicts_fit_the_presets():
+    config = PRESETS["srn128"].encoder
+    backbone = ResNet(config.widths, config.blocks)
+    state = torchvision_state(config.widths, config.blocks)
+    load_imagenet_weights(backbone, state)
+    name = "layer3.5"
+    scale = state[f"{name}.bn2.weight"] / (state[f"{name}.bn2.running_var"] + 1e-5).sqrt()
+    loaded = backbone.get_parameter(f"{name}.conv2.weight")
+    assert_close(loaded.data, state[f"{name}.conv2.weight"] * scale[:, None, None, None])
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line():
+    widths, blocks = (8, 8, 12, 16), (2, 1, 2, 1)
+    backbone = ResNet(widths, blocks)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    wider, shallower = torchvision_state((16, 8, 12, 16), blocks), torchvision_state(widths, (1, 1, 1, 1))
+    cases = [(wider, "conv1.weight is (16, 3, 7, 7)"), (shallower, "layer1.1"), ({"model": {}}, "bn1")]
+    for state, message in cases:
+        with pytest.raises(InputError) as caught:
+            load_imagenet_weights(backbone, state)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())

@@ -1,0 +1,177 @@
+"""Snapshots: the same model in another process, and nothing but tensors and plain values in the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+import pickletools
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import genvs
+from genvs.config import PRESETS
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from tests.small_model import SIZE, small_net, some_cameras
+
+ROOT = Path(__file__).parents[2]
+
+
+def outputs(net: GeNVS) -> torch.Tensor:
+    """Denoised views of two scenes `[4, 3, H, W]`: every part of the network takes part."""
+    images = torch.linspace(-1, 1, 2 * 2 * 3 * SIZE * SIZE).sin().reshape(2, 2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        features = net.render(net.encode(images), some_cameras(2, 2), some_cameras(2, 2, seed=1)).flatten(0, 1)
+        return net.denoise(images.flatten(0, 1).flip(-1), torch.tensor(0.7), features)
+
+
+@pytest.fixture(scope="module")
+def net() -> GeNVS:
+    return small_net()
+
+
+@pytest.fixture
+def snapshot(net, tmp_path) -> Path:
+    path = tmp_path / "network-snapshot-000012.pkl"
+    genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=12345)
+    return path
+
+
+def test_a_snapshot_is_the_same_model_in_a_fresh_process(net, snapshot):
+    program = (
+        "import hashlib, torch, genvs\n"
+        "from tests.unit.test_snapshot import outputs\n"
+        "torch.set_num_threads(1)\n"
+        f"net = genvs.load_snapshot({str(snapshot)!r})\n"
+        "assert not net.training and not any(p.requires_grad for p in net.parameters())\n"
+        "print(hashlib.sha256(outputs(net).numpy().tobytes()).hexdigest(), net.config.resolution)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    expected = hashlib.sha256(outputs(net).numpy().tobytes()).hexdigest()
+    assert done.stdout.split() == [expected, str(SIZE)]
+
+
+def test_the_config_comes_back_whole(net, snapshot):
+    loaded = genvs.load_snapshot(snapshot)
+    assert loaded.config == net.config
+    state = net.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+    scene = dataclasses.replace(net.config.scene, near=1.25, far=2.75, focal=1.5, radius=2.0)
+    genvs.save_snapshot(snapshot, dataclasses.replace(net.config, scene=scene), state)
+    assert genvs.load_snapshot(snapshot).config.scene == scene
+
+
+def test_a_snapshot_holds_tensors_and_plain_values_only(snapshot):
+    content = torch.load(snapshot, weights_only=True)
+
+    def check(value) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                assert type(key) is str
+                check(inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                check(inner)
+        else:
+            assert type(value) in (torch.Tensor, str, int, float, bool), type(value)
+
+    check(content)
+    assert content["notes"] == {"cur_nimg": 12345}
+    with zipfile.ZipFile(snapshot) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        code = archive.read(name)
+    modules = {argument.split()[0] for op, argument, _ in pickletools.genops(code) if op.name == "GLOBAL"}
+    assert modules <= {"torch", "torch._utils", "collections"}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        genvs.load_snapshot(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def changed(snapshot: Path, **changes) -> Path:
+    content = torch.load(snapshot, weights_only=True)
+    torch.save({**content, **changes}, snapshot)
+    return snapshot
+
+
+def test_missing_and_foreign_files_are_refused(snapshot, tmp_path):
+    assert "does not exist" in refusal(tmp_path / "nothing.pkl")
+    assert "folder" in refusal(tmp_path)
+    text = tmp_path / "text.pkl"
+    text.write_text("no snapshot")
+    refusal(text)
+    state_dict = tmp_path / "other.pkl"
+    torch.save({"weight": torch.zeros(3)}, state_dict)
+    assert "not a GeNVS snapshot" in refusal(state_dict)
+    torch.save([torch.zeros(3)], state_dict)
+    assert "not a GeNVS snapshot" in refusal(state_dict)
+
+
+def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / "forged.pkl"
+
+    class Forged:
+        def __reduce__(self):
+            return open, (str(canary), "w")
+
+    for protocol in (2, 5):
+        path.write_bytes(pickle.dumps({"ema": Forged()}, protocol))
+        refusal(path)
+    torch.save({"format": "genvs-snapshot", "version": 1, "config": {}, "state": Forged()}, path)
+    assert "could run code" in refusal(path)
+    assert not canary.exists()
+
+
+def test_damaged_files_are_refused(snapshot):
+    whole = snapshot.read_bytes()
+    snapshot.write_bytes(whole[: len(whole) // 2])
+    refusal(snapshot)
+    middle = len(whole) // 2
+    snapshot.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    refusal(snapshot)
+    snapshot.write_bytes(b"")
+    assert "empty" in refusal(snapshot)
+
+
+def test_another_version_is_named(snapshot):
+    message = refusal(changed(snapshot, version=99))
+    assert "version 99" in message and "reads 1" in message
+
+
+@pytest.mark.parametrize("case", ["missing", "extra", "shape", "unknown setting", "bad size", "no config", "no state"])
+def test_weights_and_config_that_do_not_fit_are_refused(snapshot, case):
+    content = torch.load(snapshot, weights_only=True)
+    state, config = content["state"], content["config"]
+    name = "denoiser.unet.conv_in.weight"
+    if case == "missing":
+        del state[name]
+    elif case == "extra":
+        state["denoiser.unet.conv_in.more"] = torch.zeros(1)
+    elif case == "shape":
+        state[name] = state[name][:1]
+    elif case == "unknown setting":
+        config["denoiser"]["colour"] = 1
+    elif case == "bad size":
+        config["resolution"] = 33
+    elif case == "no config":
+        content["config"] = None
+    else:
+        content["state"] = None
+    refusal(changed(snapshot, **content))
+
+
+def test_every_preset_makes_a_snapshot_that_loads(tmp_path):
+    net = GeNVS(PRESETS["cpu-demo"])
+    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
+    assert genvs.load_snapshot(tmp_path / "net.pkl", device="cpu").config == PRESETS["cpu-demo"]
