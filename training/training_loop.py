@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, device: tor
     if resume is not None:
         restore(state, resume)
     misc.check_ddp_consistency(state.net)
+    # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = state.net if world_size == 1 else DistributedDataParallel(state.net)
     loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)

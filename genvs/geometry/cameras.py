@@ -39,8 +39,8 @@ class Cameras:
     def w2c(self) -> Tensor:
         """World-to-camera `[..., 4, 4]`; the inverse of a rigid motion, without a solver."""
         rotation = self.c2w[..., :3, :3].mT
-        translation = -rotation @ self.c2w[..., :3, 3:]
-        return torch.cat([torch.cat([rotation, translation], dim=-1), self.c2w[..., 3:, :]], dim=-2)
+        translation = -apply_linear(rotation, self.c2w[..., None, :3, 3])
+        return torch.cat([torch.cat([rotation, translation.mT], dim=-1), self.c2w[..., 3:, :]], dim=-2)
 
     @property
     def centers(self) -> Tensor:
@@ -69,6 +69,16 @@ class Cameras:
         return Cameras(**{f.name: torch.stack([getattr(c, f.name) for c in cameras], dim=dim) for f in fields(Cameras)})
 
 
+def apply_linear(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """`matrix` `[..., 3, 3]` times each of `vectors` `[..., P, 3]`.
+
+    Written out, because a matrix product would follow autocast and TF32 down to 8 or 10 bits: a pixel's width of error.
+    """
+    x, y, z = vectors.split(1, dim=-1)
+    column_x, column_y, column_z = matrix[..., None, :, :].unbind(dim=-1)
+    return x * column_x + y * column_y + z * column_z
+
+
 def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """World points to normalised image coordinates.
 
@@ -76,8 +86,8 @@ def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     Returns uv `[..., P, 2]` (inside the image where 0 <= uv < 1) and depth `[..., P]` (negative behind the camera).
     """
     w2c = cameras.w2c
-    in_camera = points @ w2c[..., :3, :3].mT + w2c[..., None, :3, 3]
-    homogeneous = in_camera @ cameras.intrinsics.mT
+    in_camera = apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+    homogeneous = apply_linear(cameras.intrinsics, in_camera)
     depth = in_camera[..., 2]
     # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
     safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
@@ -87,8 +97,8 @@ def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
 def unproject(uv: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
     """The inverse of `project`: uv `[..., P, 2]` at camera z `depth` `[..., P]` to world points `[..., P, 3]`."""
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
-    in_camera = homogeneous @ torch.linalg.inv(cameras.intrinsics).mT * depth[..., None]
-    return in_camera @ cameras.c2w[..., :3, :3].mT + cameras.c2w[..., None, :3, 3]
+    in_camera = apply_linear(torch.linalg.inv(cameras.intrinsics), homogeneous) * depth[..., None]
+    return apply_linear(cameras.c2w[..., :3, :3], in_camera) + cameras.c2w[..., None, :3, 3]
 
 
 def opencv_from_opengl(c2w: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genvs.geometry.cameras import Cameras
+from genvs.geometry.cameras import Cameras, apply_linear
 
 
 def pixel_centers(height: int, width: int, *, device=None, dtype=torch.float32) -> Tensor:
@@ -27,8 +27,8 @@ def generate_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Te
     """
     uv = pixel_centers(height, width, device=cameras.device, dtype=cameras.c2w.dtype)
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1).flatten(0, 1)
-    in_camera = homogeneous @ torch.linalg.inv(cameras.intrinsics).mT
-    directions = (in_camera @ cameras.c2w[..., :3, :3].mT).unflatten(-2, (height, width))
+    in_camera = apply_linear(torch.linalg.inv(cameras.intrinsics), homogeneous)
+    directions = apply_linear(cameras.c2w[..., :3, :3], in_camera).unflatten(-2, (height, width))
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 
 

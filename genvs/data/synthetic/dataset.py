@@ -119,7 +119,7 @@ def _write_all(tasks: Sequence[SceneTask], workers: int) -> None:
             with open(write_end, "wb"):
                 for worker in range(min(workers, len(tasks))):
                     processes.append(_start_worker(tasks[worker::workers], write_end))
-            with tqdm(total=len(tasks), desc="drawing cars", unit="scenes") as bar:
+            with tqdm(total=len(tasks), desc="drawing cars", unit="scenes", disable=None) as bar:
                 for answer in answers:  # ends when the last worker has ended
                     if answer.strip():
                         raise InputError(f"{answer.strip()}; free the space or choose another --out")

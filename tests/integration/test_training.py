@@ -1,0 +1,287 @@
+"""Training runs of a small network on real data: what they learn, leave on disk, and that they can be repeated exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import genvs
+from genvs.data.srn import collate
+from genvs.data.view_sampling import SampleRequest
+from tests.small_model import randomize, small_config
+from tests.small_training import (
+    BATCH,
+    distance,
+    fresh_state,
+    kimg,
+    last_state,
+    opened,
+    records,
+    resume,
+    small_run,
+    train,
+    unequal,
+)
+from torch_utils import persistence
+from training.checkpoint import save_training_state
+from training.config import TRAIN_PRESETS
+from training.loss import GeNVSLoss
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*arguments: str, processes: int = 1) -> subprocess.Popen:
+    """`train.py` in processes of its own, as train.sh launches it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if processes > 1 else []), "train.py", *arguments],
+        cwd=ROOT,
+        env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen) -> tuple[str, str]:
+    """stdout and stderr of a process that ends well within two minutes."""
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    return out, err
+
+
+def mimg(updates: int) -> str:
+    return f"{updates * BATCH / 1e6:.8f}"
+
+
+@pytest.fixture(scope="module")
+def six_updates(cars, tmp_path_factory) -> dict:
+    """The training state after an undisturbed run of six updates."""
+    return train(small_run(cars, 6), tmp_path_factory.mktemp("six"))
+
+
+# Learning
+
+
+def test_training_learns(cars, tmp_path):
+    config = small_run(cars, 60, lr=5e-3, ema_halflife_kimg=kimg(5))
+    data = opened(config)
+    batch = collate([data.train[SampleRequest(scene, 10_000 + scene, 2, 2)] for scene in range(12)]).to("cpu")
+    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
+    net = fresh_state(config).net
+    with torch.no_grad():
+        before = loss_fn(net, batch)
+        state = train(config, tmp_path)
+        net.load_state_dict(state["net"])
+        after = loss_fn(net, batch)
+        net.load_state_dict(state["ema"])
+        of_ema = loss_fn(net, batch)
+    assert state["cur_nimg"] == 60 * BATCH and state["skipped"] == 0
+    for part in ("total", "loss", "rgb_loss"):
+        ours, averaged, unlearned = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
+        assert ours < 0.75 * unlearned and averaged < 0.75 * unlearned, (part, ours, averaged, unlearned)
+    logged = [record["Loss/all"] for record in records(tmp_path)]
+    assert len(logged) == 60 and sum(logged[-15:]) < 0.75 * sum(logged[:5]) * 3
+
+
+# The same run, interrupted, divided, or shared out
+
+
+def test_a_run_is_a_function_of_its_seed(cars, tmp_path, six_updates):
+    assert unequal(train(small_run(cars, 6), tmp_path / "again", held_out=True), six_updates) == []
+    assert distance(train(small_run(cars, 6, seed=1), tmp_path / "other"), six_updates) > 0.1
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_updates, stop):
+    assert train(small_run(cars, stop), tmp_path)["cur_nimg"] == stop * BATCH
+    state = resume(tmp_path, duration_kimg=kimg(6), workers=1)
+    assert unequal(state, six_updates) == []
+    assert [record["nimg"] for record in records(tmp_path)] == [BATCH * (step + 1) for step in range(6)]
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path, interrupt):
+    config, run_dir = small_run(cars, 1), tmp_path / "00000-run"
+    run_dir.mkdir()
+    save_training_state(run_dir, config, fresh_state(config))
+    process = launch("--outdir", str(tmp_path), "--resume", "--duration", "1")
+    deadline = time.monotonic() + 100
+    while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(interrupt)
+    out, _ = finished(process)
+    stopped = last_state(run_dir)["cur_nimg"]
+    assert stopped >= 2 * BATCH and f"stopped at {stopped / 1000:.1f} kimg" in out
+    updates = stopped // BATCH + 2
+    state = resume(run_dir, duration_kimg=kimg(updates))
+    assert unequal(state, train(small_run(cars, updates), tmp_path / "undisturbed")) == []
+    assert [record["nimg"] for record in records(run_dir)] == [BATCH * (step + 1) for step in range(updates)]
+
+
+def records_so_far(run_dir: Path) -> list[str]:
+    return (run_dir / "stats.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("batch_gpu", [2, 4])
+def test_accumulated_rounds_equal_one_round(cars, tmp_path, batch_gpu):
+    whole = train(small_run(cars, 4, lr=1e-3), tmp_path / "whole")
+    rounds = train(small_run(cars, 4, lr=1e-3, batch_gpu=batch_gpu), tmp_path / "rounds")
+    assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
+    assert distance(train(small_run(cars, 3, lr=1e-3), tmp_path / "less"), whole) > 1e-3, "a step shows"
+
+
+def test_two_processes_equal_one_at_the_same_batch(cars, tmp_path):
+    config = small_run(cars, 4, lr=1e-3)
+    run_dir = tmp_path / "00000-two"
+    run_dir.mkdir()
+    save_training_state(run_dir, config, fresh_state(config))
+    out, err = finished(launch("--resume", str(run_dir), "--duration", mimg(4), processes=2))
+    assert out.count("done:") == 1, "one process speaks"
+    one, two = train(config, tmp_path / "one", held_out=True), last_state(run_dir)
+    assert two["cur_nimg"] == one["cur_nimg"] == 4 * BATCH
+    assert distance(two, one) < 1e-5 and distance(two, one, "ema") < 1e-5
+    ours, theirs = records(tmp_path / "one"), records(run_dir)
+    assert [record["nimg"] for record in ours] == [record["nimg"] for record in theirs]
+    for name in ("Loss/all", "Loss/rgb", "Gradient/norm", "PSNR/mean_image", "PSNR/3_input", "PSNR/1_input_nearest"):
+        found = [[record[name] for record in run if name in record] for run in (theirs, ours)]
+        assert found[0] == pytest.approx(found[1], rel=1e-4), name
+    assert json.loads((run_dir / "training_options.json").read_text())["duration_kimg"] == kimg(4)
+
+
+# What a run leaves on disk
+
+
+@pytest.fixture(scope="module")
+def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
+    """A run of `train.py` as a person starts it, and what it printed."""
+    outdir = tmp_path_factory.mktemp("training_runs")
+    options = {"outdir": outdir, "data": cars, "preset": "cpu-demo", "batch": 16, "duration": 96e-6, "snap": 1}
+    options |= {"tick": 0.032, "log_freq": 0.016, "desc": "trial", "seed": 3}
+    out, _ = finished(launch(*[part for name, value in options.items() for part in (f"--{name}", f"{value}")]))
+    (run,) = outdir.iterdir()
+    return run, out
+
+
+def test_the_run_folder(run_folder, cars):
+    run, out = run_folder
+    assert run.name == "00000-cars-cpu-demo-cpu1-batch16-fp32-trial"
+    names = sorted(path.name for path in run.iterdir())
+    (events,) = [name for name in names if name.startswith("events.out.tfevents")]
+    assert names == sorted(
+        [
+            "log.txt",
+            "network-snapshot-000000.pkl",
+            "samples-000000.png",
+            "stats.jsonl",
+            "training-state-000000.pt",
+            "training_options.json",
+            events,
+        ]
+    )
+    options = json.loads((run / "training_options.json").read_text())
+    assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 16)
+    log = (run / "log.txt").read_text()
+    assert log == out, "the log is what was printed"
+    assert log.count("tick ") == 3 and "held-out PSNR" in log and log.count("done:") == 1
+
+
+def test_stats_and_events_tell_the_same(run_folder):
+    run, _ = run_folder
+    lines = records(run)
+    steps = [line for line in lines if "Progress/lr" in line]
+    assert sorted({line["nimg"] for line in lines}) == [16, 32, 48, 64, 80, 96]
+    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", "Timing/images_per_sec", "Memory/cpu_gb"):
+        assert all(name in line for line in steps), name
+    assert any(name.startswith("Loss/sigma_") for name in steps[0])
+    ramp = TRAIN_PRESETS["cpu-demo"].lr * 80 / 2000
+    assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 80 images"
+    scores = [name for name in lines[-1] if name.startswith("PSNR/")]
+    assert sorted(scores) == sorted(
+        f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")
+    )
+    events = EventAccumulator(str(run)).Reload()
+    for name in ("Loss/all", "Progress/lr", *scores):
+        values = {event.step: event.value for event in events.Scalars(name)}
+        assert values[96] == pytest.approx(lines[-1][name], rel=1e-5)
+    assert {event.step for event in events.Images("Samples")} >= {32, 64, 96}
+
+
+def test_the_samples_sheet_is_a_picture_of_all_held_out_scenes(run_folder):
+    with Image.open(run_folder[0] / "samples-000000.png") as sheet:
+        assert sheet.width > 3 * 192 and sheet.height > 7 * 192
+        assert len(sheet.convert("RGB").resize((64, 64)).getcolors(4096)) > 100
+
+
+def test_the_snapshot_is_the_ema_with_the_datas_cameras(run_folder):
+    run, _ = run_folder
+    net, state = genvs.load_snapshot(run / "network-snapshot-000000.pkl"), last_state(run)
+    assert state["cur_nimg"] == 96
+    assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in net.state_dict().items())
+    scene = net.config.scene
+    assert (scene.near, scene.far) == (0.8, 1.8)
+    assert scene.focal == pytest.approx(131.25 / 128) and scene.radius == pytest.approx(1.3, rel=1e-4)
+
+
+def test_files_are_written_when_due(cars, tmp_path):
+    """A state every third tick and a snapshot every second: of 2.25 kimg each file is named by its kimg."""
+    config = small_run(cars, 1)
+    net = small_config(channel_mult=(1,), attention_resolutions=())
+    config = dataclasses.replace(
+        config, net=net, batch_size=250, num_targets=1, duration_kimg=4.0, kimg_per_tick=0.5, log_kimg=1.0
+    )
+    config = dataclasses.replace(config, snapshot_ticks=4, state_ticks=2, max_inputs=1, batch_gpu=125)
+    train(config, tmp_path)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == sorted(
+        [f"training-state-{k:06d}.pt" for k in (1, 2, 3, 4)]
+        + [f"network-snapshot-{k:06d}.pkl" for k in (2, 4)]
+        + ["stats.jsonl"]
+    )
+    assert [record["nimg"] for record in records(tmp_path)] == list(range(500, 4001, 500))
+
+
+def test_training_starts_from_a_transferred_snapshot(cars, tmp_path):
+    config = small_run(cars, 1)
+    state = fresh_state(config)
+    randomize(state.net, seed=5)
+    genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
+    started = fresh_state(dataclasses.replace(config, transfer=str(tmp_path / "net.pkl")))
+    source = state.net.state_dict()
+    for net in (started.net, started.ema.net):
+        assert all(torch.equal(tensor, source[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(cars, tmp_path, six_updates, capsys):
+    train(small_run(cars, 4), tmp_path)
+    good = tmp_path / "training-state-000000.pt"
+    for number, keep in ((1, 0), (2, 1000), (10, 50_000)):
+        damaged = tmp_path / f"training-state-{number:06d}.pt"
+        shutil.copy(good, damaged)
+        os.truncate(damaged, keep)
+    for path in tmp_path.glob("training-state-*.pt"):
+        if path != good:
+            with pytest.raises(persistence.LoadError):
+                persistence.load(path)
+    capsys.readouterr()
+    state = resume(tmp_path, duration_kimg=kimg(6))
+    assert state is not None
+    out = capsys.readouterr().out
+    assert all(f"training-state-{number:06d}.pt" in out for number in (1, 2, 10))

@@ -1,0 +1,187 @@
+"""The parts of a training step: the order of data, and what happens to a gradient that is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from genvs.data.types import ViewBatch
+from tests.small_model import some_batch
+from tests.small_training import BATCH, CPU, fresh_state, opened, records, small_run, train
+from training.checkpoint import records_before
+from training.config import TrainConfig
+from training.data import BatchSchedule, load_batches, open_data
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.training_loop import MAX_SKIPPED_IN_A_ROW, accumulate_gradients, update_weights
+
+# The order of data
+
+
+def digest(batch: ViewBatch) -> str:
+    parts = [batch.sample_index, batch.inputs.images, batch.targets.images]
+    parts += [cameras.c2w for cameras in (batch.inputs.cameras, batch.targets.cameras)]
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+
+
+def batches(config: TrainConfig, count: int, *, start: int = 0, rank: int = 0, world_size: int = 1) -> list[ViewBatch]:
+    data = opened(config)
+    nimg = start * config.batch_size
+    schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=nimg)
+    return list(itertools.islice(load_batches(data, schedule, config.workers, CPU), count))
+
+
+def test_data_are_a_function_of_seed_and_place_for_any_workers_and_start(cars):
+    config = small_run(cars, xflip=True)
+    expected = [digest(batch) for batch in batches(config, 7)]
+    assert len(set(expected)) == 7
+    for workers in (1, 2):
+        assert [digest(b) for b in batches(dataclasses.replace(config, workers=workers), 7)] == expected
+    for start, workers in ((1, 0), (5, 0), (3, 2)):
+        resumed = dataclasses.replace(config, workers=workers)
+        assert [digest(batch) for batch in batches(resumed, 7 - start, start=start)] == expected[start:]
+    assert not set(expected) & {digest(b) for b in batches(dataclasses.replace(config, seed=1), 7)}
+
+
+def requests(config: TrainConfig, updates: int, world_size: int) -> list[list]:
+    """Each update's requests in global order: rounds, then ranks, put together again."""
+    rounds = config.rounds(world_size)
+    schedules = [BatchSchedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0) for rank in range(world_size)]
+    of_ranks = [list(itertools.islice(schedule, updates * rounds)) for schedule in schedules]
+    return [
+        [
+            request
+            for number in range(rounds)
+            for rank in range(world_size)
+            for request in of_ranks[rank][u * rounds + number]
+        ]
+        for u in range(updates)
+    ]
+
+
+@pytest.mark.parametrize(("world_size", "batch_gpu"), [(2, None), (4, None), (1, 4), (2, 4), (4, 4)])
+def test_ranks_and_rounds_share_out_the_same_samples(world_size, batch_gpu):
+    config = small_run("nowhere", batch_size=16, num_targets=2)
+    whole = requests(config, 12, 1)
+    assert requests(dataclasses.replace(config, batch_gpu=batch_gpu), 12, world_size) == whole
+    flat = [request for update in whole for request in update]
+    assert [request.sample_index for request in flat] == list(range(12 * 8)), "counted without a gap"
+    assert {request.num_targets for request in flat} == {2}
+    per_update = [{request.num_inputs for request in update} for update in whole]
+    assert all(len(numbers) == 1 for numbers in per_update), "a batch has one number of inputs"
+    assert set().union(*per_update) == {1, 2, 3}
+    for epoch in range(8):
+        assert {request.scene for request in flat[11 * epoch : 11 * epoch + 11]} == set(range(11))
+
+
+def test_held_out_scenes_are_never_trained_on(cars):
+    data = open_data(small_run(cars))
+    assert data.held_out.path.name == "cars_val" and list(data.held_out_scenes) == [0, 1, 2]
+    assert list(data.train_scenes) == list(range(12))
+    # Without a validation split the last twentieth of the scenes, at least one, is kept apart.
+    alone = open_data(small_run(cars.parent / "cars_val"))
+    assert alone.train is alone.held_out
+    assert (list(alone.train_scenes), list(alone.held_out_scenes)) == ([0, 1], [2])
+
+
+# Gradients that are not finite
+
+
+class Loop:
+    """What the training loop holds, for single steps."""
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        self.config, self.state = config, fresh_state(config)
+        self.loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+        self.monitor = Monitor(folder, CPU, rank=0, tensorboard=False, cur_nimg=0, total=1000)
+
+    def step(self, batch: ViewBatch) -> None:
+        accumulate_gradients(self.state.net, self.loss_fn, iter([batch]), self.config, self.monitor)
+        update_weights(self.state, self.config, self.monitor)
+        self.state.ema.update(self.state.net, batch_size=BATCH, cur_nimg=self.state.cur_nimg)
+        self.state.cur_nimg += BATCH
+
+    def weights(self) -> list[torch.Tensor]:
+        return [parameter.detach().clone() for parameter in self.state.net.parameters()]
+
+
+@pytest.fixture
+def loop(cars, tmp_path):
+    loop = Loop(small_run(cars, max_grad_norm=0.01), tmp_path)
+    yield loop
+    loop.monitor.close()
+
+
+def with_one_pixel(batch: ViewBatch, value: float) -> ViewBatch:
+    images = batch.targets.images.clone()
+    images[1, 0, 2, 5, 7] = value
+    return dataclasses.replace(batch, targets=dataclasses.replace(batch.targets, images=images))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop, value):
+    good = some_batch(4)
+    loop.step(good)
+    loop.step(good)
+    before, moments = loop.weights(), loop.state.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    loop.step(with_one_pixel(good, value))
+    assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 1)
+    assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
+    assert torch.equal(loop.state.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert all(parameter.grad is None for parameter in loop.state.net.parameters())
+    loop.step(good)
+    assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 0)
+    assert any(not torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
+    assert all(p.isfinite().all() for net in (loop.state.net, loop.state.ema.net) for p in net.parameters())
+
+
+def test_a_run_whose_gradients_stay_bad_ends_and_says_so(cars, tmp_path):
+    with pytest.raises(FloatingPointError, match=f"{MAX_SKIPPED_IN_A_ROW} updates in a row"):
+        train(small_run(cars, 100, loss_scale=1e38), tmp_path)
+    counts = [record["Gradient/skipped"] for record in records(tmp_path)]
+    assert counts == list(range(1, MAX_SKIPPED_IN_A_ROW))
+    assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl")), "nothing bad is saved"
+
+
+def test_gradients_are_clipped_and_warmed_up(loop):
+    batch, limit = some_batch(4), loop.config.max_grad_norm
+    loop.step(batch)
+    assert [group["lr"] for group in loop.state.optimizer.param_groups] == [0.0], "from zero"
+    loop.state.cur_nimg = 2 * BATCH  # of four batches of warm-up
+    accumulate_gradients(loop.state.net, loop.loss_fn, iter([batch]), loop.config, loop.monitor)
+    raw = torch.cat([parameter.grad.flatten() for parameter in loop.state.net.parameters()])
+    assert raw.norm() > 2 * limit
+    moments = loop.state.optimizer.state[next(loop.state.net.parameters())]["exp_avg"].clone()
+    update_weights(loop.state, loop.config, loop.monitor)
+    assert loop.state.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * loop.config.lr)
+    first = next(loop.state.net.parameters())
+    expected = 0.9 * moments + 0.1 * raw[: first.numel()].view_as(first) * limit / raw.norm()
+    torch.testing.assert_close(loop.state.optimizer.state[first]["exp_avg"], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_the_losss_scale_changes_nothing_that_adam_sees(cars, tmp_path):
+    """Clipping is scaled with it; only Adam's epsilon is not."""
+    plain, scaled = (Loop(small_run(cars, loss_scale=scale), tmp_path) for scale in (1.0, 64.0))
+    for loop in (plain, scaled):
+        for _ in range(3):
+            loop.step(some_batch(4))
+        loop.monitor.close()
+    for a, b in zip(plain.weights(), scaled.weights(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+# The log across a resume
+
+
+def test_records_after_the_resumed_state_and_broken_lines_are_dropped(tmp_path):
+    path = tmp_path / "stats.jsonl"
+    lines = ['{"nimg": 8, "x": 1}', '{"nimg": 16}', '{"nimg": 24}', '{"x": 2}', "[]", '{"nimg": 1', ""]
+    path.write_text("\n".join(lines))
+    assert list(records_before(path, 16)) == lines[:2]
+    assert list(records_before(tmp_path / "nothing", 16)) == []
