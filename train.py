@@ -171,22 +171,26 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     from torch_utils import distributed
     from training.checkpoint import find_resume_state, new_run_folder, saved_config, write_options
     from training.data import open_data
-    from training.training_loop import training_loop
+    from training.training_loop import create_state, training_loop
 
     if notensorboard:
         options["tensorboard"] = False
     state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
     config = build_config(options, saved_config(content) if content else None)
     config.rounds(distributed.get_world_size())
-    if config.data is None and not dry_run:
-        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
+    if content and content["cur_nimg"] >= config.total_nimg:
+        raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
     if dry_run:
-        if config.data is not None or os.path.isdir(f"{config.embedded.path}_train"):
+        if config.transfer or config.encoder_weights != "none":
+            create_state(config, config.net, torch.device("cpu"))
+        if config.data is not None:
             open_data(config)
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return
 
+    if config.data is None:
+        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     data = open_data(config)
     run_dir = None

@@ -51,4 +51,4 @@ if ((NGPU > 1)) && [[ -z ${OMP_NUM_THREADS:-} ]]; then
 fi
 
 [[ -n ${PET_NNODES:-}${PET_NODE_RANK:-}${PET_MASTER_ADDR:-}${PET_RDZV_ENDPOINT:-} ]] || export PET_STANDALONE=1
-exec "$PYTHON" -m torch.distributed.run --nproc-per-node="$NGPU" train.py "$@"
+exec "$PYTHON" -m torch_utils.launch --nproc-per-node="$NGPU" train.py "$@"

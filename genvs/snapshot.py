@@ -14,7 +14,7 @@ from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
 
-FORMAT, VERSION = "genvs-snapshot", 1
+FORMAT, VERSION = "GeNVS snapshot", 1
 
 
 def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
@@ -33,13 +33,9 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS
     Raises InputError, naming the file, where it is missing, damaged or not a snapshot of ours.
     """
     try:
-        content = persistence.load(path)
+        content = persistence.load_format(path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     except persistence.LoadError as error:
         raise InputError(str(error)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a GeNVS snapshot: give a network-snapshot-*.pkl that train.py wrote")
-    if content.get("version") != VERSION:
-        raise InputError(f"{path}: snapshot version {content.get('version')}, this program reads {VERSION}: update it")
     try:
         net = GeNVS(from_dict(GeNVSConfig, content["config"]))
         net.load_state_dict(content["state"])

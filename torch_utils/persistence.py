@@ -57,6 +57,18 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         raise LoadError(_diagnosis(path, str(error))) from error
 
 
+def load_format(path: str | os.PathLike[str], name: str, version: int, remedy: str) -> dict[str, Any]:
+    """Reads a dict that says `format: name` and `version: version` of itself. Raises LoadError if not."""
+    content = load(path)
+    if not isinstance(content, dict) or content.get("format") != name:
+        raise LoadError(f"{path} is not a {name}: {remedy}")
+    if content.get("version") != version:
+        raise LoadError(
+            f"{path} is a {name} of version {content.get('version')}, this program reads {version}: {remedy}"
+        )
+    return content
+
+
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends well, and leaves no trace otherwise."""

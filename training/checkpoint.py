@@ -19,7 +19,7 @@ from torch_utils import persistence
 from training.config import TrainConfig
 from training.ema import EMA
 
-FORMAT, VERSION = "genvs-training-state", 1
+FORMAT, VERSION = "GeNVS training state", 1
 OPTIONS_FILE = "training_options.json"
 
 
@@ -115,14 +115,9 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
 
 def _load_state(path: Path) -> dict:
     try:
-        content = persistence.load(path)
+        return persistence.load_format(path, FORMAT, VERSION, "give a training-state-*.pt that train.py wrote")
     except persistence.LoadError as error:
         raise InputError(str(error)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a training state: give a training-state-*.pt that train.py wrote")
-    if content.get("version") != VERSION:
-        raise InputError(f"{path}: training state version {content.get('version')}, this program reads {VERSION}")
-    return content
 
 
 def saved_config(content: dict) -> TrainConfig:

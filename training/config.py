@@ -99,9 +99,13 @@ class TrainConfig:
         """Target images to train on, rounded up to whole updates."""
         return -int(-self.duration_kimg * 1000 // self.batch_size) * self.batch_size
 
+    def images_at_a_time(self, world_size: int) -> int:
+        """Target images per GPU and round: `batch_gpu`, or an equal share of the batch."""
+        return self.batch_gpu or self.batch_size // world_size
+
     def rounds(self, world_size: int) -> int:
         """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
-        batch_gpu = self.batch_gpu or self.batch_size // world_size
+        batch_gpu = self.images_at_a_time(world_size)
         if batch_gpu == 0 or self.batch_size % (batch_gpu * world_size):
             raise InputError(
                 f"--batch={self.batch_size} must be divisible by {world_size} processes x --batch-gpu={batch_gpu or 1}"
@@ -159,7 +163,7 @@ def resumed(saved: TrainConfig, changes: dict) -> TrainConfig:
     for name, value in changes.items():
         if name not in RESUMABLE and getattr(saved, name) != value:
             raise InputError(
-                f"--resume with another {name} ({value} instead of {getattr(saved, name)}) would be a different run: "
-                "leave it out, or start a new run with --transfer"
+                f"--resume with another {name.replace('_', ' ')} would be a different run: leave that option out, or "
+                "start a new run with --transfer"
             )
     return dataclasses.replace(saved, **changes)

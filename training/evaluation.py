@@ -49,9 +49,10 @@ class HeldOutScenes:
         self.noise = stateless_random.normal(keys, tuple(targets.images.shape[2:]))
 
     @torch.inference_mode()
-    def measure(self, net: GeNVS, batch_size: int) -> dict[str, float]:
+    def measure(self, net: GeNVS, batch_gpu: int) -> dict[str, float]:
         """Mean PSNR (dB) of one-step estimates and baselines, over all targets of all held-out scenes.
 
+        batch_gpu: images at a time.
         Keys: `PSNR/V_input` of the model, `PSNR/V_input_nearest` of the nearest input view copied (V = 1 and 3), and
         `PSNR/mean_image`. The same on every rank.
         """
@@ -65,7 +66,7 @@ class HeldOutScenes:
         counts = sorted({1, self.batch.inputs.shape[1]})
         for name in ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]:
             sums[name] = torch.zeros((), device=self.device)
-        for chunk in share.split(batch_size):
+        for chunk in share.split(max(1, batch_gpu // self.batch.targets.shape[1])):
             targets = self.batch.targets[chunk]
             add("mean_image", self.mean_image.expand_as(targets.images), targets.images)
             for num_inputs in counts:

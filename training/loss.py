@@ -40,8 +40,9 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """total: `[]`, what training minimises; loss: `[B, T]`, the denoising loss, mean over channels and pixels; rgb_loss:
-    `[B, T]`, of the feature image's colours; sigma: `[B, T]`."""
+    """total: `[]`, what training minimises. loss: `[B, T]`, the denoising loss, mean over channels and pixels.
+    rgb_loss: `[B, T]`, of the feature image's colours. sigma: `[B, T]`.
+    """
 
     total: Tensor
     loss: Tensor

@@ -64,7 +64,7 @@ class Reporter:
             save_network_snapshot(self.run_dir, self.state)
         if self.held_out is None:
             return
-        scores = self.held_out.measure(net, self.config.batch_size // distributed.get_world_size())
+        scores = self.held_out.measure(net, self.config.images_at_a_time(distributed.get_world_size()))
         self.monitor.record(nimg, **scores)
         self.monitor.say(verdict(scores))
         if self.first:

@@ -1,4 +1,4 @@
-"""Training runs of a small network on real data: what they learn, leave on disk, and that they can be repeated exactly."""
+"""Training runs of a small network: what they learn, what they leave on disk, and that they repeat exactly."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import genvs
 from genvs.data.srn import collate
 from genvs.data.view_sampling import SampleRequest
-from tests.small_model import randomize, small_config
+from tests.small_model import randomize
 from tests.small_training import (
     BATCH,
+    CPU,
     distance,
     fresh_state,
     kimg,
@@ -35,9 +36,11 @@ from tests.small_training import (
     unequal,
 )
 from torch_utils import persistence
-from training.checkpoint import save_training_state
-from training.config import TRAIN_PRESETS
-from training.loss import GeNVSLoss
+from training.checkpoint import find_resume_state, save_training_state, saved_config
+from training.config import TRAIN_PRESETS, TrainConfig
+from training.loss import GeNVSLoss, LossTerms
+from training.monitor import Monitor
+from training.reporting import Reporter
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,14 +87,14 @@ def test_training_learns(cars, tmp_path):
     data = opened(config)
     batch = collate([data.train[SampleRequest(scene, 10_000 + scene, 2, 2)] for scene in range(12)]).to("cpu")
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
-    net = fresh_state(config).net
-    with torch.no_grad():
-        before = loss_fn(net, batch)
-        state = train(config, tmp_path)
-        net.load_state_dict(state["net"])
-        after = loss_fn(net, batch)
-        net.load_state_dict(state["ema"])
-        of_ema = loss_fn(net, batch)
+    net, state = fresh_state(config).net, train(config, tmp_path)
+
+    def loss_of(weights: dict) -> LossTerms:
+        net.load_state_dict(weights)
+        with torch.no_grad():
+            return loss_fn(net, batch)
+
+    before, after, of_ema = loss_of(net.state_dict()), loss_of(state["net"]), loss_of(state["ema"])
     assert state["cur_nimg"] == 60 * BATCH and state["skipped"] == 0
     for part in ("total", "loss", "rgb_loss"):
         ours, averaged, unlearned = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
@@ -140,22 +143,35 @@ def records_so_far(run_dir: Path) -> list[str]:
     return (run_dir / "stats.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("batch_gpu", [2, 4])
-def test_accumulated_rounds_equal_one_round(cars, tmp_path, batch_gpu):
-    whole = train(small_run(cars, 4, lr=1e-3), tmp_path / "whole")
-    rounds = train(small_run(cars, 4, lr=1e-3, batch_gpu=batch_gpu), tmp_path / "rounds")
-    assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
-    assert distance(train(small_run(cars, 3, lr=1e-3), tmp_path / "less"), whole) > 1e-3, "a step shows"
-
-
-def test_two_processes_equal_one_at_the_same_batch(cars, tmp_path):
-    config = small_run(cars, 4, lr=1e-3)
-    run_dir = tmp_path / "00000-two"
+@pytest.fixture
+def started(cars, tmp_path) -> tuple[TrainConfig, Path]:
+    """A run at its start. No weight is zero, so that no gradient is so small that Adam blows up its rounding."""
+    config, run_dir = small_run(cars, 4, lr=1e-3), tmp_path / "00000-started"
+    state = fresh_state(config)
+    randomize(state.net)
+    randomize(state.ema.net)
     run_dir.mkdir()
-    save_training_state(run_dir, config, fresh_state(config))
-    out, err = finished(launch("--resume", str(run_dir), "--duration", mimg(4), processes=2))
+    save_training_state(run_dir, config, state)
+    return config, run_dir
+
+
+@pytest.mark.parametrize("batch_gpu", [2, 4])
+def test_accumulated_rounds_equal_one_round(started, tmp_path, batch_gpu):
+    config, start = started
+    content = last_state(start)
+    whole = train(config, tmp_path / "whole", content)
+    rounds = train(dataclasses.replace(config, batch_gpu=batch_gpu), tmp_path / "rounds", content)
+    assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
+    less = train(dataclasses.replace(config, duration_kimg=kimg(3)), tmp_path / "less", content)
+    assert distance(less, whole) > 1e-4, "a step shows"
+
+
+def test_two_processes_equal_one_at_the_same_batch(started, tmp_path):
+    config, run_dir = started
+    content = last_state(run_dir)
+    out, _ = finished(launch("--resume", str(run_dir), "--duration", mimg(4), processes=2))
     assert out.count("done:") == 1, "one process speaks"
-    one, two = train(config, tmp_path / "one", held_out=True), last_state(run_dir)
+    one, two = train(config, tmp_path / "one", content, held_out=True), last_state(run_dir)
     assert two["cur_nimg"] == one["cur_nimg"] == 4 * BATCH
     assert distance(two, one) < 1e-5 and distance(two, one, "ema") < 1e-5
     ours, theirs = records(tmp_path / "one"), records(run_dir)
@@ -173,7 +189,15 @@ def test_two_processes_equal_one_at_the_same_batch(cars, tmp_path):
 def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
     """A run of `train.py` as a person starts it, and what it printed."""
     outdir = tmp_path_factory.mktemp("training_runs")
-    options = {"outdir": outdir, "data": cars, "preset": "cpu-demo", "batch": 16, "duration": 96e-6, "snap": 1}
+    options = {
+        "outdir": outdir,
+        "data": cars,
+        "preset": "cpu-demo",
+        "batch": 16,
+        "targets": 2,
+        "duration": 96e-6,
+        "snap": 1,
+    }
     options |= {"tick": 0.032, "log_freq": 0.016, "desc": "trial", "seed": 3}
     out, _ = finished(launch(*[part for name, value in options.items() for part in (f"--{name}", f"{value}")]))
     (run,) = outdir.iterdir()
@@ -241,21 +265,25 @@ def test_the_snapshot_is_the_ema_with_the_datas_cameras(run_folder):
 
 
 def test_files_are_written_when_due(cars, tmp_path):
-    """A state every third tick and a snapshot every second: of 2.25 kimg each file is named by its kimg."""
-    config = small_run(cars, 1)
-    net = small_config(channel_mult=(1,), attention_resolutions=())
-    config = dataclasses.replace(
-        config, net=net, batch_size=250, num_targets=1, duration_kimg=4.0, kimg_per_tick=0.5, log_kimg=1.0
-    )
-    config = dataclasses.replace(config, snapshot_ticks=4, state_ticks=2, max_inputs=1, batch_gpu=125)
-    train(config, tmp_path)
+    """States every second tick of 0.5 kimg and snapshots every fourth, with updates that pass over the marks."""
+    config = dataclasses.replace(small_run(cars), batch_size=240, kimg_per_tick=0.5, log_kimg=1.0, duration_kimg=4.8)
+    config = dataclasses.replace(config, snapshot_ticks=4, state_ticks=2)
+    state = fresh_state(config)
+    monitor = Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    reporter = Reporter(config, tmp_path, opened(config), state, monitor, CPU)
+    for _ in range(20):
+        state.cur_nimg += 240
+        reporter.step()
+    reporter.finish(interrupted=False)
     written = sorted(path.name for path in tmp_path.iterdir())
+    states, snapshots = (1, 2, 3, 4), (2, 4)
+    expected = [f"training-state-{number:06d}.pt" for number in states]
     assert written == sorted(
-        [f"training-state-{k:06d}.pt" for k in (1, 2, 3, 4)]
-        + [f"network-snapshot-{k:06d}.pkl" for k in (2, 4)]
-        + ["stats.jsonl"]
+        [*expected, *(f"network-snapshot-{number:06d}.pkl" for number in snapshots), "stats.jsonl"]
     )
-    assert [record["nimg"] for record in records(tmp_path)] == list(range(500, 4001, 500))
+    contents = [persistence.load(tmp_path / name)["cur_nimg"] for name in expected]
+    assert contents == [1200, 2160, 3120, 4800], "the last of a number is kept: at 4080 and at the end"
+    assert [record["nimg"] for record in records(tmp_path)] == [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560]
 
 
 def test_training_starts_from_a_transferred_snapshot(cars, tmp_path):
@@ -281,7 +309,9 @@ def test_a_damaged_state_gives_way_to_the_one_before(cars, tmp_path, six_updates
             with pytest.raises(persistence.LoadError):
                 persistence.load(path)
     capsys.readouterr()
-    state = resume(tmp_path, duration_kimg=kimg(6))
-    assert state is not None
+    path, content = find_resume_state(str(tmp_path), "")
+    assert path == good and content["cur_nimg"] == 4 * BATCH
     out = capsys.readouterr().out
     assert all(f"training-state-{number:06d}.pt" in out for number in (1, 2, 10))
+    longer = dataclasses.replace(saved_config(content), duration_kimg=kimg(6))
+    assert unequal(train(longer, tmp_path / "on", content), six_updates) == []

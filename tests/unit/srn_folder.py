@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from genvs.data.srn import SRNScenes
+from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
 
 INTRINSICS = "32.8125 16.0 16.0 0.\n0. 0. 0.\n1.\n32 32\n"
@@ -41,3 +45,22 @@ def write_split(split: Path, num_scenes: int = 3, num_views: int = 6, seed: int 
     for scene in range(1, num_scenes + 1):
         write_scene(split / f"car{scene}", num_views, seed=100 * seed + scene, **options)
     return split
+
+
+def refused(file: str, act: Callable[[], object]) -> str:
+    """The message with which `act` refuses; asserts that it is one line that names `file`."""
+    with pytest.raises(InputError) as caught:
+        act()
+    message = str(caught.value)
+    assert file in message and message.isprintable() and len(message) < 1200, message
+    return message
+
+
+def read_everything(split: Path) -> None:
+    dataset = SRNScenes(split, resolution=32)
+    for scene in range(len(dataset)):
+        dataset.load(scene, range(dataset.num_views(scene)))
+
+
+def flip_bit(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]

@@ -6,12 +6,8 @@ import io
 import os
 import socket
 import struct
-import tracemalloc
 import warnings
-import zipfile
 import zlib
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,29 +19,16 @@ from genvs.data.files import read_image, read_intrinsics, read_pose
 from genvs.data.srn import SRNScenes, collate, open_splits
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
-from tests.unit.srn_folder import INTRINSICS, c2w_text, some_c2w, write_scene, write_split
-
-
-def refused(file: str, act: Callable[[], object]) -> str:
-    """The message with which `act` refuses; asserts that it is one line that names `file`."""
-    with pytest.raises(InputError) as caught:
-        act()
-    message = str(caught.value)
-    assert file in message and message.isprintable() and len(message) < 1200, message
-    return message
-
-
-def read_everything(split: Path) -> None:
-    dataset = SRNScenes(split, resolution=32)
-    for scene in range(len(dataset)):
-        dataset.load(scene, range(dataset.num_views(scene)))
-
-
-@pytest.fixture
-def scene(tmp_path) -> Path:
-    """A good scene with the views 1 to 4. Tests spoil it."""
-    return write_scene(tmp_path / "cars_train" / "car1", num_views=4)
-
+from tests.unit.srn_folder import (
+    INTRINSICS,
+    c2w_text,
+    flip_bit,
+    read_everything,
+    refused,
+    some_c2w,
+    write_scene,
+    write_split,
+)
 
 # --- A. poses ---------------------------------------------------------------------------------------------------------
 
@@ -209,10 +192,6 @@ def png(width: int, height: int, *extra: bytes, rows: bytes = b"") -> bytes:
     """A gray PNG that states a size, whatever `rows` it has."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def flip_bit(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
 
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -404,118 +383,3 @@ def test_a_held_out_scene_that_is_trained_on(tmp_path):
         write_split(tmp_path / f"cars_{split}", seed=seed)
     write_scene(tmp_path / "cars_test" / "car2", seed=2)
     refused("cars_test/car2", lambda: open_splits(tmp_path / "cars"))
-
-
-# --- D. archives ------------------------------------------------------------------------------------------------------
-
-
-def archive(path: Path, split: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
-        for member in sorted(split.rglob("*")):
-            file.write(member, member.relative_to(split.parent))
-    return path
-
-
-BAD_MEMBERS = {
-    "parent": ("../evil.png", "points outside"),
-    "hidden parent": ("cars_train/../../evil.png", "points outside"),
-    "absolute": ("/etc/evil.png", "absolute"),
-    "drive": ("C:/evil.png", "absolute"),
-    "backslash": ("cars_train\\evil.png", "backslash"),
-    "newline": ("cars_train/evil\n.png", "unusable name"),
-    "long": ("a/" * 600 + "evil.png", "unusable name"),
-    "twice": ("cars_train/car1/rgb/1.png", "is there twice"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_MEMBERS)
-def test_bad_zip_member(scene, tmp_path, case):
-    name, reason = BAD_MEMBERS[case]
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as file:
-        warnings.simplefilter("ignore")  # zipfile's own, on a duplicate
-        file.writestr(name, b"")
-    assert reason in refused("cars.zip", lambda: open_splits(path))
-
-
-def test_zip_with_a_link(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    with zipfile.ZipFile(path, "a") as file:
-        link = zipfile.ZipInfo("cars_train/car1/link.png")
-        link.create_system, link.external_attr = 3, 0o120777 << 16
-        file.writestr(link, "/etc/passwd")
-    assert "is a link" in refused("cars.zip", lambda: open_splits(path))
-
-
-def test_encrypted_zip(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    data = bytearray(path.read_bytes())  # now the same bomb says that it is small
-    data[data.index(b"PK\1\2") + 8] |= 1
-    path.write_bytes(data)
-    assert "encrypted" in refused("cars.zip", lambda: open_splits(path))
-
-
-def test_zip_compressed_otherwise(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_BZIP2) as file:
-        file.writestr("cars_train/car1/new.txt", "text")
-    assert "other than deflate" in refused("new.txt", lambda: open_splits(path))
-
-
-def test_truncated_and_fake_zips(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    for content in (path.read_bytes()[:-100], b"", b"<html>"):
-        path.write_bytes(content)
-        assert "not a whole zip" in refused("cars.zip", lambda: open_splits(path))
-
-
-def test_zip_of_a_zip(scene, tmp_path):
-    inner = archive(tmp_path / "inner.zip", scene.parent)
-    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
-        file.write(inner, "inner.zip")
-    refused("outer.zip", lambda: open_splits(tmp_path / "outer.zip"))
-    refused("outer.zip/inner.zip", lambda: open_splits(tmp_path / "outer.zip" / "inner.zip"))
-
-
-def test_zip_with_a_damaged_member(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    content = (scene / "rgb" / "2.png").read_bytes()
-    data = path.read_bytes()
-    path.write_bytes(flip_bit(data, data.index(content) + len(content) // 2))
-    dataset = SRNScenes(open_splits(path).train, resolution=32)
-    assert "the zip again" in refused("cars.zip/cars_train/car1/rgb/2.png", lambda: dataset.load(0, [1]))
-
-
-def test_zip_bomb(scene, tmp_path):
-    path = tmp_path / "cars.zip"
-    (scene / "pose" / "2.txt").write_bytes(bytes(10_000_000))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for member in sorted(scene.rglob("*")):
-            file.write(member, member.relative_to(scene.parents[1]))
-    split = open_splits(path).train
-    assert "10,000,000 bytes" in refused("car1/pose/2.txt", lambda: SRNScenes(split, resolution=32))
-    data = bytearray(path.read_bytes())  # now the same bomb says that it is small
-    place = data.index(struct.pack("<I", 10_000_000), data.index(b"PK\1\2"))
-    data[place : place + 4] = struct.pack("<I", 300)
-    path.write_bytes(data)
-    split = open_splits(path).train
-    tracemalloc.start()
-    assert "the zip again" in refused("car1/pose/2.txt", lambda: SRNScenes(split, resolution=32))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2_000_000
-
-
-def test_zip_of_too_many_members(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_ZIP_MEMBERS", 5)
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    assert "more than the 5 allowed" in refused("cars.zip", lambda: open_splits(path))
-
-
-def test_zip_that_is_replaced_during_training(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
-    dataset = SRNScenes(open_splits(path).train, resolution=32)
-    path.write_bytes(b"another file")
-    refused("cars.zip/cars_train/car1/rgb/2.png", lambda: dataset.load(0, [1]))
-    path.unlink()
-    refused("cars.zip/cars_train/car1/rgb/3.png", lambda: dataset.load(0, [2]))

@@ -239,7 +239,7 @@ def test_splits_are_found_from_every_way_to_name_them(tmp_path):
     root = tmp_path / "data"
     for seed, split in enumerate(("train", "val", "test")):
         write_split(root / f"cars_{split}", num_scenes=2, seed=seed)
-    expected = {split: root / f"cars_{split}" for split in ("train", "val", "test")}
+    expected = Splits(root / "cars_train", root / "cars_val", root / "cars_test")
     assert open_splits(root / "cars") == open_splits(root) == open_splits(str(root / "cars_train")) == expected
     assert open_splits(root / "cars_test") == Splits(root / "cars_test")
     assert open_splits(tmp_path) == expected
