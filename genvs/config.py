@@ -11,6 +11,7 @@ from genvs.errors import InputError
 
 T = TypeVar("T")
 
+WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 STEM_STRIDE = 4  # of the encoder's decoder output; the volume head upsamples from there
 BACKBONE_STRIDE = 16
 
@@ -55,7 +56,10 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """DDPM++ U-Net, EDM preconditioning, and the noise range that it is sampled over."""
+    """DDPM++ U-Net, EDM preconditioning, and the noise range that it is sampled over.
+
+    centre_on_colours: denoise what the target differs by from the feature image's colours (its first three channels).
+    """
 
     model_channels: int = 128
     channel_mult: tuple[int, ...] = (1, 1, 2, 2, 2)
@@ -63,6 +67,7 @@ class DenoiserConfig:
     attention_resolutions: tuple[int, ...] = (16,)
     residual_encoder: bool = True
     dropout: float = 0.13
+    centre_on_colours: bool = False
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -149,6 +154,7 @@ PRESETS: dict[str, GeNVSConfig] = {
             attention_resolutions=(8,),
             residual_encoder=False,
             dropout=0.0,
+            centre_on_colours=True,
         ),
     ),
 }

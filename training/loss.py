@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genvs.config import WHITE
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import lognormal_sigma, loss_weight
 from torch_utils import stateless_random as random
 
 # One stream of random numbers for each use, all derived from a sample's own key (torch_utils/stateless_random.py).
 SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE = range(7)
-
-WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]
 
 
 @dataclass(frozen=True)

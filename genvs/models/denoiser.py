@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genvs.config import DenoiserConfig
+from genvs.config import WHITE, DenoiserConfig
 from genvs.models.unet import UNet
 
 
@@ -14,7 +14,7 @@ class ConditionedDenoiser(nn.Module):
 
     def __init__(self, config: DenoiserConfig, resolution: int, feature_channels: int) -> None:
         super().__init__()
-        self.sigma_data = config.sigma_data
+        self.sigma_data, self.centre_on_colours = config.sigma_data, config.centre_on_colours
         self.unet = UNet(config, resolution, in_channels=3 + feature_channels, out_channels=3)
 
     def forward(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -26,6 +26,10 @@ class ConditionedDenoiser(nn.Module):
         total = (sigma**2 + self.sigma_data**2).sqrt()
         c_skip, c_out, c_in = (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
         c_noise = sigma.flatten().log() / 4
+        # EDM's coefficients are those of the best linear denoiser of data with mean zero. With the rendered colours for
+        # its mean, the network starts from them and learns the rest.
+        mean = feature_image[:, :3].float() + WHITE if self.centre_on_colours else 0.0
+        offset = noisy - mean
         # c_in brings the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
-        x = torch.cat([c_in * noisy, feature_image.to(noisy.dtype)], dim=1)
-        return c_skip * noisy + c_out * self.unet(x, c_noise, keys).float()
+        x = torch.cat([c_in * offset, feature_image.to(noisy.dtype)], dim=1)
+        return mean + c_skip * offset + c_out * self.unet(x, c_noise, keys).float()

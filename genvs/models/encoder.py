@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs.config import STEM_STRIDE, EncoderConfig
+from genvs.config import STEM_STRIDE, WHITE, EncoderConfig
 from genvs.models.backbone import ResNet
 from genvs.models.layers import conv_relu, he_init, separable_conv_relu, upsample_relu
 
@@ -61,8 +62,22 @@ class FeatureVolumeEncoder(nn.Module):
         skips = (w1, 3)[:num_upsamplings]
         self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
         self.head_stages = nn.ModuleList(Stage(skip + channels, channels) for skip in skips)
-        volume = nn.Conv2d(channels, config.volume_channels * config.volume_depth, 1)
+        volume = nn.Conv2d(channels + 3, config.volume_channels * config.volume_depth, 1)
         self.to_volume = he_init(volume, gain=1.0)
+        self._start_from_colours()
+
+    @torch.no_grad()
+    def _start_from_colours(self) -> None:
+        """At birth the volume's first three channels are the image less white, the same at every depth.
+
+        A ray then renders the mean colour that the input views have along it, and zero where they show a white
+        background: a soft visual hull, from which colour and silhouette are learned many times sooner.
+        """
+        weight = self.to_volume.weight.unflatten(0, (self.config.volume_channels, self.config.volume_depth))
+        weight[:, :, -3:] = 0
+        weight[:3] = 0
+        for colour in range(3):
+            weight[colour, :, colour - 3] = 1
 
     def forward(self, images: Tensor) -> Tensor:
         """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`."""
@@ -73,4 +88,6 @@ class FeatureVolumeEncoder(nn.Module):
         x = self.fuse(torch.cat([x, self.low_level(f4)], dim=1))
         for up, stage, skip in zip(self.head_ups, self.head_stages, (f2, images), strict=False):
             x = stage(torch.cat([skip, up(x)], dim=1))
-        return self.to_volume(x).unflatten(1, (self.config.volume_channels, self.config.volume_depth))
+        colours = F.interpolate(images, size=x.shape[2:], mode="area") - WHITE
+        volume = self.to_volume(torch.cat([x, colours], dim=1))
+        return volume.unflatten(1, (self.config.volume_channels, self.config.volume_depth))

@@ -30,7 +30,7 @@ class Field(nn.Module):
             nn.ReLU(inplace=True),
             he_init(nn.Linear(hidden_channels, hidden_channels)),
             nn.ReLU(inplace=True),
-            he_init(nn.Linear(hidden_channels, 1 + channels), gain=0.5),
+            he_init(nn.Linear(hidden_channels, 1 + channels), gain=0.1),
         )
 
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:

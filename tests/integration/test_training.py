@@ -83,7 +83,7 @@ def six_updates(cars, tmp_path_factory) -> dict:
 
 
 def test_training_learns(cars, tmp_path):
-    config = small_run(cars, 60, lr=5e-3, ema_halflife_kimg=kimg(5))
+    config = small_run(cars, 40, lr=5e-3, ema_halflife_kimg=kimg(5))
     data = opened(config)
     batch = collate([data.train[SampleRequest(scene, 10_000 + scene, 2, 2)] for scene in range(12)]).to("cpu")
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
@@ -95,12 +95,12 @@ def test_training_learns(cars, tmp_path):
             return loss_fn(net, batch)
 
     before, after, of_ema = loss_of(net.state_dict()), loss_of(state["net"]), loss_of(state["ema"])
-    assert state["cur_nimg"] == 60 * BATCH and state["skipped"] == 0
+    assert state["cur_nimg"] == 40 * BATCH and state["skipped"] == 0
     for part in ("total", "loss", "rgb_loss"):
         ours, averaged, unlearned = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
         assert ours < 0.75 * unlearned and averaged < 0.75 * unlearned, (part, ours, averaged, unlearned)
     logged = [record["Loss/all"] for record in records(tmp_path)]
-    assert len(logged) == 60 and sum(logged[-15:]) < 0.75 * sum(logged[:5]) * 3
+    assert len(logged) == 40 and sum(logged[-10:]) < 0.75 * 2 * sum(logged[:5])
 
 
 # The same run, interrupted, divided, or shared out
@@ -119,8 +119,7 @@ def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_upda
     assert [record["nimg"] for record in records(tmp_path)] == [BATCH * (step + 1) for step in range(6)]
 
 
-@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path, interrupt):
+def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     config, run_dir = small_run(cars, 1), tmp_path / "00000-run"
     run_dir.mkdir()
     save_training_state(run_dir, config, fresh_state(config))
@@ -129,7 +128,7 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path, i
     while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.02)
-    process.send_signal(interrupt)
+    process.send_signal(signal.SIGINT)
     out, _ = finished(process)
     stopped = last_state(run_dir)["cur_nimg"]
     assert stopped >= 2 * BATCH and f"stopped at {stopped / 1000:.1f} kimg" in out
@@ -162,6 +161,8 @@ def test_accumulated_rounds_equal_one_round(started, tmp_path, batch_gpu):
     whole = train(config, tmp_path / "whole", content)
     rounds = train(dataclasses.replace(config, batch_gpu=batch_gpu), tmp_path / "rounds", content)
     assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
+    norms = [[record["Gradient/norm"] for record in records(tmp_path / run)] for run in ("rounds", "whole")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
     less = train(dataclasses.replace(config, duration_kimg=kimg(3)), tmp_path / "less", content)
     assert distance(less, whole) > 1e-4, "a step shows"
 
@@ -189,16 +190,9 @@ def test_two_processes_equal_one_at_the_same_batch(started, tmp_path):
 def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
     """A run of `train.py` as a person starts it, and what it printed."""
     outdir = tmp_path_factory.mktemp("training_runs")
-    options = {
-        "outdir": outdir,
-        "data": cars,
-        "preset": "cpu-demo",
-        "batch": 16,
-        "targets": 2,
-        "duration": 96e-6,
-        "snap": 1,
-    }
-    options |= {"tick": 0.032, "log_freq": 0.016, "desc": "trial", "seed": 3}
+    options = {"outdir": outdir, "data": cars, "preset": "cpu-demo", "desc": "trial", "seed": 3}
+    options |= {"cbase": 8, "cres": "1,1,1", "batch": 8, "targets": 2, "views": "1-2"}
+    options |= {"duration": 48e-6, "tick": 0.016, "log_freq": 0.008, "snap": 2}
     out, _ = finished(launch(*[part for name, value in options.items() for part in (f"--{name}", f"{value}")]))
     (run,) = outdir.iterdir()
     return run, out
@@ -206,7 +200,7 @@ def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
 
 def test_the_run_folder(run_folder, cars):
     run, out = run_folder
-    assert run.name == "00000-cars-cpu-demo-cpu1-batch16-fp32-trial"
+    assert run.name == "00000-cars-cpu-demo-cpu1-batch8-fp32-trial"
     names = sorted(path.name for path in run.iterdir())
     (events,) = [name for name in names if name.startswith("events.out.tfevents")]
     assert names == sorted(
@@ -221,7 +215,7 @@ def test_the_run_folder(run_folder, cars):
         ]
     )
     options = json.loads((run / "training_options.json").read_text())
-    assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 16)
+    assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 8)
     log = (run / "log.txt").read_text()
     assert log == out, "the log is what was printed"
     assert log.count("tick ") == 3 and "held-out PSNR" in log and log.count("done:") == 1
@@ -231,12 +225,12 @@ def test_stats_and_events_tell_the_same(run_folder):
     run, _ = run_folder
     lines = records(run)
     steps = [line for line in lines if "Progress/lr" in line]
-    assert sorted({line["nimg"] for line in lines}) == [16, 32, 48, 64, 80, 96]
+    assert sorted({line["nimg"] for line in lines}) == [8, 16, 24, 32, 40, 48]
     for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", "Timing/images_per_sec", "Memory/cpu_gb"):
         assert all(name in line for line in steps), name
     assert any(name.startswith("Loss/sigma_") for name in steps[0])
-    ramp = TRAIN_PRESETS["cpu-demo"].lr * 80 / 2000
-    assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 80 images"
+    ramp = TRAIN_PRESETS["cpu-demo"].lr * 40 / 2000
+    assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 40 images"
     scores = [name for name in lines[-1] if name.startswith("PSNR/")]
     assert sorted(scores) == sorted(
         f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")
@@ -244,8 +238,8 @@ def test_stats_and_events_tell_the_same(run_folder):
     events = EventAccumulator(str(run)).Reload()
     for name in ("Loss/all", "Progress/lr", *scores):
         values = {event.step: event.value for event in events.Scalars(name)}
-        assert values[96] == pytest.approx(lines[-1][name], rel=1e-5)
-    assert {event.step for event in events.Images("Samples")} >= {32, 64, 96}
+        assert values[48] == pytest.approx(lines[-1][name], rel=1e-5)
+    assert {event.step for event in events.Images("Samples")} == {32, 48}
 
 
 def test_the_samples_sheet_is_a_picture_of_all_held_out_scenes(run_folder):
@@ -257,7 +251,7 @@ def test_the_samples_sheet_is_a_picture_of_all_held_out_scenes(run_folder):
 def test_the_snapshot_is_the_ema_with_the_datas_cameras(run_folder):
     run, _ = run_folder
     net, state = genvs.load_snapshot(run / "network-snapshot-000000.pkl"), last_state(run)
-    assert state["cur_nimg"] == 96
+    assert state["cur_nimg"] == 48
     assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in net.state_dict().items())
     scene = net.config.scene
     assert (scene.near, scene.far) == (0.8, 1.8)

@@ -7,14 +7,15 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from genvs.config import PRESETS, RendererConfig
-from genvs.geometry import Cameras, generate_rays, unproject
+from genvs.geometry import Cameras, generate_rays, pixel_centers, unproject
 from genvs.models import GeNVS
 from genvs.models.renderer import FeatureRenderer, Field, fuse_views
 from genvs.models.view_weighting import VIEW_WEIGHTINGS
-from tests.small_model import randomize, some_cameras
+from tests.small_model import randomize, small_net, some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 FLOAT64 = torch.float64
@@ -156,6 +157,19 @@ def test_an_input_rendered_from_its_own_camera_is_not_shifted():
     assert_close(rendered, image[:, :, :, 0], rtol=0, atol=1e-4)
 
 
+def test_the_feature_image_is_not_shifted_when_it_is_enlarged():
+    """A picture of its own pixel coordinates, rendered at 8 x 8 and enlarged to 32 x 32, still says where it is."""
+    net = small_net()
+    constant_field(net.renderer, density_logit=1e4, features=0.0)
+    coordinates = pixel_centers(16, 16).permute(2, 0, 1)
+    volume = F.pad(coordinates, (0, 0, 0, 0, 0, 6))[None, None, :, None].expand(1, 1, 8, 4, 16, 16)
+    camera = some_cameras(1, 1)
+    feature_image = net.render(volume, camera, camera)[0, 0, :2]
+    inside = slice(2, -2)  # beyond the outermost centres of the 8 x 8 pixels there is nothing to interpolate
+    expected = pixel_centers(32, 32).permute(2, 0, 1)
+    assert_close(feature_image[:, inside, inside], expected[:, inside, inside], rtol=0, atol=1e-4)
+
+
 def test_depth_bins_run_from_near_to_far():
     renderer = renderer_of(render_width=4, num_samples=8)
     constant_field(renderer, density_logit=1e4, features=0.0)
@@ -228,6 +242,18 @@ def test_importance_samples_gather_where_the_ray_has_its_weight(jitter):
     in_layer = ((fine - 0.6).abs() < 0.05).sum(dim=1)
     assert (((coarse - 0.6).abs() < 0.05).sum(dim=1) <= 5).all()
     assert (in_layer >= 20).all(), "most of the 32 importance samples are in the layer"
+
+
+def test_importance_samples_have_a_jitter_of_their_own():
+    """In thin even fog they are spread as the first samples are; with the same jitter they would lie on top of them."""
+    renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
+    constant_field(renderer, density_logit=-5.0, features=0.0)
+    ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
+    camera, seen = some_cameras(1, 1), []
+    renderer.field.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][..., 0]))
+    renderer(ramp, camera, camera, torch.tensor([[5]]))
+    gaps = seen[1].diff(dim=-1) * 32  # in intervals of the first samples
+    assert (gaps < 0.05).float().mean() < 0.15
 
 
 def test_importance_sampling_brings_a_thin_layer_nearer_to_the_truth():

@@ -261,8 +261,9 @@ def test_spiral_climbs_from_the_horizon_to_the_top_and_back():
     elevation = torch.asin((c2w[:, 2, 3] / 2.0).clamp(-1, 1))
     assert_close(elevation[[0, 30]], torch.tensor([0.0, 1.0]), rtol=0, atol=1e-5)
     assert (elevation[:31].diff() > 0).all() and (elevation[30:].diff() < 0).all()
-    steps = (c2w[:, :3, 3] - c2w[:, :3, 3].roll(-1, 0)).norm(dim=-1)
-    assert steps.max() < 2 * 2.0 * 2 * math.pi * 2 / 60, "closed: the last step is no longer than the others"
+    azimuth = torch.atan2(c2w[:, 1, 3], c2w[:, 0, 3])
+    turned = torch.remainder(azimuth.roll(-1) - azimuth, 2 * math.pi)
+    assert_close(turned, torch.full((60,), 2 * 2 * math.pi / 60), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "radius"), [("cars", 1.3), ("chairs", 2.0)])

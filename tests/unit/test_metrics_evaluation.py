@@ -113,7 +113,7 @@ def test_inputs_and_targets_are_fixed_and_apart(scenes, held_out):
 
 def test_scores_are_those_of_the_images(held_out):
     net = small_net()
-    scores = held_out.measure(net, batch_size=3)
+    scores = held_out.measure(net, 9)
     assert sorted(scores) == sorted(
         ["PSNR/mean_image"] + [f"PSNR/{n}_input{kind}" for n in (1, 3) for kind in ("", "_nearest")]
     )
@@ -129,7 +129,7 @@ def test_scores_are_those_of_the_images(held_out):
             one_step = net.denoise(80 * held_out.noise.flatten(0, 1), torch.tensor(80.0), features)
         expected = psnr(one_step, targets.images.flatten(0, 1)).mean().item()
         assert scores[f"PSNR/{count}_input"] == pytest.approx(expected, abs=1e-3)
-    assert held_out.measure(net, batch_size=1) == pytest.approx(scores, abs=1e-3)
+    assert held_out.measure(net, 1) == pytest.approx(scores, abs=1e-3)
 
 
 def test_scenes_of_two_views_are_judged_too(tmp_path):
@@ -138,7 +138,7 @@ def test_scenes_of_two_views_are_judged_too(tmp_path):
         SRNScenes(split, resolution=SIZE), range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu")
     )
     assert held_out.batch.inputs.shape == held_out.batch.targets.shape == (2, 1)
-    assert "PSNR/1_input" in held_out.measure(small_net(), batch_size=8)
+    assert "PSNR/1_input" in held_out.measure(small_net(), 8)
 
 
 def test_the_panel_shows_the_held_out_scenes(held_out):

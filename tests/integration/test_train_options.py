@@ -1,0 +1,292 @@
+"""train.py's command line: what it makes of its options, and one line for each that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import genvs
+from genvs.config import PRESETS, from_dict, scaled_to
+from tests.small_model import small_net
+from tests.small_training import fresh_state, small_run
+from training.checkpoint import OPTIONS_FILE, new_run_folder, save_training_state
+from training.config import TRAIN_PRESETS, TrainConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def program(monkeypatch, capsys, tmp_path) -> Callable[..., Done]:
+    """Runs train.py as a script, in this process, in an empty working folder."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments) -> Done:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def options_of(done: Done) -> TrainConfig:
+    """The config that a dry run printed."""
+    assert done.code == 0, done.err
+    text, _, rest = done.out.rpartition("}")
+    assert "in order" in rest
+    return from_dict(TrainConfig, json.loads(text + "}"))
+
+
+# What options mean
+
+
+@pytest.mark.parametrize("preset", list(TRAIN_PRESETS))
+def test_a_dry_run_prints_all_options_and_makes_nothing(program, tmp_path, preset):
+    done = program("--dry-run", "--preset", preset)
+    assert options_of(done) == TRAIN_PRESETS[preset]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_override_the_preset(program, cars):
+    config = options_of(
+        program(
+            *["--preset", "cpu-demo", "--data", cars, "--near", "0.7", "--far", "1.9", "--resolution", "64", "-n"],
+            *["--cbase", "8", "--cres", "1,1,2", "--dropout", "0.2", "--duration", "0.5", "--batch", "24"],
+            *["--batch-gpu", "12", "--views", "1-2", "--targets", "3", "--lr", "0.01", "--ema", "0.25"],
+            *["--xflip", "true", "--bf16", "false", "--ls", "2", "--seed", "9", "--cache", "false", "--workers", "3"],
+            *["--tick", "2", "--log_freq", "0.5", "--snap", "7", "--dump", "8", "--notensorboard", "--bench", "0"],
+        )
+    )
+    base = TRAIN_PRESETS["cpu-demo"]
+    net = scaled_to(PRESETS["cpu-demo"], 64)
+    denoiser = dataclasses.replace(net.denoiser, model_channels=8, channel_mult=(1, 1, 2), dropout=0.2)
+    assert config == dataclasses.replace(
+        base,
+        net=dataclasses.replace(net, denoiser=denoiser),
+        **{"data": str(cars), "near": 0.7, "far": 1.9, "duration_kimg": 500.0, "batch_size": 24, "batch_gpu": 12},
+        **{"min_inputs": 1, "max_inputs": 2, "num_targets": 3, "lr": 0.01, "ema_halflife_kimg": 250.0},
+        **{"xflip": True, "bf16": False, "loss_scale": 2.0, "seed": 9, "cache": False, "workers": 3},
+        **{"kimg_per_tick": 2.0, "log_kimg": 0.5, "snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False},
+        bench=False,
+    )
+
+
+def test_a_number_of_views_is_a_range_of_one(program):
+    config = options_of(program("-n", "--preset", "srn128", "--views", "2"))
+    assert (config.min_inputs, config.max_inputs) == (2, 2)
+
+
+def test_without_a_gpu_the_default_is_cpu_demo(program, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert options_of(program("-n")).preset == "cpu-demo"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert options_of(program("-n")).preset == "srn128"
+
+
+# What cannot work
+
+
+def assert_refused(done: Done, *named: str) -> None:
+    """Exit code 2, and a last line that says it all; what stands before it may only be click's usage."""
+    assert done.code == 2, (done.code, done.err)
+    *before, line = done.err.strip().splitlines()
+    assert line.startswith("Error: ") and all(name in line for name in named), done.err
+    assert all(not text or text.startswith(("Usage:", "Try ")) for text in before), done.err
+    assert "Traceback" not in done.out
+
+
+REFUSED = {
+    "no such data": (["--data", "nowhere/cars"], ["nowhere/cars", "no such folder"]),
+    "batch by batch-gpu": (["--batch", "32", "--batch-gpu", "5"], ["--batch=32", "--batch-gpu=5"]),
+    "batch by targets": (["--batch", "30", "--targets", "4"], ["--batch-gpu=30", "--targets=4"]),
+    "no batch": (["--batch", "0"], ["--batch=0"]),
+    "resolution": (["--resolution", "100"], ["--resolution=100", "multiple of 16"]),
+    "resolution 0": (["--resolution", "0"], ["--resolution=0"]),
+    "huge resolution": (["--resolution", "1024"], ["--resolution=1024"]),
+    "duration 0": (["--duration", "0"], ["--duration=0"]),
+    "duration nan": (["--duration", "nan"], ["--duration=nan"]),
+    "no views": (["--views", "0"], ["--views=0-0"]),
+    "views backwards": (["--views", "3-1"], ["--views=3-1"]),
+    "views in words": (["--views", "three"], ["--views", "'three'"]),
+    "lr": (["--lr", "-1"], ["--lr=-1"]),
+    "lr in words": (["--lr", "fast"], ["--lr", "'fast'"]),
+    "dropout": (["--dropout", "1"], ["--dropout=1"]),
+    "cbase": (["--cbase", "30"], ["--cbase=30"]),
+    "cres": (["--cres", "1,x"], ["--cres", "'1,x'"]),
+    "cres 0": (["--cres", "1,0"], ["--cres", "'1,0'"]),
+    "workers": (["--workers", "-1"], ["--workers=-1"]),
+    "near beyond far": (["--near", "2", "--far", "1"], ["--near=2", "--far=1"]),
+    "preset": (["--preset", "srn9"], ["--preset", "'srn9'"]),
+    "precond": (["--precond", "vp"], ["--precond", "'vp'"]),
+    "unknown option": (["--colour", "red"], ["--colour"]),
+    "nothing to resume": (["--resume", "--outdir", "empty"], ["empty", "--resume"]),
+    "no state there": (["--resume", "nowhere"], ["nowhere", "training-state"]),
+}
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_what_cannot_work_is_refused_before_anything_starts(program, tmp_path, case):
+    arguments, named = REFUSED[case]
+    assert_refused(program("--preset", "cpu-demo", *arguments, "--dry-run"), *named)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("world", "batch"), [("2", "31"), ("3", "32"), ("64", "32")])
+def test_a_batch_must_divide_among_the_processes_of_the_launch(program, monkeypatch, world, batch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    arguments = ("--preset", "srn128", "--targets", "1", "--dry-run", "--batch")
+    assert_refused(program(*arguments, batch), f"--batch={batch}", f"{world} processes")
+    assert options_of(program(*arguments, "192")).batch_size == 192
+
+
+def test_scenes_with_too_few_views_are_refused(program, cars):
+    done = program("--preset", "cpu-demo", "--data", cars, "--views", "1-5", "--targets", "2", "--dry-run")
+    assert_refused(done, "000000", "7 are needed")
+
+
+def test_a_real_process_says_it_in_one_line(cars):
+    command = [sys.executable, str(ROOT / "train.py"), "--data", str(cars.with_name("trucks")), "--preset", "cpu-demo"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1 and "trucks" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["missing", "text", "another architecture"])
+def test_a_snapshot_that_cannot_be_transferred_is_refused(program, cars, tmp_path, what):
+    path = tmp_path / "network-snapshot-000001.pkl"
+    if what == "text":
+        path.write_text("no snapshot")
+    elif what == "another architecture":
+        net = small_net()
+        genvs.save_snapshot(path, net.config, net.state_dict())
+    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path)
+    assert_refused(done, str(path))
+
+
+@pytest.mark.parametrize("what", ["missing", "text", "another architecture"])
+def test_encoder_weights_that_do_not_fit_are_refused(program, cars, tmp_path, what):
+    path = tmp_path / "resnet.pth"
+    if what == "text":
+        path.write_text("no weights")
+    elif what == "another architecture":
+        torch.save({"conv1.weight": torch.zeros(4, 3, 7, 7)}, path)
+    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--encoder-weights", path)
+    assert_refused(done, "encoder" if what == "another architecture" else str(path))
+
+
+# Run folders and resuming
+
+
+@pytest.fixture
+def run_folder(cars, tmp_path) -> Path:
+    """A run that has just begun, in `training_runs` below the working folder."""
+    run = tmp_path / "training_runs" / "00003-run"
+    run.mkdir(parents=True)
+    config = small_run(cars, seed=4)
+    save_training_state(run, config, fresh_state(config))
+    return run
+
+
+def test_resume_takes_the_saved_options_and_allows_another_length(program, run_folder, cars):
+    for arguments in (["--resume"], ["--resume", run_folder], ["--resume", run_folder / "training-state-000000.pt"]):
+        config = options_of(program(*arguments, "--duration", "0.25", "--workers", "2", "--dry-run"))
+        assert config == dataclasses.replace(small_run(cars, seed=4), duration_kimg=250.0, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        (["--seed", "5"], "seed"),
+        (["--lr", "0.5"], "lr"),
+        (["--batch", "16"], "batch"),
+        (["--data", "elsewhere"], "data"),
+        (["--views", "1"], "inputs"),
+        (["--preset", "srn128"], "preset"),
+        (["--dropout", "0.3"], "net"),
+        (["--rgb_weight", "9"], "loss"),
+    ],
+)
+def test_resume_refuses_another_trajectory(program, run_folder, changed, name):
+    assert_refused(program("--resume", *changed, "--dry-run"), "--resume", name)
+
+
+def test_a_finished_run_is_not_resumed_without_more_to_do(program, run_folder, cars):
+    config = small_run(cars, 5, seed=4)
+    state = fresh_state(config)
+    state.cur_nimg = config.total_nimg
+    save_training_state(run_folder, config, state)
+    assert_refused(program("--resume", "--dry-run"), "training-state-000000.pt", "--duration")
+    assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
+
+
+def test_the_newest_run_is_resumed(program, run_folder, cars):
+    newer = run_folder.with_name("00010-newer")
+    newer.mkdir()
+    config = small_run(cars, seed=7)
+    save_training_state(newer, config, fresh_state(config))
+    (run_folder.parent / "00011-without-a-state").mkdir()
+    assert options_of(program("--resume", "--dry-run")).seed == 7
+
+
+def test_a_damaged_state_is_named_and_the_one_before_used(program, run_folder):
+    good, newer = run_folder / "training-state-000000.pt", run_folder / "training-state-000010.pt"
+    shutil.copy(good, newer)
+    os.truncate(newer, newer.stat().st_size // 2)
+    done = program("--resume", "--dry-run")
+    assert "Passing over" in done.out.splitlines()[0] and newer.name in done.out.splitlines()[0]
+    options_of(Done(done.code, done.out.split("\n", 1)[1], done.err))
+    assert_refused(program("--resume", newer, "--dry-run"), str(newer))
+    os.truncate(good, 10)
+    assert_refused(program("--resume", "--dry-run"), run_folder.name)
+
+
+def test_other_files_are_no_training_states(program, tmp_path):
+    path = tmp_path / "training-state-000001.pt"
+    for content in ({"format": "something else"}, [1], {"format": "GeNVS training state", "version": 99}):
+        torch.save(content, path)
+        assert_refused(program("--resume", path, "--dry-run"), str(path))
+
+
+def test_run_folders_are_numbered_and_never_reused(tmp_path):
+    outdir = str(tmp_path / "runs")
+    names = [new_run_folder(outdir, f"run{i}", nosubdir=False).name for i in range(2)]
+    (tmp_path / "runs" / "00041-other").mkdir()
+    (tmp_path / "runs" / "notes").mkdir()
+    assert [*names, new_run_folder(outdir, "x", nosubdir=False).name] == ["00000-run0", "00001-run1", "00042-x"]
+    plain = new_run_folder(outdir, "x", nosubdir=True)
+    assert plain == tmp_path / "runs"
+    (plain / OPTIONS_FILE).write_text("{}")
+    with pytest.raises(genvs.errors.InputError, match="already holds a run"):
+        new_run_folder(outdir, "x", nosubdir=True)
+
+
+@pytest.mark.parametrize("nosubdir", [False, True])
+def test_an_output_folder_that_cannot_be_made_is_refused(program, cars, tmp_path, nosubdir):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", "2", "--outdir", tmp_path / "file" / "runs"]
+    assert_refused(program(*arguments, *(["--nosubdir"] if nosubdir else [])), str(tmp_path / "file"))
