@@ -44,9 +44,11 @@ done
 "$PYTHON" train.py --dry-run "$@" >/dev/null
 unset WORLD_SIZE
 
-# torchrun would give each of several processes a single thread, and say so each time.
-if ((NGPU > 1)) && [[ -z ${OMP_NUM_THREADS:-} ]]; then
-    threads=$(($(getconf _NPROCESSORS_ONLN) / NGPU))
+# Each process gets its share of the cores, and a lone one leaves a core free: OpenMP's threads spin while they wait for
+# each other, and where something else needs one of their cores every step takes many times longer.
+if [[ -z ${OMP_NUM_THREADS:-} ]]; then
+    cores=$(getconf _NPROCESSORS_ONLN)
+    threads=$((NGPU > 1 ? cores / NGPU : cores - 1))
     export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
 fi
 

@@ -104,10 +104,6 @@ genvs_install() {
     for part in base $genvs_extras; do genvs_fingerprint >"$genvs_venv/installed-$part"; done
 }
 
-# OpenMP's threads would spin while they wait for each other; on cores that something else uses too, that makes a step
-# several times slower.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-
 if ! PYTHON=$(genvs_active_python); then
     genvs_is_installed || (genvs_install) || exit
     PYTHON=$genvs_venv/bin/python

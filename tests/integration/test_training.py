@@ -38,6 +38,8 @@ from tests.small_training import (
 from torch_utils import persistence
 from training.checkpoint import find_resume_state, save_training_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig
+from training.data import open_data
+from training.evaluation import HeldOutScenes, mean_training_image
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter
@@ -278,6 +280,14 @@ def test_files_are_written_when_due(cars, tmp_path):
     contents = [persistence.load(tmp_path / name)["cur_nimg"] for name in expected]
     assert contents == [1200, 2160, 3120, 4800], "the last of a number is kept: at 4080 and at the end"
     assert [record["nimg"] for record in records(tmp_path)] == [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560]
+
+
+def test_the_scores_are_those_of_the_snapshot(run_folder, cars):
+    run, _ = run_folder
+    data = open_data(small_run(cars))
+    held_out = HeldOutScenes(data.held_out, range(3), mean_training_image(data.train, range(12)), CPU)
+    scores = held_out.measure(genvs.load_snapshot(run / "network-snapshot-000000.pkl"), 8)
+    assert scores == pytest.approx({name: records(run)[-1][name] for name in scores}, abs=1e-4)
 
 
 def test_training_starts_from_a_transferred_snapshot(cars, tmp_path):

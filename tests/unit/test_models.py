@@ -117,22 +117,30 @@ def test_without_noise_the_image_is_returned(denoiser):
     assert_close(denoiser(noisy, torch.tensor(1e-6), features), noisy, rtol=0, atol=1e-4)
 
 
+def centred_on(centre: bool, features: Tensor) -> Tensor | float:
+    """What images are denoised around: with `centre_on_colours` the rendered colours, of which 0 is white."""
+    return features[:, :3] + 1 if centre else 0.0
+
+
+@pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("sigma", [0.002, 0.1, 0.5, 3.0, 80.0])
-def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(denoiser, sigma):
+def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma, centre):
+    net = ConditionedDenoiser(small_config(centre_on_colours=centre).denoiser, SIZE, feature_channels=4)
+    randomize(net)
     seen: list = []
-    hook = denoiser.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
+    net.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
     features = normal(4, 4, SIZE, SIZE, seed=1)
-    noisy = 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
-    denoised = denoiser(noisy, torch.tensor(sigma), features)
-    hook.remove()
+    mean = centred_on(centre, features)
+    noisy = mean + 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
+    denoised = net(noisy, torch.tensor(sigma), features)
     ((x, c_noise, keys, output),) = seen
     assert keys is None
     assert torch.equal(x[:, 3:], features), "conditioning is not scaled by c_in"
     assert x[:, :3].std().item() == pytest.approx(1, abs=0.05)
     total = math.hypot(sigma, 0.5)
-    assert_close(x[:, :3], noisy / total)
+    assert_close(x[:, :3], (noisy - mean) / total, rtol=1e-4, atol=1e-5)
     assert_close(c_noise, torch.full((4,), math.log(sigma) / 4))
-    expected = (0.5 / total) ** 2 * noisy + sigma * 0.5 / total * output
+    expected = mean + (0.5 / total) ** 2 * (noisy - mean) + sigma * 0.5 / total * output
     assert_close(denoised, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -146,14 +154,16 @@ def test_each_sample_has_its_own_noise_level(denoiser):
     assert (denoiser(noisy, sigma.flip(0), features) - together).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
-def test_the_untrained_network_has_unit_loss_at_every_noise_level():
-    """F is nearly 0 at birth (its last convolution starts tiny), so that D = c_skip x."""
+@pytest.mark.parametrize("centre", [False, True])
+def test_the_untrained_network_has_unit_loss_at_every_noise_level(centre):
+    """F is nearly 0 at birth (its last convolution starts tiny), so that D = c_skip x, around the centre."""
     torch.manual_seed(0)
-    net = ConditionedDenoiser(small_config().denoiser, SIZE, feature_channels=4)
-    clean, noise = 0.5 * normal(64, 3, SIZE, SIZE), normal(64, 3, SIZE, SIZE, seed=1)
+    net = ConditionedDenoiser(small_config(centre_on_colours=centre).denoiser, SIZE, feature_channels=4)
+    features = normal(64, 4, SIZE, SIZE, seed=2)
+    clean = centred_on(centre, features) + 0.5 * normal(64, 3, SIZE, SIZE)
     sigma = torch.logspace(-2, 1.5, 64).reshape(-1, 1, 1, 1)
     with torch.no_grad():
-        denoised = net(clean + sigma * noise, sigma, torch.zeros(64, 4, SIZE, SIZE))
+        denoised = net(clean + sigma * normal(64, 3, SIZE, SIZE, seed=1), sigma, features)
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     loss = (weight * (denoised - clean) ** 2).mean(dim=(1, 2, 3))
     assert_close(loss, torch.ones(64), rtol=0, atol=0.1)
