@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 from typing import Any
 
 import click
 
 from genvs.config import PRESETS, scaled_to
-from genvs.errors import InputError
+from genvs.errors import InputError, run_command
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 
 
@@ -169,7 +168,7 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     from dnnlib.util import Logger
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
-    from training.checkpoint import find_resume_state, new_run_folder, saved_config, write_options
+    from training.checkpoint import find_resume_state, new_run_folder, restore, saved_config, write_options
     from training.data import open_data
     from training.training_loop import create_state, training_loop
 
@@ -182,7 +181,7 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
     if dry_run:
         if config.transfer or config.encoder_weights != "none":
-            create_state(config, config.net, torch.device("cpu"))
+            create_state(config, config.net.scene, torch.device("cpu"))
         if config.data is not None:
             open_data(config)
         print(json.dumps(dataclasses.asdict(config), indent=2))
@@ -193,6 +192,9 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     data = open_data(config)
+    state = create_state(config, data.scene, device)
+    if content is not None:
+        restore(state, content)
     run_dir = None
     if state_path is not None:
         run_dir = state_path.parent
@@ -204,13 +206,9 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
-        training_loop(config, run_dir, data, device, content)
+        training_loop(config, run_dir, data, state, device)
     distributed.shutdown()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

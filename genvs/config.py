@@ -97,8 +97,8 @@ class GeNVSConfig:
             raise InputError(f"volume_width={self.encoder.volume_width} at resolution {size}: choose one of {widths}")
         if self.renderer.render_width not in (size // 4, size // 2, size):
             raise InputError(f"render_width={self.renderer.render_width}: choose {size // 4}, {size // 2} or {size}")
-        if self.denoiser.model_channels % 4:
-            raise InputError(f"--cbase={self.denoiser.model_channels}: choose a multiple of 4")
+        if self.denoiser.model_channels < 4 or self.denoiser.model_channels % 4:
+            raise InputError(f"--cbase={self.denoiser.model_channels}: choose a multiple of 4, from 4 up")
 
 
 def from_dict(cls: type[T], data: dict[str, Any]) -> T:

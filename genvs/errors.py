@@ -1,4 +1,12 @@
-"""The one exception for input that a person can mend."""
+"""The one exception for input that a person can mend, and how command-line programs end with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
 
 
 class InputError(Exception):
@@ -11,3 +19,19 @@ class InputError(Exception):
         # A loader worker's error arrives with the worker's traceback as its text; the line is its last.
         lines = super().__str__().splitlines()
         return lines[-1].removeprefix(f"{__name__}.InputError: ") if lines else ""
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a click command and exit: 0; 2 with one line on stderr for bad input; 130 when it is interrupted."""
+    try:
+        command.main(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        line = error.format_message()
+    except InputError as error:
+        line = str(error)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    else:
+        sys.exit(0)
+    click.echo(f"Error: {line}", err=True)
+    sys.exit(2)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 # A script's path starts at its own folder, where `inference` is this very file.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,7 +18,7 @@ from torch import Tensor
 
 import genvs
 from genvs.config import GeNVSConfig
-from genvs.errors import InputError
+from genvs.errors import InputError, run_command
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
@@ -119,12 +118,15 @@ def main(
     prepare_output(out_dir, results)
 
     click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
-    views = synthesize_views(net.to(chosen_device), scene.inputs, targets, **sampling)
-    if video:
-        draw_video(results, views, fps)
-    else:
-        title = f"{name}: {run}, cond_method={sampling['cond_method']}, {ckpt_path.name}"
-        draw_images(results[0], views, scene, title)
+    try:
+        views = synthesize_views(net.to(chosen_device), scene.inputs, targets, **sampling)
+        if video:
+            draw_video(results, views, fps)
+        else:
+            title = f"{name}: {run}, cond_method={sampling['cond_method']}, {ckpt_path.name}"
+            draw_images(results[0], views, scene, title)
+    except torch.OutOfMemoryError:
+        raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     for path in results:
         click.echo(f"Wrote {path}")
 
@@ -230,25 +232,5 @@ def read_folder(in_dir: Path, config: GeNVSConfig) -> SceneInput:
     return scene
 
 
-def program(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit; what the user can mend is one line on stderr and exit code 2."""
-    try:
-        main(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        sys.exit(_refusal(error.format_message()))
-    except InputError as error:
-        sys.exit(_refusal(str(error)))
-    except torch.OutOfMemoryError:
-        sys.exit(_refusal("the GPU's memory is too small for this --batch_size: pass a smaller one, or --device cpu"))
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    sys.exit(0)
-
-
-def _refusal(line: str) -> int:
-    click.echo(f"Error: {line}", err=True)
-    return 2
-
-
 if __name__ == "__main__":
-    program()
+    run_command(main)

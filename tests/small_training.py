@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.small_model import small_config
 from torch_utils import persistence
-from training.checkpoint import TrainState, find_resume_state, saved_config
+from training.checkpoint import TrainState, find_resume_state, restore, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
 from training.training_loop import create_state, training_loop
@@ -60,7 +60,11 @@ def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_o
     run_dir.mkdir(parents=True, exist_ok=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        training_loop(config, run_dir, opened(config, held_out), CPU, resume)
+        data = opened(config, held_out)
+        state = create_state(config, data.scene, CPU)
+        if resume is not None:
+            restore(state, resume)
+        training_loop(config, run_dir, data, state, CPU)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -78,7 +82,7 @@ def last_state(run_dir: Path) -> dict:
 
 
 def fresh_state(config: TrainConfig) -> TrainState:
-    return create_state(config, dataclasses.replace(config.net, scene=open_data(config).scene), CPU)
+    return create_state(config, open_data(config).scene, CPU)
 
 
 def records(run_dir: Path) -> list[dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.errors import InputError
@@ -75,6 +76,7 @@ class TrainConfig:
             "--batch": self.batch_size,
             "--batch-gpu": self.batch_gpu or 1,
             "--lr": self.lr,
+            "--ema": self.ema_halflife_kimg,
             "--tick": self.kimg_per_tick,
             "--snap": self.snapshot_ticks,
             "--dump": self.state_ticks,
@@ -87,8 +89,10 @@ class TrainConfig:
                 raise InputError(f"{option}={value:g}: give a number above 0")
         if not 1 <= self.min_inputs <= self.max_inputs:
             raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
-        if self.workers < 0 or self.seed < 0:
-            raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up")
+        if self.workers < 0 or not 0 <= self.seed < 2**63:
+            raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up, below 2^63")
+        if not 0 <= self.loss.rgb_weight < float("inf"):
+            raise InputError(f"--rgb_weight={self.loss.rgb_weight:g}: give a number from 0 up")
         if not 0 <= self.net.denoiser.dropout < 1:
             raise InputError(f"--dropout={self.net.denoiser.dropout:g}: give a probability from 0 to below 1")
         if self.near is not None and self.far is not None and not 0 < self.near < self.far:
@@ -145,26 +149,36 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 
 
 # What may change when a run resumes: none of it alters what the run computes.
-RESUMABLE = {
-    "duration_kimg": "--duration",
-    "workers": "--workers",
-    "cache": "--cache",
-    "bench": "--bench",
-    "kimg_per_tick": "--tick",
-    "snapshot_ticks": "--snap",
-    "state_ticks": "--dump",
-    "log_kimg": "--log_freq",
-    "tensorboard": "--notensorboard",
-    "batch_gpu": "--batch-gpu",
-}
+RESUMABLE = (
+    "duration_kimg",
+    "batch_gpu",
+    "workers",
+    "cache",
+    "bench",
+    "kimg_per_tick",
+    "snapshot_ticks",
+    "state_ticks",
+    "log_kimg",
+    "tensorboard",
+)
 
 
 def resumed(saved: TrainConfig, changes: dict) -> TrainConfig:
-    """The saved run's config with the given changes. Raises InputError for one that would make it another run."""
-    for name, value in changes.items():
-        if name not in RESUMABLE and getattr(saved, name) != value:
-            raise InputError(
-                f"--resume with another {name.replace('_', ' ')} would be a different run: leave that option out, or "
-                "start a new run with --transfer"
-            )
-    return dataclasses.replace(saved, **changes)
+    """The saved run's config with the given changes. Raises InputError, with the difference, for another run's."""
+    config = dataclasses.replace(saved, **changes)
+    old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
+    differences = [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+    if differences:
+        raise InputError(
+            f"--resume with other options would be a different run ({', '.join(differences)}): leave them out, or "
+            "start a new run with --transfer"
+        )
+    return config
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, with names such as `net.denoiser.dropout`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves

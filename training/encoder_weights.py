@@ -38,5 +38,7 @@ def initialize_encoder(backbone: ResNet, source: str) -> None:
         state = persistence.load(path)
     except persistence.LoadError as error:
         raise InputError(f"--encoder-weights: {error}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"--encoder-weights: {path} is not a state dict: give torchvision's ResNet-34 file")
     load_imagenet_weights(backbone, state)
     distributed.print0(f"encoder: ImageNet weights from {path}")

@@ -70,12 +70,13 @@ class Monitor:
             moments["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
         # A record that follows an evaluation leaves the evaluation's time out of the next rate.
         self.last_time, self.last_nimg = now, cur_nimg
-        self.numbers |= {**moments, **self._memory(), **numbers}
+        fresh = {**moments, **self._memory(), **numbers}
+        self.numbers |= fresh
         if self.stats_file is not None:
-            line = {"nimg": cur_nimg, "time": round(now - self.start_time, 3), **self.numbers}
+            line = {"nimg": cur_nimg, "time": round(now - self.start_time, 3), **fresh}
             self.stats_file.write(json.dumps(line) + "\n")
         if self.writer is not None:
-            for name, value in self.numbers.items():
+            for name, value in fresh.items():
                 self.writer.add_scalar(name, value, global_step=cur_nimg)
             self.writer.flush()
 

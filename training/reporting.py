@@ -86,4 +86,3 @@ class Reporter:
         else:
             self.snapshot()
             self.monitor.say(f"done: {self.run_dir} holds the snapshot, samples and logs")
-        self.monitor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import time
@@ -13,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from genvs.config import GeNVSConfig
+from genvs.config import SceneConfig
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.snapshot import load_snapshot
 from torch_utils import distributed, misc
-from training.checkpoint import TrainState, restore
+from training.checkpoint import TrainState
 from training.config import TrainConfig
 from training.data import BatchSchedule, RunData, load_batches
 from training.ema import EMA
@@ -32,17 +33,13 @@ MAX_SKIPPED_IN_A_ROW = 50
 STOP_CHECK_STEPS = 8  # ranks agree on a stop this often: agreeing costs a synchronisation
 
 
-def training_loop(config: TrainConfig, run_dir: Path, data: RunData, device: torch.device, resume: dict | None) -> None:
-    """Train to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
+def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
+    """Train `state` to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
 
-    resume: the content of a training state, or None to start anew. Raises InputError before any work for bad input, and
-    FloatingPointError when gradients stay non-finite.
+    Raises InputError for data that cannot be used, and FloatingPointError when gradients stay non-finite.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     torch.backends.cudnn.benchmark = config.bench
-    state = create_state(config, dataclasses.replace(config.net, scene=data.scene), device)
-    if resume is not None:
-        restore(state, resume)
     misc.check_ddp_consistency(state.net)
     # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -61,20 +58,23 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, device: tor
     reporter = Reporter(config, run_dir, data, state, monitor, device)
     stop = StopRequest()
 
-    while state.cur_nimg < config.total_nimg and not stop.agreed(device):
-        accumulate_gradients(ddp, loss_fn, batches, config, monitor)
-        update_weights(state, config, monitor)
-        state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
-        state.cur_nimg += config.batch_size
-        reporter.step()
+    with contextlib.closing(monitor):
+        while state.cur_nimg < config.total_nimg and not stop.agreed(device):
+            accumulate_gradients(ddp, loss_fn, batches, config, monitor)
+            update_weights(state, config, monitor)
+            state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
+            state.cur_nimg += config.batch_size
+            reporter.step()
+        reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 
-    reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 
+def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
+    """Network (for the cameras of `scene`), EMA and optimizer at birth; the same on every rank.
 
-def create_state(config: TrainConfig, net_config: GeNVSConfig, device: torch.device) -> TrainState:
-    """Network, EMA and optimizer at birth; the same on every rank."""
+    Raises InputError for a snapshot or encoder weights that cannot be used.
+    """
     torch.manual_seed(config.seed)
-    net = GeNVS(net_config)
+    net = GeNVS(dataclasses.replace(config.net, scene=scene))
     initialize_encoder(net.encoder.backbone, config.encoder_weights)
     if config.transfer is not None:
         source = load_snapshot(config.transfer)

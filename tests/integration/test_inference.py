@@ -20,6 +20,7 @@ from PIL import Image
 import genvs
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.types import Views
+from genvs.errors import run_command
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.models import GeNVS
@@ -96,7 +97,7 @@ def test_images_do_not_depend_on_the_batch_size(net, inputs, cond_method):
     assert one[0].shape == (4, 3, SIZE, SIZE)
     assert one[1].shape == (4, net.config.encoder.volume_channels, SIZE, SIZE)
     for a, b in zip(one, three, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=5e-3)  # less than one of 256 levels
     assert one[0].abs().max() <= 1 and one[0].std() > 0.01
     assert (one[0][0] - one[0][1]).abs().max() > 0.01, "the target camera must show in the image"
 
@@ -162,7 +163,7 @@ def folder(tmp_path, inputs) -> Path:
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exited:
-        inference.program([str(argument) for argument in arguments])
+        run_command(inference.main, [str(argument) for argument in arguments])
     return exited.value.code
 
 

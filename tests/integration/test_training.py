@@ -238,9 +238,9 @@ def test_stats_and_events_tell_the_same(run_folder):
         f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")
     )
     events = EventAccumulator(str(run)).Reload()
-    for name in ("Loss/all", "Progress/lr", *scores):
+    for name, line in [("Loss/all", steps[-1]), ("Progress/lr", steps[-1]), *((score, lines[-1]) for score in scores)]:
         values = {event.step: event.value for event in events.Scalars(name)}
-        assert values[48] == pytest.approx(lines[-1][name], rel=1e-5)
+        assert values[48] == pytest.approx(line[name], rel=1e-5)
     assert {event.step for event in events.Images("Samples")} == {32, 48}
 
 
@@ -271,6 +271,7 @@ def test_files_are_written_when_due(cars, tmp_path):
         state.cur_nimg += 240
         reporter.step()
     reporter.finish(interrupted=False)
+    monitor.close()
     written = sorted(path.name for path in tmp_path.iterdir())
     states, snapshots = (1, 2, 3, 4), (2, 4)
     expected = [f"training-state-{number:06d}.pt" for number in states]

@@ -145,7 +145,6 @@ def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop, value):
     assert all(p.isfinite().all() for net in (loop.state.net, loop.state.ema.net) for p in net.parameters())
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_run_whose_gradients_stay_bad_ends_and_says_so(cars, tmp_path):
     with pytest.raises(FloatingPointError, match=f"{MAX_SKIPPED_IN_A_ROW} updates in a row"):
         train(small_run(cars, 100, loss_scale=1e38, batch_size=1, num_targets=1, log_kimg=0.001), tmp_path)

@@ -171,4 +171,6 @@ def test_resuming_may_change_the_length_but_not_the_path():
     assert changed == dataclasses.replace(saved, duration_kimg=9.0, workers=0, batch_gpu=8)
     for name, value in (("seed", 4), ("lr", 1e-3), ("batch_size", 48), ("num_targets", 2), ("data", "elsewhere")):
         message = refusal(resumed, saved, {name: value})
-        assert "--resume" in message and name.replace("_", " ") in message
+        assert "--resume" in message and f"{name} {getattr(saved, name)} -> {value}" in message
+    smaller = dataclasses.replace(saved.net, denoiser=dataclasses.replace(saved.net.denoiser, dropout=0.2))
+    assert "(net.denoiser.dropout 0.13 -> 0.2)" in refusal(resumed, saved, {"net": smaller})

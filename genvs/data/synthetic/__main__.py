@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, ensure_dataset
-from genvs.errors import InputError
+from genvs.errors import run_command
 
 
 @click.command()
@@ -27,13 +26,10 @@ def main(**options) -> None:
     """Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes only what is missing."""
     try:
         ensure_dataset(options.pop("out"), **options)
-    except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted: the same command makes the rest.", file=sys.stderr)
-        sys.exit(130)
+        click.echo("\nInterrupted: the same command makes the rest.", err=True)
+        raise
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
