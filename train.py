@@ -179,9 +179,11 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     config.rounds(distributed.get_world_size())
     if content and content["cur_nimg"] >= config.total_nimg:
         raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
+    # What a new run starts from is not needed again, and may be gone.
+    birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
-        if config.transfer or config.encoder_weights != "none":
-            create_state(config, config.net.scene, torch.device("cpu"))
+        if birth.transfer or birth.encoder_weights != "none":
+            create_state(birth, config.net.scene, torch.device("cpu"))
         if config.data is not None:
             open_data(config)
         print(json.dumps(dataclasses.asdict(config), indent=2))
@@ -192,7 +194,7 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     data = open_data(config)
-    state = create_state(config, data.scene, device)
+    state = create_state(birth, data.scene, device)
     if content is not None:
         restore(state, content)
     run_dir = None

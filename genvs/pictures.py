@@ -42,7 +42,7 @@ def feature_colors(feature_images: Tensor) -> np.ndarray:
     directions = directions * (1 - 2 * (-mean @ directions < 0).float())
     # A direction without spread carries rounding errors only: the floor turns it into an even gray.
     spread = variances.clamp(min=1e-6 * float(pixels.square().mean()) + 1e-12).sqrt()
-    colors = (1.5 * centered @ directions / spread).sigmoid()
+    colors = (0.7 * centered @ directions / spread).sigmoid()
     colors = F.pad(colors, (0, 3 - colors.shape[1]), value=0.5)
     return (colors * 255).round().byte().cpu().numpy().reshape(*pixels.shape[:3], 3)
 

@@ -43,7 +43,8 @@ def spiral(num_views: int, radius: float, turns: float = 2.0, highest: float = m
 def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
     """The test cameras of SRN's data sets: from the horizon to the pole in `num_views` steps of 0.08 rad azimuth.
 
-    Returns c2w `[num_views, 4, 4]`. radius: 1.3 for cars, 2.0 for chairs. The spiral ends at azimuth 0 over the pole.
+    Returns c2w `[num_views, 4, 4]`. radius: 1.3 for cars, 2.0 for chairs. The spiral ends over the pole,
+    where SRN's own last camera is turned a quarter about its axis.
     """
     index = torch.arange(num_views, dtype=torch.float64)
     azimuth = 0.08 * (num_views - 1 - index)
