@@ -97,9 +97,10 @@ def accumulate_gradients(
         batch = next(batches)
         last = number == rounds - 1
         with misc.ddp_sync(ddp, sync=last):
-            # A CPU would emulate bf16, slowly; there it stays off.
             device = batch.sample_index.device
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and device.type == "cuda"):
+            # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
+            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native):
                 terms = loss_fn(ddp, batch)
             (terms.total * (config.loss_scale / rounds)).backward()
         monitor.step(terms, config.batch_size, last_round=last)
