@@ -20,7 +20,7 @@ def initialize_encoder(backbone: ResNet, source: str) -> None:
     the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
     """
     if source == "none":
-        distributed.print0("encoder: random first weights (--encoder-weights imagenet would load torchvision's ResNet-34)")
+        distributed.print0("encoder: random first weights; --encoder-weights imagenet loads torchvision's ResNet-34")
         return
     path = Path(source)
     if source == "imagenet":
