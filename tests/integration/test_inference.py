@@ -317,7 +317,8 @@ def test_cameras_at_another_distance_are_warned_of(folder, snapshot, tmp_path, c
 def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(folder, snapshot, tmp_path):
     command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", folder, "--ckpt_path", snapshot]
     command += ["--out_dir", tmp_path / "out", "--video", "--frames", "100000", "--denoising_steps", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
         deadline = time.time() + 60
         while not files_under(tmp_path / "out") and process.poll() is None and time.time() < deadline:
             time.sleep(0.1)
@@ -325,6 +326,8 @@ def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(folder, snapshot, tmp
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Traceback" not in errors
     assert files_under(tmp_path / "out") == []
 

@@ -50,7 +50,7 @@ ROOT = Path(__file__).parents[2]
 def launch(*arguments: str, processes: int = 1) -> subprocess.Popen:
     """`train.py` in processes of its own, as train.sh launches it."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher = ["-m", "torch_utils.launch", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
         [sys.executable, *(launcher if processes > 1 else []), "train.py", *arguments],
         cwd=ROOT,
