@@ -208,6 +208,7 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
+        distributed.print0(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
         training_loop(config, run_dir, data, state, device)
     distributed.shutdown()
 

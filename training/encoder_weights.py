@@ -20,7 +20,6 @@ def initialize_encoder(backbone: ResNet, source: str) -> None:
     the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
     """
     if source == "none":
-        distributed.print0("encoder: random first weights; --encoder-weights imagenet loads torchvision's ResNet-34")
         return
     path = Path(source)
     if source == "imagenet":
@@ -42,4 +41,3 @@ def initialize_encoder(backbone: ResNet, source: str) -> None:
     if not isinstance(state, dict):
         raise InputError(f"--encoder-weights: {path} is not a state dict: give torchvision's ResNet-34 file")
     load_imagenet_weights(backbone, state)
-    distributed.print0(f"encoder: ImageNet weights from {path}")
