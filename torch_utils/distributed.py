@@ -34,6 +34,8 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
 def shutdown() -> None:
     """Leaves the process group. For the end of work that went well on every rank: all of them then exit with 0."""
     if is_initialized():
+        # Rank 0 keeps the others' meeting point: it must not leave while one of them is still busy.
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 

@@ -319,6 +319,7 @@ def on_two_ranks(rank: int, port: int) -> None:
         other[1].running_mean[1] = torch.nextafter(torch.tensor(0.0), torch.tensor(1.0))
     with pytest.raises(RuntimeError, match=r"^1\.running_mean is not the same on all ranks"):
         misc.check_ddp_consistency(other)
+    del net  # it holds on to the process group
     distributed.shutdown()
     assert not distributed.is_initialized()
 
