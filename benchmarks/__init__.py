@@ -1,0 +1,1 @@
+"""How fast everything is, measured. `python -m benchmarks.NAME --help`; nothing imports this package."""

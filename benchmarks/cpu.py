@@ -1,0 +1,51 @@
+"""One image on the CPU, in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import torch
+
+from benchmarks.common import Meter, Result, benchmark, clock, summarize
+from benchmarks.model import PATHS, random_cameras, random_net, random_views
+from genvs.errors import run_command
+from inference.synthesis import synthesize_views
+
+REPEATS = 2
+
+
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@benchmark("cpu", device="cpu")
+def main(preset: str, meter: Meter, threads: int) -> Iterator[Result]:
+    """Encode one view, render and draw another with 10 evaluations of the multistep solver, beside the plain path with
+    49 of Heun's."""
+    torch.set_num_threads(threads)
+    net, generator = random_net(preset, meter.device), torch.Generator().manual_seed(0)
+    inputs = random_views(net.config, (1, 1), generator)
+    target = random_cameras(net.config, (1, 1), generator)
+
+    def seconds(path: str, sampler: str, num_steps: int) -> list[float]:
+        def draw() -> None:
+            with PATHS[path]():
+                list(synthesize_views(net, inputs, target, sampler=sampler, num_steps=num_steps, progress=False))
+
+        return [clock(draw) for _ in range(REPEATS)]
+
+    seconds("fast", "heun", 1)  # libraries prepare themselves
+    fast, plain = summarize(seconds("fast", "unipc", 10)), summarize(seconds("reference", "heun", 25))
+    yield Result(
+        "CPU: one image, 10 evaluations",
+        fast.seconds,
+        "s",
+        "fp32",
+        1,
+        fast.spread,
+        baseline=plain.seconds,
+        baseline_name="plain path at 49",
+        note=f"{threads} threads",
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,106 @@
+"""Runs of ./train.sh as a user starts them, watched from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.common import ROOT
+from genvs.config import PRESETS
+from genvs.data.synthetic.dataset import ensure_dataset
+
+POLL_SECONDS = 0.02
+RECORDS = 10
+SETTLED = 0.5  # rates are of what comes after this share of a run: compilation and warm-up lie before
+
+
+@dataclass(frozen=True)
+class Run:
+    """records: the lines of `stats.jsonl`. first_step: seconds from the start of ./train.sh to the first line of it."""
+
+    records: list[dict]
+    first_step: float
+
+    @property
+    def settled(self) -> list[dict]:
+        """The later records of training; one of an evaluation alone repeats the number of images."""
+        advancing = [
+            second
+            for first, second in zip([{"nimg": 0}, *self.records[:-1]], self.records, strict=True)
+            if second["nimg"] > first["nimg"]
+        ]
+        return advancing[int(len(advancing) * SETTLED) :]
+
+    @property
+    def images_per_second(self) -> float:
+        first, last = self.settled[0], self.settled[-1]
+        return (last["nimg"] - first["nimg"]) / (last["time"] - first["time"])
+
+
+def train(
+    data: Path,
+    preset: str,
+    *,
+    batch: int,
+    updates: int,
+    options: dict[str, object] | None = None,
+    processes: int = 1,
+    environment: dict[str, str] | None = None,
+) -> Run:
+    """Run `./train.sh` on `data` for `updates` updates of `batch` images over all `processes`, recorded RECORDS times.
+
+    options: others of train.py. environment: variables besides this process's own. The run folder does not stay.
+    Raises ClickException where the run fails.
+    """
+    kimg = batch * updates / 1000
+    every = f"{max(kimg / RECORDS, batch / 1000):.9g}"
+    given = {"--batch": batch, "--duration": f"{kimg / 1000:.9g}", "--tick": every, "--log_freq": every} | (
+        options or {}
+    )
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        stats = Path(folder, "stats.jsonl")
+        command = [
+            str(ROOT / "train.sh"),
+            *("--preset", preset, "--data", str(data), "--outdir", folder, "--nosubdir", "--notensorboard"),
+            *(str(word) for pair in given.items() for word in pair),
+        ]
+        variables = {**os.environ, "NGPU": str(processes), **(environment or {})}
+        start, first_step = time.perf_counter(), None
+        with (
+            open(Path(folder, "output.txt"), "w+") as output,
+            subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT) as process,
+        ):
+            while process.poll() is None:
+                if first_step is None and stats.exists() and stats.stat().st_size > 0:
+                    first_step = time.perf_counter() - start
+                time.sleep(POLL_SECONDS)
+            if process.returncode != 0 or first_step is None:
+                output.seek(0)
+                tail = "\n".join(output.read().splitlines()[-20:])
+                raise click.ClickException(f"{' '.join(command)} ended with code {process.returncode}:\n{tail}")
+        return Run([json.loads(line) for line in stats.read_text().splitlines()], first_step)
+
+
+@contextlib.contextmanager
+def dataset(data: Path | None, preset: str, *, scenes: int, views: int) -> Iterator[Path]:
+    """`data`, or else an embedded dataset at the preset's resolution, which lasts as long as the block."""
+    if data is not None:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = Path(folder, "cars")
+        resolution, workers = PRESETS[preset].resolution, os.cpu_count() or 1
+        ensure_dataset(path, scenes=scenes, views=views, resolution=resolution, val_scenes=2, workers=workers)
+        yield path
+
+
+data_option = click.option("--data", type=click.Path(path_type=Path), help="A dataset [default: one made for it].")

@@ -1,0 +1,85 @@
+"""Whether the fast paths train alike: the loss of a run with all of them, of one with none, and of another seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from benchmarks import launch
+from benchmarks.common import Meter, Result, benchmark, float32_products
+from benchmarks.model import PATHS, TrainingStep, training_config
+from benchmarks.plot import draw_curves
+from genvs.errors import run_command
+from training.config import TrainConfig
+from training.data import BatchSchedule, load_batches, open_data, pack_data
+
+FAST, PLAIN_RUN, OTHER_SEED = "every fast path", "none of them, strict fp32", "every fast path, another seed"
+
+
+@launch.data_option
+@click.option("--steps", type=click.IntRange(min=10), help="Updates of a run.", show_default="500, 20 on a CPU")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images of an update.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A PNG file for the curves.")
+@benchmark("loss_curve")
+def main(
+    preset: str, meter: Meter, data: Path | None, steps: int | None, batch: int, plot: Path | None
+) -> Iterator[Result]:
+    """Train with all fast paths, with none, and with another seed; the difference that the paths make, beside the one
+    that a seed makes."""
+    steps, precision = steps or (500 if meter.on_gpu else 20), meter.precision("bf16")
+    runs = {FAST: ("fast", precision, 0), PLAIN_RUN: ("reference", "fp32", 0), OTHER_SEED: ("fast", precision, 1)}
+    curves = {}
+    with launch.dataset(data, preset, scenes=40 if meter.on_gpu else 4, views=24) as path:
+        for name, (ops, arithmetic, seed) in runs.items():
+            config = training_config(
+                preset,
+                batch=batch,
+                views=2,
+                precision=arithmetic,
+                data=str(path),
+                seed=seed,
+                lr_rampup_kimg=batch * steps / 1e4,
+            )
+            with PATHS[ops](), float32_products(arithmetic):
+                curves[name] = losses_of(config, steps, meter.device)
+    smooth = {name: smoothed(losses) for name, losses in curves.items()}
+    if plot is not None:
+        draw_curves(smooth, f"Loss of {preset}, {steps} updates of {batch} images, running mean").save(plot)
+    difference, noise = (np.abs(smooth[FAST] - smooth[other]).mean() for other in (PLAIN_RUN, OTHER_SEED))
+    ends = [f"{losses[-max(1, steps // 5) :].mean():.4g}" for losses in curves.values()]
+    note = "mean loss of the last fifth: {} with, {} without, {} with another seed".format(*ends)
+    yield Result(
+        "loss: what the fast paths change",
+        100 * difference / noise,
+        "% of what a seed changes",
+        precision,
+        batch,
+        note=note,
+        curves={name: losses.tolist() for name, losses in curves.items()},
+    )
+
+
+def losses_of(config: TrainConfig, steps: int, device: torch.device) -> np.ndarray:
+    """The loss of each of the first `steps` updates of a run."""
+    data = open_data(config)
+    pack_data(data)
+    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=0)
+    step = TrainingStep(config, load_batches(data, schedule, config.workers, device), device)
+    for _ in range(steps):
+        step()
+    # The monitor keeps (loss, colour loss, sigma) of every sample until someone records them.
+    return torch.stack([kept[0].mean() for kept in step.monitor.losses]).double().cpu().numpy()
+
+
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """Running means over a twentieth of the run: single losses jump with the noise levels that were drawn."""
+    window = max(1, len(losses) // 20)
+    return np.convolve(losses, np.full(window, 1 / window), mode="valid")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,117 @@
+"""What is measured: networks of random weights, random inputs, and one true update of training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import genvs.ops
+from genvs.config import PRESETS, GeNVSConfig
+from genvs.data.types import ViewBatch, Views
+from genvs.geometry import Cameras
+from genvs.geometry.trajectories import spherical_c2w
+from genvs.models import GeNVS
+from training.config import TRAIN_PRESETS, TrainConfig
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.training_loop import accumulate_gradients, create_state, training_net, update_weights
+
+PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    "fast": contextlib.nullcontext,
+    "reference": genvs.ops.reference_only,
+}
+
+
+@torch.no_grad()
+def randomize(net: nn.Module, seed: int = 0) -> None:
+    """Give every weight a value: at birth many are nearly zero, which would hide errors and can run faster."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in net.named_parameters():
+        z = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim > 1:
+            z /= math.sqrt(parameter[0].numel())
+        else:
+            z = z * 0.1 + name.endswith(".weight")
+        parameter.copy_(z)
+
+
+def random_net(preset: str, device: torch.device) -> GeNVS:
+    """A network of random weights, in eval mode."""
+    net = GeNVS(PRESETS[preset]).eval()
+    randomize(net)
+    return net.place_on(device)
+
+
+def random_cameras(config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator) -> Cameras:
+    """Cameras `shape` all around the origin, with the camera model of the config's scene."""
+    scene = config.scene
+    azimuth = torch.rand(shape, generator=generator) * 2 * math.pi
+    elevation = torch.asin(torch.rand(shape, generator=generator) * 2 - 1)
+    intrinsics = torch.tensor([[scene.focal, 0.0, 0.5], [0.0, scene.focal, 0.5], [0.0, 0.0, 1.0]])
+    return Cameras(
+        c2w=spherical_c2w(azimuth, elevation, scene.radius),
+        intrinsics=intrinsics.expand(*shape, 3, 3).clone(),
+        near=torch.full(shape, scene.near),
+        far=torch.full(shape, scene.far),
+    )
+
+
+def random_views(config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator) -> Views:
+    """Uniform noise in [-1, 1] as images, and random cameras."""
+    images = torch.rand(*shape, 3, config.resolution, config.resolution, generator=generator) * 2 - 1
+    return Views(images, random_cameras(config, shape, generator))
+
+
+def random_batch(config: GeNVSConfig, scenes: int, views: int, targets: int, seed: int) -> ViewBatch:
+    """A training batch as it reaches the loss, on the CPU. The same seed gives the same batch."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = random_views(config, (scenes, views), generator)
+    return ViewBatch(inputs, random_views(config, (scenes, targets), generator), torch.arange(scenes) + seed * scenes)
+
+
+def training_config(preset: str, *, batch: int, views: int, precision: str, **changes) -> TrainConfig:
+    """The preset's recipe at this batch, one target a scene, without warm-up of the learning rate."""
+    base = TRAIN_PRESETS[preset]
+    changes = {"num_targets": 1, "lr_rampup_kimg": 0.0, "bf16": precision == "bf16", "tensorboard": False, **changes}
+    return dataclasses.replace(base, batch_size=batch, min_inputs=views, max_inputs=views, **changes)
+
+
+class TrainingStep:
+    """One update as the training loop makes it, on the next of some batches in memory."""
+
+    def __init__(self, config: TrainConfig, batches: Iterator[ViewBatch], device: torch.device) -> None:
+        self.config, self.batches = config, batches
+        torch.backends.cudnn.benchmark = config.bench
+        self.state = create_state(config, config.net.scene, device)
+        self.net = training_net(self.state.net, config, device)
+        self.loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
+        # A rank other than 0 writes nothing.
+        self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+
+    def __call__(self) -> None:
+        accumulate_gradients(self.net, self.loss_fn, self.batches, self.config, self.monitor)
+        self.update()
+
+    def update(self) -> None:
+        """What follows the gradients: finite check, optimizer, moving average."""
+        config, state = self.config, self.state
+        update_weights(state, config, self.monitor)
+        state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
+        state.cur_nimg += config.batch_size
+
+
+def in_memory_batches(config: TrainConfig, device: torch.device, count: int = 4) -> Iterator[ViewBatch]:
+    """`count` random batches on the device, in turn, for ever."""
+    scenes = config.batch_size // config.num_targets
+    batches = [
+        random_batch(config.net, scenes, config.max_inputs, config.num_targets, seed).to(device)
+        for seed in range(count)
+    ]
+    return itertools.cycle(batches)

@@ -1,0 +1,134 @@
+"""The benchmarks' JSON files as one Markdown table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import ceilings, floors
+from benchmarks.common import PRECISIONS, Result, Work
+from genvs.errors import InputError, run_command
+from torch_utils import persistence
+
+FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
+PUBLISHED = "reference"
+COLUMNS = ("what", "figure", "ratio", "share of the floor", "goal", "precision", "batch", "commit", "device")
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """rates: operations/s by precision. bandwidth: bytes/s."""
+
+    rates: dict[str, float]
+    bandwidth: float
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A Markdown file [default: the terminal].")
+@click.option("--join", type=click.Path(path_type=Path, dir_okay=False), help="Write all of FILES into this one, too.")
+def main(files: tuple[Path, ...], out: Path | None, join: Path | None) -> None:
+    """A table of what is in FILES, which --out wrote: figures, ratio to the reference, share of the floor, goals."""
+    records = [record for file in files for record in read(file)]
+    if join is not None:
+        persistence.write_atomic(json.dumps(records, indent=1) + "\n", join)
+    if out is not None:
+        persistence.write_atomic(table(records), out)
+    else:
+        click.echo(table(records), nl=False)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The records of a file: one benchmark's, or several joined. Raises InputError where it is no such file."""
+    try:
+        content = json.loads(file.read_text())
+        records = content if isinstance(content, list) else [content]
+        for record in records:
+            record["results"] = [{**result, "work": result["work"] or None} for result in record["results"]]
+    except (OSError, ValueError, TypeError, LookupError):
+        raise InputError(f"{file}: is not a benchmark's result: give files that --out wrote") from None
+    return records
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """One row a figure."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for record in records:
+        limits = ceilings_of(record["device"], records)
+        for fields in record["results"]:
+            work = Work(**fields["work"]) if fields["work"] else None
+            lines.append("| " + " | ".join(row(Result(**{**fields, "work": work}), record, limits)) + " |")
+    return "\n".join(lines) + f"\n\nReference: {FIGURES['source']}.\n"
+
+
+def row(result: Result, record: dict[str, Any], limits: Ceilings | None) -> Iterable[str]:
+    """The cells of COLUMNS."""
+    figure = f"{result.value:.4g} {result.unit}"
+    if result.spread is not None:
+        figure += f" ±{result.spread:.1%}"
+    known = FIGURES["figures"].get(result.name, {}) if record["preset"] == FIGURES["preset"] else {}
+    baseline, name = result.baseline, result.baseline_name
+    comparable = record["device"] == FIGURES["device"] and known.get("batch", result.batch) == result.batch
+    if baseline is None and comparable:
+        baseline, name = known.get("reference"), PUBLISHED
+    ratio = None if baseline is None else result.gain(baseline)
+    share = None if limits is None or result.work is None else share_of_floor(result, limits)
+    return (
+        " ".join(filter(None, [result.name, f"({result.note})" if result.note else ""])),
+        figure,
+        "" if ratio is None else f"{ratio:.2f}x the {name}",
+        "" if share is None else f"{share:.0%}",
+        verdict(result, known, ratio),
+        result.precision,
+        str(result.batch),
+        record["commit"],
+        record["device"],
+    )
+
+
+def verdict(result: Result, known: dict[str, Any], ratio: float | None) -> str:
+    """The goal, and whether it is met."""
+    if "value" in known:
+        met = result.gain(known["value"]) >= 1
+    elif "ratio" in known and ratio is not None:
+        met = ratio >= known["ratio"]
+    else:
+        return ""
+    return f"{known['goal']}: {'met' if met else 'missed'}"
+
+
+def ceilings_of(device: str, records: list[dict[str, Any]]) -> Ceilings | None:
+    """What `ceilings` measured on the device, else what is known of the reference figures' device."""
+    measured = {
+        result["name"]: result["value"]
+        for record in records
+        if record["device"] == device and record["benchmark"] == "ceilings"
+        for result in record["results"]
+    }
+    names = {precision: ceilings.matmul_name(precision) for precision in PRECISIONS}
+    if ceilings.COPY in measured:
+        rates = {precision: measured[name] * 1e12 for precision, name in names.items() if name in measured}
+        return Ceilings(rates, measured[ceilings.COPY] * 1e9)
+    return Ceilings(floors.RATES, floors.BANDWIDTH) if device == FIGURES["device"] else None
+
+
+def share_of_floor(result: Result, limits: Ceilings) -> float | None:
+    """The least time that the work takes over the time that it took; None where no ceiling is known."""
+    assert result.work is not None
+    rate = limits.rates.get(result.precision)
+    if rate is None and result.work.operations:
+        return None
+    floor = result.work.seconds(rate or math.inf, limits.bandwidth)
+    if result.unit.endswith("/s"):
+        return floor * result.value
+    return floor / (result.value * {"ms": 1e-3, "s": 1.0}[result.unit])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,54 @@
+"""Weak scaling: what several GPUs do at the same batch each, against as many times one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks import launch
+from benchmarks.common import Meter, Result, benchmark
+from genvs.errors import run_command
+
+
+@launch.data_option
+@click.option("--gpus", type=click.IntRange(min=2), multiple=True, show_default="2 and 4, as many as there are")
+@click.option("--batch", type=click.IntRange(min=1), help="Images of an update per GPU.", show_default="32, 4 on a CPU")
+@click.option("--updates", type=click.IntRange(min=4), help="Length of a run.", show_default="100, 8 on a CPU")
+@benchmark("scaling")
+def main(
+    preset: str, meter: Meter, data: Path | None, gpus: tuple[int, ...], batch: int | None, updates: int | None
+) -> Iterator[Result]:
+    """images/s of ./train.sh on 1, 2 and 4 GPUs (on a CPU: processes), 2 input views, one target a scene."""
+    there = torch.cuda.device_count() if meter.on_gpu else 2
+    batch, updates = batch or (32 if meter.on_gpu else 4), updates or (100 if meter.on_gpu else 8)
+    rates: dict[int, float] = {}
+    with launch.dataset(data, preset, scenes=64 if meter.on_gpu else 8, views=24) as path:
+        for count in (1, *(count for count in gpus or (2, 4) if count <= there)):
+            run = launch.train(
+                path,
+                preset,
+                batch=count * batch,
+                updates=updates,
+                options={"--views": 2, "--targets": 1},
+                processes=count,
+            )
+            rates[count] = run.images_per_second
+            precision = meter.precision("bf16")
+            yield Result(
+                f"training, {count} GPU" + "s" * (count > 1),
+                rates[count],
+                "images/s",
+                precision,
+                batch,
+                note="batch per GPU",
+            )
+            if count > 1:
+                efficiency = 100 * rates[count] / (count * rates[1])
+                yield Result(f"weak scaling, {count} GPUs", efficiency, "% of 1 GPU", precision, batch)
+
+
+if __name__ == "__main__":
+    run_command(main)
