@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import signal
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed
 from torch.utils.data import DataLoader
 
 from genvs.config import SceneConfig
-from genvs.data.srn import SRNScenes, collate, open_splits
+from genvs.data.packed import PackPlan, ignore_interrupts
+from genvs.data.srn import SRNScenes, open_splits
+from genvs.data.storage import printable
 from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
+from genvs.errors import InputError
+from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
 from training.config import TrainConfig
 
@@ -34,25 +40,66 @@ class RunData:
 def open_data(config: TrainConfig) -> RunData:
     """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used."""
     splits = open_splits(config.data or config.embedded.path)
-    size, cache = config.net.resolution, config.cache
+    size = config.net.resolution
     train = SRNScenes(
-        splits.train,
-        resolution=size,
-        near=config.near,
-        far=config.far,
-        seed=config.seed,
-        xflip=config.xflip,
-        cache=cache,
+        splits.train, resolution=size, near=config.near, far=config.far, seed=config.seed, xflip=config.xflip
     )
     train.check_views(config.max_inputs + config.num_targets)
     scene = train.scene_config()
     if splits.val is not None:
-        held_out = SRNScenes(splits.val, resolution=size, near=scene.near, far=scene.far, cache=cache)
+        held_out = SRNScenes(splits.val, resolution=size, near=scene.near, far=scene.far)
         held_out.check_views(2)
         return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
     count = -(-len(train) // HELD_OUT_SHARE) if len(train) > 1 else 0
     kept = len(train) - count
     return RunData(train, range(kept), train, range(kept, len(train)), scene)
+
+
+def pack_data(data: RunData) -> None:
+    """Let the datasets take views from packs beside them (see genvs.data.packed), which is much faster than from files.
+
+    One process of each machine looks for the packs, and makes them where they are missing or of other files, while the
+    others wait. Where a pack cannot be written a line says so, and views come from files. Call it on all ranks. Raises
+    InputError, on all of them, for a file that cannot be used.
+    """
+    datasets = list(dict.fromkeys([data.train, data.held_out]))
+    first = distributed.get_local_rank() == 0
+    plans: list[PackPlan | None] | InputError = []
+    if first:
+        try:
+            plans = [_make_pack(dataset) for dataset in datasets]
+        except InputError as error:
+            plans = error
+    plans = _of_first_on_this_machine(plans)
+    if isinstance(plans, InputError):
+        raise plans
+    for dataset, plan in zip(datasets, plans, strict=True):
+        if plan is not None and not first:
+            dataset.use_pack(plan)
+
+
+def _make_pack(dataset: SRNScenes) -> PackPlan | None:
+    """Make and use a dataset's pack; None, with a line for the user, where it cannot be written."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return dataset.make_pack(workers=cores)
+    except OSError as error:
+        print(
+            f"Warning: {printable(dataset.path)}: images cannot be packed beside it ({error.strerror}), so they are "
+            "decoded each time they are used, which is slow; make room, allow writing there, or pass --cache false",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+
+
+def _of_first_on_this_machine(value):
+    """`value` of the process with local rank 0."""
+    if not distributed.is_initialized():
+        return value
+    values = [None] * distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values[distributed.get_rank() - distributed.get_local_rank()]
 
 
 class BatchSchedule:
@@ -87,17 +134,12 @@ def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: t
     """Micro-batches for ever, on `device`, in the order of `schedule`."""
     loader = DataLoader(
         data.train,
-        batch_sampler=schedule,
-        collate_fn=collate,
+        batch_size=None,  # an item is a whole batch
+        sampler=schedule,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
     for batch in loader:
         yield batch.to(device, non_blocking=True)
-
-
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the loop decides when its workers stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

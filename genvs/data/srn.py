@@ -1,10 +1,12 @@
 """Scenes in SRN's layout, `<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}`, in a folder or a `.zip`.
 
 Starting lists names only and examines the first scene; every other file is read, and checked, when a sample uses it.
+Or, which is much faster, all are read once, into a pack.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -19,6 +21,7 @@ from torch.utils.data import Dataset
 from genvs.config import SceneConfig
 from genvs.data.camera_checks import depth_range, warn_if_suspicious
 from genvs.data.files import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Intrinsics, read_intrinsics, read_pose, read_view
+from genvs.data.packed import DecodedViews, Pack, PackPlan, ensure_pack
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
@@ -57,22 +60,12 @@ def open_splits(path: str | os.PathLike[str]) -> Splits:
     return splits
 
 
-def collate(items: Sequence[ViewBatch]) -> ViewBatch:
-    """Samples with equal numbers of views to a batch with a leading B."""
-    return ViewBatch(
-        inputs=Views.stack([item.inputs for item in items]),
-        targets=Views.stack([item.targets for item in items]),
-        sample_index=torch.stack([item.sample_index for item in items]),
-    )
-
-
 class SRNScenes(Dataset):
-    """The scenes of one split, as a map from SampleRequest to ViewBatch (without B).
+    """The scenes of one split, as a map from the B SampleRequests of a batch to the ViewBatch.
 
     path: a split as `open_splits` gives it. resolution: side of the images, pixels. near, far: depth planes in world
     units; by default from the split's `dataset.json`, else from NEAR_FAR by name, else derived from the cameras.
-    seed: of the choice of views. xflip: mirror every sample with probability 1/2. cache: keep decoded views in memory,
-    in each process.
+    seed: of the choice of views. xflip: mirror every sample with probability 1/2.
 
     A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files alone.
     Raises InputError for anything that is wrong with names, the first scene, near and far; later for a file in use.
@@ -87,17 +80,16 @@ class SRNScenes(Dataset):
         far: float | None = None,
         seed: int = 0,
         xflip: bool = False,
-        cache: bool = False,
     ) -> None:
         storage = find_storage(path)
         if storage is None:
             raise InputError(f"{printable(path)}: no such folder; give one of scenes, or {MAKE_ONE}")
         self.storage: Storage = storage
-        self.path, self.resolution, self.seed, self.xflip, self.cache = Path(path), resolution, seed, xflip, cache
+        self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
         self._scenes = _list_scenes(storage, self.path)
         self._c2w: dict[tuple[int, int], np.ndarray] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
-        self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._pack: Pack | None = None
         self._examine_first_scene(near, far)
 
     @property
@@ -120,32 +112,62 @@ class SRNScenes(Dataset):
         """The camera model, for the network's config; focal and radius are those of the first scene."""
         return self._scene_config
 
-    def load(self, scene: int, view_indices: Sequence[int] | np.ndarray) -> Views:
-        """Views `[K]` of a scene, by their place in natural order; images uint8 `[K, 3, resolution, resolution]`."""
-        views = [self._load_view(scene, int(view)) for view in view_indices]
-        return Views(
-            images=torch.from_numpy(np.stack([image for image, _ in views])),
-            cameras=Cameras(
-                c2w=torch.from_numpy(np.stack([self._load_c2w(scene, int(view)) for view in view_indices])).float(),
-                intrinsics=torch.from_numpy(np.stack([intrinsics for _, intrinsics in views])).float(),
-                near=torch.full((len(views),), self._scene_config.near),
-                far=torch.full((len(views),), self._scene_config.far),
-            ),
-        )
+    def make_pack(self, workers: int) -> PackPlan:
+        """From now on take views from the pack beside the split; it is made unless it is there and of today's files.
 
-    def __getitem__(self, request: SampleRequest) -> ViewBatch:
-        """inputs `[V]`, targets `[T]`, sample_index `[]`. Reads the files of these V + T views and no other."""
-        rng = np.random.default_rng((self.seed, request.sample_index))
-        self._require_views(self._scenes[request.scene], request.num_inputs + request.num_targets)
-        inputs, targets = choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng)
-        views = self.load(request.scene, np.concatenate([inputs, targets]))
-        if self.xflip and rng.random() < 0.5:
-            views = views.mirrored()
-        return ViewBatch(
-            inputs=views[: request.num_inputs],
-            targets=views[request.num_inputs :],
-            sample_index=torch.tensor(request.sample_index),
+        workers: processes that decode. Returns the plan, with which other processes can `use_pack`, without looking at
+        every file again. Raises InputError for any file that cannot be used, OSError where the pack cannot be written.
+        """
+        sources = hashlib.sha256()
+        for scene in self._scenes:
+            for name in (*scene.images, *scene.poses, *dict.fromkeys(scene.intrinsics)):
+                sources.update(repr((name, *self.storage.state(name))).encode())
+        plan = PackPlan(
+            path=self.storage.beside(f".{self.resolution}px.pack"),
+            resolution=self.resolution,
+            num_views=tuple(len(scene.images) for scene in self._scenes),
+            sources=sources.hexdigest(),
         )
+        self._pack = ensure_pack(plan, self._decode_scene, workers)
+        return plan
+
+    def use_pack(self, plan: PackPlan) -> None:
+        """From now on take views from the pack that `make_pack` has made or found elsewhere. Raises as `Pack`."""
+        self._pack = Pack(plan)
+
+    def load(self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray) -> Views:
+        """Views by their scenes and their places in natural order: integers that broadcast to `[...]`.
+
+        Images are uint8 `[..., 3, resolution, resolution]`. Raises IndexError for a place that a scene does not have.
+        """
+        scenes, views = np.broadcast_arrays(scenes, views)
+        pairs = list(zip(scenes.flat, views.flat, strict=True))
+        if not all(0 <= view < self.num_views(scene) for scene, view in pairs):
+            raise IndexError(f"no such views: {views.tolist()} of scenes {scenes.tolist()}")
+        decoded = self._decode(pairs, views.shape) if self._pack is None else self._pack.read(scenes, views)
+        images, c2w, intrinsics = map(torch.from_numpy, decoded)
+        near, far = (torch.full(views.shape, depth) for depth in (self._scene_config.near, self._scene_config.far))
+        return Views(images, Cameras(c2w, intrinsics, near, far))
+
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
+        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no other.
+
+        All requests must ask for the same numbers of views.
+        """
+        chosen, flips = [], []
+        for request in requests:
+            rng = np.random.default_rng((self.seed, request.sample_index))
+            self._require_views(self._scenes[request.scene], request.num_inputs + request.num_targets)
+            chosen.append(choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng))
+            flips.append(self.xflip and rng.random() < 0.5)
+        scenes = np.array([request.scene for request in requests])[:, None]
+        inputs, targets = (self.load(scenes, np.stack(views)) for views in zip(*chosen, strict=True))
+        if any(flips):
+            inputs, targets = (
+                Views.stack([views[i].mirrored() if flip else views[i] for i, flip in enumerate(flips)])
+                for views in (inputs, targets)
+            )
+        return ViewBatch(inputs, targets, torch.tensor([request.sample_index for request in requests]))
 
     def _require_views(self, scene: _Scene, min_views: int) -> None:
         if len(scene.images) < min_views:
@@ -171,14 +193,19 @@ class SRNScenes(Dataset):
 
     def _load_view(self, scene: int, view: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image `[3, H, W]` and normalised intrinsics `[3, 3]`."""
-        if (scene, view) in self._views:
-            return self._views[scene, view]
         name = self._scenes[scene].images[view]
         data = self.storage.read(name, MAX_IMAGE_BYTES)
-        loaded = read_view(data, self._load_intrinsics(scene, view), self.resolution, self._shown(name))
-        if self.cache:
-            self._views[scene, view] = loaded
-        return loaded
+        return read_view(data, self._load_intrinsics(scene, view), self.resolution, self._shown(name))
+
+    def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> DecodedViews:
+        """The views of these (scene, view), from their files, in a leading shape of `shape`."""
+        loaded = [(*self._load_view(scene, view), self._load_c2w(scene, view)) for scene, view in pairs]
+        images, intrinsics, c2w = (np.stack(part).reshape(*shape, *part[0].shape) for part in zip(*loaded, strict=True))
+        return DecodedViews(images, c2w.astype(np.float32), intrinsics.astype(np.float32))
+
+    def _decode_scene(self, scene: int) -> DecodedViews:
+        views = range(self.num_views(scene))
+        return self._decode([(scene, view) for view in views], (len(views),))
 
     def _examine_first_scene(self, near: float | None, far: float | None) -> None:
         """Meet common mistakes before any expensive work, and settle near, far, focal and radius."""

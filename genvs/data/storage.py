@@ -1,4 +1,4 @@
-"""Reading files from a folder or from inside a `.zip`, with the same two calls: `names` and `read`.
+"""Reading files from a folder or from inside a `.zip`, with the same calls: `names`, `read`, `state` and `beside`.
 
 A folder is its owner's, so links in it are followed; only regular files are read. A zip may be anyone's: its members
 are checked when it is opened, nothing is ever unpacked to disk, and no member is inflated beyond the caller's limit.
@@ -75,6 +75,22 @@ class FolderStorage:
         """The content of a file of at most `limit` bytes."""
         return read_bytes(os.path.join(self.root, name), limit)
 
+    def state(self, name: str) -> tuple[int, int]:
+        """Size in bytes and time of change (ns) of a file: another content shows in one of them."""
+        path = os.path.join(self.root, name)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InputError(
+                f"{printable(path)}: cannot be read ({error.strerror}); restore the file or remove its whole view"
+            ) from None
+        return status.st_size, status.st_mtime_ns
+
+    def beside(self, suffix: str) -> Path:
+        """A path next to the folder: its name with `suffix`."""
+        root = Path(os.path.abspath(self.root))  # not where a link leads: that may be read-only
+        return root.parent / (root.name + suffix)
+
 
 class ZipStorage:
     """Members of a zip below `prefix` ('' or a folder's name with '/' at its end).
@@ -86,6 +102,7 @@ class ZipStorage:
         self.archive = archive
         self.root = archive / prefix
         status = os.stat(archive)
+        self.prefix, self.archive_state = prefix, (status.st_size, status.st_mtime_ns)
         index = _zip_index(os.fspath(archive), status.st_mtime_ns, status.st_size)
         self.folders = {name[len(prefix) :]: found for name, found in index.items() if name.startswith(prefix)}
 
@@ -119,6 +136,16 @@ class ZipStorage:
         if signature != b"PK\3\4" or len(data) != member.size or zlib.crc32(data) != member.crc:
             raise InputError(f"{shown}: damaged, or changed since it was opened; make or download the zip again")
         return data
+
+    def state(self, name: str) -> tuple[int, int]:
+        """As `FolderStorage.state`, but of the whole zip, when it was opened."""
+        return self.archive_state
+
+    def beside(self, suffix: str) -> Path:
+        """A path next to the zip: its name, the folder's within it, and `suffix`."""
+        archive = Path(os.path.abspath(self.archive))
+        name = ".".join([archive.name, *self.prefix.split("/")[:-1]])
+        return archive.parent / (name + suffix)
 
 
 Storage = FolderStorage | ZipStorage

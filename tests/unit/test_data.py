@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
 from genvs.data.files import read_image, read_intrinsics, read_pose, read_view
-from genvs.data.srn import Splits, SRNScenes, collate, open_splits
+from genvs.data.srn import Splits, SRNScenes, open_splits
 from genvs.data.storage import natural_key
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
@@ -134,7 +134,7 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
 
 def test_a_sample_holds_what_was_asked_for(tmp_path):
     dataset = SRNScenes(write_split(tmp_path / "cars_train"), resolution=32, seed=5)
-    batch = collate([dataset[SampleRequest(scene, 10 + scene, 3, 2)] for scene in (2, 0)])
+    batch = dataset[[SampleRequest(scene, 10 + scene, 3, 2) for scene in (2, 0)]]
     assert batch.inputs.shape == (2, 3) and batch.targets.shape == (2, 2)
     assert batch.sample_index.tolist() == [12, 10] and batch.sample_index.dtype == torch.int64
     for index, scene in enumerate((2, 0)):
@@ -149,13 +149,13 @@ def test_a_sample_depends_on_its_request_alone(tmp_path):
 
     def digests(workers: int, order, **options) -> dict[int, str]:
         dataset = SRNScenes(split, resolution=32, xflip=True, **options)
-        loader = DataLoader(dataset, batch_sampler=[[r] for r in order], collate_fn=collate, num_workers=workers)
+        loader = DataLoader(dataset, batch_size=None, sampler=[[r] for r in order], num_workers=workers)
         return {int(batch.sample_index): digest(batch) for batch in loader}
 
     expected = digests(0, requests)
     assert len(set(expected.values())) == len(requests)
     assert digests(1, requests) == digests(2, requests) == expected
-    assert digests(0, requests[::-1], cache=True) == expected
+    assert digests(0, requests[::-1]) == expected
     assert digests(2, requests[13:]) == {index: expected[index] for index in range(13, 24)}
     changed = digests(0, requests, seed=1)
     assert not set(changed.values()) & set(expected.values())
@@ -167,7 +167,7 @@ def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
     count = 0
     for index in range(60):
         request = SampleRequest(0, index, 2, 1)
-        item, other = plain[request], flipped[request]
+        item, other = plain[[request]], flipped[[request]]
         if not same(item, other):
             mirrored = ViewBatch(item.inputs.mirrored(), item.targets.mirrored(), item.sample_index)
             assert same(mirrored, other)
@@ -178,21 +178,13 @@ def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
 def test_only_the_used_files_are_read(tmp_path):
     split = write_split(tmp_path / "cars_train", num_scenes=2)
     dataset, request = SRNScenes(split, resolution=32), SampleRequest(1, 4, 1, 1)
-    expected = dataset[request]
+    expected = dataset[[request]]
     inputs, targets = choose_views(6, 1, 1, np.random.default_rng((0, 4)))
     fresh = SRNScenes(split, resolution=32)
     for view in set(range(6)) - {*inputs, *targets}:
         (split / "car2" / "rgb" / f"{view + 1}.png").unlink()
         (split / "car2" / "pose" / f"{view + 1}.txt").unlink()
-    assert same(fresh[request], expected)
-
-
-def test_cache_keeps_decoded_views(tmp_path):
-    split = write_split(tmp_path / "cars_train", num_scenes=1)
-    dataset = SRNScenes(split, resolution=32, cache=True)
-    expected = dataset[SampleRequest(0, 0, 3, 1)]
-    shutil.rmtree(split)
-    assert same(dataset[SampleRequest(0, 0, 3, 1)], expected)
+    assert same(fresh[[request]], expected)
 
 
 def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
@@ -228,10 +220,10 @@ def test_a_zip_equals_its_folder(tmp_path):
         folder, unpacked = SRNScenes(splits.train, resolution=32), SRNScenes(split, resolution=32)
         assert folder.scene_names == unpacked.scene_names and folder.scene_config() == unpacked.scene_config()
         requests = [SampleRequest(index % 3, index, 2, 1) for index in range(6)]
-        loader = DataLoader(folder, batch_sampler=[requests[:3], requests[3:]], collate_fn=collate, num_workers=2)
-        expected = [collate([unpacked[r] for r in requests[:3]]), collate([unpacked[r] for r in requests[3:]])]
+        loader = DataLoader(folder, batch_size=None, sampler=[requests[:3], requests[3:]], num_workers=2)
+        expected = [unpacked[requests[:3]], unpacked[requests[3:]]]
         assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
-        assert same(pickle.loads(pickle.dumps(folder))[requests[0]], unpacked[requests[0]])
+        assert same(pickle.loads(pickle.dumps(folder))[requests], unpacked[requests])
         assert len(SRNScenes(splits.test, resolution=32)) == 2
 
 

@@ -1,0 +1,47 @@
+"""Datasets with and without packs, and whether they hold the same, for tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from genvs.data.srn import SRNScenes
+from genvs.data.types import Views
+from tests.unit.srn_folder import INTRINSICS, write_scene, write_split
+
+
+def write_uneven_split(path: Path) -> Path:
+    """Three scenes of 6, 5 and 6 views; intrinsics and images of the second are of other sizes."""
+    write_split(path)
+    shutil.rmtree(path / "car2")
+    scene = write_scene(path / "car2", num_views=5, size=64, seed=9)
+    (scene / "intrinsics.txt").write_text(INTRINSICS.replace("32.8125", "40.5"))
+    return path
+
+
+def pack_of(split: Path, resolution: int = 32) -> Path:
+    return split.with_name(f"{split.name}.{resolution}px.pack")
+
+
+def opened(split: Path, **options) -> SRNScenes:
+    return SRNScenes(split, **{"resolution": 32, **options})
+
+
+def packed_scenes(split: Path, workers: int = 0, **options) -> SRNScenes:
+    dataset = opened(split, **options)
+    dataset.make_pack(workers)
+    return dataset
+
+
+def same_views(first: Views, second: Views) -> bool:
+    parts = [(v.images, v.cameras.c2w, v.cameras.intrinsics, v.cameras.near, v.cameras.far) for v in (first, second)]
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*parts, strict=True))
+
+
+def equal_scenes(first: SRNScenes, second: SRNScenes) -> bool:
+    """Whether all views are equal, bit for bit."""
+    assert len(first) == len(second)
+    counts = [first.num_views(scene) for scene in range(len(first))]
+    return all(same_views(*(s.load(i, range(count)) for s in (first, second))) for i, count in enumerate(counts))

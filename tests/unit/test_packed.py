@@ -1,0 +1,302 @@
+"""Packs: made once, the same as the files bit for bit, made anew when anything is not as it was, never in the way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from genvs.data import packed
+from genvs.data.packed import Pack, PackPlan, ensure_pack
+from genvs.data.srn import SRNScenes
+from genvs.data.types import ViewBatch, Views
+from genvs.data.view_sampling import SampleRequest
+from tests.small_training import small_run
+from tests.unit.packed_folder import equal_scenes, opened, pack_of, packed_scenes, same_views, write_uneven_split
+from tests.unit.srn_folder import INTRINSICS, c2w_text, flip_bit, refused, some_c2w, write_scene, write_split
+from training.data import open_data, pack_data
+
+REQUESTS = [SampleRequest(index % 3, index, 2, 1) for index in range(12)]
+
+
+@pytest.fixture
+def split(tmp_path) -> Path:
+    return write_uneven_split(tmp_path / "cars_train")
+
+
+def same_batch(first: ViewBatch, second: ViewBatch) -> bool:
+    views = same_views(first.inputs, second.inputs) and same_views(first.targets, second.targets)
+    return views and torch.equal(first.sample_index, second.sample_index)
+
+
+def file_identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def refuse_to_decode(self, scene: int):
+    raise AssertionError(f"scene {scene} was decoded again")
+
+
+# --- what a pack holds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("resolution", [32, 24])
+def test_packed_views_are_those_of_the_files_bit_for_bit(split, workers, resolution):
+    files = opened(split, resolution=resolution)
+    assert equal_scenes(packed_scenes(split, workers, resolution=resolution), files)
+    assert sorted(os.listdir(split.parent)) == ["cars_train", f"cars_train.{resolution}px.pack"]
+    assert opened(split).scene_names == ["car1", "car2", "car3"]
+
+
+@pytest.mark.parametrize("xflip", [False, True])
+def test_samples_are_the_same_and_need_no_files(split, xflip):
+    expected = opened(split, seed=3, xflip=xflip)[REQUESTS]
+    dataset = packed_scenes(split, seed=3, xflip=xflip)
+    shutil.rmtree(split)
+    assert same_batch(dataset[REQUESTS], expected)
+    assert same_batch(pickle.loads(pickle.dumps(dataset))[REQUESTS], expected)
+    for workers in (0, 2):
+        batches = list(DataLoader(dataset, batch_size=None, sampler=[REQUESTS[:5], REQUESTS[5:]], num_workers=workers))
+        joined = [Views.cat([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets")]
+        assert same_batch(ViewBatch(*joined, torch.cat([batch.sample_index for batch in batches])), expected)
+
+
+def test_a_pickle_holds_no_pixels(tmp_path):
+    dataset = packed_scenes(write_split(tmp_path / "cars_train", num_scenes=1))
+    assert len(pickle.dumps(dataset)) < 10_000 < pack_of(dataset.path).stat().st_size
+
+
+@pytest.mark.parametrize("view", [5, -1])
+def test_views_that_are_not_there(split, view):
+    for dataset in (opened(split), packed_scenes(split)):
+        dataset.load(0, [5])
+        with pytest.raises(IndexError, match="no such views"):
+            dataset.load(1, [0, view])
+
+
+def test_packing_draws_no_random_numbers(split):
+    torch.manual_seed(0)
+    packed_scenes(split, workers=1)
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+# --- when it is made --------------------------------------------------------------------------------------------------
+
+
+def test_it_is_made_once(split, monkeypatch):
+    files = opened(split)
+    packed_scenes(split)
+    made = file_identity(pack_of(split))
+    monkeypatch.setattr(SRNScenes, "_decode_scene", refuse_to_decode)
+    assert equal_scenes(packed_scenes(split), files)
+    os.utime(split / "car1", (1, 1))  # folders change with clutter
+    (split / "car1" / ".DS_Store").touch()
+    packed_scenes(split, seed=4, near=0.3, far=7.0)
+    monkeypatch.chdir(split)
+    packed_scenes(Path("."))
+    assert file_identity(pack_of(split)) == made
+
+
+def new_time(split: Path) -> None:
+    path = split / "car3" / "rgb" / "6.png"
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+
+
+def new_size_at_the_old_time(split: Path) -> None:
+    path = split / "car1" / "pose" / "2.txt"
+    before = path.stat().st_mtime_ns
+    path.write_text(c2w_text(some_c2w(9)[8]))
+    os.utime(path, ns=(before, before))
+
+
+def new_intrinsics(split: Path) -> None:
+    (split / "car3" / "intrinsics.txt").write_text(INTRINSICS.replace("32.8125", "33.8125"))
+
+
+def new_name(split: Path) -> None:
+    (split / "car2").rename(split / "car4")
+
+
+def fewer_views(split: Path) -> None:
+    (split / "car1" / "rgb" / "3.png").unlink()
+    (split / "car1" / "pose" / "3.txt").unlink()
+
+
+def more_scenes(split: Path) -> None:
+    write_scene(split / "car9", seed=40)
+
+
+CHANGES = [new_time, new_size_at_the_old_time, new_intrinsics, new_name, fewer_views, more_scenes]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_it_is_made_anew_when_the_files_change(split, change):
+    packed_scenes(split)
+    before = file_identity(pack_of(split))
+    change(split)
+    dataset = packed_scenes(split)
+    assert file_identity(pack_of(split)) != before
+    assert equal_scenes(dataset, opened(split))
+    assert len(os.listdir(split.parent)) == 2, "in the place of the old one"
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def longer(data: bytes) -> bytes:
+    return data + b"\0"
+
+
+def emptied(data: bytes) -> bytes:
+    return b""
+
+
+def zeroed_images(data: bytes) -> bytes:
+    return data[: packed.HEADER_BYTES] + bytes(len(data) - packed.HEADER_BYTES)
+
+
+def another_file(data: bytes) -> bytes:
+    return pickle.dumps({"images": list(range(1000))})
+
+
+def damaged_header(data: bytes) -> bytes:
+    return flip_bit(data, 60)
+
+
+@pytest.mark.parametrize("damage", [cut, longer, emptied, zeroed_images, another_file, damaged_header])
+def test_a_damaged_pack_is_made_anew(split, damage):
+    packed_scenes(split)
+    whole = pack_of(split).read_bytes()
+    pack_of(split).write_bytes(damage(whole))
+    assert equal_scenes(packed_scenes(split), opened(split))
+    assert pack_of(split).read_bytes() == whole
+
+
+@pytest.mark.parametrize("block", ["images", "c2w", "intrinsics", "checksums"])
+def test_a_changed_bit_anywhere_is_noticed(split, block):
+    plan = opened(split).make_pack(0)
+    whole = pack_of(split).read_bytes()
+    place = plan.blocks[block]
+    for byte in (place.offset, (place.offset + place.end) // 2, place.end - 1):
+        pack_of(split).write_bytes(flip_bit(whole, byte))
+        assert not Pack(plan).is_undamaged()
+        opened(split).make_pack(0)
+        assert pack_of(split).read_bytes() == whole
+
+
+def test_a_pack_in_use_stays_as_it_was(split):
+    dataset, expected = packed_scenes(split), opened(split).load(2, range(6))
+    shutil.copy(split / "car1" / "rgb" / "1.png", split / "car3" / "rgb" / "6.png")
+    assert not same_views(packed_scenes(split).load(2, range(6)), expected)
+    assert same_views(dataset.load(2, range(6)), expected)
+
+
+def zip_of(split: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(split.rglob("*")):
+            file.write(path, path.relative_to(split.parent.parent))
+    return archive / split.parent.name / split.name
+
+
+def test_the_pack_of_a_zip_lies_beside_it_and_follows_it(split, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    inside = zip_of(split, other / "srn.zip")
+    packed_scenes(inside, workers=2)
+    pack = other / f"srn.zip.{tmp_path.name}.cars_train.32px.pack"
+    assert sorted(other.iterdir()) == [other / "srn.zip", pack]
+    made = file_identity(pack)
+    assert equal_scenes(packed_scenes(inside), opened(split)) and file_identity(pack) == made
+    new_intrinsics(split)
+    zip_of(split, other / "srn.zip")
+    assert equal_scenes(packed_scenes(inside), opened(split)) and file_identity(pack) != made
+
+
+# --- when it cannot be made -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_refused_as_without_a_pack(split, workers):
+    path = split / "car3" / "rgb" / "4.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    line = refused("car3/rgb/4.png", lambda: opened(split).load(2, range(6)))
+    assert refused("car3/rgb/4.png", lambda: packed_scenes(split, workers)) == line
+    path.unlink()
+    path.symlink_to("gone.png")
+    line = refused("car3/rgb/4.png", lambda: opened(split).load(2, range(6)))
+    assert refused("car3/rgb/4.png", lambda: packed_scenes(split, workers)) == line
+    dataset = opened(split)
+    path.unlink()
+    assert refused("car3/rgb/4.png", lambda: dataset.make_pack(workers)) == line, "gone since the dataset was opened"
+    assert os.listdir(split.parent) == ["cars_train"] and multiprocessing.active_children() == []
+
+
+def test_an_unfinished_pack_is_not_opened(split):
+    plan = opened(split).make_pack(0)
+    whole = pack_of(split).read_bytes()
+    pack_of(split).write_bytes(bytes(packed.HEADER_BYTES) + whole[packed.HEADER_BYTES :])  # the header comes last
+    with pytest.raises(ValueError, match="made from other files, or cut short"):
+        Pack(plan)
+
+
+def denied(path, mode="r"):
+    if "a" in mode:
+        raise PermissionError(13, "Permission denied", str(path))  # root may write to a folder of any mode
+    return open(path, mode)
+
+
+def disk_full(path, mode="r"):
+    if mode == "r+b":
+        raise OSError(28, "No space left on device")
+    return open(path, mode)
+
+
+@pytest.mark.parametrize("problem", [denied, disk_full])
+def test_where_it_cannot_be_written_a_line_says_so_and_files_are_read(split, problem, monkeypatch, capfd):
+    data = open_data(small_run(split))
+    assert os.listdir(split.parent) == ["cars_train"], "opening makes nothing"
+    monkeypatch.setattr(packed, "open", problem, raising=False)
+    pack_data(data)
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"Warning: {split}: ")
+    assert ("Permission denied" if problem is denied else "No space left on device") in err and "--cache" in err
+    assert equal_scenes(data.train, opened(split)) and os.listdir(split.parent) == ["cars_train"]
+
+
+def test_a_stale_pack_that_cannot_be_replaced_is_not_used(split):
+    packed_scenes(split)
+    new_intrinsics(split)
+    pack_of(split).with_name(pack_of(split).name + ".partial").mkdir()
+    data = open_data(small_run(split))
+    pack_data(data)
+    assert equal_scenes(data.train, opened(split))
+
+
+def vanishing(scene: int):
+    """Decodes a scene and removes the file that it would be written to."""
+    for partial in Path(os.environ["PACK_FOLDER"]).glob("*.partial"):
+        partial.unlink()
+    parts = [np.zeros((1, *shape), dtype) for shape, dtype in (((3, 8, 8), "u1"), ((4, 4), "f4"), ((3, 3), "f4"))]
+    return packed.DecodedViews(*parts)
+
+
+def test_a_workers_failure_to_write_keeps_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACK_FOLDER", str(tmp_path))
+    plan = PackPlan(tmp_path / "x.pack", resolution=8, num_views=(1, 1, 1), sources="")
+    with pytest.raises(FileNotFoundError) as caught:
+        ensure_pack(plan, vanishing, workers=1)
+    assert caught.value.filename == str(tmp_path / "x.pack.partial") and os.listdir(tmp_path) == []
+    assert multiprocessing.active_children() == []

@@ -1,0 +1,140 @@
+"""Packs and processes: one makes a pack for all, and one that is stopped leaves nothing that would be trusted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from genvs.data.srn import SRNScenes
+from tests.small_training import small_run
+from tests.unit.packed_folder import equal_scenes, opened, pack_of, packed_scenes, same_views, write_uneven_split
+from tests.unit.srn_folder import refused, write_split
+from torch_utils import distributed
+from training.data import open_data, pack_data
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def split(tmp_path) -> Path:
+    return write_uneven_split(tmp_path / "cars_train")
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def make_for_race(split: Path, decoded) -> None:
+    decode = SRNScenes._decode_scene
+
+    def counting(self, scene: int):
+        with decoded.get_lock():
+            decoded.value += 1
+        time.sleep(0.1)
+        return decode(self, scene)
+
+    SRNScenes._decode_scene = counting
+    assert equal_scenes(packed_scenes(split), opened(split))
+
+
+def test_of_several_processes_at_once_one_makes_it(split):
+    context = multiprocessing.get_context("fork")
+    decoded = context.Value("i", 0)
+    racers = [context.Process(target=make_for_race, args=(split, decoded)) for _ in range(3)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(60)
+    assert [racer.exitcode for racer in racers] == [0, 0, 0] and decoded.value == 3
+    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack"]
+
+
+def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) -> None:
+    """Runs in each of two processes; a failed assertion fails the test."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    distributed.init("cpu")
+    if rank == 1:
+        del SRNScenes.make_pack  # only the first process looks at all files
+    data = open_data(small_run(good))
+    pack_data(data)
+    line = refused("car2/rgb/3.png", lambda: pack_data(open_data(small_run(bad))))
+    assert "cut off" in line
+    files = open_data(small_run(unwritable))
+    pack_data(files)
+    distributed.shutdown()
+    shutil.rmtree(good, ignore_errors=True)
+    for scene in range(3):
+        assert same_views(data.train.load(scene, range(6)), files.train.load(scene, range(6)))
+
+
+def test_one_rank_makes_it_for_all(tmp_path):
+    good, bad, unwritable = (write_split(tmp_path / name / "cars_train") for name in "abc")
+    path = bad / "car2" / "rgb" / "3.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    pack_of(unwritable).with_name(pack_of(unwritable).name + ".partial").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        on_two_ranks, args=(port, good, bad, unwritable), nprocs=2, start_method="fork"
+    )
+    assert [pack_of(split).exists() for split in (good, bad, unwritable)] == [True, False, False]
+
+
+# --- interrupted ------------------------------------------------------------------------------------------------------
+
+SLOWLY = """
+import sys, time
+import click
+from genvs.data.srn import SRNScenes
+from genvs.errors import run_command
+
+decode = SRNScenes._decode_scene
+SRNScenes._decode_scene = lambda self, scene: (time.sleep(0.3), decode(self, scene))[1]
+
+@click.command()
+def main():
+    SRNScenes(sys.argv[1], resolution=32).make_pack(int(sys.argv[2]))
+
+run_command(main, [])
+"""
+
+
+def interrupted_packing(split: Path, number: int, workers: int, delay: float) -> tuple[int, str]:
+    """Exit code and stderr of a process that was sent a signal while it packed `split`, as a terminal sends it."""
+    arguments = [sys.executable, "-c", SLOWLY, str(split), str(workers)]
+    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    partial = pack_of(split).with_name(pack_of(split).name + ".partial")
+    deadline = time.monotonic() + 60
+    while not partial.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(("workers", "delay"), [(0, 0.1), (2, 0.005), (2, 0.2)])
+def test_interrupted_it_ends_and_leaves_nothing(split, workers, delay):
+    assert interrupted_packing(split, signal.SIGINT, workers, delay) == (130, "\n")
+    assert os.listdir(split.parent) == ["cars_train"]
+
+
+def test_what_a_killed_process_leaves_is_not_trusted_and_taken_over(split):
+    code, _ = interrupted_packing(split, signal.SIGKILL, 2, 0.4)
+    assert code == -signal.SIGKILL
+    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack.partial"]
+    assert equal_scenes(packed_scenes(split), opened(split))
+    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack"]
