@@ -14,7 +14,7 @@ from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
 
-FORMAT, VERSION = "GeNVS snapshot", 1
+FORMAT, VERSION = "GeNVS snapshot", 2
 
 
 def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
@@ -42,4 +42,4 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS
     except (InputError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: damaged snapshot ({reason}): use another one of the run") from None
-    return net.eval().requires_grad_(False).to(device)
+    return net.eval().requires_grad_(False).place_on(device)

@@ -32,7 +32,10 @@ def _mix(x: Tensor) -> Tensor:
 
 def fold(keys: Tensor, stream: int | Tensor) -> Tensor:
     """New keys, independent of `keys` `[...]` (int64) and of the keys of every other `stream`."""
-    return _mix(keys ^ _mix(torch.as_tensor(stream, device=keys.device, dtype=torch.int64) * GOLDEN_GAMMA + 1))
+    if not isinstance(stream, Tensor):
+        # Filled in on the device: a copy from the host would wait for it.
+        stream = torch.full((), stream, device=keys.device, dtype=torch.int64)
+    return _mix(keys ^ _mix(stream * GOLDEN_GAMMA + 1))
 
 
 def sample_keys(seed: int, sample_index: Tensor) -> Tensor:
@@ -59,7 +62,23 @@ def normal(keys: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
     return (-2 * first.log()).sqrt() * second.cos()
 
 
+def keep_mask(keys: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
+    """Which elements dropout of probability `p` keeps: keys int64 `[N]` to bool `[N, *shape]`.
+
+    32 bits an element instead of 64, since networks draw billions: a multiplicative hash (after Murmur3's finalizer)
+    of the element's place and one half of the key, mixed with the other half. Kernels compute the same.
+    """
+
+    def multiply(x: Tensor, constant: int) -> Tensor:
+        return (x * constant) & 0xFFFFFFFF
+
+    low, high = keys[:, None] & 0xFFFFFFFF, (keys[:, None] >> 32) & 0xFFFFFFFF
+    x = (multiply(torch.arange(math.prod(shape), device=keys.device), 0x9E3779B9) + low) & 0xFFFFFFFF
+    x = multiply(x ^ (x >> 16), 0x85EBCA6B)
+    x = multiply(x ^ (x >> 13) ^ high, 0xC2B2AE35)
+    return (x >= round(p * 2**32)).unflatten(1, shape)
+
+
 def dropout(x: Tensor, p: float, keys: Tensor) -> Tensor:
     """Inverted dropout of `x` `[N, ...]` with probability `p`, by each sample's own key `[N]`."""
-    keep = uniform(keys, tuple(x.shape[1:])) >= p
-    return x * keep / (1 - p)
+    return x * keep_mask(keys, tuple(x.shape[1:]), p) / (1 - p)

@@ -1,10 +1,18 @@
 """Cameras, rays and trajectories. OpenCV axes, world z up, normalised intrinsics (docs/conventions.md)."""
 
-from genvs.geometry.cameras import Cameras, normalize_intrinsics, opencv_from_opengl, project, unproject
+from genvs.geometry.cameras import (
+    Cameras,
+    frustum_matrix,
+    normalize_intrinsics,
+    opencv_from_opengl,
+    project,
+    unproject,
+)
 from genvs.geometry.rays import generate_rays, interval_lengths, pixel_centers, stratified_depths
 
 __all__ = [
     "Cameras",
+    "frustum_matrix",
     "generate_rays",
     "interval_lengths",
     "normalize_intrinsics",

@@ -94,10 +94,23 @@ def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     return homogeneous[..., :2] / safe_depth[..., None], depth
 
 
+def frustum_matrix(cameras: Cameras) -> Tensor:
+    """`[..., 4, 4]`, from world points (x, y, z, 1) to (u depth, v depth, w, depth).
+
+    w goes from 0 at the near plane to 1 at the far plane; u, v and depth are those of `project`.
+    """
+    w2c = cameras.w2c[..., :3, :]
+    image = apply_linear(cameras.intrinsics, w2c.mT).mT
+    depth = w2c[..., 2:, :]
+    near, far = cameras.near[..., None, None], cameras.far[..., None, None]
+    w = torch.cat([depth[..., :3], depth[..., 3:] - near], dim=-1) / (far - near)
+    return torch.cat([image[..., :2, :], w, depth], dim=-2)
+
+
 def unproject(uv: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
     """The inverse of `project`: uv `[..., P, 2]` at camera z `depth` `[..., P]` to world points `[..., P, 3]`."""
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
-    in_camera = apply_linear(torch.linalg.inv(cameras.intrinsics), homogeneous) * depth[..., None]
+    in_camera = apply_linear(torch.linalg.inv_ex(cameras.intrinsics).inverse, homogeneous) * depth[..., None]
     return apply_linear(cameras.c2w[..., :3, :3], in_camera) + cameras.c2w[..., None, :3, 3]
 
 

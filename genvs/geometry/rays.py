@@ -27,7 +27,8 @@ def generate_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Te
     """
     uv = pixel_centers(height, width, device=cameras.device, dtype=cameras.c2w.dtype)
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1).flatten(0, 1)
-    in_camera = apply_linear(torch.linalg.inv(cameras.intrinsics), homogeneous)
+    # Not linalg.inv, which waits for a GPU to report whether it could.
+    in_camera = apply_linear(torch.linalg.inv_ex(cameras.intrinsics).inverse, homogeneous)
     directions = apply_linear(cameras.c2w[..., :3, :3], in_camera).unflatten(-2, (height, width))
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 

@@ -6,12 +6,13 @@ ImageNet's colour normalisation into the first convolution.
 
 from __future__ import annotations
 
+import typing
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genvs.errors import InputError
-from genvs.models.layers import he_init
+from genvs.models.layers import cat_channels, conv_act, he_init
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,12 +27,18 @@ class BasicBlock(nn.Module):
         # Without normalisation, residual branches that start at zero keep the signal's scale through any depth
         # (Fixup, arXiv 1901.09321).
         self.conv2 = he_init(nn.Conv2d(out_channels, out_channels, 3, padding=dilation, dilation=dilation), gain=0.0)
-        self.downsample: nn.Module = nn.Identity()
+        self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(he_init(nn.Conv2d(in_channels, out_channels, 1, stride=stride), gain=1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.downsample(x))
+        branch = conv_act(self.conv1, x, relu=True)
+        return conv_act(self.conv2, branch, residual=x, residual_conv=self.shortcut, relu=True)
+
+    @property
+    def shortcut(self) -> nn.Conv2d | None:
+        """The convolution on the shortcut, which torchvision wraps together with a BatchNorm."""
+        return None if self.downsample is None else typing.cast(nn.Conv2d, self.downsample[0])
 
 
 class ResNet(nn.Module):
@@ -52,7 +59,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: `[N, 3, H, W]` in [-1, 1]. Returns features at strides 2, 4, 8, 16 and 16."""
-        features = [F.relu(self.conv1(images))]
+        features = [conv_act(self.conv1, cat_channels(images), relu=True)]
         x = self.maxpool(features[0])
         for number in range(1, self.num_stages + 1):
             x = self.get_submodule(f"layer{number}")(x)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from genvs.config import WHITE, DenoiserConfig
+from genvs.models.layers import cat_channels
 from genvs.models.unet import UNet
 
 
@@ -31,5 +31,5 @@ class ConditionedDenoiser(nn.Module):
         mean = feature_image[:, :3].float() + WHITE if self.centre_on_colours else 0.0
         offset = noisy - mean
         # c_in brings the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
-        x = torch.cat([c_in * offset, feature_image.to(noisy.dtype)], dim=1)
+        x = cat_channels(c_in * offset, feature_image)
         return mean + c_skip * offset + c_out * self.unet(x, c_noise, keys).float()

@@ -6,6 +6,7 @@ Sizes and connections are those of the published GeNVS reimplementation; no norm
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from genvs.config import STEM_STRIDE, WHITE, EncoderConfig
 from genvs.models.backbone import ResNet
-from genvs.models.layers import conv_relu, he_init, separable_conv_relu, upsample_relu
+from genvs.models.layers import cat_channels, conv_relu, conv_relu_of_two, he_init, separable_conv_relu, upsample_relu
 
 
 class ASPP(nn.Module):
@@ -30,14 +31,18 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [self.pointwise(x), *(conv(x) for conv in self.atrous), pooled]
-        return self.refine(self.project(torch.cat(branches, dim=1)))
+        return self.refine(self.project(cat_channels(*branches)))
 
 
 class Stage(nn.Sequential):
-    """Three 3x3 convolutions at one resolution."""
+    """Three 3x3 convolutions at one resolution, over the backbone's features there and what comes from below."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(conv_relu(in_channels, channels), conv_relu(channels, channels), conv_relu(channels, channels))
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        first, second, third = self
+        return third(second(conv_relu_of_two(cast(nn.Conv2d, cast(nn.Sequential, first)[0]), skip, x)))
 
 
 class FeatureVolumeEncoder(nn.Module):
@@ -62,7 +67,8 @@ class FeatureVolumeEncoder(nn.Module):
         skips = (w1, 3)[:num_upsamplings]
         self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
         self.head_stages = nn.ModuleList(Stage(skip + channels, channels) for skip in skips)
-        volume = nn.Conv2d(channels + 3, config.volume_channels * config.volume_depth, 1)
+        # Linear in each pixel's features. Depth-major: its outputs, channels last, lie in memory as (H, W, D, C).
+        volume = nn.Linear(channels + 3, config.volume_depth * config.volume_channels)
         self.to_volume = he_init(volume, gain=1.0)
         self._start_from_colours()
 
@@ -73,21 +79,23 @@ class FeatureVolumeEncoder(nn.Module):
         A ray then renders the mean colour that the input views have along it, and zero where they show a white
         background: a soft visual hull, from which colour and silhouette are learned many times sooner.
         """
-        weight = self.to_volume.weight.unflatten(0, (self.config.volume_channels, self.config.volume_depth))
+        weight = self.to_volume.weight.unflatten(0, (self.config.volume_depth, self.config.volume_channels))
         weight[:, :, -3:] = 0
-        weight[:3] = 0
+        weight[:, :3] = 0
         for colour in range(3):
-            weight[colour, :, colour - 3] = 1
+            weight[:, colour, colour - 3] = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`."""
+        """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`, in memory `[N, h, w, D, C]`."""
         f2, f4, f8, f16, f16_dilated = self.backbone(images)
-        x = self.stage16(torch.cat([f16, f16_dilated, self.aspp(f16_dilated)], dim=1))
-        x = self.stage8(torch.cat([f8, self.up8(x)], dim=1))
-        x = self.stage4(torch.cat([f4, self.up4(x)], dim=1))
-        x = self.fuse(torch.cat([x, self.low_level(f4)], dim=1))
+        x = self.stage16(cat_channels(f16, f16_dilated), self.aspp(f16_dilated))
+        x = self.stage8(f8, self.up8(x))
+        x = self.stage4(f4, self.up4(x))
+        x = self.fuse(cat_channels(x, self.low_level(f4)))
         for up, stage, skip in zip(self.head_ups, self.head_stages, (f2, images), strict=False):
-            x = stage(torch.cat([skip, up(x)], dim=1))
+            x = stage(skip, up(x))
         colours = F.interpolate(images, size=x.shape[2:], mode="area") - WHITE
-        volume = self.to_volume(torch.cat([x, colours], dim=1))
-        return volume.unflatten(1, (self.config.volume_channels, self.config.volume_depth))
+        x = cat_channels(x, colours).permute(0, 2, 3, 1)
+        weight = F.pad(self.to_volume.weight, (0, x.shape[-1] - self.to_volume.in_features))
+        volume = F.linear(x, weight, self.to_volume.bias)
+        return volume.unflatten(-1, (self.config.volume_depth, self.config.volume_channels)).permute(0, 4, 3, 1, 2)

@@ -24,6 +24,13 @@ class GeNVS(nn.Module):
         self.renderer = FeatureRenderer(config.renderer, channels, config.view_weighting)
         self.denoiser = ConditionedDenoiser(config.denoiser, config.resolution, channels)
 
+    def place_on(self, device: torch.device | str) -> GeNVS:
+        """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""
+        # Matrix units read channels last. On CPUs it gains little, and torch 2.13's backward then damages its heap.
+        if torch.device(device).type == "cuda":
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self.to(device)
+
     def encode(self, images: Tensor) -> Tensor:
         """Input images `[B, V, 3, H, W]` in [-1, 1] to feature volumes `[B, V, C, D, h, w]`."""
         return self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
@@ -62,6 +69,12 @@ class GeNVS(nn.Module):
         keys: int64 `[B, T]`. Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`.
         """
         feature_image = self.render(self.encode(input_images), inputs, targets, keys)
-        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, 0.0)
+        return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys), feature_image
+
+    def denoise_targets(
+        self, feature_image: Tensor, noisy: Tensor, sigma: Tensor, keep_conditioning: Tensor, keys: Tensor
+    ) -> Tensor:
+        """The last part of `forward`, with its arguments: all targets denoised, `[B, T, 3, H, W]`."""
+        conditioning = feature_image.masked_fill(~keep_conditioning[..., None, None, None], 0.0)
         denoised = self.denoise(noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning.flatten(0, 1), keys.flatten())
-        return denoised.unflatten(0, targets.shape), feature_image
+        return denoised.unflatten(0, noisy.shape[:2])

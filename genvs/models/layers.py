@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genvs import ops
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -18,28 +20,99 @@ def _zero_bias(layer: Layer) -> Layer:
     return layer
 
 
-def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, *, dilation: int = 1) -> nn.Sequential:
+def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
+    """relu(layer(first and second, joined along channels)), as a sum of two convolutions where kernels run.
+
+    So nothing is joined or taken apart, and a few channels beside many do not push them off the matrix units' grid.
+    """
+    if not ops.uses_kernels(first):
+        return conv_act(layer, cat_channels(first, second), relu=True)
+    weights = layer.weight.split([first.shape[1], second.shape[1]], dim=1)
+    first, weight = cat_channels(first), F.pad(weights[0], (0, 0, 0, 0, 0, -first.shape[1] % 8))
+    residual = F.conv2d(first, weight, None, layer.stride, layer.padding)
+    x = F.conv2d(second, weights[1], None, layer.stride, layer.padding)
+    return ops.conv_epilogue(x, bias_of(layer), residual=residual, relu=True)
+
+
+def convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The layer's convolution with `bias` instead of its own. Channels that x has beyond the layer's are padding."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return F.conv_transpose2d(x, layer.weight, bias, layer.stride)
+    weight, padding = layer.weight, x.shape[1] - layer.in_channels
+    if padding and layer.groups == 1:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, padding))
+    elif padding:
+        x = x[:, : layer.in_channels]
+    return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    assert layer.bias is not None, "a layer that has one"
+    return layer.bias
+
+
+def conv_act(
+    layer: nn.Conv2d | nn.ConvTranspose2d,
+    x: Tensor,
+    *,
+    residual: Tensor | None = None,
+    residual_conv: nn.Conv2d | None = None,
+    scale: float = 1.0,
+    relu: bool = False,
+) -> Tensor:
+    """relu((layer(x) + residual) * scale), in as few passes over memory as can be; residual_conv goes over it first."""
+    bias = bias_of(layer)
+    if residual is not None and residual_conv is not None:
+        residual, bias = convolve(residual_conv, residual), bias + bias_of(residual_conv)
+    if ops.uses_kernels(x):
+        return ops.conv_epilogue(convolve(layer, x), bias, residual=residual, scale=scale, relu=relu)
+    return ops.conv_epilogue(convolve(layer, x, bias), None, residual=residual, scale=scale, relu=relu)
+
+
+def cat_channels(*parts: Tensor) -> Tensor:
+    """Join `[N, C_i, H, W]` along channels, in the lowest precision among them.
+
+    Where kernels run, zeros fill up to a multiple of 8 channels, without which convolutions miss the matrix units;
+    `convolve` knows of them.
+    """
+    dtype = min((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
+    missing = -sum(part.shape[1] for part in parts) % 8
+    if missing and ops.uses_kernels(parts[0]):
+        parts = (*parts, parts[0].new_zeros((len(parts[0]), missing, *parts[0].shape[2:])))
+    return ops.concat(*(part.to(dtype) for part in parts))
+
+
+class ConvReLU(nn.Sequential):
+    """Convolutions, of which only the last has a bias, and a ReLU after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *first, last = self
+        for conv in first:
+            x = convolve(cast(nn.Conv2d, conv), x)
+        return conv_act(cast(nn.Conv2d, last), x, relu=True)
+
+
+def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, *, dilation: int = 1) -> ConvReLU:
     """A 'same'-padded convolution and a ReLU, with He initialisation."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-    return nn.Sequential(he_init(conv), nn.ReLU(inplace=True))
+    return ConvReLU(he_init(conv))
 
 
-def separable_conv_relu(in_channels: int, out_channels: int, *, dilation: int = 1) -> nn.Sequential:
+def separable_conv_relu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvReLU:
     """A depthwise 3x3, a pointwise 1x1 and a ReLU, as in DeepLabV3+ (arXiv 1802.02611)."""
     depthwise = nn.Conv2d(
         in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
     )
     pointwise = nn.Conv2d(in_channels, out_channels, 1)
-    return nn.Sequential(he_init(depthwise, gain=1.0), he_init(pointwise), nn.ReLU(inplace=True))
+    return ConvReLU(he_init(depthwise, gain=1.0), he_init(pointwise))
 
 
-def upsample_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+def upsample_relu(in_channels: int, out_channels: int) -> ConvReLU:
     """A learned x2 upsampling (2x2 transposed convolution, stride 2) and a ReLU."""
     conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
     # Each output pixel sees one tap of every input channel.
     nn.init.normal_(conv.weight, std=math.sqrt(2 / in_channels))
-    _zero_bias(conv)
-    return nn.Sequential(conv, nn.ReLU(inplace=True))
+    return ConvReLU(_zero_bias(conv))
 
 
 def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
@@ -48,9 +121,28 @@ def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
     return _zero_bias(layer)
 
 
-def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
-    """GroupNorm with EDM's number of groups, min(32, channels / 4), or the largest divisor of it that fits."""
-    return nn.GroupNorm(math.gcd(min(32, channels // 4), channels), channels, eps=eps)
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm and SiLU, in EDM's number of groups: min(32, channels / 4), or the largest divisor of it that fits."""
+
+    def __init__(self, channels: int, *, silu: bool = True) -> None:
+        super().__init__(math.gcd(min(32, channels // 4), channels), channels, eps=1e-6)
+        self.silu = silu
+
+    def forward(
+        self, x: Tensor, shift: Tensor | None = None, *, dropout: float = 0.0, keys: Tensor | None = None
+    ) -> Tensor:
+        """x: `[N, C, H, W]`, kept. shift: `[N, C]`, added first. keys: `[N]`, for dropout after all."""
+        return ops.group_norm_silu(
+            x,
+            self.weight,
+            self.bias,
+            groups=self.num_groups,
+            eps=self.eps,
+            shift=shift,
+            silu=self.silu,
+            dropout=dropout,
+            keys=keys,
+        )
 
 
 def positional_embedding(x: Tensor, channels: int) -> Tensor:
@@ -62,11 +154,12 @@ def positional_embedding(x: Tensor, channels: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Single-head attention over all pixels, with a residual connection (x + projection)."""
+    """Single-head attention over all pixels, with a residual connection, (x + projection) * scale."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.scale = scale
+        self.norm = GroupNorm(channels, silu=False)
         self.qkv = xavier_init(nn.Conv2d(channels, 3 * channels, 1), scale=math.sqrt(0.2))
         self.proj = xavier_init(nn.Conv2d(channels, channels, 1), scale=1e-5)
 
@@ -74,8 +167,8 @@ class SelfAttention(nn.Module):
         """x: `[N, C, H, W]`, kept."""
         # The channels of q, k and v are interleaved (channel-major, then the three), as in EDM's weights.
         query, key, value = self.qkv(self.norm(x)).flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return x + self.proj(attended.mT.reshape(x.shape))
+        attended = F.scaled_dot_product_attention(query, key, value).mT.unflatten(2, x.shape[2:])
+        return conv_act(self.proj, attended, residual=x, scale=self.scale)
 
 
 def xavier_init(layer: Layer, scale: float = 1.0) -> Layer:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genvs.config import RendererConfig
-from genvs.geometry import Cameras, generate_rays, interval_lengths, project, stratified_depths
+from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import VIEW_WEIGHTINGS
-from genvs.ops import composite, sample_depths_by_weight, sample_volume
+from genvs.ops import FieldLayers, composite, evaluate_field, fuse_views, render, sample_depths_by_weight
 from torch_utils import stateless_random
 
 JITTER_STREAM, IMPORTANCE_STREAM = 1, 2
@@ -33,11 +32,13 @@ class Field(nn.Module):
             he_init(nn.Linear(hidden_channels, 1 + channels), gain=0.1),
         )
 
+    def tensors(self) -> FieldLayers:
+        """What `genvs.ops` evaluates."""
+        return FieldLayers(tuple(self.layers.parameters()), self.DENSITY_SCALE, self.DENSITY_SHIFT)
+
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """fused: `[..., C]`. Returns density `[...]`, per world unit, and features `[..., C]`."""
-        raw = self.layers(fused).float()
-        density = self.DENSITY_SCALE * F.softplus(raw[..., 0] + self.DENSITY_SHIFT)
-        return density, fused + raw[..., 1:]
+        return evaluate_field(fused, self.tensors())
 
 
 class FeatureRenderer(nn.Module):
@@ -58,11 +59,7 @@ class FeatureRenderer(nn.Module):
         width, config = self.config.render_width, self.config
         origins, directions = (rays.flatten(2, 3) for rays in generate_rays(targets, width, width))
         near, far = (plane[..., None].expand(*targets.shape, width * width) for plane in (targets.near, targets.far))
-        weights = self.view_weights(inputs, targets)
-
-        def field_at(depths: Tensor) -> tuple[Tensor, Tensor]:
-            points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
-            return self.field(fuse_views(feature_volume, points, inputs, weights))
+        weights, frusta = self.view_weights(inputs, targets), frustum_matrix(inputs)
 
         def random(stream: int, count: int) -> Tensor | None:
             shape = (width * width, count)
@@ -73,7 +70,8 @@ class FeatureRenderer(nn.Module):
         if config.importance_samples:
             with torch.no_grad():
                 intervals = interval_lengths(depths, near, far)
-                density, features = field_at(depths)
+                points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+                density, features = self.field(fuse_views(feature_volume, points, frusta, weights))
                 _, coarse_weights, _ = composite(density, features, intervals * metric)
                 edges = torch.cat([near[..., None], near[..., None] + intervals.cumsum(dim=-1)], dim=-1)
                 quantiles = stratified_depths(
@@ -84,26 +82,6 @@ class FeatureRenderer(nn.Module):
                 )
                 finer = sample_depths_by_weight(edges, coarse_weights, quantiles)
             depths = torch.cat([depths, finer], dim=-1).sort(dim=-1).values
-        density, features = field_at(depths)
-        rendered, _, _ = composite(density, features, interval_lengths(depths, near, far) * metric)
+        lengths = interval_lengths(depths, near, far) * metric
+        rendered = render(feature_volume, frusta, weights, origins, directions, depths, lengths, self.field.tensors())
         return rendered.mT.unflatten(-1, (width, width))
-
-
-def fuse_views(feature_volume: Tensor, points: Tensor, inputs: Cameras, weights: Tensor) -> Tensor:
-    """Features of world points: the weighted mean of what the input views that see each point say of it.
-
-    feature_volume: `[B, V, C, D, H, W]`. points: `[B, T, R, S, 3]`, world. inputs: `[B, V]`. weights: `[B, T, V]`.
-    Returns `[B, T, R, S, C]`; 0 where no input view sees the point.
-    """
-    batch, num_targets, num_rays, num_samples, _ = points.shape
-    num_inputs, channels = feature_volume.shape[1:3]
-    flat = points.flatten(1, 3)[:, None].expand(-1, num_inputs, -1, -1)
-    uv, depth = project(flat, inputs)
-    w = (depth - inputs.near[..., None]) / (inputs.far - inputs.near)[..., None]
-    uvw = torch.cat([uv, w[..., None]], dim=-1)
-    valid = ((uvw >= 0) & (uvw <= 1)).all(dim=-1) & (depth > 0)
-    sampled = sample_volume(feature_volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
-    share = weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
-    share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    fused = torch.einsum("bvcp,bvp->bpc", sampled, share.to(sampled.dtype))
-    return fused.reshape(batch, num_targets, num_rays, num_samples, channels)

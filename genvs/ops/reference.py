@@ -1,4 +1,4 @@
-"""Plain torch: the definition of correct, on any device and in any dtype."""
+"""Plain torch: the definition of correct, on any device and in any dtype. What each does is said in `genvs.ops`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genvs.ops.types import FieldLayers
+from torch_utils import stateless_random
+
 
 def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
-    """Trilinear samples of feature volumes.
-
-    volume: `[N, C, D, H, W]`; the centre of voxel (d, h, w) lies at w=(d+.5)/D, v=(h+.5)/H, u=(w+.5)/W.
-    uvw: `[N, P, 3]`, normalised; positions beyond the outermost centres take the border's value.
-    Returns `[N, C, P]`.
-    """
     grid = (2 * uvw - 1)[:, :, None, None, :]
     sampled = F.grid_sample(volume, grid.to(volume.dtype), mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.flatten(2)
 
 
 def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Volume rendering (NeRF, arXiv 2003.08934, eq. 3), with a transmittance that excludes the own sample.
-
-    density: `[..., S]`, per world unit. features: `[..., S, C]`. deltas: `[..., S]`, world units.
-    Returns the rendered features `[..., C]`, weights `[..., S]` and the final transmittance `[...]`;
-    weights and final transmittance sum to 1.
-    """
     optical_depth = density * deltas
     # Shifted, not subtracted: cumsum - own cancels catastrophically behind an opaque sample.
     before = F.pad(optical_depth.cumsum(dim=-1), (1, 0))
@@ -35,11 +26,6 @@ def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor
 
 
 def sample_depths_by_weight(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
-    """Depths drawn where the weights are: the inverse of their piecewise linear distribution (NeRF, section 5.2).
-
-    edges: `[..., S + 1]`, increasing. weights: `[..., S]`, >= 0. quantiles: `[..., K]` in [0, 1).
-    Returns depths `[..., K]`; increasing where the quantiles are.
-    """
     # A floor under the weights keeps an empty ray samplable; it is far below any weight that matters.
     density = weights + 1e-5
     cdf = F.pad((density / density.sum(dim=-1, keepdim=True)).cumsum(dim=-1), (1, 0)).contiguous()
@@ -48,3 +34,90 @@ def sample_depths_by_weight(edges: Tensor, weights: Tensor, quantiles: Tensor) -
     edge_low, edge_high = edges.gather(-1, upper - 1), edges.gather(-1, upper)
     share = ((quantiles - cdf_low) / (cdf_high - cdf_low)).clamp(0, 1)
     return edge_low + share * (edge_high - edge_low)
+
+
+def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
+    batch, num_targets, num_rays, num_samples, _ = points.shape
+    num_inputs, channels = volume.shape[1:3]
+    x, y, z = points.flatten(1, 3)[:, None, :, None, :].unbind(dim=-1)
+    # Written out, because a matrix product would follow autocast and TF32 down to 8 or 10 bits.
+    mapped = x * frusta[:, :, None, :, 0] + y * frusta[:, :, None, :, 1] + z * frusta[:, :, None, :, 2]
+    mapped = mapped + frusta[:, :, None, :, 3]
+    depth = mapped[..., 3:]
+    # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
+    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
+    uvw = torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)
+    valid = ((uvw >= 0) & (uvw <= 1)).all(dim=-1) & (depth[..., 0] > 0)
+    sampled = sample_volume(volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
+    share = view_weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
+    share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    fused = torch.einsum("bvcp,bvp->bpc", sampled, share.to(sampled.dtype))
+    return fused.reshape(batch, num_targets, num_rays, num_samples, channels)
+
+
+def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
+    weight1, bias1, weight2, bias2, weight3, bias3 = field.parameters
+    hidden = F.relu(F.linear(F.relu(F.linear(fused, weight1, bias1)), weight2, bias2))
+    raw = F.linear(hidden, weight3, bias3)
+    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    density = field.density_scale * F.softplus(raw[..., 0] + field.density_shift)
+    return density, fused + raw[..., 1:]
+
+
+def render(
+    volume: Tensor,
+    frusta: Tensor,
+    view_weights: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    depths: Tensor,
+    lengths: Tensor,
+    field: FieldLayers,
+) -> Tensor:
+    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+    density, features = evaluate_field(fuse_views(volume, points, frusta, view_weights), field)
+    return composite(density, features, lengths)[0]
+
+
+def group_norm_silu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    shift: Tensor | None = None,
+    silu: bool = True,
+    dropout: float = 0.0,
+    keys: Tensor | None = None,
+) -> Tensor:
+    if shift is not None:
+        x = x + shift[:, :, None, None]
+    x = F.group_norm(x, groups, weight, bias, eps)
+    if silu:
+        x = F.silu(x)
+    return x if keys is None or dropout == 0 else stateless_random.dropout(x, dropout, keys)
+
+
+def conv_epilogue(
+    x: Tensor, bias: Tensor | None, *, residual: Tensor | None = None, scale: float = 1.0, relu: bool = False
+) -> Tensor:
+    if bias is not None:
+        x = x + bias[:, None, None]
+    if residual is not None:
+        x = x + residual
+    if scale != 1:
+        x = x * scale
+    return F.relu(x) if relu else x
+
+
+def downsample(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2)
+
+
+def upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def concat(*parts: Tensor) -> Tensor:
+    return torch.cat(parts, dim=1)

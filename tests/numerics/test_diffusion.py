@@ -1,8 +1,9 @@
-"""Noise levels and the sampler, against a Gaussian data distribution whose ODE has a closed solution."""
+"""Noise levels and samplers: against Gaussian data, whose ODE has a closed solution, and mixtures of Gaussians."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from genvs.config import PRESETS
 from genvs.diffusion.noise import karras_steps, lognormal_sigma, loss_weight
-from genvs.diffusion.sampler import sample_heun
+from genvs.diffusion.sampler import SAMPLERS, sample_heun, sample_unipc
 from genvs.models.denoiser import ConditionedDenoiser
 
 MEAN, STD = 0.3, 0.5  # of the data
@@ -69,7 +70,14 @@ def test_loss_weight_undoes_c_out(sigma_data):
     assert loss_weight(torch.tensor(0.5), 0.5).item() == pytest.approx(8)
 
 
-# The sampler
+def test_an_infinite_rho_makes_equal_steps_of_the_logarithm():
+    steps = karras_steps(10, 0.015, 80.0, math.inf)
+    assert (steps[0].item(), steps[-2].item(), steps[-1].item()) == pytest.approx((80, 0.015, 0))
+    assert_close(steps[:-1].log().diff(), torch.full((9,), math.log(0.015 / 80) / 9, dtype=torch.float64))
+    assert_close(karras_steps(10, 0.015, 80.0, 1e6), steps, rtol=1e-4, atol=0)
+
+
+# The samplers
 
 
 def sample(noise: torch.Tensor, num_steps: int, **options) -> torch.Tensor:
@@ -91,15 +99,74 @@ def test_samples_have_the_datas_mean_and_deviation():
     assert samples.std().item() == pytest.approx(STD, abs=0.01)
 
 
+def test_unipc_converges_to_the_third_order():
+    """Its corrector adds one to the order of the predictor, two (arXiv 2302.04867, theorem 3.1)."""
+    noise = some_noise(200)
+    exact = gaussian_solution(noise, 80.0)
+    options = {"sigma_min": 1e-4, "sigma_end": 0.0}
+    errors = [
+        (sample_unipc(gaussian_denoiser, noise, num_steps=steps, **options) - exact).abs().max().item()
+        for steps in (32, 64, 128)
+    ]
+    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+        assert 5 < coarse / fine < 11, errors
+    assert errors[-1] < 4e-4
+
+
+@functools.cache
+def mixture(components: int, dimensions: int, std: float, spread: float):
+    """The denoiser of a mixture of Gaussians, some noise, and the ODE's solution from it, at its finest."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(components, dimensions, generator=generator, dtype=torch.float64) * spread
+
+    def denoise(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        noisy, variance = noisy.double(), std**2 + sigma.double() ** 2
+        share = torch.softmax(-(torch.cdist(noisy, means) ** 2) / (2 * variance), dim=1)
+        return (std**2 * noisy + sigma.double() ** 2 * share @ means) / variance
+
+    noise = torch.randn(200, dimensions, generator=generator, dtype=torch.float64)
+    return denoise, noise, sample_heun(denoise, noise, num_steps=400)
+
+
+@pytest.mark.parametrize("data", [(8, 16, 0.2, 0.5), (32, 64, 0.1, 0.1)], ids=["well apart", "overlapping"])
+def test_unipc_needs_a_quarter_of_heuns_evaluations(data):
+    denoise, noise, solution = mixture(*data)
+
+    def error(sampler: str, evaluations: int) -> float:
+        """Root mean square over dimensions, median over samples: some few begin on the border between two solutions."""
+        candidates = {SAMPLERS[sampler].evaluations(steps): steps for steps in range(1, 30)}
+        samples = SAMPLERS[sampler].sample(denoise, noise, num_steps=candidates[evaluations])
+        return (samples - solution).square().mean(dim=1).sqrt().median().item()
+
+    heun = error("heun", 49)
+    assert error("unipc", 12) < 1.1 * heun
+    assert error("unipc", 10) < 2.5 * heun
+    assert error("unipc", 16) < 0.6 * heun
+    assert error("heun", 11) > 15 * heun, "fewer steps of Heun are no way out"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("sigma_max", [80.0, 10.0])
-def test_one_step_is_the_denoisers_estimate_at_sigma_max(sigma_max):
+def test_one_step_is_the_denoisers_estimate_at_sigma_max(name, sigma_max):
     noise = some_noise(50).float()
     expected = gaussian_denoiser(noise * sigma_max, torch.tensor(sigma_max))
-    assert_close(sample(noise, 1, sigma_max=sigma_max), expected, rtol=0, atol=1e-5)
+    samples = SAMPLERS[name].sample(gaussian_denoiser, noise, num_steps=1, sigma_max=sigma_max)
+    assert_close(samples.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_what_the_denoiser_is_asked():
-    """2n - 1 evaluations, at the levels of karras_steps, in float32, with a scalar level."""
+HEUN_LEVELS = karras_steps(4, 0.1, 10, 7).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma_min", "expected"),
+    [
+        ("heun", 0.1, [HEUN_LEVELS[index] for index in (0, 1, 1, 2, 2, 3, 3)]),
+        ("unipc", 0.1, karras_steps(4, 0.1, 10, math.inf)[:-1].tolist()),
+        ("unipc", 0.001, karras_steps(4, 0.015, 10, math.inf)[:-1].tolist()),
+    ],
+)
+def test_what_the_denoiser_is_asked(name, sigma_min, expected):
+    """As many evaluations as the table says, in float32, with a scalar level, at the levels of karras_steps."""
     asked: list[float] = []
 
     def denoise(noisy, sigma):
@@ -107,16 +174,17 @@ def test_what_the_denoiser_is_asked():
         asked.append(sigma.item())
         return gaussian_denoiser(noisy, sigma)
 
-    result = sample_heun(denoise, some_noise(3), num_steps=4, sigma_min=0.1, sigma_max=10, rho=3)
+    result = SAMPLERS[name].sample(denoise, some_noise(3), num_steps=4, sigma_min=sigma_min, sigma_max=10)
     assert result.dtype == torch.float32
-    levels = karras_steps(4, 0.1, 10, 3).tolist()
-    expected = [levels[0], levels[1], levels[1], levels[2], levels[2], levels[3], levels[3]]
+    assert len(asked) == SAMPLERS[name].evaluations(4)
     assert asked == pytest.approx(expected, rel=1e-6)
 
 
-def test_each_sample_goes_its_own_way():
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_sample_goes_its_own_way(name):
     noise = some_noise(6).reshape(3, 2)
-    assert_close(sample(noise, 8)[1:2], sample(noise[1:2], 8), rtol=0, atol=1e-6)
+    all_of_them, one = (SAMPLERS[name].sample(gaussian_denoiser, some, num_steps=8) for some in (noise, noise[1:2]))
+    assert_close(all_of_them[1:2], one, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("S_churn", "num_steps"), [(20.0, 128), (100.0, 256)])
@@ -141,10 +209,14 @@ def test_churn_is_repeatable_and_bounded_by_its_levels():
     assert torch.equal(churned(0, S_max=1e-3), sample(noise, 8)), "no level is below S_max"
 
 
-def test_the_samplers_defaults_are_the_denoisers_range():
-    denoiser = PRESETS["srn128"].denoiser
-    assert (denoiser.sigma_min, denoiser.sigma_max, denoiser.sigma_data) == (0.002, 80.0, 0.5)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_samplers_defaults_are_the_tables_and_the_denoisers_range(name):
+    denoiser, sampler = PRESETS["srn128"].denoiser, SAMPLERS[name]
+    parameters = inspect.signature(sampler.sample).parameters
+    defaults = [parameters[option].default for option in ("sigma_min", "sigma_max", "num_steps")]
+    assert defaults == [denoiser.sigma_min, denoiser.sigma_max, sampler.num_steps]
+    assert denoiser.sigma_data == 0.5
     net = ConditionedDenoiser(PRESETS["cpu-demo"].denoiser, 32, 4).requires_grad_(False)
     denoise = functools.partial(net, feature_image=torch.zeros(1, 4, 32, 32))
-    images = sample_heun(denoise, torch.zeros(1, 3, 32, 32), num_steps=2)
+    images = sampler.sample(denoise, torch.zeros(1, 3, 32, 32), num_steps=2)
     assert images.isfinite().all()

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from genvs import ops
 from genvs.config import PRESETS, RendererConfig
-from genvs.geometry import Cameras, generate_rays, pixel_centers, unproject
+from genvs.geometry import Cameras, frustum_matrix, generate_rays, pixel_centers, unproject
 from genvs.models import GeNVS
-from genvs.models.renderer import FeatureRenderer, Field, fuse_views
+from genvs.models.renderer import FeatureRenderer, Field
 from genvs.models.view_weighting import VIEW_WEIGHTINGS
+from genvs.ops import fuse_views, reference
 from tests.small_model import randomize, small_net, some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -31,7 +33,8 @@ def seen_from(camera: Cameras, uv: list[float], share: float) -> torch.Tensor:
 def fused_at(points: list[torch.Tensor], volume: torch.Tensor, cameras: Cameras) -> torch.Tensor:
     """Features `[P, C]` of some points of one scene, input views `[V]` weighted alike."""
     weights = torch.full((1, 1, cameras.shape[0]), 1 / cameras.shape[0], dtype=FLOAT64)
-    return fuse_views(volume[None], torch.stack(points)[None, None, None], cameras[None], weights)[0, 0, 0]
+    where = torch.stack(points)[None, None, None]
+    return fuse_views(volume[None], where, frustum_matrix(cameras)[None], weights)[0, 0, 0]
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_each_views_own_camera_places_its_features():
         camera = cameras[:, view : view + 1]
         depth = camera.near[..., None] + wanted[view, None, None, :, 2] * (camera.far - camera.near)[..., None]
         points = unproject(wanted[view, None, None, :, :2], depth, camera)
-        fused = fuse_views(volume, points[:, :, None], camera, torch.ones(1, 1, 1, dtype=FLOAT64))
+        fused = fuse_views(volume, points[:, :, None], frustum_matrix(camera), torch.ones(1, 1, 1, dtype=FLOAT64))
         assert_close(fused[0, 0, 0], wanted[view], **EXACT)
 
 
@@ -97,7 +100,7 @@ def test_view_weights_are_renormalised_over_the_views_that_see_a_point(opposite)
     weights = torch.tensor([[[0.75, 0.25]]], dtype=FLOAT64)
     opposite = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
     points = torch.stack([torch.zeros(3, dtype=FLOAT64), seen_from(opposite[1], [0.98, 0.02], 0.01)])
-    fused = fuse_views(volume[None], points[None, None, None], opposite[None], weights)
+    fused = fuse_views(volume[None], points[None, None, None], frustum_matrix(opposite)[None], weights)
     assert fused.flatten().tolist() == pytest.approx([3.5, 5.0], abs=1e-12)
 
 
@@ -228,13 +231,16 @@ def peaked_field(renderer: FeatureRenderer, at: float) -> None:
 
 
 @pytest.mark.parametrize("jitter", [False, True])
-def test_importance_samples_gather_where_the_ray_has_its_weight(jitter):
+def test_importance_samples_gather_where_the_ray_has_its_weight(jitter, monkeypatch):
     """The volume's features are the depth itself, so that the field's input tells where the samples are."""
     renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
     peaked_field(renderer, at=0.6)
     ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
     camera, seen = some_cameras(1, 1), []
-    renderer.field.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][..., 0]))
+    evaluate = ops.reference.evaluate_field
+    monkeypatch.setattr(
+        ops.reference, "evaluate_field", lambda fused, field: (seen.append(fused[..., 0]), evaluate(fused, field))[1]
+    )
     renderer(ramp, camera, camera, torch.tensor([[5]]) if jitter else None)
     coarse, fine = (depths.reshape(-1, depths.shape[-1]) for depths in seen)
     assert coarse.shape[1] == 32 and fine.shape[1] == 64
@@ -244,13 +250,16 @@ def test_importance_samples_gather_where_the_ray_has_its_weight(jitter):
     assert (in_layer >= 20).all(), "most of the 32 importance samples are in the layer"
 
 
-def test_importance_samples_have_a_jitter_of_their_own():
+def test_importance_samples_have_a_jitter_of_their_own(monkeypatch):
     """In thin even fog they are spread as the first samples are; with the same jitter they would lie on top of them."""
     renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
     constant_field(renderer, density_logit=-5.0, features=0.0)
     ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
     camera, seen = some_cameras(1, 1), []
-    renderer.field.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0][..., 0]))
+    evaluate = ops.reference.evaluate_field
+    monkeypatch.setattr(
+        ops.reference, "evaluate_field", lambda fused, field: (seen.append(fused[..., 0]), evaluate(fused, field))[1]
+    )
     renderer(ramp, camera, camera, torch.tensor([[5]]))
     gaps = seen[1].diff(dim=-1) * 32  # in intervals of the first samples
     assert (gaps < 0.05).float().mean() < 0.15
@@ -272,8 +281,9 @@ def test_importance_sampling_brings_a_thin_layer_nearer_to_the_truth():
 # At birth
 
 
-def test_no_seed_is_born_dead():
+def test_no_seed_is_born_dead(monkeypatch):
     """Over 24 seeds: the fog at birth lets light through and stops some, and gradients reach all of the encoder."""
+    original = reference.evaluate_field
     for seed in range(24):
         torch.manual_seed(seed)
         net = GeNVS(PRESETS["cpu-demo"])
@@ -281,7 +291,12 @@ def test_no_seed_is_born_dead():
         images = torch.rand(2, 1, 3, 32, 32, generator=generator) * 2 - 1
         inputs, targets = some_cameras(2, 1, seed=seed), some_cameras(2, 1, seed=100 + seed)
         seen: list[torch.Tensor] = []
-        net.renderer.field.register_forward_hook(lambda module, arguments, output, seen=seen: seen.append(output[0]))
+
+        def evaluate_field(fused, field, seen=seen):
+            seen.append(original(fused, field)[0])
+            return original(fused, field)
+
+        monkeypatch.setattr(reference, "evaluate_field", evaluate_field)
         volume = net.encode(images)
         feature_image = net.render(volume, inputs, targets)
         (density,) = seen

@@ -40,6 +40,11 @@ class Published:
             values = np.float32(0.1) * values + np.float32(name.endswith(".weight"))
         return torch.from_numpy(values)
 
+    def bias(self, weight_name: str) -> Tensor:
+        """The bias beside a weight; zero where it has none."""
+        name = weight_name.removesuffix("weight") + "bias"
+        return self.weight(name) if name in self.shapes else torch.zeros(self.shapes[weight_name][0])
+
     def output(self, name: str) -> Tensor:
         return torch.from_numpy(self.outputs[name])
 
@@ -105,7 +110,7 @@ def test_the_unet_computes_what_the_published_one_does(published):
 # The encoder: convolutions one after the other, of which its unused BatchNorms and segmentation head are left out
 
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def published_encoder(published: Published) -> FeatureVolumeEncoder:
@@ -118,12 +123,15 @@ def published_encoder(published: Published) -> FeatureVolumeEncoder:
     names = [name for name in names if len(published.shapes[name]) == 4 and "segmentation_head" not in name]
     assert len(set(convs)) == sum(isinstance(m, CONVOLUTIONS) for m in encoder.modules()), "every weight is loaded"
     for conv, name in zip(convs, names, strict=True):
-        weight = published.weight(name)
+        weight, conv_bias = published.weight(name), published.bias(name)
+        if isinstance(conv, nn.Linear):  # the head: its volume's channels are the slower index, ours the faster one
+            weight, conv_bias = (
+                part.unflatten(0, (16, 64)).transpose(0, 1).flatten(0, 1) for part in (weight[:, :, 0, 0], conv_bias)
+            )
         conv.weight.zero_()
         conv.weight[:, : weight.shape[1]].copy_(weight)  # what a convolution of ours sees besides is left out
-        bias = name.removesuffix("weight") + "bias"
         if conv.bias is not None:
-            conv.bias.copy_(published.weight(bias) if bias in published.shapes else torch.zeros(len(conv.bias)))
+            conv.bias.copy_(conv_bias)
     return encoder
 
 

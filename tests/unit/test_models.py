@@ -203,9 +203,12 @@ def test_dropout_goes_by_keys_in_any_batch_position(denoiser):
 
 
 def test_every_block_has_a_dropout_of_its_own():
-    net = UNet(small_config().denoiser, SIZE, 7, 3)
+    net, seen = UNet(small_config().denoiser, SIZE, 7, 3), []
     blocks = [*net.encoder, *net.middle, *net.decoder]
-    assert len({block.stream for block in blocks}) == len(blocks)
+    for block in blocks:
+        block.register_forward_hook(lambda block, arguments, output: seen.append(arguments[2]))
+    net(normal(3, 7, SIZE, SIZE), torch.zeros(3), torch.tensor([5, 6, 7]))
+    assert len(seen) == len(blocks) and torch.stack(seen).unique().numel() == 3 * len(blocks)
     assert all(block.dropout == 0.1 for block in blocks)
 
 

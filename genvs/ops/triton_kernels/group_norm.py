@@ -1,0 +1,131 @@
+"""GroupNorm of x + shift, SiLU and dropout, channels last, in as few passes over memory as can be."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from genvs.ops.triton_kernels import group_norm_tiled as tiled
+from genvs.ops.triton_kernels import group_norm_whole as whole
+from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
+
+TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
+STAGES = 3  # tiles on their way at a time, where a program sums over several
+PROGRAMS = 1024  # about as many as fill a large GPU several times
+# One program holds a group of at most so many elements. It reads memory in short pieces: where a batch fills the GPU
+# anyway, it is the slower way.
+MOST_IN_GROUP, MOST_IN_BATCH = 2**14, 2**22
+
+
+class GroupNormSiLU(torch.autograd.Function):
+    """See `genvs.ops.group_norm_silu`."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, shift, keys, groups, eps, silu, dropout, out_dtype):
+        x = as_rows(x)
+        samples, channels = x.shape[:2]
+        pixels = x.shape[2] * x.shape[3]
+        shift = None if shift is None else shift.contiguous()
+        y = like_rows(x, out_dtype)
+        coefficients = x.new_empty((samples, 3, channels), dtype=torch.float32)
+        ctx.groups, ctx.shift_dtype = groups, None if shift is None else shift.dtype
+        ctx.dropout = (round(dropout * 2**32), 1 / (1 - dropout))
+        ctx.flags = {"SILU": silu, "DROPOUT": keys is not None and dropout > 0}
+        if _fits_one_program(x, groups):
+            whole.forward_kernel[samples, groups](
+                x,
+                y,
+                shift,
+                coefficients,
+                weight,
+                bias,
+                keys,
+                *ctx.dropout,
+                pixels,
+                channels,
+                eps,
+                HAS_SHIFT=shift is not None,
+                **ctx.flags,
+                **_whole_sizes(pixels, channels, groups),
+            )
+        else:
+            cols, blocks, rows_each, parts = _tiles(x)
+            sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
+            tiled.sums_kernel[samples, parts, blocks](
+                x, sums, pixels, channels, rows_each, COLS=cols, STAGES=STAGES, **TILE
+            )
+            sizes, group_blocks = _group_sizes(channels, groups)
+            tiled.coefficients_kernel[samples, group_blocks](
+                x, sums, shift, coefficients, pixels, channels, parts, eps, HAS_SHIFT=shift is not None, **sizes
+            )
+            tiled.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
+                x, y, coefficients, weight, bias, keys, *ctx.dropout, pixels, channels, COLS=cols, **ctx.flags, **TILE
+            )
+        ctx.save_for_backward(x, weight, bias, coefficients, keys)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, weight, bias, coefficients, keys = ctx.saved_tensors
+        dy = as_rows(dy)
+        samples, channels = x.shape[:2]
+        pixels = x.shape[2] * x.shape[3]
+        dx = like_rows(x, x.dtype)
+        gradients = x.new_empty((3, samples, channels), dtype=torch.float32)
+        maps = (coefficients, weight, bias, keys)
+        if _fits_one_program(x, ctx.groups):
+            sizes = _whole_sizes(pixels, channels, ctx.groups)
+            whole.backward_kernel[samples, ctx.groups](
+                x, dy, dx, *maps, gradients, *ctx.dropout, pixels, channels, **ctx.flags, **sizes
+            )
+        else:
+            cols, blocks, rows_each, parts = _tiles(x)
+            flags = {**ctx.flags, **TILE, "COLS": cols}
+            sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
+            tiled.gradient_sums_kernel[samples, parts, blocks](
+                x, dy, *maps, sums, *ctx.dropout, pixels, channels, rows_each, STAGES=STAGES, **flags
+            )
+            means = x.new_empty((samples, 2, channels), dtype=torch.float32)
+            sizes, group_blocks = _group_sizes(channels, ctx.groups)
+            tiled.gradient_coefficients_kernel[samples, group_blocks](
+                sums, coefficients, weight, gradients, means, pixels, channels, parts, **sizes
+            )
+            tiled.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
+                x, dy, dx, *maps, means, *ctx.dropout, pixels, channels, **flags
+            )
+        dbias, dweight = gradients[:2].sum(dim=1).unbind()
+        dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)
+        return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), dshift, None, None, None, None, None, None
+
+
+def _fits_one_program(x: Tensor, groups: int) -> bool:
+    _, channels, height, width = x.shape
+    elements = triton.next_power_of_2(height * width) * triton.next_power_of_2(channels // groups)
+    return elements <= MOST_IN_GROUP and x.numel() <= MOST_IN_BATCH
+
+
+def _whole_sizes(pixels: int, channels: int, groups: int) -> dict[str, int]:
+    size = channels // groups
+    rows, padded = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
+    return {"GROUP_SIZE": size, "PADDED": padded, "ROWS": rows, "num_warps": 8 if rows * padded > 4096 else 4}
+
+
+def _tiles(x: Tensor) -> tuple[int, int, int, int]:
+    """Channels of a tile and how many such blocks; pixels for each program that sums, and how many such programs."""
+    samples, channels = x.shape[:2]
+    cols = column_block(channels)
+    blocks = triton.cdiv(channels, cols)
+    tiles = triton.cdiv(x.shape[2] * x.shape[3], TILE["ROWS"])
+    tiles_each = triton.cdiv(tiles, min(tiles, max(PROGRAMS // (samples * blocks), 1), 64))
+    return cols, blocks, tiles_each * TILE["ROWS"], triton.cdiv(tiles, tiles_each)
+
+
+def _group_sizes(channels: int, groups: int) -> tuple[dict[str, int], int]:
+    """A group's channels, groups that one program takes, a group's channels as a power of two; how many programs."""
+    size = channels // groups
+    padded = triton.next_power_of_2(size)
+    block = max(min(triton.next_power_of_2(groups), 128 // padded), 1)
+    return {"GROUP_SIZE": size, "GROUPS": block, "PADDED": padded}, triton.cdiv(groups, block)

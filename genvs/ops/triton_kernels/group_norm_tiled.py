@@ -1,0 +1,245 @@
+"""Normalisation of images too large for one program, in three steps each way.
+
+Normalising is an affine map of each (sample, channel): a first kernel sums over pixels, a second turns the sums into
+the maps' coefficients, a third applies them. Backward does the same.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element
+
+
+@triton.jit
+def sums_kernel(
+    x_ptr, sums_ptr, pixels, channels, rows_each, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr
+):
+    """Sums of d and d^2 over a program's pixels, d = x - (the sample's first pixel): `[N, programs, 2, C]`."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    cols = tl.program_id(2) * COLS + tl.arange(0, COLS)
+    in_cols = cols < channels
+    base = x_ptr + sample * pixels * channels + cols
+    first = tl.load(base, mask=in_cols, other=0.0).to(tl.float32)
+    total, squares = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    start = part * rows_each
+    for offset in tl.range(0, rows_each, ROWS, num_stages=STAGES):
+        rows = start + offset + tl.arange(0, ROWS)
+        mask = ((rows < pixels) & (rows < start + rows_each))[:, None] & in_cols[None, :]
+        x = tl.load(base[None, :] + rows[:, None] * channels, mask=mask, other=0.0).to(tl.float32)
+        d = tl.where(mask, x - first[None, :], 0.0)
+        total += d
+        squares += d * d
+    out = sums_ptr + (sample * tl.num_programs(1) + part) * 2 * channels + cols
+    tl.store(out, tl.sum(total, axis=0), mask=in_cols)
+    tl.store(out + channels, tl.sum(squares, axis=0), mask=in_cols)
+
+
+@triton.jit
+def coefficients_kernel(
+    x_ptr,
+    sums_ptr,
+    shift_ptr,
+    coefficients_ptr,
+    pixels,
+    channels,
+    parts,
+    eps,
+    HAS_SHIFT: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    PADDED: tl.constexpr,
+):
+    """Per channel: 1 / std, and (shift - mean) / std, of its group; and the channel's own mean, normalised."""
+    sample = tl.program_id(0).to(tl.int64)
+    group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
+    channel = group[:, None] * GROUP_SIZE + member[None, :]
+    mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
+    total, squares = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
+    for part in range(parts):
+        at = sums_ptr + (sample * parts + part) * 2 * channels + channel
+        total += tl.load(at, mask=mask, other=0.0)
+        squares += tl.load(at + channels, mask=mask, other=0.0)
+    first = tl.load(x_ptr + sample * pixels * channels + channel, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.zeros([GROUPS, PADDED], tl.float32)
+    if HAS_SHIFT:
+        shift += tl.load(shift_ptr + sample * channels + channel, mask=mask, other=0.0).to(tl.float32)
+    # Channels are joined to groups by their means and their squared deviations from those (Chan et al., 1983).
+    mean = total / pixels
+    deviation = squares - total * mean
+    mean += first + shift
+    group_mean = tl.sum(tl.where(mask, mean, 0.0), axis=1) / GROUP_SIZE
+    centred = tl.where(mask, mean - group_mean[:, None], 0.0)
+    variance = tl.sum(tl.where(mask, deviation, 0.0), axis=1) / pixels + tl.sum(centred * centred, axis=1)
+    rstd = tl.rsqrt(variance / GROUP_SIZE + eps)[:, None]
+    out = coefficients_ptr + sample * 3 * channels + channel
+    tl.store(out, tl.broadcast_to(rstd, [GROUPS, PADDED]), mask=mask)
+    tl.store(out + channels, (shift - group_mean[:, None]) * rstd, mask=mask)
+    tl.store(out + 2 * channels, centred * rstd, mask=mask)
+
+
+@triton.jit
+def apply_kernel(
+    x_ptr,
+    y_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    bias_ptr,
+    keys_ptr,
+    threshold,
+    keep_scale,
+    pixels,
+    channels,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """y = dropout(silu(xhat * weight + bias))."""
+    sample = tl.program_id(0).to(tl.int64)
+    rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
+    in_cols = cols < channels
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    y = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    y = y * (rstd * weight)[None, :] + (offset * weight + bias)[None, :]
+    if SILU:
+        y = y * tl.sigmoid(y)
+    if DROPOUT:
+        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
+        y = tl.where(keep, y * keep_scale, 0.0)
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def gradient_sums_kernel(
+    x_ptr,
+    dy_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    bias_ptr,
+    keys_ptr,
+    sums_ptr,
+    threshold,
+    keep_scale,
+    pixels,
+    channels,
+    rows_each,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Sums of dz and dz * xhat over a program's pixels: `[N, programs, 2, C]`."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    cols = tl.program_id(2) * COLS + tl.arange(0, COLS)
+    in_cols = cols < channels
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    key = tl.load(keys_ptr + sample) if DROPOUT else 0
+    total, product = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    start = part * rows_each
+    for row in tl.range(0, rows_each, ROWS, num_stages=STAGES):
+        rows = start + row + tl.arange(0, ROWS)
+        mask = ((rows < pixels) & (rows < start + rows_each))[:, None] & in_cols[None, :]
+        at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+        index = cols[None, :] * pixels + rows[:, None]
+        xhat, dz = gradient_at(
+            x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT
+        )
+        total += dz
+        product += dz * xhat
+    out = sums_ptr + (sample * tl.num_programs(1) + part) * 2 * channels + cols
+    tl.store(out, tl.sum(total, axis=0), mask=in_cols)
+    tl.store(out + channels, tl.sum(product, axis=0), mask=in_cols)
+
+
+@triton.jit
+def gradient_coefficients_kernel(
+    sums_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    gradients_ptr,
+    means_ptr,
+    pixels,
+    channels,
+    parts,
+    GROUP_SIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    PADDED: tl.constexpr,
+):
+    """Per sample and channel: the gradients of bias, weight and shift; and the group's means of w dz and w dz xhat."""
+    sample = tl.program_id(0).to(tl.int64)
+    group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
+    channel = group[:, None] * GROUP_SIZE + member[None, :]
+    mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
+    total, product = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
+    for part in range(parts):
+        at = sums_ptr + (sample * parts + part) * 2 * channels + channel
+        total += tl.load(at, mask=mask, other=0.0)
+        product += tl.load(at + channels, mask=mask, other=0.0)
+    weight = tl.load(weight_ptr + channel, mask=mask, other=0.0).to(tl.float32)
+    count = pixels * GROUP_SIZE
+    mean = tl.broadcast_to((tl.sum(weight * total, axis=1) / count)[:, None], [GROUPS, PADDED])
+    mean_product = tl.broadcast_to((tl.sum(weight * product, axis=1) / count)[:, None], [GROUPS, PADDED])
+    coefficients = coefficients_ptr + sample * 3 * channels + channel
+    rstd = tl.load(coefficients, mask=mask, other=0.0)
+    channel_mean = tl.load(coefficients + 2 * channels, mask=mask, other=0.0)
+    dshift = rstd * (weight * total - pixels * (mean + mean_product * channel_mean))
+    samples = tl.num_programs(0)
+    out = gradients_ptr + sample * channels + channel
+    tl.store(out, total, mask=mask)
+    tl.store(out + samples * channels, product, mask=mask)
+    tl.store(out + 2 * samples * channels, dshift, mask=mask)
+    tl.store(means_ptr + sample * 2 * channels + channel, mean, mask=mask)
+    tl.store(means_ptr + sample * 2 * channels + channels + channel, mean_product, mask=mask)
+
+
+@triton.jit
+def input_gradient_kernel(
+    x_ptr,
+    dy_ptr,
+    dx_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    bias_ptr,
+    keys_ptr,
+    means_ptr,
+    threshold,
+    keep_scale,
+    pixels,
+    channels,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std."""
+    sample = tl.program_id(0).to(tl.int64)
+    rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
+    in_cols = cols < channels
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    index = cols[None, :] * pixels + rows[:, None]
+    coefficients, means = coefficients_ptr + sample * 3 * channels + cols, means_ptr + sample * 2 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    mean, mean_product = tl.load(means, mask=in_cols, other=0.0), tl.load(means + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    key = tl.load(keys_ptr + sample) if DROPOUT else 0
+    xhat, dz = gradient_at(
+        x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT
+    )
+    dx = rstd[None, :] * (weight[None, :] * dz - mean[None, :] - xhat * mean_product[None, :])
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)

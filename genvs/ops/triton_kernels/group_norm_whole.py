@@ -1,0 +1,103 @@
+"""Normalisation of images small enough that one program holds a whole group of channels: one kernel each way."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element
+
+
+@triton.jit
+def forward_kernel(
+    x_ptr,
+    y_ptr,
+    shift_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    bias_ptr,
+    keys_ptr,
+    threshold,
+    keep_scale,
+    pixels,
+    channels,
+    eps,
+    HAS_SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """y = dropout(silu(xhat * weight + bias)); and the coefficients of xhat, `[N, 3, C]`, as the tiled kernels' are."""
+    sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
+    cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.zeros([PADDED], tl.float32)
+    if HAS_SHIFT:
+        shift += tl.load(shift_ptr + sample * channels + cols, mask=in_cols, other=0.0).to(tl.float32)
+    x = tl.where(mask, x + shift[None, :], 0.0)
+    mean = tl.sum(x) / (pixels * GROUP_SIZE)
+    centred = tl.where(mask, x - mean, 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred) / (pixels * GROUP_SIZE) + eps)
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    tl.store(coefficients, tl.zeros([PADDED], tl.float32) + rstd, mask=in_cols)
+    tl.store(coefficients + channels, (shift - mean) * rstd, mask=in_cols)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    y = centred * rstd * weight[None, :] + bias[None, :]
+    if SILU:
+        y = y * tl.sigmoid(y)
+    if DROPOUT:
+        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
+        y = tl.where(keep, y * keep_scale, 0.0)
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def backward_kernel(
+    x_ptr,
+    dy_ptr,
+    dx_ptr,
+    coefficients_ptr,
+    weight_ptr,
+    bias_ptr,
+    keys_ptr,
+    gradients_ptr,
+    threshold,
+    keep_scale,
+    pixels,
+    channels,
+    SILU: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """dx; and per sample and channel the gradients of bias, weight and shift, `[3, N, C]`."""
+    sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
+    cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    index = cols[None, :] * pixels + rows[:, None]
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    key = tl.load(keys_ptr + sample) if DROPOUT else 0
+    xhat, dz = gradient_at(
+        x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT
+    )
+    total, product = tl.sum(dz, axis=0), tl.sum(dz * xhat, axis=0)
+    count = pixels * GROUP_SIZE
+    mean, mean_product = tl.sum(weight * total) / count, tl.sum(weight * product) / count
+    dx = rstd[None, :] * (weight[None, :] * dz - mean - xhat * mean_product)
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+    samples = tl.num_programs(0)
+    out = gradients_ptr + sample * channels + cols
+    tl.store(out, total, mask=in_cols)
+    tl.store(out + samples * channels, product, mask=in_cols)
+    tl.store(out + 2 * samples * channels, tl.sum(tl.where(mask, dx, 0.0), axis=0), mask=in_cols)
