@@ -18,6 +18,7 @@ from torch import Tensor
 
 import genvs
 from genvs.config import GeNVSConfig
+from genvs.diffusion.sampler import SAMPLERS
 from genvs.errors import InputError, run_command
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
@@ -48,8 +49,13 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
     show_default="the newest under training_runs",
     help="Network snapshot.",
 )
+@click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised.")
 @click.option(
-    "--denoising_steps", "num_steps", type=click.IntRange(1, 10000), default=25, help="1 is the one-step preview."
+    "--denoising_steps",
+    "num_steps",
+    type=click.IntRange(1, 10000),
+    show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
+    help="1 is the one-step preview.",
 )
 @click.option(
     "--cond_method",
@@ -66,6 +72,14 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 )
 @click.option("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
+@click.option(
+    "--bf16",
+    type=bool,
+    default=True,
+    show_default="true",
+    metavar="BOOL",
+    help="bfloat16 arithmetic on GPUs that have it.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
 @click.option("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
 @click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
@@ -105,7 +119,9 @@ def main(
     net = genvs.load_snapshot(ckpt_path)
     scene = read_folder(in_dir, net.config)
     name = in_dir.resolve().name
-    run = f"steps={sampling['num_steps']}"
+    sampler = sampling["sampler"]
+    sampling["num_steps"] = sampling["num_steps"] or SAMPLERS[sampler].num_steps
+    run = f"steps={sampling['num_steps']}" + ("" if sampler == "heun" else f"_sampler={sampler}")
     if video:
         run += f"_cond_method={sampling['cond_method']}"
         targets = trajectory_cameras(scene.inputs.cameras, trajectory, frames, radius=radius, elevation=elevation)
@@ -184,7 +200,9 @@ def choose_device(device: str | None, gpu_id: int | None) -> torch.device:
         if device is None:
             click.echo("No GPU is visible: running on the CPU.")
         return torch.device("cpu")
-    return torch.device("cuda", gpu_id or 0)
+    chosen = torch.device("cuda", gpu_id or 0)
+    torch.cuda.set_device(chosen)  # where whatever names no device goes, Triton's kernels among it
+    return chosen
 
 
 def newest_snapshot(runs: Path) -> Path:

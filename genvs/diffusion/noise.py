@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,13 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sampling noise levels `[num_steps + 1]`, float64, from sigma_max down to sigma_min and 0 (EDM, eq. 5).
 
-    One step goes from sigma_max to 0.
+    rho: the larger, the more of the levels are low; math.inf is the limit, equal steps of ln sigma. One step goes from
+    sigma_max to 0.
     """
     ramp = torch.arange(num_steps, dtype=torch.float64) / max(num_steps - 1, 1)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+    if math.isinf(rho):
+        levels = sigma_max * (sigma_min / sigma_max) ** ramp
+    else:
+        low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+        levels = (high + ramp * (low - high)) ** rho
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])

@@ -1,18 +1,25 @@
-"""Samplers over any `denoise(noisy, sigma) -> denoised`."""
+"""Samplers over any `denoise(noisy, sigma) -> denoised`, and the table of them.
+
+They integrate in float64 and never wait for a device: what a step multiplies by is computed on the host, and the noise
+levels that the denoiser is told go to its device once, before the first step.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genvs.diffusion.noise import karras_steps
 
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
 
 def sample_heun(
-    denoise: Callable[[Tensor, Tensor], Tensor],
+    denoise: Denoise,
     noise: Tensor,
     *,
     num_steps: int = 25,
@@ -31,22 +38,96 @@ def sample_heun(
     rng: for the churn's noise, on noise's device. Integrated in float64. Evaluates `denoise` 2 * num_steps - 1 times;
     one step is the denoiser's estimate at sigma_max. Returns samples `[N, ...]`, float32.
     """
-    # The few noise levels stay on the CPU, so that no step waits for a device to report them.
     steps = karras_steps(num_steps, sigma_min, sigma_max, rho)
+    gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+    churned = torch.where((S_min <= steps) & (steps <= S_max), steps * (1 + gamma), steps)
+    levels = torch.stack([steps[:-1], churned[:-1], steps[1:]], dim=1)
+    asked = levels.float().to(noise.device, non_blocking=True)
 
-    def slope(x: Tensor, sigma: float) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+    def slope(x: Tensor, sigma: float, level: Tensor) -> Tensor:
         return (x - denoise(x.float(), level).double()) / sigma
 
-    x = noise.double() * steps[0].item()
-    for sigma, next_sigma in zip(steps[:-1].tolist(), steps[1:].tolist(), strict=True):
-        gamma = min(S_churn / num_steps, math.sqrt(2) - 1) if S_min <= sigma <= S_max else 0.0
-        if gamma > 0:
-            churned = sigma * (1 + gamma)
+    x = noise.double() * sigma_max
+    for (quiet, sigma, next_sigma), (_, level, next_level) in zip(levels.tolist(), asked, strict=True):
+        if sigma > quiet:
             fresh = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
-            x = x + (churned**2 - sigma**2) ** 0.5 * S_noise * fresh
-            sigma = churned
-        d = slope(x, sigma)
+            x = x + (sigma**2 - quiet**2) ** 0.5 * S_noise * fresh
+        d = slope(x, sigma, level)
         euler = x + (next_sigma - sigma) * d
-        x = euler if next_sigma == 0 else x + (next_sigma - sigma) * (d + slope(euler, next_sigma)) / 2
+        x = euler if next_sigma == 0 else x + (next_sigma - sigma) * (d + slope(euler, next_sigma, next_level)) / 2
     return x.float()
+
+
+def sample_unipc(
+    denoise: Denoise,
+    noise: Tensor,
+    *,
+    num_steps: int = 12,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = math.inf,
+    sigma_end: float = 0.015,
+) -> Tensor:
+    """UniPC of order two (arXiv 2302.04867, B_2, data prediction), which evaluates `denoise` once a step.
+
+    With lambda = -ln sigma, the ODE from one level to the next, h later, is
+    x(h) = exp(-h) x(0) + integral over t from 0 to h of exp(t - h) D(t) dt, and steps differ in what they take D for.
+    The predictor is DPM-Solver++(2M)'s (arXiv 2211.01095): a line through D at this level and the one before. The
+    evaluation that follows serves twice, since the corrector first redoes the step that led to it, with the parabola
+    through three levels.
+
+    denoise, noise: as in `sample_heun`. rho: equal steps of lambda are the best for few of them. sigma_end: the last
+    level before 0, unless sigma_min is above it; among levels too low to be seen, steps would be wasted.
+    Integrated in float64. One step is the denoiser's estimate at sigma_max. Returns samples `[N, ...]`, float32.
+    """
+    steps = karras_steps(num_steps, max(sigma_min, sigma_end), sigma_max, rho)
+    asked = steps.float().to(noise.device, non_blocking=True)
+    x = start = noise.double() * sigma_max
+    before: list[tuple[Tensor, float]] = []  # of the steps made: D where they began, their width in lambda
+    for h, level in zip((-steps[:-1].log().diff()).tolist(), asked[:-2], strict=True):
+        denoised = line = denoise(x.float(), level).double()
+        if before:
+            x = _unipc_corrected(start, denoised, before)
+            last, width = before[-1]
+            line = denoised + h / (2 * width) * (denoised - last)
+        start, before = x, [*before[-1:], (denoised, h)]
+        x = math.exp(-h) * start - math.expm1(-h) * line
+    return denoise(x.float(), asked[-2]).float()  # where the step to sigma = 0 ends
+
+
+def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
+    """The end of the step from `start`, once D is known there: `here`. before: D at the start and the step's width h,
+    and, before them in the list, the same of the step before it, if there was one; else a line has to do.
+    """
+    last, h = before[-1]
+    moment0 = -math.expm1(-h)  # moment_k: the integral of exp(t - h) t^k from 0 to h
+    if len(before) == 1:
+        return math.exp(-h) * start + moment0 / 2 * (here + last)
+    older, older_h = before[-2]
+    moment1 = h - moment0
+    moment2 = h**2 - 2 * moment1
+    of_here = (moment2 + older_h * moment1) / (h * (h + older_h))
+    of_older = (moment2 - h * moment1) / (older_h * (h + older_h))
+    return math.exp(-h) * start + moment0 * last + of_here * (here - last) + of_older * (older - last)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """sample: called as `sample(denoise, noise, num_steps=, sigma_min=, sigma_max=)`. num_steps: the default.
+
+    evaluations: of the denoiser, for a number of steps.
+    """
+
+    sample: Callable[..., Tensor]
+    num_steps: int
+    evaluations: Callable[[int], int]
+
+
+# How far samples are from the ODE's own solution, with two trained networks of preset cpu-demo (root mean square, of
+# images in [-1, 1]; one of 256 levels is 0.0078): Heun 0.0040 with 49 evaluations; UniPC 0.0080, 0.0050, 0.0029 and
+# 0.0019 with 10, 12, 16 and 25. With 10 and 12, DPM-Solver++(2M) at the same levels has 0.0100 and 0.0068, UniPC at
+# Heun's levels 0.027 and 0.019.
+SAMPLERS = {
+    "heun": Sampler(sample_heun, 25, lambda num_steps: 2 * num_steps - 1),
+    "unipc": Sampler(sample_unipc, 12, lambda num_steps: num_steps),
+}

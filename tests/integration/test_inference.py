@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import signal
@@ -20,11 +21,12 @@ from PIL import Image
 import genvs
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.types import Views
-from genvs.errors import run_command
+from genvs.diffusion.sampler import SAMPLERS
+from genvs.errors import InputError, run_command
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.models import GeNVS
-from inference import inference
+from inference import inference, synthesis
 from inference.synthesis import MAX_GENERATED, synthesize_views
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +124,7 @@ def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
     autoreg, features = synthesize(net, inputs, targets, cond_method="autoreg", num_steps=1)
     for hook in hooks:
         hook.remove()
-    assert encoded == [2] + [1] * len(autoreg)
+    assert encoded == [2] + [1] * (len(autoreg) - 1), "nothing is conditioned on the last frame"
     assert conditioned == [2 + min(drawn, MAX_GENERATED) for drawn in range(len(autoreg))]
     normal, _ = synthesize(net, inputs, targets, num_steps=1)
     torch.testing.assert_close(autoreg[0], normal[0], rtol=1e-3, atol=1e-3)
@@ -130,6 +132,52 @@ def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
     known = Views.cat([inputs.to("cpu"), Views(autoreg[None, :1], targets[:, :1])], dim=1)
     expected = net.render(net.encode(known.images), known.cameras, targets[:, 1:2])[0, 0]
     torch.testing.assert_close(features[1], expected, rtol=1e-3, atol=1e-3)
+    # So the last one: the first two frames, which are the oldest, made room.
+    last, latest = len(autoreg) - 1, slice(-1 - MAX_GENERATED, -1)
+    known = Views.cat([inputs.to("cpu"), Views(autoreg[None, latest], targets[:, latest])], dim=1)
+    expected = net.render(net.encode(known.images), known.cameras, targets[:, last:])[0, 0]
+    torch.testing.assert_close(features[last], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [("heun", 49), ("unipc", 12)])
+def test_samplers_bring_their_own_number_of_steps(net, inputs, sampler, evaluations):
+    calls = []
+    hook = net.denoiser.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    by_default, _ = synthesize(net, inputs, cameras_on_a_ring(2), sampler=sampler, num_steps=None)
+    hook.remove()
+    assert calls == [2] * evaluations
+    steps, of_network = SAMPLERS[sampler].num_steps, net.config.denoiser
+    denoise = functools.partial(
+        net.denoise, feature_image=synthesize(net, inputs, cameras_on_a_ring(2), num_steps=1)[1]
+    )
+    noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    levels = {"num_steps": steps, "sigma_min": of_network.sigma_min, "sigma_max": of_network.sigma_max}
+    expected = SAMPLERS[sampler].sample(denoise, noise, **levels).clamp(-1, 1)
+    torch.testing.assert_close(by_default, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_not_in_a_table_is_refused(net, inputs):
+    for option in ("sampler", "cond_method"):
+        with pytest.raises(InputError, match=f"{option}='both'.*choose one of"):
+            synthesize(net, inputs, cameras_on_a_ring(1), **{option: "both"})
+
+
+def test_networks_run_in_bf16_where_it_is_native_and_nothing_else_does(net, inputs, monkeypatch):
+    """A CPU is not such a place; here it is made to believe so."""
+    targets = cameras_on_a_ring(3)
+    options = {"cond_method": "autoreg", "sampler": "unipc", "num_steps": 4}
+    exact, exact_features = synthesize(net, inputs, targets, **options, bf16=False)
+    assert torch.equal(synthesize(net, inputs, targets, **options)[0], exact)
+    monkeypatch.setattr(synthesis, "has_native_bf16", lambda device: True)
+    assert torch.equal(synthesize(net, inputs, targets, **options, bf16=False)[0], exact)
+    dtypes = []
+    hook = net.encoder.register_forward_hook(lambda _, __, volume: dtypes.append(volume.dtype))
+    images, features = synthesize(net, inputs, targets, **options)
+    hook.remove()
+    assert dtypes == [torch.bfloat16] * 3
+    assert images.dtype == features.dtype == torch.float32
+    for rough, fine in ((images, exact), (features, exact_features)):
+        assert 0 < (rough - fine).abs().mean() < 0.02
 
 
 def test_views_come_as_they_are_drawn(net, inputs):
@@ -212,6 +260,17 @@ def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
     assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
+def test_another_sampler_and_precision(folder, snapshot, net, inputs, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--device=cpu", "--bf16=false"]
+    assert run(*arguments, "--sampler", "unipc", "--denoising_steps", 3) == 0
+    expected, _ = synthesize(net, inputs, cameras_on_a_ring(3), sampler="unipc", num_steps=3)
+    written = np.asarray(Image.open(out / "steps=3_sampler=unipc" / "pred" / "1.png")).astype(float)
+    assert np.abs(written - (expected[1].permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+    assert run(*arguments, "--sampler", "unipc") == 0
+    assert (out / "steps=12_sampler=unipc" / "contact_sheet.png").is_file()
+
+
 def test_video_and_gif(folder, snapshot, tmp_path):
     out = tmp_path / "new" / "out"
     options = ["--video", "--frames", 4, "--trajectory", "spiral", "--fps", 5, "--gif", "--cond_method", "autoreg"]
@@ -253,6 +312,8 @@ BAD_OPTIONS = [
     (["--denoising_steps", 1_000_000], "--denoising_steps"),
     (["--batch_size", 0], "--batch_size"),
     (["--cond_method", "both"], "--cond_method"),
+    (["--sampler", "both"], "--sampler"),
+    (["--bf16", "both"], "--bf16"),
     (["--cam_weighting", "distance"], "--cam_weighting"),
     (["--gpu_id", 99], "--gpu_id=99"),
     (["--gpu_id", -1], "--gpu_id=-1"),

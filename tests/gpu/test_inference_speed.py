@@ -1,0 +1,139 @@
+"""Inference on a GPU: CUDA graphs and bf16 against plain calls, views against the CPU's, and nothing that waits."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genvs.diffusion.sampler import SAMPLERS
+from inference.fast_denoiser import FastDenoiser, autocast
+from inference.synthesis import synthesize_views
+from tests.gpu.test_no_host_sync import no_syncs
+from tests.small_model import SIZE, small_net, some_batch, some_cameras
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = torch.device("cuda", 0)
+ATOL = {True: 3e-2, False: 1e-4}  # by bf16: another shape or call may bring another order of summation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def full_float32():
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@pytest.fixture(scope="module")
+def net():
+    return small_net().requires_grad_(False).to(DEVICE)
+
+
+def some_inputs(net, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    noisy = torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    features = torch.randn(count, net.config.encoder.volume_channels, SIZE, SIZE, generator=generator)
+    return noisy.to(DEVICE), torch.tensor(0.3 + seed / 10, device=DEVICE), features.to(DEVICE)
+
+
+def eager(net, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(), autocast(DEVICE, bf16):
+        return net.denoise(*inputs)
+
+
+# CUDA graphs
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_replayed_evaluation_is_the_denoisers(net, bf16):
+    """Whatever came before it: other inputs of the same shape, other shapes, and back."""
+    denoise = FastDenoiser(net, bf16=bf16)
+    results = []
+    for seed, count in enumerate([4, 4, 1, 4, 2, 1]):
+        inputs = some_inputs(net, count, seed)
+        results.append((denoise(*inputs), eager(net, bf16, *inputs)))
+        assert results[-1][0].dtype == torch.float32
+    for result, expected in results:  # now, after all the calls: no call may write into another's result
+        assert_close(result, expected, rtol=0, atol=ATOL[bf16])
+    assert (results[0][0] - results[1][0]).abs().mean() > 10 * ATOL[bf16], "a stale result would go unnoticed"
+
+
+def test_every_input_of_a_replay_is_the_calls_own(net):
+    denoise = FastDenoiser(net, bf16=False)
+    first, second = some_inputs(net, 2, seed=0), some_inputs(net, 2, seed=1)
+    denoise(*first)
+    for changed in range(3):
+        inputs = tuple(second[i] if i == changed else first[i] for i in range(3))
+        expected = eager(net, False, *inputs)
+        assert_close(denoise(*inputs), expected, rtol=0, atol=ATOL[False])
+        assert (expected - eager(net, False, *first)).abs().mean() > 10 * ATOL[False]
+
+
+def test_noise_levels_one_a_sample(net):
+    noisy, _, features = some_inputs(net, 3, seed=0)
+    sigma = torch.tensor([0.1, 1.0, 10.0], device=DEVICE)[:, None, None, None]
+    denoise = FastDenoiser(net, bf16=False)
+    denoise(noisy, sigma.flip(0), features)
+    assert_close(denoise(noisy, sigma, features), eager(net, False, noisy, sigma, features), rtol=0, atol=ATOL[False])
+
+
+def test_results_can_be_used_outside_inference_mode(net):
+    denoise, inputs = FastDenoiser(net, bf16=False), some_inputs(net, 2, seed=0)
+    once = [denoise(*inputs) for _ in range(2)]  # recorded, then replayed, outside
+    with torch.inference_mode():
+        within = denoise(*inputs)
+    for result in once:
+        assert_close(result + 1, within + 1, rtol=0, atol=ATOL[False])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampling_waits_for_nothing(net, name, bf16):
+    noise, _, features = some_inputs(net, 2, seed=0)
+    denoise = functools.partial(FastDenoiser(net, bf16=bf16), feature_image=features)
+    expected = SAMPLERS[name].sample(denoise, noise, num_steps=4)
+    with no_syncs():
+        again = SAMPLERS[name].sample(denoise, noise, num_steps=4)
+    assert_close(again, expected, rtol=0, atol=ATOL[bf16])
+
+
+# The algorithm
+
+
+def synthesize(net, device: torch.device, targets, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs = some_batch(1).inputs
+    views = list(synthesize_views(net.to(device), inputs, targets, num_steps=3, progress=False, **options))
+    assert all(part.device.type == "cpu" and part.dtype == torch.float32 for view in views for part in view)
+    return torch.stack([image for image, _ in views]), torch.stack([features for _, features in views])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
+def test_views_are_those_of_the_cpu(cond_method, sampler):
+    """In order, though a batch is handed out while the next one is drawn; the last batch is smaller."""
+    net, targets = small_net().requires_grad_(False), some_cameras(1, 5, seed=3)
+    options = {"cond_method": cond_method, "sampler": sampler, "batch_size": 2}
+    expected = synthesize(net, torch.device("cpu"), targets, **options)
+    exact = synthesize(net, DEVICE, targets, **options, bf16=False)
+    rough = synthesize(net, DEVICE, targets, **options)
+    for ours, wanted in zip(exact, expected, strict=True):
+        assert_close(ours, wanted, rtol=0, atol=1e-2)
+        assert (ours - wanted).abs().mean() < 1e-3
+    for ours, wanted in zip(rough, expected, strict=True):
+        assert 0 < (ours - wanted).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
+def test_batches_follow_each_other_without_waiting(net, cond_method):
+    """But for the batch that is handed out, whose own arrival is all that is waited for."""
+    inputs, targets = some_batch(1).inputs.to(DEVICE), some_cameras(1, 12).to(DEVICE)
+    views = synthesize_views(net, inputs, targets, cond_method=cond_method, num_steps=3, batch_size=2, progress=False)
+    first = list(itertools.islice(views, 4))
+    with no_syncs():
+        rest = list(views)
+    assert len(first) + len(rest) == 12

@@ -1,0 +1,76 @@
+"""The denoiser of inference, and what inference keeps of known views. CUDA graphs are tested in tests/gpu."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from inference.fast_denoiser import FastDenoiser, autocast, with_bf16_weights
+from inference.synthesis import KnownViews
+from tests.small_model import SIZE, small_net, some_cameras
+
+
+def some_inputs(net, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    features = torch.randn(count, net.config.encoder.volume_channels, SIZE, SIZE, generator=generator)
+    return noisy, torch.tensor(0.7), features
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_it_computes_what_the_denoiser_does(bf16):
+    """To the last bit: weights that are bf16 already are those that autocast makes in every call."""
+    net = small_net().requires_grad_(False)
+    denoise = FastDenoiser(net, bf16=bf16)
+    for count in (3, 1):
+        inputs = some_inputs(net, count)
+        with autocast(torch.device("cpu"), bf16):
+            expected = net.denoise(*inputs)
+        result = denoise(*inputs)
+        assert result.dtype == torch.float32 and torch.equal(result, expected)
+        assert torch.equal(result, net.denoise(*inputs)) is not bf16
+
+
+def test_the_callers_autocast_does_not_lower_the_precision():
+    net = small_net().requires_grad_(False)
+    inputs = some_inputs(net, 2)
+    expected = net.denoise(*inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(FastDenoiser(net, bf16=False)(*inputs), expected)
+
+
+def test_bf16_weights_are_a_copy_of_what_autocast_converts_in_every_call():
+    network = small_net().denoiser
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    converted = with_bf16_weights(network).state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) and value.dtype == torch.float32
+        of_layer = name.endswith("weight") and value.dim() > 1
+        assert converted[name].dtype == (torch.bfloat16 if of_layer else torch.float32), name
+        assert converted[name].stride() == value.stride(), "channels last stays so"
+        assert_close(converted[name].float(), value, rtol=2**-8, atol=0)
+
+
+def test_known_views_keep_the_newest_frames_in_place():
+    # Volumes lie in memory in another order than their dimensions', as the encoder makes them.
+    volumes = torch.randn(8, 5, 6, 4, 3, generator=torch.Generator().manual_seed(0)).permute(0, 4, 3, 1, 2)[None]
+    cameras = some_cameras(1, 8)
+    known = KnownViews([volumes[:, :2], volumes[:, 2:3]], cameras[:, :3], max_generated=2)
+    expected = [0, 1, 2]
+    for new, order in [(3, [0, 1, 2, 3]), (4, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 5, 4]), (6, [0, 1, 2, 5, 6])]:
+        assert torch.equal(known.volume, volumes[:, expected])
+        assert torch.equal(known.cameras.c2w, cameras.c2w[:, expected])
+        memory = known.volume.data_ptr()
+        known.add(volumes[:, new : new + 1], cameras[:, new : new + 1])
+        expected = order
+        assert known.volume.data_ptr() == memory, "no volume moves"
+        assert known.volume.stride()[1:] == volumes.stride()[1:]
+    assert torch.equal(known.volume, volumes[:, expected])
+    assert torch.equal(known.cameras.c2w, cameras.c2w[:, expected])
+
+
+def test_nothing_is_generated_when_nothing_is_to_be_remembered():
+    volumes = torch.randn(1, 2, 3, 4, 5, 6)
+    known = KnownViews([volumes], some_cameras(1, 2), max_generated=0)
+    assert torch.equal(known.volume, volumes) and known.volume.untyped_storage().nbytes() == volumes.nbytes
