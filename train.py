@@ -121,12 +121,18 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
 @click.option("--ema", help="Half-life of the weights' moving average, millions of images", metavar="MIMG", type=float)
 @click.option("--xflip", help="Mirror half of the scenes, images and cameras alike", metavar="BOOL", type=bool)
 @click.option("--bf16", help="bfloat16 arithmetic on GPUs that have it [default: true]", metavar="BOOL", type=bool)
+@click.option(
+    "--grad-compression",
+    help="Gradients travel between GPUs in full, or in half the bytes [default: none]",
+    type=click.Choice(["none", "bf16"]),
+)
 @click.option("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT", type=float)
 @click.option("--seed", help="Random seed", metavar="INT", type=int)
 @click.option("--transfer", help="Start from the weights of a snapshot", metavar="PKL")
 # The machine.
 @click.option("--bench", help="cuDNN benchmarking", metavar="BOOL", type=bool)
-@click.option("--cache", help="Keep decoded images in memory", metavar="BOOL", type=bool)
+@click.option("--cuda-graphs", help="Replay the step as CUDA graphs [default: true]", metavar="BOOL", type=bool)
+@click.option("--cache", help="Pack decoded images beside the dataset, once [default: true]", metavar="BOOL", type=bool)
 @click.option("--workers", help="Loader processes per GPU", metavar="INT", type=int)
 # What is written, and when.
 @click.option("--desc", help="Words at the end of the run folder's name", metavar="STR")
@@ -169,7 +175,7 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
     from training.checkpoint import find_resume_state, new_run_folder, restore, saved_config, write_options
-    from training.data import open_data
+    from training.data import open_data, pack_data
     from training.training_loop import create_state, training_loop
 
     if notensorboard:
@@ -177,6 +183,8 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
     config = build_config(options, saved_config(content) if content else None)
     config.rounds(distributed.get_world_size())
+    if config.grad_compression != "none" and not torch.cuda.is_available():
+        raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
     if content and content["cur_nimg"] >= config.total_nimg:
         raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
     # What a new run starts from is not needed again, and may be gone.
@@ -194,6 +202,8 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     data = open_data(config)
+    if config.cache:
+        pack_data(data)
     state = create_state(birth, data.scene, device)
     if content is not None:
         restore(state, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tests.small_model import small_config
 from torch_utils import persistence
-from training.checkpoint import TrainState, find_resume_state, restore, saved_config
+from training.checkpoint import TrainState, find_resume_state, restore, save_training_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
 from training.training_loop import create_state, training_loop
@@ -85,6 +86,12 @@ def fresh_state(config: TrainConfig) -> TrainState:
     return create_state(config, open_data(config).scene, CPU)
 
 
+def save_state(run_dir: Path, config: TrainConfig, state: TrainState) -> None:
+    """Write a training state, to the end."""
+    with contextlib.closing(persistence.BackgroundWriter()) as files:
+        save_training_state(run_dir, config, state, files)
+
+
 def records(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
 
@@ -101,7 +108,7 @@ def unequal(a: dict, b: dict) -> list[str]:
     """Names of the tensors of two training states that are not bitwise equal, and of counters that differ."""
     left, right = tensors(a), tensors(b)
     assert left.keys() == right.keys() and any(name.startswith("optimizer") for name in left)
-    counters = [name for name in ("cur_nimg", "skipped") if a[name] != b[name]]
+    counters = [name for name in ("cur_nimg", "skipped", "skipped_in_a_row") if a[name] != b[name]]
     return counters + [name for name in left if not torch.equal(left[name], right[name])]
 
 

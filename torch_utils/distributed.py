@@ -86,9 +86,27 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def any_rank(flag: bool | torch.Tensor, device: torch.device) -> bool:
-    """Whether `flag` (a tensor: any element of it) is true on any rank: the same answer on all of them."""
-    raised = torch.as_tensor(flag, device=device).any().to(torch.int32)
-    if is_initialized():
-        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
-    return bool(raised)
+class AnyRank:
+    """Whether a flag was raised on any rank: the answer comes with the next call, so that nobody waits for the device.
+
+    any_rank = AnyRank(device)       # the device that `init` returned
+    any_rank(flag)                   # on all ranks alike; the same answer on all of them, to the flags of the last call
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        cuda = device.type == "cuda"
+        self._device = device
+        self._answer = torch.zeros((), dtype=torch.int32, pin_memory=cuda)
+        self._arrived = torch.cuda.Event() if cuda else None
+
+    def __call__(self, flag: bool) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()  # of the last call: it is there long since
+        answer = bool(self._answer)
+        raised = torch.full((), int(flag), dtype=torch.int32, device=self._device)
+        if is_initialized():
+            torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+        self._answer.copy_(raised, non_blocking=True)
+        if self._arrived is not None:
+            self._arrived.record()
+        return answer

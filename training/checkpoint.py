@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from genvs import save_snapshot
 from genvs.config import from_dict
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
+from torch_utils.persistence import BackgroundWriter
 from training.config import TrainConfig
 from training.ema import EMA
 
-FORMAT, VERSION = "GeNVS training state", 1
+FORMAT, VERSION = "GeNVS training state", 2
 OPTIONS_FILE = "training_options.json"
+MAX_SKIPPED_IN_A_ROW = 50
 
 
 @dataclass
 class TrainState:
     """All that training changes.
 
-    cur_nimg: target images seen, over all ranks. skipped: updates left out because a gradient was not finite.
+    cur_nimg: target images seen, over all ranks. skipped, skipped_in_a_row: int64 `[]`, updates left out because a
+    gradient was not finite; on the network's device, where that is decided.
     """
 
     net: GeNVS
     ema: EMA
     optimizer: torch.optim.Optimizer
     cur_nimg: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    skipped: Tensor = field(init=False)
+    skipped_in_a_row: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        device = next(self.net.parameters()).device
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    def count_update(self, skipped: Tensor) -> None:
+        """Count one update, left out or not: bool `[]`. A row of MAX_SKIPPED_IN_A_ROW is kept until it is looked at."""
+        self.skipped += skipped
+        in_a_row = self.skipped_in_a_row
+        self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
+
+    def look_at_skipped(self) -> tuple[int, int]:
+        """Both counts as numbers. It waits for the device.
+
+        Raises FloatingPointError after MAX_SKIPPED_IN_A_ROW skips in a row.
+        """
+        skipped, in_a_row = torch.stack([self.skipped, self.skipped_in_a_row]).tolist()
+        if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise FloatingPointError(
+                f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, before {self.cur_nimg} images: "
+                "resume from an earlier training state, with a lower --lr or --bf16 false"
+            )
+        return skipped, in_a_row
 
 
 def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
@@ -63,29 +92,31 @@ def write_options(run_dir: Path, config: TrainConfig) -> None:
     persistence.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
 
 
-def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState) -> Path:
-    """Write `training-state-KKKKKK.pt`, complete alone: weights, EMA, optimizer, counters and config."""
-    path = run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt"
+def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, files: BackgroundWriter) -> None:
+    """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters and config.
+
+    Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
+    """
+    skipped, skipped_in_a_row = state.look_at_skipped()
     content = {
         "format": FORMAT,
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "cur_nimg": state.cur_nimg,
-        "skipped": state.skipped,
+        "skipped": skipped,
+        "skipped_in_a_row": skipped_in_a_row,
         "net": state.net.state_dict(),
         "ema": state.ema.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    persistence.save_atomic(content, path)
-    return path
+    files.submit(persistence.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
 
 
-def save_network_snapshot(run_dir: Path, state: TrainState) -> Path:
-    """Write the EMA network as `network-snapshot-KKKKKK.pkl`."""
-    path = run_dir / f"network-snapshot-{state.cur_nimg // 1000:06d}.pkl"
-    net = state.ema.net
-    save_snapshot(path, net.config, net.state_dict(), cur_nimg=state.cur_nimg)
-    return path
+def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWriter) -> None:
+    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`."""
+    net, nimg = state.ema.net, state.cur_nimg
+    save = functools.partial(save_snapshot, cur_nimg=nimg)
+    files.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 
 def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
@@ -129,8 +160,16 @@ def restore(state: TrainState, content: dict) -> None:
     """Put a loaded training state into `state`, strictly."""
     state.net.load_state_dict(content["net"])
     state.ema.net.load_state_dict(content["ema"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.cur_nimg, state.skipped = content["cur_nimg"], content["skipped"]
+    # Files of earlier versions come from an optimizer that was not fused, and from weights laid out in another way:
+    # the fused one takes weights and moments as they lie in memory.
+    groups = [{**group, "fused": True} for group in content["optimizer"]["param_groups"]]
+    state.optimizer.load_state_dict({**content["optimizer"], "param_groups": groups})
+    for parameter, moments in state.optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
+    state.cur_nimg = content["cur_nimg"]
+    state.skipped.fill_(content["skipped"])
+    state.skipped_in_a_row.fill_(content.get("skipped_in_a_row", 0))
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:

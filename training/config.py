@@ -33,8 +33,10 @@ class TrainConfig:
     """One training run. Lengths are in thousands of target images (kimg), over all ranks.
 
     data: a dataset path; None for the embedded one. near, far: depth planes in world units; None to take the data's.
+    cache: pack decoded images beside the dataset, once.
     batch_size: target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one
-    round. Raises InputError where values do not fit together.
+    round. grad_compression: how gradients travel between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA
+    graphs, on GPUs. Raises InputError where values do not fit together.
     """
 
     preset: str = "srn128"
@@ -45,7 +47,7 @@ class TrainConfig:
     near: float | None = None
     far: float | None = None
     xflip: bool = False
-    cache: bool = False
+    cache: bool = True
     seed: int = 0
     duration_kimg: float = 4000.0
     batch_size: int = 96
@@ -62,7 +64,9 @@ class TrainConfig:
     encoder_weights: str = "none"
     transfer: str | None = None
     bf16: bool = True
+    grad_compression: str = "none"
     bench: bool = True
+    cuda_graphs: bool = True
     workers: int = 4
     kimg_per_tick: float = 10.0
     snapshot_ticks: int = 10
@@ -132,7 +136,6 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         # At 32 pixels little noise hides a car; and with minutes to learn, there is nothing to overfit to.
         loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0, rgb_weight=3.0),
         embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
-        cache=True,
         duration_kimg=21.0,
         batch_size=16,
         num_targets=4,
@@ -155,6 +158,7 @@ RESUMABLE = (
     "workers",
     "cache",
     "bench",
+    "cuda_graphs",
     "kimg_per_tick",
     "snapshot_ticks",
     "state_ticks",

@@ -67,18 +67,20 @@ class HeldOutScenes:
         for name in ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]:
             sums[name] = torch.zeros((), device=self.device)
         for chunk in share.split(max(1, batch_gpu // self.batch.targets.shape[1])):
-            targets = self.batch.targets[chunk]
+            targets, noise = self.batch.targets[chunk], self.noise[chunk]
+            volume = net.encode(self.batch.inputs[chunk].images)
             add("mean_image", self.mean_image.expand_as(targets.images), targets.images)
             for num_inputs in counts:
                 inputs = self.batch.inputs[chunk][:, :num_inputs]
                 add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets), targets.images)
-                add(f"{num_inputs}_input", self.one_step(net, inputs, targets, self.noise[chunk]), targets.images)
+                ours = self.one_step(net, volume[:, :num_inputs], inputs, targets, noise)
+                add(f"{num_inputs}_input", ours, targets.images)
         totals = distributed.all_reduce_sum(torch.stack(list(sums.values()))) / self.batch.targets.shape.numel()
         return {f"PSNR/{name}": value for name, value in zip(sums, totals.tolist(), strict=True)}
 
-    def one_step(self, net: GeNVS, inputs: Views, targets: Views, noise: Tensor) -> Tensor:
-        """The denoiser's estimate from pure noise: `[B, T, 3, H, W]`."""
-        feature_image = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras).flatten(0, 1)
+    def one_step(self, net: GeNVS, volume: Tensor, inputs: Views, targets: Views, noise: Tensor) -> Tensor:
+        """The denoiser's estimate from pure noise: `[B, T, 3, H, W]`. volume: `[B, V, ...]`, of the inputs."""
+        feature_image = net.render(volume, inputs.cameras, targets.cameras).flatten(0, 1)
         images = self.sample(net, feature_image, noise.flatten(0, 1).to(self.device), num_steps=1)
         return images.unflatten(0, targets.shape)
 

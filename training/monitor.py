@@ -25,7 +25,9 @@ SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, b
 class Monitor:
     """Collects numbers on every rank; writes them on rank 0.
 
-    `step` and `record` are called by all ranks alike, since moments are summed over ranks.
+    `step` and `record` are called by all ranks alike, since moments are summed over ranks. `step` and `report` leave
+    numbers on the device and wait for nothing; `record` reads them.
+    data_wait: seconds that the host has waited for batches since the last record, added up by the training loop.
     """
 
     def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
@@ -33,6 +35,8 @@ class Monitor:
         self.enabled = rank == 0
         self.start_time = self.last_time = time.time()
         self.last_nimg = cur_nimg
+        self.losses: list[Tensor] = []  # [3, B * T] of each micro-batch since the last record
+        self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
         self.writer, self.stats_file = None, None
         # disable=None hides the bar where stderr is no terminal.
@@ -47,23 +51,23 @@ class Monitor:
 
             self.writer = SummaryWriter(str(run_dir), purge_step=cur_nimg if cur_nimg else None)
 
+    @torch.no_grad()
     def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
-        """Count one micro-batch's losses, all and by noise level; the bar moves with the last round of an update."""
-        loss, sigma = terms.loss.detach(), terms.sigma
-        self.collector.report("Loss/all", loss)
-        self.collector.report("Loss/rgb", terms.rgb_loss)
-        edges = (0.0, *SIGMA_EDGES, float("inf"))
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            inside = (sigma >= low) & (sigma < high)
-            self.collector.report(f"Loss/sigma_{low:g}_to_{high:g}", loss, mask=inside)
+        """Keep one micro-batch's losses; the bar moves with the last round of an update."""
+        self.losses.append(torch.stack([terms.loss, terms.rgb_loss, terms.sigma]).flatten(1))
         if last_round:
             self.bar.update(batch_size)
 
-    def report(self, name: str, value: Tensor | float) -> None:
-        self.collector.report(name, value)
+    def report(self, name: str, value: Tensor | float, mask: Tensor | None = None) -> None:
+        self.collector.report(name, value, mask)
 
     def record(self, cur_nimg: int, **numbers: float) -> None:
         """Bring together what was reported since the last record, and write it out with `numbers`."""
+        if self.losses:
+            self._report_losses()
+        if cur_nimg > self.last_nimg:
+            self.report("Timing/data_wait", self.data_wait / (time.time() - self.last_time))
+        self.data_wait = 0.0
         moments = {name: stat.mean for name, stat in self.collector.update().items()}
         now = time.time()
         if cur_nimg > self.last_nimg:
@@ -79,6 +83,16 @@ class Monitor:
             for name, value in fresh.items():
                 self.writer.add_scalar(name, value, global_step=cur_nimg)
             self.writer.flush()
+
+    def _report_losses(self) -> None:
+        """The losses since the last record: all, and by noise level."""
+        loss, rgb_loss, sigma = torch.cat(self.losses, dim=1)
+        self.losses.clear()
+        self.report("Loss/all", loss)
+        self.report("Loss/rgb", rgb_loss)
+        edges = (0.0, *SIGMA_EDGES, float("inf"))
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            self.report(f"Loss/sigma_{low:g}_to_{high:g}", loss, mask=(sigma >= low) & (sigma < high))
 
     def picture(self, name: str, picture: Image.Image, cur_nimg: int) -> None:
         """Show a picture in tensorboard."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from torch_utils import distributed
+from torch_utils.persistence import BackgroundWriter
 from training.checkpoint import TrainState, save_network_snapshot, save_training_state
 from training.config import TrainConfig
 from training.data import RunData
@@ -16,7 +19,11 @@ from training.monitor import Monitor
 
 class Reporter:
     """Follows a run: numbers every `log_kimg`, a status line every tick, a snapshot with samples and held-out PSNR
-    every `snapshot_ticks`, a training state every `state_ticks`, and everything at the end."""
+    every `snapshot_ticks`, a training state every `state_ticks`, and everything at the end.
+
+    Files are written while training goes on. A file that could not be written ends the run with its error (OSError),
+    at the next record at latest.
+    """
 
     def __init__(
         self,
@@ -37,17 +44,23 @@ class Reporter:
             monitor.say("one scene only: none is held out, so no PSNR and no samples are reported")
         self.last_nimg = state.cur_nimg
         self.saved_nimg = -1
+        self.files = BackgroundWriter()
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step went past a multiple of `kimg`; so any batch size keeps to the schedule."""
         return self.state.cur_nimg // (kimg * 1000) > self.last_nimg // (kimg * 1000)
 
     def step(self) -> None:
-        """Call after every update, on all ranks."""
+        """Call after every update, on all ranks.
+
+        Raises FloatingPointError, at a record, after too many updates without finite gradients.
+        """
         config, nimg = self.config, self.state.cur_nimg
         tick = config.kimg_per_tick
         if self._passed(config.log_kimg) or self._passed(tick):
-            self.monitor.record(nimg, **{"Gradient/skipped": self.state.skipped})
+            skipped, _ = self.state.look_at_skipped()
+            self.files.check()
+            self.monitor.record(nimg, **{"Gradient/skipped": skipped})
         if self._passed(tick):
             self.monitor.status(int(nimg // (tick * 1000)), nimg)
         if nimg < config.total_nimg:
@@ -60,29 +73,41 @@ class Reporter:
     def snapshot(self) -> None:
         """Save the EMA network, held-out PSNR and a sheet of samples."""
         nimg, net = self.state.cur_nimg, self.state.ema.net
-        if self.first:
-            save_network_snapshot(self.run_dir, self.state)
+        self._save(save_network_snapshot, self.run_dir, self.state)
         if self.held_out is None:
             return
+        start = time.perf_counter()
         scores = self.held_out.measure(net, self.config.images_at_a_time(distributed.get_world_size()))
-        self.monitor.record(nimg, **scores)
         self.monitor.say(verdict(scores))
         if self.first:
             panel = self.held_out.panel(net, f"held-out scenes after {nimg / 1000:.1f} kimg; {verdict(scores)}")
             panel.save(self.run_dir / f"samples-{nimg // 1000:06d}.png")
             self.monitor.picture("Samples", panel, nimg)
+        self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 
     def save_state(self) -> None:
-        if self.first:
-            save_training_state(self.run_dir, self.config, self.state)
+        self._save(save_training_state, self.run_dir, self.config, self.state)
         self.saved_nimg = self.state.cur_nimg
 
+    def _save(self, save: Callable[..., None], *what) -> None:
+        if self.first:
+            start = time.perf_counter()
+            save(*what, self.files)
+            self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
+
     def finish(self, interrupted: bool) -> None:
-        """Save what is not saved yet, and say where things are."""
+        """Save what is not saved yet, and say where things are. Raises as `step` does."""
+        self.state.look_at_skipped()  # here all ranks end alike; saving is the first one's
         if self.saved_nimg != self.state.cur_nimg:
             self.save_state()
+        if not interrupted:
+            self.snapshot()
+        self.files.wait()
         if interrupted:
             self.monitor.say(f"stopped at {self.state.cur_nimg / 1000:.1f} kimg; ./train.sh --resume continues")
         else:
-            self.snapshot()
             self.monitor.say(f"done: {self.run_dir} holds the snapshot, samples and logs")
+
+    def close(self) -> None:
+        """Wait for the file that is being written. Raises OSError where it could not be."""
+        self.files.close()

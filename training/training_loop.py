@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from genvs.config import SceneConfig
@@ -25,25 +26,24 @@ from training.config import TrainConfig
 from training.data import BatchSchedule, RunData, load_batches
 from training.ema import EMA
 from training.encoder_weights import initialize_encoder
+from training.graphed import GraphedGeNVS
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.reporting import Reporter
 
-MAX_SKIPPED_IN_A_ROW = 50
-STOP_CHECK_STEPS = 8  # ranks agree on a stop this often: agreeing costs a synchronisation
+STOP_CHECK_STEPS = 4  # ranks tell each other this often whether they were asked to stop
 
 
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
     """Train `state` to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
 
-    Raises InputError for data that cannot be used, and FloatingPointError when gradients stay non-finite.
+    Between records nothing waits for the device. Raises InputError for data that cannot be used or a step that cannot
+    be recorded, FloatingPointError when gradients stay non-finite, and OSError for a file that cannot be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     torch.backends.cudnn.benchmark = config.bench
     misc.check_ddp_consistency(state.net)
-    # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    ddp = state.net if world_size == 1 else DistributedDataParallel(state.net)
+    net = training_net(state.net, config, device)
     loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
     batches = load_batches(data, schedule, config.workers, device)
@@ -56,11 +56,12 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         total=config.total_nimg,
     )
     reporter = Reporter(config, run_dir, data, state, monitor, device)
-    stop = StopRequest()
+    stop = StopRequest(device)
 
-    with contextlib.closing(monitor):
-        while state.cur_nimg < config.total_nimg and not stop.agreed(device):
-            accumulate_gradients(ddp, loss_fn, batches, config, monitor)
+    # Whatever ends the run, the file that is being written is completed.
+    with contextlib.closing(monitor), contextlib.closing(reporter):
+        while state.cur_nimg < config.total_nimg and not stop.agreed():
+            accumulate_gradients(net, loss_fn, batches, config, monitor)
             update_weights(state, config, monitor)
             state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
             state.cur_nimg += config.batch_size
@@ -82,26 +83,47 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
             net.load_state_dict(source.state_dict())
         except RuntimeError:
             raise InputError(f"{config.transfer}: of another architecture: train with its preset and sizes") from None
-    net.to(device)
+    net.place_on(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     return TrainState(net, ema, optimizer)
 
 
+def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
+    """`net` as training calls it: its kernels replayed as CUDA graphs on a GPU, its gradients the mean over ranks."""
+    module = GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
+    return module if distributed.get_world_size() == 1 else distributed_net(module, config)
+
+
+def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParallel:
+    """`net`, whose gradients become their mean over the ranks. Compressing them needs GPUs."""
+    # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
+    if config.grad_compression == "bf16":
+        ddp.register_comm_hook(None, bf16_compress_hook)
+    return ddp
+
+
 def accumulate_gradients(
-    ddp: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, monitor: Monitor
+    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, monitor: Monitor
 ) -> None:
-    """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last."""
+    """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last.
+
+    net: as `training_net` gives it. Raises InputError as GraphedGeNVS does.
+    """
     rounds = config.rounds(distributed.get_world_size())
     for number in range(rounds):
+        start = time.perf_counter()
         batch = next(batches)
+        monitor.data_wait += time.perf_counter() - start
         last = number == rounds - 1
-        with misc.ddp_sync(ddp, sync=last):
+        with misc.ddp_sync(net, sync=last):
             device = batch.sample_index.device
             # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
             native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native):
-                terms = loss_fn(ddp, batch)
+                terms = loss_fn(net, batch)
             (terms.total * (config.loss_scale / rounds)).backward()
         monitor.step(terms, config.batch_size, last_round=last)
 
@@ -109,26 +131,24 @@ def accumulate_gradients(
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
     """One optimizer step with warmed-up learning rate and clipped gradients; skipped where a gradient is not finite.
 
-    Gradients are already summed over ranks, so all ranks decide alike. Raises FloatingPointError after
-    MAX_SKIPPED_IN_A_ROW skips in a row.
+    Gradients are already summed over ranks, so all ranks decide alike; the device decides, and the host does not wait.
     """
+    optimizer = state.optimizer
     lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
-    for group in state.optimizer.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    finite = norm.isfinite()
+    # What torch.amp.GradScaler.step hands to fused optimizers: gradients are divided by `grad_scale`, and where
+    # `found_inf` is 1 nothing changes, nor the count of steps. Clipped as torch.nn.utils.clip_grad_norm_ does.
     limit = config.max_grad_norm * config.loss_scale
-    norm = nn.utils.clip_grad_norm_(state.net.parameters(), limit).item()
-    finite = norm == norm and norm != float("inf")
-    if finite:
-        state.optimizer.step()
-        monitor.report("Gradient/norm", norm)
-    state.optimizer.zero_grad(set_to_none=True)
-    state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
-    state.skipped += not finite
-    if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        raise FloatingPointError(
-            f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, at {state.cur_nimg} images: "
-            "resume from an earlier training state, with a lower --lr or --bf16 false"
-        )
+    optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    state.count_update(skipped=~finite)
+    monitor.report("Gradient/norm", norm, mask=finite)
     monitor.report("Progress/lr", lr)
 
 
@@ -138,8 +158,9 @@ class StopRequest:
     # A launcher passes on the signal that its whole process group got: one request, twice.
     SAME_REQUEST_SECONDS = 5.0
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.first_time: float | None = None
+        self.any_rank = distributed.AnyRank(device)
         self.checks = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
@@ -151,10 +172,10 @@ class StopRequest:
         elif now - self.first_time > self.SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
 
-    def agreed(self, device: torch.device) -> bool:
+    def agreed(self) -> bool:
         """Whether any rank was asked to stop. Every rank must call it once a step."""
-        self.checks += 1
         requested = self.first_time is not None
         if distributed.get_world_size() == 1:
             return requested
-        return self.checks % STOP_CHECK_STEPS == 0 and distributed.any_rank(requested, device)
+        self.checks += 1
+        return self.checks % STOP_CHECK_STEPS == 0 and self.any_rank(requested)

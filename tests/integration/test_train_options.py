@@ -19,8 +19,8 @@ import torch
 import genvs
 from genvs.config import PRESETS, from_dict, scaled_to
 from tests.small_model import small_net
-from tests.small_training import fresh_state, small_run
-from training.checkpoint import OPTIONS_FILE, new_run_folder, save_training_state
+from tests.small_training import fresh_state, save_state, small_run
+from training.checkpoint import OPTIONS_FILE, new_run_folder
 from training.config import TRAIN_PRESETS, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +78,7 @@ def test_options_override_the_preset(program, cars):
             *["--batch-gpu", "12", "--views", "1-2", "--targets", "3", "--lr", "0.01", "--ema", "0.25"],
             *["--xflip", "true", "--bf16", "false", "--ls", "2", "--seed", "9", "--cache", "false", "--workers", "3"],
             *["--tick", "2", "--log_freq", "0.5", "--snap", "7", "--dump", "8", "--notensorboard", "--bench", "0"],
+            *["--cuda-graphs", "0"],
         )
     )
     base = TRAIN_PRESETS["cpu-demo"]
@@ -91,6 +92,7 @@ def test_options_override_the_preset(program, cars):
         **{"xflip": True, "bf16": False, "loss_scale": 2.0, "seed": 9, "cache": False, "workers": 3},
         **{"kimg_per_tick": 2.0, "log_kimg": 0.5, "snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False},
         bench=False,
+        cuda_graphs=False,
     )
 
 
@@ -104,6 +106,12 @@ def test_without_a_gpu_the_default_is_cpu_demo(program, monkeypatch):
     assert options_of(program("-n")).preset == "cpu-demo"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert options_of(program("-n")).preset == "srn128"
+
+
+def test_gradients_may_be_compressed_between_gpus(program, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert options_of(program("-n", "--grad-compression", "bf16")).grad_compression == "bf16"
+    assert options_of(program("-n")).grad_compression == "none"
 
 
 # What cannot work
@@ -134,6 +142,8 @@ REFUSED = {
     "lr": (["--lr", "-1"], ["--lr=-1"]),
     "lr in words": (["--lr", "fast"], ["--lr", "'fast'"]),
     "dropout": (["--dropout", "1"], ["--dropout=1"]),
+    "grad-compression": (["--grad-compression", "bf16"], ["--grad-compression=bf16", "no GPU"]),
+    "unknown grad-compression": (["--grad-compression", "fp8"], ["--grad-compression", "'fp8'"]),
     "cbase": (["--cbase", "30"], ["--cbase=30"]),
     "cres": (["--cres", "1,x"], ["--cres", "'1,x'"]),
     "cres 0": (["--cres", "1,0"], ["--cres", "'1,0'"]),
@@ -148,7 +158,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", list(REFUSED))
-def test_what_cannot_work_is_refused_before_anything_starts(program, tmp_path, case):
+def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch, tmp_path, case):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments, named = REFUSED[case]
     assert_refused(program("--preset", "cpu-demo", *arguments, "--dry-run"), *named)
     assert list(tmp_path.iterdir()) == []
@@ -208,7 +219,7 @@ def run_folder(cars, tmp_path) -> Path:
     run = tmp_path / "training_runs" / "00003-run"
     run.mkdir(parents=True)
     config = small_run(cars, seed=4)
-    save_training_state(run, config, fresh_state(config))
+    save_state(run, config, fresh_state(config))
     return run
 
 
@@ -239,7 +250,7 @@ def test_a_finished_run_is_not_resumed_without_more_to_do(program, run_folder, c
     config = small_run(cars, 5, seed=4)
     state = fresh_state(config)
     state.cur_nimg = config.total_nimg
-    save_training_state(run_folder, config, state)
+    save_state(run_folder, config, state)
     assert_refused(program("--resume", "--dry-run"), "training-state-000000.pt", "--duration")
     assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
 
@@ -248,7 +259,7 @@ def test_the_newest_run_is_resumed(program, run_folder, cars):
     newer = run_folder.with_name("00010-newer")
     newer.mkdir()
     config = small_run(cars, seed=7)
-    save_training_state(newer, config, fresh_state(config))
+    save_state(newer, config, fresh_state(config))
     (run_folder.parent / "00011-without-a-state").mkdir()
     assert options_of(program("--resume", "--dry-run")).seed == 7
 

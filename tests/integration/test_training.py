@@ -18,7 +18,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import genvs
-from genvs.data.srn import collate
 from genvs.data.view_sampling import SampleRequest
 from tests.small_model import randomize
 from tests.small_training import (
@@ -31,12 +30,13 @@ from tests.small_training import (
     opened,
     records,
     resume,
+    save_state,
     small_run,
     train,
     unequal,
 )
 from torch_utils import persistence
-from training.checkpoint import find_resume_state, save_training_state, saved_config
+from training.checkpoint import find_resume_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
 from training.evaluation import HeldOutScenes, mean_training_image
@@ -87,7 +87,7 @@ def six_updates(cars, tmp_path_factory) -> dict:
 def test_training_learns(cars, tmp_path):
     config = small_run(cars, 40, lr=5e-3, ema_halflife_kimg=kimg(5))
     data = opened(config)
-    batch = collate([data.train[SampleRequest(scene, 10_000 + scene, 2, 2)] for scene in range(12)]).to("cpu")
+    batch = data.train[[SampleRequest(scene, 10_000 + scene, 2, 2) for scene in range(12)]].to("cpu")
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
     net, state = fresh_state(config).net, train(config, tmp_path)
 
@@ -124,7 +124,7 @@ def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_upda
 def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     config, run_dir = small_run(cars, 1), tmp_path / "00000-run"
     run_dir.mkdir()
-    save_training_state(run_dir, config, fresh_state(config))
+    save_state(run_dir, config, fresh_state(config))
     process = launch("--outdir", str(tmp_path), "--resume", "--duration", "1")
     deadline = time.monotonic() + 100
     while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
@@ -152,7 +152,7 @@ def started(cars, tmp_path) -> tuple[TrainConfig, Path]:
     randomize(state.net)
     randomize(state.ema.net)
     run_dir.mkdir()
-    save_training_state(run_dir, config, state)
+    save_state(run_dir, config, state)
     return config, run_dir
 
 
@@ -228,11 +228,14 @@ def test_stats_and_events_tell_the_same(run_folder):
     lines = records(run)
     steps = [line for line in lines if "Progress/lr" in line]
     assert sorted({line["nimg"] for line in lines}) == [8, 16, 24, 32, 40, 48]
-    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", "Timing/images_per_sec", "Memory/cpu_gb"):
+    timing = ("Timing/images_per_sec", "Timing/data_wait")
+    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", *timing, "Memory/cpu_gb"):
         assert all(name in line for line in steps), name
     assert any(name.startswith("Loss/sigma_") for name in steps[0])
     ramp = TRAIN_PRESETS["cpu-demo"].lr * 40 / 2000
     assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 40 images"
+    assert all(0 < line["Timing/data_wait"] < 1 for line in steps)
+    assert 0 < lines[-1]["Timing/evaluation_sec"] < lines[-1]["time"]
     scores = [name for name in lines[-1] if name.startswith("PSNR/")]
     assert sorted(scores) == sorted(
         f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")
@@ -271,6 +274,7 @@ def test_files_are_written_when_due(cars, tmp_path):
         state.cur_nimg += 240
         reporter.step()
     reporter.finish(interrupted=False)
+    reporter.close()
     monitor.close()
     written = sorted(path.name for path in tmp_path.iterdir())
     states, snapshots = (1, 2, 3, 4), (2, 4)

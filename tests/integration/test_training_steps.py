@@ -18,12 +18,12 @@ import torch
 from genvs.data.types import ViewBatch
 from tests.small_model import some_batch
 from tests.small_training import BATCH, CPU, fresh_state, opened, records, small_run, train
-from training.checkpoint import records_before
+from training.checkpoint import MAX_SKIPPED_IN_A_ROW, records_before
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
-from training.loss import GeNVSLoss
+from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
-from training.training_loop import MAX_SKIPPED_IN_A_ROW, StopRequest, accumulate_gradients, update_weights
+from training.training_loop import StopRequest, accumulate_gradients, update_weights
 
 # The order of data
 
@@ -180,6 +180,44 @@ def test_clipping_is_scaled_with_the_loss(loop):
         torch.testing.assert_close(scaled.optimizer.state[other]["exp_avg"], 64 * moment, rtol=1e-3, atol=1e-10)
 
 
+# What is recorded of the steps since the last record
+
+
+def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 2), (5, 1)]
+    values = [torch.rand(3, *shape, generator=generator) for shape in shapes]
+    sigmas = [10 ** (4 * torch.rand(shape, generator=generator) - 2) for shape in shapes]
+    for (_, loss, rgb_loss), sigma in zip(values, sigmas, strict=True):
+        terms = LossTerms(loss.mean().requires_grad_(), loss.requires_grad_(), rgb_loss.requires_grad_(), sigma)
+        loop.monitor.step(terms, BATCH, last_round=False)
+    loop.monitor.record(BATCH)
+    (line,) = records(tmp_path)
+    _, loss, rgb_loss = torch.cat([value.flatten(1) for value in values], dim=1).detach()
+    sigma = torch.cat([sigma.flatten() for sigma in sigmas])
+    assert line["Loss/all"] == pytest.approx(loss.mean().item(), rel=1e-6)
+    assert line["Loss/rgb"] == pytest.approx(rgb_loss.mean().item(), rel=1e-6)
+    for low, high in itertools.pairwise((0, 0.1, 1, 10, math.inf)):
+        inside = loss[(sigma >= low) & (sigma < high)]
+        assert line[f"Loss/sigma_{low}_to_{high}"] == pytest.approx(inside.mean().item(), rel=1e-6)
+    loop.monitor.record(2 * BATCH)
+    assert not any(name.startswith("Loss/") for name in records(tmp_path)[1]), "each loss is recorded once"
+
+
+def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path):
+    def slow_batches():
+        time.sleep(0.2)
+        yield some_batch(4)
+
+    accumulate_gradients(loop.state.net, loop.loss_fn, slow_batches(), loop.config, loop.monitor)
+    loop.monitor.record(BATCH)
+    loop.step(some_batch(4))
+    loop.monitor.record(2 * BATCH)
+    slow, quick = records(tmp_path)
+    assert 0.2 <= slow["Timing/data_wait"] * slow["time"] + 0.001 < 0.4
+    assert 0 <= quick["Timing/data_wait"] * (quick["time"] - slow["time"]) < 0.05
+
+
 # Being asked to stop
 
 
@@ -189,18 +227,18 @@ def stop(monkeypatch):
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.signal(number, lambda number, frame: None) for number in numbers]
     monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
-    yield StopRequest()
+    yield StopRequest(CPU)
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_to_stop_and_a_later_one_insists(stop, monkeypatch, number):
-    assert not stop.agreed(CPU)
+    assert not stop.agreed()
     try:
         for _ in range(2):  # a launcher passes on what its group got already
             os.kill(os.getpid(), number)
-            assert stop.agreed(CPU)
+            assert stop.agreed()
     except KeyboardInterrupt:
         pytest.fail("the same request, twice, is not a second one")
     monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", -1.0)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from genvs.data import storage
 from genvs.data.files import read_image, read_intrinsics, read_pose
-from genvs.data.srn import SRNScenes, collate, open_splits
+from genvs.data.srn import SRNScenes, open_splits
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.srn_folder import (
@@ -324,7 +324,7 @@ def test_a_worker_names_the_file_in_the_last_line(scene):
     dataset = SRNScenes(scene.parent, resolution=32)
     for view in range(1, 5):
         (scene / "rgb" / f"{view}.png").write_bytes(b"")
-    loader = DataLoader(dataset, batch_sampler=[[SampleRequest(0, 0, 2, 1)]], collate_fn=collate, num_workers=1)
+    loader = DataLoader(dataset, batch_size=None, sampler=[[SampleRequest(0, 0, 2, 1)]], num_workers=1)
     with pytest.raises(InputError) as caught:
         next(iter(loader))
     assert "car1/rgb/" in str(caught.value).splitlines()[-1]
@@ -357,7 +357,7 @@ def test_too_few_views(scene):
     dataset = SRNScenes(scene.parent, resolution=32)
     dataset.check_views(1)
     assert "1 views where 4" in refused("car2", lambda: dataset.check_views(4))
-    refused("car2", lambda: dataset[SampleRequest(1, 0, 1, 1)])
+    refused("car2", lambda: dataset[[SampleRequest(1, 0, 1, 1)]])
 
 
 def test_missing_and_empty_folders(tmp_path):

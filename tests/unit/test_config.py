@@ -169,7 +169,8 @@ def test_resuming_may_change_the_length_but_not_the_path():
     saved = TrainConfig(seed=3)
     changed = resumed(saved, {"duration_kimg": 9.0, "workers": 0, "batch_gpu": 8, "seed": 3})
     assert changed == dataclasses.replace(saved, duration_kimg=9.0, workers=0, batch_gpu=8)
-    for name, value in (("seed", 4), ("lr", 1e-3), ("batch_size", 48), ("num_targets", 2), ("data", "elsewhere")):
+    others = {"seed": 4, "lr": 1e-3, "batch_size": 48, "num_targets": 2, "data": "elsewhere"}
+    for name, value in {**others, "grad_compression": "bf16"}.items():
         message = refusal(resumed, saved, {name: value})
         assert "--resume" in message and f"{name} {getattr(saved, name)} -> {value}" in message
     smaller = dataclasses.replace(saved.net, denoiser=dataclasses.replace(saved.net.denoiser, dropout=0.2))

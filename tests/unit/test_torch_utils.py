@@ -39,9 +39,8 @@ def test_unlaunched_is_one_rank(capsys: pytest.CaptureFixture[str]) -> None:
     assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_world_size()) == (0, 0, 1)
     distributed.barrier()
     assert distributed.all_reduce_sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
-    assert distributed.any_rank(True, CPU) is True
-    assert distributed.any_rank(torch.tensor([False, True]), CPU) is True
-    assert distributed.any_rank(torch.tensor([False, False]), CPU) is False
+    any_rank = distributed.AnyRank(CPU)
+    assert [any_rank(flag) for flag in (True, True, False, False)] == [False, True, True, False], "one call later"
     distributed.print0("hello", "there", sep=", ")
     assert capsys.readouterr().out == "hello, there\n"
     distributed.shutdown()
@@ -294,8 +293,9 @@ def on_two_ranks(rank: int, port: int) -> None:
     assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_world_size()) == (rank, rank, 2)
     distributed.barrier()
     assert distributed.all_reduce_sum(torch.tensor([1.0, rank])).tolist() == [2.0, 1.0]
-    assert distributed.any_rank(rank == 1, device) is True
-    assert distributed.any_rank(torch.tensor(False), device) is False
+    any_rank = distributed.AnyRank(device)
+    flags = [(rank == 1, False), (False, True), (rank == 0, False), (True, True), (False, True)]
+    assert [any_rank(flag) for flag, _ in flags] == [answer for _, answer in flags], "to the flags of the call before"
 
     collector = Collector(device)
     collector.report("both", torch.tensor([1.0, 2.0]) + 2 * rank)  # 1 2 | 3 4

@@ -1,0 +1,227 @@
+"""A training step replayed as CUDA graphs is the same step."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from genvs.data.types import ViewBatch
+from genvs.models import GeNVS
+from tests.gpu.test_no_host_sync import no_syncs
+from tests.small_model import randomize, some_batch
+from tests.small_training import BATCH, small_run
+from tests.unit.test_torch_utils import free_port
+from torch_utils import distributed
+from training.checkpoint import TrainState
+from training.config import TrainConfig
+from training.graphed import GraphedGeNVS
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.training_loop import accumulate_gradients, create_state, distributed_net, training_net, update_weights
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    """fp32 is fp32: what is left is the order of sums."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def config_of(**changes) -> TrainConfig:
+    """A small run whose renderer the fused kernel takes."""
+    config = small_run("nowhere", **changes)
+    encoder = dataclasses.replace(config.net.encoder, volume_channels=16)
+    renderer = dataclasses.replace(config.net.renderer, hidden_channels=32)
+    return dataclasses.replace(config, net=dataclasses.replace(config.net, encoder=encoder, renderer=renderer))
+
+
+class Run:
+    """Training of a network of random weights, replayed or not, in single steps."""
+
+    def __init__(self, config: TrainConfig, *, graphs: bool, ranks: bool = False) -> None:
+        self.config = config
+        device = torch.device("cuda", torch.cuda.current_device())
+        self.state: TrainState = create_state(self.config, config.net.scene, device)
+        randomize(self.state.net)
+        module = GraphedGeNVS(self.state.net) if graphs else self.state.net
+        self.net: nn.Module = distributed_net(module, config) if ranks else module
+        self.loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+        self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+
+    def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
+        """Losses and gradients of one update, which is not made."""
+        self.state.net.zero_grad(set_to_none=True)
+        self.monitor.losses.clear()
+        accumulate_gradients(self.net, self.loss_fn, iter(batches), self.config, self.monitor)
+        gradients = [parameter.grad for parameter in self.state.net.parameters()]
+        assert all(gradient is not None for gradient in gradients)
+        return torch.cat(self.monitor.losses, dim=1), gradients
+
+    def step(self, batch: ViewBatch) -> None:
+        accumulate_gradients(self.net, self.loss_fn, iter([batch]), self.config, self.monitor)
+        update_weights(self.state, self.config, self.monitor)
+        self.state.cur_nimg += BATCH
+
+    def weights(self) -> Tensor:
+        return torch.cat([parameter.detach().flatten() for parameter in self.state.net.parameters()])
+
+
+def batch_of(num_inputs: int, seed: int, scenes: int = BATCH // 2) -> ViewBatch:
+    return some_batch(scenes, num_inputs, seed=seed).to("cuda")
+
+
+def check_same(ours: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, list[Tensor]], tolerance: float) -> None:
+    torch.testing.assert_close(ours[0], expected[0], rtol=tolerance, atol=tolerance)
+    whole = torch.stack([gradient.norm() for gradient in expected[1]]).norm()
+    for gradient, other in zip(ours[1], expected[1], strict=True):
+        assert gradient.isfinite().all()
+        assert (gradient - other).norm() <= tolerance * (other.norm() + 1e-2 * whole), gradient.shape
+
+
+PRECISIONS = pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-3), (True, 5e-2)])
+
+
+@PRECISIONS
+def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance):
+    """Numbers of input views in any order, each of them more than once, with other images and cameras."""
+    config = config_of(bf16=bf16)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    names, seen = list(ours.state.net.state_dict()), []
+    for seed, num_inputs in enumerate((1, 2, 3, 1, 3, 2)):
+        batch = batch_of(num_inputs, seed)
+        found = ours.gradients(batch)
+        check_same(found, plain.gradients(batch), tolerance)
+        seen.append((found[0].clone(), [gradient.clone() for gradient in found[1]]))
+    for (losses, gradients), (others, other_gradients) in itertools.combinations(seen, 2):
+        assert not torch.allclose(losses, others, rtol=1e-3)
+        assert not torch.allclose(gradients[0], other_gradients[0], rtol=0.1)
+    # The network itself is as it was, and still there for plain calls.
+    assert list(ours.state.net.state_dict()) == names
+    ours.net = ours.state.net
+    check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
+
+
+@PRECISIONS
+def test_gradients_of_several_rounds_are_summed(bf16, tolerance):
+    config = config_of(bf16=bf16, batch_gpu=BATCH // 2)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    for seed, num_inputs in ((0, 2), (2, 1), (4, 2)):
+        batches = [batch_of(num_inputs, seed + number, scenes=BATCH // 4) for number in range(2)]
+        check_same(ours.gradients(*batches), plain.gradients(*batches), tolerance)
+
+
+def test_training_replays_unless_told_not_to():
+    config = config_of()
+    net, device = GeNVS(config.net).to("cuda"), torch.device("cuda")
+    assert isinstance(training_net(net, config, device), GraphedGeNVS)
+    assert training_net(net, dataclasses.replace(config, cuda_graphs=False), device) is net
+
+
+def test_gradients_outlive_the_next_step():
+    run = Run(config_of(bf16=False), graphs=True)
+    _, gradients = run.gradients(batch_of(1, seed=0))
+    before = [gradient.clone() for gradient in gradients]
+    run.gradients(batch_of(1, seed=1))
+    assert all(torch.equal(gradient, same) for gradient, same in zip(gradients, before, strict=True))
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-2), (True, 0.2)])
+def test_updates_train_the_same_weights(bf16, tolerance):
+    config = config_of(bf16=bf16, lr=1e-3, lr_rampup_kimg=0.0)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    born = ours.weights()
+    for seed, num_inputs in enumerate((1, 2, 1, 3, 2)):
+        for run in (ours, plain):
+            run.step(batch_of(num_inputs, seed))
+    change, expected = ours.weights() - born, plain.weights() - born
+    assert expected.norm() > 0 and (change - expected).norm() < tolerance * expected.norm()
+    assert ours.state.look_at_skipped() == (0, 0)
+
+
+def test_a_replayed_step_waits_for_nothing():
+    run = Run(config_of(), graphs=True)
+    batches = [batch_of(num_inputs, seed=num_inputs) for num_inputs in (1, 3)]
+    for batch in batches * 2:
+        run.step(batch)
+    with no_syncs():
+        for batch in batches * 2:
+            run.step(batch)
+
+
+def test_threads_that_pin_memory_do_not_spoil_a_recording():
+    """As a loader's do. All is kept, so that torch has to ask the driver for more."""
+    stop, kept, errors = threading.Event(), [], []
+
+    def pin() -> None:
+        try:
+            while not stop.wait(1e-3):
+                kept.append(torch.empty(1 << 16, dtype=torch.uint8).pin_memory())
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        run = Run(config_of(), graphs=True)
+        for num_inputs in (1, 2, 3):
+            run.step(batch_of(num_inputs, seed=0))
+        torch.cuda.synchronize()
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == [] and len(kept) > 10
+
+
+def test_all_shapes_share_the_memory_of_the_largest():
+    run = Run(config_of(batch_size=128), graphs=True)
+
+    def reserved() -> int:
+        torch.cuda.synchronize()
+        gc.collect()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
+
+    before = reserved()
+    run.step(batch_of(3, seed=0, scenes=64))
+    largest = reserved() - before
+    for num_inputs in (1, 2):
+        run.step(batch_of(num_inputs, seed=0, scenes=64))
+    assert reserved() - before < 1.7 * largest
+
+
+# Ranks
+
+
+def on_each_gpu(rank: int, world_size: int, port: int) -> None:
+    """Runs in a process for each GPU: graphs are recorded after DistributedDataParallel has taken the network in."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.backends.cudnn.allow_tf32 = False
+    distributed.init("cuda")
+    for rounds in (1, 2):
+        scenes = BATCH // 2 // rounds
+        config = config_of(bf16=False, batch_size=BATCH * world_size, batch_gpu=BATCH // rounds)
+        ours, plain = (Run(config, graphs=graphs, ranks=True) for graphs in (True, False))
+        for seed, num_inputs in enumerate((1, 2, 3, 2)):
+            batches = [batch_of(num_inputs, 10 * (2 * seed + number) + rank, scenes) for number in range(rounds)]
+            check_same(ours.gradients(*batches), plain.gradients(*batches), 1e-3)
+    distributed.shutdown()
+
+
+def test_ranks_replay_too():
+    world_size = min(torch.cuda.device_count(), 2)
+    torch.multiprocessing.spawn(on_each_gpu, args=(world_size, free_port()), nprocs=world_size)

@@ -1,0 +1,109 @@
+"""The update, the files and the ranks of training, on GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from tests.small_model import part_of, small_net, some_batch
+from tests.small_training import small_run
+from tests.unit.test_torch_utils import free_port
+from tests.unit.test_update_weights import check_against_plain_adam
+from torch_utils import distributed, misc, persistence
+from training.loss import GeNVSLoss
+from training.training_loop import distributed_net
+
+pytestmark = pytest.mark.gpu
+
+
+def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
+    check_against_plain_adam(torch.device("cuda"))
+
+
+# Saving
+
+
+def test_what_is_written_is_what_was_given(tmp_path):
+    """Though the tensors change as soon as `submit` returns, with much work queued before and after it."""
+    weight = torch.zeros(64, 64, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    with contextlib.closing(persistence.BackgroundWriter()) as files:
+        for number in range(3):
+            for _ in range(50):
+                weight += 1
+            files.submit(persistence.save_atomic, {"w": weight, "step": number}, tmp_path / f"{number}.pt")
+            weight.fill_(-1)
+            for _ in range(50):
+                weight += 1
+            weight.zero_()
+    for number in range(3):
+        loaded = persistence.load(tmp_path / f"{number}.pt")
+        assert loaded["w"].device.type == "cpu" and loaded["w"].stride() == weight.stride()
+        assert (loaded["w"] == 50).all() and loaded["step"] == number
+
+
+def test_what_does_not_fit_on_the_device_twice_is_copied_to_the_host(tmp_path, monkeypatch):
+    weight = torch.full((1000,), 3.0, device="cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (weight.nbytes - 1, 1 << 40))
+    before = torch.cuda.memory_allocated()
+    with contextlib.closing(persistence.BackgroundWriter()) as files:
+        files.submit(persistence.save_atomic, {"w": weight}, tmp_path / "a.pt")
+        assert torch.cuda.memory_allocated() == before
+    assert (persistence.load(tmp_path / "a.pt")["w"] == 3).all()
+
+
+def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
+    """As many numbers, in as many tensors, as a training state of `srn128`: 4 x 102.8 M in 4 x 813."""
+    content = {f"{i}": torch.zeros(126_500, device="cuda") for i in range(4 * 813)}
+    pauses = []
+    with contextlib.closing(persistence.BackgroundWriter()) as files:
+        for _ in range(2):  # the first allocates memory, which training has at hand
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            files.submit(persistence.save_atomic, content, tmp_path / "state.pt")
+            torch.cuda.synchronize()
+            pauses.append(time.perf_counter() - start)
+            files.wait()
+    assert pauses[1] < 0.1, pauses
+
+
+# Ranks
+
+
+def gradients_of_two_ranks(rank: int, device: torch.device, compression: str, tolerance: float) -> None:
+    """Their mean, over two rounds on each rank, is that of the whole batch in one process."""
+    config = small_run("nowhere", grad_compression=compression, bf16=False)
+    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+    net, batch = small_net().train().to(device), some_batch(4).to(device)
+    loss_fn(net, batch).total.backward()
+    expected = [parameter.grad for parameter in net.parameters()]
+    ddp = distributed_net(net, config)
+    for _ in range(2):  # after the first, buckets are put in order
+        net.zero_grad(set_to_none=True)
+        for number in range(2):
+            sample = slice(2 * rank + number, 2 * rank + number + 1)
+            with misc.ddp_sync(ddp, sync=number == 1):
+                (loss_fn(ddp, part_of(batch, sample)).total / 2).backward()
+        for parameter, gradient in zip(net.parameters(), expected, strict=True):
+            difference = (parameter.grad - gradient).norm() / gradient.norm().clamp_min(1e-3)
+            assert difference < tolerance, (compression, parameter.shape, difference)
+
+
+def on_two_gpus(rank: int, port: int) -> None:
+    """Runs in each of two processes; a failed assertion fails the test."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.backends.cudnn.allow_tf32 = False
+    device = distributed.init("cuda")
+    gradients_of_two_ranks(rank, device, "none", tolerance=1e-3)
+    gradients_of_two_ranks(rank, device, "bf16", tolerance=2e-2)
+    distributed.shutdown()
+
+
+@pytest.mark.skipif("torch.cuda.device_count() < 2", reason="needs two GPUs")
+def test_gradients_of_two_gpus_in_full_and_compressed():
+    torch.multiprocessing.spawn(on_two_gpus, args=(free_port(),), nprocs=2)

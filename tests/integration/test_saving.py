@@ -1,0 +1,186 @@
+"""Training states and snapshots that are written while training goes on: what a run does about them, and at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small_training import (
+    BATCH,
+    CPU,
+    fresh_state,
+    kimg,
+    last_state,
+    opened,
+    records,
+    save_state,
+    small_run,
+    train,
+    unequal,
+)
+from torch_utils import persistence
+from training.checkpoint import MAX_SKIPPED_IN_A_ROW, TrainState, restore
+from training.config import TrainConfig
+from training.monitor import Monitor
+from training.reporting import Reporter
+from training.training_loop import StopRequest
+
+Before = Callable[[dict, Path], None]
+
+
+@pytest.fixture
+def before_saving(monkeypatch) -> Callable[[Before], None]:
+    """Has a function called in the writing thread before each file of tensors."""
+    save_atomic = persistence.save_atomic
+
+    def install(function: Before) -> None:
+        def save(obj, path) -> None:
+            function(obj, Path(path))
+            save_atomic(obj, path)
+
+        monkeypatch.setattr(persistence, "save_atomic", save)
+
+    return install
+
+
+def saving_run(cars: Path, updates: int, **changes) -> TrainConfig:
+    """Records every update, and saves a state every second one."""
+    return small_run(cars, updates, **{"kimg_per_tick": kimg(2), "state_ticks": 1, **changes})
+
+
+def test_training_goes_on_while_a_state_is_written_and_the_state_is_of_its_time(cars, tmp_path, before_saving):
+    contents: list[dict] = []
+
+    def first_two_more_updates(content: dict, path: Path) -> None:
+        deadline = time.monotonic() + 60
+        while len(records(path.parent)) < 4 and not contents:
+            assert time.monotonic() < deadline, "training waits for the write"
+            time.sleep(0.01)
+        if path.suffix == ".pt":
+            contents.append(content)
+
+    before_saving(first_two_more_updates)
+    # The next state, due after these two updates, waits for the first; the last one, at the end, for the second.
+    train(saving_run(cars, 6), tmp_path / "slow")
+    assert [content["cur_nimg"] for content in contents] == [2 * BATCH, 4 * BATCH, 6 * BATCH]
+    assert any("Timing/save_pause_sec" in record for record in records(tmp_path / "slow"))
+    assert unequal(contents[0], train(small_run(cars, 2), tmp_path / "two updates")) == []
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow over 100 kB: records can be written, states cannot."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def after_step(monkeypatch) -> Callable[[Callable[[TrainState], None]], None]:
+    """Has a function called with the state at the end of each step."""
+    step = Reporter.step
+
+    def install(function: Callable[[TrainState], None]) -> None:
+        def step_and_call(reporter: Reporter) -> None:
+            step(reporter)
+            function(reporter.state)
+
+        monkeypatch.setattr(Reporter, "step", step_and_call)
+
+    return install
+
+
+def test_a_full_disk_ends_the_run_at_the_next_record_with_one_line(cars, tmp_path, full_disk, after_step):
+    after_step(lambda state: time.sleep(0.3 if state.cur_nimg == 2 * BATCH else 0))  # until the write has failed
+    with pytest.raises(OSError, match=r"could not be saved: File too large: '.*/training-state-000000.pt'$") as caught:
+        train(saving_run(cars, 500), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"], "and leaves nothing behind"
+    assert len(records(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pkl"])
+def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, before_saving, capsys, suffix):
+    def fail(content: dict, path: Path) -> None:
+        if path.suffix == suffix:
+            time.sleep(0.2)
+            raise OSError(f"{path.name} could not be saved")
+
+    before_saving(fail)
+    with pytest.raises(OSError, match=f"000000{suffix} could not be saved"):
+        train(small_run(cars, 1), tmp_path)
+    assert "done:" not in capsys.readouterr().out
+
+
+# However a run ends
+
+
+def test_an_interrupt_during_a_write_loses_nothing(cars, tmp_path, before_saving, monkeypatch, capsys):
+    monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
+    written = []
+
+    def interrupt(content: dict, path: Path) -> None:
+        while not written and len(records(path.parent)) < 3:
+            time.sleep(0.01)  # until training has gone on
+        os.kill(os.getpid(), signal.SIGINT)  # also while the last state is written: the same request, again
+        time.sleep(0.2)
+        written.append(content["cur_nimg"])
+
+    before_saving(interrupt)
+    state = train(saving_run(cars, 1000), tmp_path)
+    assert written == [2 * BATCH, state["cur_nimg"]] and state["cur_nimg"] < 1000 * BATCH
+    assert "stopped at" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_a_step_waits_for_the_write(cars, tmp_path, before_saving, after_step, error):
+    before_saving(lambda content, path: time.sleep(0.3))
+
+    def fail(state: TrainState) -> None:
+        if state.cur_nimg == 2 * BATCH:
+            raise error("of the step")
+
+    after_step(fail)
+    with pytest.raises(error, match="of the step"):
+        train(saving_run(cars, 5), tmp_path)
+    assert last_state(tmp_path)["cur_nimg"] == 2 * BATCH
+
+
+# Updates that were skipped, which nobody has looked at yet
+
+
+def with_skips(config: TrainConfig, count: int) -> TrainState:
+    state = fresh_state(config)
+    for _ in range(count):
+        state.count_update(torch.tensor(True))
+    return state
+
+
+def test_counts_of_skipped_updates_are_saved_and_come_back(cars, tmp_path):
+    config = small_run(cars)
+    save_state(tmp_path, config, with_skips(config, 3))
+    state = fresh_state(config)
+    restore(state, last_state(tmp_path))
+    assert state.look_at_skipped() == (3, 3)
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_nothing_is_saved_after_too_many_skips_that_no_record_has_shown(cars, tmp_path, interrupted):
+    config = small_run(cars)
+    state = with_skips(config, MAX_SKIPPED_IN_A_ROW)
+    with contextlib.closing(
+        Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    ) as monitor:
+        reporter = Reporter(config, tmp_path, opened(config), state, monitor, CPU)
+        with contextlib.closing(reporter), pytest.raises(FloatingPointError, match="updates in a row"):
+            reporter.finish(interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]

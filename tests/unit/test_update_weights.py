@@ -1,0 +1,165 @@
+"""The update of the weights, decided on the device, against torch's clipping and plain Adam, decided on the host."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from torch_utils.training_stats import Collector
+from training.checkpoint import MAX_SKIPPED_IN_A_ROW, TrainState, restore
+from training.config import TRAIN_PRESETS, TrainConfig
+from training.ema import EMA
+from training.training_loop import update_weights
+
+CPU = torch.device("cpu")
+CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.0, max_grad_norm=5.0)
+
+
+def some_weights(channels_last: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 6, 1, bias=False), nn.Linear(6, 5))
+    return net.to(memory_format=torch.channels_last) if channels_last else net
+
+
+def fresh(device: torch.device = CPU, channels_last: bool = True) -> TrainState:
+    """A state as `create_state` makes it, of a few weights."""
+    net = some_weights(channels_last).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1.0, fused=True)
+    return TrainState(net, EMA(net, 1.0, 0.1), optimizer, cur_nimg=1000)  # the learning rate grows from 0 at 0
+
+
+def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = None) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        gradient = size * torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    if bad is not None:
+        parameter.grad[-1] = bad
+
+
+def update(state: TrainState, config: TrainConfig = CONFIG) -> Collector:
+    collector = Collector(next(state.net.parameters()).device)
+    update_weights(state, config, SimpleNamespace(report=collector.report))
+    return collector
+
+
+def plain_update(net: nn.Module, optimizer: torch.optim.Optimizer, limit: float) -> float:
+    """As torch's users write it."""
+    norm = nn.utils.clip_grad_norm_(net.parameters(), limit).item()
+    if norm == norm and norm != float("inf"):
+        optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def tensors_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Weights, moments and step counts."""
+    moments = [tensor for of_one in optimizer.state_dict()["state"].values() for tensor in of_one.values()]
+    return [tensor.detach().cpu().clone() for tensor in (*net.parameters(), *moments)]
+
+
+def check_against_plain_adam(device: torch.device) -> None:
+    """Small and large gradients, some of them not finite: the same weights, moments, counts of steps and norms."""
+    state, net = fresh(device), some_weights().to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr)
+    limit, skipped = CONFIG.max_grad_norm, 0
+    for step, (size, bad) in enumerate(
+        [(0.1, None), (9.0, None), (0.1, float("nan")), (1.0, None), (1.0, float("inf")), (1e30, None), (0.2, None)]
+    ):
+        for each in (net, state.net):
+            give_gradients(each, step, size, bad)
+        before = tensors_of(state.net, state.optimizer)
+        expected = plain_update(net, optimizer, limit)
+        stats = update(state).update()
+        after = tensors_of(state.net, state.optimizer)
+        if bad is not None or size > 1e20:  # the norm of the largest overflows
+            skipped += 1
+            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), "nothing changes, not by a bit"
+            assert "Gradient/norm" not in stats
+        else:
+            assert stats["Gradient/norm"].mean == pytest.approx(expected, rel=1e-6)
+        assert_close(after, tensors_of(net, optimizer), rtol=1e-5, atol=1e-6)
+        assert all(parameter.grad is None for parameter in state.net.parameters())
+    assert state.look_at_skipped() == (skipped, 0) == (3, 0)
+
+
+def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
+    check_against_plain_adam(CPU)
+
+
+def test_gradients_within_the_limit_are_left_as_they_are_to_the_bit():
+    state = fresh()
+    net = copy.deepcopy(state.net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr, fused=True)
+    for step in range(3):
+        for each in (net, state.net):
+            give_gradients(each, step, size=0.01)
+        optimizer.step()
+        update(state)
+        ours, theirs = tensors_of(state.net, state.optimizer), tensors_of(net, optimizer)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_weights_their_average_and_moments_lie_alike_in_memory():
+    """The fused and the foreach kernels take them as they lie."""
+    state = fresh()
+    give_gradients(state.net, 0, 1.0)
+    update(state)
+    for parameter, averaged in zip(state.net.parameters(), state.ema.net.parameters(), strict=True):
+        moments = state.optimizer.state[parameter]
+        assert {parameter.stride()} == {averaged.stride(), moments["exp_avg"].stride(), moments["exp_avg_sq"].stride()}
+    assert next(state.net.parameters()).is_contiguous(memory_format=torch.channels_last)
+
+
+# Skips in a row
+
+
+def test_a_row_of_skips_is_found_whenever_somebody_looks():
+    state = fresh()
+
+    def count(*skips: bool) -> None:
+        for skip in skips:
+            state.count_update(torch.tensor(skip))
+
+    count(True, True, False, True)
+    assert state.look_at_skipped() == (3, 1)
+    count(*[True] * (MAX_SKIPPED_IN_A_ROW - 2))
+    assert state.look_at_skipped() == (MAX_SKIPPED_IN_A_ROW + 1, MAX_SKIPPED_IN_A_ROW - 1)
+    count(False)
+    assert state.look_at_skipped() == (MAX_SKIPPED_IN_A_ROW + 1, 0)
+    count(*[True] * MAX_SKIPPED_IN_A_ROW, False, False)
+    with pytest.raises(FloatingPointError, match=f"{MAX_SKIPPED_IN_A_ROW} updates in a row"):
+        state.look_at_skipped()
+
+
+# States of earlier versions
+
+
+def test_a_state_of_plain_adam_goes_on_fused(tmp_path):
+    """As version 0.1 wrote it: another kind of Adam, other strides, step counts that never were on a device."""
+    old = fresh(channels_last=False)
+    old.optimizer = torch.optim.Adam(old.net.parameters(), lr=CONFIG.lr)
+    for step in range(3):
+        give_gradients(old.net, step, 1.0)
+        plain_update(old.net, old.optimizer, CONFIG.max_grad_norm)
+    content = {"cur_nimg": 24, "skipped": 2, "net": old.net.state_dict(), "ema": old.ema.net.state_dict()}
+    torch.save({**content, "optimizer": old.optimizer.state_dict()}, tmp_path / "state.pt")
+    content = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert not any(group["fused"] for group in content["optimizer"]["param_groups"])
+
+    state = fresh()
+    restore(state, content)
+    assert (state.cur_nimg, state.look_at_skipped()) == (24, (2, 0))
+    for step in (3, 4):
+        for each in (old.net, state.net):
+            give_gradients(each, step, 1.0)
+        plain_update(old.net, old.optimizer, CONFIG.max_grad_norm)
+        update(state)
+    assert_close(tensors_of(state.net, state.optimizer), tensors_of(old.net, old.optimizer), rtol=1e-5, atol=1e-6)
+    assert all(group["fused"] for group in state.optimizer.param_groups)
