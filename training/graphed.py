@@ -31,8 +31,8 @@ T = TypeVar("T")
 class GraphedGeNVS(nn.Module):
     """`GeNVS.forward` for training on a GPU: the same arguments, results and gradients.
 
-    The first call of each shape records it, in the autocast that it is called in; later calls replay that. There are
-    two parts, so that DistributedDataParallel, around this, sends the U-Net's gradients while the encoder's are
+    The first call of each shape records it, in the autocast that all calls are made in; later calls replay that. There
+    are two parts, so that DistributedDataParallel, around this, sends the U-Net's gradients while the encoder's are
     computed. All shapes share one memory: a forward pass's backward pass comes before the next forward pass, and what
     a call returns holds until then. Weights are read where they are: they may change in place, but not move.
 
@@ -66,7 +66,7 @@ class GraphedGeNVS(nn.Module):
         return denoise(feature_image, *others), feature_image
 
     def _record(self, views: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[GraphedPart, GraphedPart]:
-        # Casts of weights have to be in the graph, not taken from the casts that autocast keeps.
+        # What autocast casts has to be in the graph, not taken from the casts that it keeps.
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         try:
             with torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
@@ -85,11 +85,36 @@ class GraphedGeNVS(nn.Module):
 
 
 class Part(nn.Module):
-    """A function of tensors, with the modules whose parameters it uses."""
+    """A function of tensors, with the modules whose parameters it uses: a network, and others."""
 
-    def __init__(self, function: Callable[..., Tensor], *modules: nn.Module) -> None:
+    def __init__(self, function: Callable[..., Tensor], network: nn.Module, *others: nn.Module) -> None:
         super().__init__()
-        self.function, self.used = function, nn.ModuleList(modules)
+        self.function, self.network, self.others = function, network, nn.ModuleList(others)
+
+    @functools.cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Weights to record with: what hangs on the parameters (DDP's hooks) stays out of the graphs.
+
+        They share the parameters' memory, but for those that autocast would cast one by one, the products': `cast`
+        makes these, all at once; and all at once their gradients are cast on the way back.
+        """
+        weights = {name: weight.detach().requires_grad_() for name, weight in self.named_parameters()}
+        if torch.is_autocast_enabled("cuda"):
+            dtype, products = torch.get_autocast_dtype("cuda"), (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+            for name, module in self.network.named_modules(prefix="network"):
+                if isinstance(module, products):
+                    weights[f"{name}.weight"] = module.weight.detach().to(dtype).requires_grad_()
+        return weights
+
+    def cast(self) -> None:
+        """Bring the casts of parameters up to date."""
+        copies, originals = [], []
+        for name, parameter in self.named_parameters():
+            if self.weights[name].dtype != parameter.dtype:
+                copies.append(self.weights[name].detach())
+                originals.append(parameter.detach())
+        if copies:
+            torch._foreach_copy_(copies, originals)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return self.function(*tensors)
@@ -118,12 +143,14 @@ class GraphedPart:
     def __init__(self, part: Part, examples: Sequence[Tensor], recorder: Recorder) -> None:
         """Records the forward pass; `record_backward` has to follow."""
         self._parameters = tuple(part.parameters())
-        # Weights by another name, in the same memory: what hangs on the weights themselves (DDP's hooks, and nodes of
-        # the stream that those were made on) stays out of the graphs.
-        weights = {name: weight.detach().requires_grad_() for name, weight in part.named_parameters()}
         self._inputs = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in examples)
-        self._leaves = tuple(x for x in (*self._inputs, *weights.values()) if x.requires_grad)
-        run = functools.partial(functional_call, part, weights, self._inputs)
+        self._graded_inputs = [x for x in self._inputs if x.requires_grad]
+        self._leaves = (*self._graded_inputs, *part.weights.values())
+
+        def run() -> Tensor:
+            part.cast()
+            return functional_call(part, part.weights, self._inputs)
+
         recorder.warm_up(lambda: self._gradients_of(run()))
         self._differentiable, self._forward = recorder.record(run)
         self.output = self._differentiable.detach()
@@ -156,7 +183,7 @@ class GraphedPart:
         self._output_gradient.copy_(gradient)
         self._backward.replay()
         # Copies: autograd makes the first gradient that it gets the weight's own, and adds the next round's to it.
-        copies = [torch.empty_like(gradient) for gradient in self._gradients]
+        copies = [torch.empty_like(own) for own in (*self._graded_inputs, *self._parameters)]
         torch._foreach_copy_(copies, self._gradients)
         rest = iter(copies)
         return [next(rest) if x.requires_grad else None for x in self._inputs] + list(rest)

@@ -121,23 +121,27 @@ def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
     return _zero_bias(layer)
 
 
-class GroupNorm(nn.GroupNorm):
+class GroupNorm(nn.Module):
     """GroupNorm and SiLU, in EDM's number of groups: min(32, channels / 4), or the largest divisor of it that fits."""
 
     def __init__(self, channels: int, *, silu: bool = True) -> None:
-        super().__init__(math.gcd(min(32, channels // 4), channels), channels, eps=1e-6)
-        self.silu = silu
+        super().__init__()
+        self.groups, self.silu = math.gcd(min(32, channels // 4), channels), silu
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(
         self, x: Tensor, shift: Tensor | None = None, *, dropout: float = 0.0, keys: Tensor | None = None
-    ) -> Tensor:
-        """x: `[N, C, H, W]`, kept. shift: `[N, C]`, added first. keys: `[N]`, for dropout after all."""
+    ) -> tuple[Tensor, Tensor]:
+        """x: `[N, C, H, W]`, kept. shift: `[N, C]`, added first. keys: `[N]`, for dropout after all.
+
+        Returns the result, and x for a shortcut (see `ops.group_norm_silu`).
+        """
         return ops.group_norm_silu(
             x,
             self.weight,
             self.bias,
-            groups=self.num_groups,
-            eps=self.eps,
+            groups=self.groups,
+            eps=1e-6,
             shift=shift,
             silu=self.silu,
             dropout=dropout,
@@ -166,7 +170,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: `[N, C, H, W]`, kept."""
         # The channels of q, k and v are interleaved (channel-major, then the three), as in EDM's weights.
-        query, key, value = self.qkv(self.norm(x)).flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)
+        normalized, x = self.norm(x)
+        query, key, value = self.qkv(normalized).flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)
         attended = F.scaled_dot_product_attention(query, key, value).mT.unflatten(2, x.shape[2:])
         return conv_act(self.proj, attended, residual=x, scale=self.scale)
 

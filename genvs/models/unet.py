@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -53,16 +53,32 @@ class UNetBlock(nn.Module):
             self.skip = xavier_init(nn.Conv2d(in_channels, out_channels, 1))
         self.attention = SelfAttention(out_channels, SKIP_SCALE) if attention else None
 
-    def forward(self, x: Tensor, embedding: Tensor, keys: Tensor | None) -> Tensor:
-        """x: `[N, in, H, W]`; embedding: `[N, E]`; keys: `[N]`, for dropout, or None for none."""
-        shortcut, x = x, self.norm0(x)
+    def forward(self, x: Tensor, shift: Tensor, keys: Tensor | None) -> Tensor:
+        """x: `[N, in, H, W]`; shift: `[N, out]`, of `shifts_of_blocks`; keys: `[N]`, for dropout, or None for none."""
+        x, shortcut = self.norm0(x)
         if self.resample is not None:
             shortcut, x = self.resample(shortcut), self.resample(x)
-        # The bias joins what is added next: one pass over memory less.
-        shift = self.affine(embedding) + bias_of(self.conv0)
-        x = self.norm1(convolve(self.conv0, x), shift, dropout=self.dropout, keys=keys)
+        x, _ = self.norm1(convolve(self.conv0, x), shift, dropout=self.dropout, keys=keys)
         x = conv_act(self.conv1, x, residual=shortcut, residual_conv=self.skip, scale=SKIP_SCALE)
         return x if self.attention is None else self.attention(x)
+
+
+def shifts_of_blocks(blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator[Tensor]:
+    """What each block adds after its first convolution, `[N, out]`: its projection of the embedding `[N, E]`.
+
+    One product serves all blocks, and the convolutions' biases come with it: so they take no pass over memory.
+    """
+    weight = torch.cat([block.affine.weight for block in blocks])
+    bias = torch.cat([block.affine.bias for block in blocks]) + torch.cat([bias_of(block.conv0) for block in blocks])
+    return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
+
+
+def keys_of_blocks(keys: Tensor | None, count: int) -> Iterator[Tensor | None]:
+    """Each block's own keys for dropout, from the samples' `[N]`."""
+    if keys is None:
+        return itertools.repeat(None, count)
+    streams = torch.arange(count, device=keys.device)
+    return iter(stateless_random.fold(keys, streams[:, None]).unbind())
 
 
 class UNet(nn.Module):
@@ -111,11 +127,12 @@ class UNet(nn.Module):
         """x: `[N, in, H, W]`; c_noise: `[N]`; keys: int64 `[N]`, one a sample, for dropout, or None for none."""
         embedding = F.silu(self.embed0(positional_embedding(c_noise, self.noise_channels)))
         embedding = F.silu(self.embed1(embedding))
-        keys_of_blocks = self._keys_of_blocks(keys)
+        blocks = [cast(UNetBlock, block) for block in (*self.encoder, *self.middle, *self.decoder)]
+        arguments = zip(shifts_of_blocks(blocks, embedding), keys_of_blocks(keys, len(blocks)), strict=True)
         branch, x = x, conv_act(self.conv_in, x)
         skips, residual_convs = [x], iter(self.residual_convs)
         for layer in self.encoder:
-            x = layer(x, embedding, next(keys_of_blocks))
+            x = layer(x, *next(arguments))
             if layer.resample is ops.downsample and len(self.residual_convs) > 0:
                 # NCSN++'s input skip: the network's input comes down beside the main path and joins it.
                 conv = cast(nn.Conv2d, next(residual_convs))
@@ -123,16 +140,8 @@ class UNet(nn.Module):
                 branch = x = ops.conv_epilogue(down, bias_of(conv), residual=x, scale=SKIP_SCALE)
             skips.append(x)
         for layer in self.middle:
-            x = layer(x, embedding, next(keys_of_blocks))
+            x = layer(x, *next(arguments))
         for layer in self.decoder:
             x = x if layer.resample is ops.upsample else ops.concat(x, skips.pop())
-            x = layer(x, embedding, next(keys_of_blocks))
-        return self.conv_out(self.norm_out(x))
-
-    def _keys_of_blocks(self, keys: Tensor | None) -> Iterator[Tensor | None]:
-        """Each block's own keys for dropout, from the samples' `[N]`."""
-        if keys is None:
-            return itertools.repeat(None)
-        count = len(self.encoder) + len(self.middle) + len(self.decoder)
-        streams = torch.arange(count, device=keys.device)
-        return iter(stateless_random.fold(keys, streams[:, None]).unbind())
+            x = layer(x, *next(arguments))
+        return self.conv_out(self.norm_out(x)[0])

@@ -142,12 +142,13 @@ def group_norm_silu(
     silu: bool = True,
     dropout: float = 0.0,
     keys: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """GroupNorm (arXiv 1803.08494) of x + shift, then SiLU and dropout.
 
     x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None for none. silu: False leaves it out. dropout: with
     this probability, by each sample's own key of `keys` (int64 `[N]`; None for no dropout).
-    Returns `[N, C, H, W]`; the kernel's is channels last, in autocast's dtype or that of `x`.
+    Returns `[N, C, H, W]`, the kernel's channels last and in autocast's dtype or that of `x`; and x itself: where a
+    shortcut takes it from here, the kernel sums both gradients in the pass that it makes anyway.
     """
     if not uses_kernels(x):
         return reference.group_norm_silu(

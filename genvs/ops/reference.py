@@ -90,13 +90,11 @@ def group_norm_silu(
     silu: bool = True,
     dropout: float = 0.0,
     keys: Tensor | None = None,
-) -> Tensor:
-    if shift is not None:
-        x = x + shift[:, :, None, None]
-    x = F.group_norm(x, groups, weight, bias, eps)
+) -> tuple[Tensor, Tensor]:
+    y = F.group_norm(x if shift is None else x + shift[:, :, None, None], groups, weight, bias, eps)
     if silu:
-        x = F.silu(x)
-    return x if keys is None or dropout == 0 else stateless_random.dropout(x, dropout, keys)
+        y = F.silu(y)
+    return (y if keys is None or dropout == 0 else stateless_random.dropout(y, dropout, keys)), x
 
 
 def conv_epilogue(

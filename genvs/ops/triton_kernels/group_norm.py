@@ -23,11 +23,14 @@ class GroupNormSiLU(torch.autograd.Function):
     """See `genvs.ops.group_norm_silu`."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, shift, keys, groups, eps, silu, dropout, out_dtype):
-        x = as_rows(x)
+    def forward(ctx, given, weight, bias, shift, keys, groups, eps, silu, dropout, out_dtype):
+        ctx.set_materialize_grads(False)
+        x = as_rows(given)
         samples, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
-        shift = None if shift is None else shift.contiguous()
+        if shift is not None and shift.stride(1) != 1:
+            shift = shift.contiguous()
+        shift_stride = 0 if shift is None else shift.stride(0)
         y = like_rows(x, out_dtype)
         coefficients = x.new_empty((samples, 3, channels), dtype=torch.float32)
         ctx.groups, ctx.shift_dtype = groups, None if shift is None else shift.dtype
@@ -38,6 +41,7 @@ class GroupNormSiLU(torch.autograd.Function):
                 x,
                 y,
                 shift,
+                shift_stride,
                 coefficients,
                 weight,
                 bias,
@@ -58,28 +62,38 @@ class GroupNormSiLU(torch.autograd.Function):
             )
             sizes, group_blocks = _group_sizes(channels, groups)
             tiled.coefficients_kernel[samples, group_blocks](
-                x, sums, shift, coefficients, pixels, channels, parts, eps, HAS_SHIFT=shift is not None, **sizes
+                x,
+                sums,
+                shift,
+                shift_stride,
+                coefficients,
+                pixels,
+                channels,
+                parts,
+                eps,
+                HAS_SHIFT=shift is not None,
+                **sizes,
             )
             tiled.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
                 x, y, coefficients, weight, bias, keys, *ctx.dropout, pixels, channels, COLS=cols, **ctx.flags, **TILE
             )
         ctx.save_for_backward(x, weight, bias, coefficients, keys)
-        return y
+        return y, given
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx, dy, passed):
         x, weight, bias, coefficients, keys = ctx.saved_tensors
-        dy = as_rows(dy)
+        dy, passed = as_rows(dy), None if passed is None else as_rows(passed)
         samples, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
         dx = like_rows(x, x.dtype)
         gradients = x.new_empty((3, samples, channels), dtype=torch.float32)
         maps = (coefficients, weight, bias, keys)
         if _fits_one_program(x, ctx.groups):
-            sizes = _whole_sizes(pixels, channels, ctx.groups)
+            sizes = {**ctx.flags, **_whole_sizes(pixels, channels, ctx.groups)}
             whole.backward_kernel[samples, ctx.groups](
-                x, dy, dx, *maps, gradients, *ctx.dropout, pixels, channels, **ctx.flags, **sizes
+                x, dy, passed, dx, *maps, gradients, *ctx.dropout, pixels, channels, PASSED=passed is not None, **sizes
             )
         else:
             cols, blocks, rows_each, parts = _tiles(x)
@@ -94,7 +108,7 @@ class GroupNormSiLU(torch.autograd.Function):
                 sums, coefficients, weight, gradients, means, pixels, channels, parts, **sizes
             )
             tiled.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
-                x, dy, dx, *maps, means, *ctx.dropout, pixels, channels, **flags
+                x, dy, passed, dx, *maps, means, *ctx.dropout, pixels, channels, PASSED=passed is not None, **flags
             )
         dbias, dweight = gradients[:2].sum(dim=1).unbind()
         dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)

@@ -41,6 +41,7 @@ def coefficients_kernel(
     x_ptr,
     sums_ptr,
     shift_ptr,
+    shift_stride,
     coefficients_ptr,
     pixels,
     channels,
@@ -64,7 +65,7 @@ def coefficients_kernel(
     first = tl.load(x_ptr + sample * pixels * channels + channel, mask=mask, other=0.0).to(tl.float32)
     shift = tl.zeros([GROUPS, PADDED], tl.float32)
     if HAS_SHIFT:
-        shift += tl.load(shift_ptr + sample * channels + channel, mask=mask, other=0.0).to(tl.float32)
+        shift += tl.load(shift_ptr + sample * shift_stride + channel, mask=mask, other=0.0).to(tl.float32)
     # Channels are joined to groups by their means and their squared deviations from those (Chan et al., 1983).
     mean = total / pixels
     deviation = squares - total * mean
@@ -209,6 +210,7 @@ def gradient_coefficients_kernel(
 def input_gradient_kernel(
     x_ptr,
     dy_ptr,
+    passed_ptr,
     dx_ptr,
     coefficients_ptr,
     weight_ptr,
@@ -219,12 +221,13 @@ def input_gradient_kernel(
     keep_scale,
     pixels,
     channels,
+    PASSED: tl.constexpr,
     SILU: tl.constexpr,
     DROPOUT: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std."""
+    """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std, and what reaches x another way."""
     sample = tl.program_id(0).to(tl.int64)
     rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels
@@ -242,4 +245,6 @@ def input_gradient_kernel(
         x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT
     )
     dx = rstd[None, :] * (weight[None, :] * dz - mean[None, :] - xhat * mean_product[None, :])
+    if PASSED:
+        dx += tl.load(passed_ptr + at, mask=mask, other=0.0).to(tl.float32)
     tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)

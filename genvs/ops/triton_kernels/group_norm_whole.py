@@ -13,6 +13,7 @@ def forward_kernel(
     x_ptr,
     y_ptr,
     shift_ptr,
+    shift_stride,
     coefficients_ptr,
     weight_ptr,
     bias_ptr,
@@ -37,7 +38,7 @@ def forward_kernel(
     x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
     shift = tl.zeros([PADDED], tl.float32)
     if HAS_SHIFT:
-        shift += tl.load(shift_ptr + sample * channels + cols, mask=in_cols, other=0.0).to(tl.float32)
+        shift += tl.load(shift_ptr + sample * shift_stride + cols, mask=in_cols, other=0.0).to(tl.float32)
     x = tl.where(mask, x + shift[None, :], 0.0)
     mean = tl.sum(x) / (pixels * GROUP_SIZE)
     centred = tl.where(mask, x - mean, 0.0)
@@ -60,6 +61,7 @@ def forward_kernel(
 def backward_kernel(
     x_ptr,
     dy_ptr,
+    passed_ptr,
     dx_ptr,
     coefficients_ptr,
     weight_ptr,
@@ -70,13 +72,14 @@ def backward_kernel(
     keep_scale,
     pixels,
     channels,
+    PASSED: tl.constexpr,
     SILU: tl.constexpr,
     DROPOUT: tl.constexpr,
     GROUP_SIZE: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """dx; and per sample and channel the gradients of bias, weight and shift, `[3, N, C]`."""
+    """dx, and what reaches x another way; per sample and channel the gradients of bias, weight, shift, `[3, N, C]`."""
     sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
     cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
     mask = (rows < pixels)[:, None] & in_cols[None, :]
@@ -95,9 +98,11 @@ def backward_kernel(
     count = pixels * GROUP_SIZE
     mean, mean_product = tl.sum(weight * total) / count, tl.sum(weight * product) / count
     dx = rstd[None, :] * (weight[None, :] * dz - mean - xhat * mean_product)
-    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)
     samples = tl.num_programs(0)
     out = gradients_ptr + sample * channels + cols
     tl.store(out, total, mask=in_cols)
     tl.store(out + samples * channels, product, mask=in_cols)
     tl.store(out + 2 * samples * channels, tl.sum(tl.where(mask, dx, 0.0), axis=0), mask=in_cols)
+    if PASSED:
+        dx += tl.load(passed_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)

@@ -14,10 +14,10 @@ import triton.language as tl
 from torch.autograd.function import once_differentiable
 
 RAYS = 64  # of a tile
-# Small tiles keep backward's products off the asynchronous matrix unit (wgmma): there Triton 3.6 lets those that
-# nothing waits for, the field's gradients, run on while their operands' memory is used again. For the same reason the
-# first hidden layer goes in two halves. One stage: weights that do not change need no queue in shared memory.
-BACKWARD = {"RAYS": 32, "num_warps": 4, "num_stages": 1}
+# In backward, the first hidden layer goes in two halves: that keeps the products that sum over a tile off the
+# asynchronous matrix unit (wgmma), which starts at 64 rows. Nothing waits for these until the end, and there Triton 3.6
+# lets them run on while their operands' memory is used again. One stage: weights that do not change need no queue.
+BACKWARD = {"num_warps": 4, "num_stages": 1}
 POINTS = 64  # samples that one program scatters
 
 
@@ -341,7 +341,7 @@ class Render(torch.autograd.Function):
         frusta, shares, origins, directions, depths, lengths, out, fused, *field = ctx.saved_tensors
         batch, views = ctx.volume_shape[:2]
         _, targets, rays, samples = depths.shape
-        grid = (triton.cdiv(rays, BACKWARD["RAYS"]), batch * targets)
+        grid = (triton.cdiv(rays, RAYS), batch * targets)
         dfield = [parameter.new_empty((grid[0] * grid[1], *parameter.shape)) for parameter in field]
         dfused = torch.empty_like(fused)
         field_gradient_kernel[grid](
@@ -358,6 +358,7 @@ class Render(torch.autograd.Function):
             samples,
             CHANNELS=fused.shape[-1],
             HIDDEN=field[0].shape[0],
+            RAYS=RAYS,
             **BACKWARD,
         )
         dvolume = torch.zeros(ctx.volume_shape, dtype=fused.dtype, device=fused.device)
