@@ -69,7 +69,9 @@ def shifts_of_blocks(blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator
     One product serves all blocks, and the convolutions' biases come with it: so they take no pass over memory.
     """
     weight = torch.cat([block.affine.weight for block in blocks])
-    bias = torch.cat([block.affine.bias for block in blocks]) + torch.cat([bias_of(block.conv0) for block in blocks])
+    biases = [*(block.affine.bias for block in blocks), *(bias_of(block.conv0) for block in blocks)]
+    # Joined before they are added: a sum of two joined tensors would give both the same memory for their gradients.
+    bias = torch.cat(biases).view(2, -1).sum(dim=0)
     return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
 
 

@@ -212,6 +212,19 @@ def test_every_block_has_a_dropout_of_its_own():
     assert all(block.dropout == 0.1 for block in blocks)
 
 
+def test_gradients_add_up_apart_from_each_other():
+    """Those of two weights must not share memory: a second backward pass adds to the first's in place."""
+    net = UNet(small_config().denoiser, SIZE, 7, 3)
+    randomize(net)
+    for _ in range(2):
+        net(normal(2, 7, SIZE, SIZE), torch.zeros(2)).square().sum().backward()
+    twice = [parameter.grad.clone() for parameter in net.parameters()]
+    net.zero_grad()
+    net(normal(2, 7, SIZE, SIZE), torch.zeros(2)).square().sum().backward()
+    for parameter, sum_of_both in zip(net.parameters(), twice, strict=True):
+        assert_close(sum_of_both, 2 * parameter.grad)
+
+
 def test_where_conditioning_is_dropped_the_denoiser_sees_nothing_of_the_inputs():
     net, batch = small_net(), some_batch(2)
     keys = torch.arange(4).reshape(2, 2)
