@@ -33,7 +33,7 @@ from genvs.errors import run_command
 from torch_utils import stateless_random
 
 NUM_SETS = 3
-PARTS = ("encode", "render", "denoise")
+PARTS = ("encode", "render", "denoise", "update")
 
 
 @dataclass(frozen=True)
@@ -194,16 +194,21 @@ def update(preset: str, batch: int, meter: Meter) -> Result:
 @click.option("--batch", type=click.IntRange(min=1), help="Scenes at a time.", show_default="32, 2 on a CPU")
 @click.option("--views", type=click.IntRange(min=1), default=2, show_default=True, help="Input views of a scene.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True)
+@click.option("--part", "names", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default="all")
 @benchmark("parts")
-def main(preset: str, meter: Meter, batch: int | None, views: int, precision: str) -> Iterator[Result]:
+def main(
+    preset: str, meter: Meter, batch: int | None, views: int, precision: str, names: tuple[str, ...]
+) -> Iterator[Result]:
     """Encoder, renderer, denoiser, and what follows the gradients, each beside the plain path in strict fp32."""
     batch, precision = batch or (32 if meter.on_gpu else 2), meter.precision(precision)
     torch.backends.cudnn.benchmark = True
     parts = Parts(preset, batch, views, precision, meter.device)
-    for name in PARTS:
-        for training in (False, True):
-            yield measure(parts.make(name, training), precision, batch, meter)
-    yield update(preset, batch, meter)
+    for name in names:
+        if name == "update":
+            yield update(preset, batch, meter)
+        else:
+            for training in (False, True):
+                yield measure(parts.make(name, training), precision, batch, meter)
 
 
 if __name__ == "__main__":

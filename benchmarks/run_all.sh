@@ -15,7 +15,7 @@ mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd)
 shift
 names=("$@")
-((${#names[@]})) || names=(ceilings floors parts train_step sample loader e2e startup)
+((${#names[@]})) || names=(ceilings floors parts train_step kernels sample loader e2e startup)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source dnnlib/environment.sh
 work=$(mktemp -d)

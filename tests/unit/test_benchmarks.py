@@ -16,7 +16,7 @@ import click
 import pytest
 import torch
 
-from benchmarks import common, e2e, floors, launch, parts, report, scaling, startup
+from benchmarks import common, e2e, floors, kernels, launch, parts, report, scaling, startup
 from benchmarks.common import Meter, Result, Work
 from genvs.config import PRESETS
 from genvs.errors import InputError
@@ -305,3 +305,18 @@ def test_run_all_goes_on_after_a_failure_and_leaves_few_files(tmp_path) -> None:
     assert done.returncode == 1 and "Failed" in done.stdout and "no_such" in done.stdout.splitlines()[-1]
     assert sorted(file.name for file in out.iterdir()) == ["log.txt", "report.md", "results.json"]
     assert "floor: training" in (out / "report.md").read_text()
+
+
+def test_kernels_are_of_the_kind_that_their_names_say() -> None:
+    named = {
+        "sm90_xmma_dgrad_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc_tilesize128x128x64": "convolutions",
+        "nvjet_sm90_tst_256x128_64x4_1x2_h_bz_coopA_bias_TNT": "matrix products",
+        "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::native::X>": "optimizer",
+        "field_gradient_kernel": "rendering",
+        "input_gradient_kernel": "norms",
+        "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<float>>": "sums",
+        "void at::native::vectorized_elementwise_kernel<8, at::native::bfloat16_copy_kernel_cuda>": "elementwise",
+        "Memset (Device)": "others",
+    }
+    for kernel, kind in named.items():
+        assert kernels.kind_of(kernel).startswith(kind)

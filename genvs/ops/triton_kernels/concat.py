@@ -13,7 +13,7 @@ TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
 
 
 @triton.jit
-def copy_kernel(
+def concat_kernel(
     source_ptr, target_ptr, rows_total, channels, source_stride, target_stride, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
     """`channels` numbers of each row, to another place in rows of another length."""
@@ -27,7 +27,7 @@ def copy_kernel(
 def _copy(source: torch.Tensor, target: torch.Tensor, channels: int) -> None:
     """source, target: `[N, C, H, W]`, channels last; slices of channels are what differs in length of row."""
     rows, cols = source.numel() // source.shape[1], column_block(channels)
-    copy_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
+    concat_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
         source, target, rows, channels, source.stride(3), target.stride(3), COLS=cols, **TILE
     )
 

@@ -14,7 +14,7 @@ PROGRAMS = 2048  # of the backward pass: each leaves one row of partial bias gra
 
 
 @triton.jit
-def forward_kernel(
+def epilogue_kernel(
     x_ptr,
     bias_ptr,
     residual_ptr,
@@ -45,7 +45,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def epilogue_gradient_kernel(
     dy_ptr,
     y_ptr,
     dx_ptr,
@@ -85,7 +85,7 @@ class Epilogue(torch.autograd.Function):
         y = like_rows(x, x.dtype)
         channels = x.shape[1]
         rows, cols = x.numel() // channels, column_block(channels)
-        forward_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
+        epilogue_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
             x,
             bias,
             residual,
@@ -115,7 +115,7 @@ class Epilogue(torch.autograd.Function):
         programs = triton.cdiv(rows, rows_each)
         dx = like_rows(dy, dy.dtype)
         dbias = dy.new_empty((programs, channels), dtype=torch.float32)
-        backward_kernel[programs, blocks](
+        epilogue_gradient_kernel[programs, blocks](
             dy, y, dx, dbias, ctx.scale, rows, rows_each, channels, RELU=ctx.relu, COLS=cols, **TILE
         )
         dresidual = None if ctx.residual_dtype is None else dx.to(ctx.residual_dtype)

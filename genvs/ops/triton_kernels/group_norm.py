@@ -37,7 +37,7 @@ class GroupNormSiLU(torch.autograd.Function):
         ctx.dropout = (round(dropout * 2**32), 1 / (1 - dropout))
         ctx.flags = {"SILU": silu, "DROPOUT": keys is not None and dropout > 0}
         if _fits_one_program(x, groups):
-            whole.forward_kernel[samples, groups](
+            whole.norm_kernel[samples, groups](
                 x,
                 y,
                 shift,
@@ -92,7 +92,7 @@ class GroupNormSiLU(torch.autograd.Function):
         maps = (coefficients, weight, bias, keys)
         if _fits_one_program(x, ctx.groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, ctx.groups)}
-            whole.backward_kernel[samples, ctx.groups](
+            whole.norm_gradient_kernel[samples, ctx.groups](
                 x, dy, passed, dx, *maps, gradients, *ctx.dropout, pixels, channels, PASSED=passed is not None, **sizes
             )
         else:

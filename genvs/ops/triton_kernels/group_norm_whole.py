@@ -9,7 +9,7 @@ from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element
 
 
 @triton.jit
-def forward_kernel(
+def norm_kernel(
     x_ptr,
     y_ptr,
     shift_ptr,
@@ -58,7 +58,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def norm_gradient_kernel(
     x_ptr,
     dy_ptr,
     passed_ptr,

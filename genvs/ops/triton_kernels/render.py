@@ -135,7 +135,7 @@ def softplus(x):
 
 
 @triton.jit
-def forward_kernel(
+def render_kernel(
     volume_ptr, frusta_ptr, shares_ptr, origins_ptr, directions_ptr, depths_ptr, lengths_ptr, out_ptr, fused_ptr,
     w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
     views, targets, rays, samples,
@@ -317,7 +317,7 @@ class Render(torch.autograd.Function):
         out = torch.empty((*origins.shape[:3], channels), dtype=torch.float32, device=volume.device)
         fused = volume.new_empty((*depths.shape, channels)) if keep else None
         grid = (triton.cdiv(origins.shape[2], RAYS), origins.shape[0] * origins.shape[1])
-        forward_kernel[grid](
+        render_kernel[grid](
             volume,
             *rays,
             out,
