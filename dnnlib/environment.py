@@ -32,7 +32,10 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def fits(requirement: str) -> bool:
-    """Whether a `NAME` or `NAME>=VERSION` is installed."""
+    """Whether a `NAME` or `NAME>=VERSION` is installed; or need not be, by `; sys_platform == 'PLATFORM'` after it."""
+    requirement, _, platform = requirement.partition("; sys_platform == ")
+    if platform and ast.literal_eval(platform) != sys.platform:
+        return True
     name, _, minimum = requirement.partition(">=")
     try:
         return release(importlib.metadata.version(name)) >= release(minimum)

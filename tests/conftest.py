@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -15,6 +16,8 @@ _without_gpu: list[str] = []
 def pytest_configure() -> None:
     # A shell that starts the tests in the background lets them, and the programs that they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # counts only before the first import of Triton
     torch.set_num_threads(1)  # tensors this small are slower on several, and other processes want the cores too
 
 

@@ -152,6 +152,8 @@ def test_the_projects_own_requirements_are_understood() -> None:
     assert "torch>=2.10" in base
     assert any(requirement.startswith("pytest") for requirement in test)
     for requirement in [*base, *test]:
+        requirement, _, platform = requirement.partition("; sys_platform == ")
+        assert platform in ("", "'linux'"), f"too much for it: {requirement}"
         name, _, version = requirement.partition(">=")
         assert name.replace("-", "").isalnum() and version.replace(".", "").isdigit(), f"too much for it: {requirement}"
 
@@ -163,5 +165,8 @@ def test_a_requirement_fits_by_its_numbers() -> None:
     assert environment.fits("torch>=2.9")  # 2.10 and later are more than 2.9
     assert not environment.fits("torch>=999.0")
     assert not environment.fits("no-distribution-of-this-name")
+    assert not environment.fits(f"no-distribution-of-this-name>=1; sys_platform == '{sys.platform}'")
+    assert environment.fits("no-distribution-of-this-name>=1; sys_platform == 'another'")
+    assert environment.fits(f"torch>=2.9; sys_platform == '{sys.platform}'")
     assert environment.release("2.13.0+cpu") == (2, 13, 0)
     assert environment.release("3.0rc1") == (3, 0)

@@ -24,11 +24,12 @@ def concat_kernel(
     tl.store(target_ptr + rows[:, None] * target_stride + cols[None, :], value, mask=mask)
 
 
-def _copy(source: torch.Tensor, target: torch.Tensor, channels: int) -> None:
-    """source, target: `[N, C, H, W]`, channels last; slices of channels are what differs in length of row."""
-    rows, cols = source.numel() // source.shape[1], column_block(channels)
+def _copy(source: torch.Tensor, target: torch.Tensor, source_row: int, target_row: int) -> None:
+    """source, target: `[N, C, H, W]`, whole or some channels of a tensor of rows of that length."""
+    channels = source.shape[1]
+    rows, cols = source.numel() // channels, column_block(channels)
     concat_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
-        source, target, rows, channels, source.stride(3), target.stride(3), COLS=cols, **TILE
+        source, target, rows, channels, source_row, target_row, COLS=cols, **TILE
     )
 
 
@@ -43,7 +44,7 @@ class Concat(torch.autograd.Function):
         shape = (samples, sum(ctx.sizes), height, width)
         joined = torch.empty(shape, dtype=parts[0].dtype, device=parts[0].device, memory_format=torch.channels_last)
         for part, place in zip(parts, joined.split(ctx.sizes, dim=1), strict=True):
-            _copy(part, place, part.shape[1])
+            _copy(part, place, part.shape[1], sum(ctx.sizes))
         return joined
 
     @staticmethod
@@ -53,5 +54,5 @@ class Concat(torch.autograd.Function):
         for place, needed in zip(as_rows(gradient).split(ctx.sizes, dim=1), ctx.needs_input_grad, strict=True):
             parts.append(like_rows(place, place.dtype) if needed else None)
             if needed:
-                _copy(place, parts[-1], place.shape[1])
+                _copy(place, parts[-1], sum(ctx.sizes), place.shape[1])
         return tuple(parts)

@@ -83,6 +83,8 @@ class GroupNormSiLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, passed):
+        if dy is None:  # x alone was used
+            return passed, *[None] * 9
         x, weight, bias, coefficients, keys = ctx.saved_tensors
         dy, passed = as_rows(dy), None if passed is None else as_rows(passed)
         samples, channels = x.shape[:2]

@@ -101,13 +101,19 @@ def fuse_at(
 
 
 @triton.jit
+def relu(x):
+    """max(x, 0), which does not hide a NaN as tl.maximum may."""
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
 def first_layer(
     fused, w1_ptr, b1_ptr, START: tl.constexpr, UNITS: tl.constexpr, CHANNELS: tl.constexpr, DOT: tl.constexpr
 ):
     """Some units of the field's first hidden layer, after their ReLU: `[RAYS, UNITS]`."""
     columns, units = tl.arange(0, CHANNELS), START + tl.arange(0, UNITS)
     w1 = tl.load(w1_ptr + units[None, :] * CHANNELS + columns[:, None]).to(DOT)
-    return tl.maximum(tl.dot(fused.to(DOT), w1, input_precision="ieee") + tl.load(b1_ptr + units)[None, :], 0.0)
+    return relu(tl.dot(fused.to(DOT), w1, input_precision="ieee") + tl.load(b1_ptr + units)[None, :])
 
 
 @triton.jit
@@ -164,7 +170,7 @@ def render_kernel(
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
             tl.store(fused_at, fused.to(fused_ptr.dtype.element_ty), mask=in_rays[:, None])
         h1 = first_layer(fused, w1_ptr, b1_ptr, 0, HIDDEN, CHANNELS, DOT)
-        h2 = tl.maximum(into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2, 0.0)
+        h2 = relu(into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2)
         raw, features = field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
         passed = tl.exp(-density_scale * softplus(raw + density_shift) * length)
         out += ((1 - passed) * transmittance)[:, None] * features
@@ -222,7 +228,7 @@ def field_gradient_kernel(
         h2 = into_second_layer(h1a, w2_ptr, 0, HALF, HIDDEN, DOT) + into_second_layer(
             h1b, w2_ptr, HALF, HALF, HIDDEN, DOT
         )
-        h2 = tl.maximum(h2 + tl.load(b2_ptr + hidden)[None, :], 0.0)
+        h2 = relu(h2 + tl.load(b2_ptr + hidden)[None, :])
         raw, features = field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
         passed = tl.exp(-density_scale * softplus(raw + density_shift) * length)
         weight = (1 - passed) * transmittance
@@ -377,17 +383,8 @@ class Render(torch.autograd.Function):
             POINTS=POINTS,
             **_sizes(ctx.volume_shape),
         )
-        return (
-            dvolume.permute(0, 1, 5, 4, 2, 3),
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            *(part.sum(dim=0) for part in dfield),
-        )
+        sums = (part.sum(dim=0) for part in dfield)
+        return dvolume.permute(0, 1, 5, 4, 2, 3), *[None] * 7, *sums
 
 
 def _sizes(volume_shape: torch.Size) -> dict[str, int]:

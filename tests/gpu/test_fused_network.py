@@ -1,0 +1,111 @@
+"""The network on fused kernels against the network on plain torch; and rendering in bfloat16, which needs a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from genvs import ops
+from genvs.models import GeNVS
+from tests.fused_checks import DEVICE, errors, normal, render, some_field, some_rays, some_volume
+from tests.small_model import randomize, small_config, some_batch
+
+pytestmark = pytest.mark.gpu
+
+IMAGES = ("features", "denoised")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact_products() -> Iterator[None]:
+    """fp32 is fp32: what is left is the order of sums."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def autocast(bf16: bool) -> contextlib.AbstractContextManager:
+    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+@pytest.mark.parametrize(
+    ("views", "channels", "hidden", "rays"), [(1, 16, 64, 36), (2, 16, 32, 81), (3, 32, 32, 50), (1, 32, 64, 64)]
+)
+def test_render_in_bf16_is_as_exact_as_plain_torch_in_autocast(views, channels, hidden, rays):
+    """Both are some per cent off in the field's gradients: rounding decides for other sides of its ReLUs."""
+    inputs = (some_volume(views, channels, torch.bfloat16), *some_field(channels, hidden))
+    ours = errors(functools.partial(render, some_rays(views, rays)), *inputs)
+    with ops.reference_only(), autocast(True):
+        plain = errors(functools.partial(render, some_rays(views, rays)), *inputs)
+    assert all(error <= 2 * other for (_, error), (_, other) in zip(ours, plain, strict=True)), (ours, plain)
+
+
+def network_outcome(bf16: bool) -> dict[str, Tensor]:
+    """Feature images, denoised images and every weight's gradient, of a small network whose sizes suit the kernels."""
+    config = small_config()
+    encoder = dataclasses.replace(config.encoder, volume_channels=16)
+    renderer = dataclasses.replace(config.renderer, hidden_channels=32)
+    net = GeNVS(dataclasses.replace(config, encoder=encoder, renderer=renderer))
+    randomize(net)
+    net.place_on(DEVICE)
+    batch = some_batch(2).to(DEVICE)
+    keys = torch.arange(4, device=DEVICE)  # of 2 targets in each of 2 scenes; for jitter and dropout
+    with autocast(bf16):
+        volume = net.encode(batch.inputs.images)
+        features = net.render(volume, batch.inputs.cameras, batch.targets.cameras, keys.view(2, 2)).flatten(0, 1)
+        noisy = batch.targets.images.flatten(0, 1) + normal(4, 3, *features.shape[2:])
+        denoised = net.denoise(noisy, torch.full((4, 1, 1, 1), 0.7, device=DEVICE), features, keys)
+    loss = (denoised * normal(*denoised.shape, seed=1)).sum() + (features * normal(*features.shape, seed=2)).sum()
+    loss.backward()
+    results = dict(zip(IMAGES, (features.detach(), denoised.detach()), strict=True))
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        results[name] = parameter.grad
+    return {name: result.double() for name, result in results.items()}
+
+
+@pytest.fixture(scope="module")
+def exact() -> dict[str, Tensor]:
+    with ops.reference_only():
+        return network_outcome(bf16=False)
+
+
+@pytest.fixture
+def without_plain_torch(monkeypatch):
+    """Nothing that kernels are for is left to plain torch."""
+
+    def fail(*args, **options):
+        raise AssertionError("plain torch was called")
+
+    # conv_epilogue is not among these: without a bias plain torch is right.
+    for name in ("render", "group_norm_silu", "downsample", "upsample", "concat"):
+        monkeypatch.setattr(ops.reference, name, fail)
+
+
+def distances(results: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Errors relative to each tensor's norm."""
+    return {name: float((results[name] - x).norm() / x.norm()) for name, x in exact.items()}
+
+
+def test_network_in_fp32(exact, without_plain_torch):
+    found = distances(network_outcome(bf16=False), exact)
+    assert all(found[name] < 1e-4 for name in IMAGES), found
+    assert max(found.values()) < 1e-3, max(found.items(), key=lambda item: item[1])
+
+
+def test_network_in_bf16(exact, without_plain_torch, monkeypatch):
+    """As near to fp32 as plain torch in bf16 is."""
+    ours = distances(network_outcome(bf16=True), exact)
+    monkeypatch.undo()
+    with ops.reference_only():
+        plain = distances(network_outcome(bf16=True), exact)
+    assert all(ours[name] < 1.5 * plain[name] for name in IMAGES)
+    # Single small gradients are luck; most of the whole is not.
+    assert max(ours.values()) < 2 * max(plain.values())
+    assert sum(ours.values()) < 1.5 * sum(plain.values())

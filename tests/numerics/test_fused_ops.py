@@ -1,0 +1,295 @@
+"""The fused kernels against plain torch: values, gradients, that they keep to their own memory; and which of both runs.
+
+On a GPU the kernels run as they are; elsewhere in Triton's interpreter, which tests/conftest.py switches on.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from genvs import ops
+from genvs.ops import uses_kernels
+from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
+from torch_utils import stateless_random
+
+ON_GPU = DEVICE.type == "cuda"
+# The interpreter of older releases fails with numpy >= 2.4.
+pytest.importorskip("triton", minversion="3.6" if ON_GPU else "3.7", reason="needs Triton: pip install -e .[test]")
+group_norm = importlib.import_module("genvs.ops.triton_kernels.group_norm")
+epilogue = importlib.import_module("genvs.ops.triton_kernels.epilogue")
+
+precisions = pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch):
+    """Operations run as kernels, without a GPU too."""
+    if not ON_GPU:
+        monkeypatch.setattr(ops, "uses_kernels", lambda x: not ops._reference_only.get())
+
+
+# Normalisation
+
+# Samples, channels, groups, height, width, and whether one program takes a group.
+SIZES = [
+    (2, 16, 4, 5, 5, True),
+    (2, 48, 12, 8, 6, True),
+    (1, 384, 32, 3, 3, True),  # groups of 12
+    (2, 384, 1, 7, 7, False),  # several blocks of channels
+    (2, 120, 5, 23, 23, False),  # more groups than a program takes, which are 4 of 24 channels
+]
+# Whether there is a shift, a SiLU, dropout; and whether the input is used another time.
+ALL, NOTHING = (True, True, 0.3, True), (False, False, 0.0, False)
+SOME = [(True, False, 0.0, True), (False, True, 0.7, False), (True, True, 0.0, False), (False, False, 0.3, True)]
+
+
+def some_norm(size: tuple, precision: torch.dtype) -> tuple[list[Tensor], dict]:
+    """x, weight, bias and shift, for the kernels that `size` says; and what else the operation is told."""
+    samples, channels, groups, height, width, one_program = size
+    x = image(samples, channels, height, width, precision=precision) * 2 + 5
+    assert group_norm._fits_one_program(x, groups) == one_program
+    weight, bias = normal(channels, seed=1), normal(channels, seed=2)
+    shift = normal(samples, channels, seed=3, precision=precision)
+    keys = torch.tensor([123456789012345, -987654321098765], device=DEVICE)[:samples]
+    return [x, weight, bias, shift], {"groups": groups, "eps": 1e-6, "keys": keys}
+
+
+def check_norm(size: tuple, precision: torch.dtype, shift: bool, silu: bool, dropout: float, passed: bool) -> None:
+    inputs, options = some_norm(size, precision)
+
+    def norm(x, weight, bias, shift=None):
+        results = ops.group_norm_silu(x, weight, bias, shift=shift, silu=silu, dropout=dropout, **options)
+        return results if passed else results[0]
+
+    check(norm, *(inputs if shift else inputs[:3]))
+
+
+@precisions
+@pytest.mark.parametrize("options", [ALL, NOTHING], ids=["all", "nothing"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_norm_in_all_sizes(size, options, precision):
+    check_norm(size, precision, *options)
+
+
+@precisions
+@pytest.mark.parametrize("options", SOME, ids=str)
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[3]], ids=str)
+def test_norm_with_some_options(size, options, precision):
+    check_norm(size, precision, *options)
+
+
+def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
+    """As those of large images do; the last of them has fewer tiles."""
+    monkeypatch.setattr(group_norm, "PROGRAMS", 8)
+    check_norm(SIZES[4], torch.float32, *ALL)
+
+
+def test_norm_of_large_batches_is_tiled():
+    for samples, one_program in ((64, True), (65, False)):
+        x = torch.empty(samples, 1024, 8, 8, device="meta")
+        assert group_norm._fits_one_program(x, groups=32) == one_program
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.6])
+@pytest.mark.parametrize("size", [SIZES[1], SIZES[4]], ids=str)
+def test_dropout_keeps_what_plain_torch_keeps(size, dropout):
+    (x, weight, bias, _), options = some_norm(size, torch.float32)
+    ones = torch.ones_like(bias)
+    y, _ = ops.group_norm_silu(x, 0 * weight, ones, silu=False, dropout=dropout, **options)
+    kept = stateless_random.keep_mask(options["keys"], tuple(x.shape[1:]), dropout)
+    assert_close(y, kept / (1 - dropout), rtol=1e-6, atol=0)
+
+
+def test_gradients_pass_where_the_norm_is_not_used():
+    x, weight, bias = image(2, 16, 4, 5).requires_grad_(), normal(16, seed=1), normal(16, seed=2)
+    _, passed = ops.group_norm_silu(x, weight.requires_grad_(), bias.requires_grad_(), groups=4, eps=1e-6)
+    (gradient,) = torch.autograd.grad(passed.sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))
+
+
+# What follows a convolution, resampling, joining
+
+
+@precisions
+@pytest.mark.parametrize("channels", [16, 48, 384])
+@pytest.mark.parametrize(
+    ("residual", "scale", "relu"), [(False, 1.0, True), (True, 1.0, True), (True, 0.7, False), (True, 0.7, True)]
+)
+def test_epilogue(channels, residual, scale, relu, precision):
+    x, other = (image(2, channels, 5, 7, seed=seed, precision=precision) for seed in (0, 1))
+    inputs = [x, normal(channels, seed=2), *([other] if residual else [])]
+    check(lambda x, bias, r=None: ops.conv_epilogue(x, bias, residual=r, scale=scale, relu=relu), *inputs)
+
+
+def test_epilogue_in_programs_that_sum_several_tiles(monkeypatch):
+    monkeypatch.setattr(epilogue, "PROGRAMS", 4)
+    x, bias = image(2, 48, 15, 17), normal(48, seed=1)
+    check(lambda x, bias: ops.conv_epilogue(x, bias, relu=True), x, bias)
+
+
+def test_epilogue_does_not_hide_what_is_not_a_number():
+    x = image(1, 16, 2, 2)
+    x[0, 3, 1, 0] = math.nan
+    assert ops.conv_epilogue(x, normal(16), relu=True).isnan().nonzero().tolist() == [[0, 3, 1, 0]]
+
+
+@precisions
+@pytest.mark.parametrize("resample", [ops.upsample, ops.downsample])
+@pytest.mark.parametrize("size", [(2, 16, 6, 10), (1, 48, 2, 14), (3, 200, 4, 2)], ids=str)
+def test_resampling(size, resample, precision):
+    check(resample, image(*size, precision=precision))
+
+
+@precisions
+@pytest.mark.parametrize("sizes", [(24, 40), (3, 5), (7, 1, 130)], ids=str)
+def test_joining(sizes, precision):
+    for height, width in ((5, 7), (1, 1)):
+        check(ops.concat, *(image(2, size, height, width, seed=size, precision=precision) for size in sizes))
+
+
+@pytest.mark.parametrize("most_in_group", [group_norm.MOST_IN_GROUP, 0], ids=["one program", "tiled"])
+def test_inputs_of_any_layout(monkeypatch, most_in_group):
+    """Channels first, a part of something larger, and one for all samples."""
+    monkeypatch.setattr(group_norm, "MOST_IN_GROUP", most_in_group)
+    first, part = normal(2, 12, 6, 8), image(2, 12, 9, 8, seed=1)[:, :, 1:7]
+    repeated = normal(1, 12, 6, 8, seed=2).expand(2, -1, -1, -1)
+    weight, bias = normal(12, seed=3), normal(12, seed=4)
+    shifts = [normal(12, 2, seed=5).T, normal(2, 30, seed=6)[:, 7:19], normal(1, 12, seed=7).expand(2, -1)]
+
+    def operations(x: Tensor, residual: Tensor) -> list[Tensor]:
+        return [
+            *(ops.group_norm_silu(x, weight, bias, groups=3, eps=1e-6, shift=shift)[0] for shift in shifts),
+            ops.conv_epilogue(x, bias, residual=residual),
+            ops.downsample(x),
+            ops.upsample(x),
+            ops.concat(x, residual),
+        ]
+
+    for x, residual in ((first, part), (part, repeated), (repeated, first)):
+        ours = operations(x, residual)
+        with ops.reference_only():
+            assert_close(ours, operations(x, residual), rtol=1e-5, atol=1e-5)
+
+
+# Rendering; in bfloat16 see tests/gpu/test_fused_network.py, the interpreter has no products of it
+
+
+def check_render(views: int, channels: int, hidden: int, rays: int, density: float = 0.0, size=(6, 7, 4)) -> None:
+    inputs = (some_volume(views, channels, size=size), *some_field(channels, hidden, density))
+    check(functools.partial(render, some_rays(views, rays)), *inputs)
+
+
+@pytest.mark.parametrize(
+    ("views", "channels", "hidden", "rays"), [(1, 16, 64, 36), (2, 16, 32, 81), (3, 32, 32, 50), (1, 32, 64, 64)]
+)
+def test_render(views, channels, hidden, rays):
+    check_render(views, channels, hidden, rays)
+
+
+def test_rays_leave_the_views():
+    """So that the tests above have points that all, some and none of the input views see, and points behind them."""
+    frusta, weights, origins, directions, depths, _ = some_rays(3, 70)
+    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+    volume = torch.eye(3, device=DEVICE)[None, :, :, None, None, None].expand(2, -1, -1, 2, 2, 2)  # says whose it is
+    views = (ops.fuse_views(volume, points, frusta, torch.ones_like(weights)) > 0).sum(dim=-1)
+    assert min(views.flatten().bincount(minlength=4)) > 20
+    depth = torch.einsum("bvi,btrsi->bvtrs", frusta[:, :, 3, :3], points) + frusta[:, :, 3, 3, None, None, None]
+    assert (depth < 0).sum() > 20
+
+
+def test_render_of_one_voxel_a_view():
+    """Which has no neighbours to read, or to send gradients to."""
+    check_render(1, 16, 32, 36, size=(1, 1, 1))
+
+
+def test_render_of_an_opaque_field():
+    check_render(1, 16, 32, 36, density=20.0)
+
+
+def test_render_of_empty_space_is_nothing():
+    inputs = [x.requires_grad_() for x in (some_volume(1, 16), *some_field(16, 32, density=-40.0))]
+    rendered = render(some_rays(1, 36), *inputs)
+    for result in (rendered, *torch.autograd.grad(rendered.sum(), inputs)):
+        assert result.abs().max() < 1e-9
+
+
+def test_render_where_no_view_counts():
+    frusta, weights, *others = some_rays(1, 36)
+    volume, field = some_volume(1, 16).requires_grad_(), some_field(16, 32)
+    rendered = render([frusta, 0 * weights, *others], volume, *field)
+    with ops.reference_only():
+        assert_close(rendered, render([frusta, weights, *others], 0 * volume, *field), rtol=1e-5, atol=1e-6)
+    assert (torch.autograd.grad(rendered.sum(), volume)[0] == 0).all()
+
+
+# Which of the two runs
+
+
+def test_what_kernels_are_for(monkeypatch):
+    def on_gpu(dtype):
+        return SimpleNamespace(is_cuda=True, dtype=dtype)
+
+    assert [uses_kernels(on_gpu(dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [True] * 3
+    assert not uses_kernels(on_gpu(torch.float64)) and not uses_kernels(torch.zeros(1))
+    with ops.reference_only():
+        assert not uses_kernels(on_gpu(torch.float32))
+    assert uses_kernels(on_gpu(torch.float32))
+    monkeypatch.setattr(ops, "_triton_is_there", lambda: False)
+    assert not uses_kernels(on_gpu(torch.float32))
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The operations that plain torch is called for."""
+    made = []
+    for name in ("render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"):
+        plain = getattr(ops.reference, name)
+        spy = lambda *args, name=name, plain=plain, **options: (made.append(name), plain(*args, **options))[1]  # noqa: E731
+        monkeypatch.setattr(ops.reference, name, spy)
+    return made
+
+
+def test_within_reference_only_plain_torch_runs(calls):
+    x, ones, field = image(1, 4, 2, 2), torch.ones(4, device=DEVICE), some_field(16, 32)
+
+    def all_operations() -> None:
+        render(some_rays(1, 4), some_volume(1, 16), *field)
+        ops.group_norm_silu(x, ones, ones, groups=1, eps=1e-6)
+        ops.conv_epilogue(x, ones)
+        ops.downsample(x), ops.upsample(x), ops.concat(x, x)
+
+    all_operations()
+    assert calls == []
+    with ops.reference_only():
+        all_operations()
+    assert calls == ["render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"]
+
+
+def test_without_a_bias_plain_torch_runs(calls):
+    x = image(1, 4, 2, 2)
+    assert_close(ops.conv_epilogue(x, None, relu=True), x.relu())
+    assert calls == ["conv_epilogue"]
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(8, 32), (16, 16), (12, 48), (64, 64)])
+def test_of_other_sizes_plain_torch_renders(calls, channels, hidden):
+    render(some_rays(1, 4), some_volume(1, channels), *some_field(channels, hidden))
+    assert calls == ["render"]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_where_rays_or_cameras_need_gradients_plain_torch_renders(calls, number):
+    others = some_rays(1, 4)
+    others[number].requires_grad_()
+    rendered = render(others, some_volume(1, 16), *some_field(16, 32))
+    assert calls == ["render"]
+    # One view's weight is the same whatever it is.
+    assert torch.autograd.grad(rendered.sum(), others[number])[0].abs().max() > 0 or number == 1
