@@ -1,7 +1,8 @@
 """An inference folder as tensors, and the cameras to draw from: the folder's own, or a trajectory's.
 
 The folder is one scene in SRN's layout (`rgb/*.png`, `pose/*.txt`, `intrinsics.txt`, or one file a view in
-`intrinsics/`), with `target_pose/*.txt` beside.
+`intrinsics/`), or of a `transforms_train.json` or `transforms.json`. Targets are in `target_pose/*.txt` or, for the
+latter, in `transforms_test.json`.
 """
 
 from __future__ import annotations
@@ -15,60 +16,105 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genvs.data.camera_checks import warn_if_suspicious
-from genvs.data.files import read_intrinsics, read_pose, read_view
-from genvs.data.srn import files_by_stem, list_scene
+from genvs.data.camera_checks import Placement, normalizing, settle_convention, warn_if_inverted
+from genvs.data.files import MAX_IMAGE_BYTES, image_size, read_pose
+from genvs.data.splits import TRANSFORMS
+from genvs.data.srn import SRNScene, files_by_stem, list_scene
 from genvs.data.storage import FolderStorage, natural_key, printable
+from genvs.data.transforms import TransformsScene, frame_names, read_frames
 from genvs.data.types import Views
 from genvs.errors import InputError
-from genvs.geometry import Cameras
+from genvs.geometry import Cameras, to_opencv
 from genvs.geometry.trajectories import orbit, spiral
 
 TRAJECTORIES = ("orbit", "spiral")
+TARGET_FRAMES = "transforms_test.json"
 
 
 @dataclass(frozen=True)
 class SceneInput:
-    """inputs: `[1, V]`, images uint8. target_cameras: `[1, K]`, None without target_pose/. Names: file names' stems."""
+    """inputs: `[1, V]`, images uint8. target_cameras: `[1, K]`, None without targets. Names: file names' stems.
+
+    placement: how the folder's poses were moved and scaled, if they were.
+    """
 
     inputs: Views
     names: list[str]
     target_cameras: Cameras | None
     target_names: list[str]
+    placement: Placement | None = None
 
 
-def read_scene(folder: str | os.PathLike[str], *, resolution: int, near: float, far: float) -> SceneInput:
+def read_scene(
+    folder: str | os.PathLike[str],
+    *,
+    resolution: int,
+    near: float,
+    far: float,
+    convention: str | None = None,
+    radius: float | None = None,
+) -> SceneInput:
     """Read input views and target cameras, in natural order of their names (`2` before `10`).
 
-    resolution: side of the images, pixels. near, far: depth planes of all cameras, world units. Targets have the first
-    input's intrinsics. Raises InputError for whatever is missing, damaged or does not pair; warns where the cameras
-    seem to follow another convention.
+    resolution: side of the images, pixels. near, far: depth planes of all cameras, world units. convention: of the
+    poses, inputs and targets alike; by default settled as in `settle_convention`. radius: move and scale the scene so
+    that the input cameras look at the origin from this distance; by default it stays. Targets from `target_pose/` have
+    the first input's intrinsics. Raises InputError for whatever is missing, damaged or does not pair; warns where the
+    cameras seem to follow another convention.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{printable(folder)}: no such folder; give --in_dir one with rgb/, pose/ and intrinsics.txt")
+        raise InputError(
+            f"{printable(folder)}: no such folder; give --in_dir one with rgb/, pose/ and intrinsics.txt, or with "
+            "transforms.json"
+        )
     storage = FolderStorage(folder)
-    files = list_scene(storage, folder, ".")
-    images, intrinsics = [], []
-    for image, of_view in zip(files.images, files.intrinsics, strict=True):
-        pixels, matrix = read_view(folder / image, read_intrinsics(folder / of_view), resolution)
-        images.append(pixels)
-        intrinsics.append(matrix)
-    c2w = np.stack([read_pose(folder / pose) for pose in files.poses])
-    if len(c2w) > 1 and np.ptp(c2w, axis=0).max() == 0:
-        raise InputError(f"{printable(folder / 'pose')}: all poses are the same; write each view's own")
-    warn_if_suspicious(c2w, 0.0, math.inf, printable(folder / "pose"))
-    cameras = _cameras(c2w, torch.from_numpy(np.stack(intrinsics)), near, far)
-    target_names, target_cameras = [], None
-    if "target_pose/" in storage.names():
+    scene = _open_scene(storage, folder)
+    views = [scene.read_view(view, resolution) for view in range(len(scene.view_names))]
+    images, intrinsics = (torch.from_numpy(np.stack(part)) for part in zip(*views, strict=True))
+    stated_c2w = scene.all_c2w()
+    convention = settle_convention(stated_c2w, convention, scene.convention, scene.shown)
+    c2w = to_opencv(torch.from_numpy(stated_c2w), convention).numpy()
+    warn_if_inverted(c2w, scene.shown)
+    placement = normalizing(c2w, radius, scene.shown) if radius else None
+
+    def cameras(c2w: np.ndarray, intrinsics: Tensor) -> Cameras:
+        return _cameras(placement.of(c2w) if placement else c2w, intrinsics, near, far)
+
+    inputs = Views(images[None], cameras(c2w, intrinsics))
+    targets = _read_targets(storage, scene, intrinsics[:1])
+    if targets is None:
+        return SceneInput(inputs, scene.view_names, None, [], placement)
+    target_names, target_c2w, target_intrinsics = targets
+    target_c2w = to_opencv(torch.from_numpy(target_c2w), convention).numpy()
+    return SceneInput(inputs, scene.view_names, cameras(target_c2w, target_intrinsics), target_names, placement)
+
+
+def _open_scene(storage: FolderStorage, folder: Path) -> SRNScene | TransformsScene:
+    there = storage.names()
+    for file in TRANSFORMS:
+        if file in there and "rgb/" not in there:
+            return TransformsScene(storage, folder, "", file)
+    return list_scene(storage, folder, ".")
+
+
+def _read_targets(
+    storage: FolderStorage, scene: SRNScene | TransformsScene, first_intrinsics: Tensor
+) -> tuple[list[str], np.ndarray, Tensor] | None:
+    """Names, poses `[K, 4, 4]` as in the files, and intrinsics `[K or 1, 3, 3]` of the views to draw, if any."""
+    there, folder = storage.names(), storage.root
+    if "target_pose/" in there:
         targets = files_by_stem(storage, folder, "target_pose", ("txt",))
         if not targets:
             raise InputError(f"{printable(folder / 'target_pose')}: holds no .txt; add the poses to draw, or remove it")
-        target_names = sorted(targets, key=natural_key)
-        target_c2w = np.stack([read_pose(folder / targets[name]) for name in target_names])
-        target_cameras = _cameras(target_c2w, cameras.intrinsics[0, :1], near, far)
-    names = [Path(image).stem for image in files.images]
-    return SceneInput(Views(torch.from_numpy(np.stack(images))[None], cameras), names, target_cameras, target_names)
+        names = sorted(targets, key=natural_key)
+        return names, np.stack([read_pose(folder / targets[name]) for name in names]), first_intrinsics
+    if isinstance(scene, SRNScene) or TARGET_FRAMES not in there:
+        return None
+    frames = read_frames(storage, folder, TARGET_FRAMES)
+    size = image_size(storage.read(scene.images[0], MAX_IMAGE_BYTES))  # the images to draw need not exist
+    matrices = np.stack([frame.normalized_intrinsics(*size) for frame in frames])
+    return frame_names(frames), np.stack([frame.c2w for frame in frames]), torch.from_numpy(matrices)
 
 
 def trajectory_cameras(

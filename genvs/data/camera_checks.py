@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from genvs.config import CONVENTIONS
+from genvs.errors import InputError
+from genvs.geometry import to_opencv
+
+
+class Placement(NamedTuple):
+    """Moves and scales a scene: its point x goes to scale * (x - center). center: `[3]`, world."""
+
+    center: np.ndarray
+    scale: float
+
+    def of(self, c2w: np.ndarray) -> np.ndarray:
+        """The cameras c2w `[..., 4, 4]` in the moved and scaled scene."""
+        placed = c2w.copy()
+        placed[..., :3, 3] = self.scale * (c2w[..., :3, 3] - self.center)
+        return placed
+
+    def __str__(self) -> str:
+        move = np.round(-self.center * self.scale, 4) / self.scale + 0.0  # without what is rounding, and no -0
+        moved = ", ".join(f"{value:.4g}" for value in move)
+        return f"moved by ({moved}), then scaled by {self.scale:.4g}"
 
 
 def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray:
@@ -20,6 +44,23 @@ def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray:
     return np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
 
 
+def median_distance(c2w: np.ndarray, point: np.ndarray) -> float:
+    """Of the cameras c2w `[N, 4, 4]` from a point `[3]`, world units."""
+    return float(np.median(np.linalg.norm(c2w[:, :3, 3] - point, axis=1)))
+
+
+def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
+    """Where the scene of the cameras c2w `[N, 4, 4]` has to go to lie at the origin, `radius` from them (the median).
+
+    The scene is taken to be at the point that their optical axes pass nearest to.
+    """
+    center = nearest_point_to_axes(c2w)
+    distance = median_distance(c2w, center)
+    if not distance > 0:
+        raise InputError(f"{name}: the cameras are all at one point, which gives no scale; correct the poses")
+    return Placement(center, radius / distance)
+
+
 def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float]:
     """near and far, world units, for an object that the cameras look at from around.
 
@@ -33,18 +74,38 @@ def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float]:
     return float(max(distances.min() - size, 0.05 * radius)), float(distances.max() + size)
 
 
-def warn_if_suspicious(c2w: np.ndarray, near: float, far: float, name: str) -> None:
-    """Warn where poses (`[N, 4, 4]`) are valid but seem to follow another convention, or near/far miss the object."""
-    facing = _facing_origin(c2w)
-    if facing.max() < 0:
-        warnings.warn(
-            f"{name}: every camera faces away from the origin; poses must be camera-to-world with OpenCV axes "
-            "(x right, y down, z forward), not OpenGL's",
-            stacklevel=2,
-        )
-    elif np.median(facing) < 0.7 and np.median(_facing_origin(np.linalg.inv(c2w))) > 0.9:
+def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: str) -> str:
+    """Which axes the poses of a scene have: one of CONVENTIONS.
+
+    c2w: `[N, 4, 4]` as in the files. stated: by the user, who is believed. Else `default`, what is usual for such
+    files, unless every camera then faces away from the scene (the point that their axes pass nearest to) and so faces
+    it with the other one; that is said as a warning. Raises InputError where all poses are the same.
+    """
+    if len(c2w) > 1 and np.ptp(c2w, axis=0).max() == 0:
+        raise InputError(f"{name}: all its poses are the same; write each view's own camera-to-world matrix")
+    convention = stated or default
+    opencv = to_opencv(torch.from_numpy(c2w), convention).numpy()
+    if _facing(opencv, nearest_point_to_axes(opencv)).max() > -0.1:
+        return convention
+    other = next(option for option in CONVENTIONS if option != convention)
+    found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
+    if stated:
+        warnings.warn(f"{found}, as --convention says; {other}'s look right", stacklevel=2)
+        return convention
+    warnings.warn(f"{found}, so they are taken to be {other}'s; --convention decides it", stacklevel=2)
+    return other
+
+
+def warn_if_inverted(c2w: np.ndarray, name: str) -> None:
+    """Warn where poses `[N, 4, 4]` are valid but seem to be world-to-camera matrices."""
+    origin = np.zeros(3)
+    if np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9:
         warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
-    distance = float(np.median(np.linalg.norm(c2w[:, :3, 3] - nearest_point_to_axes(c2w), axis=1)))
+
+
+def warn_if_missed(c2w: np.ndarray, near: float, far: float, name: str) -> None:
+    """Warn where what the cameras `[N, 4, 4]` look at is not between the depth planes."""
+    distance = median_distance(c2w, nearest_point_to_axes(c2w))
     if not near < distance < far:
         warnings.warn(
             f"{name}: the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; "
@@ -53,7 +114,7 @@ def warn_if_suspicious(c2w: np.ndarray, near: float, far: float, name: str) -> N
         )
 
 
-def _facing_origin(c2w: np.ndarray) -> np.ndarray:
-    """Cosine `[N]` between each camera's viewing direction and the direction to the origin."""
-    centers, forward = c2w[:, :3, 3], c2w[:, :3, 2]
-    return -(centers * forward).sum(axis=1) / np.linalg.norm(centers, axis=1).clip(min=1e-9)
+def _facing(c2w: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Cosine `[N]` between each camera's viewing direction and the direction to `point` `[3]`."""
+    towards, forward = point - c2w[:, :3, 3], c2w[:, :3, 2]
+    return (towards * forward).sum(axis=1) / np.linalg.norm(towards, axis=1).clip(min=1e-9)

@@ -11,6 +11,7 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from os import PathLike
 from typing import NamedTuple
 
@@ -46,13 +47,20 @@ class Intrinsics(NamedTuple):
     height: int | None
 
 
+IntrinsicsOfSize = Callable[[int, int], Intrinsics]  # from an image's width and height, pixels
+
+
 def read_pose(source: Source, name: str = "") -> np.ndarray:
-    """Camera-to-world `[4, 4]` float64, OpenCV axes, from 16 numbers, row-major, on one line or on four."""
+    """Camera-to-world `[4, 4]` float64, axes as in the file, from 16 numbers, row-major, on one line or on four."""
     rows, shown = _read_rows(source, name)
     values = [value for row in rows for value in row]
     if len(values) != 16:
         raise InputError(f"{shown}: has {len(values)} numbers; a pose is 16, a 4x4 camera-to-world matrix row by row")
-    c2w = np.array(values).reshape(4, 4)
+    return checked_pose(np.array(values).reshape(4, 4), shown)
+
+
+def checked_pose(c2w: np.ndarray, shown: str) -> np.ndarray:
+    """`c2w` `[4, 4]` itself. Raises InputError, naming `shown`, where it is no rotation and translation."""
     if np.abs(c2w[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise InputError(f"{shown}: the last row is not 0 0 0 1; write the camera-to-world matrix row by row")
     rotation = c2w[:3, :3]
@@ -93,7 +101,7 @@ def read_intrinsics(source: Source, name: str = "") -> Intrinsics:
     height, width = rows[3]
     if not all(side == int(side) and MIN_SIDE <= side <= 65536 for side in (width, height)):
         raise InputError(f"{shown}: height {height:g}, width {width:g}; the last line is 'height width' in pixels")
-    _normalize(matrix, int(width), int(height), shown)
+    normalized_intrinsics(matrix, int(width), int(height), shown)
     return Intrinsics(matrix, int(width), int(height))
 
 
@@ -106,20 +114,30 @@ def read_image(source: Source, resolution: int, name: str = "") -> np.ndarray:
     return _to_square(*_decode(source, name), resolution)
 
 
-def read_view(source: Source, intrinsics: Intrinsics, resolution: int, name: str = "") -> tuple[np.ndarray, np.ndarray]:
+def image_size(source: Source, name: str = "") -> tuple[int, int]:
+    """Width and height of an image, pixels."""
+    height, width = _decode(source, name)[0].shape[:2]
+    return width, height
+
+
+def read_view(
+    source: Source, intrinsics: Intrinsics | IntrinsicsOfSize, resolution: int, name: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
     """An image as from `read_image`, and its normalised intrinsics `[3, 3]` float64.
 
     The image may have another size than the one that the intrinsics were written for, but not another shape.
     """
     rgb, shown = _decode(source, name)
     height, width = rgb.shape[:2]
+    if callable(intrinsics):
+        intrinsics = intrinsics(width, height)
     of_width, of_height = intrinsics.width or width, intrinsics.height or height
     if abs(width * of_height / (height * of_width) - 1) > ASPECT_TOLERANCE:
         raise InputError(
             f"{shown}: is {width}x{height} but its intrinsics are for {of_width}x{of_height}; "
-            "correct the intrinsics' last line (height width) or the image"
+            "correct the size stated with the intrinsics (height and width) or the image"
         )
-    return _to_square(rgb, shown, resolution), _normalize(intrinsics.matrix, of_width, of_height, shown)
+    return _to_square(rgb, shown, resolution), normalized_intrinsics(intrinsics.matrix, of_width, of_height, shown)
 
 
 def _join(values) -> str:
@@ -158,7 +176,7 @@ def _number(word: str, shown: str) -> float:
     return value
 
 
-def _normalize(matrix: np.ndarray, width: int, height: int, shown: str) -> np.ndarray:
+def normalized_intrinsics(matrix: np.ndarray, width: int, height: int, shown: str) -> np.ndarray:
     """Intrinsics in pixels to normalised ones, refused where no real camera has them."""
     normalized = normalize_intrinsics(torch.from_numpy(matrix), width, height).numpy()
     focal, center = normalized[[0, 1], [0, 1]], normalized[:2, 2]

@@ -73,11 +73,15 @@ class Views:
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """One training batch. inputs: `[B, V]`. targets: `[B, T]`. sample_index: `[B]` int64, each sample's seed."""
+    """One training batch. inputs: `[B, V]`. targets: `[B, T]`. sample_index: `[B]` int64, each sample's seed.
+
+    classes: `[B, K]` float32, of the scenes, one-hot; None where the network is not told.
+    """
 
     inputs: Views
     targets: Views
     sample_index: Tensor
+    classes: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
         """Every member to `device`, images as floats in [-1, 1]."""
@@ -85,8 +89,10 @@ class ViewBatch:
             self.inputs.to(device, non_blocking),
             self.targets.to(device, non_blocking),
             self.sample_index.to(device, non_blocking=non_blocking),
+            None if self.classes is None else self.classes.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> ViewBatch:
         """What a DataLoader calls on its batches under `pin_memory=True`."""
-        return ViewBatch(self.inputs.pin_memory(), self.targets.pin_memory(), self.sample_index.pin_memory())
+        classes = None if self.classes is None else self.classes.pin_memory()
+        return ViewBatch(self.inputs.pin_memory(), self.targets.pin_memory(), self.sample_index.pin_memory(), classes)

@@ -6,6 +6,7 @@ from genvs.geometry.cameras import (
     normalize_intrinsics,
     opencv_from_opengl,
     project,
+    to_opencv,
     unproject,
 )
 from genvs.geometry.rays import generate_rays, interval_lengths, pixel_centers, stratified_depths
@@ -20,5 +21,6 @@ __all__ = [
     "pixel_centers",
     "project",
     "stratified_depths",
+    "to_opencv",
     "unproject",
 ]

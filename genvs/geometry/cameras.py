@@ -119,6 +119,11 @@ def opencv_from_opengl(c2w: Tensor) -> Tensor:
     return c2w * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
 
 
+def to_opencv(c2w: Tensor, convention: str) -> Tensor:
+    """Camera-to-world `[..., 4, 4]` with 'opencv' or 'opengl' axes, as `convention` says, to OpenCV axes."""
+    return opencv_from_opengl(c2w) if convention == "opengl" else c2w
+
+
 def normalize_intrinsics(intrinsics_px: Tensor, width: int, height: int) -> Tensor:
     """Intrinsics in pixels `[..., 3, 3]` to normalised: row 0 by `width`, row 1 by `height` (pixels)."""
     scale = torch.tensor([width, height, 1.0], dtype=intrinsics_px.dtype, device=intrinsics_px.device)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from genvs.data import storage
-from genvs.data.srn import SRNScenes, open_splits
+from genvs.data.splits import open_splits
+from genvs.data.srn import SRNScenes
 from tests.unit.srn_folder import flip_bit, refused
 
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from genvs.data import storage
 from genvs.data.files import read_image, read_intrinsics, read_pose
-from genvs.data.srn import SRNScenes, open_splits
+from genvs.data.splits import open_splits
+from genvs.data.srn import SRNScenes
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.srn_folder import (
@@ -112,7 +113,7 @@ def test_all_poses_identical(scene):
     ("convert", "options", "warning"),
     [
         (np.linalg.inv, {}, "world-to-camera"),
-        (lambda c2w: c2w * [1, -1, -1, 1], {}, "OpenGL"),
+        (lambda c2w: c2w * [1, -1, -1, 1], {}, "taken to be opengl's"),
         (lambda c2w: c2w, {"near": 1.5, "far": 1.8}, "outside near"),
     ],
 )

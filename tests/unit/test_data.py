@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
 from genvs.data.files import read_image, read_intrinsics, read_pose, read_view
-from genvs.data.srn import Splits, SRNScenes, open_splits
+from genvs.data.scenes import Splits
+from genvs.data.splits import open_splits
+from genvs.data.srn import SRNScenes
 from genvs.data.storage import natural_key
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views

@@ -65,7 +65,7 @@ def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init("cpu")
     if rank == 1:
-        del SRNScenes.make_pack  # only the first process looks at all files
+        SRNScenes.make_pack = None  # only the first process looks at all files
     data = open_data(small_run(good))
     pack_data(data)
     line = refused("car2/rgb/3.png", lambda: pack_data(open_data(small_run(bad))))

@@ -117,7 +117,7 @@ def test_cameras_that_face_away_are_warned_of(folder):
     for path in folder.glob("pose/*"):
         opengl = np.array(path.read_text().split(), dtype=float).reshape(4, 4) * [1, -1, -1, 1]
         path.write_text(" ".join(map(str, opengl.ravel())))
-    with pytest.warns(UserWarning, match="pose: every camera faces away"):
+    with pytest.warns(UserWarning, match="every camera faces away"):
         read_scene(folder, **SETTINGS)
 
 

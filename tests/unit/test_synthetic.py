@@ -159,7 +159,7 @@ def test_refuses_other_settings_and_other_folders(made, tmp_path):
             ensure_dataset(made, **{**SETTINGS, **change})
     (tmp_path / "mine_train").mkdir()
     (tmp_path / "mine_train/photo.png").touch()
-    with pytest.raises(InputError, match="mine_train: exists but is no embedded dataset"):
+    with pytest.raises(InputError, match="mine_train: exists but is no dataset made by this program"):
         ensure_dataset(tmp_path / "mine", **SETTINGS)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose another --out"):

@@ -1,4 +1,4 @@
-"""Makes the embedded dataset: whatever is missing of it, by several worker processes, resumably."""
+"""Makes the embedded dataset, or one of other subjects: what is missing of it, by worker processes, resumably."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from genvs.data.synthetic.scene import FAR, NEAR, RADIUS, SceneTask
+from genvs.data.synthetic.scene import FAR, NEAR, RADIUS, Car, SceneTask, Subject
 from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 
@@ -30,22 +30,22 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """A split's folder, its scenes' number, and the settings that all of its scenes share (its `dataset.json`)."""
+    """A split's folder, what its scenes show, by name, and the settings that all of them share (its `dataset.json`).
+
+    name: one of SPLITS, which says where the cameras are.
+    """
 
     name: str
     folder: Path
-    scenes: int
+    subjects: Mapping[str, Subject]
     settings: dict[str, Any]
 
-    def scene_name(self, index: int) -> str:
-        return f"{index:06d}"
-
-    def missing(self) -> list[int]:
+    def missing(self) -> list[str]:
         """The scenes that are not there yet; all of them where there is no such split."""
         if not (self.folder / "dataset.json").exists():
-            return list(range(self.scenes))
+            return list(self.subjects)
         present = set(os.listdir(self.folder))
-        return [index for index in range(self.scenes) if self.scene_name(index) not in present]
+        return [scene for scene in self.subjects if scene not in present]
 
     def check_settings(self) -> None:
         """Raise InputError if the folder holds anything other than a dataset made with these settings."""
@@ -55,7 +55,7 @@ class Split:
             found = json.loads(record.read_text())
         except (FileNotFoundError, NotADirectoryError):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise InputError(f"{self.folder}: exists but is no embedded dataset; {remedy}") from None
+                raise InputError(f"{self.folder}: exists but is no dataset made by this program; {remedy}") from None
             return
         except (OSError, ValueError):
             raise InputError(f"{record}: cannot be read; {remedy}") from None
@@ -78,14 +78,13 @@ def split_cameras(split: str, views: int, rng: np.random.Generator) -> np.ndarra
     return spherical_c2w(azimuth, elevation, RADIUS).numpy()
 
 
-def _tasks(split: Split, missing: Sequence[int], partial: Path) -> Iterator[SceneTask]:
-    """The scenes to make. Cameras and car have streams of their own, both functions of (seed, split, scene)."""
-    seed, views = split.settings["seed"], split.settings["views"]
-    for index in missing:
-        key = (seed, SPLITS.index(split.name), index)
-        name = split.scene_name(index)
-        c2w = split_cameras(split.name, views, np.random.default_rng((*key, 1)))
-        yield SceneTask(split.folder / name, partial / f"{split.name}-{name}", key, c2w, split.settings["resolution"])
+def _tasks(split: Split, missing: Sequence[str], partial: Path) -> Iterator[SceneTask]:
+    """The scenes to make. Cameras and subject have streams of their own, both functions of the subject's key."""
+    for name in missing:
+        subject = split.subjects[name]
+        c2w = split_cameras(split.name, split.settings["views"], np.random.default_rng((*subject.rng_key, 1)))
+        folder, resolution = split.folder / name, split.settings["resolution"]
+        yield SceneTask(folder, partial / f"{split.name}-{name}", subject, c2w, resolution)
 
 
 def _start_worker(tasks: Sequence[SceneTask], answers: int) -> subprocess.Popen:
@@ -119,13 +118,13 @@ def _write_all(tasks: Sequence[SceneTask], workers: int) -> None:
             with open(write_end, "wb"):
                 for worker in range(min(workers, len(tasks))):
                     processes.append(_start_worker(tasks[worker::workers], write_end))
-            with tqdm(total=len(tasks), desc="drawing cars", unit="scenes", disable=None) as bar:
+            with tqdm(total=len(tasks), desc="drawing", unit="scenes", disable=None) as bar:
                 for answer in answers:  # ends when the last worker has ended
                     if answer.strip():
-                        raise InputError(f"{answer.strip()}; free the space or choose another --out")
+                        raise InputError(answer.strip())
                     bar.update()
             if any([process.wait() for process in processes]):
-                raise RuntimeError("a worker failed while it made the embedded dataset; its message is above")
+                raise RuntimeError("a worker failed while it drew scenes; its message is above")
         finally:
             for process in processes:
                 process.kill()
@@ -185,11 +184,20 @@ def ensure_dataset(
         raise InputError(f"{out}: no name for a dataset; choose another --out")
     shared = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR, "far": FAR}
     plan = {"train": (scenes, views), "val": (val_scenes, views), "test": (test_scenes, test_views)}
-    splits = [
-        Split(name, out.with_name(f"{out.name}_{name}"), number, {**shared, "views": per_scene})
-        for name, (number, per_scene) in plan.items()
-        if number
-    ]
+    splits = []
+    for name, (number, per_scene) in plan.items():
+        if number:
+            cars = {f"{index:06d}": Car((seed, SPLITS.index(name), index)) for index in range(number)}
+            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, {**shared, "views": per_scene}))
+    ensure_splits(out, splits, workers)
+
+
+def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
+    """Make whatever is missing of `splits`. out: absolute; beside it are the lock and what is unfinished.
+
+    Several processes may call this at once: one works, the others wait. Raises InputError as `ensure_dataset`, and for
+    subjects that cannot be built.
+    """
     for split in splits:
         split.check_settings()
     if not any(split.missing() for split in splits):

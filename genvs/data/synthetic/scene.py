@@ -1,10 +1,11 @@
-"""One scene: a random car, drawn by every camera and written in SRN's layout.
+"""One scene: a random car or another subject, drawn by every camera and written in SRN's layout.
 
 Run as a module it is a worker. It imports no torch, so that workers start fast.
 """
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import pickle
@@ -12,17 +13,38 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.parts import Array
-from genvs.data.synthetic.shading import render
+from genvs.data.synthetic.shading import Castable, render
+from genvs.errors import InputError
 
 RADIUS, NEAR, FAR = 1.3, 0.8, 1.8  # SRN's cars: distance of the cameras, and the planes that hold every car
 FOCAL = 131.25 / 128  # in image widths
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
+
+
+@dataclass(frozen=True)
+class Subject(abc.ABC):
+    """What a scene shows. It travels to a worker, which builds it. rng_key: of everything random about the scene."""
+
+    rng_key: tuple[int, ...]
+
+    @abc.abstractmethod
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        """The model, and what is worth recording of it. Raises InputError where that is impossible."""
+
+
+class Car(Subject):
+    """A random car."""
+
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        model, info = build_car(np.random.default_rng(self.rng_key))
+        return model, {"rng_key": self.rng_key, "car": info}
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,7 @@ class SceneTask:
 
     folder: Path
     partial: Path  # where it is written first; on the same file system
-    rng_key: tuple[int, ...]
+    subject: Subject
     c2w: Array
     resolution: int
 
@@ -39,7 +61,7 @@ class SceneTask:
 def write_scene(task: SceneTask) -> None:
     """Draw and write a scene folder: rgb/, pose/, depth/, intrinsics.txt and scene.json."""
     resolution, focal = task.resolution, FOCAL * task.resolution
-    model, info = build_car(np.random.default_rng(task.rng_key))
+    model, info = task.subject.build()
     for name in ("rgb", "pose", "depth"):
         (task.partial / name).mkdir(parents=True)
     for view, (image, depth) in enumerate(render(model, task.c2w, focal, resolution)):
@@ -51,7 +73,7 @@ def write_scene(task: SceneTask) -> None:
     center = resolution / 2
     intrinsics = f"{focal:f} {center:f} {center:f} 0.\n0. 0. 0.\n1.\n{resolution} {resolution}\n"
     (task.partial / "intrinsics.txt").write_text(intrinsics)
-    record = {"depth_scale": DEPTH_SCALE, "near": NEAR, "far": FAR, "rng_key": task.rng_key, "car": info}
+    record = {"depth_scale": DEPTH_SCALE, "near": NEAR, "far": FAR, **info}
     (task.partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
     if not task.folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
         os.replace(task.partial, task.folder)
@@ -63,8 +85,10 @@ def main() -> None:
         try:
             write_scene(task)
             answer = ""
+        except InputError as error:
+            answer = str(error)
         except OSError as error:
-            answer = f"{error.filename or task.folder}: {error.strerror}"
+            answer = f"{error.filename or task.folder}: {error.strerror}; free the space or choose another --out"
         try:
             os.write(1, f"{answer}\n".encode())  # one small write: whole, though the workers share a pipe
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Ray casting (trimesh's meshes in embree, through embreex) and shading: a car and its cameras to images and depth.
+"""Ray casting (trimesh's meshes in embree, through embreex) and shading: a model and its cameras to images and depth.
 
 Everything here is elementwise numpy on arrays whose shapes depend on the scene alone: no BLAS, no threads, so that the
 same scene gives the same bytes on every run.
@@ -6,6 +6,7 @@ same scene gives the same bytes on every run.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,27 +29,56 @@ LIGHTS = (  # direction towards the light (world), its diffuse strength, its str
 
 
 @dataclass(frozen=True)
-class Model:
-    """A car ready to be cast, in the world's frame (bounding box centred, diagonal 1).
+class Castable(abc.ABC):
+    """What can be cast and shaded, in the world's frame (bounding box centred, diagonal 1).
 
-    corners, normals, rest: `[F, 3, 3]` float32, of each face's corners: the world position, the normal (any length),
-    and where decals are painted. surface_of_face: `[F]`. finishes: `[M, 5]` (r, g, b, specular, shininess).
-    base_finish: per surface. decals: per surface, (covers, finish index), later ones on top.
+    corners, normals: `[F, 3, 3]` float32, of each face's corners: the world position, and the normal (any length).
     """
 
     corners: NDArray[np.float32]
     normals: NDArray[np.float32]
-    rest: NDArray[np.float32]
-    surface_of_face: NDArray[np.integer]
-    base_finish: NDArray[np.integer]
-    finishes: NDArray[np.float32]
-    decals: list[list[tuple[Mask, int]]]
 
     @property
     def bounds(self) -> NDArray[np.float32]:
         """The lowest and the highest corner of the bounding box, `[2, 3]`."""
         points = self.corners.reshape(-1, 3)
         return np.stack([points.min(0), points.max(0)])
+
+    @abc.abstractmethod
+    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+        """The finish `[N, 5]` (r, g, b, specular, shininess) of hits, by their faces and places in them `[N]`."""
+
+    def normals_at(self, faces: NDArray[np.integer], u: Array, v: Array, directions: Array) -> Array:
+        """The normals `[N, 3]` (any length) of hits by rays of these directions `[N, 3]`."""
+        return at_hits(self.normals, faces, u, v)
+
+
+@dataclass(frozen=True)
+class Model(Castable):
+    """A car ready to be cast.
+
+    rest: `[F, 3, 3]` float32, where decals are painted, of each face's corners. surface_of_face: `[F]`. finishes:
+    `[M, 5]` (r, g, b, specular, shininess). base_finish: per surface. decals: per surface, (covers, finish index),
+    later ones on top.
+    """
+
+    rest: NDArray[np.float32]
+    surface_of_face: NDArray[np.integer]
+    base_finish: NDArray[np.integer]
+    finishes: NDArray[np.float32]
+    decals: list[list[tuple[Mask, int]]]
+
+    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+        """A surface's own finish, or that of the last decal that covers it."""
+        surface = self.surface_of_face[faces]
+        finish = self.base_finish[surface]
+        for index, decals in enumerate(self.decals):
+            if decals:
+                hits = np.flatnonzero(surface == index)
+                rest = at_hits(self.rest, faces[hits], u[hits], v[hits])
+                for covers, number in decals:
+                    finish[hits[covers(rest)]] = number
+        return self.finishes[finish]
 
 
 def assemble(parts: Sequence[Part]) -> Model:
@@ -105,32 +135,19 @@ def _rays(c2w: Array, rectangle: NDArray[np.integer], focal: float, resolution: 
     return directions.astype(np.float32).reshape(bottom - top, right - left, SAMPLES**2, 3)
 
 
-def _at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
-    """Values at corners `[F, 3, 3]`, interpolated to hits: `[N, 3]`."""
+def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+    """Values at corners `[F, 3, C]`, interpolated to hits: `[N, C]`."""
     at = corner_values[faces]
     return at[:, 0] * (1 - u - v)[:, None] + at[:, 1] * u[:, None] + at[:, 2] * v[:, None]
 
 
-def _finish_at_hits(model: Model, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
-    """The finish `[N, 5]` of each hit: its surface's, or that of the last decal that covers it."""
-    surface = model.surface_of_face[faces]
-    finish = model.base_finish[surface]
-    for index, decals in enumerate(model.decals):
-        if decals:
-            hits = np.flatnonzero(surface == index)
-            rest = _at_hits(model.rest, faces[hits], u[hits], v[hits])
-            for covers, number in decals:
-                finish[hits[covers(rest)]] = number
-    return model.finishes[finish]
-
-
-def _shade(model: Model, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array) -> Array:
+def _shade(model: Castable, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array) -> Array:
     """Colours `[N, 3]` of hits: hemisphere ambient, diffuse and Phong highlights; no shadows.
 
-    height: above the lowest point of the car, world units; what is low sees less of the sky.
+    height: above the lowest point of the model, world units; what is low sees less of the sky.
     """
-    finish = _finish_at_hits(model, faces, u, v)
-    normal = _at_hits(model.normals, faces, u, v)
+    finish = model.finish_at(faces, u, v)
+    normal = model.normals_at(faces, u, v, directions)
     normal /= np.sqrt(_dot(normal, normal))[:, None] + 1e-20
     view = directions / np.sqrt(_dot(directions, directions))[:, None]
     reflected = view - 2 * _dot(normal, view)[:, None] * normal
@@ -146,7 +163,7 @@ def _shade(model: Model, faces: NDArray[np.integer], u: Array, v: Array, height:
     return np.clip(finish[:, :3] * light[:, None] + (finish[:, 3] * highlight)[:, None], 0, 1)
 
 
-def render(model: Model, c2w: Array, focal: float, resolution: int) -> Iterator[tuple[NDArray[np.uint8], Array]]:
+def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterator[tuple[NDArray[np.uint8], Array]]:
     """Yield, per camera, the image `[R, R, 3]` (uint8, white background) and the depth `[R, R]` (camera z, 0 if none).
 
     c2w: `[V, 4, 4]`, OpenCV axes; focal: pixels; the principal point is the image's centre.
@@ -174,7 +191,7 @@ def render(model: Model, c2w: Array, focal: float, resolution: int) -> Iterator[
         start = stop
 
 
-def _cast(scene: EmbreeScene, model: Model, origins: Array, directions: Array) -> tuple[NDArray[np.uint8], Array]:
+def _cast(scene: EmbreeScene, model: Castable, origins: Array, directions: Array) -> tuple[NDArray[np.uint8], Array]:
     """Cast rays `[P * SAMPLES**2, 3]`, those of a pixel in a row: colours `[P, 3]` and depths at the centres `[P]`."""
     hit = scene.run(origins, directions, query="INTERSECT", output=True)
     rays = np.flatnonzero(hit["primID"] >= 0)

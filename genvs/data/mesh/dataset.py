@@ -1,0 +1,66 @@
+"""A split of meshes in SRN's layout, made by the workers of the embedded dataset."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genvs.data.mesh.loading import SUFFIXES, MeshFile
+from genvs.data.storage import natural_key, printable
+from genvs.data.synthetic.dataset import GENERATOR, SPIRAL_VIEWS, Split, ensure_splits
+from genvs.data.synthetic.scene import FAR, NEAR
+from genvs.errors import InputError
+
+CAMERAS = {"sphere": "train", "spiral": "test"}  # and the split of the embedded dataset that has such cameras
+
+
+def ensure_meshes(
+    out: str | Path,
+    meshes: Sequence[Path],
+    *,
+    views: int,
+    resolution: int,
+    cameras: str = "sphere",
+    up: str = "y",
+    seed: int = 0,
+    workers: int = 1,
+) -> None:
+    """Draw whatever is missing of `meshes` (files, or folders of them) into the split `out`, a scene of each name.
+
+    cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
+    Raises InputError for files that are missing, unreadable or of one name, and as `ensure_dataset`.
+    """
+    out = Path(os.path.abspath(out))
+    if cameras == "spiral" and views > SPIRAL_VIEWS:
+        raise InputError(f"--views={views}: SRN's spiral has {SPIRAL_VIEWS} cameras; give at most as many")
+    subjects: dict[str, MeshFile] = {}
+    for path in _files(meshes):
+        name = path.stem
+        if name in subjects:
+            raise InputError(
+                f"{printable(path)}: {printable(subjects[name].path)} has the same name; draw one of them into another "
+                "--out, or rename it"
+            )
+        key = (seed, list(CAMERAS).index(cameras), zlib.crc32(os.fsencode(name)))
+        subjects[name] = MeshFile(key, path, up)
+    settings: dict[str, Any] = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR}
+    settings |= {"far": FAR, "views": views, "cameras": cameras, "up": up}
+    ensure_splits(out, [Split(CAMERAS[cameras], out, subjects, settings)], workers)
+
+
+def _files(meshes: Sequence[Path]) -> list[Path]:
+    """The mesh files among `meshes` and in the folders among them, absolute."""
+    files: list[Path] = []
+    for path in map(Path, map(os.path.abspath, meshes)):
+        if path.is_dir():
+            inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
+            found = [file for file in inside if file.suffix.lower() in SUFFIXES]
+        else:
+            found = [path] if path.is_file() and path.suffix.lower() in SUFFIXES else []
+        if not found:
+            raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(SUFFIXES)}, or their folder")
+        files += found
+    return files

@@ -1,0 +1,278 @@
+"""What all datasets share: choosing views, checking cameras, packing; whatever the files look like.
+
+A dataset is a list of `Scene`s, which know their files. SRN's layout is in genvs.data.srn, `transforms.json` in
+genvs.data.transforms; a class of your own needs the abstract methods of the two classes here (docs/data.md).
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from genvs.config import SceneConfig
+from genvs.data.camera_checks import (
+    Placement,
+    depth_range,
+    normalizing,
+    settle_convention,
+    warn_if_inverted,
+    warn_if_missed,
+)
+from genvs.data.labels import read_classes
+from genvs.data.packed import DecodedViews, Pack, PackPlan, ensure_pack
+from genvs.data.storage import printable
+from genvs.data.types import ViewBatch, Views
+from genvs.data.view_sampling import SampleRequest, choose_views
+from genvs.errors import InputError
+from genvs.geometry import Cameras, to_opencv
+
+
+class Splits(NamedTuple):
+    """The parts of a dataset, as paths for a SceneDataset; held-out ones may be missing."""
+
+    train: Path
+    val: Path | None = None
+    test: Path | None = None
+
+
+class Scene(abc.ABC):
+    """One scene's images and cameras.
+
+    name: within its dataset. shown: how messages name it, usually its path. view_names: one for each view, in order.
+    convention: the axes that its poses usually have, 'opencv' or 'opengl'.
+    """
+
+    name: str
+    shown: str
+    view_names: list[str]
+    convention = "opencv"
+
+    @abc.abstractmethod
+    def read_c2w(self, view: int) -> np.ndarray:
+        """Camera-to-world `[4, 4]` float64, as in the files."""
+
+    @abc.abstractmethod
+    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
+
+    def file_states(self) -> Iterable[tuple]:
+        """Name, size and time of change of all files: what a pack is compared with. Only for datasets with packs."""
+        raise NotImplementedError(f"{type(self).__name__} has no file_states, which packs need")
+
+    def all_c2w(self) -> np.ndarray:
+        """Of all views, `[N, 4, 4]` float64, as in the files."""
+        return np.stack([self.read_c2w(view) for view in range(len(self.view_names))])
+
+
+class SceneDataset(Dataset, abc.ABC):
+    """Scenes, as a map from the B SampleRequests of a batch to the ViewBatch.
+
+    path: whatever `list_scenes` understands. resolution: side of the images, pixels. near, far: depth planes in world
+    units; by default from `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
+    xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
+    as usual for such files, or the other one where the first scene's cameras face away from it (with a warning).
+    normalize: move and scale each scene so that what its cameras look at is at the origin, and their median distance
+    from it is that of SceneConfig.
+
+    A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files alone.
+    Raises InputError for anything that is wrong with names, the first scene, near and far; later for a file in use.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resolution: int,
+        near: float | None = None,
+        far: float | None = None,
+        seed: int = 0,
+        xflip: bool = False,
+        convention: str | None = None,
+        normalize: bool = False,
+    ) -> None:
+        self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
+        self.normalize = normalize
+        self._scenes = self.list_scenes(self.path)
+        if not self._scenes:
+            raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check --data")
+        self._placements: dict[int, Placement] = {}
+        self._pack: Pack | None = None
+        self._examine_first_scene(near, far, convention)
+
+    @classmethod
+    def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
+        """What of `--data` to train on and, where there are held-out scenes, to judge by."""
+        return Splits(Path(path))
+
+    @abc.abstractmethod
+    def list_scenes(self, path: Path) -> Sequence[Scene]:
+        """The scenes at `path`, in order. Called once."""
+
+    def default_depths(self) -> tuple[float, float] | None:
+        """near and far, world units, where something states them."""
+        return None
+
+    def pack_path(self) -> Path | None:
+        """Where to keep the decoded images; None for no pack, for scenes without `file_states`."""
+        return None
+
+    def classes(self) -> list[int]:
+        """The class of each scene, for `--cond`. Raises InputError where none is stated."""
+        return read_classes(self.path, self.scene_names)
+
+    @property
+    def scene_names(self) -> list[str]:
+        return [scene.name for scene in self._scenes]
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def num_views(self, scene: int) -> int:
+        return len(self._scenes[scene].view_names)
+
+    def check_views(self, min_views: int) -> None:
+        """Raise InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
+        for scene in self._scenes:
+            _require_views(scene, min_views)
+
+    def scene_config(self) -> SceneConfig:
+        """The camera model, for the network's config; focal and radius are those of the first scene."""
+        return self._scene_config
+
+    def make_pack(self, workers: int) -> PackPlan | None:
+        """From now on take views from the pack at `pack_path`; it is made unless it is there and of today's files.
+
+        workers: processes that decode. Returns the plan, with which other processes can `use_pack`, without looking at
+        every file again; None for a dataset without packs. Raises InputError for any file that cannot be used, OSError
+        where the pack cannot be written.
+        """
+        path = self.pack_path()
+        if path is None:
+            return None
+        sources = hashlib.sha256(repr((self.convention, self.normalize)).encode())
+        for scene in self._scenes:
+            for state in scene.file_states():
+                sources.update(repr(state).encode())
+        num_views = tuple(self.num_views(scene) for scene in range(len(self)))
+        plan = PackPlan(path, self.resolution, num_views, sources.hexdigest())
+        self._pack = ensure_pack(plan, self._decode_scene, workers)
+        return plan
+
+    def use_pack(self, plan: PackPlan) -> None:
+        """From now on take views from the pack that `make_pack` has made or found elsewhere. Raises as `Pack`."""
+        self._pack = Pack(plan)
+
+    def load(self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray) -> Views:
+        """Views by their scenes and their places in order: integers that broadcast to `[...]`.
+
+        Images are uint8 `[..., 3, resolution, resolution]`. Raises IndexError for a place that a scene does not have.
+        """
+        scenes, views = np.broadcast_arrays(scenes, views)
+        pairs = list(zip(scenes.flat, views.flat, strict=True))
+        if not all(0 <= view < self.num_views(scene) for scene, view in pairs):
+            raise IndexError(f"no such views: {views.tolist()} of scenes {scenes.tolist()}")
+        decoded = self._decode(pairs, views.shape) if self._pack is None else self._pack.read(scenes, views)
+        images, c2w, intrinsics = map(torch.from_numpy, decoded)
+        near, far = (torch.full(views.shape, depth) for depth in (self._scene_config.near, self._scene_config.far))
+        return Views(images, Cameras(c2w, intrinsics, near, far))
+
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
+        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no other.
+
+        All requests must ask for the same numbers of views.
+        """
+        chosen, flips = [], []
+        for request in requests:
+            rng = np.random.default_rng((self.seed, request.sample_index))
+            _require_views(self._scenes[request.scene], request.num_inputs + request.num_targets)
+            chosen.append(choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng))
+            flips.append(self.xflip and rng.random() < 0.5)
+        scenes = np.array([request.scene for request in requests])[:, None]
+        inputs, targets = (self.load(scenes, np.stack(views)) for views in zip(*chosen, strict=True))
+        if any(flips):
+            inputs, targets = (
+                Views.stack([views[i].mirrored() if flip else views[i] for i, flip in enumerate(flips)])
+                for views in (inputs, targets)
+            )
+        return ViewBatch(inputs, targets, torch.tensor([request.sample_index for request in requests]))
+
+    def placement(self, scene: int) -> Placement | None:
+        """How a scene is moved and scaled; None where it is not."""
+        if self.normalize and scene not in self._placements:
+            c2w = self._opencv(self._scenes[scene].all_c2w())
+            self._placements[scene] = normalizing(c2w, SceneConfig().radius, self._scenes[scene].shown)
+        return self._placements.get(scene)
+
+    def _opencv(self, c2w: np.ndarray) -> np.ndarray:
+        return to_opencv(torch.from_numpy(c2w), self.convention).numpy()
+
+    def _placed(self, scene: int, c2w: np.ndarray) -> np.ndarray:
+        """Poses `[..., 4, 4]` of a scene's files with OpenCV axes, and in their place."""
+        placement = self.placement(scene)
+        return self._opencv(c2w) if placement is None else placement.of(self._opencv(c2w))
+
+    def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> DecodedViews:
+        """The views of these (scene, view), from their files, in a leading shape of `shape`."""
+        images, intrinsics, c2w = [], [], []
+        for scene, view in pairs:
+            image, matrix = self._scenes[scene].read_view(view, self.resolution)
+            images.append(image)
+            intrinsics.append(matrix)
+            c2w.append(self._placed(scene, self._scenes[scene].read_c2w(view)))
+
+        def stacked(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+            return np.stack(parts).reshape(*shape, *parts[0].shape).astype(dtype, order="C")
+
+        return DecodedViews(stacked(images, np.uint8), stacked(c2w, np.float32), stacked(intrinsics, np.float32))
+
+    def _decode_scene(self, scene: int) -> DecodedViews:
+        views = range(self.num_views(scene))
+        return self._decode([(scene, view) for view in views], (len(views),))
+
+    def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
+        """Meet common mistakes before any expensive work, and settle convention, near, far, focal and radius."""
+        scene = self._scenes[0]
+        stated_c2w = scene.all_c2w()
+        self.convention = settle_convention(stated_c2w, convention, scene.convention, scene.shown)
+        c2w = self._placed(0, stated_c2w)
+        image, intrinsics = scene.read_view(0, self.resolution)
+        shapes, side = (image.shape, intrinsics.shape, c2w.shape[1:]), self.resolution
+        if shapes != ((3, side, side), (3, 3), (4, 4)) or image.dtype != np.uint8:
+            raise InputError(
+                f"{scene.shown}: {type(scene).__name__} gives images {image.dtype} {list(shapes[0])}, intrinsics "
+                f"{list(shapes[1])} and poses {list(shapes[2])}; give uint8 {[3, side, side]}, [3, 3] and [4, 4]"
+            )
+        near, far = self._settle_depths(near, far, depth_range(c2w, intrinsics[None]))
+        warn_if_inverted(c2w, scene.shown)
+        warn_if_missed(c2w, near, far, scene.shown)
+        radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
+        self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
+
+    def _settle_depths(
+        self, near: float | None, far: float | None, derived: tuple[float, float]
+    ) -> tuple[float, float]:
+        """near and far: as given, else as stated (for scenes that keep their scale), else derived from the cameras."""
+        default_near, default_far = (None if self.normalize else self.default_depths()) or derived
+        near, far = (default_near if near is None else near), (default_far if far is None else far)
+        if not 0 < near < far < math.inf:
+            raise InputError(
+                f"{printable(self.path)}: near={near:g}, far={far:g}; choose --near and --far with 0 < near < far"
+            )
+        return float(near), float(far)
+
+
+def _require_views(scene: Scene, min_views: int) -> None:
+    if len(scene.view_names) < min_views:
+        raise InputError(
+            f"{scene.shown}: has {len(scene.view_names)} views where {min_views} are needed (inputs and targets); "
+            "ask for fewer views, or remove this scene"
+        )

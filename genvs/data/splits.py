@@ -1,0 +1,134 @@
+"""What a path given as a dataset stands for: its splits, and which layout each has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from genvs.data.files import MAX_IMAGE_BYTES
+from genvs.data.scenes import SceneDataset, Splits
+from genvs.data.srn import IMAGE_SUFFIXES, LAYOUT, MAKE_ONE, SRNScenes
+from genvs.data.storage import Storage, find_storage, printable
+from genvs.data.transforms import TransformsScenes, read_frames, transforms_folders
+from genvs.errors import InputError
+
+TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that is there
+
+
+def open_splits(path: str | os.PathLike[str]) -> Splits:
+    """Find the splits of a dataset.
+
+    `path` is one of: the common part of `cars_train`, `cars_val`, `cars_test`; a folder that has one `*_train` folder;
+    a split itself (one named `*_train` brings its siblings); a scene or a folder of scenes with `transforms.json`, or
+    with `transforms_train.json` (which brings `transforms_val.json` and `transforms_test.json`); such a `.json`; a
+    `.zip` of any of these. Paths into a zip are written as if it were a folder. A split in `transforms*.json` is
+    written FOLDER/transforms*.json, also where the scenes are in folders of FOLDER.
+
+    Raises InputError where no split is found, or a held-out scene is also a training scene.
+    """
+    train = _find_train(Path(path))
+    splits = Splits(train)
+    for split in ("val", "test"):
+        sibling = _sibling(train, split)
+        if sibling:
+            splits = splits._replace(**{split: sibling})
+    return splits
+
+
+def dataset_class(split: Path) -> type[SceneDataset]:
+    """The class that reads a split, as `open_splits` gives it."""
+    return TransformsScenes if split.suffix == ".json" else SRNScenes
+
+
+def _sibling(train: Path, split: str) -> Path | None:
+    """The held-out split beside a training split, where there is one."""
+    if train.name == "transforms_train.json":
+        sibling = train.with_name(f"transforms_{split}.json")
+        _refuse_shared_frames(train, sibling)
+        return sibling if _has_transforms(sibling) else None
+    folder, file = (train.parent, train.name) if train.suffix == ".json" else (train, "")
+    if not folder.name.endswith("_train"):
+        return None
+    sibling = folder.with_name(folder.name.removesuffix("train") + split) / file
+    if file:
+        return sibling if _has_transforms(sibling) else None
+    if not find_storage(sibling):
+        return None
+    _refuse_shared_scenes(train, sibling)
+    return sibling
+
+
+def _has_transforms(path: Path) -> bool:
+    storage = find_storage(path.parent)
+    return storage is not None and bool(transforms_folders(storage, path.name))
+
+
+def _find_train(path: Path) -> Path:
+    """The folder of training scenes that `path` stands for, as described in `open_splits`."""
+    if path.suffix == ".json" and find_storage(path.parent):
+        return path
+    beside = path.parent / f"{path.name}_train"
+    if path.name and find_storage(beside):
+        return _find_train(beside)
+    storage = find_storage(path)
+    if storage is None:
+        if os.path.exists(path):
+            raise InputError(f"{printable(path)}: is neither a folder nor a .zip; give one of {LAYOUT}, or {MAKE_ONE}")
+        raise InputError(f"{printable(path)}: no such folder or .zip, nor {printable(beside)}; give one, or {MAKE_ONE}")
+    for file in TRANSFORMS:
+        if file in storage.names():
+            return path / file
+    folders = [name[:-1] for name in storage.names() if name.endswith("/")]
+    trains = sorted(name for name in folders if name.endswith("_train"))
+    if len(trains) == 1:
+        return _find_train(path / trains[0])
+    if trains:
+        raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
+    if "rgb" in folders:
+        raise InputError(f"{printable(path)}: is a single scene; give the folder that holds the scenes")
+    if any("rgb/" in storage.names(folder) for folder in folders):
+        return path
+    for file in TRANSFORMS:
+        if transforms_folders(storage, file):
+            return path / file
+    if path.name.endswith("_train"):
+        return path  # for the dataset to say what is wrong with it
+    if len(folders) == 1:  # an archive's own top folder
+        return _find_train(path / folders[0])
+    raise InputError(
+        f"{printable(path)}: holds no scenes and no *_train folder; the layout is {LAYOUT}, or a transforms.json; "
+        f"or {MAKE_ONE}"
+    )
+
+
+def _refuse_shared_frames(train: Path, held_out: Path) -> None:
+    """One scene's frames may be in two splits, but not one image."""
+    storage = find_storage(train.parent)
+    for folder in transforms_folders(storage, held_out.name) if storage else []:
+        if storage and train.name in storage.names(folder[:-1]):
+            files = (folder + split.name for split in (train, held_out))
+            first, second = ({frame.image for frame in read_frames(storage, train.parent, file)} for file in files)
+            if first & second:
+                raise InputError(
+                    f"{printable(held_out.parent / folder / held_out.name)}: '{printable(min(first & second))}' is "
+                    f"also in {train.name}, and would not be held out; remove one of the two"
+                )
+
+
+def _refuse_shared_scenes(train: Path, held_out: Path) -> None:
+    """Scenes may share a name (a counter), but not their first image too: then they are not held out."""
+    storages = [storage for storage in map(find_storage, (train, held_out)) if storage]
+    common = set.intersection(*(set(storage.names()) for storage in storages))
+    for scene in sorted(name for name in common if name.endswith("/")):
+        first, second = (_first_image(storage, scene) for storage in storages)
+        if first and first == second:
+            raise InputError(
+                f"{printable(held_out / scene)}: is also in {printable(train)}, and would not be held out; "
+                "remove one of the two"
+            )
+
+
+def _first_image(storage: Storage, scene: str) -> bytes | None:
+    names = storage.names(f"{scene}rgb") if "rgb/" in storage.names(scene) else []
+    first = min((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), default=None)
+    return storage.read(f"{scene}rgb/{first}", MAX_IMAGE_BYTES) if first else None

@@ -1,0 +1,59 @@
+"""Data of other people's: trained on and drawn from, from `transforms.json` and by a class of one's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genvs.errors import run_command
+from inference import inference
+from tests.small_training import kimg, records, resume, small_run, train
+from tests.unit.srn_folder import some_c2w
+from tests.unit.test_data_class import EXAMPLE, write_npz
+from tests.unit.transforms_folder import frame, write_capture, write_transforms
+from train import main as train_main
+from training.checkpoint import saved_config
+
+
+def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
+    """Large scenes away from the origin, in folders of a `transforms.json` each; the drawn one has test cameras."""
+    poses = some_c2w(9, radius=8.0)
+    poses[:, :3, 3] += [50.0, 0.0, -20.0]
+    for scene in range(4):
+        write_capture(tmp_path / "captures" / f"scene{scene}", seed=scene, c2w=poses[:6])
+    run_dir = tmp_path / "run"
+    train(small_run(tmp_path / "captures", updates=2, normalize=True), run_dir, held_out=True)
+    assert "--normalize: every scene is moved and scaled; scene0 moved by (-50, 0, 20)" in capsys.readouterr().out
+    assert any("PSNR/1_input" in record for record in records(run_dir))
+
+    folder = tmp_path / "captures" / "scene3"
+    write_transforms(folder / "transforms_test.json", [frame("a", poses[7]), frame("b", poses[8])], camera_angle_x=0.9)
+    arguments = ["--in_dir", folder, "--out_dir", tmp_path / "out", "--ckpt_path", *run_dir.glob("*.pkl")]
+    with pytest.raises(SystemExit) as ended:
+        run_command(inference.main, [*map(str, arguments), "--denoising_steps=1", "--device=cpu", "--normalize"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0 and "Warning" not in said.err
+    assert "--normalize: the scene is moved by (-50, 0, 20), then scaled by 0.1625; its cameras are now 1.3" in said.out
+    for name in "ab":
+        with Image.open(tmp_path / "out" / "steps=1" / "pred" / f"{name}.png") as image:
+            assert image.size == (32, 32) and np.asarray(image).std() > 1
+
+
+def test_the_options_reach_the_data(tmp_path, capsys):
+    folder = write_npz(tmp_path / "captures")
+    given = ["--preset=cpu-demo", f"--data={folder}", "--convention=opencv", "--normalize=true", "--views=1", "-n"]
+    for name, code in ((EXAMPLE, 0), ("docs.own_dataset.Nothing", 2)):
+        with pytest.raises(SystemExit) as ended:
+            run_command(train_main, [*given, f"--data-class={name}", "--targets=1"])
+        assert ended.value.code == code
+    said = capsys.readouterr()
+    assert f'"data_class": "{EXAMPLE}"' in said.out and "every scene is moved and scaled; 0 moved by" in said.out
+    assert said.err.startswith("Error: --data-class=docs.own_dataset.Nothing: ") and said.err.count("\n") == 1
+
+
+def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
+    config = small_run(write_npz(tmp_path / "captures"), updates=2, data_class=EXAMPLE, convention="opencv")
+    content = train(config, tmp_path / "run")
+    assert saved_config(content) == config
+    assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 24

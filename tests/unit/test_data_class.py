@@ -1,0 +1,116 @@
+"""A dataset class of the user's own: the example of the documentation, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dnnlib.util import class_by_name
+from docs.own_dataset import NpzScene, NpzScenes
+from genvs.data.scenes import SceneDataset, Splits
+from genvs.errors import InputError
+from tests.small_training import small_run
+from tests.unit.packed_folder import equal_scenes
+from tests.unit.srn_folder import refused, some_c2w
+from training.config import TrainConfig
+from training.data import open_data, pack_data
+
+EXAMPLE = "docs.own_dataset.NpzScenes"
+
+
+def write_npz(folder: Path, num_scenes: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for scene in range(num_scenes):
+        images = rng.integers(0, 256, (6, 32, 48, 3), dtype=np.uint8)
+        np.savez(folder / f"{scene}.npz", images=images, c2w=some_c2w(6), focal=40.0)
+    return folder
+
+
+class NoPack(NpzScenes):
+    """Images are decoded each time, and the last file is held out."""
+
+    @classmethod
+    def find_splits(cls, path):
+        return Splits(Path(path) / "train", Path(path) / "val")
+
+    def pack_path(self):
+        return None
+
+
+class Unfinished(SceneDataset):
+    pass
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    config = small_run(write_npz(tmp_path / "captures"), data_class=EXAMPLE)
+    data = open_data(config)
+    assert type(data.train).__name__ == "NpzScenes" and data.train.scene_names == ["0", "1", "2"]
+    assert list(data.train_scenes) == [0, 1] and list(data.held_out_scenes) == [2]
+    views = data.train.load(1, [3])
+    np.testing.assert_allclose(views.cameras.c2w[0], some_c2w(6)[3], atol=1e-6)
+    expected = torch.tensor([[40 / 48, 0, 0.5], [0, 40 / 32, 0.5], [0, 0, 1]])
+    torch.testing.assert_close(views.cameras.intrinsics[0], expected)
+    pack_data(data)
+    assert (tmp_path / "captures" / "32px.pack").exists()
+    assert equal_scenes(data.train, NpzScenes(tmp_path / "captures", resolution=32))
+
+
+def test_splits_and_packs_are_the_classes_own(tmp_path):
+    write_npz(tmp_path / "train")
+    write_npz(tmp_path / "val", 2)
+    data = open_data(small_run(tmp_path, data_class=f"{__name__}.NoPack"))
+    assert len(data.train) == 3 and len(data.held_out) == 2 and list(data.held_out_scenes) == [0, 1]
+    pack_data(data)
+    assert sorted(path.name for path in tmp_path.rglob("*pack*")) == []
+    with pytest.raises(NotImplementedError, match="has no file_states"):
+        list(super(NpzScene, data.train._scenes[0]).file_states())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("NpzScenes", "names no module and class"),
+        ("docs.no_such_module.Scenes", "No module named"),
+        ("docs.own_dataset.Scenes", "has no class 'Scenes'"),
+        ("docs.own_dataset.np", "has no class 'np'"),
+        ("docs.own_dataset.NpzScene", "is not derived from genvs.data.scenes.SceneDataset"),
+        (f"{__name__}.Unfinished", "has no list_scenes"),
+    ],
+)
+def test_what_is_no_dataset_class(tmp_path, name, reason):
+    config = small_run(write_npz(tmp_path / "captures"), data_class=name)
+    assert reason in refused(f"--data-class={name}", lambda: open_data(config))
+
+
+class NotSquare(NpzScenes):
+    """Gives images as they are in the files."""
+
+    def list_scenes(self, path):
+        scenes = super().list_scenes(path)
+        scenes[0].read_view = lambda view, resolution: (np.zeros((3, 32, 48), dtype=np.uint8), np.eye(3))
+        return scenes
+
+
+def test_views_of_another_shape(tmp_path):
+    config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.NotSquare")
+    assert "uint8 [3, 32, 48]" in refused("captures/0.npz: NpzScene gives images", lambda: open_data(config))
+
+
+def test_no_scenes_and_no_data(tmp_path):
+    (tmp_path / "captures").mkdir()
+    config = small_run(tmp_path / "captures", data_class=EXAMPLE)
+    assert "NpzScenes finds no scene" in refused("captures", lambda: open_data(config))
+    with pytest.raises(InputError, match="--data-class=a.B: give --data too"):
+        dataclasses.replace(TrainConfig(), data_class="a.B")
+
+
+def test_classes_by_name():
+    assert class_by_name("genvs.data.scenes.SceneDataset") is SceneDataset
+    for name in ("", ".", "genvs.", ".Scene"):
+        with pytest.raises(ImportError, match="names no module and class"):
+            class_by_name(name)

@@ -1,0 +1,282 @@
+"""Meshes drawn into SRN's layout: colours, textures, axes, normals, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from genvs.data.mesh.__main__ import main
+from genvs.data.mesh.dataset import ensure_meshes
+from genvs.data.mesh.loading import GLTF_TO_WORLD, PaintedMesh, creased_normals, load_mesh, sample_texture
+from genvs.data.srn import SRNScenes
+from genvs.data.synthetic.scene import FOCAL, RADIUS
+from genvs.data.synthetic.shading import render
+from genvs.errors import InputError, run_command
+from genvs.geometry import project
+from genvs.geometry.trajectories import spherical_c2w
+from tests.unit.mesh_files import (
+    LOW_LEFT,
+    LOW_RIGHT,
+    SQUARE,
+    SQUARE_FACES,
+    TOP_LEFT,
+    TOP_RIGHT,
+    four_colors,
+    read_gltf,
+    write_gltf,
+    write_obj,
+    write_ply,
+)
+
+SIDE = 33
+CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float32)
+CUBE_FACES = np.array(
+    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
+    + [[1, 5, 7], [1, 7, 3]]
+)
+GLTF_UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)  # of SQUARE; the origin is the upper left
+
+
+def seen_from(model: PaintedMesh, azimuth: float, elevation: float = 0.0) -> np.ndarray:
+    """The image of a camera, `[SIDE, SIDE, 3]`."""
+    c2w = spherical_c2w(torch.tensor([azimuth]).double(), torch.tensor([elevation]).double(), RADIUS)
+    return next(iter(render(model, c2w.numpy(), FOCAL * SIDE, SIDE)))[0].astype(int)
+
+
+def colors_of(model: PaintedMesh) -> np.ndarray:
+    """The colours in the middle of the faces, unlit, 0 to 255: `[F, 3]`."""
+    faces, third = np.arange(len(model.corners)), np.full(len(model.corners), 1 / 3, dtype=np.float32)
+    return 255 * model.finish_at(faces, third, third)[:, :3]
+
+
+def hue(pixel: np.ndarray) -> np.ndarray:
+    """A colour whatever its brightness."""
+    return pixel / np.linalg.norm(pixel)
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "front"),
+    [
+        (lambda folder: write_gltf(folder / "a.gltf", image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV}), 1),
+        (lambda folder: write_obj(folder / "a.obj"), -1),
+    ],
+)
+def test_a_texture_is_neither_turned_nor_mirrored(tmp_path, write, front):
+    """A square in the plane z = 0 of the file, which faces +z: glTF's front, and the back in ShapeNet's files."""
+    image = seen_from(load_mesh(write(tmp_path), "y"), azimuth=front * math.pi / 2)
+    middle, step = SIDE // 2, 4
+    for row, column, color in [(-1, -1, TOP_LEFT), (-1, 1, TOP_RIGHT), (1, -1, LOW_LEFT), (1, 1, LOW_RIGHT)]:
+        np.testing.assert_allclose(hue(image[middle + row * step, middle + column * step]), hue(color), atol=0.03)
+    mirrored = seen_from(load_mesh(write(tmp_path), "y"), azimuth=-front * math.pi / 2)
+    np.testing.assert_allclose(hue(mirrored[middle - step, middle - step]), hue(TOP_RIGHT), atol=0.03)
+
+
+def test_a_texture_is_read_between_the_centres_of_its_texels_and_repeats():
+    texture = np.array([[[0], [100]], [[50], [250]]], dtype=np.uint8).repeat(3, axis=2)
+    at = [((0.25, 0.75), 0), ((0.75, 0.75), 100), ((0.25, 0.25), 50), ((0.5, 0.75), 50), ((0.5, 0.5), 100)]
+    at += [((1.75, -0.25), 100), ((-0.75, 3.25), 50), ((0.0, 0.75), 50), ((0.25, 1.0), 25)]
+    found = 255 * sample_texture(texture, np.array([uv for uv, _ in at]))
+    np.testing.assert_allclose(found[:, 0], [value for _, value in at], atol=1e-6)
+
+
+def test_gltfs_factors_and_vertex_colors_are_linear_light(tmp_path):
+    """0.5 in linear light is displayed as 188 of 255 (IEC 61966-2-1); textures are stored as displayed."""
+    half = {"pbrMetallicRoughness": {"baseColorFactor": [0.5, 1.0, 0.0, 1.0]}}
+    plain = load_mesh(write_gltf(tmp_path / "a.gltf", material=half), "y")
+    np.testing.assert_allclose(colors_of(plain), [[188, 255, 0]] * 2, atol=1)
+    vertex = {"COLOR_0": np.full((4, 3), 0.5, dtype=np.float32), "TEXCOORD_0": np.full((4, 2), 0.25, np.float32)}
+    both = load_mesh(write_gltf(tmp_path / "b.gltf", material=half, attributes=vertex, image=four_colors()), "y")
+    linear = (np.array(TOP_LEFT) / 255 + 0.055) / 1.055
+    expected = linear**2.4 * [0.25, 0.5, 0.0]
+    displayed = np.where(
+        expected > 0.0031308, 1.055 * np.maximum(expected, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * expected
+    )
+    np.testing.assert_allclose(colors_of(both), 255 * displayed[None].repeat(2, 0), atol=1.5)
+
+
+def test_vertex_colors_of_a_ply_are_as_displayed_and_blend(tmp_path):
+    colors = np.array([[255, 0, 0], [255, 0, 0], [255, 0, 0], [0, 0, 90]], dtype=np.uint8)
+    model = load_mesh(write_ply(tmp_path / "a.ply", SQUARE, SQUARE_FACES, colors), "z")
+    first, second = colors_of(model)
+    np.testing.assert_allclose(first, [255, 0, 0], atol=1)
+    assert 200 < second[0] < 230 and 40 < second[2] < 60  # two thirds and one third, in linear light
+    gray = colors_of(load_mesh(write_ply(tmp_path / "b.ply", SQUARE, SQUARE_FACES), "z"))
+    assert np.ptp(gray) < 1 and 120 < gray[0, 0] < 180
+
+
+# --- place, axes, normals ---------------------------------------------------------------------------------------------
+
+
+def test_axes_place_and_size(tmp_path):
+    """A box of 2 x 1 x 4, 3 away from its origin; the node that holds it is turned, shifted and scaled."""
+    box = (CUBE - 0.5) * [2, 1, 4] + [3, 0, 0]
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", box, CUBE_FACES), "y")
+    size = np.array([2, 4, 1]) / math.sqrt(21)
+    np.testing.assert_allclose(model.bounds, [-size / 2, size / 2], atol=1e-6)
+    half_turn = {"rotation": [0, math.sqrt(0.5), 0, math.sqrt(0.5)], "translation": [9, 9, 9], "scale": [2, 2, 4]}
+    turned = load_mesh(write_gltf(tmp_path / "b.gltf", box, CUBE_FACES, node=half_turn), "y")
+    size = np.array([16, 4, 2]) / math.sqrt(276)
+    np.testing.assert_allclose(turned.bounds, [-size / 2, size / 2], atol=1e-6)
+    upright = load_mesh(write_ply(tmp_path / "a.ply", box, CUBE_FACES), "z")
+    np.testing.assert_allclose(upright.bounds[1] * 2 * math.sqrt(21), [2, 1, 4], atol=1e-5)
+
+
+@pytest.mark.parametrize(("suffix", "front"), [("gltf", [0, 0, 1]), ("ply", [0, 0, -1])])
+def test_up_is_up_and_the_front_is_where_the_embedded_cars_have_it(tmp_path, suffix, front):
+    """glTF's front is +z, ShapeNet's -z; both are to be at +y, and y upwards at +z."""
+    points = np.array([front, [0, 2, 0], [0, 0, 0]], dtype=np.float32)
+    faces = np.array([[0, 1, 2]])
+    path = tmp_path / f"a.{suffix}"
+    write_gltf(path, points, faces) if suffix == "gltf" else write_ply(path, points, faces)
+    ahead, top, base = load_mesh(path, "y").corners[0] * math.sqrt(5)
+    np.testing.assert_allclose([ahead - base, top - base], [[0, 1, 0], [0, 0, 2]], atol=1e-6)
+
+
+def test_normals_are_smooth_but_for_creases():
+    cube = creased_normals(CUBE[CUBE_FACES].astype(float))
+    assert np.abs(cube).max(-1).min() > 1 - 1e-6, "a cube's faces are flat"
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1)
+    low, high = ring, ring + [0, 0, 1]
+    following = np.roll(np.arange(24), -1)
+    tube = np.concatenate(
+        [np.stack([low, low[following], high], 1), np.stack([low[following], high[following], high], 1)]
+    )
+    normals = creased_normals(tube)
+    outwards = tube * [1, 1, 0]
+    assert (normals * outwards).sum(-1).min() > 0.995, "a tube is round"
+
+
+def test_both_sides_are_lit_as_they_are_seen(tmp_path):
+    """The same square, wound the other way, looks the same: what counts is the side that is looked at."""
+    images = []
+    for name, faces in (("a", SQUARE_FACES), ("b", SQUARE_FACES[:, ::-1])):
+        model = load_mesh(write_gltf(tmp_path / f"{name}.gltf", SQUARE, faces.copy()), "y")
+        images.append([seen_from(model, azimuth) for azimuth in (1.2, -1.2)])
+    for one, other in zip(*images, strict=True):
+        assert np.array_equal(one, other) and one[SIDE // 2, SIDE // 2, 0] < 250
+    assert not np.array_equal(images[0][0], images[0][1])
+
+
+def test_the_normals_of_a_file_are_used(tmp_path):
+    slanted = np.array([[0.0, 0.6, 0.8]] * 4, dtype=np.float32)
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", attributes={"NORMAL": slanted}), "y")
+    np.testing.assert_allclose(model.normals.reshape(-1, 3), [[0, 0.8, 0.6]] * 6, atol=1e-6)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_split_that_trains(tmp_path):
+    write_gltf(tmp_path / "tall box.gltf", CUBE * [1, 3, 1], CUBE_FACES)
+    write_obj(tmp_path / "square.obj")
+    out = tmp_path / "things_train"
+    options = ["--out", str(out), "--views", "3", "--resolution", "32", "--workers", "1"]
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, [*options, str(tmp_path)])
+    assert ended.value.code == 0
+    dataset = SRNScenes(out, resolution=32)
+    assert dataset.scene_names == ["square", "tall box"] and dataset.num_views(0) == 3
+    assert (dataset.scene_config().near, dataset.scene_config().far) == (0.8, 1.8)
+    record = json.loads((out / "tall box" / "scene.json").read_text())
+    assert record["mesh"] == "tall box.gltf" and record["triangles"] == 12
+    views = dataset.load(1, range(3))
+    corners = torch.from_numpy((CUBE - 0.5) * [1, 1, 3] / math.sqrt(11)).float()  # upright, of diagonal 1
+    uv, depth = project(corners.expand(3, -1, -1), views.cameras)
+    assert depth.min() > 0.8 and depth.max() < 1.8
+    dark = views.images.float().mean(1) < 250
+    for view in range(3):
+        rows, columns = torch.nonzero(dark[view], as_tuple=True)
+        for found, expected in ((columns, uv[view, :, 0]), (rows, uv[view, :, 1])):
+            assert abs(int(found.min()) - 32 * float(expected.min())) < 1.5
+            assert abs(int(found.max()) + 1 - 32 * float(expected.max())) < 1.5
+
+    kept = (out / "square" / "scene.json").stat().st_mtime_ns
+    write_ply(tmp_path / "more.ply", SQUARE, SQUARE_FACES)
+    ensure_meshes(out, [tmp_path], views=3, resolution=32)
+    assert (out / "more" / "rgb" / "000002.png").exists()
+    assert (out / "square" / "scene.json").stat().st_mtime_ns == kept
+    with pytest.raises(InputError, match="things_train: made with up y, not z"):
+        ensure_meshes(out, [tmp_path], views=3, resolution=32, up="z")
+
+
+def test_test_cameras_are_srns_spiral(tmp_path):
+    mesh = write_ply(tmp_path / "a.ply", SQUARE, SQUARE_FACES)
+    ensure_meshes(tmp_path / "a_test", [mesh], views=2, resolution=8, cameras="spiral")
+    c2w = SRNScenes(tmp_path / "a_test", resolution=8).load(0, range(2)).cameras.c2w
+    assert float(c2w[0, 2, 3]) < 0.1 and float(c2w[1, 2, 3]) == pytest.approx(RADIUS, abs=0.05)
+    with pytest.raises(InputError, match="--views=252"):
+        ensure_meshes(tmp_path / "b_test", [mesh], views=252, resolution=8, cameras="spiral")
+
+
+def moved_texture(path: Path) -> None:
+    shift = {"extensions": {"KHR_texture_transform": {"offset": [0.5, 0]}}}
+    material = {"pbrMetallicRoughness": {}, "texture": shift}
+    write_gltf(path, material=material, image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV})
+
+
+BAD_MESHES = {
+    "empty.ply": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "cut.gltf": (lambda path: path.write_bytes(write_gltf(path).read_bytes()[:200]), "cannot be read"),
+    "text.glb": (lambda path: path.write_text("no mesh"), "cannot be read"),
+    "points.ply": (lambda path: write_ply(path, SQUARE, np.zeros((0, 3), dtype=int)), "holds no triangles"),
+    "one point.ply": (lambda path: write_ply(path, 0 * SQUARE, SQUARE_FACES), "all its points are one"),
+    "nan.ply": (lambda path: write_ply(path, SQUARE * np.nan, SQUARE_FACES), "not finite"),
+    "moved.gltf": (moved_texture, "KHR_texture_transform"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESHES)
+def test_bad_meshes_are_refused_in_one_line(tmp_path, name):
+    write, reason = BAD_MESHES[name]
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=reason) as caught:
+        load_mesh(tmp_path / name, "y")
+    assert name in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_the_command_says_which_mesh_is_bad_and_draws_no_half_scene(tmp_path):
+    (tmp_path / "bad.ply").write_text("ply")
+    with pytest.raises(InputError, match=r"bad\.ply: cannot be read"):
+        ensure_meshes(tmp_path / "out", [tmp_path / "bad.ply"], views=1, resolution=8)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
+
+
+def test_meshes_that_are_not_there_or_of_one_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    for path in (tmp_path / "no.glb", tmp_path / "a"):
+        with pytest.raises(InputError, match=f"{path.name}: no mesh there; give files of .glb"):
+            ensure_meshes(tmp_path / "out", [path], views=1, resolution=8)
+    meshes = [write_ply(tmp_path / "a" / "car.ply", SQUARE, SQUARE_FACES), write_obj(tmp_path / "car.obj")]
+    with pytest.raises(InputError, match="car.obj: .*car.ply has the same name"):
+        ensure_meshes(tmp_path / "out", meshes, views=1, resolution=8)
+
+
+# --- real ones --------------------------------------------------------------------------------------------------------
+
+
+def test_thirty_real_vehicles_have_their_textures(shared):
+    """Each triangle has the colour that its file's bytes give it, by a reader of our own for these files."""
+    files = sorted((shared / "data" / "meshes").glob("*/*.gl*"))
+    assert len(files) == 30
+    for path in files:
+        triangles, colors = read_gltf(path)
+        triangles = triangles @ GLTF_TO_WORLD.T
+        low, high = triangles.reshape(-1, 3).min(0), triangles.reshape(-1, 3).max(0)
+        middles = ((triangles - (low + high) / 2) / np.linalg.norm(high - low)).mean(1)
+        model = load_mesh(path, "y")
+        assert len(model.corners) == len(triangles)
+        distances, ours = cKDTree(model.corners.mean(1)).query(middles)
+        assert distances.max() < 1e-6
+        close = np.abs(colors_of(model)[ours] - colors).max(1) < 1.5
+        assert close.mean() > 0.95, path.name  # a few triangles lie on another, or across two colours
+        assert np.argmax(high - low) in (1, 2), "they lie along y, or are taller than long"

@@ -1,0 +1,376 @@
+"""`transforms.json`: what it gives, as a dataset and as an inference folder; what is refused; and a real one."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genvs.data.scenes import SceneDataset
+from genvs.data.splits import dataset_class, open_splits
+from genvs.data.srn import SRNScenes
+from genvs.data.transforms import TransformsScenes
+from genvs.data.view_sampling import SampleRequest
+from genvs.errors import InputError
+from inference.scene_input import read_scene
+from tests.unit.packed_folder import equal_scenes, same_views
+from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene
+from tests.unit.transforms_folder import OPENGL, frame, write_capture, write_transforms
+
+MODEL = {"resolution": 32, "near": 0.8, "far": 1.8}
+
+
+def opened(path: Path, **options) -> SceneDataset:
+    """The training split of a dataset."""
+    split = open_splits(path).train
+    return dataset_class(split)(split, **{"resolution": 32, **options})
+
+
+def save_gray(path: Path, value: int = 90, size: tuple[int, int] = (64, 48)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+
+
+# --- what it gives ----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_the_same_scene_as_in_srns_layout(tmp_path):
+    """Views, cameras, the choice of views and the pack; written once in either layout."""
+    srn = write_scene(tmp_path / "srn_train" / "car", num_views=6)
+    shutil.copytree(srn / "rgb", tmp_path / "capture" / "train")
+    frames = [frame(f"./train/{view}", c2w) for view, c2w in enumerate(some_c2w(6), start=1)]
+    angle = 2 * math.atan(0.5 * 32 / 32.8125)
+    write_transforms(tmp_path / "capture" / "transforms_train.json", frames[::-1], camera_angle_x=angle)
+    one, other = opened(tmp_path / "srn_train", seed=3), opened(tmp_path / "capture", seed=3)
+    assert isinstance(one, SRNScenes) and isinstance(other, TransformsScenes)
+    assert other.scene_names == ["capture"] and other.num_views(0) == 6
+    first, second = (dataset.load(0, range(6)) for dataset in (one, other))
+    assert torch.equal(first.images, second.images)
+    for part in ("c2w", "intrinsics", "near", "far"):
+        torch.testing.assert_close(getattr(first.cameras, part), getattr(second.cameras, part))
+    batches = [dataset[[SampleRequest(0, 5, 2, 1)]] for dataset in (one, other)]
+    assert torch.equal(batches[0].targets.images, batches[1].targets.images)
+
+
+def test_a_pack_beside_it_holds_the_same_and_follows_the_file(tmp_path):
+    folder = write_capture(tmp_path / "capture")
+    packed, pack = opened(folder), tmp_path / "capture.transforms.32px.pack"
+    packed.make_pack(0)
+    assert pack.exists() and equal_scenes(packed, opened(folder))
+    before = pack.stat().st_mtime_ns
+    again = opened(folder)
+    again.make_pack(0)
+    assert pack.stat().st_mtime_ns == before
+    record = json.loads((folder / "transforms.json").read_text())
+    write_transforms(folder / "transforms.json", record["frames"], camera_angle_x=0.95)
+    again = opened(folder)
+    again.make_pack(0)
+    assert equal_scenes(again, opened(folder)) and not equal_scenes(again, packed)
+
+
+def test_intrinsics_of_all_and_of_a_frame(tmp_path):
+    """As nerfstudio and instant-ngp write them: in pixels of a size that is stated, or of the image's own."""
+    poses = some_c2w(5)
+    for view in range(5):
+        save_gray(tmp_path / "images" / f"{view}.png")
+    frames = [
+        frame("images/0.png", poses[0]),
+        frame("images/1.png", poses[1], fl_x=100.0, cx=30),
+        frame("images/2.png", poses[2], w=128, h=96, fl_x=160, fl_y=150, cx=64, cy=50, camera_model="PINHOLE"),
+        frame("images/3.png", poses[3], camera_angle_x=math.pi / 2),
+        frame("images/4.png", poses[4], camera_angle_x=math.pi / 2, camera_angle_y=math.pi / 3),
+    ]
+    shared = {"fl_x": 80, "cy": 20.0, "camera_model": "OPENCV", "k1": 0.0, "aabb_scale": 4, "camera_angle_x": 0.1}
+    write_transforms(tmp_path / "transforms.json", frames, **shared)
+    matrices = opened(tmp_path).load(0, range(5)).cameras.intrinsics.double()
+    expected = [  # fx, fy, cx, cy, in shares of the width or the height
+        (80 / 64, 80 / 48, 0.5, 20 / 48),
+        (100 / 64, 100 / 48, 30 / 64, 20 / 48),
+        (160 / 128, 150 / 96, 0.5, 50 / 96),
+        (0.5, 0.5 * 64 / 48, 0.5, 20 / 48),
+        (0.5, 0.5 * math.sqrt(3), 0.5, 20 / 48),
+    ]
+    found = matrices[:, [0, 1, 0, 1], [0, 1, 2, 2]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_transparency_is_composited_on_white_and_other_files_are_left_alone(tmp_path):
+    folder = write_capture(tmp_path, num_views=3)
+    rgba = np.zeros((32, 32, 4), dtype=np.uint8)
+    rgba[:, 16:] = (200, 100, 50, 255)
+    Image.fromarray(rgba).save(folder / "images" / "r_2.png")
+    save_gray(folder / "images" / "r_2_depth_0001.png")
+    views = opened(tmp_path).load(0, [1])
+    assert views.images[0, :, 0, 0].tolist() == [255, 255, 255]
+    assert views.images[0, :, 0, 31].tolist() == [200, 100, 50]
+
+
+def test_three_rows_backslashes_and_upper_case(tmp_path):
+    poses = some_c2w(2)
+    save_gray(tmp_path / "images" / "a.JPG")
+    save_gray(tmp_path / "images" / "b.jpeg")
+    frames = [frame(".\\images\\a.JPG", poses[0]), frame("images/b", poses[1])]
+    frames[0]["transform_matrix"] = frames[0]["transform_matrix"][:3]
+    write_transforms(tmp_path / "transforms.json", frames, fl_y=60)
+    views = opened(tmp_path).load(0, [0, 1])
+    torch.testing.assert_close(views.cameras.c2w, torch.from_numpy(poses).float())
+    assert views.images[:, 0, 0, 0].tolist() == [90, 90]
+
+
+def test_lens_distortion_is_warned_of(tmp_path):
+    folder = write_capture(tmp_path)
+    record = json.loads((folder / "transforms.json").read_text())
+    write_transforms(folder / "transforms.json", record["frames"], fl_x=40, k1=-0.2)
+    with pytest.warns(UserWarning, match="transforms.json: states lens distortion"):
+        opened(folder)
+
+
+# --- where it is ------------------------------------------------------------------------------------------------------
+
+
+def test_splits_in_files_and_folders_of_scenes(tmp_path):
+    for seed, scene in enumerate(("v10", "v2")):
+        for split, views in (("train", 5), ("val", 4), ("test", 3)):
+            write_capture(tmp_path / "set" / scene, views, file=f"transforms_{split}.json", seed=seed)
+    splits = open_splits(tmp_path / "set")
+    assert splits.train == tmp_path / "set" / "transforms_train.json"
+    for split, views in zip(splits, (5, 4, 3), strict=True):
+        dataset = TransformsScenes(split, resolution=32)
+        assert dataset.scene_names == ["v2", "v10"] and dataset.num_views(1) == views
+    one = open_splits(tmp_path / "set" / "v2" / "transforms_val.json").train
+    assert TransformsScenes(one, resolution=32).num_views(0) == 4
+
+
+def test_an_image_that_is_trained_on_and_held_out(tmp_path):
+    folder = write_capture(tmp_path, 5, file="transforms_train.json")
+    record = json.loads((folder / "transforms_train.json").read_text())
+    write_transforms(folder / "transforms_val.json", record["frames"][2:3], camera_angle_x=0.9)
+    line = refused("transforms_val.json", lambda: open_splits(folder))
+    assert "'images_train/r_3' is also in transforms_train.json" in line
+
+
+def test_folders_named_train_and_val_and_zips(tmp_path):
+    for seed, split in enumerate(("train", "val")):
+        for scene in ("a", "b"):
+            write_capture(tmp_path / f"things_{split}" / scene, seed=seed)
+    splits = open_splits(tmp_path / "things")
+    assert splits.val == tmp_path / "things_val" / "transforms.json" and splits.test is None
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in tmp_path.glob("things_*/**/*"):
+            file.write(path, path.relative_to(tmp_path))
+    zipped, folder = opened(archive), opened(tmp_path / "things")
+    assert zipped.scene_names == folder.scene_names == ["a", "b"] and equal_scenes(zipped, folder)
+
+
+def test_classes_are_beside_the_file(tmp_path):
+    for scene in ("a", "b"):
+        write_capture(tmp_path / "set" / scene)
+    assert "set/labels.json: is missing" in refused("labels.json", opened(tmp_path / "set").classes)
+    (tmp_path / "set" / "labels.json").write_text('{"b": 0, "a": 3}')
+    assert opened(tmp_path / "set").classes() == [3, 0]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_missing_images_are_listed_in_one_line(tmp_path):
+    folder = write_capture(tmp_path / "capture", num_views=30)
+    for view in (2, 3, 11):
+        (folder / "images" / f"r_{view}.png").unlink()
+    line = refused("capture/transforms.json", lambda: opened(folder))
+    assert "3 of 30 frames" in line and "images/r_2, images/r_3, images/r_11;" in line
+    shutil.rmtree(folder / "images")
+    line = refused("capture/transforms.json", lambda: opened(folder))
+    assert "30 of 30 frames" in line and "images/r_20, ...;" in line and "r_21" not in line
+
+
+def with_frame(**changes):
+    def spoil(record: dict) -> None:
+        record["frames"][1] |= changes
+
+    return spoil
+
+
+BAD_RECORDS = {
+    "no frames": (lambda record: record.pop("frames"), "no list 'frames'"),
+    "frames are none": (lambda record: record.update(frames=[]), "no list 'frames'"),
+    "a frame is text": (lambda record: record["frames"].append("r_9"), "frame 4 is not an object"),
+    "no path": (lambda record: record["frames"][2].pop("file_path"), "frame 2 has no usable file_path"),
+    "path is a number": (with_frame(file_path=3), "no usable file_path"),
+    "path with a line break": (with_frame(file_path="images/a\nb"), "no usable file_path"),
+    "path upwards": (with_frame(file_path="../other/r_1"), "leads out of the folder"),
+    "absolute path": (with_frame(file_path="/etc/passwd"), "leads out of the folder"),
+    "path with a drive": (with_frame(file_path="C:\\images\\r_1"), "leads out of the folder"),
+    "twice": (with_frame(file_path="images/r_1"), "'images/r_1' is there twice"),
+    "no matrix": (lambda record: record["frames"][0].pop("transform_matrix"), "no transform_matrix"),
+    "ragged matrix": (with_frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "no transform_matrix"),
+    "matrix of text": (with_frame(transform_matrix=[["1"] * 4] * 4), "not a finite number"),
+    "matrix of nan": (with_frame(transform_matrix=[[math.nan] * 4] * 4), "not a finite number"),
+    "matrix of huge numbers": (with_frame(transform_matrix=[[10**400] * 4] * 4), "not a finite number"),
+    "scaled matrix": (with_frame(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),
+    "no focal length": (lambda record: record.pop("camera_angle_x"), "has no focal length"),
+    "degrees": (lambda record: record.update(camera_angle_x=50.0), "give radians"),
+    "angle as text": (lambda record: record.update(camera_angle_x="0.7"), "not a finite number"),
+    "focal length for another size": (with_frame(fl_x=1e5), "focal length"),
+    "another shape": (lambda record: record.update(w=64, h=32), "32x32"),
+    "half a pixel": (with_frame(w=31.5), "side in pixels"),
+    "fisheye": (lambda record: record.update(camera_model="OPENCV_FISHEYE"), "not of a pinhole camera"),
+    "model is a list": (with_frame(camera_model=[1]), "not of a pinhole camera"),
+    "fisheye of instant-ngp": (lambda record: record.update(is_fisheye=True), "not of a pinhole camera"),
+    "all poses the same": (
+        lambda record: [f.update(transform_matrix=np.eye(4).tolist()) for f in record["frames"]],
+        "all its poses are the same",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECORDS)
+def test_bad_records(tmp_path, case):
+    spoil, reason = BAD_RECORDS[case]
+    folder = write_capture(tmp_path / "capture", num_views=4)
+    record = json.loads((folder / "transforms.json").read_text())
+    spoil(record)
+    (folder / "transforms.json").write_text(json.dumps(record))
+    file = "images/r_1.png" if case == "another shape" else "capture/transforms.json"
+    assert reason in refused(file, lambda: opened(folder).load(0, range(4)))
+
+
+VALUES = [None, True, -1, 0, 1e300, 10**400, math.nan, "", "x\0y", "./", "a" * 5000, [], {}, [[]], [[1, 2], 3], "é"]
+
+
+def test_no_record_does_anything_but_work_or_be_refused(tmp_path):
+    """Seeded changes of any value at any place, by values of any kind."""
+    folder = write_capture(tmp_path / "capture", num_views=3)
+    text = (folder / "transforms.json").read_text()
+    rng = np.random.default_rng(0)
+    refusals = 0
+    for _ in range(300):
+        record = json.loads(text) | {"fl_x": 40, "w": 32, "h": 32, "cx": 16, "k1": 0, "camera_model": "PINHOLE"}
+        place = record
+        while True:
+            key = rng.choice(list(place)) if isinstance(place, dict) else int(rng.integers(len(place)))
+            if not isinstance(place[key], (dict, list)) or not place[key] or rng.random() < 0.2:
+                break
+            place = place[key]
+        place[key] = VALUES[rng.integers(len(VALUES))]
+        (folder / "transforms.json").write_text(json.dumps(record))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                opened(folder).load(0, range(1))
+            except InputError as error:
+                assert str(error).isprintable() and len(str(error)) < 1500
+                refusals += 1
+    assert 100 < refusals < 300
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"frames": 3}'])
+def test_what_is_not_such_a_file(tmp_path, content):
+    (tmp_path / "transforms.json").write_bytes(content)
+    refused("transforms.json", lambda: opened(tmp_path))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    refused("transforms_9.json", lambda: opened(tmp_path / "transforms_9.json"))
+
+
+# --- axes, place and scale --------------------------------------------------------------------------------------------
+
+
+def as_opengl(scene: Path) -> Path:
+    """The scene with the axes of its pose files turned."""
+    for path in scene.glob("pose/*.txt"):
+        path.write_text(c2w_text(np.array(path.read_text().split(), dtype=float).reshape(4, 4) * OPENGL))
+    return scene
+
+
+def test_axes_are_guessed_with_a_warning_or_as_stated(tmp_path):
+    write_scene(tmp_path / "right_train" / "car", num_views=4)
+    as_opengl(write_scene(tmp_path / "turned_train" / "car", num_views=4))
+    right = opened(tmp_path / "right_train").load(0, range(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stated = opened(tmp_path / "turned_train", convention="opengl")
+    with pytest.warns(UserWarning, match="turned_train/car: every camera faces away.*taken to be opengl's"):
+        guessed = opened(tmp_path / "turned_train")
+    for dataset in (stated, guessed):
+        views = dataset.load(0, range(4))
+        assert same_views(views, right) and dataset.scene_config() == opened(tmp_path / "right_train").scene_config()
+    with pytest.warns(UserWarning, match="as --convention says; opengl's look right"):
+        believed = opened(tmp_path / "turned_train", convention="opencv")
+    torch.testing.assert_close(believed.load(0, [0]).cameras.c2w[0, :, 2], -right.cameras.c2w[0, :, 2])
+
+
+def test_cameras_that_look_outwards_are_left_as_stated(tmp_path):
+    """A room from its middle: the guess is wrong there, and --convention mends it."""
+    outwards = some_c2w(6)
+    outwards[:, :3, :3] *= [-1, 1, -1]
+    folder = write_capture(tmp_path, c2w=outwards)
+    with pytest.warns(UserWarning, match="as --convention says"):
+        dataset = opened(folder, convention="opengl", near=0.1, far=9)
+    torch.testing.assert_close(dataset.load(0, range(6)).cameras.c2w, torch.from_numpy(outwards).float())
+
+
+def test_normalized_scenes_have_one_place_and_scale(tmp_path):
+    poses = some_c2w(6, radius=1.3)
+    for name, scale, shift in (("a", 1.0, 0.0), ("b", 40.0, 700.0)):
+        moved = poses.copy()
+        moved[:, :3, 3] = scale * poses[:, :3, 3] + [shift, 0.5 * shift, -shift]
+        write_capture(tmp_path / "set" / name, c2w=moved)
+    dataset = opened(tmp_path / "set", normalize=True)
+    for scene in (0, 1):
+        cameras = dataset.load(scene, range(6)).cameras
+        torch.testing.assert_close(cameras.c2w, torch.from_numpy(poses).float(), rtol=0, atol=1e-4)
+    assert str(dataset.placement(1)) == "moved by (-700, -350, 700), then scaled by 0.025"
+    assert dataset.scene_config().radius == pytest.approx(1.3)
+    plain = opened(tmp_path / "set")
+    assert plain.placement(0) is None and float(plain.load(1, [0]).cameras.c2w[0, 0, 3]) > 600
+
+
+# --- as an inference folder -------------------------------------------------------------------------------------------
+
+
+def test_an_inference_folder_draws_its_test_cameras(tmp_path):
+    folder = write_capture(tmp_path, 3, file="transforms_train.json")
+    targets = [frame(f"./test/r_{view}", c2w) for view, c2w in enumerate(some_c2w(12, radius=2.6))]
+    write_transforms(folder / "transforms_test.json", targets, fl_x=40, w=64, h=64)
+    scene = read_scene(folder, **MODEL)
+    assert scene.names == ["r_1", "r_2", "r_3"] and scene.target_names == [f"r_{view}" for view in range(12)]
+    torch.testing.assert_close(scene.inputs.cameras.c2w[0], torch.from_numpy(some_c2w(3)).float())
+    torch.testing.assert_close(scene.target_cameras.c2w[0], torch.from_numpy(some_c2w(12, radius=2.6)).float())
+    assert float(scene.inputs.cameras.intrinsics[0, 0, 0, 0]) == pytest.approx(0.5 / math.tan(0.45))
+    assert float(scene.target_cameras.intrinsics[0, 5, 0, 0]) == pytest.approx(40 / 64)
+    assert scene.placement is None
+    half = read_scene(folder, **MODEL, radius=0.65)
+    assert half.placement.scale == pytest.approx(0.5)
+    for before, after in ((scene.inputs.cameras, half.inputs.cameras), (scene.target_cameras, half.target_cameras)):
+        torch.testing.assert_close(after.centers, 0.5 * before.centers, rtol=0, atol=1e-5)
+        assert torch.equal(after.near, before.near)
+
+
+def test_an_inference_folder_of_the_other_axes(tmp_path):
+    folder = as_opengl(write_scene(tmp_path / "in", num_views=3))
+    (folder / "target_pose").mkdir()
+    (folder / "target_pose" / "a.txt").write_text(c2w_text(some_c2w(9)[8] * OPENGL))
+    stated = read_scene(folder, **MODEL, convention="opengl")
+    with pytest.warns(UserWarning, match="taken to be opengl's"):
+        guessed = read_scene(folder, **MODEL)
+    for scene in (stated, guessed):
+        torch.testing.assert_close(scene.inputs.cameras.c2w[0], torch.from_numpy(some_c2w(3)).float())
+        torch.testing.assert_close(scene.target_cameras.c2w[0, 0], torch.from_numpy(some_c2w(9)[8]).float())
+
+
+def test_targets_of_one_name_in_two_folders(tmp_path):
+    folder = write_capture(tmp_path, 3)
+    targets = [frame(f"{place}/0.png", c2w) for place, c2w in zip("ab", some_c2w(2), strict=True)]
+    write_transforms(folder / "transforms_test.json", targets, fl_x=40)
+    assert read_scene(folder, **MODEL).target_names == ["a_0.png", "b_0.png"]
