@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genvs.config import GeNVSConfig, from_dict
+from genvs.config import UNOFFICIAL, GeNVSConfig, from_dict
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
@@ -30,16 +30,37 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS:
     """A ready model, in eval mode, from `network-snapshot-*.pkl`; its config is `net.config`.
 
-    Raises InputError, naming the file, where it is missing, damaged or not a snapshot of ours.
+    Files of the other implementation that `genvs.compat` knows are recognised, and become a model of its numerics.
+    Raises InputError, naming the file, where it is missing, damaged or neither.
     """
+    from genvs import compat  # rarely more than a look at the file's first byte
+
+    if compat.is_pickle(path):
+        return _ready(compat.load_snapshot(path), device)
     try:
-        content = persistence.load_format(path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
+        content = persistence.load(path)
+        if compat.is_training_state(content):
+            return _ready(compat.load_training_state(path, content), device)
+        persistence.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     except persistence.LoadError as error:
         raise InputError(str(error)) from None
     try:
-        net = GeNVS(from_dict(GeNVSConfig, content["config"]))
+        net = build_net(from_dict(GeNVSConfig, content["config"]))
         net.load_state_dict(content["state"])
     except (InputError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: damaged snapshot ({reason}): use another one of the run") from None
+    return _ready(net, device)
+
+
+def build_net(config: GeNVSConfig) -> GeNVS:
+    """A new network, in the numerics that `config` asks for."""
+    if config.numerics == UNOFFICIAL:
+        from genvs.compat import UnofficialGeNVS
+
+        return UnofficialGeNVS(config)
+    return GeNVS(config)
+
+
+def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
     return net.eval().requires_grad_(False).place_on(device)

@@ -114,13 +114,18 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
 def load_format(path: str | os.PathLike[str], name: str, version: int, remedy: str) -> dict[str, Any]:
     """Reads a dict that says `format: name` and `version: version` of itself. Raises LoadError if not."""
     content = load(path)
+    check_format(content, path, name, version, remedy)
+    return content
+
+
+def check_format(content: Any, path: str | os.PathLike[str], name: str, version: int, remedy: str) -> None:
+    """Raises LoadError if `content`, read from `path`, does not say `format: name` and `version: version` of itself."""
     if not isinstance(content, dict) or content.get("format") != name:
         raise LoadError(f"{path} is not a {name}: {remedy}")
     if content.get("version") != version:
         raise LoadError(
             f"{path} is a {name} of version {content.get('version')}, this program reads {version}: {remedy}"
         )
-    return content
 
 
 def _call_with_host_copies(save: Callable[..., None], box: list[tuple], stream: torch.cuda.Stream | None) -> None:
@@ -188,6 +193,9 @@ def _check_whole(path: Path) -> None:
     if magic == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(path) as archive:
+                # torch.save compresses nothing: parts that are larger than the file are a bomb.
+                if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                    raise LoadError(f"{path} holds more bytes than it has, as torch.save never writes: do not use it")
                 damaged = archive.testzip()
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
             raise LoadError(f"{path} is cut short or damaged: use another copy of it") from None

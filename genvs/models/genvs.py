@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs.config import GeNVSConfig
+from genvs.config import AUGMENT_LABELS, GeNVSConfig, parse_view_weighting
+from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
+from genvs.models.labels import augmented
 from genvs.models.renderer import FeatureRenderer
+from genvs.models.view_weighting import make_view_weighting
 
 
 class GeNVS(nn.Module):
     """The whole model, composed of an encoder, a renderer and a denoiser. Keeps no state between calls."""
 
+    ENCODER, RENDERER, DENOISER = FeatureVolumeEncoder, FeatureRenderer, ConditionedDenoiser
+
     def __init__(self, config: GeNVSConfig) -> None:
         super().__init__()
         self.config = config
         channels = config.encoder.volume_channels
-        self.encoder = FeatureVolumeEncoder(config.encoder, config.resolution)
-        self.renderer = FeatureRenderer(config.renderer, channels, config.view_weighting)
-        self.denoiser = ConditionedDenoiser(config.denoiser, config.resolution, channels)
+        self.encoder = self.ENCODER(config.encoder, config.resolution)
+        self.renderer = self.RENDERER(config.renderer, channels, config.view_weighting)
+        self.denoiser = self.DENOISER(config.denoiser, config.resolution, channels)
 
     def place_on(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""
@@ -30,6 +37,23 @@ class GeNVS(nn.Module):
         if torch.device(device).type == "cuda":
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)
+
+    def weigh_views_by(self, name: str) -> None:
+        """Weigh input views by another method than the network was trained with (`genvs.models.view_weighting`).
+
+        Raises InputError for a name that is none, and for a method with weights, which the network does not have.
+        """
+        if parse_view_weighting(name) == parse_view_weighting(self.config.view_weighting):
+            return
+        weighting = make_view_weighting(name)
+        if isinstance(weighting, nn.Module):
+            raise InputError(
+                f"view weighting {name!r} has weights, and the network was trained with "
+                f"{self.config.view_weighting!r}: choose that, or one without weights"
+            )
+        del self.renderer.view_weights  # a module cannot be replaced by a function
+        self.renderer.view_weights = weighting
+        self.config = dataclasses.replace(self.config, view_weighting=name)
 
     def encode(self, images: Tensor) -> Tensor:
         """Input images `[B, V, 3, H, W]` in [-1, 1] to feature volumes `[B, V, C, D, h, w]`."""
@@ -40,17 +64,28 @@ class GeNVS(nn.Module):
 
         keys: int64 `[B, T]`, to jitter ray samples in training; None for inference.
         """
-        size = self.config.resolution
         low = self.renderer(feature_volume, inputs, targets, keys)
-        feature_image = F.interpolate(low.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
-        return feature_image.unflatten(0, targets.shape)
+        return self.enlarge(low.flatten(0, 1)).unflatten(0, targets.shape)
 
-    def denoise(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor, keys: Tensor | None = None) -> Tensor:
+    def enlarge(self, feature_image: Tensor) -> Tensor:
+        """Feature images `[N, C, h, w]` as the renderer makes them, at the model's resolution."""
+        size = (self.config.resolution, self.config.resolution)
+        return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=False)
+
+    def denoise(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        feature_image: Tensor,
+        keys: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         """The expected image: noisy `[N, 3, H, W]`, sigma a scalar or `[N, 1, 1, 1]`, feature_image `[N, C, H, W]`.
 
-        keys: int64 `[N]`, for dropout in training; None for inference.
+        keys: int64 `[N]`, for dropout in training; None for inference. labels: `[N, L]`, what the network is told of
+        the image (genvs.models.labels); None, as zeros, for nothing.
         """
-        return self.denoiser(noisy, sigma, feature_image, keys)
+        return self.denoiser(noisy, sigma, feature_image, keys, labels)
 
     def forward(
         self,
@@ -61,20 +96,32 @@ class GeNVS(nn.Module):
         sigma: Tensor,
         keep_conditioning: Tensor,
         keys: Tensor,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All that a training step needs, in one call (what DDP synchronises).
 
         input_images: `[B, V, 3, H, W]`; noisy: `[B, T, 3, H, W]`; sigma: `[B, T, 1, 1, 1]`.
         keep_conditioning: bool `[B, T]`; elsewhere the denoiser sees zeros and learns to do without.
-        keys: int64 `[B, T]`. Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`.
+        keys: int64 `[B, T]`. labels: `[B, T, L]`, of the targets, for a network that has any; where they say that a
+        target is augmented, its feature image follows. Returns denoised `[B, T, 3, H, W]` and feature_image
+        `[B, T, C, H, W]`, as it was rendered.
         """
         feature_image = self.render(self.encode(input_images), inputs, targets, keys)
-        return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys), feature_image
+        return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys, labels), feature_image
 
     def denoise_targets(
-        self, feature_image: Tensor, noisy: Tensor, sigma: Tensor, keep_conditioning: Tensor, keys: Tensor
+        self,
+        feature_image: Tensor,
+        noisy: Tensor,
+        sigma: Tensor,
+        keep_conditioning: Tensor,
+        keys: Tensor,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The last part of `forward`, with its arguments: all targets denoised, `[B, T, 3, H, W]`."""
-        conditioning = feature_image.masked_fill(~keep_conditioning[..., None, None, None], 0.0)
-        denoised = self.denoise(noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning.flatten(0, 1), keys.flatten())
+        conditioning = feature_image.masked_fill(~keep_conditioning[..., None, None, None], 0.0).flatten(0, 1)
+        labels = None if labels is None else labels.flatten(0, 1)
+        if labels is not None and self.config.denoiser.augment_labels:
+            conditioning = augmented(conditioning, labels[:, -AUGMENT_LABELS:], fill=0.0)
+        denoised = self.denoise(noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning, keys.flatten(), labels)
         return denoised.unflatten(0, noisy.shape[:2])

@@ -1,0 +1,148 @@
+"""The reimplementation's numerics, for networks that were trained in them.
+
+`UnofficialGeNVS` is our network with what differs, and all that differs, in this file. Where no reason is given, ours
+does better, as the project's tests measure.
+
+* Feature volumes are never negative (a ReLU behind the head), and the head does not see the image's colours.
+* The farthest depth comes first in its volumes. Its head's weights are put in our order when they are read
+  (`genvs.compat.weights`), so that here the nearest does.
+* The focal length, near and far plane of the batch's first camera stand for all, and the principal point is the middle.
+* Rays pass through the corners of the picture's outermost pixels, not through pixel centres. Samples lie on the near
+  plane, on the far plane and evenly between. Jitter moves all but the first and last, by half an interval at most.
+* A volume is zero outside of itself, and blends into that over half a voxel. Input views that do not see a point count
+  with these zeros.
+* Density is the ReLU of the field's output. An interval reaches to the next sample, in units of depth over focal length
+  (where the picture reaches from -1 to 1), and the last one has no end.
+* Transmittance includes the own interval: what is opaque is not seen.
+* Feature images are enlarged with the corner pixels kept in the corners.
+* c_in multiplies the feature image too.
+
+Not repeated: the reimplementation jitters samples in inference too, which makes videos flicker. One noise for all views
+of a run is common to both.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genvs.geometry import Cameras, frustum_matrix
+from genvs.geometry.cameras import apply_linear
+from genvs.models.denoiser import ConditionedDenoiser
+from genvs.models.encoder import FeatureVolumeEncoder
+from genvs.models.genvs import GeNVS
+from genvs.models.renderer import JITTER_STREAM, FeatureRenderer
+from torch_utils import stateless_random
+
+
+class UnofficialEncoder(FeatureVolumeEncoder):
+    """Volumes are never negative."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(super().forward(images))
+
+
+class UnofficialRenderer(FeatureRenderer):
+    """Shared focal length, rays through corners, zeros outside of volumes, transmittance with the own interval."""
+
+    def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
+        """As in `FeatureRenderer`; in float32."""
+        width = self.config.render_width
+        weights = self.view_weights(inputs, targets)
+        inputs, targets = (with_shared_lens(cameras, of=inputs) for cameras in (inputs, targets))
+        depths = self.depths(targets, width * width, keys)
+        origins, directions = (rays.flatten(2, 3) for rays in corner_rays(targets, width))
+        points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+        with torch.autocast(points.device.type, enabled=False):
+            fused = mean_of_views(feature_volume, points, frustum_matrix(inputs), weights)
+            density, features = self.field_values(fused)
+            # From -1 to 1 the picture is 2 wide: its focal length is twice ours, which is over its width.
+            focal = 2 * targets.intrinsics[..., 0, 0]
+            sample_weights = weights_inclusive(density, depths / focal[..., None, None])
+            rendered = (sample_weights[..., None] * features).sum(dim=-2)
+        return rendered.mT.unflatten(-1, (width, width))
+
+    def depths(self, targets: Cameras, num_rays: int, keys: Tensor | None) -> Tensor:
+        """Depths of the samples, `[B, T, num_rays, S]`."""
+        count = self.config.num_samples
+        steps = torch.linspace(0, 1, count, device=targets.device).expand(*targets.shape, num_rays, count)
+        if keys is not None:
+            jitter = stateless_random.uniform(stateless_random.fold(keys, JITTER_STREAM), (num_rays, count)) - 0.5
+            jitter[..., 0], jitter[..., -1] = 0, 0
+            steps = steps + jitter / (count - 1)
+        near, far = targets.near[..., None, None], targets.far[..., None, None]
+        return near + (far - near) * steps
+
+    def field_values(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Field.forward`: density is per unit of depth over focal length."""
+        raw = self.field.layers(fused)
+        return F.relu(raw[..., 0]), fused + raw[..., 1:]
+
+
+class UnofficialDenoiser(ConditionedDenoiser):
+    """c_in multiplies the feature image too."""
+
+    def forward(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor, *others, **named) -> Tensor:
+        _, _, c_in, _ = self.preconditioning(sigma.float().reshape(-1, 1, 1, 1), self.sigma_data)
+        return super().forward(noisy, sigma, c_in * feature_image, *others, **named)
+
+
+class UnofficialGeNVS(GeNVS):
+    """The reimplementation's model; what differs from `GeNVS` is listed in this file's first lines."""
+
+    ENCODER, RENDERER, DENOISER = UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser
+
+    def enlarge(self, feature_image: Tensor) -> Tensor:
+        size = (self.config.resolution, self.config.resolution)
+        return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=True)
+
+
+def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:
+    """`cameras` with the focal length (over the picture's height), near and far plane of the first camera in `of`."""
+    first = (0,) * len(of.shape)
+    focal = of.intrinsics[first][1, 1]
+    zero, half, one = torch.zeros_like(focal), torch.full_like(focal, 0.5), torch.ones_like(focal)
+    rows = [[focal, zero, half], [zero, focal, half], [zero, zero, one]]
+    intrinsics = torch.stack([torch.stack(row) for row in rows])
+    near, far = (plane[first].expand(cameras.shape) for plane in (of.near, of.far))
+    return Cameras(cameras.c2w, intrinsics.expand(*cameras.shape, 3, 3), near, far)
+
+
+def corner_rays(cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+    """As `genvs.geometry.generate_rays` for a square picture, but from corner to corner of it."""
+    corners = torch.linspace(-1, 1, width, device=cameras.device, dtype=cameras.c2w.dtype)
+    x, y = torch.meshgrid(corners, corners, indexing="xy")
+    focal = 2 * cameras.intrinsics[..., 0, 0, None, None]
+    in_camera = torch.stack([x / focal, y / focal, torch.ones_like(x / focal)], dim=-1)
+    directions = apply_linear(cameras.c2w[..., :3, :3], in_camera.flatten(-3, -2)).unflatten(-2, (width, width))
+    return cameras.centers[..., None, None, :].expand_as(directions), directions
+
+
+def mean_of_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
+    """As `genvs.ops.fuse_views`, where volumes are zero outside of themselves. One view at a time: memory is short."""
+    flat = points.flatten(1, 3)
+    fused = torch.zeros(*points.shape[:-1], volume.shape[2], device=points.device)
+    for view in range(volume.shape[1]):
+        grid = (2 * places_in_volume(flat, frusta[:, view]) - 1)[:, :, None, None]
+        sampled = F.grid_sample(volume[:, view].float(), grid, padding_mode="zeros", align_corners=False)
+        share = view_weights[:, :, view, None, None, None]
+        fused = fused + share * sampled.flatten(2).mT.unflatten(1, points.shape[1:4])
+    return fused
+
+
+def places_in_volume(points: Tensor, frusta: Tensor) -> Tensor:
+    """uvw `[B, P, 3]` of world points `[B, P, 3]`. frusta: `[B, 4, 4]`, of `genvs.geometry.frustum_matrix`."""
+    x, y, z = points.split(1, dim=-1)
+    column_x, column_y, column_z, column_1 = frusta[:, None].unbind(dim=-1)
+    mapped = x * column_x + y * column_y + z * column_z + column_1
+    depth = mapped[..., 3:]
+    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
+    return torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)
+
+
+def weights_inclusive(density: Tensor, times: Tensor) -> Tensor:
+    """Weights `[..., S]` of the samples along rays. density, times: `[..., S]`."""
+    deltas = torch.cat([times.diff(dim=-1), torch.full_like(times[..., :1], 1e10)], dim=-1)
+    optical_depth = density * deltas
+    return -torch.expm1(-optical_depth) * torch.exp(-optical_depth.cumsum(dim=-1))

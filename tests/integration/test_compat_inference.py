@@ -1,0 +1,165 @@
+"""The published reimplementation's files on every road of a snapshot: inference, conversion, training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+
+import genvs
+from genvs.compat import UnofficialGeNVS
+from genvs.compat.convert import main as convert
+from genvs.config import UNOFFICIAL
+from genvs.data.types import Views
+from genvs.errors import run_command
+from genvs.models import GeNVS
+from genvs.pictures import to_uint8
+from inference.scene_input import read_scene
+from inference.synthesis import synthesize_views
+from tests.host_waits import host_waits
+from tests.published import published_config, published_weights, write_snapshot
+from tests.small_model import SIZE, some_batch, some_cameras
+from tests.small_training import fresh_state, last_state, small_run, train
+from training.checkpoint import saved_config
+from training.loss import GeNVSLoss, LossConfig
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "inference" / "input"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    return write_snapshot(tmp_path_factory.mktemp("theirs") / "network-snapshot-004000.pkl", published_weights())
+
+
+@pytest.fixture(scope="module")
+def converted(published, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("ours") / "network-snapshot-004000.pkl"
+    assert program(convert, published, path) == 0
+    return path
+
+
+def program(command, *arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_command(command, [str(argument) for argument in arguments])
+    return exited.value.code
+
+
+def test_inference_takes_the_file_as_it_is(published, tmp_path):
+    """As a user would, with the numbers of the published implementation's network."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [ROOT / "inference" / "inference.sh", "--ckpt_path", published, "--out_dir", tmp_path / "out"]
+    command += ["--denoising_steps", "2", "--device", "cpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    net = genvs.load_snapshot(published)
+    scene = read_scene(EXAMPLE, resolution=SIZE, near=0.8, far=1.8)
+    expected = synthesize_views(net, scene.inputs, scene.target_cameras, num_steps=2, progress=False)
+    for name, (image, _) in zip(scene.target_names, expected, strict=True):
+        drawn = imageio.imread(tmp_path / "out" / "steps=2" / "pred" / f"{name}.png").astype(int)
+        assert abs(drawn - to_uint8(image).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
+def test_views_are_drawn_with_its_numerics(published, cond_method):
+    """Written out from the model's parts, and not what ours draws with the same weights."""
+    net = genvs.load_snapshot(published)
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    inputs, targets = Views(images, some_cameras(1, 2)), some_cameras(1, 1, seed=5)
+    drawn = list(synthesize_views(net, inputs, targets, cond_method=cond_method, num_steps=1, progress=False))
+    ours = GeNVS(dataclasses.replace(net.config, numerics="genvs")).eval()
+    ours.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        features = net.render(net.encode(images), inputs.cameras, targets)[0]
+        image = net.denoise(80 * noise, torch.tensor(80.0), features).clamp(-1, 1)[0]
+        of_ours = ours.render(ours.encode(images), inputs.cameras, targets)[0]
+    torch.testing.assert_close(drawn[0][0], image)
+    torch.testing.assert_close(drawn[0][1], features[0])
+    assert (of_ours - features).norm() > 0.1 * features.norm() > 0
+
+
+def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, converted):
+    content = torch.load(converted, weights_only=True)
+    assert content["format"] == "GeNVS snapshot" and content["config"]["numerics"] == UNOFFICIAL
+    theirs, ours = genvs.load_snapshot(published), genvs.load_snapshot(converted)
+    assert type(ours) is UnofficialGeNVS and ours.config == theirs.config == published_config()
+    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in theirs.state_dict().items())
+
+
+def test_conversion_refuses_in_one_line(published, converted, tmp_path, capsys):
+    text = tmp_path / "text.pkl"
+    text.write_bytes(b"\x80\x04no pickle")
+    before = converted.read_bytes()
+    for source, target, reason in (
+        (text, tmp_path / "new.pkl", f"{text} is refused"),
+        (published, converted, "exists"),
+        (published, tmp_path / "no" / "folder.pkl", "cannot be written"),
+        (tmp_path / "nothing.pkl", tmp_path / "new.pkl", "does not exist"),
+    ):
+        capsys.readouterr()
+        assert program(convert, source, target) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Error: ") and error.count("\n") == 1 and reason in error
+    assert converted.read_bytes() == before and not (tmp_path / "new.pkl").exists()
+
+
+@pytest.mark.parametrize("form", ["published", "converted"])
+def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, capsys):
+    """The options make the run's network the file's own, of its numerics and sizes."""
+    path = request.getfixturevalue(form)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", 2, "--transfer", path, "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    output, errors = capsys.readouterr()
+    assert exited.value.code == 0, errors
+    options = json.loads(output[: output.rindex("}") + 1])
+    assert options["net"] == json.loads(json.dumps(dataclasses.asdict(published_config())))
+    assert options["loss"]["rgb_weight"] == 0, "its feature images hold no colours"
+
+
+def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
+    config = small_run(cars, 2, net=published_config(), transfer=str(converted), min_inputs=2, max_inputs=2)
+    start = fresh_state(config)
+    source = genvs.load_snapshot(converted).state_dict()
+    assert type(start.net) is type(start.ema.net) is UnofficialGeNVS
+    assert all(torch.equal(tensor, source[name]) for name, tensor in start.net.state_dict().items())
+    content = train(config, tmp_path)
+    changed = [name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])]
+    assert {name.partition(".")[0] for name in changed} == {"encoder", "renderer", "denoiser"}
+    assert all(tensor.isfinite().all() for tensor in content["net"].values())
+    longer = dataclasses.replace(saved_config(last_state(tmp_path)), duration_kimg=0.024, transfer=None)
+    assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
+    (snapshot,) = (tmp_path / "on").glob("network-snapshot-*.pkl")
+    assert type(genvs.load_snapshot(snapshot)) is UnofficialGeNVS
+
+
+def test_samples_along_rays_are_jittered_in_training_alone(published):
+    net = genvs.load_snapshot(published)
+    cameras, keys = some_cameras(1, 1), torch.tensor([[7]])
+    still, moved = net.renderer.depths(cameras, 16, None), net.renderer.depths(cameras, 16, keys)
+    interval = still.diff(dim=-1)[..., :1]
+    np.testing.assert_array_equal(moved[..., [0, -1]], still[..., [0, -1]])
+    assert ((moved - still).abs() <= interval / 2).all() and ((moved - still)[..., 1:-1].abs() > 0).any()
+    assert torch.equal(still[0, 0, 0, [0, -1]], torch.stack([cameras.near[0, 0], cameras.far[0, 0]]))
+
+
+def test_a_training_step_reads_nothing_back(published):
+    """So that a GPU's work can be recorded as CUDA graphs."""
+    net = genvs.load_snapshot(published).requires_grad_(True)
+    loss_fn = GeNVSLoss(LossConfig(rgb_weight=0.0), sigma_data=0.5, seed=0)
+    batch = some_batch(2)
+    with host_waits() as found:
+        loss_fn(net, batch).total.backward()
+    assert found == []

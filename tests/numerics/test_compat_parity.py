@@ -1,0 +1,164 @@
+"""`UnofficialGeNVS` against numbers of the implementation that it stands for, stage by stage.
+
+The shared data hold that implementation's outputs for weights that a formula makes from their names. Run with `-s`,
+this prints the table of docs/compatibility.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from genvs.compat import UnofficialGeNVS
+from genvs.compat.unofficial import corner_rays, mean_of_views, places_in_volume, weights_inclusive, with_shared_lens
+from genvs.compat.weights import network_of
+from genvs.diffusion.sampler import sample_heun
+from genvs.geometry import Cameras, frustum_matrix, opencv_from_opengl
+
+TOLERANCE = 1e-4  # root mean square of the difference, over that of the expected values
+SIGMAS = (0.002, 0.1, 0.5, 3.0, 80.0)
+HALF = slice(1, 3)  # of two views of two scenes
+ROWS, COLUMNS = torch.tensor([0, 31, 32, 10, 63, 0]), torch.tensor([0, 31, 33, 50, 63, 40])  # of the rays
+
+
+class Published:
+    """Its inputs, outputs and weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.inputs = {name: torch.from_numpy(np.asarray(a)) for name, a in np.load(folder / "inputs.npz").items()}
+        self.outputs = {name: torch.from_numpy(np.asarray(a)) for name, a in np.load(folder / "outputs.npz").items()}
+        self.overrides = np.load(folder / "overrides.npz")
+        shapes = json.loads((folder / "state_dict_keys.json").read_text())
+        self.weights = {name: self.weight(name, shape) for name, shape in shapes.items()}
+
+    def weight(self, name: str, shape: list[int]) -> Tensor:
+        if name in self.overrides:
+            return torch.from_numpy(self.overrides[name])
+        if name.endswith("num_batches_tracked"):
+            return torch.zeros(shape, dtype=torch.int64)
+        values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        if name.endswith("resample_filter"):
+            values = np.full(shape, 0.25, np.float32)
+        elif name.endswith("running_var"):
+            values = 1 + abs(values)
+        elif len(shape) > 1:
+            gain = math.sqrt(2) if name.startswith("pixel_nerf_net") else 1.0
+            values *= np.float32(gain / math.sqrt(math.prod(shape[1:])))
+        else:
+            values = np.float32(0.1) * values + np.float32(name.endswith(".weight"))
+        return torch.from_numpy(values)
+
+    def cameras(self, poses: str) -> Cameras:
+        """Of its poses, with its lens: the focal length is over half of the height, the planes over that."""
+        c2w, focal = opencv_from_opengl(self.inputs[poses]), self.inputs["focal"].float()
+        intrinsics = torch.tensor([[0.5 * focal, 0, 0.5], [0, 0.5 * focal, 0.5], [0, 0, 1]])
+        near, far = (
+            (self.inputs[plane] * self.inputs["focal"]).float().expand(c2w.shape[:2]) for plane in ("z_near", "z_far")
+        )
+        return Cameras(c2w, intrinsics.expand(*c2w.shape[:2], 3, 3), near, far)
+
+
+def encoder_stages(net: UnofficialGeNVS, published: Published) -> tuple[Tensor, list[tuple[str, Tensor, str]]]:
+    """The volumes; and every stage on the way to them, with the name of what is expected of it."""
+    inside: dict[str, Tensor] = {}
+    for name in ("aspp", "fuse"):
+        part = net.encoder.get_submodule(name)
+        part.register_forward_hook(lambda _, __, output, name=name: inside.update({name: output}))
+    backbone = net.encoder.backbone
+    backbone.register_forward_hook(lambda _, __, outputs: inside.update({str(k + 1): x for k, x in enumerate(outputs)}))
+    volume = net.encode(published.inputs["input_imgs"])
+    theirs = volume.flip(3)  # theirs has the farthest depth first
+    stages = [(f"ResNet, stage {k}", inside[str(k)][:, ::16, ::4, ::4], f"resnet{k}_slice") for k in range(1, 6)]
+    return volume, [
+        *stages,
+        ("ASPP", inside["aspp"][:, ::8], "aspp"),
+        ("decoder", inside["fuse"][:, ::16, ::4, ::4], "decoder_slice"),
+        ("feature volume", theirs[..., ::8, ::16, ::16], "volume_slice"),
+        ("feature volume, mean by channel", theirs.mean(dim=(3, 4, 5)), "volume_channel_mean"),
+        ("feature volume, deviation by channel", theirs.std(dim=(3, 4, 5)), "volume_channel_std"),
+    ]
+
+
+def ray_values(
+    net: UnofficialGeNVS, volume: Tensor, inputs: Cameras, targets: Cameras
+) -> Iterator[tuple[str, Tensor, str]]:
+    """All along six rays."""
+    shared_inputs, shared_targets = (with_shared_lens(cameras, of=inputs) for cameras in (inputs, targets))
+    frusta, focal = frustum_matrix(shared_inputs), 2 * shared_inputs.intrinsics[0, 0, 0, 0]
+    depths = net.renderer.depths(shared_targets, len(ROWS), None)
+    origins, directions = (rays[:, :, ROWS, COLUMNS] for rays in corner_rays(shared_targets, 64))
+    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+    uvw = [places_in_volume(points.flatten(1, 3), frusta[:, v]).unflatten(1, points.shape[1:4]) for v in range(3)]
+    fused = mean_of_views(volume, points, frusta, net.renderer.view_weights(inputs, targets))
+    density, features = net.renderer.field_values(fused)
+    yield "sample depths", depths[0, 0, 0] / focal, "times_nojitter_one_ray"
+    yield "points", points, "ray_pts_nojitter"
+    yield "places in volumes", (2 * torch.stack(uvw, dim=1) - 1) * torch.tensor([1, 1, -1]), "ray_uvw_nojitter"
+    yield "fused features", fused, "ray_feats_nojitter"
+    yield "field", torch.cat([density[..., None], features], dim=-1), "ray_mlp_nojitter"
+    yield "weights along rays", weights_inclusive(density, depths / focal), "ray_weights_nojitter"
+
+
+def denoised(net: UnofficialGeNVS, feature_image: Tensor, published: Published) -> Iterator[tuple[str, Tensor, str]]:
+    """At every noise level, and samples: of one view of each scene, which is half of them."""
+    targets = published.inputs["target_imgs"].flatten(0, 1)
+    generator = torch.Generator().manual_seed(11)
+    noise = torch.randn(targets.shape, generator=generator)
+    latent = torch.randn(1, *targets.shape[1:], generator=generator).expand_as(targets)  # one for all views
+    for sigma in SIGMAS:
+        output = net.denoise((targets + sigma * noise)[HALF], torch.tensor(sigma), feature_image[HALF])
+        yield f"denoiser at sigma {sigma:g}", output, f"D_sigma_{sigma}"
+    mixed = published.outputs["sigmas_mixed"][:, None, None, None]
+    yield "denoiser at mixed sigmas", net.denoise(targets + mixed * noise, mixed, feature_image), "D_mixed"
+    denoise = functools.partial(net.denoise, feature_image=feature_image[HALF])
+    yield "sample, 1 step", sample_heun(denoise, latent[HALF], num_steps=1), "sample_1step"
+    yield "sample, 4 steps", sample_heun(denoise, latent[HALF], num_steps=4), "sample_4step"
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    expected = expected if len(found) == len(expected) else expected[HALF]
+    assert found.shape == expected.shape
+    return float((found - expected).double().norm() / expected.double().norm())
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def errors(shared) -> dict[str, float]:
+    published = Published(shared / "reference" / "parity")
+    net = network_of(published.weights).eval()
+    inputs, targets = published.cameras("input_poses"), published.cameras("target_poses")
+    volume, stages = encoder_stages(net, published)
+    stages += ray_values(net, volume, inputs, targets)
+    low = net.renderer(volume, inputs, targets)
+    feature_image = net.enlarge(low.flatten(0, 1))
+    stages += [
+        ("feature image, as rendered", low, "feature_low_nojitter"),
+        ("feature image, enlarged", feature_image.unflatten(0, (2, 2))[..., ::4, ::4], "feature_slice_nojitter"),
+        *denoised(net, feature_image, published),
+    ]
+    return {stage: relative_error(found, published.outputs[name]) for stage, found, name in stages}
+
+
+def test_every_stage_is_the_published_ones(errors):
+    table = "\n".join(f"| {stage} | {error:.1e} |" for stage, error in errors.items())
+    print(f"\n| stage | relative error |\n|---|---|\n{table}")
+    assert len(errors) == 26
+    assert not {stage: error for stage, error in errors.items() if not error < TOLERANCE}
+
+
+def test_opacity_includes_the_own_interval(shared):
+    """By the published weights of rays: what they sum to, and that ours would be another."""
+    outputs = np.load(shared / "reference" / "parity" / "outputs.npz")
+    rays = outputs["ray_weights_nojitter"].sum(axis=-1)
+    inclusive = outputs["opacity_nojitter"][:, :, ROWS.numpy(), COLUMNS.numpy()]
+    np.testing.assert_allclose(rays, inclusive, atol=1e-5)
+    assert abs(rays - outputs["opacity_exclusive_nojitter"][:, :, ROWS.numpy(), COLUMNS.numpy()]).max() > 0.005

@@ -1,0 +1,172 @@
+"""Files in the form of the published reimplementation's: a pickler that can name anything, and a small network."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genvs.compat import UnofficialGeNVS
+from genvs.compat.weights import published_name
+from genvs.config import UNOFFICIAL, GeNVSConfig
+from tests.small_model import SIZE, small_config
+
+
+class Named(NamedTuple):
+    """A class or function, wherever it may be."""
+
+    module: str
+    name: str
+
+
+@dataclasses.dataclass(eq=False)
+class Made:
+    """An object of a class: its state, and its items where it is a kind of dict."""
+
+    cls: Named
+    state: Any = None
+    items: dict | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Called:
+    """What a function returns."""
+
+    function: Any
+    arguments: tuple
+
+
+class Pickler(pickle._Pickler):  # the one in Python, which can be taught to write names of what is not there
+    def save_named(self, obj: Named) -> None:
+        self.save(obj.module)
+        self.save(obj.name)
+        self.write(pickle.STACK_GLOBAL)
+
+    def save_made(self, obj: Made) -> None:
+        self.save(obj.cls)
+        self.save(())
+        self.write(pickle.NEWOBJ)
+        self.memoize(obj)
+        if obj.items is not None:
+            self._batch_setitems(obj.items.items())
+        if obj.state is not None:
+            self.save(obj.state)
+            self.write(pickle.BUILD)
+
+    def save_called(self, obj: Called) -> None:
+        self.save(obj.function)
+        self.save(obj.arguments)
+        self.write(pickle.REDUCE)
+
+    dispatch = {**pickle._Pickler.dispatch, Named: save_named, Made: save_made, Called: save_called}
+
+
+def pickled(content: Any) -> bytes:
+    file = io.BytesIO()
+    Pickler(file, protocol=4).dump(content)
+    return file.getvalue()
+
+
+# The tree of modules, with what such trees hold besides tensors
+
+
+def easy_dict(**items: Any) -> Made:
+    return Made(Named("dnnlib.util", "EasyDict"), items=items)
+
+
+def persistent(class_name: str, source: str, state: dict) -> Called:
+    """An object of a class whose source text is in the file; whoever rebuilds it as usual executes that."""
+    meta = easy_dict(type="class", version=6, module_src=source, class_name=class_name, state=state)
+    return Called(Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,))
+
+
+def module_tree(weights: Mapping[str, Tensor], source: str) -> Called:
+    """The modules that have `weights` for a state dict."""
+    children: dict[str, dict[str, Tensor]] = {}
+    parameters, buffers = {}, {}
+    for name, tensor in weights.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            children.setdefault(first, {})[rest] = tensor
+        elif first.startswith(("running", "num_batches", "resample_filter")):
+            buffers[first] = tensor
+        else:
+            parameters[first] = torch.nn.Parameter(tensor, requires_grad=False)
+    hooks = Called(Named("collections", "OrderedDict"), ())
+    state = {
+        "training": False,
+        "_parameters": {**parameters, "unused": None},
+        "_buffers": buffers,
+        "_non_persistent_buffers_set": set(),
+        "_backward_hooks": hooks,
+        "_modules": {name: module_tree(inner, source) for name, inner in children.items()},
+        "skip_scale": np.sqrt(0.5),
+        "sigma_max": float("inf"),
+        "norm_layer": Named("torch.nn.modules.batchnorm", "BatchNorm2d"),
+        "activation": Named("torch.nn.functional", "silu"),
+        "init": {"mode": "xavier", "sizes": (1, [2, 3])},
+    }
+    if "running_mean" in buffers:
+        layer = Made(Named("torch.nn.modules.batchnorm", "BatchNorm2d"), {**state, "eps": 1e-5})
+        layer.state["forward"] = Called(Named("builtins", "getattr"), (layer, "identity"))
+        return layer
+    if "layers" in children:
+        return Made(Named("their_package.models.mlp", "MLP"), state)
+    return persistent("SongUNet", source, {**state, "_init_kwargs": easy_dict(img_resolution=SIZE)})
+
+
+def write_snapshot(path: Path, weights: Mapping[str, Tensor], source: str = "raise AssertionError") -> Path:
+    content = {
+        "ema": module_tree(weights, source),
+        "loss_fn": persistent("EDMLoss", source, {"P_mean": -1.2, "P_std": 1.2}),
+        "augment_pipe": None,
+        "dataset_kwargs": easy_dict(class_name="training.dataset.SRN", path="cars", resolution=SIZE),
+    }
+    path.write_bytes(pickled(content))
+    return path
+
+
+# A small network
+
+
+def published_config() -> GeNVSConfig:
+    config = small_config(centre_on_colours=False, residual_encoder=True)
+    encoder = dataclasses.replace(config.encoder, aspp_rates=(12, 24, 36), volume_width=SIZE)
+    renderer = dataclasses.replace(config.renderer, num_samples=64, render_width=SIZE // 2)
+    denoiser = dataclasses.replace(config.denoiser, dropout=0.13)
+    return dataclasses.replace(config, numerics=UNOFFICIAL, encoder=encoder, renderer=renderer, denoiser=denoiser)
+
+
+def published_weights(seed: int = 0) -> dict[str, Tensor]:
+    """Random weights of a small network, by their names, with what theirs has besides."""
+    config, generator = published_config(), torch.Generator().manual_seed(seed)
+    channels = config.encoder.decoder_channels
+    weights = {}
+
+    def add(name: str, *shape: int) -> None:
+        fan_in = max(1, torch.Size(shape[1:]).numel()) if shape else 1
+        weights[name] = torch.randn(shape, generator=generator) / fan_in**0.5
+
+    for name, tensor in UnofficialGeNVS(config).state_dict().items():
+        theirs = published_name(name, config)
+        if theirs.startswith("pixel_nerf_net.encoder.encoder") and theirs.endswith("bias"):
+            continue  # of a convolution that a normalisation layer follows
+        is_head = name == "encoder.to_volume.weight"
+        add(theirs, *((len(tensor), channels, 1, 1) if is_head else tensor.shape))
+    weights["pixel_nerf_net.mlp.layers.2.bias"][0] = 5.0  # density is a ReLU, which may be born dead
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        add(f"pixel_nerf_net.encoder.encoder.bn1.{name}", 8)
+        add(f"pixel_nerf_net.encoder.decoder.block1.1.{name}", 4)
+    weights["pixel_nerf_net.encoder.encoder.bn1.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    add("pixel_nerf_net.encoder.segmentation_head.0.weight", 1, channels, 1, 1)
+    add("pixel_nerf_net.encoder.segmentation_head.0.bias", 1)
+    add("denoiser.model.map_augment.weight", 8, 6)
+    weights[f"denoiser.model.enc.{SIZE // 2}x{SIZE // 2}_down.conv0.resample_filter"] = torch.full((1, 1, 2, 2), 0.25)
+    return weights

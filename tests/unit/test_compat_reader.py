@@ -1,0 +1,260 @@
+"""Snapshots of the published reimplementation: nothing in them is executed, and what is none is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import genvs
+from genvs.compat import UnofficialGeNVS, reader
+from genvs.config import GeNVSConfig
+from genvs.errors import InputError
+from tests.hostile_files import hostile_files
+from tests.published import Called, Made, Named, pickled, published_config, published_weights, write_snapshot
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return published_weights()
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        genvs.load_snapshot(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and len(message) < 400
+    return message
+
+
+def test_every_tensor_comes_out_under_its_name(weights, tmp_path):
+    path = write_snapshot(tmp_path / "network-snapshot-004000.pkl", weights)
+    read = reader.read_weights(path)
+    assert read.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor), name
+
+
+def test_source_text_in_the_file_is_not_executed(weights, tmp_path):
+    canary = tmp_path / "canary"
+    path = write_snapshot(tmp_path / "net.pkl", weights, source=f"open({str(canary)!r}, 'w')")
+    genvs.load_snapshot(path)
+    assert str(canary).encode() in path.read_bytes() and not canary.exists()
+
+
+def test_a_snapshot_becomes_a_network_of_its_sizes_and_numerics(weights, tmp_path):
+    net = genvs.load_snapshot(write_snapshot(tmp_path / "net.pkl", weights))
+    assert type(net) is UnofficialGeNVS and net.config == published_config()
+    assert (net.config.scene.near, net.config.scene.far) == (0.8, 1.8)
+    assert not net.training and not any(parameter.requires_grad for parameter in net.parameters())
+    state = net.state_dict()
+    assert_close(state["renderer.field.layers.2.weight"], weights["pixel_nerf_net.mlp.layers.1.weight"])
+    assert not state["encoder.backbone.conv1.bias"].any(), "a convolution before a normalisation layer has none"
+
+
+def test_depth_bins_come_in_our_order(weights, tmp_path):
+    net = genvs.load_snapshot(write_snapshot(tmp_path / "net.pkl", weights))
+    theirs = weights["pixel_nerf_net.encoder.volume_head.reshape_conv.weight"]
+    config = net.config.encoder
+    for channel, depth in ((0, 0), (2, 1), (7, 3)):
+        ours = net.encoder.to_volume.weight[depth * config.volume_channels + channel]
+        farthest_first = config.volume_depth - 1 - depth
+        assert_close(ours[:-3], theirs[channel * config.volume_depth + farthest_first, :, 0, 0])
+        assert not ours[-3:].any(), "the image's colours, which theirs does not see"
+
+
+def test_a_training_state_loads_too(weights, tmp_path):
+    snapshot = genvs.load_snapshot(write_snapshot(tmp_path / "net.pkl", weights))
+    path = tmp_path / "training-state-004000.pt"
+    torch.save({"net": weights, "optimizer_state": {"state": {}, "param_groups": []}}, path)
+    net = genvs.load_snapshot(path)
+    assert type(net) is UnofficialGeNVS
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in snapshot.state_dict().items())
+
+
+def test_a_view_weighting_with_weights_is_recognised(weights, tmp_path):
+    theirs = "pixel_nerf_net.cam_weighter"
+    for method, names in (
+        ("learned_cross_attention", {"query_layer.weight": (42, 42), "key_layer.weight": (42, 42)}),
+        (
+            "relative_pose_self_attention",
+            {
+                "multihead_attention.in_proj_weight": (126, 42),
+                "multihead_attention.in_proj_bias": (126,),
+                "multihead_attention.out_proj.weight": (42, 42),
+                "multihead_attention.out_proj.bias": (42,),
+                "weight_calculation_layer.weight": (1, 42),
+                "weight_calculation_layer.bias": (1,),
+            },
+        ),
+    ):
+        own = {f"{theirs}.{name}": torch.rand(shape) for name, shape in names.items()}
+        encoding = {f"{theirs}.positional_encoder.{name}": torch.rand(1, 12, 1) for name in ("_freqs", "_phases")}
+        net = genvs.load_snapshot(write_snapshot(tmp_path / "net.pkl", {**weights, **own, **encoding}))
+        assert net.config.view_weighting == method
+        state = net.renderer.view_weights.state_dict()
+        assert state.keys() == names.keys() and all(torch.equal(state[name], own[f"{theirs}.{name}"]) for name in state)
+
+
+def test_unknown_numerics_are_refused():
+    with pytest.raises(InputError, match="numerics='other'"):
+        GeNVSConfig(numerics="other")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pixel_nerf_net.mlp.layers.1.weight": None}, "mlp.layers.1.weight is missing"),
+        ({"pixel_nerf_net.encoder.decoder.modified_up.stage1.0.bias": None}, "stage1.0.bias is missing"),
+        ({"pixel_nerf_net.mlp.layers.1.weight": torch.zeros(8, 9)}, "of shape (8, 9)"),
+        ({"pixel_nerf_net.encoder.volume_head.reshape_conv.weight": torch.zeros(32, 4, 2, 1)}, "reshape_conv"),
+        ({"pixel_nerf_net.encoder.extra.weight": torch.zeros(1)}, "extra.weight' is not known"),
+        ({"denoiser.model.dec.32x32_up.conv0.resample_filter": torch.zeros(1, 1, 4, 4)}, "[1, 1]"),
+        ({"denoiser.model.enc.32x32_conv.weight": None}, "not those of the published network"),
+        ({"pixel_nerf_net.mlp.layers.0.weight": torch.zeros(1).expand(2**20, 2**20)}, "no usual tensor"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["snapshot", "state"])
+def test_weights_that_do_not_fit_are_named(weights, tmp_path, change, reason, kind):
+    changed = {name: tensor for name, tensor in {**weights, **change}.items() if tensor is not None}
+    path = tmp_path / "file"
+    if kind == "snapshot" and "no usual tensor" not in reason:  # there the reader itself refuses it
+        write_snapshot(path, changed)
+    else:
+        torch.save({"net": changed, "optimizer_state": {}}, path)
+    assert reason in refusal(path)
+
+
+def test_other_content_is_named(tmp_path):
+    path = tmp_path / "file.pkl"
+    for content, reason in (
+        ({"loss_fn": 1}, "no entry 'ema'"),
+        ([1, 2], "no entry 'ema'"),
+        ({"ema": torch.zeros(3)}, "no entry '_parameters'"),
+        ({"ema": {}}, "no entry"),
+        ({"ema": Called(Named("torch", "load"), ("x",))}, "'torch.load'"),
+        ({"ema": Named("os", "system")}, "'os.system'"),
+        ({"ema": Made(Named("a", "B"), {"_parameters": {"x": 1}, "_buffers": {}, "_modules": {}})}, "'x' in it is no"),
+    ):
+        path.write_bytes(pickled(content))
+        assert reason in refusal(path), content
+    torch.save({"net": [1], "optimizer_state": {}}, path)
+    assert "no state dict" in refusal(path)
+
+
+def test_every_cut_is_refused(weights, tmp_path):
+    whole = write_snapshot(tmp_path / "net.pkl", weights).read_bytes()
+    path = tmp_path / "cut.pkl"
+    for keep in (1, 2, 3, 10, 11, 50, 500, len(whole) // 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:keep])
+        refusal(path)
+
+
+def test_flipped_bits_are_refused_or_change_a_value(tmp_path):
+    weights = {name: tensor for name, tensor in published_weights().items() if "mlp" in name}
+    whole = write_snapshot(tmp_path / "net.pkl", weights).read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    path = tmp_path / "flipped.pkl"
+    for place in torch.randint(len(whole), (300,), generator=generator).tolist():
+        path.write_bytes(whole[:place] + struct.pack("B", whole[place] ^ 16) + whole[place + 1 :])
+        try:
+            assert all(isinstance(tensor, torch.Tensor) for tensor in reader.read_weights(path).values())
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+# Hostile files, in a process of their own, in which an audit hook sees what is executed
+
+PROGRAM = """
+import encodings.cp437, json, pickle, resource, sys, time  # cp437: zipfile's own, for names without Unicode
+from pathlib import Path
+import genvs, torch
+from genvs.errors import InputError
+torch.set_num_threads(1)
+good, canary, ours, usual = (json.loads(argument) for argument in sys.argv[1:])
+for path in good:  # what is imported late, is imported now
+    genvs.load_snapshot(path)
+watching, events = None, []
+def hook(event, arguments):
+    opens_the_file = event == "open" and arguments[0] in (watching, str(watching))
+    if watching and not opens_the_file and event not in ("object.__getattr__", "sys._getframe"):
+        events.append(f"{event} {arguments[:1]!a:.100}")
+sys.addaudithook(hook)
+def usual_reader(path):
+    with open(path, "rb") as file:
+        pickle.load(file)
+def read_all(paths, read):
+    global watching
+    results = {}
+    for path in map(Path, paths):
+        memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        events.clear()
+        watching = path
+        try:
+            read(path)
+            said = "read"
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        watching = None
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024
+        results[path.stem] = said, list(events), time.perf_counter() - start, grown
+    return results
+refused = read_all(ours, genvs.load_snapshot)
+executed = Path(canary).exists()
+print(json.dumps([refused, executed, read_all(usual, usual_reader), Path(canary).exists()]))
+"""
+EXECUTED = ("os.system", "exec", "compile", "subprocess.Popen")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> tuple[dict[str, Path], Path]:
+    """The hostile files by name, and the file that is there once one of them was executed."""
+    folder = tmp_path_factory.mktemp("hostile")
+    paths = {}
+    for name, content in hostile_files(folder.parent / "canary").items():
+        paths[name] = folder / f"{name}.pkl"
+        paths[name].write_bytes(content)
+    return paths, folder.parent / "canary"
+
+
+@pytest.fixture(scope="module")
+def seen(corpus, weights, tmp_path_factory) -> list:
+    """What our reader said and did, whether the canary was there then; what a usual one did, and the canary again."""
+    paths, canary = corpus
+    state = tmp_path_factory.mktemp("good") / "training-state.pt"
+    torch.save({"net": weights, "optimizer_state": {}}, state)
+    good = [write_snapshot(state.with_name("good.pkl"), weights), state]
+    usual = [paths[name] for name in ("os_system", "builtins_exec", "subprocess_popen", "text_protocol", "inst_opcode")]
+    arguments = [json.dumps([str(path) for path in part]) for part in (paths.values(), usual)]
+    command = [sys.executable, "-c", PROGRAM, json.dumps([*map(str, good)]), json.dumps(str(canary)), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_hostile_files_are_refused_and_nothing_of_them_is_executed(corpus, seen):
+    paths, _ = corpus
+    refused, executed, _, _ = seen
+    assert not executed and refused.keys() == paths.keys() and len(paths) >= 70
+    for name, (said, events, seconds, grown) in refused.items():
+        assert said.startswith(f"InputError: {paths[name]} "), (name, said)
+        assert "\n" not in said and len(said) < 500, (name, said)
+        assert events == [], (name, events)
+        assert seconds < 10, (name, seconds)
+        assert grown < paths[name].stat().st_size + 100 * 2**20, f"{name}: {grown} bytes of memory"
+
+
+def test_the_hook_sees_what_a_usual_reader_executes(seen):
+    """That the files are hostile, and that the test above would fail if one were executed."""
+    _, _, by_usual, executed = seen
+    assert executed
+    for name, (_, events, _, _) in by_usual.items():
+        assert any(event.startswith(EXECUTED) for event in events), (name, events)
