@@ -1,4 +1,4 @@
-# Sourced by train.sh, test.sh and inference/inference.sh. Leaves in PYTHON the path of a Python that has all that
+# Sourced by train.sh, test.sh and the scripts of inference/. Leaves in PYTHON the path of a Python that has all that
 # pyproject.toml asks for: the active one (a conda environment, an activated venv) where it fits, else that of .venv in
 # the project's folder, which is made the first time with uv, or with pip where there is no uv.
 # GENVS_EXTRAS names the extras that are needed too, with spaces between: GENVS_EXTRAS="test".

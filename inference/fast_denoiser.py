@@ -36,12 +36,14 @@ class FastDenoiser:
     takes to start them. So the first call of each shape records them in a CUDA graph, which later calls start as one. A
     graph reads its inputs where they were when it was recorded: every call copies its own there, and its result out.
 
-    Weights are those that `net` has now: make another one after a change.
+    Weights are those that `net` has now: make another one after a change. The rest of the network stays at `net`.
     """
 
-    def __init__(self, net: GeNVS, *, bf16: bool) -> None:
-        self.device, self.bf16 = next(net.parameters()).device, bf16
+    def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:
+        """labels: `[1, L]`, what the network is told of all images (genvs.models.labels), for one that can be."""
+        self.net, self.device, self.bf16 = net, next(net.parameters()).device, bf16
         self._denoise: nn.Module = with_bf16_weights(net.denoiser) if bf16 else net.denoiser
+        self._labels = None if labels is None else labels.to(self.device)
         self._graphs: dict[tuple, _Graph] = {}
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
@@ -64,8 +66,9 @@ class FastDenoiser:
             return self._graphs[key].replay(inputs)
 
     def _evaluate(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
+        labels = None if self._labels is None else self._labels.expand(len(noisy), -1)
         with autocast(self.device, self.bf16):
-            return self._denoise(noisy, sigma, feature_image)
+            return self._denoise(noisy, sigma, feature_image, labels=labels)
 
     def _record(self, examples: tuple[Tensor, ...]) -> _Graph:
         inputs = tuple(part.clone() for part in examples)

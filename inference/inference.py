@@ -17,16 +17,25 @@ import torch
 from torch import Tensor
 
 import genvs
-from genvs.config import GeNVSConfig
-from genvs.diffusion.sampler import SAMPLERS
+from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError, run_command
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
+from inference.sampling_options import described, load_guide, sampling_options, settle
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from inference.synthesis import COND_METHODS, synthesize_views
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
+
+
+def check_view_weighting(ctx, param, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parse_view_weighting(value)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 120})
@@ -35,7 +44,7 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
     type=click.Path(path_type=Path),
     default=ROOT / "inference" / "input",
     show_default="inference/input",
-    help="Folder with rgb/*.png, pose/*.txt, intrinsics.txt and, for images, target_pose/*.txt.",
+    help="Folder with rgb/*.png, pose/*.txt, intrinsics.txt and, for images, target_pose/*.txt; or transforms.json.",
 )
 @click.option(
     "--out_dir",
@@ -44,19 +53,21 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
     help="Where results go. What is there already is never overwritten.",
 )
 @click.option(
+    "--convention",
+    type=click.Choice(CONVENTIONS),
+    show_default="opengl in transforms.json, else opencv; guessed where cameras face away",
+    help="The camera axes that the poses are in.",
+)
+@click.option(
+    "--normalize", is_flag=True, help="Move and scale the scene to where the network expects it, and say by how much."
+)
+@click.option(
     "--ckpt_path",
     type=click.Path(path_type=Path),
     show_default="the newest under training_runs",
     help="Network snapshot.",
 )
-@click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised.")
-@click.option(
-    "--denoising_steps",
-    "num_steps",
-    type=click.IntRange(1, 10000),
-    show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
-    help="1 is the one-step preview.",
-)
+@sampling_options
 @click.option(
     "--cond_method",
     type=click.Choice(COND_METHODS),
@@ -65,21 +76,14 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 )
 @click.option(
     "--cam_weighting",
-    type=click.Choice(["baseline_mean"]),
-    default="baseline_mean",
-    expose_value=False,
-    help="How input views are weighted.",
+    metavar="NAME",
+    callback=check_view_weighting,
+    show_default="the snapshot's",
+    help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
 )
+@click.option("--class_id", type=int, show_default="untold", help="The object's class, for networks of --cond.")
 @click.option("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
-@click.option(
-    "--bf16",
-    type=bool,
-    default=True,
-    show_default="true",
-    metavar="BOOL",
-    help="bfloat16 arithmetic on GPUs that have it.",
-)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
 @click.option("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
 @click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
@@ -99,6 +103,8 @@ def main(
     context: click.Context,
     in_dir: Path,
     out_dir: Path | None,
+    convention: str | None,
+    normalize: bool,
     ckpt_path: Path | None,
     device: str | None,
     gpu_id: int | None,
@@ -109,6 +115,7 @@ def main(
     elevation: float | None,
     fps: float,
     gif: bool,
+    cam_weighting: str | None,
     **sampling,
 ) -> None:
     """Draw novel views of the object in a folder, as images or as a video around it."""
@@ -117,11 +124,16 @@ def main(
     chosen_device = choose_device(device, gpu_id)
     ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
     net = genvs.load_snapshot(ckpt_path)
-    scene = read_folder(in_dir, net.config)
+    if cam_weighting is not None:
+        try:
+            net.weigh_views_by(cam_weighting)
+        except InputError as error:
+            raise InputError(f"--cam_weighting: {error}") from None
+    scene = read_folder(in_dir, net.config, convention, normalize)
     name = in_dir.resolve().name
-    sampler = sampling["sampler"]
-    sampling["num_steps"] = sampling["num_steps"] or SAMPLERS[sampler].num_steps
-    run = f"steps={sampling['num_steps']}" + ("" if sampler == "heun" else f"_sampler={sampler}")
+    sampling = settle(sampling)
+    run = described(sampling)
+    sampling["guide"] = load_guide(sampling["guide"], net, chosen_device, sampling["bf16"])
     if video:
         run += f"_cond_method={sampling['cond_method']}"
         targets = trajectory_cameras(scene.inputs.cameras, trajectory, frames, radius=radius, elevation=elevation)
@@ -233,17 +245,35 @@ def prepare_output(out_dir: Path, results: Iterable[Path]) -> None:
             raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
 
 
-def read_folder(in_dir: Path, config: GeNVSConfig) -> SceneInput:
-    """The folder at the network's resolution and depth planes; what looks wrong with its cameras is said on stderr."""
+def read_folder(
+    in_dir: Path, config: GeNVSConfig, convention: str | None = None, normalize: bool = False
+) -> SceneInput:
+    """The folder at the network's resolution and depth planes; what looks wrong with its cameras is said on stderr.
+
+    convention, normalize: as the options of these names.
+    """
+    trained = config.scene.radius
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        scene = read_scene(in_dir, resolution=config.resolution, near=config.scene.near, far=config.scene.far)
+        scene = read_scene(
+            in_dir,
+            resolution=config.resolution,
+            near=config.scene.near,
+            far=config.scene.far,
+            convention=convention,
+            radius=trained if normalize else None,
+        )
     messages = [str(warning.message) for warning in caught]
-    distance, trained = float(scene.inputs.cameras.centers.norm(dim=-1).mean()), config.scene.radius
+    if scene.placement is not None:
+        click.echo(
+            f"--normalize: the scene is {scene.placement}; its cameras are now {trained:.3g} from the origin, and "
+            f"depths from {config.scene.near:.3g} to {config.scene.far:.3g} are drawn."
+        )
+    distance = float(scene.inputs.cameras.centers.norm(dim=-1).mean())
     if abs(distance - trained) > 0.25 * trained:
         messages.append(
-            f"{in_dir / 'pose'}: the cameras are {distance:.3g} from the origin on average, those of the training data "
-            f"{trained:.3g}; scale the poses to match, or results will be poor"
+            f"{in_dir}: the cameras are {distance:.3g} from the origin on average, those of the training data "
+            f"{trained:.3g}; pass --normalize or scale the poses to match, or results will be poor"
         )
     for message in messages:
         click.echo(f"Warning: {message}", err=True)

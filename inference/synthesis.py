@@ -11,13 +11,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genvs.data.types import Views
-from genvs.diffusion.sampler import SAMPLERS
+from genvs.diffusion.sampler import SAMPLERS, Denoise
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
 from inference.fast_denoiser import FastDenoiser, autocast, has_native_bf16
+from torch_utils import stateless_random
 
 COND_METHODS = ("autoreg", "normal")
+NOISES = ("fixed", "fresh")
 MAX_GENERATED = 8  # generated frames that an autoregressive run keeps to condition on, besides all inputs
 
 
@@ -30,10 +33,16 @@ def synthesize_views(
     cond_method: str = "normal",
     sampler: str = "heun",
     num_steps: int | None = None,
+    guidance: float = 1.0,
+    noise: str = "fixed",
+    churn: float = 0.0,
+    class_id: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     bf16: bool = True,
     progress: bool = True,
+    denoise: FastDenoiser | None = None,
+    guide: FastDenoiser | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw one image for each target camera, in their order, on the device of `net`.
 
@@ -45,34 +54,46 @@ def synthesize_views(
     2304.02602); the bound keeps memory constant however long a video is. No view is encoded twice.
     sampler: of `genvs.diffusion.sampler.SAMPLERS`. num_steps: its steps, by default its own number; 1 is the one-step
     estimate.
-    seed: of the one noise that all views start from, so that a video does not flicker. It is drawn on the CPU: images
-    depend neither on `batch_size` nor, up to rounding, on the device.
+    guidance: `worse.lerp(denoised, guidance)`: above 1, away from what a worse denoiser says, which takes an evaluation
+    of that one too; 1 is off. The worse one is `guide`, of a worse network, such as an earlier snapshot (autoguidance,
+    arXiv 2406.02507); by default `net` without its conditioning (classifier-free guidance, arXiv 2207.12598).
+    noise, seed: 'fixed', all views start from the one noise of the seed, so that a video does not flicker; 'fresh',
+    each from its own. Without churn images depend neither on `batch_size` nor, up to rounding, on the device.
+    churn: S_churn of the stochastic sampler (EDM, algorithm 2), for 'heun' alone.
+    class_id: what the network is told that the object is, for one that was trained with classes (`--cond`).
     bf16: run the networks in bf16 where a GPU has it; noise levels, integration and images stay float32 or better.
+    denoise: of `net`, for callers that draw many scenes; by default it is made anew. It decides about bf16 and class.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"cond_method={cond_method!r} is not known: choose one of {', '.join(COND_METHODS)}")
-    sample = sampler_of(net, sampler, num_steps)
+    if noise not in NOISES:
+        raise InputError(f"noise={noise!r} is not known: choose one of {', '.join(NOISES)}")
     device = next(net.parameters()).device
-    bf16 = bf16 and has_native_bf16(device)
+    sample = sampler_of(net, sampler, num_steps)
+    if churn:
+        rng = torch.Generator(device).manual_seed(seed)
+        sample = functools.partial(sample, S_churn=churn, rng=rng)
     inputs, targets = inputs.to(device), targets.to(device)
-    resolution, num_targets = net.config.resolution, targets.shape[1]
-    noise = torch.randn(1, 3, resolution, resolution, generator=torch.Generator().manual_seed(seed)).to(device)
-    denoise = FastDenoiser(net, bf16=bf16)
-    with autocast(device, bf16):
-        volumes = [net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
-    autoreg = cond_method == "autoreg"
-    known = KnownViews(volumes, inputs.cameras, MAX_GENERATED if autoreg else 0)
-    del volumes
+    num_targets, autoreg = targets.shape[1], cond_method == "autoreg"
+    noises = StartNoise(noise, seed, (3, net.config.resolution, net.config.resolution), device)
+    labels = None if class_id is None else label_of_class(class_id, net.config)
+    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), labels=labels)
+    sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
+    better = Conditioned(denoise, inputs, **sizes)
+    worse = Conditioned(guide, inputs, **sizes) if guide is not None and guidance != 1 else None
 
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
-        with autocast(device, bf16):
-            feature_images = net.render(known.volume, known.cameras, cameras)[0].float()
-        start_noise = noise.expand(len(feature_images), -1, -1, -1)
-        images = sample(functools.partial(denoise, feature_image=feature_images), start_noise).clamp(-1, 1)
+        feature_images = better.render(cameras)
+        denoised: Denoise = functools.partial(denoise, feature_image=feature_images)
+        if guidance != 1:
+            # Zeros are what training shows where it leaves the conditioning out.
+            unconditioned = functools.partial(denoise, feature_image=torch.zeros_like(feature_images))
+            denoised = guided(denoised, worse.denoiser(cameras) if worse else unconditioned, guidance)
+        images = sample(denoised, noises.of(start, start + len(feature_images))).clamp(-1, 1)
         if autoreg and stop < num_targets:
-            with autocast(device, bf16):
-                known.add(net.encode(images[None]), cameras)
+            for network in filter(None, (better, worse)):
+                network.add(images, cameras)
         return images, feature_images
 
     stride = 1 if autoreg else batch_size
@@ -95,6 +116,60 @@ def sampler_of(net: GeNVS, name: str, num_steps: int | None = None) -> Callable[
         sigma_min=net.config.denoiser.sigma_min,
         sigma_max=net.config.denoiser.sigma_max,
     )
+
+
+def guided(denoised: Denoise, worse: Denoise, guidance: float) -> Denoise:
+    """A denoiser that goes on from what `worse` says through what `denoised` says, as in `synthesize_views`."""
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        return worse(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
+
+    return denoise
+
+
+class StartNoise:
+    """The unit Gaussian noise, each of `shape`, that views start from: of NOISES, and a function of seed and view."""
+
+    def __init__(self, kind: str, seed: int, shape: tuple[int, ...], device: torch.device) -> None:
+        self._seed, self._shape, self._device = seed, shape, device
+        self._fixed: Tensor | None = None
+        if kind == "fixed":
+            self._fixed = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+    def of(self, start: int, stop: int) -> Tensor:
+        """Of the views from `start` up to `stop`: `[stop - start, *shape]`."""
+        if self._fixed is not None:
+            return self._fixed.expand(stop - start, *self._shape)
+        keys = stateless_random.sample_keys(self._seed, torch.arange(start, stop, device=self._device))
+        return stateless_random.normal(keys, self._shape)
+
+
+class Conditioned:
+    """A network that is conditioned on the views of a scene."""
+
+    def __init__(self, denoise: FastDenoiser, inputs: Views, *, batch_size: int, max_generated: int) -> None:
+        """denoise: of the network. inputs: `[1, V]`, on its device, encoded `batch_size` at a time.
+
+        max_generated: how many of the frames added last it keeps.
+        """
+        self._denoise, self._net = denoise, denoise.net
+        with autocast(denoise.device, denoise.bf16):
+            volumes = [self._net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
+        self._known = KnownViews(volumes, inputs.cameras, max_generated)
+
+    def render(self, cameras: Cameras) -> Tensor:
+        """The feature images of cameras `[1, K]`: `[K, C, H, W]`, float32."""
+        with autocast(self._denoise.device, self._denoise.bf16):
+            return self._net.render(self._known.volume, self._known.cameras, cameras)[0].float()
+
+    def denoiser(self, cameras: Cameras) -> Denoise:
+        """Of the views of cameras `[1, K]`, for a sampler."""
+        return functools.partial(self._denoise, feature_image=self.render(cameras))
+
+    def add(self, images: Tensor, cameras: Cameras) -> None:
+        """Remember a generated frame: image `[1, 3, H, W]`, camera `[1, 1]`."""
+        with autocast(self._denoise.device, self._denoise.bf16):
+            self._known.add(self._net.encode(images[None]), cameras)
 
 
 class KnownViews:

@@ -79,6 +79,15 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's `value` (anything picklable), in the order of ranks, on every rank."""
+    if not is_initialized():
+        return [value]
+    values = [None] * get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """Sums `tensor` over the ranks, in place, and returns it. It must be on the device that `init` returned."""
     if is_initialized():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["train.sh", "test.sh", ".ci/run", "inference/inference.sh"]
+SCRIPTS = ["train.sh", "test.sh", ".ci/run", "inference/inference.sh", "inference/evaluate.sh"]
 MAKING = "Making the environment in .venv (first time, a few minutes)…\n"
 UPDATING = "Bringing the environment in .venv up to date…\n"
 
@@ -24,7 +24,7 @@ def run(command: list[str], cwd: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, timeout=120)
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "dnnlib/environment.sh"])
+@pytest.mark.parametrize("script", [*SCRIPTS, "dnnlib/environment.sh", "dnnlib/processes.sh"])
 def test_scripts_are_sound(script: str) -> None:
     assert run(["bash", "-n", str(ROOT / script)], ROOT).stderr == ""
     if script in SCRIPTS:

@@ -1,0 +1,33 @@
+# Sourced by train.sh and inference/evaluate.sh. Leaves in NGPU how many processes to start: as it says, else one for
+# each visible GPU, else one.
+
+# Counts the GPUs without starting torch.
+visible_gpus() {
+    local present listed
+    if command -v nvidia-smi >/dev/null; then
+        present=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+    else
+        present=$(find /dev -maxdepth 1 -name 'nvidia[0-9]*' | wc -l)
+    fi
+    # CUDA stops reading its list at the first -1.
+    listed=$(tr ',' '\n' <<<"${CUDA_VISIBLE_DEVICES-all}" | sed '/^-1/,$d' | grep -c . || true)
+    if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]] && ((listed < present)); then echo "$listed"; else echo "$present"; fi
+}
+
+if [[ -z ${NGPU:-} ]]; then
+    NGPU=$(visible_gpus)
+    ((NGPU > 0)) || NGPU=1
+elif [[ ! $NGPU =~ ^[1-9][0-9]*$ ]]; then
+    echo "Error: NGPU=$NGPU is not a number of processes: give 1 or more, or leave it unset." >&2
+    exit 2
+fi
+
+# Each process gets its share of the cores, and a lone one leaves a core free: OpenMP's threads spin while they wait for
+# each other, and where something else needs one of their cores every step takes many times longer.
+share_cores() {
+    if [[ -z ${OMP_NUM_THREADS:-} ]]; then
+        cores=$(getconf _NPROCESSORS_ONLN)
+        threads=$((NGPU > 1 ? cores / NGPU : cores - 1))
+        export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
+    fi
+}

@@ -1,0 +1,82 @@
+"""Whether views can be of one object: the agreement of their silhouettes with the visual hull that these carve."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genvs.config import WHITE
+from genvs.geometry import Cameras, generate_rays, project, stratified_depths
+
+SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs more from white is the object
+
+
+def from_white(images: Tensor) -> Tensor:
+    """How far each pixel is from white, in its farthest channel: `[..., 3, H, W]` in [-1, 1] to `[..., H, W]`."""
+    return (WHITE - images).amax(dim=-3) / 2
+
+
+def background_level(images: Tensor) -> Tensor:
+    """How far an image's border is from white, but for its farthest quarter: `[..., 3, H, W]` to `[...]`, 0 to 1."""
+    distance = from_white(images)
+    sides = [distance[..., 0, :], distance[..., -1, :], distance[..., 1:-1, 0], distance[..., 1:-1, -1]]
+    return torch.cat(sides, dim=-1).quantile(0.75, dim=-1)
+
+
+def silhouettes(images: Tensor) -> Tensor:
+    """Where images on white show the object: `[..., 3, H, W]` in [-1, 1] to bool `[..., H, W]`.
+
+    That is what differs from white by more than SILHOUETTE_THRESHOLD, and by more than twice the level of the image's
+    own background: drawn images are never quite white there. Where the background is half gray there is no silhouette.
+    """
+    threshold = (2 * background_level(images)).clamp_min(SILHOUETTE_THRESHOLD)
+    return from_white(images) > threshold[..., None, None]
+
+
+def hull_agreement(images: Tensor, cameras: Cameras) -> float:
+    """How well K views of one object agree on its shape, from 0 to 1; no network is asked.
+
+    images: `[K, 3, H, W]` in [-1, 1], on white, K >= 2. cameras: `[K]`.
+
+    The silhouettes carve a visual hull (Laurentini, 1994): the points that every view sees inside its silhouette. Seen
+    from each view again, the hull fills the silhouette if some object has all these silhouettes, and only part of it
+    otherwise (silhouette coherence: Hernandez, Schmitt and Cipolla, 2007). The score is the mean over views of that
+    part, which is the intersection over union of the hull's image and the silhouette. The hull is looked for along the
+    ray of each silhouette pixel (Matusik et al., 2000), one sample a pixel's width, between the depth planes; other
+    views' silhouettes are taken one pixel wider, for what pixels and samples miss. Where a view does not look, it does
+    not carve. A view without a silhouette has no part in the object: it counts 0.
+
+    Raises ValueError for a single view, which agrees with itself whatever it shows.
+    """
+    if len(images) < 2:
+        raise ValueError("one view alone agrees with itself: give two or more")
+    size = tuple(images.shape[-2:])
+    shown = silhouettes(images)
+    wider = F.max_pool2d(shown.float()[:, None], kernel_size=3, stride=1, padding=1)[:, 0] > 0
+    depths = stratified_depths(cameras.near, cameras.far, max(size))
+    ray_origins, ray_directions = generate_rays(cameras, *size)
+    filled = []
+    for view, silhouette in enumerate(shown):
+        if not silhouette.any():
+            filled.append(0.0)
+            continue
+        origins, directions = ray_origins[view][silhouette], ray_directions[view][silhouette]
+        points = origins[:, None] + depths[view][:, None] * directions[:, None]
+        ray = torch.arange(len(points), device=images.device)[:, None].expand(points.shape[:2]).flatten()
+        points = points.flatten(0, 1)
+        for other in range(len(images)):
+            if other != view:
+                inside = _seen_inside(points, wider[other], cameras[other])
+                points, ray = points[inside], ray[inside]
+        filled.append(len(ray.unique()) / len(origins))
+    return sum(filled) / len(filled)
+
+
+def _seen_inside(points: Tensor, silhouette: Tensor, camera: Cameras) -> Tensor:
+    """Bool `[P]`: which of points `[P, 3]` a camera sees within its silhouette `[H, W]`, or does not see at all."""
+    height, width = silhouette.shape
+    uv, depth = project(points, camera)
+    column, row = (uv[:, 0] * width).floor().long(), (uv[:, 1] * height).floor().long()
+    unseen = (depth <= 0) | (column < 0) | (column >= width) | (row < 0) | (row >= height)
+    return unseen | silhouette[row.clamp(0, height - 1), column.clamp(0, width - 1)]

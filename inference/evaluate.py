@@ -1,0 +1,244 @@
+"""Figures of a snapshot on a dataset's split, by the literature's protocol: see docs/evaluation.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+# A script's path starts at its own folder, where `inference` is inference.py.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+import genvs
+from genvs.config import CONVENTIONS
+from genvs.errors import InputError, run_command
+from inference import protocol, report, writers
+from inference.fast_denoiser import FastDenoiser, has_native_bf16
+from inference.inference import ROOT, choose_device, newest_snapshot
+from inference.job import Job, results_folder
+from inference.measures import ALWAYS, MEASURES, Measures, Scores
+from inference.protocol import Protocol, evenly
+from inference.sampling_options import load_guide, sampling_options, settle
+from torch_utils import distributed
+from torch_utils.persistence import write_atomic
+
+PATIENCE = timedelta(days=7)  # a rank that is done waits for the others that long
+EXTRAS = [name for name in MEASURES if name not in ALWAYS]
+
+
+def parse_metrics(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """--metrics: names from EXTRAS with commas between; 'all' or 'none'."""
+    names = {"all": EXTRAS, "none": []}.get(text) or [name.strip() for name in text.split(",") if text != "none"]
+    for name in names:
+        if name not in EXTRAS:
+            raise click.BadParameter(f"{name!r} is not known: choose from {', '.join(EXTRAS)}; or all, or none")
+    return list(dict.fromkeys(names))
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 120})
+@click.option(
+    "--ckpt_path",
+    type=click.Path(path_type=Path),
+    show_default="the newest under training_runs",
+    help="Network snapshot.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Dataset, as train.py takes it; or the folder or .zip of the split itself.",
+)
+@click.option(
+    "--convention",
+    type=click.Choice(CONVENTIONS),
+    show_default="as train.py",
+    help="The camera axes that the poses are in.",
+)
+@click.option("--normalize", is_flag=True, help="Move and scale every object by its cameras, as in training.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
+@click.option(
+    "--num_inputs",
+    type=click.IntRange(1, len(protocol.INPUT_VIEWS)),
+    default=1,
+    help=f"Input views: the first of {', '.join(map(str, protocol.INPUT_VIEWS))}.",
+)
+@click.option(
+    "--views",
+    default="all",
+    metavar="all|list|FILE",
+    help="Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file.",
+)
+@click.option(
+    "--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many."
+)
+@sampling_options
+@click.option(
+    "--seeds",
+    default="0",
+    metavar="LIST",
+    callback=protocol.parse_seeds,
+    help="Of the noise, a sample of every view for each: 0-9, or 0,3,5.",
+)
+@click.option(
+    "--metrics",
+    default="consistency",
+    metavar="LIST",
+    callback=parse_metrics,
+    help=f"Besides {' and '.join(ALWAYS)}: some of {', '.join(EXTRAS)}; all; or none.",
+)
+@click.option(
+    "--out_dir",
+    type=click.Path(path_type=Path),
+    show_default="a folder under inference/output, by the options",
+    help="Where images and results go. Images that are there already are not drawn again.",
+)
+@click.option("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
+@click.option("-n", "--dry-run", is_flag=True, help="Check everything, say what would be drawn, and exit.")
+def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **options) -> None:
+    """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
+
+    What is interrupted, or done with fewer objects, seeds or metrics, goes on when it is started again.
+    """
+    chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"), None)
+    if not dry_run:
+        chosen = distributed.init(chosen.type, timeout=PATIENCE)
+    job = open_job(chosen, **options)
+    job.check(consistency="consistency" in metrics)
+    measures = Measures(metrics, chosen)
+    distributed.print0("\n".join(job.facts()))
+    if dry_run:
+        click.echo("Dry run: everything is in order.")
+        return
+    if distributed.get_rank() == 0:
+        job.prepare_folder()
+    distributed.barrier()
+    try:
+        scores = draw_and_measure(job, measures, batch_size, chosen)
+    except torch.OutOfMemoryError:
+        raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
+    objects = {name: of_object for part in distributed.gather_objects(scores) for name, of_object in part.items()}
+    of_sets = measures.of_sets(sum(len(job.views(index)[1]) for index in range(job.num_objects)))
+    if distributed.get_rank() == 0:
+        write_results(job, dict(sorted(objects.items())), of_sets)
+    distributed.shutdown()
+
+
+def open_job(
+    device: torch.device,
+    *,
+    ckpt_path: Path | None,
+    data: Path,
+    convention: str | None,
+    normalize: bool,
+    split: str,
+    max_objects: int | None,
+    seeds: list[int],
+    out_dir: Path | None,
+    num_inputs: int,
+    views: str,
+    **sampling,
+) -> Job:
+    """What the options ask for, of the command's names. Raises InputError where it cannot be opened."""
+    sampling = settle(sampling)
+    ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
+    net = genvs.load_snapshot(ckpt_path)
+    dataset = protocol.open_split(protocol.find_split(data, split), net.config, convention, normalize)
+    guide = load_guide(sampling["guide"], net, device, sampling["bf16"])
+    chosen = Protocol(
+        snapshot=str(ckpt_path),
+        snapshot_sha256=protocol.sha256(ckpt_path),
+        data=str(dataset.path),
+        convention=dataset.convention,
+        normalize=normalize,
+        num_inputs=num_inputs,
+        views=protocol.read_views(views),
+        resolution=net.config.resolution,
+        sampler=sampling["sampler"],
+        num_steps=sampling["num_steps"],
+        guidance=sampling["guidance"],
+        noise=sampling["noise"],
+        churn=sampling["churn"],
+        bf16=sampling["bf16"] and has_native_bf16(device),
+        guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
+    )
+    out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling)
+    return Job(net, guide, dataset, chosen, min(max_objects or len(dataset), len(dataset)), seeds, out_dir)
+
+
+def draw_and_measure(job: Job, measures: Measures, batch_size: int, device: torch.device) -> dict[str, Scores]:
+    """Draw and measure this rank's objects, by name."""
+    share = protocol.share(job.num_objects)
+    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16)
+    scores = {}
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    total = len(job.seeds) * sum(len(job.views(index)[1]) for index in share)
+    title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
+    with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
+        for index in share:
+            inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
+            for seed in job.seeds:
+                job.draw(index, seed, (inputs, targets), denoise, batch_size)
+                bar.update(len(targets.images))
+            drawn = torch.stack([job.drawn(index, seed, job.views(index)[1]) for seed in job.seeds])
+            scores[job.name(index)] = measures.of_object(drawn, inputs, targets)
+    return scores
+
+
+def write_results(job: Job, objects: dict[str, Scores], of_sets: Scores) -> None:
+    """results.json, table.md and contact_sheet.png; the table's figures on stdout too."""
+    departures = protocol.departures(job.dataset, job.protocol, job.num_objects)
+    summary = report.summarize(objects, of_sets)
+    inputs, targets = job.views(0)
+    results = {
+        "protocol": {**asdict(job.protocol), "seeds": job.seeds, "input_views": inputs, "target_views": targets},
+        "not_comparable_because": departures,
+        "num_objects": len(objects),
+        "summary": summary,
+        "objects": objects,
+    }
+    title = f"{Path(job.protocol.snapshot).name} on {job.dataset.path.name}"
+    table = report.markdown(title, job.facts(), departures, summary, len(job.seeds))
+    paths = [job.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
+    try:
+        write_atomic(json.dumps(results, indent=1) + "\n", paths[0])
+        write_atomic(table, paths[1])
+    except OSError as error:
+        raise InputError(f"{job.out_dir}: cannot be written ({error}): choose another --out_dir") from None
+    writers.write_png(paths[2], draw_sheet(job, objects, title))
+    click.echo("\n" + table)
+    for path in paths:
+        click.echo(f"Wrote {path}")
+
+
+def draw_sheet(job: Job, objects: dict[str, Scores], title: str) -> Image.Image:
+    """The best, the median and the worst object, as `report.sheet` shows them."""
+    indices = {job.name(index): index for index in range(job.num_objects)}
+    shown = []
+    for rank, name in report.best_median_worst(objects).items():
+        index = indices[name]
+        given, wanted = job.views(index)
+        wanted = [wanted[place] for place in evenly(len(wanted), report.SHEET_TARGETS)]
+        inputs, targets = (pictures(places, job.dataset.load(index, places).images) for places in (given, wanted))
+        samples = [pictures(wanted, job.drawn(index, seed, wanted)) for seed in job.seeds[: report.SHEET_SAMPLES]]
+        label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
+        shown.append(report.SheetObject(label, name, inputs, targets, samples))
+    return report.sheet(title, shown, job.seeds)
+
+
+def pictures(places: list[int], images: Tensor) -> dict[int, np.ndarray]:
+    """uint8 images `[N, 3, H, W]` as pictures `[H, W, 3]`, by their places among the object's views."""
+    return dict(zip(places, images.movedim(1, -1).numpy(), strict=True))
+
+
+if __name__ == "__main__":
+    run_command(main)

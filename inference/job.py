@@ -1,0 +1,143 @@
+"""An evaluation's work: the network, the images to draw, and the drawing of them, object by object."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genvs.data.scenes import SceneDataset
+from genvs.data.types import Views
+from genvs.errors import InputError
+from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
+from genvs.models import GeNVS
+from genvs.pictures import to_uint8
+from inference import protocol, writers
+from inference.fast_denoiser import FastDenoiser
+from inference.protocol import Protocol
+from inference.sampling_options import described
+from inference.synthesis import synthesize_views
+
+PROTOCOL_FILE = "protocol.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is evaluated: which images of which objects, drawn by which network, and where they are kept."""
+
+    net: GeNVS
+    guide: FastDenoiser | None
+    dataset: SceneDataset
+    protocol: Protocol
+    num_objects: int
+    seeds: list[int]
+    out_dir: Path
+
+    def views(self, index: int) -> tuple[list[int], list[int]]:
+        """An object's inputs and targets, as places among its views."""
+        return protocol.choose_views(self.dataset.num_views(index), self.protocol.num_inputs, self.protocol.views)
+
+    def name(self, index: int) -> str:
+        """What files call an object, whatever its dataset calls it."""
+        return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
+
+    def folder(self, index: int, seed: int) -> Path:
+        """Where an object's images are kept."""
+        return self.out_dir / "images" / f"seed={seed}" / self.name(index)
+
+    def check(self, consistency: bool) -> None:
+        """Raise InputError for what would go wrong later."""
+        self.protocol.check(self.out_dir / PROTOCOL_FILE)
+        self.dataset.check_views(self.protocol.num_inputs + 1)
+        for index in range(self.num_objects):
+            self.views(index)
+        protocol.share(self.num_objects)
+        first = self.dataset.load(0, [0]).to("cpu").images[0]
+        if consistency and background_level(first) > SILHOUETTE_THRESHOLD:
+            raise InputError(
+                f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
+            )
+
+    def facts(self) -> list[str]:
+        """What is drawn, for a reader."""
+        chosen = self.protocol
+        inputs, targets = self.views(0)
+        return [
+            f"snapshot: {chosen.snapshot}",
+            f"data: {chosen.data}, {self.num_objects} of {len(self.dataset)} objects, "
+            f"{chosen.resolution}x{chosen.resolution} pixels, 8 bits",
+            f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
+            f"{len(targets)} drawn",
+            f"samples: {', '.join(f'{name} {value}' for name, value in chosen.sampling.items())}; "
+            f"seed {', '.join(map(str, self.seeds))}" + ("; guided by a worse network" if self.guide else ""),
+        ]
+
+    def prepare_folder(self) -> None:
+        """Make `out_dir`, with its protocol; InputError where it cannot be written."""
+        try:
+            self.out_dir.mkdir(parents=True, exist_ok=True)
+            self.protocol.write(self.out_dir / PROTOCOL_FILE)
+        except OSError as error:
+            reason = error.strerror
+            raise InputError(f"--out_dir={self.out_dir}: cannot be written ({reason}): choose another") from None
+
+    def draw(self, index: int, seed: int, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int) -> None:
+        """Draw an object, unless that is done. Its folder appears when all images are in it.
+
+        views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its device. batch_size: views at a time.
+        """
+        folder = self.folder(index, seed)
+        if folder.is_dir():
+            return
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        images = synthesize_views(
+            self.net,
+            views[0][None],
+            views[1].cameras[None],
+            **self.protocol.sampling,
+            seed=seed,
+            batch_size=batch_size,
+            progress=False,
+            denoise=denoise,
+            guide=self.guide,
+        )
+        for place, (image, _) in zip(self.views(index)[1], images, strict=True):
+            writers.write_png(partial / file_name(place), to_uint8(image))
+        try:
+            os.replace(partial, folder)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror}): choose another --out_dir") from None
+
+    def drawn(self, index: int, seed: int, places: list[int]) -> Tensor:
+        """What `draw` has drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
+        folder = self.folder(index, seed)
+        try:
+            images = [np.asarray(Image.open(folder / file_name(place)).convert("RGB")) for place in places]
+            return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: cannot be read ({error}): delete this folder, and it is drawn again") from None
+
+
+def file_name(place: int) -> str:
+    """Of an image, by its place among the object's views."""
+    return f"{place:06d}.png"
+
+
+def results_folder(parent: Path, chosen: Protocol, sampling: dict[str, Any]) -> Path:
+    """Where results go by default: the same folder for the same options, so that they are found again.
+
+    sampling: the settled options.
+    """
+    snapshot = Path(chosen.snapshot).resolve()
+    views = chosen.views if isinstance(chosen.views, str) else "file"
+    name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
+    name += f"-{Path(chosen.data).stem}-inputs={chosen.num_inputs}-views={views}"
+    return parent / f"{name}-{described(sampling)}"

@@ -1,0 +1,129 @@
+"""An evaluation's results for people: a Markdown table beside the literature's, and a contact sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from genvs.pictures import Column, contact_sheet
+from inference.measures import MEASURES, Scores
+
+AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}
+SHEET_TARGETS = 8  # of each object shown
+SHEET_SAMPLES = 4
+
+
+class Published(NamedTuple):
+    """ShapeNet-SRN cars, one input view, 128 x 128; None where a paper gives no figure."""
+
+    name: str
+    psnr: float
+    ssim: float
+    lpips_vgg: float | None
+    fid: float | None
+
+
+PUBLISHED = (
+    Published("pixelNeRF", 23.17, 0.90, 0.146, 59.24),
+    Published("VisionNeRF", 22.88, 0.91, 0.084, 21.31),
+    Published("3DiM", 21.01, 0.57, None, 8.99),
+    Published("SSDNeRF", 23.52, 0.91, 0.078, 16.39),
+    Published("Splatter Image", 24.00, 0.92, 0.078, None),
+    Published("SplatDiffusion", 24.84, 0.93, 0.077, None),
+)
+
+
+def summarize(objects: Mapping[str, Scores], of_sets: Scores) -> Scores:
+    """The mean over objects of each figure, with the standard error of "mean"; and the figures of sets, as they are."""
+    every = list(objects.values())
+    summary = {
+        name: {aggregate: fmean(scores[name][aggregate] for scores in every) for aggregate in aggregates}
+        for name, aggregates in every[0].items()
+    }
+    if len(every) > 1:
+        for name, figures in summary.items():
+            figures["standard_error"] = stdev(scores[name]["mean"] for scores in every) / math.sqrt(len(every))
+    return {**summary, **of_sets}
+
+
+def markdown(title: str, facts: Sequence[str], departures: Sequence[str], summary: Scores, num_samples: int) -> str:
+    """The whole page. facts: what was drawn, a line each. departures: why its figures cannot be compared, if so."""
+    columns = ("psnr", "ssim", "lpips_vgg", "fid")
+    lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), ""]
+    if departures:
+        lines += [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""]
+    lines += _row("", *(MEASURES[name].title for name in columns)), _row("---", *["---:"] * len(columns))
+    aggregates = [aggregate for aggregate in AGGREGATES if aggregate in summary["psnr"]]
+    for aggregate in aggregates:
+        of_samples = "" if num_samples == 1 else f", {AGGREGATES[aggregate].format(k=num_samples)}"
+        figures = (_shown(name, summary.get(name, {}).get(aggregate)) for name in columns)
+        lines.append(
+            _row(f"**GeNVS, this snapshot{of_samples}**" + (" (not comparable)" if departures else ""), *figures)
+        )
+    for paper in PUBLISHED:
+        lines.append(_row(paper.name, *(_shown(name, getattr(paper, name)) for name in columns)))
+    lines += ["", "Published figures: one input view, ShapeNet-SRN cars, 128 x 128; - where a paper gives none.", ""]
+    lines += ["## All that was measured", ""]
+    headings = ["mean"]
+    if num_samples > 1:
+        headings = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
+    lines += _row("", *headings, "standard error"), _row("---", *["---:"] * (len(headings) + 1))
+    for name, of_name in summary.items():
+        better = "larger" if MEASURES[name].larger_is_better else "smaller"
+        shown = (_shown(name, of_name.get(aggregate)) for aggregate in [*aggregates, "standard_error"])
+        lines.append(_row(f"{MEASURES[name].title}, {better} is better", *shown))
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(name: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.{MEASURES[name].digits}f}"
+
+
+class SheetObject(NamedTuple):
+    """An object for the sheet: pictures `[H, W, 3]` uint8 by the numbers of their views; samples, for each seed."""
+
+    label: str
+    name: str
+    inputs: Mapping[int, np.ndarray]
+    targets: Mapping[int, np.ndarray]
+    samples: Sequence[Mapping[int, np.ndarray]]
+
+
+def sheet(title: str, objects: Sequence[SheetObject], seeds: Sequence[int]) -> Image.Image:
+    """Inputs, targets, samples, and the error of the first sample: a band of columns for each object."""
+    bands: list[tuple[Sequence[str], Sequence[Column]]] = []
+    for shown in objects:
+        inputs = [Column(f"{shown.name}, view {view}", [picture]) for view, picture in shown.inputs.items()]
+        bands.append(([shown.label], inputs))
+        rows = ["target", *(f"sample, seed {seed}" for seed in seeds[: len(shown.samples)]), f"error, seed {seeds[0]}"]
+        columns = []
+        for view, target in shown.targets.items():
+            samples = [sample[view] for sample in shown.samples]
+            columns.append(Column(f"view {view}", [target, *samples, error_picture(samples[0], target)]))
+        bands.append((rows, columns))
+    return contact_sheet(title, bands)
+
+
+def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The absolute error of a picture `[H, W, 3]` uint8: white where there is none, black from half the range on."""
+    return 255 - np.minimum(2 * np.abs(sample.astype(int) - target.astype(int)), 255).astype(np.uint8)
+
+
+def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:
+    """'best', 'median' and 'worst' to the names of objects, by PSNR; fewer where there are fewer objects."""
+    ranked = sorted(objects, key=lambda name: objects[name]["psnr"]["mean"], reverse=True)
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    chosen: dict[str, str] = {}
+    for rank, place in places.items():
+        if ranked[place] not in chosen.values():
+            chosen[rank] = ranked[place]
+    return chosen

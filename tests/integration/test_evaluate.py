@@ -1,0 +1,263 @@
+"""An evaluation, from a snapshot and a dataset to figures: what it draws and measures, how it goes on, and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genvs
+from genvs.data.srn import SRNScenes
+from genvs.data.types import Views
+from genvs.errors import run_command
+from genvs.metrics import hull_agreement, psnr, ssim
+from genvs.models import GeNVS
+from inference import evaluate
+from inference.synthesis import synthesize_views
+from tests.small_model import SIZE, small_net
+
+ROOT = Path(__file__).parents[2]
+INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
+OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
+
+
+@pytest.fixture(scope="module")
+def net() -> GeNVS:
+    return small_net().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def snapshot(net, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
+    genvs.save_snapshot(path, net.config, net.state_dict())
+    return path
+
+
+@pytest.fixture(scope="module")
+def options(snapshot, cars) -> list[object]:
+    """Of a short evaluation."""
+    return ["--ckpt_path", snapshot, "--data", cars, "--split", "val", "--denoising_steps", 1, "--device", "cpu"]
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_command(evaluate.main, [str(argument) for argument in arguments])
+    return exited.value.code
+
+
+@pytest.fixture(scope="module")
+def done(options, tmp_path_factory) -> Path:
+    """The results of two seeds."""
+    out = tmp_path_factory.mktemp("evaluation") / "new" / "out"
+    assert run(*options, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", out) == 0
+    return out
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "results.json").read_text())
+
+
+def drawn(out: Path, name: str, seed: int) -> torch.Tensor:
+    """uint8 `[5, 3, SIZE, SIZE]`."""
+    folder = out / "images" / f"seed={seed}" / name
+    assert sorted(path.name for path in folder.iterdir()) == [f"{view:06d}.png" for view in TARGETS]
+    return torch.stack(
+        [torch.tensor(np.array(Image.open(folder / f"{view:06d}.png"))).permute(2, 0, 1) for view in TARGETS]
+    )
+
+
+def change_times(out: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
+
+
+def test_images_are_the_algorithms(done, net, cars):
+    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    for seed in (0, 5):
+        inputs, targets = dataset.load(1, [INPUT]), dataset.load(1, TARGETS)
+        views = synthesize_views(net, inputs[None], targets.cameras[None], num_steps=1, seed=seed, progress=False)
+        expected = torch.stack([image for image, _ in views]) * 127.5 + 127.5
+        assert (drawn(done, OBJECTS[1], seed) - expected).abs().max() <= 1
+
+
+def test_figures_are_those_of_the_images(done, cars):
+    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    content = results(done)
+    assert sorted(content["objects"]) == OBJECTS and content["num_objects"] == 3
+    means = []
+    for index, name in enumerate(OBJECTS):
+        targets = dataset.load(index, TARGETS).to("cpu")
+        samples = torch.stack([drawn(done, name, seed) for seed in (0, 5)]).double() / 127.5 - 1
+        wanted = targets.images.double()
+        figures = content["objects"][name]
+        for metric, values, of_mean in (
+            ("psnr", psnr(samples, wanted), psnr(samples.mean(0), wanted)),
+            ("ssim", ssim(samples, wanted), ssim(samples.mean(0), wanted)),
+            ("ssim_uniform", ssim(samples, wanted, "uniform"), ssim(samples.mean(0), wanted, "uniform")),
+        ):
+            expected = {"mean": values.mean(), "best": values.amax(0).mean(), "mean_image": of_mean.mean()}
+            assert figures[metric] == pytest.approx({key: float(value) for key, value in expected.items()}, abs=1e-6)
+        views = Views.cat([dataset.load(index, [INPUT]).to("cpu"), targets])
+        agreements = [hull_agreement(torch.cat([views.images[:1], s.float()]), views.cameras) for s in samples]
+        assert figures["consistency"] == pytest.approx({"mean": sum(agreements) / 2, "best": max(agreements)})
+        means.append(figures["psnr"]["mean"])
+    summary = content["summary"]["psnr"]
+    assert summary["mean"] == pytest.approx(np.mean(means))
+    assert summary["standard_error"] == pytest.approx(np.std(means, ddof=1) / 3**0.5)
+
+
+def test_everything_is_written_down(done, snapshot):
+    content = results(done)
+    expected = {"snapshot": str(snapshot), "num_inputs": 1, "views": "all", "num_steps": 1, "seeds": [0, 5]}
+    assert expected.items() <= content["protocol"].items()
+    assert content["protocol"]["input_views"] == [INPUT] and content["protocol"]["target_views"] == TARGETS
+    assert any("ShapeNet" in line for line in content["not_comparable_because"])
+    table = (done / "table.md").read_text()
+    assert "best of 2** (not comparable)" in table and "cars_val, 3 of 3 objects, 32x32 pixels" in table
+    with Image.open(done / "contact_sheet.png") as sheet:
+        assert sheet.width > 5 * 192 and sheet.height > 3 * 5 * 192, "input, target, two samples, error, of three"
+
+
+def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
+    done = shutil.copytree(done, tmp_path / "out")
+    before, content = change_times(done), results(done)
+    again = [*options, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", done]
+    # As a killed run leaves it: half of an object under another name.
+    folder = done / "images" / "seed=5" / OBJECTS[2]
+    folder.rename(folder.with_name(f".{OBJECTS[2]}.partial"))
+    (done / "results.json").unlink()
+    assert run(*again) == 0
+    assert results(done) == content
+    after = change_times(done)
+    redrawn = {path for path in after if after[path] != before.get(path)}
+    assert redrawn == {str(folder / f"{view:06d}.png") for view in TARGETS}
+    assert "partial" not in str(after)
+    # Another seed is drawn beside, and nothing else.
+    assert run(*options, "--seeds", "0,7", "--metrics", "none", "--objects", "2", "--out_dir", done) == 0
+    added = change_times(done).keys() - after.keys()
+    assert len(added) == 2 * len(TARGETS) and all("seed=7" in path for path in added)
+    capsys.readouterr()
+    # A damaged image is named.
+    (folder / "000002.png").write_bytes(b"")
+    assert run(*again) == 2 and f"{folder}: cannot be read" in one_error(capsys)
+
+
+def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGPU": "2", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--out_dir", "out"]
+    result = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Wrote out/results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
+    objects = results(tmp_path / "out")["objects"]
+    assert sorted(objects) == OBJECTS
+    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    for index, name in enumerate(OBJECTS):
+        images = drawn(tmp_path / "out", name, 0)
+        assert (images.int() - drawn(done, name, 0).int()).abs().max() <= 1
+        expected = psnr(images.double() / 127.5 - 1, dataset.load(index, TARGETS).to("cpu").images.double()).mean()
+        assert objects[name]["psnr"]["mean"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path):
+    file = tmp_path / "views.txt"
+    file.write_text("5 0\n")
+    arguments = [*options, "--sampler", "unipc", "--denoising_steps", 2, "--metrics", "none", "--objects", 1]
+    arguments += ["--guidance", 1.5, "--guide", snapshot, "--noise", "fresh"]
+    assert run(*arguments, "--num_inputs", 2, "--views", file, "--out_dir", tmp_path / "out") == 0
+    content = results(tmp_path / "out")
+    assert content["protocol"]["input_views"] == [1, 2] and content["protocol"]["target_views"] == [5, 0]
+    assert content["summary"].keys() == {"psnr", "ssim"} and "standard_error" not in content["summary"]["psnr"]
+    assert content["protocol"]["guide_sha256"] == content["protocol"]["snapshot_sha256"]
+    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    inputs, targets = dataset.load(0, [1, 2]), dataset.load(0, [5, 0])
+    # Led away from itself, a network stays where it is.
+    sampling = {"sampler": "unipc", "num_steps": 2, "noise": "fresh"}
+    views = synthesize_views(net, inputs[None], targets.cameras[None], progress=False, **sampling)
+    for view, (image, _) in zip([5, 0], views, strict=True):
+        path = tmp_path / "out" / "images" / "seed=0" / OBJECTS[0] / f"{view:06d}.png"
+        assert np.abs(np.array(Image.open(path)) - (image.movedim(0, -1).numpy() * 127.5 + 127.5)).max() <= 1.5
+    assert len(change_times(tmp_path / "out")) == 2
+    assert any("first 1 of 3" in line for line in content["not_comparable_because"])
+
+
+def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
+    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val-inputs=1-views=list-steps=1"
+    assert (tmp_path / "inference" / "output" / folder / "table.md").is_file()
+    assert run("--data", "x") == 2 and "train.sh" in one_error(capsys), "without a snapshot"
+
+
+def test_a_dry_run_writes_nothing(options, tmp_path, capsys):
+    assert run(*options, "--out_dir", tmp_path / "out", "-n") == 0
+    assert "3 of 3 objects" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+def one_error(capsys) -> str:
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--split", "test"], "no test split"),
+        (["--data", "nothing/there"], "no such folder"),
+        (["--seeds", "0-"], "--seeds"),
+        (["--metrics", "psnr2"], "--metrics"),
+        (["--metrics", "lpips_vgg,fid"], "pip install -e .[metrics]"),
+        (["--views", "some"], "--views=some"),
+        (["--num_inputs", 4], "--num_inputs"),
+        (["--denoising_steps", 0], "--denoising_steps"),
+        (["--objects", 0], "--objects"),
+        (["--sampler", "ddim"], "--sampler"),
+        (["--guide", "old.pkl"], "--guide=old.pkl has no effect"),
+        (["--guide", "old.pkl", "--guidance", 2], "old.pkl"),
+        (["--sampler", "unipc", "--churn", 3], "--churn=3"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    assert run(*options, "--out_dir", tmp_path / "out", *wrong) == 2
+    assert named in one_error(capsys).replace("'", "") and list(tmp_path.iterdir()) == []
+
+
+def test_another_protocol_has_to_go_elsewhere(done, options, capsys):
+    before = change_times(done)
+    assert run(*options, "--num_inputs", 2, "--out_dir", done) == 2
+    error = one_error(capsys)
+    assert "num_inputs 1, not 2" in error and "--out_dir" in error and change_times(done) == before
+
+
+def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert run(*options, "--out_dir", tmp_path / "out", "--dry-run") == 2
+    assert "3 object(s) for 4 processes" in one_error(capsys)
+
+
+def test_consistency_needs_a_white_background(options, cars, tmp_path, capsys):
+    split = tmp_path / "cars_val"
+    scene = split / "a"
+    scene.mkdir(parents=True)
+    for part in (cars.with_name("cars_val") / "000000").iterdir():
+        if part.name != "rgb":
+            (scene / part.name).symlink_to(part)
+    (scene / "rgb").mkdir()
+    for picture in (cars.with_name("cars_val") / "000000" / "rgb").iterdir():
+        image = np.array(Image.open(picture).convert("RGB"))
+        Image.fromarray(255 - image).save(scene / "rgb" / picture.name)
+    assert run(*options, "--data", split, "--out_dir", tmp_path / "out") == 2
+    assert "background is not white" in one_error(capsys)
+    assert run(*options, "--data", split, "--out_dir", tmp_path / "out", "--metrics", "none") == 0

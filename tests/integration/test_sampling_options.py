@@ -1,0 +1,149 @@
+"""How images are sampled: guidance, fixed or fresh noise, churn; as an algorithm, and as options of the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genvs.data.types import Views
+from genvs.diffusion.sampler import sample_heun
+from genvs.errors import InputError
+from genvs.geometry import Cameras
+from genvs.models import GeNVS
+from genvs.snapshot import save_snapshot
+from inference.fast_denoiser import FastDenoiser
+from inference.sampling_options import described, load_guide, settle
+from inference.synthesis import synthesize_views
+from tests.small_model import SIZE, small_net, some_cameras
+
+
+@pytest.fixture(scope="module")
+def net() -> GeNVS:
+    return small_net().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Views:
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Views(images, some_cameras(1, 2))
+
+
+TARGETS = some_cameras(1, 3, seed=1)
+TWICE = Cameras.cat([TARGETS, TARGETS], dim=1)
+
+
+def draw(net: GeNVS, inputs: Views, targets: Cameras = TARGETS, **options) -> Tensor:
+    views = synthesize_views(net, inputs, targets, **{"num_steps": 2, "progress": False, **options})
+    return torch.stack([image for image, _ in views])
+
+
+def test_fresh_noise_is_each_views_own(net, inputs):
+    fixed, fresh = (draw(net, inputs, TWICE, noise=noise) for noise in ("fixed", "fresh"))
+    torch.testing.assert_close(fixed[:3], fixed[3:], rtol=1e-3, atol=1e-3)
+    assert (fresh[:3] - fresh[3:]).abs().amax(dim=(1, 2, 3)).min() > 0.01
+    in_pairs = draw(net, inputs, TWICE, noise="fresh", batch_size=2)
+    torch.testing.assert_close(fresh, in_pairs, rtol=1e-3, atol=5e-3)
+    assert (draw(net, inputs, TWICE, noise="fresh", seed=1) - fresh).abs().max() > 0.01
+    in_turn = draw(net, inputs, noise="fresh", cond_method="autoreg")
+    torch.testing.assert_close(in_turn[0], fresh[0], rtol=1e-3, atol=5e-3)
+    with pytest.raises(InputError, match="noise='new'.*fixed, fresh"):
+        draw(net, inputs, noise="new")
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 3.0])
+def test_guidance_goes_on_from_the_unconditioned_through_the_conditioned(net, inputs, guidance):
+    drawn = draw(net, inputs, num_steps=1, guidance=guidance)
+    feature_images = net.render(net.encode(inputs.images), inputs.cameras, TARGETS)[0]
+    noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1, -1)
+    sigma = torch.tensor(net.config.denoiser.sigma_max)
+    with_features, without = (
+        net.denoise(noise * sigma, sigma, features) for features in (feature_images, 0 * feature_images)
+    )
+    assert (with_features - without).abs().max() > 0.01
+    expected = without + guidance * (with_features - without)
+    torch.testing.assert_close(drawn, expected.clamp(-1, 1), rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_of_one_costs_nothing(net, inputs):
+    calls = []
+    hook = net.denoiser.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    plain, off = draw(net, inputs), draw(net, inputs, guidance=1.0)
+    assert torch.equal(plain, off) and len(calls) == 2 * 3
+    draw(net, inputs, guidance=2.0)
+    hook.remove()
+    assert len(calls) == 2 * 3 + 2 * 3, "twice as many"
+
+
+@pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
+def test_autoguidance_leads_away_from_the_worse_network(net, inputs, cond_method):
+    worse = small_net(seed=1).requires_grad_(False)
+    options = {"num_steps": 1, "cond_method": cond_method}
+    drawn = draw(net, inputs, guidance=2.0, guide=FastDenoiser(worse, bf16=False), **options)
+    assert (drawn - draw(net, inputs, guidance=2.0, **options)).abs().max() > 0.01
+    known, sigma = inputs, torch.tensor(net.config.denoiser.sigma_max)
+    noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for index in range(2):
+        camera = TARGETS[:, index : index + 1]
+        says = []
+        for one in (worse, net):
+            feature_image = one.render(one.encode(known.images), known.cameras, camera)[0]
+            says.append(one.denoise(noise * sigma, sigma, feature_image))
+        expected = (2 * says[1] - says[0]).clamp(-1, 1)
+        torch.testing.assert_close(drawn[index], expected[0], rtol=2e-3, atol=2e-3)
+        if cond_method == "autoreg":
+            known = Views.cat([known, Views(expected[None], camera)], dim=1)
+
+
+def test_a_guide_of_another_size_is_refused(net, tmp_path):
+    renderer = dataclasses.replace(net.config.renderer, render_width=16)
+    config = dataclasses.replace(net.config, resolution=64, renderer=renderer)
+    other = GeNVS(config)
+    save_snapshot(tmp_path / "other.pkl", config, other.state_dict())
+    with pytest.raises(InputError, match="--guide=.*other.pkl: draws 64 pixels a side, not 32"):
+        load_guide(tmp_path / "other.pkl", net, torch.device("cpu"), bf16=True)
+    save_snapshot(tmp_path / "same.pkl", net.config, net.state_dict())
+    assert isinstance(load_guide(tmp_path / "same.pkl", net, torch.device("cpu"), bf16=True), FastDenoiser)
+    assert load_guide(None, net, torch.device("cpu"), bf16=True) is None
+
+
+def test_churn_is_that_of_the_stochastic_sampler(net, inputs):
+    drawn = draw(net, inputs, num_steps=3, churn=2.0, seed=4)
+    assert torch.equal(drawn, draw(net, inputs, num_steps=3, churn=2.0, seed=4))
+    assert (drawn - draw(net, inputs, num_steps=3, seed=4)).abs().max() > 0.01
+    denoise = functools.partial(
+        net.denoise, feature_image=net.render(net.encode(inputs.images), inputs.cameras, TARGETS)[0]
+    )
+    noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4)).expand(3, -1, -1, -1)
+    rng = torch.Generator().manual_seed(4)
+    expected = sample_heun(denoise, noise, num_steps=3, S_churn=2.0, rng=rng).clamp(-1, 1)
+    torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
+
+
+USUAL = {
+    "sampler": "heun",
+    "num_steps": None,
+    "guidance": 1.0,
+    "noise": "fixed",
+    "churn": 0.0,
+    "bf16": True,
+    "guide": None,
+}
+
+
+def test_options_settle_and_name_results():
+    assert settle({**USUAL, "seed": 3}) == {**USUAL, "num_steps": 25, "seed": 3}
+    assert described(settle(USUAL)) == "steps=25"
+    changed = {"sampler": "unipc", "num_steps": 9, "guidance": 1.5, "noise": "fresh"}
+    assert described(settle({**USUAL, **changed})) == "steps=9_sampler=unipc_guidance=1.5_noise=fresh"
+    assert described(settle({**USUAL, "churn": 40.0})) == "steps=25_churn=40"
+    guided = settle({**USUAL, "guidance": 2.0, "guide": Path("run/network-snapshot-000007.pkl")})
+    assert described(guided) == "steps=25_guidance=2_guide=000007"
+    with pytest.raises(InputError, match="--guide=old.pkl has no effect with --guidance=1"):
+        settle({**USUAL, "guide": Path("old.pkl")})
+    with pytest.raises(InputError, match="--churn=40 has no effect with --sampler=unipc"):
+        settle({**USUAL, "sampler": "unipc", "churn": 40.0})
