@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from genvs.config import PRESETS, scaled_to
+from genvs.config import (
+    AUGMENT_LABELS,
+    CONVENTIONS,
+    PRESETS,
+    SIGMA_RANGES,
+    VIEW_WEIGHTINGS,
+    DenoiserConfig,
+    parse_view_weighting,
+    scaled_to,
+)
 from genvs.errors import InputError, run_command
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 
@@ -40,19 +49,41 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
             changes[name] = given.pop(option) * 1000
     if "views" in given:
         changes["min_inputs"], changes["max_inputs"] = given.pop("views")
+    if changes.get("fp16"):
+        changes.setdefault("bf16", False)
     base = saved or TRAIN_PRESETS[changes.get("preset") or default_preset()]
     net = base.net
+    if "transfer" in changes and not saved:
+        from training.checkpoint import net_to_start_from
+
+        net = net_to_start_from(changes["transfer"], net)
     if "resolution" in given:
         net = scaled_to(net, given.pop("resolution"))
-    denoiser = {"cbase": "model_channels", "cres": "channel_mult", "dropout": "dropout"}
-    replaced = {denoiser[name]: given.pop(name) for name in list(given) if name in denoiser}
-    net = dataclasses.replace(net, denoiser=dataclasses.replace(net.denoiser, **replaced))
-    if "rgb_weight" in given:
-        changes["loss"] = dataclasses.replace(base.loss, rgb_weight=given.pop("rgb_weight"))
+    if "augment" in given:
+        given["augment_labels"] = AUGMENT_LABELS if given["augment"] > 0 else 0
+    net = dataclasses.replace(net, denoiser=build_denoiser(net.denoiser, given))
+    loss = {name: given.pop(name) for name in ("rgb_weight", "augment") if name in given}
+    if net.numerics != base.net.numerics:
+        loss.setdefault("rgb_weight", 0.0)  # its feature images have no colours
+    if loss:
+        changes["loss"] = dataclasses.replace(base.loss, **loss)
     net = dataclasses.replace(net, view_weighting=given.pop("cam_weighting_method", net.view_weighting))
     if net != base.net:
         changes["net"] = net
-    return resumed(saved, changes) if saved else dataclasses.replace(base, **changes)
+    config = resumed(saved, changes) if saved else dataclasses.replace(base, **changes)
+    if config.only_train_cam_weighter and config.transfer is None:
+        raise InputError("--only_train_cam_weighter: all else stays as it is, so give a trained one: --transfer PKL")
+    return config
+
+
+def build_denoiser(base: DenoiserConfig, given: dict[str, Any]) -> DenoiserConfig:
+    """`base` with every option that was given on top of it; these are taken out of `given`."""
+    names = {"cbase": "model_channels", "cres": "channel_mult"}
+    taken = [name for name in given if name in names or name in DenoiserConfig.__dataclass_fields__]
+    changes = {names.get(name, name): given.pop(name) for name in taken}
+    if "precond" in changes:
+        changes["sigma_min"], changes["sigma_max"] = SIGMA_RANGES[changes["precond"]]
+    return dataclasses.replace(base, **changes)
 
 
 def default_preset() -> str:
@@ -73,10 +104,19 @@ def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
     return multipliers
 
 
+def check_view_weighting(ctx, param, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parse_view_weighting(value)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
 def describe(config: TrainConfig, world_size: int, device: str) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
-    precision = "bf16" if config.bf16 and device == "cuda" else "fp32"
+    precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
     return f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
 
 
@@ -88,6 +128,13 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
 )
 @click.option("--near", help="Near depth plane of the cameras, world units [default: the dataset's]", type=float)
 @click.option("--far", help="Far depth plane [default: the dataset's]", type=float)
+@click.option(
+    "--convention",
+    help="The camera axes that poses are in [default: opengl in transforms.json, else opencv]",
+    type=click.Choice(CONVENTIONS),
+)
+@click.option("--normalize", help="Move and scale every scene alike, by its cameras", metavar="BOOL", type=bool)
+@click.option("--data-class", help="A class of your own to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
 # The model.
 @click.option(
     "--preset", help="Sizes and recipe [default: srn128 with a GPU, else cpu-demo]", type=click.Choice(list(PRESETS))
@@ -95,14 +142,30 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
 @click.option("--resolution", help="Side of the images, pixels [default: the preset's]", type=int)
 @click.option("--arch", help="U-Net", type=click.Choice(["ddpmpp"]), default="ddpmpp", show_default=True)
 @click.option(
-    "--precond", help="Preconditioning and loss", type=click.Choice(["edm"]), default="edm", show_default=True
+    "--precond", help="Preconditioning and loss [default: edm]", type=click.Choice(list(SIGMA_RANGES))
+)
+@click.option(
+    "--cond", help="Tell the network the scenes' classes, of the dataset's labels.json", metavar="BOOL", type=bool
 )
 @click.option("--cbase", help="U-Net channel multiplier", metavar="INT", type=int)
 @click.option(
     "--cres", help="U-Net channels per resolution, such as 1,1,2,2,2", metavar="LIST", callback=parse_multipliers
 )
 @click.option("--dropout", help="U-Net dropout probability", metavar="FLOAT", type=float)
-@click.option("--cam_weighting_method", help="How input views are weighted", type=click.Choice(["baseline_mean"]))
+@click.option(
+    "--cam_weighting_method",
+    help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)} [default: baseline_mean]",
+    metavar="NAME",
+    callback=check_view_weighting,
+)
+@click.option(
+    "--only_train_cam_weighter",
+    help="Train the view weighting alone, in the network that --transfer gives",
+    metavar="[BOOL]",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+)
 @click.option(
     "--encoder-weights",
     help="ResNet's first weights: none, imagenet (downloads) or a file [default: none]",
@@ -118,9 +181,21 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
 @click.option("--targets", "num_targets", help="Target views per scene and sample", metavar="INT", type=int)
 @click.option("--lr", help="Learning rate", metavar="FLOAT", type=float)
 @click.option("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT", type=float)
+@click.option(
+    "--augment",
+    help="Probability of each step of augmentation: flips, turns, shifts [default: 0]",
+    metavar="FLOAT",
+    type=float,
+)
 @click.option("--ema", help="Half-life of the weights' moving average, millions of images", metavar="MIMG", type=float)
 @click.option("--xflip", help="Mirror half of the scenes, images and cameras alike", metavar="BOOL", type=bool)
 @click.option("--bf16", help="bfloat16 arithmetic on GPUs that have it [default: true]", metavar="BOOL", type=bool)
+@click.option(
+    "--fp16",
+    help="float16 arithmetic and adaptive loss scaling, on GPUs, instead of bfloat16 [default: false]",
+    metavar="BOOL",
+    type=bool,
+)
 @click.option(
     "--grad-compression",
     help="Gradients travel between GPUs in full, or in half the bytes [default: none]",
@@ -164,7 +239,7 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
     flag_value="newest",
 )
 @click.option("-n", "--dry-run", help="Check everything, print the options, and exit", is_flag=True)
-def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
+def main(outdir, arch, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
     """Train GeNVS on posed images: novel views of an object from one to a few others.
 
     With no --data it trains on an embedded dataset of procedural cars, which it makes first.
@@ -185,15 +260,16 @@ def main(outdir, arch, precond, desc, nosubdir, notensorboard, resume, dry_run, 
     config.rounds(distributed.get_world_size())
     if config.grad_compression != "none" and not torch.cuda.is_available():
         raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
+    if config.fp16 and not torch.cuda.is_available():
+        raise InputError("--fp16=true: there is no GPU: train on one, or without it")
     if content and content["cur_nimg"] >= config.total_nimg:
         raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
     # What a new run starts from is not needed again, and may be gone.
     birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
+        scene = config.net.scene if config.data is None else open_data(config).scene
         if birth.transfer or birth.encoder_weights != "none":
-            create_state(birth, config.net.scene, torch.device("cpu"))
-        if config.data is not None:
-            open_data(config)
+            create_state(birth, scene, torch.device("cpu"))
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return

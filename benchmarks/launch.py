@@ -91,7 +91,7 @@ def train(
 
 
 @contextlib.contextmanager
-def dataset(data: Path | None, preset: str, *, scenes: int, views: int) -> Iterator[Path]:
+def dataset(data: Path | None, preset: str, *, scenes: int, views: int, held_out: int = 2) -> Iterator[Path]:
     """`data`, or else an embedded dataset at the preset's resolution, which lasts as long as the block."""
     if data is not None:
         yield data
@@ -99,7 +99,7 @@ def dataset(data: Path | None, preset: str, *, scenes: int, views: int) -> Itera
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         path = Path(folder, "cars")
         resolution, workers = PRESETS[preset].resolution, os.cpu_count() or 1
-        ensure_dataset(path, scenes=scenes, views=views, resolution=resolution, val_scenes=2, workers=workers)
+        ensure_dataset(path, scenes=scenes, views=views, resolution=resolution, val_scenes=held_out, workers=workers)
         yield path
 
 

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT, MARGIN = 960, 540, 72
 PENS = (("#1f5fd0", 2), ("#f0a050", 5), ("#b0b0b0", 2))  # a wide one shows where it lies under a narrow one
+FAINT = ("#8fb0e8", 1)
 
 
-def draw_curves(curves: dict[str, np.ndarray], title: str) -> Image.Image:
-    """At most three curves of positive values, by index, on a logarithmic scale; the first lies on top."""
+def draw_curves(curves: dict[str, np.ndarray], title: str, crowd: Sequence[np.ndarray] = ()) -> Image.Image:
+    """At most three curves of positive values, by index, on a logarithmic scale; the first lies on top.
+
+    crowd: more of them, without names, faint, under all others.
+    """
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     logs = {name: np.log10(np.maximum(values, 1e-12)) for name, values in curves.items()}
-    low, high = min(log.min() for log in logs.values()), max(log.max() for log in logs.values())
+    faint = [np.log10(values) for values in crowd]
+    low, high = min(log.min() for log in (*logs.values(), *faint)), max(log.max() for log in (*logs.values(), *faint))
     scale = (HEIGHT - 2 * MARGIN) / max(high - low, 1e-6)
     draw.text((MARGIN, 20), title, fill="black", font=font)
     for mark in _marks(low, high):
         y = MARGIN + (high - math.log10(mark)) * scale
         draw.line([(MARGIN, y), (WIDTH - MARGIN, y)], fill="#e4e4e4")
         draw.text((MARGIN - 8, y), f"{mark:g}", fill="#555555", font=font, anchor="rm")
-    for place, (name, log) in reversed(list(enumerate(logs.items()))):
-        colour, width = PENS[place]
+
+    def draw_curve(log: np.ndarray, colour: str, width: int) -> None:
         x = np.linspace(MARGIN, WIDTH - MARGIN, len(log))
         points = zip(x.tolist(), (MARGIN + (high - log) * scale).tolist(), strict=True)
         draw.line(list(points), fill=colour, width=width)
+
+    for log in faint:
+        draw_curve(log, *FAINT)
+    for place, (name, log) in reversed(list(enumerate(logs.items()))):
+        colour, width = PENS[place]
+        draw_curve(log, colour, width)
         draw.text((WIDTH - MARGIN, MARGIN + 24 * place), name, fill=colour, font=font, anchor="ra")
     return sheet
 

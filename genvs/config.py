@@ -12,6 +12,31 @@ from genvs.errors import InputError
 T = TypeVar("T")
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
+VIEW_WEIGHTINGS = (
+    "baseline_mean",
+    "distance",
+    "distance_squared",
+    "distance_cubed",
+    "distance_gaussian_b=B",
+    "l1_weighting",
+    "f_norm_weighting",
+    "error_weighting_alpha=A",
+    "rel_cam_poses_l2",
+    "rel_cam_poses_f_norm",
+    "cross_attention",
+    "learned_cross_attention",
+    "relative_pose_self_attention",
+)
+LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attention")
+_MISSPELT = {"l1_weighing": "l1_weighting", "error_weighing_alpha": "error_weighting_alpha"}  # the reference's names
+_LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
+
+AUGMENT_LABELS = 6  # numbers that say how an image was augmented (genvs.models.labels)
+# By preconditioning: sigma_min and sigma_max of sampling. VE's network knows no less noise than its own minimum.
+SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
+CONVENTIONS = ("opencv", "opengl")  # how the axes of a camera may lie in its pose
+UNOFFICIAL = "unofficial"
+NUMERICS = ("genvs", UNOFFICIAL)
 STEM_STRIDE = 4  # of the encoder's decoder output; the volume head upsamples from there
 BACKBONE_STRIDE = 16
 
@@ -21,13 +46,14 @@ class SceneConfig:
     """The camera model of the data that a network was trained on, so that no script has to know it.
 
     near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
-    the cameras from the origin, world units.
+    the cameras from the origin, world units. num_classes: of the scenes, where the network is told them, else 0.
     """
 
     near: float = 0.8
     far: float = 1.8
     focal: float = 131.25 / 128
     radius: float = 1.3
+    num_classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,9 +82,11 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """DDPM++ U-Net, EDM preconditioning, and the noise range that it is sampled over.
+    """The U-Net, its preconditioning, and the noise range that it is sampled over.
 
+    precond: edm, vp or ve (see genvs.diffusion.preconditioning).
     centre_on_colours: denoise what the target differs by from the feature image's colours (its first three channels).
+    augment_labels: numbers that tell the network how its image was augmented: AUGMENT_LABELS, or 0 for none.
     """
 
     model_channels: int = 128
@@ -68,6 +96,8 @@ class DenoiserConfig:
     residual_encoder: bool = True
     dropout: float = 0.13
     centre_on_colours: bool = False
+    precond: str = "edm"
+    augment_labels: int = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -77,10 +107,12 @@ class DenoiserConfig:
 class GeNVSConfig:
     """A whole model. `resolution` is the side of input and output images, in pixels.
 
+    numerics: "genvs", or "unofficial" for networks that were trained in another implementation (`genvs.compat`).
     Raises InputError where the sizes do not fit together.
     """
 
     resolution: int = 128
+    numerics: str = "genvs"
     view_weighting: str = "baseline_mean"
     scene: SceneConfig = field(default_factory=SceneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -88,6 +120,11 @@ class GeNVSConfig:
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 
     def __post_init__(self) -> None:
+        parse_view_weighting(self.view_weighting)
+        if self.numerics not in NUMERICS:
+            raise InputError(f"numerics={self.numerics!r} is not known: choose one of {', '.join(NUMERICS)}")
+        if self.denoiser.precond not in SIGMA_RANGES:
+            raise InputError(f"--precond={self.denoiser.precond}: choose one of {', '.join(SIGMA_RANGES)}")
         size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)
         if not 32 <= size <= 256 or size % BACKBONE_STRIDE or size % coarsest:
             step = max(BACKBONE_STRIDE, coarsest)
@@ -99,6 +136,25 @@ class GeNVSConfig:
             raise InputError(f"render_width={self.renderer.render_width}: choose {size // 4}, {size // 2} or {size}")
         if self.denoiser.model_channels < 4 or self.denoiser.model_channels % 4:
             raise InputError(f"--cbase={self.denoiser.model_channels}: choose a multiple of 4, from 4 up")
+
+
+def parse_view_weighting(name: str) -> tuple[str, float | None]:
+    """A view weighting's method, as in VIEW_WEIGHTINGS without its number, and the number, where it has one.
+
+    Raises InputError for a name or number that it cannot be.
+    """
+    method, given, number = name.partition("=")
+    method = _MISSPELT.get(method, method)
+    try:
+        value = float(number) if given else None
+    except ValueError:
+        value = float("nan")
+    names = [other.partition("=")[0] for other in VIEW_WEIGHTINGS]
+    if method not in names or (method in _LARGEST_NUMBER) != (value is not None):
+        raise InputError(f"{name!r} is no view weighting: choose one of {', '.join(VIEW_WEIGHTINGS)}")
+    if value is not None and not 0 <= value <= _LARGEST_NUMBER[method]:
+        raise InputError(f"view weighting {name!r}: give a number from 0 to {_LARGEST_NUMBER[method]:g}")
+    return method, value
 
 
 def from_dict(cls: type[T], data: dict[str, Any]) -> T:

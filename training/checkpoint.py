@@ -7,14 +7,14 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from genvs import save_snapshot
-from genvs.config import from_dict
+from genvs import load_snapshot, save_snapshot
+from genvs.config import GeNVSConfig, from_dict
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
@@ -25,13 +25,16 @@ from training.ema import EMA
 FORMAT, VERSION = "GeNVS training state", 2
 OPTIONS_FILE = "training_options.json"
 MAX_SKIPPED_IN_A_ROW = 50
+FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
 
 
 @dataclass
 class TrainState:
     """All that training changes.
 
-    cur_nimg: target images seen, over all ranks. skipped, skipped_in_a_row: int64 `[]`, updates left out because a
+    cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the loss with which small gradients
+    survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
+    skipped, skipped_in_a_row: int64 `[]`, updates left out because a
     gradient was not finite; on the network's device, where that is decided.
     """
 
@@ -39,11 +42,16 @@ class TrainState:
     ema: EMA
     optimizer: torch.optim.Optimizer
     cur_nimg: int = 0
+    fp16: InitVar[bool] = False
+    scale: Tensor = field(init=False)
+    scale_updates: Tensor = field(init=False)
     skipped: Tensor = field(init=False)
     skipped_in_a_row: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, fp16: bool) -> None:
         device = next(self.net.parameters()).device
+        self.scale = torch.full((), FIRST_SCALE if fp16 else 1.0, device=device)
+        self.scale_updates = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -52,6 +60,16 @@ class TrainState:
         self.skipped += skipped
         in_a_row = self.skipped_in_a_row
         self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
+
+    def adapt_scale(self, finite: Tensor) -> None:
+        """Halve `scale` after gradients that were not finite, double it after many updates that were; bool `[]`.
+
+        As torch.amp.GradScaler does, with its numbers.
+        """
+        updates = (self.scale_updates + 1) * finite
+        grow = updates >= SCALE_GROWTH_UPDATES
+        self.scale = self.scale * torch.where(finite, 1.0 + grow, 0.5)
+        self.scale_updates = updates * ~grow
 
     def look_at_skipped(self) -> tuple[int, int]:
         """Both counts as numbers. It waits for the device.
@@ -105,6 +123,8 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, f
         "cur_nimg": state.cur_nimg,
         "skipped": skipped,
         "skipped_in_a_row": skipped_in_a_row,
+        "scale": float(state.scale),
+        "scale_updates": int(state.scale_updates),
         "net": state.net.state_dict(),
         "ema": state.ema.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -117,6 +137,15 @@ def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWri
     net, nimg = state.ema.net, state.cur_nimg
     save = functools.partial(save_snapshot, cur_nimg=nimg)
     files.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
+
+
+def net_to_start_from(transfer: str, net: GeNVSConfig) -> GeNVSConfig:
+    """The network's config in a new run with --transfer: `net`, or the snapshot's own where its numerics are others.
+
+    Raises InputError for a snapshot that cannot be used.
+    """
+    source = load_snapshot(transfer).config
+    return net if source.numerics == net.numerics else source
 
 
 def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
@@ -170,6 +199,9 @@ def restore(state: TrainState, content: dict) -> None:
     state.cur_nimg = content["cur_nimg"]
     state.skipped.fill_(content["skipped"])
     state.skipped_in_a_row.fill_(content.get("skipped_in_a_row", 0))
+    if "scale" in content:  # not in files of earlier versions
+        state.scale.fill_(content["scale"])
+        state.scale_updates.fill_(content["scale_updates"])
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from genvs.config import PRESETS, GeNVSConfig
+from genvs.config import LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.errors import InputError
 from training.loss import LossConfig
 
@@ -32,11 +32,14 @@ class EmbeddedData:
 class TrainConfig:
     """One training run. Lengths are in thousands of target images (kimg), over all ranks.
 
-    data: a dataset path; None for the embedded one. near, far: depth planes in world units; None to take the data's.
-    cache: pack decoded images beside the dataset, once.
+    data: a dataset path; None for the embedded one. data_class: `package.module.Class` that reads it, None for the
+    layouts of docs/data.md. near, far: depth planes in world units; None to take the data's. convention: of the poses,
+    None for what is usual. normalize: move and scale every scene to the origin and one distance from its cameras.
+    cond: tell the network the classes of the scenes. cache: pack decoded images beside the dataset, once.
     batch_size: target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one
     round. grad_compression: how gradients travel between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA
-    graphs, on GPUs. Raises InputError where values do not fit together.
+    graphs, on GPUs. only_train_cam_weighter: the view weighting learns, all else stays as it was transferred.
+    Raises InputError where values do not fit together.
     """
 
     preset: str = "srn128"
@@ -44,8 +47,12 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     embedded: EmbeddedData = field(default_factory=lambda: EmbeddedData(128, 2000, 24, 50, 20, 251))
     data: str | None = None
+    data_class: str | None = None
+    convention: str | None = None
+    normalize: bool = False
     near: float | None = None
     far: float | None = None
+    cond: bool = False
     xflip: bool = False
     cache: bool = True
     seed: int = 0
@@ -62,8 +69,10 @@ class TrainConfig:
     ema_halflife_kimg: float = 500.0
     ema_rampup_ratio: float = 0.05
     encoder_weights: str = "none"
+    only_train_cam_weighter: bool = False
     transfer: str | None = None
     bf16: bool = True
+    fp16: bool = False
     grad_compression: str = "none"
     bench: bool = True
     cuda_graphs: bool = True
@@ -95,10 +104,23 @@ class TrainConfig:
             raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
         if self.workers < 0 or not 0 <= self.seed < 2**63:
             raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up, below 2^63")
+        if self.fp16 and self.bf16:
+            raise InputError("--fp16 and --bf16 exclude each other: leave one of them out")
+        if not 0 <= self.loss.augment <= 1:
+            raise InputError(f"--augment={self.loss.augment:g}: give a probability from 0 to 1")
+        if (self.loss.augment > 0) != (self.net.denoiser.augment_labels > 0):
+            raise InputError("loss.augment and net.denoiser.augment_labels go together: set both or neither")
         if not 0 <= self.loss.rgb_weight < float("inf"):
             raise InputError(f"--rgb_weight={self.loss.rgb_weight:g}: give a number from 0 up")
         if not 0 <= self.net.denoiser.dropout < 1:
             raise InputError(f"--dropout={self.net.denoiser.dropout:g}: give a probability from 0 to below 1")
+        if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
+            raise InputError(
+                f"--only_train_cam_weighter: {self.net.view_weighting} has nothing to learn: "
+                f"add --cam_weighting_method {' or '.join(LEARNED_VIEW_WEIGHTINGS)}"
+            )
+        if self.data_class and not self.data:
+            raise InputError(f"--data-class={self.data_class}: give --data too, for the class to open")
         if self.near is not None and self.far is not None and not 0 < self.near < self.far:
             raise InputError(f"--near={self.near:g}, --far={self.far:g}: near must be above 0 and below far")
 

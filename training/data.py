@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dnnlib.util import class_by_name
 from genvs.config import SceneConfig
 from genvs.data.packed import PackPlan, ignore_interrupts
-from genvs.data.srn import SRNScenes, open_splits
+from genvs.data.scenes import SceneDataset
+from genvs.data.splits import dataset_class, open_splits
 from genvs.data.storage import printable
 from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
@@ -28,31 +34,84 @@ HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is hel
 
 @dataclass(frozen=True)
 class RunData:
-    """train, held_out: datasets (the same one where there is no validation split), and the scenes to use of each."""
+    """train, held_out: datasets (the same one where there is no validation split), and the scenes to use of each.
 
-    train: SRNScenes
+    train_classes, held_out_classes: float32 `[scenes, K]`, one-hot, with `--cond`; else None.
+    """
+
+    train: SceneDataset
     train_scenes: range
-    held_out: SRNScenes
+    held_out: SceneDataset
     held_out_scenes: range
     scene: SceneConfig
+    train_classes: Tensor | None = None
+    held_out_classes: Tensor | None = None
 
 
 def open_data(config: TrainConfig) -> RunData:
     """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used."""
-    splits = open_splits(config.data or config.embedded.path)
-    size = config.net.resolution
-    train = SRNScenes(
-        splits.train, resolution=size, near=config.near, far=config.far, seed=config.seed, xflip=config.xflip
+    data = _open_scenes(config)
+    return _with_classes(data) if config.cond else data
+
+
+def _open_scenes(config: TrainConfig) -> RunData:
+    path = config.data or config.embedded.path
+    own_class = _own_class(config.data_class) if config.data_class else None
+    splits = own_class.find_splits(path) if own_class else open_splits(path)
+
+    def opened(split: Path, **options) -> SceneDataset:
+        kind = own_class or dataset_class(split)
+        return kind(split, resolution=config.net.resolution, normalize=config.normalize, **options)
+
+    train = opened(
+        splits.train,
+        near=config.near,
+        far=config.far,
+        seed=config.seed,
+        xflip=config.xflip,
+        convention=config.convention,
     )
+    if config.normalize:
+        distributed.print0(f"--normalize: every scene is moved and scaled; {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
     scene = train.scene_config()
     if splits.val is not None:
-        held_out = SRNScenes(splits.val, resolution=size, near=scene.near, far=scene.far)
+        held_out = opened(splits.val, near=scene.near, far=scene.far, convention=train.convention)
         held_out.check_views(2)
         return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
     count = -(-len(train) // HELD_OUT_SHARE) if len(train) > 1 else 0
     kept = len(train) - count
     return RunData(train, range(kept), train, range(kept, len(train)), scene)
+
+
+def _with_classes(data: RunData) -> RunData:
+    """The same data with the classes of its scenes. Raises InputError as `classes`, and for an unknown class."""
+    datasets = (data.train, data.held_out)
+    train, held_out = (dataset.classes() for dataset in datasets)
+    num_classes = 1 + max(train)
+    if max(held_out) >= num_classes:
+        raise InputError(
+            f"{printable(data.held_out.path)}: has a scene of class {max(held_out)}, but the training scenes' end at "
+            f"{num_classes - 1}; correct its labels.json"
+        )
+    identity, scene = torch.eye(num_classes), dataclasses.replace(data.scene, num_classes=num_classes)
+    return dataclasses.replace(data, scene=scene, train_classes=identity[train], held_out_classes=identity[held_out])
+
+
+def _own_class(name: str) -> type[SceneDataset]:
+    """The class that --data-class names. Raises InputError where it cannot be one."""
+    try:
+        found = class_by_name(name)
+    except ImportError as error:
+        raise InputError(
+            f"--data-class={name}: {error}; give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
+        ) from None
+    if not issubclass(found, SceneDataset):
+        raise InputError(f"--data-class={name}: is not derived from genvs.data.scenes.SceneDataset; see docs/data.md")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"--data-class={name}: has no {missing}; write it (docs/data.md)")
+    return found
 
 
 def pack_data(data: RunData) -> None:
@@ -78,7 +137,7 @@ def pack_data(data: RunData) -> None:
             dataset.use_pack(plan)
 
 
-def _make_pack(dataset: SRNScenes) -> PackPlan | None:
+def _make_pack(dataset: SceneDataset) -> PackPlan | None:
     """Make and use a dataset's pack; None, with a line for the user, where it cannot be written."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -141,5 +200,8 @@ def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: t
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
-    for batch in loader:
+    for batch, requests in zip(loader, schedule, strict=False):
+        if data.train_classes is not None:
+            classes = data.train_classes[[request.scene for request in requests]]
+            batch = dataclasses.replace(batch, classes=classes.pin_memory() if loader.pin_memory else classes)
         yield batch.to(device, non_blocking=True)

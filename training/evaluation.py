@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genvs.data.srn import SRNScenes
+from genvs.data.scenes import SceneDataset
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import choose_views
 from genvs.diffusion.sampler import sample_heun
 from genvs.metrics import psnr
 from genvs.models import GeNVS
+from genvs.models.labels import class_labels
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed, stateless_random
 
@@ -30,8 +31,19 @@ PANEL_STEPS = 12
 class HeldOutScenes:
     """A fixed choice of inputs and targets of scenes that training never sees, shared out among the ranks."""
 
-    def __init__(self, dataset: SRNScenes, scenes: Sequence[int], mean_image: Tensor, device: torch.device) -> None:
-        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see `mean_training_image`)."""
+    def __init__(
+        self,
+        dataset: SceneDataset,
+        scenes: Sequence[int],
+        mean_image: Tensor,
+        device: torch.device,
+        classes: Tensor | None = None,
+    ) -> None:
+        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see `mean_training_image`).
+
+        classes: one-hot, of all scenes of the dataset, for a network that is told them.
+        """
+        self.classes = None if classes is None else classes[list(scenes)[:MAX_SCENES]].to(device)
         self.device, self.mean_image = device, mean_image.to(device)
         # A scene with fewer views gives fewer inputs, then fewer targets, but is never left out silently.
         least = min(dataset.num_views(scene) for scene in scenes)
@@ -73,20 +85,31 @@ class HeldOutScenes:
             for num_inputs in counts:
                 inputs = self.batch.inputs[chunk][:, :num_inputs]
                 add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets), targets.images)
-                ours = self.one_step(net, volume[:, :num_inputs], inputs, targets, noise)
+                told = self.labels(net, chunk, targets.shape[1])
+                ours = self.one_step(net, volume[:, :num_inputs], inputs, targets, noise, told)
                 add(f"{num_inputs}_input", ours, targets.images)
         totals = distributed.all_reduce_sum(torch.stack(list(sums.values()))) / self.batch.targets.shape.numel()
         return {f"PSNR/{name}": value for name, value in zip(sums, totals.tolist(), strict=True)}
 
-    def one_step(self, net: GeNVS, volume: Tensor, inputs: Views, targets: Views, noise: Tensor) -> Tensor:
+    def labels(self, net: GeNVS, scenes: Tensor, num_targets: int) -> Tensor | None:
+        """What the network is told of the targets of some scenes, `[B * T, L]`; None for nothing."""
+        if self.classes is None:
+            return None
+        return class_labels(self.classes[scenes.to(self.device)], net.config).repeat_interleave(num_targets, dim=0)
+
+    def one_step(
+        self, net: GeNVS, volume: Tensor, inputs: Views, targets: Views, noise: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """The denoiser's estimate from pure noise: `[B, T, 3, H, W]`. volume: `[B, V, ...]`, of the inputs."""
         feature_image = net.render(volume, inputs.cameras, targets.cameras).flatten(0, 1)
-        images = self.sample(net, feature_image, noise.flatten(0, 1).to(self.device), num_steps=1)
+        images = self.sample(net, feature_image, noise.flatten(0, 1).to(self.device), 1, labels)
         return images.unflatten(0, targets.shape)
 
-    def sample(self, net: GeNVS, feature_image: Tensor, noise: Tensor, num_steps: int) -> Tensor:
+    def sample(
+        self, net: GeNVS, feature_image: Tensor, noise: Tensor, num_steps: int, labels: Tensor | None = None
+    ) -> Tensor:
         return sample_heun(
-            functools.partial(net.denoise, feature_image=feature_image),
+            functools.partial(net.denoise, feature_image=feature_image, labels=labels),
             noise,
             num_steps=num_steps,
             sigma_min=net.config.denoiser.sigma_min,
@@ -101,14 +124,16 @@ class HeldOutScenes:
         noise = self.noise[first][:, 0].to(self.device)
         images = targets.images[:, 0]
         feature_image = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras)[:, 0]
-        noisy = images + PANEL_SIGMA * noise
+        noisy, sigma = images + PANEL_SIGMA * noise, torch.tensor(PANEL_SIGMA, device=self.device)
+        told = self.labels(net, first, 1)
+        sample = functools.partial(self.sample, net, feature_image, noise, labels=told)
         rows = {
             "input": to_uint8(inputs.images[:, 0]),
             "feature image": feature_colors(feature_image),
             f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
-            "denoised": to_uint8(net.denoise(noisy, torch.tensor(PANEL_SIGMA, device=self.device), feature_image)),
-            "one step": to_uint8(self.sample(net, feature_image, noise, num_steps=1)),
-            f"{PANEL_STEPS} steps": to_uint8(self.sample(net, feature_image, noise, num_steps=PANEL_STEPS)),
+            "denoised": to_uint8(net.denoise(noisy, sigma, feature_image, labels=told)),
+            "one step": to_uint8(sample(num_steps=1)),
+            f"{PANEL_STEPS} steps": to_uint8(sample(num_steps=PANEL_STEPS)),
             "target": to_uint8(images),
         }
         columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in first.tolist()]
@@ -121,7 +146,7 @@ def nearest_input(inputs: Views, targets: Views) -> Tensor:
     return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
 
 
-def mean_training_image(dataset: SRNScenes, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
+def mean_training_image(dataset: SceneDataset, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
     """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1]."""
     chosen = list(scenes)[:: max(1, len(scenes) // max_scenes)]
     total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)

@@ -55,9 +55,10 @@ class GraphedGeNVS(nn.Module):
         sigma: Tensor,
         keep_conditioning: Tensor,
         keys: Tensor,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         views = (input_images, keys, *camera_tensors(inputs), *camera_tensors(targets))
-        others = (noisy, sigma, keep_conditioning, keys)
+        others = (noisy, sigma, keep_conditioning, keys, *(() if labels is None else (labels,)))
         shapes = tuple(part.shape for part in (*views, *others))
         if shapes not in self._graphs:
             self._graphs[shapes] = self._record(views, others)

@@ -8,18 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genvs.config import WHITE
+from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.data.types import ViewBatch
-from genvs.diffusion.noise import lognormal_sigma, loss_weight
+from genvs.diffusion.noise import (
+    inverse_variance,
+    lognormal_sigma,
+    loss_weight,
+    ve_training_sigma,
+    vp_training_sigma,
+)
+from genvs.models.labels import augmented
 from torch_utils import stateless_random as random
+from training.augment import draw_augmentation
 
 # One stream of random numbers for each use, all derived from a sample's own key (torch_utils/stateless_random.py).
-SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE = range(7)
+SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE, AUGMENT, TOLD = range(9)
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """P_mean, P_std: of ln sigma. The others: GeNVS, arXiv 2304.02602, section 3.4.
+    """P_mean, P_std: of ln sigma, with `--precond edm`. The others: GeNVS, arXiv 2304.02602, section 3.4.
 
     conditioning_dropout: probability that a target's denoiser does not see its feature image.
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
@@ -27,6 +35,8 @@ class LossConfig:
     rgb_weight: of an auxiliary loss that asks the feature image's first three channels to be the target's colours less
     white, so that an empty ray, which renders zeros, stands for the white background. It teaches geometry directly,
     as in pixelNeRF (arXiv 2012.02190), long before the denoiser could.
+    augment: probability of each step of augmentation (training/augment.py). class_dropout: with `--cond`, probability
+    that a target's denoiser is not told the class, as it may be in inference.
     """
 
     P_mean: float = -1.0
@@ -35,6 +45,8 @@ class LossConfig:
     input_noise_probability: float = 0.5
     input_noise_max: float = 0.5
     rgb_weight: float = 1.0
+    augment: float = 0.0
+    class_dropout: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,17 +67,20 @@ class GeNVSLoss:
     All randomness is a function of (seed, sample index): it does not depend on batches, ranks or when a run resumed.
     """
 
-    def __init__(self, config: LossConfig, *, sigma_data: float, seed: int) -> None:
-        self.config, self.sigma_data, self.seed = config, sigma_data, seed
+    def __init__(self, config: LossConfig, *, sigma_data: float, seed: int, precond: str = "edm") -> None:
+        self.config, self.sigma_data, self.seed, self.precond = config, sigma_data, seed, precond
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
         """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
-        images = batch.targets.images
+        unchanged = images = batch.targets.images
         num_targets = images.shape[1]
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
         keys = random.fold(sample_keys[:, None], torch.arange(num_targets, device=images.device))
-        normal = random.normal(random.fold(keys, SIGMA))
-        sigma = lognormal_sigma(normal, self.config.P_mean, self.config.P_std)
+        sigma, weight = self.noise_levels(random.fold(keys, SIGMA))
+        labels = self.labels(batch, keys, images.shape[-1])
+        if labels is not None and self.config.augment:
+            moves = labels[..., -AUGMENT_LABELS:].flatten(0, 1)
+            images = augmented(images.flatten(0, 1), moves, fill=WHITE).view_as(images)
         noise = random.normal(random.fold(keys, NOISE), tuple(images.shape[2:]))
         noisy = images + sigma[..., None, None, None] * noise
         denoised, feature_image = net(
@@ -76,10 +91,33 @@ class GeNVSLoss:
             sigma=sigma[..., None, None, None],
             keep_conditioning=random.uniform(random.fold(keys, KEEP)) >= self.config.conditioning_dropout,
             keys=random.fold(keys, NETWORK),
+            **({} if labels is None else {"labels": labels}),
         )
-        loss = loss_weight(sigma, self.sigma_data) * (denoised - images).square().mean(dim=(2, 3, 4))
-        rgb_loss = (feature_image[:, :, :3] - (images - WHITE)).square().mean(dim=(2, 3, 4))
+        loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
+        rgb_loss = (feature_image[:, :, :3] - (unchanged - WHITE)).square().mean(dim=(2, 3, 4))
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
+
+    def labels(self, batch: ViewBatch, keys: Tensor, size: int) -> Tensor | None:
+        """What the network is told of its targets (genvs.models.labels), `[B, T, L]`, by their keys `[B, T]`.
+
+        None where neither `--cond` nor `--augment` asks for any.
+        """
+        parts = []
+        if batch.classes is not None:
+            told = random.uniform(random.fold(keys, TOLD)) >= self.config.class_dropout
+            parts.append(batch.classes[:, None] * told[..., None])
+        if self.config.augment:
+            parts.append(draw_augmentation(random.fold(keys, AUGMENT), self.config.augment, size))
+        return torch.cat(parts, dim=-1) if parts else None
+
+    def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """sigma and its weight in the loss, as the preconditioning has them: keys `[...]` to twice `[...]`."""
+        if self.precond == "edm":
+            sigma = lognormal_sigma(random.normal(keys), self.config.P_mean, self.config.P_std)
+            return sigma, loss_weight(sigma, self.sigma_data)
+        of_uniform = {"vp": vp_training_sigma, "ve": ve_training_sigma}[self.precond]
+        sigma = of_uniform(random.uniform(keys))
+        return sigma, inverse_variance(sigma)
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
         """Noise on some input views `[B, V, 3, H, W]`, against overfitting to clean conditioning (section 3.4)."""

@@ -39,7 +39,9 @@ class Reporter:
         self.held_out = None
         if len(data.held_out_scenes) > 0:
             mean_image = mean_training_image(data.train, data.train_scenes)
-            self.held_out = HeldOutScenes(data.held_out, data.held_out_scenes, mean_image, device)
+            self.held_out = HeldOutScenes(
+                data.held_out, data.held_out_scenes, mean_image, device, classes=data.held_out_classes
+            )
         else:
             monitor.say("one scene only: none is held out, so no PSNR and no samples are reported")
         self.last_nimg = state.cur_nimg

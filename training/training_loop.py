@@ -9,9 +9,10 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +20,7 @@ from genvs.config import SceneConfig
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from genvs.snapshot import load_snapshot
+from genvs.snapshot import build_net, load_snapshot
 from torch_utils import distributed, misc
 from training.checkpoint import TrainState
 from training.config import TrainConfig
@@ -44,7 +45,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     torch.backends.cudnn.benchmark = config.bench
     misc.check_ddp_consistency(state.net)
     net = training_net(state.net, config, device)
-    loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
+    denoiser = config.net.denoiser
+    loss_fn = GeNVSLoss(config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=denoiser.precond)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
     batches = load_batches(data, schedule, config.workers, device)
     monitor = Monitor(
@@ -61,7 +63,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     # Whatever ends the run, the file that is being written is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):
         while state.cur_nimg < config.total_nimg and not stop.agreed():
-            accumulate_gradients(net, loss_fn, batches, config, monitor)
+            accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
             update_weights(state, config, monitor)
             state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
             state.cur_nimg += config.batch_size
@@ -75,18 +77,31 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     Raises InputError for a snapshot or encoder weights that cannot be used.
     """
     torch.manual_seed(config.seed)
-    net = GeNVS(dataclasses.replace(config.net, scene=scene))
+    net = build_net(dataclasses.replace(config.net, scene=scene))
     initialize_encoder(net.encoder.backbone, config.encoder_weights)
     if config.transfer is not None:
         source = load_snapshot(config.transfer)
         try:
-            net.load_state_dict(source.state_dict())
+            net.load_state_dict(state_to_transfer(net, source))
         except RuntimeError:
             raise InputError(f"{config.transfer}: of another architecture: train with its preset and sizes") from None
     net.place_on(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
-    return TrainState(net, ema, optimizer)
+    if config.only_train_cam_weighter:
+        net.requires_grad_(False)
+        cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return TrainState(net, ema, optimizer, fp16=config.fp16)
+
+
+def state_to_transfer(net: GeNVS, source: GeNVS) -> dict[str, Tensor]:
+    """The weights of `source` for `net`; those of a view weighting that it does not have are the own ones of `net`."""
+    prefix = "renderer.view_weights."
+    state = source.state_dict()
+    of_weighting = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
+    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(prefix)}
+    return {**state, **(of_weighting if of_weighting.keys() == own.keys() else own)}
 
 
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
@@ -106,11 +121,17 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
 
 
 def accumulate_gradients(
-    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, monitor: Monitor
+    net: nn.Module,
+    loss_fn: GeNVSLoss,
+    batches: Iterator[ViewBatch],
+    config: TrainConfig,
+    monitor: Monitor,
+    scale: Tensor | float = 1.0,
 ) -> None:
     """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last.
 
-    net: as `training_net` gives it. Raises InputError as GraphedGeNVS does.
+    net: as `training_net` gives it. scale: `[]`, a factor on the loss besides `--ls`.
+    Raises InputError as GraphedGeNVS does.
     """
     rounds = config.rounds(distributed.get_world_size())
     for number in range(rounds):
@@ -120,12 +141,19 @@ def accumulate_gradients(
         last = number == rounds - 1
         with misc.ddp_sync(net, sync=last):
             device = batch.sample_index.device
-            # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
-            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native):
+            with training_precision(config, device):
                 terms = loss_fn(net, batch)
-            (terms.total * (config.loss_scale / rounds)).backward()
+            (terms.total * (scale * config.loss_scale / rounds)).backward()
         monitor.step(terms, config.batch_size, last_round=last)
+
+
+def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """The autocast that the network trains in: fp16 or bf16 as the options ask, on GPUs alone."""
+    if config.fp16:
+        return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
+    # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native)
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
@@ -139,15 +167,17 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
         group["lr"] = lr
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    finite = norm.isfinite()
+    finite, norm = norm.isfinite(), norm / state.scale
     # What torch.amp.GradScaler.step hands to fused optimizers: gradients are divided by `grad_scale`, and where
     # `found_inf` is 1 nothing changes, nor the count of steps. Clipped as torch.nn.utils.clip_grad_norm_ does.
     limit = config.max_grad_norm * config.loss_scale
-    optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+    optimizer.grad_scale = state.scale * ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     state.count_update(skipped=~finite)
+    if config.fp16:
+        state.adapt_scale(finite)
     monitor.report("Gradient/norm", norm, mask=finite)
     monitor.report("Progress/lr", lr)
 

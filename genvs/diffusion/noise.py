@@ -18,6 +18,37 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
+VP_BETA_D, VP_BETA_MIN = 19.9, 0.1  # of Song et al., arXiv 2011.13456
+VP_SHORTEST_TIME = 1e-5
+VE_SIGMA_MIN, VE_SIGMA_MAX = 0.02, 100.0
+
+
+def vp_sigma(time: Tensor) -> Tensor:
+    """The noise level of the variance-preserving process at a time in [0, 1] (EDM, table 1). Any shape, kept."""
+    return (VP_BETA_D / 2 * time**2 + VP_BETA_MIN * time).expm1().sqrt()
+
+
+def vp_time(sigma: Tensor) -> Tensor:
+    """The inverse of `vp_sigma`."""
+    log = (sigma**2).log1p()
+    return 2 * log / (VP_BETA_MIN + (VP_BETA_MIN**2 + 2 * VP_BETA_D * log).sqrt())
+
+
+def vp_training_sigma(uniform: Tensor) -> Tensor:
+    """Training noise levels of `--precond vp`: at times even in (VP_SHORTEST_TIME, 1], from uniform in [0, 1)."""
+    return vp_sigma(1 - (1 - VP_SHORTEST_TIME) * uniform)
+
+
+def ve_training_sigma(uniform: Tensor) -> Tensor:
+    """Training noise levels of `--precond ve`: ln sigma even over its range, from uniform in [0, 1)."""
+    return VE_SIGMA_MIN * (VE_SIGMA_MAX / VE_SIGMA_MIN) ** uniform
+
+
+def inverse_variance(sigma: Tensor) -> Tensor:
+    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1): unit loss at birth everywhere."""
+    return 1 / sigma**2
+
+
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sampling noise levels `[num_steps + 1]`, float64, from sigma_max down to sigma_min and 0 (EDM, eq. 5).
 

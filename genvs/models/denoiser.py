@@ -1,10 +1,11 @@
-"""EDM preconditioning around a U-Net that also sees the feature image."""
+"""Preconditioning around a U-Net that also sees the feature image."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from genvs.config import WHITE, DenoiserConfig
+from genvs.diffusion.preconditioning import PRECONDITIONINGS
 from genvs.models.layers import cat_channels
 from genvs.models.unet import UNet
 
@@ -15,21 +16,29 @@ class ConditionedDenoiser(nn.Module):
     def __init__(self, config: DenoiserConfig, resolution: int, feature_channels: int) -> None:
         super().__init__()
         self.sigma_data, self.centre_on_colours = config.sigma_data, config.centre_on_colours
+        self.preconditioning = PRECONDITIONINGS[config.precond]
         self.unet = UNet(config, resolution, in_channels=3 + feature_channels, out_channels=3)
 
-    def forward(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor, keys: Tensor | None = None) -> Tensor:
-        """noisy: `[N, 3, H, W]`; sigma: a scalar or `[N, 1, 1, 1]`; feature_image: `[N, C, H, W]`; keys: `[N]`.
+    def forward(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        feature_image: Tensor,
+        keys: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """noisy: `[N, 3, H, W]`; sigma: a scalar or `[N, 1, 1, 1]`; feature_image: `[N, C, H, W]`; keys: `[N]`;
+        labels: `[N, L]`.
 
         Returns the denoised `[N, 3, H, W]`, float32.
         """
         sigma = sigma.float().reshape(-1, 1, 1, 1).expand(noisy.shape[0], 1, 1, 1)
-        total = (sigma**2 + self.sigma_data**2).sqrt()
-        c_skip, c_out, c_in = (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
-        c_noise = sigma.flatten().log() / 4
+        c_skip, c_out, c_in, c_noise = self.preconditioning(sigma, self.sigma_data)
         # EDM's coefficients are those of the best linear denoiser of data with mean zero. With the rendered colours for
         # its mean, the network starts from them and learns the rest.
         mean = feature_image[:, :3].float() + WHITE if self.centre_on_colours else 0.0
         offset = noisy - mean
         # c_in brings the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
         x = cat_channels(c_in * offset, feature_image)
-        return mean + c_skip * offset + c_out * self.unet(x, c_noise, keys).float()
+        told = () if labels is None else (labels,)
+        return mean + c_skip * offset + c_out * self.unet(x, c_noise.flatten(), keys, *told).float()

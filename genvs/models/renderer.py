@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from genvs.config import RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
-from genvs.models.view_weighting import VIEW_WEIGHTINGS
+from genvs.models.view_weighting import make_view_weighting
 from genvs.ops import FieldLayers, composite, evaluate_field, fuse_views, render, sample_depths_by_weight
 from torch_utils import stateless_random
 
@@ -48,7 +48,7 @@ class FeatureRenderer(nn.Module):
         super().__init__()
         self.config = config
         self.field = Field(channels, config.hidden_channels)
-        self.view_weights = VIEW_WEIGHTINGS[view_weighting]
+        self.view_weights = make_view_weighting(view_weighting)
 
     def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
         """Render `[B, T, C, render_width, render_width]`.

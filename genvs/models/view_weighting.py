@@ -1,19 +1,206 @@
-"""How much each input view counts for a target view. Every method returns weights that sum to 1 over input views."""
+"""How much each input view counts for a target view, by the methods that `--cam_weighting_method` names.
+
+Every method takes input cameras `[B, V]` and target cameras `[B, T]` and returns weights `[B, T, V]`, float32 or
+better, that are 0 or above and sum to 1 over the input views. The names, and what each computes, are those of the
+published reimplementation of GeNVS. Cameras are OpenCV camera-to-world; a method that depends on these axes says so.
+
+Where errors or distances are inverted, a view whose error is 0 (the target's own camera, say) takes all the weight;
+where there are several such views they share it alike. Gradients are finite there too.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from genvs.config import parse_view_weighting
 from genvs.geometry import Cameras
+
+ViewWeighting = Callable[[Cameras, Cameras], Tensor]
+
+NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
+CAMERA_CHANNELS = 3 * (2 + 2 * NUM_FREQUENCIES)  # of `encode_camera`
+NUM_HEADS = 3
+SMALLEST = 1e-12  # that errors are divided by; gradients divide by its square
 
 
 def baseline_mean(inputs: Cameras, targets: Cameras) -> Tensor:
-    """All input views alike. inputs: `[B, V]`; targets: `[B, T]`. Returns `[B, T, V]`."""
+    """All input views alike."""
     batch, num_inputs = inputs.shape
     return torch.full((batch, targets.shape[1], num_inputs), 1 / num_inputs, device=inputs.device)
 
 
-VIEW_WEIGHTINGS: dict[str, Callable[[Cameras, Cameras], Tensor]] = {"baseline_mean": baseline_mean}
+def inverse_distance(inputs: Cameras, targets: Cameras, *, power: float = 1.0) -> Tensor:
+    """By 1 / d^power, where d is the distance of the camera centres."""
+    return weights_of_errors(center_distances(inputs, targets), power)
+
+
+def gaussian_distance(inputs: Cameras, targets: Cameras, *, b: float) -> Tensor:
+    """By exp(-b d^2), where d is the distance of the camera centres; b in 1 / world units squared."""
+    # Normalised in the exponent: far from all input views every exp would be 0.
+    return (-b * center_distances(inputs, targets) ** 2).softmax(dim=-1)
+
+
+def inverse_l1(inputs: Cameras, targets: Cameras) -> Tensor:
+    """By the inverse of the sum of absolute differences of the camera-to-world matrices."""
+    return weights_of_errors(pose_differences(inputs, targets).abs().sum(dim=(-2, -1)))
+
+
+def inverse_frobenius(inputs: Cameras, targets: Cameras) -> Tensor:
+    """By the inverse Frobenius norm of the difference of the camera-to-world matrices."""
+    return weights_of_errors(pose_differences(inputs, targets).flatten(-2).norm(dim=-1))
+
+
+def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
+    """By the inverse of alpha * angle / pi + (1 - alpha) * d / (the largest d of the target's input views).
+
+    angle: between the two cameras' orientations. d: distance of the camera centres.
+    """
+    distances = center_distances(inputs, targets)
+    relative = distances / distances.amax(dim=-1, keepdim=True).clamp_min(SMALLEST)
+    return weights_of_errors(alpha / math.pi * rotation_angles(inputs, targets) + (1 - alpha) * relative)
+
+
+def inverse_relative_l2(inputs: Cameras, targets: Cameras) -> Tensor:
+    """By the inverse spectral norm of (input's camera-to-world)(target's camera-to-world)^-1.
+
+    That matrix, made of a rotation and a translation of length t, has the norm (t + sqrt(t^2 + 4)) / 2. It is not the
+    pose of one camera in another's frame: where all cameras look at the origin from the same distance, t is 0 and all
+    views count alike. Kept for networks that were trained with it; the same holds for `inverse_relative_frobenius`.
+    """
+    t = world_translations(inputs, targets)
+    return weights_of_errors((t + (t**2 + 4).sqrt()) / 2)
+
+
+def inverse_relative_frobenius(inputs: Cameras, targets: Cameras) -> Tensor:
+    """By the inverse Frobenius norm, sqrt(t^2 + 4), of the matrix of `inverse_relative_l2`. As uniform as that."""
+    return weights_of_errors((world_translations(inputs, targets) ** 2 + 4).sqrt())
+
+
+def cross_attention(inputs: Cameras, targets: Cameras) -> Tensor:
+    """Softmax of the dot products of target and input, each encoded by `encode_camera`. Has no weights to learn."""
+    query = encode_camera(targets.centers, -targets.c2w[..., :3, 2])
+    key = encode_camera(inputs.centers, -inputs.c2w[..., :3, 2])
+    return (query[:, :, None] * key[:, None]).sum(dim=-1).softmax(dim=-1)
+
+
+class LearnedCrossAttention(nn.Module):
+    """Softmax of the dot products of linear maps of what `cross_attention` compares.
+
+    Cameras are encoded by centre and backward direction (a camera's +z in OpenGL axes).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query_layer = nn.Linear(CAMERA_CHANNELS, CAMERA_CHANNELS, bias=False)
+        self.key_layer = nn.Linear(CAMERA_CHANNELS, CAMERA_CHANNELS, bias=False)
+
+    def forward(self, inputs: Cameras, targets: Cameras) -> Tensor:
+        # In bf16 a dot product of this many terms would be off by whole units.
+        with torch.autocast(inputs.device.type, enabled=False):
+            query = self.query_layer(encode_camera(targets.centers, -targets.c2w[..., :3, 2]))
+            key = self.key_layer(encode_camera(inputs.centers, -inputs.c2w[..., :3, 2]))
+            return (query[:, :, None] * key[:, None]).sum(dim=-1).softmax(dim=-1)
+
+
+class RelativePoseSelfAttention(nn.Module):
+    """Self-attention among the input views, each of which stands for the target's pose in its own frame.
+
+    That frame has OpenGL axes, as has the target's whose +z is encoded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multihead_attention = nn.MultiheadAttention(CAMERA_CHANNELS, NUM_HEADS, batch_first=True)
+        self.weight_calculation_layer = nn.Linear(CAMERA_CHANNELS, 1)
+
+    def forward(self, inputs: Cameras, targets: Cameras) -> Tensor:
+        shape = (*targets.shape, inputs.shape[1])
+        to_input, c2w = inputs.w2c[:, None, :, :3], targets.c2w[:, :, None]
+        rotation = to_input[..., :3]
+        offset = targets.centers[:, :, None] - inputs.centers[:, None]
+        # A matrix product would follow TF32 down to 10 bits.
+        position = (rotation * offset[..., None, :]).sum(dim=-1)
+        backward = -(rotation * c2w[..., None, :3, 2]).sum(dim=-1)
+        opengl = position.new_ones(3)
+        opengl[1:] = -1
+        views = encode_camera(position * opengl, backward * opengl).flatten(0, 1)
+        with torch.autocast(inputs.device.type, enabled=False):
+            attended, _ = self.multihead_attention(views, views, views, need_weights=False)
+            return self.weight_calculation_layer(attended).reshape(shape).softmax(dim=-1)
+
+
+_METHODS: dict[str, Callable] = {
+    "baseline_mean": baseline_mean,
+    "distance": inverse_distance,
+    "distance_squared": functools.partial(inverse_distance, power=2.0),
+    "distance_cubed": functools.partial(inverse_distance, power=3.0),
+    "distance_gaussian_b": gaussian_distance,
+    "l1_weighting": inverse_l1,
+    "f_norm_weighting": inverse_frobenius,
+    "error_weighting_alpha": inverse_error,
+    "rel_cam_poses_l2": inverse_relative_l2,
+    "rel_cam_poses_f_norm": inverse_relative_frobenius,
+    "cross_attention": cross_attention,
+    "learned_cross_attention": LearnedCrossAttention,
+    "relative_pose_self_attention": RelativePoseSelfAttention,
+}
+
+
+def make_view_weighting(name: str) -> ViewWeighting:
+    """The method of this name, such as `distance` or `distance_gaussian_b=2`; a new module where it has weights.
+
+    Raises InputError for a name or number that it cannot be.
+    """
+    method, number = parse_view_weighting(name)
+    function = _METHODS[method]
+    if number is not None:
+        return functools.partial(function, **{method.rpartition("_")[2]: number})
+    return function() if isinstance(function, type) else function
+
+
+# What they are made of: all of inputs `[B, V]` and targets `[B, T]`, to `[B, T, V]`
+
+
+def weights_of_errors(errors: Tensor, power: float = 1.0) -> Tensor:
+    """1 / errors^power, over its sum along the last dimension."""
+    largest = errors.amax(dim=-1, keepdim=True).clamp_min(SMALLEST)
+    inverse = (errors / largest).clamp_min(1e-6) ** -power
+    return inverse / inverse.sum(dim=-1, keepdim=True)
+
+
+def center_distances(inputs: Cameras, targets: Cameras) -> Tensor:
+    return (inputs.centers[:, None] - targets.centers[:, :, None]).norm(dim=-1)
+
+
+def pose_differences(inputs: Cameras, targets: Cameras) -> Tensor:
+    """`[B, T, V, 4, 4]`."""
+    return inputs.c2w[:, None] - targets.c2w[:, :, None]
+
+
+def rotation_angles(inputs: Cameras, targets: Cameras) -> Tensor:
+    """Angles between orientations, radians."""
+    # R = R_input R_target^T has trace 1 + 2 cos(angle), and R - R^T the axis times 2 sin(angle).
+    of_inputs, of_targets = inputs.c2w[:, None, :, :3, :3], targets.c2w[:, :, None, :3, :3]
+    twice_cos = (of_inputs * of_targets).sum(dim=(-2, -1)) - 1
+    twice_sin = torch.linalg.cross(*torch.broadcast_tensors(of_inputs, of_targets), dim=-2).sum(dim=-1).norm(dim=-1)
+    return torch.atan2(twice_sin, twice_cos)
+
+
+def world_translations(inputs: Cameras, targets: Cameras) -> Tensor:
+    """Lengths of the translation of (input's camera-to-world)(target's camera-to-world)^-1, world units."""
+    of_targets = targets.w2c[:, :, None, :3, 3]
+    turned = (inputs.c2w[:, None, :, :3, :3] * of_targets[..., None, :]).sum(dim=-1)
+    return (turned + inputs.centers[:, None]).norm(dim=-1)
+
+
+def encode_camera(position: Tensor, direction: Tensor) -> Tensor:
+    """`[..., CAMERA_CHANNELS]`: position `[..., 3]`, its sines and cosines at growing frequencies, and direction."""
+    frequencies = LOWEST_FREQUENCY * 2.0 ** torch.arange(NUM_FREQUENCIES, device=position.device)
+    angles = frequencies[:, None, None] * position[..., None, None, :]
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-2)  # [..., frequency, sine or cosine, axis]
+    return torch.cat([position, waves.flatten(-3), direction], dim=-1)

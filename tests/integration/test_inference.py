@@ -314,7 +314,7 @@ BAD_OPTIONS = [
     (["--cond_method", "both"], "--cond_method"),
     (["--sampler", "both"], "--sampler"),
     (["--bf16", "both"], "--bf16"),
-    (["--cam_weighting", "distance"], "--cam_weighting"),
+    (["--cam_weighting", "nearness"], "--cam_weighting"),
     (["--gpu_id", 99], "--gpu_id=99"),
     (["--gpu_id", -1], "--gpu_id=-1"),
     (["--gpu_id", 0, "--device", "cpu"], "--gpu_id=0"),

@@ -96,6 +96,21 @@ def test_options_override_the_preset(program, cars):
     )
 
 
+def test_options_of_the_family(program, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    weighter = ["--cam_weighting_method", "learned_cross_attention", "--only_train_cam_weighter", "true"]
+    arguments = ["-n", "--preset", "srn128", "--precond", "ve", "--cond", "true", "--augment", "0.12", "--fp16", "true"]
+    config = options_of(program(*arguments, "--cam_weighting_method", "error_weighing_alpha=0.5"))
+    base = TRAIN_PRESETS["srn128"]
+    ve = {"precond": "ve", "sigma_min": 0.02, "sigma_max": 100.0, "augment_labels": 6}
+    net = dataclasses.replace(base.net, denoiser=dataclasses.replace(base.net.denoiser, **ve))
+    net = dataclasses.replace(net, view_weighting="error_weighing_alpha=0.5")
+    loss = dataclasses.replace(base.loss, augment=0.12)
+    assert config == dataclasses.replace(base, net=net, loss=loss, cond=True, fp16=True, bf16=False)
+    assert options_of(program("-n", "--preset", "srn128", "--precond", "edm", "--augment", "0")) == base
+    assert "x.pkl" in program("-n", "--preset", "srn128", *weighter, "--transfer", "x.pkl").err
+
+
 def test_a_number_of_views_is_a_range_of_one(program):
     config = options_of(program("-n", "--preset", "srn128", "--views", "2"))
     assert (config.min_inputs, config.max_inputs) == (2, 2)
@@ -150,7 +165,17 @@ REFUSED = {
     "workers": (["--workers", "-1"], ["--workers=-1"]),
     "near beyond far": (["--near", "2", "--far", "1"], ["--near=2", "--far=1"]),
     "preset": (["--preset", "srn9"], ["--preset", "'srn9'"]),
-    "precond": (["--precond", "vp"], ["--precond", "'vp'"]),
+    "precond": (["--precond", "iddpm"], ["--precond", "'iddpm'"]),
+    "view weighting": (["--cam_weighting_method", "nearness"], ["--cam_weighting_method", "'nearness'"]),
+    "its number": (["--cam_weighting_method", "error_weighing_alpha=2"], ["--cam_weighting_method", "0 to 1"]),
+    "nothing to train": (["--only_train_cam_weighter"], ["--only_train", "nothing to learn"]),
+    "no trained network": (
+        ["--only_train_cam_weighter", "--cam_weighting_method", "learned_cross_attention"],
+        ["--only_train_cam_weighter", "--transfer"],
+    ),
+    "augment": (["--augment", "1.5"], ["--augment=1.5"]),
+    "fp16 without a GPU": (["--fp16", "true"], ["--fp16", "no GPU"]),
+    "fp16 and bf16": (["--fp16", "true", "--bf16", "true"], ["--fp16", "--bf16"]),
     "unknown option": (["--colour", "red"], ["--colour"]),
     "nothing to resume": (["--resume", "--outdir", "empty"], ["empty", "--resume"]),
     "no state there": (["--resume", "nowhere"], ["nowhere", "training-state"]),

@@ -26,8 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.metrics": _VALUES | {"genvs.geometry"},
     "genvs.data": _VALUES | {"genvs.geometry"},
     "genvs.models": _VALUES | {"genvs.geometry", "genvs.ops", "genvs.diffusion", "torch_utils"},
-    "genvs.compat": _VALUES | {"genvs.models"},
-    "genvs.snapshot": _VALUES | {"genvs.models", "torch_utils"},
+    "genvs.compat.convert": _VALUES | {"genvs.compat", "genvs.snapshot"},  # a program
+    "genvs.compat": _VALUES | {"genvs.models", "genvs.geometry", "torch_utils"},
+    # A snapshot of the other implementation is recognised here, so that every program that takes one takes that too.
+    "genvs.snapshot": _VALUES | {"genvs.models", "genvs.compat", "torch_utils"},
     "training": {"genvs", "torch_utils", "dnnlib"},
     "inference": {"genvs", "torch_utils", "dnnlib"},
     "benchmarks": {"genvs", "training", "inference", "torch_utils", "dnnlib"},

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import training.checkpoint
 from torch_utils.training_stats import Collector
-from training.checkpoint import MAX_SKIPPED_IN_A_ROW, TrainState, restore
+from training.checkpoint import FIRST_SCALE, MAX_SKIPPED_IN_A_ROW, SCALE_GROWTH_UPDATES, TrainState, restore
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.ema import EMA
 from training.training_loop import update_weights
@@ -115,6 +116,43 @@ def test_weights_their_average_and_moments_lie_alike_in_memory():
         moments = state.optimizer.state[parameter]
         assert {parameter.stride()} == {averaged.stride(), moments["exp_avg"].stride(), moments["exp_avg_sq"].stride()}
     assert next(state.net.parameters()).is_contiguous(memory_format=torch.channels_last)
+
+
+# Loss scaling
+
+
+def test_a_scaled_loss_gives_the_same_updates_and_its_scale_adapts(monkeypatch):
+    """Gradients come times the scale; it halves where they overflow, and doubles after a row of updates."""
+    monkeypatch.setattr(training.checkpoint, "SCALE_GROWTH_UPDATES", 3)
+    plain, scaled = fresh(), fresh()
+    scaled.scale.fill_(2.0**16)
+    config = dataclasses.replace(CONFIG, fp16=True, bf16=False)
+    overflows = [False, True, False, False, False, True, True, False]
+    expected = [16, 15, 15, 15, 16, 15, 14, 14]
+    for step, (overflow, power) in enumerate(zip(overflows, expected, strict=True)):
+        if not overflow:
+            give_gradients(plain.net, step, 3.0)
+            stats = update(plain).update()
+        give_gradients(scaled.net, step, 3.0 * scaled.scale.item(), float("inf") if overflow else None)
+        of_scaled = update(scaled, config).update()
+        if not overflow:
+            assert of_scaled["Gradient/norm"].mean == pytest.approx(stats["Gradient/norm"].mean, rel=1e-6)
+        assert scaled.scale.item() == 2.0**power, step
+        pairs = zip(tensors_of(plain.net, plain.optimizer), tensors_of(scaled.net, scaled.optimizer), strict=True)
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs), step
+    assert scaled.look_at_skipped() == (3, 0)
+
+
+def test_torchs_scaler_adapts_alike():
+    """torch.amp.GradScaler's own rule, over random overflows."""
+    state = fresh()
+    state.scale.fill_(FIRST_SCALE)
+    scale, streak = torch.tensor(FIRST_SCALE), torch.tensor(0, dtype=torch.int32)
+    for bad in torch.rand(9000, generator=torch.Generator().manual_seed(0)) < 2e-4:
+        state.adapt_scale(~bad)
+        torch._amp_update_scale_(scale, streak, bad.float(), 2.0, 0.5, SCALE_GROWTH_UPDATES)
+        assert state.scale == scale and state.scale_updates == streak
+    assert scale != FIRST_SCALE
 
 
 # Skips in a row

@@ -1,0 +1,53 @@
+"""Whether every seed learns: held-out PSNR of short runs of ./train.sh that differ in their seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks import launch
+from benchmarks.common import Meter, Result, benchmark
+from benchmarks.plot import draw_curves
+from genvs.errors import run_command
+from training.config import TRAIN_PRESETS
+
+MODEL, NEAREST, MEAN = "PSNR/1_input", "PSNR/1_input_nearest", "PSNR/mean_image"
+
+
+@launch.data_option
+@click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--kimg", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True, help="Of a run.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A PNG file for the curves.")
+@benchmark("seeds")
+def main(preset: str, meter: Meter, data: Path | None, seeds: int, kimg: float, plot: Path | None) -> Iterator[Result]:
+    """Runs that beat both baselines, the nearest input view copied and the mean training image, on held-out scenes."""
+    batch = TRAIN_PRESETS[preset].batch_size
+    embedded = TRAIN_PRESETS[preset].embedded
+    curves: dict[int, np.ndarray] = {}
+    with launch.dataset(
+        data, preset, scenes=embedded.scenes, views=embedded.views, held_out=embedded.val_scenes
+    ) as path:
+        for seed in range(seeds):
+            run = launch.train(
+                path, preset, batch=batch, updates=round(kimg * 1000 / batch), options={"--seed": seed, "--snap": 2}
+            )
+            measured = [record for record in run.records if MODEL in record]
+            curves[seed] = np.array([record[MODEL] for record in measured])
+            baselines = {"nearest input copied": measured[-1][NEAREST], "mean training image": measured[-1][MEAN]}
+            gain = curves[seed][-1] - max(baselines.values())
+            yield Result(f"seed {seed}: above the better baseline", gain, "dB", "fp32", batch, note=f"{kimg:g} kimg")
+            if plot is not None:
+                flat = {name: np.full(len(curves[seed]), level) for name, level in baselines.items()}
+                title = f"Held-out PSNR (dB) of {preset}, 1 input view, one step: {len(curves)} seeds, {kimg:g} kimg"
+                draw_curves(flat, title, list(curves.values())).save(plot)
+    won = sum(curve[-1] > max(baselines.values()) for curve in curves.values())
+    spread = [curve[-1] for curve in curves.values()]
+    note = f"of {seeds}; {min(spread):.2f} to {max(spread):.2f} dB"
+    yield Result("seeds that beat both baselines", won, "seeds", "fp32", batch, note=note)
+
+
+if __name__ == "__main__":
+    run_command(main)
