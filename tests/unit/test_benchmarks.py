@@ -19,6 +19,7 @@ import torch
 from benchmarks import common, e2e, floors, kernels, launch, parts, report, scaling, startup
 from benchmarks.common import Meter, Result, Work
 from genvs.config import PRESETS
+from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from tests.unit.srn_folder import write_split
 
@@ -320,3 +321,14 @@ def test_kernels_are_of_the_kind_that_their_names_say() -> None:
     }
     for kernel, kind in named.items():
         assert kernels.kind_of(kernel).startswith(kind)
+
+
+def test_seeds(tmp_path) -> None:
+    plot = tmp_path / "seeds.png"
+    data = tmp_path / "cars"
+    ensure_dataset(data, scenes=4, views=8, resolution=32, val_scenes=2, workers=1)
+    results = run("seeds", tmp_path, "--data", str(data), "--seeds", "1", "--kimg", "0.064", "--plot", str(plot))
+    assert results["born dead, of ours"]["value"] == 0
+    assert results["born dead, with the unofficial numerics and torch's initialisation"]["value"] > 0
+    gain = results["seed 0: above the better baseline"]["value"]
+    assert results["seeds that beat both baselines"]["value"] == (gain > 0) and plot.exists()
