@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from genvs.config import (
+    ARCHITECTURES,
     AUGMENT_LABELS,
     CONVENTIONS,
     PRESETS,
@@ -22,6 +23,13 @@ from genvs.config import (
 )
 from genvs.errors import InputError, run_command
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
+
+# What `--arch` changes in a preset besides; sizes stay the preset's.
+OF_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "ddpmpp": {},
+    "ncsnpp": {"residual_encoder": True},
+    "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)},
+}
 
 
 class ViewRange(click.ParamType):
@@ -81,6 +89,8 @@ def build_denoiser(base: DenoiserConfig, given: dict[str, Any]) -> DenoiserConfi
     names = {"cbase": "model_channels", "cres": "channel_mult"}
     taken = [name for name in given if name in names or name in DenoiserConfig.__dataclass_fields__]
     changes = {names.get(name, name): given.pop(name) for name in taken}
+    if changes.get("arch", base.arch) != base.arch:
+        changes = {**OF_ARCHITECTURES[changes["arch"]], **changes}
     if "precond" in changes:
         changes["sigma_min"], changes["sigma_max"] = SIGMA_RANGES[changes["precond"]]
     return dataclasses.replace(base, **changes)
@@ -140,10 +150,8 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
     "--preset", help="Sizes and recipe [default: srn128 with a GPU, else cpu-demo]", type=click.Choice(list(PRESETS))
 )
 @click.option("--resolution", help="Side of the images, pixels [default: the preset's]", type=int)
-@click.option("--arch", help="U-Net", type=click.Choice(["ddpmpp"]), default="ddpmpp", show_default=True)
-@click.option(
-    "--precond", help="Preconditioning and loss [default: edm]", type=click.Choice(list(SIGMA_RANGES))
-)
+@click.option("--arch", help="U-Net [default: ddpmpp]", type=click.Choice(ARCHITECTURES))
+@click.option("--precond", help="Preconditioning and loss [default: edm]", type=click.Choice(list(SIGMA_RANGES)))
 @click.option(
     "--cond", help="Tell the network the scenes' classes, of the dataset's labels.json", metavar="BOOL", type=bool
 )
@@ -239,7 +247,7 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
     flag_value="newest",
 )
 @click.option("-n", "--dry-run", help="Check everything, print the options, and exit", is_flag=True)
-def main(outdir, arch, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
+def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
     """Train GeNVS on posed images: novel views of an object from one to a few others.
 
     With no --data it trains on an embedded dataset of procedural cars, which it makes first.

@@ -31,6 +31,7 @@ LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attent
 _MISSPELT = {"l1_weighing": "l1_weighting", "error_weighing_alpha": "error_weighting_alpha"}  # the reference's names
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
 
+ARCHITECTURES = ("ddpmpp", "ncsnpp", "adm")
 AUGMENT_LABELS = 6  # numbers that say how an image was augmented (genvs.models.labels)
 # By preconditioning: sigma_min and sigma_max of sampling. VE's network knows no less noise than its own minimum.
 SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
@@ -84,7 +85,7 @@ class RendererConfig:
 class DenoiserConfig:
     """The U-Net, its preconditioning, and the noise range that it is sampled over.
 
-    precond: edm, vp or ve (see genvs.diffusion.preconditioning).
+    arch: ddpmpp, ncsnpp or adm. precond: edm, vp or ve (see genvs.diffusion.preconditioning).
     centre_on_colours: denoise what the target differs by from the feature image's colours (its first three channels).
     augment_labels: numbers that tell the network how its image was augmented: AUGMENT_LABELS, or 0 for none.
     """
@@ -96,6 +97,7 @@ class DenoiserConfig:
     residual_encoder: bool = True
     dropout: float = 0.13
     centre_on_colours: bool = False
+    arch: str = "ddpmpp"
     precond: str = "edm"
     augment_labels: int = 0
     sigma_data: float = 0.5
@@ -123,6 +125,8 @@ class GeNVSConfig:
         parse_view_weighting(self.view_weighting)
         if self.numerics not in NUMERICS:
             raise InputError(f"numerics={self.numerics!r} is not known: choose one of {', '.join(NUMERICS)}")
+        if self.denoiser.arch not in ARCHITECTURES:
+            raise InputError(f"--arch={self.denoiser.arch}: choose one of {', '.join(ARCHITECTURES)}")
         if self.denoiser.precond not in SIGMA_RANGES:
             raise InputError(f"--precond={self.denoiser.precond}: choose one of {', '.join(SIGMA_RANGES)}")
         size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)

@@ -91,7 +91,7 @@ class GeNVSLoss:
             sigma=sigma[..., None, None, None],
             keep_conditioning=random.uniform(random.fold(keys, KEEP)) >= self.config.conditioning_dropout,
             keys=random.fold(keys, NETWORK),
-            **({} if labels is None else {"labels": labels}),
+            labels=labels,
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
         rgb_loss = (feature_image[:, :, :3] - (unchanged - WHITE)).square().mean(dim=(2, 3, 4))

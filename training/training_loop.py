@@ -84,7 +84,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
         try:
             net.load_state_dict(state_to_transfer(net, source))
         except RuntimeError:
-            raise InputError(f"{config.transfer}: of another architecture: train with its preset and sizes") from None
+            raise InputError(f"{config.transfer}: of another architecture: give its preset, --arch and sizes") from None
     net.place_on(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
     if config.only_train_cam_weighter:
@@ -114,7 +114,7 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
     """`net`, whose gradients become their mean over the ranks. Compressing them needs GPUs."""
     # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
+    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True, broadcast_buffers=False)
     if config.grad_compression == "bf16":
         ddp.register_comm_hook(None, bf16_compress_hook)
     return ddp

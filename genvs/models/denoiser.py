@@ -6,18 +6,22 @@ from torch import Tensor, nn
 
 from genvs.config import WHITE, DenoiserConfig
 from genvs.diffusion.preconditioning import PRECONDITIONINGS
+from genvs.models.adm import ADM
 from genvs.models.layers import cat_channels
+from genvs.models.ncsnpp import NCSNpp
 from genvs.models.unet import UNet
+
+ARCHITECTURES: dict[str, type[UNet]] = {"ddpmpp": UNet, "ncsnpp": NCSNpp, "adm": ADM}
 
 
 class ConditionedDenoiser(nn.Module):
     """D(noisy; sigma, feature_image): the expected image, given a noisy one (EDM, arXiv 2206.00364, eq. 7)."""
 
-    def __init__(self, config: DenoiserConfig, resolution: int, feature_channels: int) -> None:
+    def __init__(self, config: DenoiserConfig, resolution: int, feature_channels: int, num_classes: int = 0) -> None:
         super().__init__()
         self.sigma_data, self.centre_on_colours = config.sigma_data, config.centre_on_colours
         self.preconditioning = PRECONDITIONINGS[config.precond]
-        self.unet = UNet(config, resolution, in_channels=3 + feature_channels, out_channels=3)
+        self.unet = ARCHITECTURES[config.arch](config, resolution, 3 + feature_channels, 3, num_classes)
 
     def forward(
         self,
@@ -40,5 +44,4 @@ class ConditionedDenoiser(nn.Module):
         offset = noisy - mean
         # c_in brings the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
         x = cat_channels(c_in * offset, feature_image)
-        told = () if labels is None else (labels,)
-        return mean + c_skip * offset + c_out * self.unet(x, c_noise.flatten(), keys, *told).float()
+        return mean + c_skip * offset + c_out * self.unet(x, c_noise.flatten(), keys, labels).float()

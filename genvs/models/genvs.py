@@ -29,7 +29,7 @@ class GeNVS(nn.Module):
         channels = config.encoder.volume_channels
         self.encoder = self.ENCODER(config.encoder, config.resolution)
         self.renderer = self.RENDERER(config.renderer, channels, config.view_weighting)
-        self.denoiser = self.DENOISER(config.denoiser, config.resolution, channels)
+        self.denoiser = self.DENOISER(config.denoiser, config.resolution, channels, config.scene.num_classes)
 
     def place_on(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""

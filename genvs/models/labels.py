@@ -23,9 +23,9 @@ def label_of_class(class_id: int, config: GeNVSConfig) -> Tensor:
     """`[1, L]`, for all images of one class. Raises InputError for a class that the network does not know."""
     known = config.scene.num_classes
     if known == 0:
-        raise InputError(f"class {class_id}: the network was trained without classes (--cond): leave it out")
+        raise InputError(f"class_id={class_id}: the network was trained without classes (--cond): leave it out")
     if not 0 <= class_id < known:
-        raise InputError(f"class {class_id}: the network knows those from 0 to {known - 1}: choose one of them")
+        raise InputError(f"class_id={class_id}: the network knows those from 0 to {known - 1}: choose one of them")
     return class_labels(torch.eye(known)[class_id : class_id + 1], config)
 
 

@@ -124,8 +124,9 @@ def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
 class GroupNorm(nn.Module):
     """GroupNorm and SiLU, in EDM's number of groups: min(32, channels / 4), or the largest divisor of it that fits."""
 
-    def __init__(self, channels: int, *, silu: bool = True) -> None:
+    def __init__(self, channels: int, *, silu: bool = True, eps: float = 1e-6) -> None:
         super().__init__()
+        self.eps = eps
         self.groups, self.silu = math.gcd(min(32, channels // 4), channels), silu
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
@@ -141,7 +142,7 @@ class GroupNorm(nn.Module):
             self.weight,
             self.bias,
             groups=self.groups,
-            eps=1e-6,
+            eps=self.eps,
             shift=shift,
             silu=self.silu,
             dropout=dropout,

@@ -84,29 +84,47 @@ def keys_of_blocks(keys: Tensor | None, count: int) -> Iterator[Tensor | None]:
 
 
 class UNet(nn.Module):
-    """F(x; c_noise): `[N, in_channels, H, W]` to `[N, out_channels, H, W]`. No preconditioning inside."""
+    """F(x; c_noise): `[N, in_channels, H, W]` to `[N, out_channels, H, W]`. No preconditioning inside.
 
-    def __init__(self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int) -> None:
+    Its layout is that of the others too; where they differ, they override what comes first here.
+    """
+
+    block_type: type[nn.Module] = UNetBlock
+    init = staticmethod(xavier_init)
+    norm_eps = 1e-6
+    down, up = staticmethod(ops.downsample), staticmethod(ops.upsample)
+    branch_padding = 1  # of the input skip's convolutions
+    attends_in_all_of_decoder = False
+
+    def __init__(
+        self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int, num_classes: int = 0
+    ) -> None:
         super().__init__()
-        self.noise_channels = config.model_channels
         embedding_channels = 4 * config.model_channels
-        self.embed0 = xavier_init(nn.Linear(self.noise_channels, embedding_channels))
-        self.embed1 = xavier_init(nn.Linear(embedding_channels, embedding_channels))
+        self.num_classes, self.num_labels = num_classes, num_classes + config.augment_labels
+        self.noise_channels = self.width_of_noise(config)
+        self.embed0 = self.init(nn.Linear(self.noise_channels, embedding_channels))
+        self.embed1 = self.init(nn.Linear(embedding_channels, embedding_channels))
+        self.embed_class = self.class_layer(embedding_channels) if num_classes else None
+        self.embed_augment: nn.Linear | None = None
+        if config.augment_labels:
+            self.embed_augment = self.init(nn.Linear(config.augment_labels, self.noise_channels, bias=False))
 
-        def block(in_channels: int, out_channels: int, **kwargs) -> UNetBlock:
-            return UNetBlock(in_channels, out_channels, embedding_channels, dropout=config.dropout, **kwargs)
+        def block(in_channels: int, out_channels: int, **kwargs) -> nn.Module:
+            return self.block_type(in_channels, out_channels, embedding_channels, dropout=config.dropout, **kwargs)
 
         widths = [config.model_channels * mult for mult in config.channel_mult]
         attends = [resolution >> level in config.attention_resolutions for level in range(len(widths))]
         channels, branch_channels, skips = config.model_channels, in_channels, [config.model_channels]
-        self.conv_in = xavier_init(nn.Conv2d(in_channels, channels, 3, padding=1))
+        self.conv_in = self.init(nn.Conv2d(in_channels, channels, 3, padding=1))
         self.encoder, self.residual_convs = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             if level > 0:
-                self.encoder.append(block(channels, channels, resample=ops.downsample))
+                self.encoder.append(block(channels, channels, resample=self.down))
                 skips.append(channels)
                 if config.residual_encoder:
-                    self.residual_convs.append(xavier_init(nn.Conv2d(branch_channels, channels, 3, padding=1)))
+                    branch = nn.Conv2d(branch_channels, channels, 3, padding=self.branch_padding)
+                    self.residual_convs.append(self.init(branch))
                     branch_channels = channels
             for _ in range(config.blocks_per_level):
                 self.encoder.append(block(channels, width, attention=attends[level]))
@@ -117,33 +135,68 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             if level < len(widths) - 1:
-                self.decoder.append(block(channels, channels, resample=ops.upsample))
+                self.decoder.append(block(channels, channels, resample=self.up))
             for index in range(config.blocks_per_level + 1):
-                last = index == config.blocks_per_level
-                self.decoder.append(block(channels + skips.pop(), width, attention=last and attends[level]))
+                here = self.attends_in_all_of_decoder or index == config.blocks_per_level
+                self.decoder.append(block(channels + skips.pop(), width, attention=here and attends[level]))
                 channels = width
-        self.norm_out = GroupNorm(channels)
-        self.conv_out = xavier_init(nn.Conv2d(channels, out_channels, 3, padding=1), scale=1e-5)
+        self.norm_out = GroupNorm(channels, eps=self.norm_eps)
+        self.conv_out = self.init(nn.Conv2d(channels, out_channels, 3, padding=1), scale=1e-5)
 
-    def forward(self, x: Tensor, c_noise: Tensor, keys: Tensor | None = None) -> Tensor:
-        """x: `[N, in, H, W]`; c_noise: `[N]`; keys: int64 `[N]`, one a sample, for dropout, or None for none."""
-        embedding = F.silu(self.embed0(positional_embedding(c_noise, self.noise_channels)))
-        embedding = F.silu(self.embed1(embedding))
-        blocks = [cast(UNetBlock, block) for block in (*self.encoder, *self.middle, *self.decoder)]
-        arguments = zip(shifts_of_blocks(blocks, embedding), keys_of_blocks(keys, len(blocks)), strict=True)
+    def width_of_noise(self, config: DenoiserConfig) -> int:
+        return config.model_channels
+
+    def encode_noise(self, c_noise: Tensor) -> Tensor:
+        """`[N]` to `[N, noise_channels]`."""
+        return positional_embedding(c_noise, self.noise_channels)
+
+    def class_layer(self, embedding_channels: int) -> nn.Linear:
+        return self.init(nn.Linear(self.num_classes, self.noise_channels))
+
+    def embed(self, c_noise: Tensor, classes: Tensor, augment: Tensor) -> Tensor:
+        """`[N, E]`: c_noise `[N]`, classes `[N, K]` and augment `[N, A]`."""
+        x = self.encode_noise(c_noise)
+        if self.embed_class is not None:
+            x = x + self.embed_class(classes * math.sqrt(self.num_classes))
+        if self.embed_augment is not None:
+            x = x + self.embed_augment(augment)
+        return F.silu(self.embed1(F.silu(self.embed0(x))))
+
+    def split_labels(self, labels: Tensor | None, c_noise: Tensor) -> tuple[Tensor, Tensor]:
+        """labels `[N, L]`, or None as zeros, to the class `[N, K]` and the augmentation `[N, A]`."""
+        if labels is None:
+            labels = c_noise.new_zeros(len(c_noise), self.num_labels)
+        return labels[:, : self.num_classes], labels[:, self.num_classes :]
+
+    def shifts(self, blocks: Sequence[nn.Module], embedding: Tensor) -> Iterator[Tensor]:
+        """What each block is told of the embedding."""
+        return shifts_of_blocks(cast(Sequence[UNetBlock], blocks), embedding)
+
+    def branch_down(self, x: Tensor) -> Tensor:
+        """Half the resolution, after a convolution of the input skip."""
+        return self.down(x)
+
+    def forward(self, x: Tensor, c_noise: Tensor, keys: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """x: `[N, in, H, W]`; c_noise: `[N]`; keys: int64 `[N]`, one a sample, for dropout, or None for none.
+
+        labels: `[N, L]` (genvs.models.labels), or None for zeros.
+        """
+        embedding = self.embed(c_noise, *self.split_labels(labels, c_noise))
+        blocks = [*self.encoder, *self.middle, *self.decoder]
+        arguments = zip(self.shifts(blocks, embedding), keys_of_blocks(keys, len(blocks)), strict=True)
         branch, x = x, conv_act(self.conv_in, x)
         skips, residual_convs = [x], iter(self.residual_convs)
         for layer in self.encoder:
             x = layer(x, *next(arguments))
-            if layer.resample is ops.downsample and len(self.residual_convs) > 0:
+            if layer.resample is self.down and len(self.residual_convs) > 0:
                 # NCSN++'s input skip: the network's input comes down beside the main path and joins it.
                 conv = cast(nn.Conv2d, next(residual_convs))
-                down = ops.downsample(convolve(conv, branch))
+                down = self.branch_down(convolve(conv, branch))
                 branch = x = ops.conv_epilogue(down, bias_of(conv), residual=x, scale=SKIP_SCALE)
             skips.append(x)
         for layer in self.middle:
             x = layer(x, *next(arguments))
         for layer in self.decoder:
-            x = x if layer.resample is ops.upsample else ops.concat(x, skips.pop())
+            x = x if layer.resample is self.up else ops.concat(x, skips.pop())
             x = layer(x, *next(arguments))
         return self.conv_out(self.norm_out(x)[0])

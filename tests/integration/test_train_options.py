@@ -111,6 +111,16 @@ def test_options_of_the_family(program, monkeypatch):
     assert "x.pkl" in program("-n", "--preset", "srn128", *weighter, "--transfer", "x.pkl").err
 
 
+@pytest.mark.parametrize("arch", ["ncsnpp", "adm"])
+def test_an_architecture_keeps_the_presets_sizes_and_has_its_own_blocks(program, arch):
+    denoiser = options_of(program("-n", "--preset", "srn128", "--arch", arch, "--cres", "1,2,3,4")).net.denoiser
+    own = {"ncsnpp": {}, "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)}}[arch]
+    preset = TRAIN_PRESETS["srn128"].net.denoiser
+    assert denoiser == dataclasses.replace(preset, arch=arch, channel_mult=(1, 2, 3, 4), **own)
+    small = options_of(program("-n", "--preset", "cpu-demo", "--arch", arch)).net.denoiser
+    assert small.residual_encoder == (arch == "ncsnpp")
+
+
 def test_a_number_of_views_is_a_range_of_one(program):
     config = options_of(program("-n", "--preset", "srn128", "--views", "2"))
     assert (config.min_inputs, config.max_inputs) == (2, 2)
@@ -165,6 +175,7 @@ REFUSED = {
     "workers": (["--workers", "-1"], ["--workers=-1"]),
     "near beyond far": (["--near", "2", "--far", "1"], ["--near=2", "--far=1"]),
     "preset": (["--preset", "srn9"], ["--preset", "'srn9'"]),
+    "arch": (["--arch", "edm2"], ["--arch", "'edm2'"]),
     "precond": (["--precond", "iddpm"], ["--precond", "'iddpm'"]),
     "view weighting": (["--cam_weighting_method", "nearness"], ["--cam_weighting_method", "'nearness'"]),
     "its number": (["--cam_weighting_method", "error_weighing_alpha=2"], ["--cam_weighting_method", "0 to 1"]),

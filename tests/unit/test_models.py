@@ -133,8 +133,8 @@ def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma,
     mean = centred_on(centre, features)
     noisy = mean + 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
     denoised = net(noisy, torch.tensor(sigma), features)
-    ((x, c_noise, keys, output),) = seen
-    assert keys is None
+    ((x, c_noise, keys, labels, output),) = seen
+    assert keys is None and labels is None
     assert torch.equal(x[:, 3:], features), "conditioning is not scaled by c_in"
     assert x[:, :3].std().item() == pytest.approx(1, abs=0.05)
     total = math.hypot(sigma, 0.5)

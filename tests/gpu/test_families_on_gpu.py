@@ -1,0 +1,67 @@
+"""Architectures, learned view weightings, labels and fp16 on a GPU: replayed as CUDA graphs, and without waiting."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from genvs.config import ARCHITECTURES, AUGMENT_LABELS
+from genvs.data.types import ViewBatch
+from tests.gpu.test_graphed_step import Run, batch_of, check_same, config_of, exact_products  # noqa: F401
+from tests.gpu.test_no_host_sync import no_syncs
+from tests.small_training import BATCH
+from training.config import TrainConfig
+from training.training_loop import accumulate_gradients, update_weights
+
+pytestmark = pytest.mark.gpu
+NUM_CLASSES = 3
+
+
+def told(arch: str, weighting: str, **changes) -> TrainConfig:
+    """A run whose network is told classes and augmentation."""
+    config = config_of(**changes)
+    denoiser = dataclasses.replace(
+        config.net.denoiser, arch=arch, residual_encoder=arch == "ncsnpp", augment_labels=AUGMENT_LABELS
+    )
+    scene = dataclasses.replace(config.net.scene, num_classes=NUM_CLASSES)
+    net = dataclasses.replace(config.net, denoiser=denoiser, scene=scene, view_weighting=weighting)
+    return dataclasses.replace(config, net=net, loss=dataclasses.replace(config.loss, augment=0.5))
+
+
+def labelled(num_inputs: int, seed: int) -> ViewBatch:
+    batch = batch_of(num_inputs, seed)
+    classes = torch.eye(NUM_CLASSES, device="cuda")[torch.arange(len(batch.sample_index), device="cuda") % NUM_CLASSES]
+    return dataclasses.replace(batch, classes=classes)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("weighting", ["learned_cross_attention", "relative_pose_self_attention"])
+def test_replayed_steps_are_the_plain_ones(arch, weighting):
+    config = told(arch, weighting, bf16=False)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    for seed, num_inputs in enumerate((2, 3, 2)):
+        batch = labelled(num_inputs, seed)
+        check_same(ours.gradients(batch), plain.gradients(batch), 2e-3)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("graphs", [True, False])
+def test_fp16_trains_and_waits_for_nothing(arch, graphs):
+    config = told(arch, "distance", bf16=False, fp16=True)
+    run, batch = Run(config, graphs=graphs), labelled(2, 0)
+
+    def step() -> None:
+        accumulate_gradients(run.net, run.loss_fn, iter([batch]), config, run.monitor, scale=run.state.scale)
+        update_weights(run.state, config, run.monitor)
+        run.state.cur_nimg += BATCH
+
+    for _ in range(4):
+        step()
+    before = run.weights()
+    with no_syncs():
+        for _ in range(4):
+            step()
+    assert run.state.look_at_skipped()[0] < 8 and run.weights().isfinite().all()
+    assert not torch.equal(before, run.weights())

@@ -1,0 +1,237 @@
+"""Every architecture, preconditioning and view weighting trains, saves, comes back and samples, at tiny size."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import genvs
+from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS, SIGMA_RANGES, VIEW_WEIGHTINGS
+from genvs.errors import InputError
+from inference import inference
+from inference.synthesis import synthesize_views
+from tests.host_waits import host_waits
+from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
+from tests.small_training import CPU, fresh_state, kimg, records, resume, save_state, small_run, train, unequal
+from training.checkpoint import restore
+from training.config import TrainConfig
+from training.data import BatchSchedule, load_batches, open_data
+from training.evaluation import HeldOutScenes, mean_training_image
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.training_loop import accumulate_gradients, create_state, update_weights
+
+# Each pair of architecture and preconditioning, and each view weighting, at least once.
+NAMES = [name.replace("=A", "=0.5").replace("=B", "=1") for name in VIEW_WEIGHTINGS]
+PAIRS = itertools.islice(itertools.cycle(itertools.product(ARCHITECTURES, SIGMA_RANGES)), len(NAMES))
+FAMILIES = [(*pair, name) for pair, name in zip(PAIRS, NAMES, strict=True)]
+
+
+def family(data: Path, arch: str, precond: str, weighting: str = "baseline_mean", **changes) -> TrainConfig:
+    low, high = SIGMA_RANGES[precond]
+    settings = {"arch": arch, "precond": precond, "sigma_min": low, "sigma_max": high, "dropout": 0.1}
+    net = small_config(residual_encoder=arch == "ncsnpp", centre_on_colours=False, **settings)
+    net = dataclasses.replace(net, view_weighting=weighting)
+    small = {"updates": 2, "net": net, "batch_size": 4, "num_targets": 1, "max_inputs": 2, "duration_kimg": 0.008}
+    return small_run(data, **{**small, **changes})
+
+
+@pytest.mark.parametrize(("arch", "precond", "weighting"), FAMILIES, ids=["-".join(each) for each in FAMILIES])
+def test_every_family_trains_and_samples(cars, tmp_path, arch, precond, weighting):
+    config = family(cars, arch, precond, weighting)
+    born = fresh_state(config).net.state_dict()
+    content = train(config, tmp_path / "run")
+    assert content["skipped"] == 0 and content["cur_nimg"] == 8
+    moved = [name for name, tensor in content["net"].items() if not torch.equal(tensor, born[name])]
+    learned = [name for name in born if "view_weights" in name and "weight_calculation_layer.bias" not in name]
+    assert {"encoder", "renderer", "denoiser"} == {name.partition(".")[0] for name in moved}
+    assert set(learned) <= set(moved) and bool(learned) == (weighting in LEARNED_VIEW_WEIGHTINGS)
+
+    net = genvs.load_snapshot(next((tmp_path / "run").glob("network-snapshot-*.pkl")))
+    assert net.config == dataclasses.replace(config.net, scene=net.config.scene)
+    inputs = some_batch(1, num_inputs=2).inputs
+    views = synthesize_views(net, inputs, some_cameras(1, 2, seed=9), num_steps=2, progress=False)
+    images = torch.stack([image for image, _ in views])
+    assert images.shape == (2, 3, 32, 32) and images.isfinite().all() and images.std() > 0
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
+    config = family(Path("nowhere"), arch, "vp", LEARNED_VIEW_WEIGHTINGS[arch == "adm"], fp16=True, bf16=False)
+    state = create_state(config, config.net.scene, CPU)
+    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0, precond="vp")
+    monitor = Monitor(tmp_path, CPU, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    batches = itertools.repeat(some_batch(4, num_targets=1))
+    for _ in range(2):  # the first makes the optimizer's moments
+        with host_waits() as found:
+            accumulate_gradients(state.net, loss_fn, batches, config, monitor, scale=state.scale)
+            update_weights(state, config, monitor)
+        assert found == []
+
+
+def test_inference_takes_another_view_weighting(tmp_path):
+    net, snapshot = small_net(), tmp_path / "network-snapshot-000001.pkl"
+    genvs.save_snapshot(snapshot, net.config, net.state_dict())
+
+    def draw(name: str) -> bytes:
+        options = ["--denoising_steps", "1", "--device", "cpu", "--cam_weighting", name, "--out_dir", tmp_path / name]
+        inference.main([*map(str, ["--ckpt_path", snapshot, *options])], standalone_mode=False)
+        return next((tmp_path / name).rglob("pred/*.png")).read_bytes()
+
+    assert draw("baseline_mean") != draw("distance_cubed")
+    with pytest.raises(InputError, match="--cam_weighting: .*has weights"):
+        draw("learned_cross_attention")
+
+
+# The view weighting alone
+
+
+def test_the_view_weighting_alone_learns_in_a_transferred_network(cars, tmp_path):
+    source = small_run(cars, 1)
+    train(source, tmp_path / "source")
+    snapshot = next((tmp_path / "source").glob("network-snapshot-*.pkl"))
+    net = dataclasses.replace(source.net, view_weighting="relative_pose_self_attention")
+    config = small_run(cars, 4, net=net, only_train_cam_weighter=True, transfer=str(snapshot), min_inputs=2)
+    born = fresh_state(config).net.state_dict()
+    given = genvs.load_snapshot(snapshot).state_dict()
+    assert all(torch.equal(born[name], tensor) for name, tensor in given.items())
+
+    whole = train(config, tmp_path / "whole")
+    moved = {name for name, tensor in whole["net"].items() if not torch.equal(tensor, born[name])}
+    assert moved and all(name.startswith("renderer.view_weights.") for name in moved)
+    assert len(whole["optimizer"]["state"]) == sum(name.startswith("renderer.view_weights.") for name in born)
+    train(dataclasses.replace(config, duration_kimg=kimg(2)), tmp_path / "stopped")
+    assert unequal(whole, resume(tmp_path / "stopped", duration_kimg=kimg(4))) == []
+
+    again = dataclasses.replace(config, transfer=str(next((tmp_path / "whole").glob("network-snapshot-*.pkl"))))
+    weights = genvs.load_snapshot(again.transfer).state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in fresh_state(again).net.state_dict().items())
+
+
+# Classes and augmentation
+
+
+@pytest.fixture(scope="module")
+def labelled(cars, tmp_path_factory) -> Path:
+    """The cars in three classes."""
+    path = tmp_path_factory.mktemp("labelled") / "cars"
+    for split in ("train", "val"):
+        folder = path.with_name(f"cars_{split}")
+        shutil.copytree(cars.with_name(f"cars_{split}"), folder)
+        scenes = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        (folder / "labels.json").write_text(json.dumps({name: place % 3 for place, name in enumerate(scenes)}))
+    return path
+
+
+def told(data: Path, updates: int, **changes) -> TrainConfig:
+    loss = dataclasses.replace(small_run(data).loss, augment=0.5)
+    net = small_config(augment_labels=AUGMENT_LABELS)
+    return small_run(data, updates, net=net, cond=True, loss=loss, fp16=True, bf16=False, **changes)
+
+
+def test_a_network_that_is_told_all_trains_resumes_and_samples(labelled, tmp_path):
+    """fp16's loss scaling is on too; without a GPU arithmetic is in float32 nonetheless."""
+    whole = train(told(labelled, 4), tmp_path / "whole", held_out=True)
+    train(told(labelled, 2), tmp_path / "stopped")
+    resumed = resume(tmp_path / "stopped", duration_kimg=kimg(4))
+    assert unequal(whole, resumed) == [] and whole["scale"] == resumed["scale"] == 2.0**16
+    assert whole["scale_updates"] == resumed["scale_updates"] == 4
+    net = genvs.load_snapshot(next((tmp_path / "whole").glob("network-snapshot-*.pkl")))
+    assert net.config.scene.num_classes == 3 and net.denoiser.unet.embed_class.in_features == 3
+    assert any(net.denoiser.unet.embed_augment.weight.flatten() != 0)
+    randomize(net)
+    inputs, targets = some_batch(1, num_inputs=2).inputs, some_cameras(1, 2, seed=9)
+    drawn = []
+    for class_id in (None, 0, 2, 0):
+        views = synthesize_views(net, inputs, targets, num_steps=1, class_id=class_id, progress=False)
+        drawn.append(torch.stack([image for image, _ in views]))
+    assert torch.equal(drawn[1], drawn[3])
+    assert len({float(images.sum()) for images in drawn}) == 3
+    for network, class_id in ((net, 3), (net, -1), (small_net(), 0)):
+        with pytest.raises(InputError, match=f"class_id={class_id}:"):
+            next(synthesize_views(network, inputs, targets, num_steps=1, class_id=class_id, progress=False))
+
+
+def test_one_process_and_rounds_see_the_same_classes_and_augmentation(labelled, tmp_path):
+    losses = []
+    for images in (8, 4):
+        train(told(labelled, 2, batch_gpu=images), tmp_path / str(images))
+        losses.append([line["Loss/all"] for line in records(tmp_path / str(images)) if "Loss/all" in line])
+    assert len(losses[0]) == 2 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_each_sample_comes_with_its_scenes_class(labelled):
+    config = told(labelled, 8)
+    data = open_data(config)
+    assert data.scene.num_classes == 3 and data.held_out_classes.shape == (3, 3)
+    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
+    batches = itertools.islice(load_batches(data, schedule, 0, CPU), 4)
+    for batch, requests in zip(batches, schedule, strict=False):
+        assert [request.sample_index for request in requests] == batch.sample_index.tolist()
+        assert batch.classes.argmax(dim=1).tolist() == [request.scene % 3 for request in requests]
+
+
+def test_evaluation_tells_the_class_too(labelled):
+    config = told(labelled, 1)
+    data, state = open_data(config), fresh_state(config)
+    mean = mean_training_image(data.train, data.train_scenes)
+    told_right, told_wrong = (
+        HeldOutScenes(data.held_out, data.held_out_scenes, mean, CPU, classes=data.held_out_classes.roll(turn, 0))
+        for turn in (0, 1)
+    )
+    randomize(state.net)
+    scores = [each.measure(state.net.eval(), 9)["PSNR/1_input"] for each in (told_right, told_wrong)]
+    assert scores[0] != scores[1]
+    assert told_right.panel(state.net, "title").size[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, ["labels.json", "is missing", "--cond"]),
+        ("[1]", ["labels.json", "not JSON"]),
+        ("{", ["labels.json", "not JSON"]),
+        ("{}", ["labels.json", "no class"]),
+        ('{"%s": true}', ["labels.json", "True"]),
+        ('{"%s": -1}', ["labels.json", "-1"]),
+        ('{"%s": 99999}', ["labels.json", "99999"]),
+        ('{"%s": "car"}', ["labels.json", "'car'"]),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(labelled, tmp_path, content, named):
+    for split in ("train", "val"):
+        shutil.copytree(labelled.with_name(f"cars_{split}"), tmp_path / f"cars_{split}")
+    file = tmp_path / "cars_train" / "labels.json"
+    first = min(each.name for each in file.parent.iterdir() if each.is_dir())
+    file.unlink()
+    if content is not None:
+        file.write_text(content.replace("%s", first))
+    with pytest.raises(InputError) as caught:
+        open_data(told(tmp_path / "cars", 1))
+    assert all(name in str(caught.value) for name in named) and "\n" not in str(caught.value), caught.value
+
+
+def test_a_class_that_only_held_out_scenes_have_is_refused(labelled, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(labelled.with_name(f"cars_{split}"), tmp_path / f"cars_{split}")
+    file = tmp_path / "cars_val" / "labels.json"
+    file.write_text(file.read_text().replace(": 2", ": 7"))
+    with pytest.raises(InputError, match="class 7"):
+        open_data(told(tmp_path / "cars", 1))
+
+
+def test_a_state_from_before_loss_scaling_is_read(cars, tmp_path):
+    config = small_run(cars)
+    save_state(tmp_path, config, fresh_state(config))
+    content = torch.load(next(tmp_path.glob("training-state-*.pt")), weights_only=True)
+    for name in ("scale", "scale_updates"):
+        del content[name]
+    state = fresh_state(config)
+    restore(state, content)
+    assert state.scale == 1 and state.scale_updates == 0

@@ -1,0 +1,184 @@
+"""Augmentation and classes: images move as their labels say, the same everywhere, and the network is told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from genvs.config import AUGMENT_LABELS, WHITE
+from genvs.models import GeNVS
+from genvs.models.labels import augment_labels, augmented, class_labels
+from tests.host_waits import host_waits
+from tests.small_model import part_of, randomize, small_config, small_net, some_batch
+from torch_utils import stateless_random as random
+from training.augment import MAX_SHIFT, draw_augmentation
+from training.loss import GeNVSLoss, LossConfig
+
+SIZE = 16
+
+
+def labels_of(flip_x=0, flip_y=0, turns=0, x=0, y=0, size=SIZE) -> torch.Tensor:
+    numbers = [torch.tensor([value]) for value in (flip_x, flip_y, turns)]
+    return augment_labels(*numbers, torch.tensor([[x, y]]) / size)
+
+
+def some_images(count: int = 1, size: int = SIZE) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_nothing_done_is_all_zero_and_keeps_every_bit():
+    images = some_images()
+    assert torch.equal(labels_of(), torch.zeros(1, AUGMENT_LABELS))
+    assert torch.equal(augmented(images, labels_of(), fill=9.0), images)
+
+
+def test_flips_and_turns_are_torchs():
+    images = some_images()
+    assert torch.equal(augmented(images, labels_of(flip_x=1), 9.0), images.flip(-1))
+    assert torch.equal(augmented(images, labels_of(flip_y=1), 9.0), images.flip(-2))
+    for turns in range(4):
+        # Image rows go down: a quarter from x to y is clockwise.
+        assert torch.equal(augmented(images, labels_of(turns=turns), 9.0), images.rot90(-turns, (-2, -1)))
+
+
+@pytest.mark.parametrize(("x", "y"), [(2, 0), (-2, 0), (0, 1), (1, -2)])
+def test_moving_fills_what_comes_in(x, y):
+    images = some_images()
+    expected = torch.full_like(images, 0.5)
+    there = (slice(max(y, 0), SIZE + min(y, 0)), slice(max(x, 0), SIZE + min(x, 0)))
+    here = (slice(max(-y, 0), SIZE + min(-y, 0)), slice(max(-x, 0), SIZE + min(-x, 0)))
+    expected[..., there[0], there[1]] = images[..., here[0], here[1]]
+    assert torch.equal(augmented(images, labels_of(x=x, y=y), 0.5), expected)
+
+
+def test_steps_come_in_order_and_each_image_has_its_own():
+    images = some_images(2)
+    both = torch.cat([labels_of(flip_x=1, turns=1, y=2), labels_of(turns=3)])
+    moved = augmented(images, both, 0.0)
+    first = images[:1].flip(-1).rot90(-1, (-2, -1))
+    assert torch.equal(moved[:1, :, 2:], first[:, :, :-2]) and torch.equal(moved[1:], images[1:].rot90(1, (-2, -1)))
+
+
+def test_gradients_come_back_by_the_same_way():
+    images = some_images(2).requires_grad_()
+    labels = torch.cat([labels_of(flip_x=1, x=2), labels_of(turns=1)])
+    weights = some_images(2) + 1
+    (augmented(images, labels, 0.0) * weights).sum().backward()
+    expected = torch.zeros_like(weights)
+    expected[0, :, :, :-2] = weights[0, :, :, 2:]
+    expected[0] = expected[0].flip(-1)
+    expected[1] = weights[1].rot90(1, (-2, -1))
+    assert torch.equal(images.grad, expected)
+
+
+# What is drawn
+
+
+def test_each_step_is_drawn_with_its_probability():
+    labels = draw_augmentation(torch.arange(40000), 0.4, size=64)
+    done = (labels != 0).double().mean(dim=0)
+    # Of what is drawn, half is mirrored; three quarters are turned, half of them sideways; almost all is moved.
+    assert_close(done[:2], torch.full((2,), 0.2).double(), rtol=0, atol=0.01)
+    turned = (labels[:, 2:4] != 0).any(dim=-1).double().mean()
+    assert float(turned) == pytest.approx(0.3, abs=0.01)
+    assert (labels[:, 3].abs() == 1).double().mean() == pytest.approx(0.2, abs=0.01)
+    shift = labels[:, 4:] * 64
+    assert torch.equal(shift, shift.round()) and shift.abs().max() == MAX_SHIFT * 64
+    assert float((shift[:, 0] != 0).double().mean()) == pytest.approx(0.4 * 15.5 / 16, abs=0.02)
+    assert not draw_augmentation(torch.arange(1000), 0.0, size=64).any()
+
+
+def test_what_is_drawn_goes_by_the_samples_key():
+    keys = torch.arange(12).view(3, 4)
+    labels = draw_augmentation(keys, 0.8, size=32)
+    assert labels.shape == (3, 4, AUGMENT_LABELS)
+    assert torch.equal(draw_augmentation(keys[1], 0.8, size=32), labels[1])
+
+
+# In training
+
+
+def net_of(num_classes: int = 0, augment: int = AUGMENT_LABELS) -> GeNVS:
+    config = small_config(augment_labels=augment, centre_on_colours=True)
+    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=num_classes))).eval()
+    randomize(net)
+    return net
+
+
+LOSS = LossConfig(augment=1.0, conditioning_dropout=0.0)
+
+
+def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not():
+    net, batch, seen = net_of(), some_batch(3), {}
+
+    def record(noisy, sigma, feature_image, keys, labels):
+        seen.update(noisy=noisy, sigma=sigma, feature_image=feature_image, labels=labels)
+        return torch.zeros_like(noisy)
+
+    net.denoiser.forward = record
+    loss_fn = GeNVSLoss(LOSS, sigma_data=0.5, seed=0)
+    terms = loss_fn(net, batch)
+    keys = random.fold(random.sample_keys(0, batch.sample_index)[:, None], torch.arange(2))
+    noise = random.normal(random.fold(keys, 1), tuple(batch.targets.images.shape[2:])).flatten(0, 1)
+    labels = seen["labels"]
+    assert labels.shape == (6, AUGMENT_LABELS) and len(labels.unique(dim=0)) == 6
+    target = augmented(batch.targets.images.flatten(0, 1), labels, WHITE)
+    assert_close(seen["noisy"], target + seen["sigma"] * noise)
+    volume = net.encode(loss_fn.augment_inputs(batch.inputs.images, random.sample_keys(0, batch.sample_index)))
+    plain = net.render(volume, batch.inputs.cameras, batch.targets.cameras, random.fold(keys, 3)).flatten(0, 1)
+    assert_close(seen["feature_image"], augmented(plain, labels, 0.0))
+    # The colours stay where the camera sees them; the denoising loss is about the augmented image.
+    colours = (plain[:, :3] - (batch.targets.images.flatten(0, 1) - WHITE)).square().mean(dim=(1, 2, 3))
+    assert_close(terms.rgb_loss.flatten(), colours)
+    weight = (seen["sigma"] ** 2 + 0.25) / (seen["sigma"] * 0.5) ** 2
+    assert_close(terms.loss.flatten(), weight.flatten() * target.square().mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_sample_is_augmented_the_same_in_any_batch_and_nothing_waits(classes):
+    net, batch = net_of(classes or 0), some_batch(3)
+    if classes:
+        batch = dataclasses.replace(batch, classes=torch.eye(classes))
+    loss_fn = GeNVSLoss(LOSS, sigma_data=0.5, seed=0)
+    with host_waits() as found:
+        together = loss_fn(net, batch).loss
+    assert found == []
+    alone = part_of(batch, slice(1, 2))
+    if classes:
+        alone = dataclasses.replace(alone, classes=batch.classes[1:2])
+    assert_close(loss_fn(net, alone).loss, together[1:2], rtol=1e-3, atol=1e-4)
+
+
+# Classes
+
+
+def test_the_network_is_told_the_class_of_most_targets():
+    told = []
+
+    def record(**given):
+        told.append(given["labels"])
+        return given["noisy"], torch.zeros(*given["noisy"].shape[:2], 8, 32, 32)
+
+    classes = torch.eye(4)[torch.arange(60) % 4]
+    batch = dataclasses.replace(some_batch(60, num_inputs=1), classes=classes)
+    GeNVSLoss(LossConfig(class_dropout=0.3), sigma_data=0.5, seed=0)(record, batch)
+    (labels,) = told
+    assert labels.shape == (60, 2, 4)
+    there = labels.any(dim=-1)
+    assert float(there.double().mean()) == pytest.approx(0.7, abs=0.12)
+    assert torch.equal(labels, classes[:, None] * there[..., None])
+
+
+def test_class_labels_stand_before_those_of_augmentation():
+    one_hot = torch.eye(3)
+    assert torch.equal(class_labels(one_hot, net_of(3, augment=0).config), one_hot)
+    assert torch.equal(class_labels(one_hot, net_of(3).config), torch.cat([one_hot, torch.zeros(3, 6)], dim=1))
+
+
+def test_a_network_that_is_told_nothing_takes_no_labels():
+    net, batch, keys = small_net(), some_batch(1), torch.zeros(1, 2, dtype=torch.int64)
+    assert GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0).labels(batch, keys, 32) is None
+    assert not any("embed_class" in name or "embed_augment" in name for name in net.state_dict())
