@@ -46,15 +46,6 @@ def tiny_config() -> GeNVSConfig:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A network this small is slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def net() -> GeNVS:
     """A network of random weights, none of them zero, so that every part of it shows in the images."""
