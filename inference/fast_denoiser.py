@@ -1,4 +1,4 @@
-"""The denoiser made fast for many evaluations: bf16 weights, and on a GPU one CUDA graph for each batch shape."""
+"""The denoiser made fast for many evaluations: bf16 weights and CUDA graphs on a GPU, channels last on a CPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,14 @@ class FastDenoiser:
     def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:
         """labels: `[1, L]`, what the network is told of all images (genvs.models.labels), for one that can be."""
         self.net, self.device, self.bf16 = net, next(net.parameters()).device, bf16
-        self._denoise: nn.Module = with_bf16_weights(net.denoiser) if bf16 else net.denoiser
+        self._denoise: nn.Module = net.denoiser
+        if bf16:
+            self._denoise = with_bf16_weights(net.denoiser)
+        elif self.device.type == "cpu":
+            # Faster by a tenth or more. Of a copy, because the network itself may learn again, and for channels last on
+            # CPUs torch 2.13's backward damages its heap.
+            self._denoise = copy.deepcopy(net.denoiser)
+            self._denoise.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._labels = None if labels is None else labels.to(self.device)
         self._graphs: dict[tuple, _Graph] = {}
         if self.device.type == "cuda":
