@@ -172,19 +172,21 @@ def open_job(
         guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling)
-    return Job(net, guide, dataset, chosen, min(max_objects or len(dataset), len(dataset)), seeds, out_dir)
+    classes = dataset.classes() if net.config.scene.num_classes else None
+    return Job(net, guide, dataset, classes, chosen, min(max_objects or len(dataset), len(dataset)), seeds, out_dir)
 
 
 def draw_and_measure(job: Job, measures: Measures, batch_size: int, device: torch.device) -> dict[str, Scores]:
     """Draw and measure this rank's objects, by name."""
     share = protocol.share(job.num_objects)
-    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16)
+    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16, labels=job.label(0))
     scores = {}
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     total = len(job.seeds) * sum(len(job.views(index)[1]) for index in share)
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in share:
+            denoise.tell(job.label(index))
             inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
             for seed in job.seeds:
                 job.draw(index, seed, (inputs, targets), denoise, batch_size)

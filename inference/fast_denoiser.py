@@ -50,12 +50,17 @@ class FastDenoiser:
             # CPUs torch 2.13's backward damages its heap.
             self._denoise = copy.deepcopy(net.denoiser)
             self._denoise.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._labels = None if labels is None else labels.to(self.device)
+        self._labels = None if labels is None else labels.to(self.device, copy=True)
         self._graphs: dict[tuple, _Graph] = {}
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 # All graphs use the same memory: one runs at a time, and nothing in it outlives a call.
                 self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+
+    def tell(self, labels: Tensor | None) -> None:
+        """Tell the network other `labels` from now on, where it was told some at first; None changes nothing."""
+        if labels is not None and self._labels is not None:
+            self._labels.copy_(labels)
 
     @torch.inference_mode()
     def __call__(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:

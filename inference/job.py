@@ -18,6 +18,7 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
 from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
 from genvs.pictures import to_uint8
 from inference import protocol, writers
 from inference.fast_denoiser import FastDenoiser
@@ -30,11 +31,15 @@ PROTOCOL_FILE = "protocol.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What is evaluated: which images of which objects, drawn by which network, and where they are kept."""
+    """What is evaluated: which images of which objects, drawn by which network, and where they are kept.
+
+    classes: of the dataset's objects, for a network that is told them.
+    """
 
     net: GeNVS
     guide: FastDenoiser | None
     dataset: SceneDataset
+    classes: list[int] | None
     protocol: Protocol
     num_objects: int
     seeds: list[int]
@@ -48,6 +53,10 @@ class Job:
         """What files call an object, whatever its dataset calls it."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
 
+    def label(self, index: int) -> Tensor | None:
+        """What the network is told of an object, `[1, L]`. Raises InputError for a class that it does not know."""
+        return label_of_class(self.classes[index], self.net.config) if self.classes else None
+
     def folder(self, index: int, seed: int) -> Path:
         """Where an object's images are kept."""
         return self.out_dir / "images" / f"seed={seed}" / self.name(index)
@@ -58,6 +67,7 @@ class Job:
         self.dataset.check_views(self.protocol.num_inputs + 1)
         for index in range(self.num_objects):
             self.views(index)
+            self.label(index)
         protocol.share(self.num_objects)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         if consistency and background_level(first) > SILHOUETTE_THRESHOLD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.models import GeNVS
 from inference import evaluate
 from inference.synthesis import synthesize_views
-from tests.small_model import SIZE, small_net
+from tests.small_model import SIZE, randomize, small_config, small_net
 
 ROOT = Path(__file__).parents[2]
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
@@ -261,3 +262,22 @@ def test_consistency_needs_a_white_background(options, cars, tmp_path, capsys):
     assert run(*options, "--data", split, "--out_dir", tmp_path / "out") == 2
     assert "background is not white" in one_error(capsys)
     assert run(*options, "--data", split, "--out_dir", tmp_path / "out", "--metrics", "none") == 0
+
+
+def test_classes_are_told(options, cars, tmp_path, capsys):
+    """Where the network was trained with them; and without labels.json there is one line."""
+    config = small_config()
+    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=2)))
+    randomize(net)
+    snapshot, data = tmp_path / "network-snapshot-000001.pkl", tmp_path / "cars_val"
+    genvs.save_snapshot(snapshot, net.config, net.state_dict())
+    shutil.copytree(Path(f"{cars}_val"), data)
+    arguments = [*options, "--ckpt_path", snapshot, "--data", data, "--objects", 1]
+    assert run(*arguments, "--out_dir", tmp_path / "untold") == 2 and "labels.json" in one_error(capsys)
+    images = []
+    for class_id in (0, 1):
+        names = sorted(path.name for path in data.iterdir() if path.is_dir())
+        (data / "labels.json").write_text(json.dumps(dict.fromkeys(names, class_id)))
+        assert run(*arguments, "--out_dir", tmp_path / f"{class_id}") == 0
+        images.append(drawn(tmp_path / f"{class_id}", OBJECTS[0], 0))
+    assert not torch.equal(*images)

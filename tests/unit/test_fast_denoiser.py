@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
 from inference.fast_denoiser import FastDenoiser, autocast, with_bf16_weights
 from inference.synthesis import KnownViews
-from tests.small_model import SIZE, small_net, some_cameras
+from tests.small_model import SIZE, randomize, small_config, small_net, some_cameras
 
 
 def some_inputs(net, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -34,6 +38,22 @@ def test_it_computes_what_the_denoiser_does(bf16):
         assert result.dtype == torch.float32
         assert torch.equal(result, expected) if bf16 else torch.allclose(result, expected, **ORDER_OF_SUMS)
         assert torch.allclose(result, net.denoise(*inputs), **ORDER_OF_SUMS) is not bf16
+
+
+def test_it_can_be_told_another_class():
+    config = small_config()
+    config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=3))
+    net = GeNVS(config).eval().requires_grad_(False)
+    randomize(net)
+    inputs = some_inputs(net, 2)
+    denoise = FastDenoiser(net, bf16=False, labels=label_of_class(0, config))
+    results = []
+    for class_id in (0, 2):
+        label = label_of_class(class_id, config)
+        denoise.tell(label)
+        results.append(denoise(*inputs))
+        assert_close(results[-1], net.denoise(*inputs, labels=label.expand(2, -1)), **ORDER_OF_SUMS)
+    assert (results[0] - results[1]).abs().max() > 1e-2
 
 
 def test_the_callers_autocast_does_not_lower_the_precision():
