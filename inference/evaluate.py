@@ -27,7 +27,7 @@ from inference.inference import ROOT, choose_device, newest_snapshot
 from inference.job import Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
 from inference.protocol import Protocol, evenly
-from inference.sampling_options import load_guide, sampling_options, settle
+from inference.sampling_options import load_guide, sampling_options, settle, weigh_views
 from torch_utils import distributed
 from torch_utils.persistence import write_atomic
 
@@ -146,12 +146,14 @@ def open_job(
     out_dir: Path | None,
     num_inputs: int,
     views: str,
+    cam_weighting: str | None,
     **sampling,
 ) -> Job:
     """What the options ask for, of the command's names. Raises InputError where it cannot be opened."""
     sampling = settle(sampling)
     ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
     net = genvs.load_snapshot(ckpt_path)
+    weigh_views(net, cam_weighting)
     dataset = protocol.open_split(protocol.find_split(data, split), net.config, convention, normalize)
     guide = load_guide(sampling["guide"], net, device, sampling["bf16"])
     chosen = Protocol(
@@ -161,6 +163,7 @@ def open_job(
         convention=dataset.convention,
         normalize=normalize,
         num_inputs=num_inputs,
+        view_weighting=net.config.view_weighting,
         views=protocol.read_views(views),
         resolution=net.config.resolution,
         sampler=sampling["sampler"],
@@ -171,7 +174,7 @@ def open_job(
         bf16=sampling["bf16"] and has_native_bf16(device),
         guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
     )
-    out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling)
+    out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
     classes = dataset.classes() if net.config.scene.num_classes else None
     return Job(net, guide, dataset, classes, chosen, min(max_objects or len(dataset), len(dataset)), seeds, out_dir)
 

@@ -17,25 +17,16 @@ import torch
 from torch import Tensor
 
 import genvs
-from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS, GeNVSConfig, parse_view_weighting
+from genvs.config import CONVENTIONS, GeNVSConfig
 from genvs.errors import InputError, run_command
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
-from inference.sampling_options import described, load_guide, sampling_options, settle
+from inference.sampling_options import described, load_guide, sampling_options, settle, weigh_views
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from inference.synthesis import COND_METHODS, synthesize_views
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
-
-
-def check_view_weighting(ctx, param, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parse_view_weighting(value)
-        except InputError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 120})
@@ -73,13 +64,6 @@ def check_view_weighting(ctx, param, value: str | None) -> str | None:
     type=click.Choice(COND_METHODS),
     default="normal",
     help="What a view is conditioned on: the inputs; or, autoreg, views drawn before it too, one at a time.",
-)
-@click.option(
-    "--cam_weighting",
-    metavar="NAME",
-    callback=check_view_weighting,
-    show_default="the snapshot's",
-    help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
 )
 @click.option("--class_id", type=int, show_default="untold", help="The object's class, for networks of --cond.")
 @click.option("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
@@ -124,11 +108,7 @@ def main(
     chosen_device = choose_device(device, gpu_id)
     ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
     net = genvs.load_snapshot(ckpt_path)
-    if cam_weighting is not None:
-        try:
-            net.weigh_views_by(cam_weighting)
-        except InputError as error:
-            raise InputError(f"--cam_weighting: {error}") from None
+    weigh_views(net, cam_weighting)
     scene = read_folder(in_dir, net.config, convention, normalize)
     name = in_dir.resolve().name
     sampling = settle(sampling)
@@ -147,7 +127,7 @@ def main(
 
     click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
     try:
-        views = synthesize_views(net.to(chosen_device), scene.inputs, targets, **sampling)
+        views = synthesize_views(net.place_on(chosen_device), scene.inputs, targets, **sampling)
         if video:
             draw_video(results, views, fps)
         else:

@@ -141,13 +141,14 @@ def file_name(place: int) -> str:
     return f"{place:06d}.png"
 
 
-def results_folder(parent: Path, chosen: Protocol, sampling: dict[str, Any]) -> Path:
+def results_folder(parent: Path, chosen: Protocol, sampling: dict[str, Any], cam_weighting: str | None) -> Path:
     """Where results go by default: the same folder for the same options, so that they are found again.
 
-    sampling: the settled options.
+    sampling: the settled options. cam_weighting: as it was asked for.
     """
     snapshot = Path(chosen.snapshot).resolve()
     views = chosen.views if isinstance(chosen.views, str) else "file"
     name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
     name += f"-{Path(chosen.data).stem}-inputs={chosen.num_inputs}-views={views}"
+    name += "" if cam_weighting is None else f"-{cam_weighting}"
     return parent / f"{name}-{described(sampling)}"

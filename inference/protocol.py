@@ -43,6 +43,7 @@ class Protocol:
     convention: str
     normalize: bool
     num_inputs: int
+    view_weighting: str
     views: str | list[int]
     resolution: int
     sampler: str

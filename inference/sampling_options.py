@@ -9,12 +9,23 @@ from typing import Any
 import click
 import torch
 
+from genvs.config import VIEW_WEIGHTINGS, parse_view_weighting
 from genvs.diffusion.sampler import SAMPLERS
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.snapshot import load_snapshot
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.synthesis import NOISES
+
+
+def _check_view_weighting(ctx, param, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parse_view_weighting(value)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
 
 _OPTIONS = [
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
@@ -50,6 +61,13 @@ _OPTIONS = [
         help="Stochastic sampling: EDM's S_churn, noise added and removed on the way; sampler heun only.",
     ),
     click.option(
+        "--cam_weighting",
+        metavar="NAME",
+        callback=_check_view_weighting,
+        show_default="the snapshot's",
+        help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
+    ),
+    click.option(
         "--bf16",
         type=bool,
         default=True,
@@ -62,7 +80,7 @@ NAMES = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `sy
 
 
 def sampling_options(command: Callable) -> Callable:
-    """A decorator that gives a command the options NAMES, and `guide`."""
+    """A decorator that gives a command the options NAMES, `guide` and `cam_weighting`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -90,6 +108,15 @@ def load_guide(path: Path | None, net: GeNVS, device: torch.device, bf16: bool) 
     if ours != theirs:
         raise InputError(f"--guide={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
     return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device))
+
+
+def weigh_views(net: GeNVS, name: str | None) -> None:
+    """What --cam_weighting asks of `net`; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
+    if name is not None:
+        try:
+            net.weigh_views_by(name)
+        except InputError as error:
+            raise InputError(f"--cam_weighting: {error}") from None
 
 
 def described(sampling: dict[str, Any]) -> str:

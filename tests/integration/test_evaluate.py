@@ -191,6 +191,17 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
     assert any("first 1 of 3" in line for line in content["not_comparable_because"])
 
 
+def test_views_are_weighted_as_asked(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    arguments = [*options, "--num_inputs", 2, "--metrics", "none", "--objects", 1]
+    for weighting in (["--cam_weighting", "distance_cubed"], []):
+        assert run(*arguments, *weighting) == 0
+    plain, weighted = sorted((tmp_path / "inference" / "output").iterdir(), key=lambda path: len(path.name))
+    assert results(weighted)["protocol"]["view_weighting"] == "distance_cubed" and "distance_cubed" in weighted.name
+    name = f"images/seed=0/{OBJECTS[0]}/000005.png"
+    assert (plain / name).read_bytes() != (weighted / name).read_bytes()
+
+
 def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0

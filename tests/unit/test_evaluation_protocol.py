@@ -20,7 +20,22 @@ from tests.small_model import some_cameras
 from tests.unit.srn_folder import write_split
 
 CHOSEN = Protocol(
-    "a.pkl", "00", "cars_test", "opencv", False, 1, "all", 128, "heun", 25, 1.0, "fixed", 0.0, False, None
+    "a.pkl",
+    "00",
+    "cars_test",
+    "opencv",
+    False,
+    1,
+    "baseline_mean",
+    "all",
+    128,
+    "heun",
+    25,
+    1.0,
+    "fixed",
+    0.0,
+    False,
+    None,
 )
 
 
