@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +27,17 @@ MAX_SCENES = 64
 PANEL_SCENES = 8
 PANEL_SIGMA = 1.0
 PANEL_STEPS = 12
+
+
+@contextlib.contextmanager
+def without_benchmarks() -> Iterator[None]:
+    """cuDNN would try its algorithms on every new shape, which takes longer than the few batches of an evaluation."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class HeldOutScenes:
@@ -60,6 +72,7 @@ class HeldOutScenes:
         keys = stateless_random.sample_keys(0, torch.arange(targets.shape.numel())).unflatten(0, targets.shape)
         self.noise = stateless_random.normal(keys, tuple(targets.images.shape[2:]))
 
+    @without_benchmarks()
     @torch.inference_mode()
     def measure(self, net: GeNVS, batch_gpu: int) -> dict[str, float]:
         """Mean PSNR (dB) of one-step estimates and baselines, over all targets of all held-out scenes.
@@ -116,6 +129,7 @@ class HeldOutScenes:
             sigma_max=net.config.denoiser.sigma_max,
         )
 
+    @without_benchmarks()
     @torch.inference_mode()
     def panel(self, net: GeNVS, title: str) -> Image.Image:
         """One input view | feature image | noisy | denoised | one step | sample | target, a column a scene."""
