@@ -40,12 +40,15 @@ def draw_curves(curves: dict[str, np.ndarray], title: str, crowd: Sequence[np.nd
     for place, (name, log) in reversed(list(enumerate(logs.items()))):
         colour, width = PENS[place]
         draw_curve(log, colour, width)
-        draw.text((WIDTH - MARGIN, MARGIN + 24 * place), name, fill=colour, font=font, anchor="ra")
+        draw.text((MARGIN + 300 * place, HEIGHT - MARGIN + 24), name, fill=colour, font=font)
     return sheet
 
 
 def _marks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten between 10^low and 10^high."""
+    """1, 2 and 5 times the powers of ten between 10^low and 10^high; where that is not even a decade, even steps."""
+    if high - low < 1:
+        step = 10.0 ** math.floor(math.log10(10**high - 10**low) - 0.3)
+        return [step * count for count in range(math.ceil(10**low / step), math.floor(10**high / step) + 1)]
     decades = range(math.floor(low), math.ceil(high) + 1)
     marks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     return [mark for mark in marks if low <= math.log10(mark) <= high]

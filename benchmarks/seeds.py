@@ -60,7 +60,8 @@ def main(preset: str, meter: Meter, data: Path | None, seeds: int, kimg: float, 
     won = sum(bool(curve[-1] > max(baselines.values())) for curve in curves.values())
     spread = [curve[-1] for curve in curves.values()]
     note = f"of {seeds}; {min(spread):.2f} to {max(spread):.2f} dB"
-    yield Result("seeds that beat both baselines", won, "seeds", "fp32", batch, note=note)
+    kept = {f"seed {seed}": curve.tolist() for seed, curve in curves.items()}
+    yield Result("seeds that beat both baselines", won, "seeds", "fp32", batch, note=note, curves=kept)
 
 
 @torch.no_grad()

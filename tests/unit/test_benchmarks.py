@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import math
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import click
 import pytest
 import torch
 
-from benchmarks import common, e2e, floors, kernels, launch, parts, report, scaling, startup
+from benchmarks import common, e2e, floors, kernels, launch, parts, plot, report, scaling, startup
 from benchmarks.common import Meter, Result, Work
 from genvs.config import PRESETS
 from genvs.data.synthetic.dataset import ensure_dataset
@@ -324,11 +325,16 @@ def test_kernels_are_of_the_kind_that_their_names_say() -> None:
 
 
 def test_seeds(tmp_path) -> None:
-    plot = tmp_path / "seeds.png"
+    picture = tmp_path / "seeds.png"
     data = tmp_path / "cars"
     ensure_dataset(data, scenes=4, views=8, resolution=32, val_scenes=2, workers=1)
-    results = run("seeds", tmp_path, "--data", str(data), "--seeds", "1", "--kimg", "0.064", "--plot", str(plot))
+    results = run("seeds", tmp_path, "--data", str(data), "--seeds", "1", "--kimg", "0.064", "--plot", str(picture))
     assert results["born dead, of ours"]["value"] == 0
     assert results["born dead, with the unofficial numerics and torch's initialisation"]["value"] > 0
     gain = results["seed 0: above the better baseline"]["value"]
-    assert results["seeds that beat both baselines"]["value"] == (gain > 0) and plot.exists()
+    assert results["seeds that beat both baselines"]["value"] == (gain > 0) and picture.exists()
+
+
+def test_a_plot_has_marks_at_round_numbers() -> None:
+    assert plot._marks(math.log10(12.51), math.log10(16.73)) == [13, 14, 15, 16]
+    assert plot._marks(math.log10(0.05), math.log10(3)) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
