@@ -2,9 +2,8 @@
 # Runs benchmarks one after the other: bash benchmarks/run_all.sh FOLDER [NAME...]
 #
 # Leaves in FOLDER: report.md, results.json (all figures), log.txt and, of loss_curve, loss_curve.png. Without names it
-# runs those that one GPU does within about 8 minutes; `scaling`, `loss_curve` and `cpu` are run by name. One that fails,
-# or takes longer than LIMIT seconds (300), is named and does not stop the others. COMMIT names the code's state where
-# there is no .git.
+# runs those that one GPU does; `scaling`, `loss_curve` and `cpu` are run by name. One that fails, or takes longer than
+# LIMIT seconds (300), is named and does not stop the others. COMMIT names the code's state where there is no .git.
 set -uo pipefail
 
 if (($# == 0)); then

@@ -71,8 +71,7 @@ def synthesize_views(
     device = next(net.parameters()).device
     sample = sampler_of(net, sampler, num_steps)
     if churn:
-        rng = torch.Generator(device).manual_seed(seed)
-        sample = functools.partial(sample, S_churn=churn, rng=rng)
+        sample = functools.partial(sample, S_churn=churn, rng=torch.Generator(device).manual_seed(seed))
     inputs, targets = inputs.to(device), targets.to(device)
     num_targets, autoreg = targets.shape[1], cond_method == "autoreg"
     noises = StartNoise(noise, seed, (3, net.config.resolution, net.config.resolution), device)

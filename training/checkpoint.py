@@ -33,9 +33,8 @@ class TrainState:
     """All that training changes.
 
     cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the loss with which small gradients
-    survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
-    skipped, skipped_in_a_row: int64 `[]`, updates left out because a
-    gradient was not finite; on the network's device, where that is decided.
+    survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed. skipped, skipped_in_a_row: int64
+    `[]`, updates left out because a gradient was not finite; on the network's device, where that is decided.
     """
 
     net: GeNVS
@@ -189,19 +188,16 @@ def restore(state: TrainState, content: dict) -> None:
     """Put a loaded training state into `state`, strictly."""
     state.net.load_state_dict(content["net"])
     state.ema.net.load_state_dict(content["ema"])
-    # Files of earlier versions come from an optimizer that was not fused, and from weights laid out in another way:
-    # the fused one takes weights and moments as they lie in memory.
-    groups = [{**group, "fused": True} for group in content["optimizer"]["param_groups"]]
-    state.optimizer.load_state_dict({**content["optimizer"], "param_groups": groups})
+    state.optimizer.load_state_dict(content["optimizer"])
+    # On a CPU weights lie otherwise in memory than on a GPU, and a fused optimizer takes moments as they lie there.
     for parameter, moments in state.optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(parameter).copy_(moments[name])
     state.cur_nimg = content["cur_nimg"]
     state.skipped.fill_(content["skipped"])
-    state.skipped_in_a_row.fill_(content.get("skipped_in_a_row", 0))
-    if "scale" in content:  # not in files of earlier versions
-        state.scale.fill_(content["scale"])
-        state.scale_updates.fill_(content["scale_updates"])
+    state.skipped_in_a_row.fill_(content["skipped_in_a_row"])
+    state.scale.fill_(content["scale"])
+    state.scale_updates.fill_(content["scale_updates"])
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
