@@ -18,8 +18,7 @@ from inference import inference
 from inference.synthesis import synthesize_views
 from tests.host_waits import host_waits
 from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
-from tests.small_training import CPU, fresh_state, kimg, records, resume, save_state, small_run, train, unequal
-from training.checkpoint import restore
+from tests.small_training import CPU, fresh_state, kimg, records, resume, small_run, train, unequal
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
 from training.evaluation import HeldOutScenes, mean_training_image
@@ -224,14 +223,3 @@ def test_a_class_that_only_held_out_scenes_have_is_refused(labelled, tmp_path):
     file.write_text(file.read_text().replace(": 2", ": 7"))
     with pytest.raises(InputError, match="class 7"):
         open_data(told(tmp_path / "cars", 1))
-
-
-def test_a_state_from_before_loss_scaling_is_read(cars, tmp_path):
-    config = small_run(cars)
-    save_state(tmp_path, config, fresh_state(config))
-    content = torch.load(next(tmp_path.glob("training-state-*.pt")), weights_only=True)
-    for name in ("scale", "scale_updates"):
-        del content[name]
-    state = fresh_state(config)
-    restore(state, content)
-    assert state.scale == 1 and state.scale_updates == 0
