@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed
+
+# Before there is a process group: imported later, as by DDP, its functions' default arguments would hold on to it for
+# ever. Its threads would outlive Python, and one that then lets go of a tensor aborts the process (libtorch 2.13).
+import torch.distributed.nn
 
 # What torchrun sets for each process, and what `init_process_group` reads.
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -32,10 +37,14 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
 
 
 def shutdown() -> None:
-    """Leaves the process group. For the end of work that went well on every rank: all of them then exit with 0."""
+    """Leaves the process group, whose threads end. For the end of work that went well on every rank.
+
+    A DDP module that is still in use holds on to the group: let go of it before.
+    """
     if is_initialized():
         # Rank 0 keeps the others' meeting point: it must not leave while one of them is still busy.
         torch.distributed.barrier()
+        gc.collect()  # modules that are in use no more, but in cycles, hold on to the group
         torch.distributed.destroy_process_group()
 
 

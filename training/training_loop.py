@@ -114,7 +114,7 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
     """`net`, whose gradients become their mean over the ranks. Compressing them needs GPUs."""
     # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True, broadcast_buffers=False)
+    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
     if config.grad_compression == "bf16":
         ddp.register_comm_hook(None, bf16_compress_hook)
     return ddp

@@ -319,9 +319,16 @@ def on_two_ranks(rank: int, port: int) -> None:
         other[1].running_mean[1] = torch.nextafter(torch.tensor(0.0), torch.tensor(1.0))
     with pytest.raises(RuntimeError, match=r"^1\.running_mean is not the same on all ranks"):
         misc.check_ddp_consistency(other)
+    assert gloo_threads(), "what shutdown ends"
     del net  # it holds on to the process group
     distributed.shutdown()
     assert not distributed.is_initialized()
+    assert not gloo_threads(), "one that is at work while Python ends would abort the process"
+
+
+def gloo_threads() -> list[str]:
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
 
 
 def test_on_two_ranks() -> None:
