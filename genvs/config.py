@@ -194,6 +194,20 @@ PRESETS: dict[str, GeNVSConfig] = {
         renderer=RendererConfig(num_samples=48, render_width=32),
         denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
     ),
+    # srn64, small enough that its snapshot comes with the code and a CPU draws a view in about a second.
+    "demo": GeNVSConfig(
+        resolution=64,
+        encoder=EncoderConfig(
+            widths=(32, 64, 64, 64),
+            blocks=(2, 2, 2, 2),
+            aspp_rates=(1, 2, 3),
+            decoder_channels=64,
+            low_level_channels=16,
+            volume_width=64,
+        ),
+        renderer=RendererConfig(num_samples=48, render_width=32),
+        denoiser=DenoiserConfig(model_channels=64, channel_mult=(1, 2, 2, 2), blocks_per_level=2, dropout=0.0),
+    ),
     "cpu-demo": GeNVSConfig(
         resolution=32,
         encoder=EncoderConfig(

@@ -1,4 +1,7 @@
-"""Snapshots: an EMA network for inference, as plain tensors and a config. Reading one executes nothing."""
+"""Snapshots: an EMA network for inference, as plain tensors and a config. Reading one executes nothing.
+
+`python -m genvs.snapshot IN.pkl OUT.pkl` writes one again, in half precision.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import torch
 from torch import Tensor
 
 from genvs.config import UNOFFICIAL, GeNVSConfig, from_dict
-from genvs.errors import InputError
+from genvs.errors import InputError, run_command
 from genvs.models import GeNVS
 from torch_utils import persistence
 
@@ -27,8 +31,18 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
     persistence.save_atomic({**content, "notes": notes}, path)
 
 
+def save_new_snapshot(path: Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
+    """As `save_snapshot`, to a path that is free. Raises InputError where it is not, or cannot be written."""
+    if path.exists():
+        raise InputError(f"{path} exists and is not overwritten: name another file")
+    try:
+        save_snapshot(path, config, state, **notes)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from None
+
+
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS:
-    """A ready model, in eval mode, from `network-snapshot-*.pkl`; its config is `net.config`.
+    """A ready model, in eval mode and float32, from `network-snapshot-*.pkl`; its config is `net.config`.
 
     Files of the other implementation that `genvs.compat` knows are recognised, and become a model of its numerics.
     Raises InputError, naming the file, where it is missing, damaged or neither.
@@ -62,5 +76,27 @@ def build_net(config: GeNVSConfig) -> GeNVS:
     return GeNVS(config)
 
 
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+def main(source: Path, target: Path) -> None:
+    """Write the snapshot IN, any that --ckpt_path takes, to OUT in half precision: half its size.
+
+    Whatever reads snapshots reads it, as float32. The network draws the same up to that rounding.
+    """
+    net = load_snapshot(source)
+    # Numbers of less than 6e-8 become a multiple of that, or 0: no more than others are off by.
+    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in net.state_dict().items()}
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")
+    save_new_snapshot(target, net.config, state, halved_from=source.name)
+    click.echo(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
+
+
 def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
     return net.eval().requires_grad_(False).place_on(device)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 # A script's path starts at its own folder, where `inference` is inference.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,9 +24,10 @@ import genvs
 from genvs.config import CONVENTIONS
 from genvs.errors import InputError, run_command
 from inference import protocol, report, writers
+from inference.baselines import BASELINES, check_baselines, open_mean_image
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
-from inference.inference import ROOT, choose_device, newest_snapshot
-from inference.job import Job, results_folder
+from inference.inference import ROOT, choose_device, default_snapshot
+from inference.job import SAMPLES, Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
 from inference.protocol import Protocol, evenly
 from inference.sampling_options import load_guide, sampling_options, settle, weigh_views
@@ -35,20 +38,32 @@ PATIENCE = timedelta(days=7)  # a rank that is done waits for the others that lo
 EXTRAS = [name for name in MEASURES if name not in ALWAYS]
 
 
-def parse_metrics(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
-    """--metrics: names from EXTRAS with commas between; 'all' or 'none'."""
-    names = {"all": EXTRAS, "none": []}.get(text) or [name.strip() for name in text.split(",") if text != "none"]
-    for name in names:
-        if name not in EXTRAS:
-            raise click.BadParameter(f"{name!r} is not known: choose from {', '.join(EXTRAS)}; or all, or none")
-    return list(dict.fromkeys(names))
+def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """The callback of an option that takes some of the names, with commas between; 'all' or 'none'."""
+
+    def parse(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+        names = {"all": list(known), "none": []}.get(text)
+        names = [name.strip() for name in text.split(",")] if names is None else names
+        for name in names:
+            if name not in known:
+                raise click.BadParameter(f"{name!r} is not known: choose from {', '.join(known)}; or all, or none")
+        return list(dict.fromkeys(names))
+
+    return parse
+
+
+class Figures(NamedTuple):
+    """What was measured of the samples, or of a baseline: by object, and of all objects."""
+
+    objects: dict[str, Scores]
+    summary: Scores
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 120})
 @click.option(
     "--ckpt_path",
     type=click.Path(path_type=Path),
-    show_default="the newest under training_runs",
+    show_default="the newest under training_runs, else models/demo.pkl",
     help="Network snapshot.",
 )
 @click.option(
@@ -89,10 +104,17 @@ def parse_metrics(context: click.Context, parameter: click.Parameter, text: str)
     help="Of the noise, a sample of every view for each: 0-9, or 0,3,5.",
 )
 @click.option(
+    "--baselines",
+    default="none",
+    metavar="LIST",
+    callback=some_of(BASELINES),
+    help=f"Measure beside the samples: some of {', '.join(BASELINES)}; all; or none.",
+)
+@click.option(
     "--metrics",
     default="consistency",
     metavar="LIST",
-    callback=parse_metrics,
+    callback=some_of(EXTRAS),
     help=f"Besides {' and '.join(ALWAYS)}: some of {', '.join(EXTRAS)}; all; or none.",
 )
 @click.option(
@@ -107,14 +129,14 @@ def parse_metrics(context: click.Context, parameter: click.Parameter, text: str)
 def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **options) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
-    What is interrupted, or done with fewer objects, seeds or metrics, goes on when it is started again.
+    What is interrupted, or done with fewer objects, seeds, baselines or metrics, goes on when it is started again.
     """
     chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"), None)
     if not dry_run:
         chosen = distributed.init(chosen.type, timeout=PATIENCE)
     job = open_job(chosen, **options)
     job.check(consistency="consistency" in metrics)
-    measures = Measures(metrics, chosen)
+    measures = {name: Measures(metrics, chosen) for name in job.drawings}
     distributed.print0("\n".join(job.facts()))
     if dry_run:
         click.echo("Dry run: everything is in order.")
@@ -126,10 +148,14 @@ def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool,
         scores = draw_and_measure(job, measures, batch_size, chosen)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
-    objects = {name: of_object for part in distributed.gather_objects(scores) for name, of_object in part.items()}
-    of_sets = measures.of_sets(sum(len(job.views(index)[1]) for index in range(job.num_objects)))
+    parts = distributed.gather_objects(scores)
+    num_images = sum(len(job.views(index)[1]) for index in range(job.num_objects))
+    figures = {}
+    for name in job.drawings:
+        objects = dict(sorted(pair for part in parts for pair in part[name].items()))
+        figures[name] = Figures(objects, report.summarize(objects, measures[name].of_sets(num_images)))
     if distributed.get_rank() == 0:
-        write_results(job, dict(sorted(objects.items())), of_sets)
+        write_results(job, figures)
     distributed.shutdown()
 
 
@@ -143,6 +169,7 @@ def open_job(
     split: str,
     max_objects: int | None,
     seeds: list[int],
+    baselines: list[str],
     out_dir: Path | None,
     num_inputs: int,
     views: str,
@@ -151,10 +178,12 @@ def open_job(
 ) -> Job:
     """What the options ask for, of the command's names. Raises InputError where it cannot be opened."""
     sampling = settle(sampling)
-    ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
+    ckpt_path = ckpt_path or default_snapshot(ROOT)
     net = genvs.load_snapshot(ckpt_path)
     weigh_views(net, cam_weighting)
+    check_baselines(baselines, net)
     dataset = protocol.open_split(protocol.find_split(data, split), net.config, convention, normalize)
+    mean_image = open_mean_image(data, split, net, convention, normalize) if "mean" in baselines else None
     guide = load_guide(sampling["guide"], net, device, sampling["bf16"])
     chosen = Protocol(
         snapshot=str(ckpt_path),
@@ -176,33 +205,38 @@ def open_job(
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
     classes = dataset.classes() if net.config.scene.num_classes else None
-    return Job(net, guide, dataset, classes, chosen, min(max_objects or len(dataset), len(dataset)), seeds, out_dir)
+    num_objects = min(max_objects or len(dataset), len(dataset))
+    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, out_dir)
 
 
-def draw_and_measure(job: Job, measures: Measures, batch_size: int, device: torch.device) -> dict[str, Scores]:
-    """Draw and measure this rank's objects, by name."""
+def draw_and_measure(
+    job: Job, measures: dict[str, Measures], batch_size: int, device: torch.device
+) -> dict[str, dict[str, Scores]]:
+    """Draw and measure this rank's objects: of the samples and of each baseline, as `job.drawings`, by object."""
     share = protocol.share(job.num_objects)
     denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16, labels=job.label(0))
-    scores = {}
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in job.drawings}
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    total = len(job.seeds) * sum(len(job.views(index)[1]) for index in share)
+    total = sum(map(len, job.drawings.values())) * sum(len(job.views(index)[1]) for index in share)
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in share:
             denoise.tell(job.label(index))
             inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
-            for seed in job.seeds:
-                job.draw(index, seed, (inputs, targets), denoise, batch_size)
-                bar.update(len(targets.images))
-            drawn = torch.stack([job.drawn(index, seed, job.views(index)[1]) for seed in job.seeds])
-            scores[job.name(index)] = measures.of_object(drawn, inputs, targets)
+            for name, drawings in job.drawings.items():
+                for drawing in drawings:
+                    job.draw(index, drawing, (inputs, targets), denoise, batch_size)
+                    bar.update(len(targets.images))
+                drawn = torch.stack([job.drawn(index, drawing, job.views(index)[1]) for drawing in drawings])
+                scores[name][job.name(index)] = measures[name].of_object(drawn, inputs, targets)
     return scores
 
 
-def write_results(job: Job, objects: dict[str, Scores], of_sets: Scores) -> None:
+def write_results(job: Job, figures: dict[str, Figures]) -> None:
     """results.json, table.md and contact_sheet.png; the table's figures on stdout too."""
     departures = protocol.departures(job.dataset, job.protocol, job.num_objects)
-    summary = report.summarize(objects, of_sets)
+    objects, summary = figures[SAMPLES]
+    baselines = {name: figures[name] for name in job.baselines}
     inputs, targets = job.views(0)
     results = {
         "protocol": {**asdict(job.protocol), "seeds": job.seeds, "input_views": inputs, "target_views": targets},
@@ -210,9 +244,11 @@ def write_results(job: Job, objects: dict[str, Scores], of_sets: Scores) -> None
         "num_objects": len(objects),
         "summary": summary,
         "objects": objects,
+        "baselines": {name: of_baseline._asdict() for name, of_baseline in baselines.items()},
     }
     title = f"{Path(job.protocol.snapshot).name} on {job.dataset.path.name}"
-    table = report.markdown(title, job.facts(), departures, summary, len(job.seeds))
+    beside = {BASELINES[name]: of_baseline.summary for name, of_baseline in baselines.items()}
+    table = report.markdown(title, job.facts(), departures, summary, len(job.seeds), beside)
     paths = [job.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
     try:
         write_atomic(json.dumps(results, indent=1) + "\n", paths[0])
@@ -234,10 +270,12 @@ def draw_sheet(job: Job, objects: dict[str, Scores], title: str) -> Image.Image:
         given, wanted = job.views(index)
         wanted = [wanted[place] for place in evenly(len(wanted), report.SHEET_TARGETS)]
         inputs, targets = (pictures(places, job.dataset.load(index, places).images) for places in (given, wanted))
-        samples = [pictures(wanted, job.drawn(index, seed, wanted)) for seed in job.seeds[: report.SHEET_SAMPLES]]
+        rows: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in job.seeds[: report.SHEET_SAMPLES]}
+        rows |= {BASELINES[baseline]: baseline for baseline in job.baselines}
+        drawn = {row: pictures(wanted, job.drawn(index, drawing, wanted)) for row, drawing in rows.items()}
         label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
-        shown.append(report.SheetObject(label, name, inputs, targets, samples))
-    return report.sheet(title, shown, job.seeds)
+        shown.append(report.SheetObject(label, name, inputs, targets, drawn))
+    return report.sheet(title, shown)
 
 
 def pictures(places: list[int], images: Tensor) -> dict[int, np.ndarray]:

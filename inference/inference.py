@@ -24,6 +24,7 @@ from inference import writers
 from inference.sampling_options import described, load_guide, sampling_options, settle, weigh_views
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from inference.synthesis import COND_METHODS, synthesize_views
+from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
@@ -55,7 +56,7 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 @click.option(
     "--ckpt_path",
     type=click.Path(path_type=Path),
-    show_default="the newest under training_runs",
+    show_default="the newest under training_runs, else models/demo.pkl",
     help="Network snapshot.",
 )
 @sampling_options
@@ -106,7 +107,7 @@ def main(
     if not video:
         refuse_video_options(context)
     chosen_device = choose_device(device, gpu_id)
-    ckpt_path = ckpt_path or newest_snapshot(ROOT / "training_runs")
+    ckpt_path = ckpt_path or default_snapshot(ROOT)
     net = genvs.load_snapshot(ckpt_path)
     weigh_views(net, cam_weighting)
     scene = read_folder(in_dir, net.config, convention, normalize)
@@ -197,13 +198,20 @@ def choose_device(device: str | None, gpu_id: int | None) -> torch.device:
     return chosen
 
 
-def newest_snapshot(runs: Path) -> Path:
-    """The snapshot that was written last under `runs`. Raises InputError where there is none."""
+def default_snapshot(root: Path) -> Path:
+    """The snapshot that was written last under training_runs; where there is none, the one that comes with the code.
+
+    Says so where it is the latter. Raises InputError where there is neither.
+    """
+    runs, shipped = root / "training_runs", root / "models" / "demo.pkl"
     snapshots = runs.rglob("network-snapshot-*.pkl")
     newest = max(snapshots, key=lambda path: (path.stat().st_mtime, path.name), default=None)
-    if newest is None:
+    if newest is not None:
+        return newest
+    if not shipped.is_file():
         raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
-    return newest
+    distributed.print0(f"No snapshot under {runs}: using {shipped}, which comes with the code.")
+    return shipped
 
 
 def numbered_folder(parent: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,22 @@ from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.pictures import to_uint8
 from inference import protocol, writers
+from inference.baselines import BASELINES, draw_baseline
 from inference.fast_denoiser import FastDenoiser
 from inference.protocol import Protocol
 from inference.sampling_options import described
 from inference.synthesis import synthesize_views
 
 PROTOCOL_FILE = "protocol.json"
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True)
 class Job:
     """What is evaluated: which images of which objects, drawn by which network, and where they are kept.
 
-    classes: of the dataset's objects, for a network that is told them.
+    classes: of the dataset's objects, for a network that is told them. baselines: of BASELINES, beside the samples.
+    mean_image: for that one of the baselines.
     """
 
     net: GeNVS
@@ -43,7 +47,14 @@ class Job:
     protocol: Protocol
     num_objects: int
     seeds: list[int]
+    baselines: list[str]
+    mean_image: Tensor | None
     out_dir: Path
+
+    @property
+    def drawings(self) -> dict[str, list[int] | list[str]]:
+        """What is measured, each by itself: the samples, of some seeds, and every baseline. `draw` takes the values."""
+        return {SAMPLES: self.seeds, **{name: [name] for name in self.baselines}}
 
     def views(self, index: int) -> tuple[list[int], list[int]]:
         """An object's inputs and targets, as places among its views."""
@@ -57,9 +68,10 @@ class Job:
         """What the network is told of an object, `[1, L]`. Raises InputError for a class that it does not know."""
         return label_of_class(self.classes[index], self.net.config) if self.classes else None
 
-    def folder(self, index: int, seed: int) -> Path:
-        """Where an object's images are kept."""
-        return self.out_dir / "images" / f"seed={seed}" / self.name(index)
+    def folder(self, index: int, drawing: int | str) -> Path:
+        """Where an object's images are kept. drawing: a sample's seed, or a baseline's name."""
+        kind = "seed" if isinstance(drawing, int) else "baseline"
+        return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
 
     def check(self, consistency: bool) -> None:
         """Raise InputError for what would go wrong later."""
@@ -87,6 +99,7 @@ class Job:
             f"{len(targets)} drawn",
             f"samples: {', '.join(f'{name} {value}' for name, value in chosen.sampling.items())}; "
             f"seed {', '.join(map(str, self.seeds))}" + ("; guided by a worse network" if self.guide else ""),
+            *(f"baseline {name}: the {BASELINES[name]}" for name in self.baselines),
         ]
 
     def prepare_folder(self) -> None:
@@ -98,37 +111,46 @@ class Job:
             reason = error.strerror
             raise InputError(f"--out_dir={self.out_dir}: cannot be written ({reason}): choose another") from None
 
-    def draw(self, index: int, seed: int, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int) -> None:
+    def draw(
+        self, index: int, drawing: int | str, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int
+    ) -> None:
         """Draw an object, unless that is done. Its folder appears when all images are in it.
 
-        views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its device. batch_size: views at a time.
+        drawing: a sample's seed, or a baseline's name. views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its
+        device. batch_size: views at a time.
         """
-        folder = self.folder(index, seed)
+        folder = self.folder(index, drawing)
         if folder.is_dir():
             return
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        images = synthesize_views(
-            self.net,
-            views[0][None],
-            views[1].cameras[None],
-            **self.protocol.sampling,
-            seed=seed,
-            batch_size=batch_size,
-            progress=False,
-            denoise=denoise,
-            guide=self.guide,
-        )
-        for place, (image, _) in zip(self.views(index)[1], images, strict=True):
+        inputs, cameras = views[0][None], views[1].cameras[None]
+        images: Iterable[Tensor]
+        if isinstance(drawing, str):
+            images = draw_baseline(drawing, inputs, cameras, self.mean_image, denoise, batch_size)
+        else:
+            sampled = synthesize_views(
+                self.net,
+                inputs,
+                cameras,
+                **self.protocol.sampling,
+                seed=drawing,
+                batch_size=batch_size,
+                progress=False,
+                denoise=denoise,
+                guide=self.guide,
+            )
+            images = (image for image, _ in sampled)
+        for place, image in zip(self.views(index)[1], images, strict=True):
             writers.write_png(partial / file_name(place), to_uint8(image))
         try:
             os.replace(partial, folder)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}): choose another --out_dir") from None
 
-    def drawn(self, index: int, seed: int, places: list[int]) -> Tensor:
+    def drawn(self, index: int, drawing: int | str, places: list[int]) -> Tensor:
         """What `draw` has drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
-        folder = self.folder(index, seed)
+        folder = self.folder(index, drawing)
         try:
             images = [np.asarray(Image.open(folder / file_name(place)).convert("RGB")) for place in places]
             return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()

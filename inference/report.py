@@ -51,8 +51,18 @@ def summarize(objects: Mapping[str, Scores], of_sets: Scores) -> Scores:
     return {**summary, **of_sets}
 
 
-def markdown(title: str, facts: Sequence[str], departures: Sequence[str], summary: Scores, num_samples: int) -> str:
-    """The whole page. facts: what was drawn, a line each. departures: why its figures cannot be compared, if so."""
+def markdown(
+    title: str,
+    facts: Sequence[str],
+    departures: Sequence[str],
+    summary: Scores,
+    num_samples: int,
+    baselines: Mapping[str, Scores],
+) -> str:
+    """The whole page. facts: what was drawn, a line each. departures: why its figures cannot be compared, if so.
+
+    summary: of the samples. baselines: summaries of what stands beside them, by title.
+    """
     columns = ("psnr", "ssim", "lpips_vgg", "fid")
     lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), ""]
     if departures:
@@ -69,13 +79,15 @@ def markdown(title: str, facts: Sequence[str], departures: Sequence[str], summar
         lines.append(_row(paper.name, *(_shown(name, getattr(paper, name)) for name in columns)))
     lines += ["", "Published figures: one input view, ShapeNet-SRN cars, 128 x 128; - where a paper gives none.", ""]
     lines += ["## All that was measured", ""]
-    headings = ["mean"]
+    headings = ["samples" if baselines else "mean"]
     if num_samples > 1:
         headings = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
-    lines += _row("", *headings, "standard error"), _row("---", *["---:"] * (len(headings) + 1))
+    headings += ["standard error", *baselines]
+    lines += _row("", *headings), _row("---", *["---:"] * len(headings))
     for name, of_name in summary.items():
         better = "larger" if MEASURES[name].larger_is_better else "smaller"
-        shown = (_shown(name, of_name.get(aggregate)) for aggregate in [*aggregates, "standard_error"])
+        shown = [_shown(name, of_name.get(aggregate)) for aggregate in [*aggregates, "standard_error"]]
+        shown += [_shown(name, of_baseline[name]["mean"]) for of_baseline in baselines.values()]
         lines.append(_row(f"{MEASURES[name].title}, {better} is better", *shown))
     return "\n".join(lines) + "\n"
 
@@ -89,26 +101,26 @@ def _shown(name: str, value: float | None) -> str:
 
 
 class SheetObject(NamedTuple):
-    """An object for the sheet: pictures `[H, W, 3]` uint8 by the numbers of their views; samples, for each seed."""
+    """An object for the sheet: pictures `[H, W, 3]` uint8 by the numbers of their views; drawn, for each row."""
 
     label: str
     name: str
     inputs: Mapping[int, np.ndarray]
     targets: Mapping[int, np.ndarray]
-    samples: Sequence[Mapping[int, np.ndarray]]
+    drawn: Mapping[str, Mapping[int, np.ndarray]]
 
 
-def sheet(title: str, objects: Sequence[SheetObject], seeds: Sequence[int]) -> Image.Image:
-    """Inputs, targets, samples, and the error of the first sample: a band of columns for each object."""
+def sheet(title: str, objects: Sequence[SheetObject]) -> Image.Image:
+    """Inputs, targets, what was drawn, and the error of the first row of it: a band of columns for each object."""
     bands: list[tuple[Sequence[str], Sequence[Column]]] = []
     for shown in objects:
         inputs = [Column(f"{shown.name}, view {view}", [picture]) for view, picture in shown.inputs.items()]
         bands.append(([shown.label], inputs))
-        rows = ["target", *(f"sample, seed {seed}" for seed in seeds[: len(shown.samples)]), f"error, seed {seeds[0]}"]
+        rows = ["target", *shown.drawn, f"error of {next(iter(shown.drawn))}"]
         columns = []
         for view, target in shown.targets.items():
-            samples = [sample[view] for sample in shown.samples]
-            columns.append(Column(f"view {view}", [target, *samples, error_picture(samples[0], target)]))
+            drawn = [row[view] for row in shown.drawn.values()]
+            columns.append(Column(f"view {view}", [target, *drawn, error_picture(drawn[0], target)]))
         bands.append((rows, columns))
     return contact_sheet(title, bands)
 

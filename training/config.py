@@ -64,6 +64,7 @@ class TrainConfig:
     num_targets: int = 1
     lr: float = 1e-4
     lr_rampup_kimg: float = 10.0
+    lr_decay_kimg: float | None = None
     max_grad_norm: float = 1.0
     loss_scale: float = 1.0
     ema_halflife_kimg: float = 500.0
@@ -152,6 +153,16 @@ class TrainConfig:
 TRAIN_PRESETS: dict[str, TrainConfig] = {
     "srn128": TrainConfig(),
     "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, num_targets=2, ema_halflife_kimg=200.0),
+    "demo": TrainConfig(
+        preset="demo",
+        net=PRESETS["demo"],
+        embedded=EmbeddedData(64, 2000, 24, 50, 100, 251),
+        batch_size=128,
+        num_targets=4,
+        lr=5e-4,
+        lr_rampup_kimg=50.0,
+        ema_halflife_kimg=200.0,
+    ),
     "cpu-demo": TrainConfig(
         preset="cpu-demo",
         net=PRESETS["cpu-demo"],

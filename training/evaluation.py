@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import choose_views
@@ -51,7 +52,7 @@ class HeldOutScenes:
         device: torch.device,
         classes: Tensor | None = None,
     ) -> None:
-        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see `mean_training_image`).
+        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see genvs.data.baselines).
 
         classes: one-hot, of all scenes of the dataset, for a network that is told them.
         """
@@ -97,7 +98,7 @@ class HeldOutScenes:
             add("mean_image", self.mean_image.expand_as(targets.images), targets.images)
             for num_inputs in counts:
                 inputs = self.batch.inputs[chunk][:, :num_inputs]
-                add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets), targets.images)
+                add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets.cameras), targets.images)
                 told = self.labels(net, chunk, targets.shape[1])
                 ours = self.one_step(net, volume[:, :num_inputs], inputs, targets, noise, told)
                 add(f"{num_inputs}_input", ours, targets.images)
@@ -152,25 +153,6 @@ class HeldOutScenes:
         }
         columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in first.tolist()]
         return contact_sheet(title, [(list(rows), columns)])
-
-
-def nearest_input(inputs: Views, targets: Views) -> Tensor:
-    """The baseline that copies, for each target, the input view whose camera centre is nearest: `[B, T, 3, H, W]`."""
-    nearest = torch.cdist(targets.cameras.centers, inputs.cameras.centers).argmin(dim=-1)
-    return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
-
-
-def mean_training_image(dataset: SceneDataset, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
-    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1]."""
-    chosen = list(scenes)[:: max(1, len(scenes) // max_scenes)]
-    total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
-    count = 0
-    for scene in chosen:
-        num_views = dataset.num_views(scene)
-        images = dataset.load(scene, range(0, num_views, max(1, num_views // views))).images
-        total += images.double().sum(dim=0)
-        count += len(images)
-    return (total / count / 127.5 - 1).float()
 
 
 def verdict(scores: dict[str, float]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from genvs.errors import InputError, run_command
-from genvs.snapshot import load_snapshot, save_snapshot
+from genvs.errors import run_command
+from genvs.snapshot import load_snapshot, save_new_snapshot
 
 
 @click.command()
@@ -18,13 +18,8 @@ def main(source: Path, target: Path) -> None:
 
     Its numerics stay theirs; inference/inference.sh --ckpt_path and train.py --transfer take it.
     """
-    if target.exists():
-        raise InputError(f"{target} exists and is not overwritten: name another file")
     net = load_snapshot(source)
-    try:
-        save_snapshot(target, net.config, net.state_dict(), converted_from=source.name)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}): name another place") from None
+    save_new_snapshot(target, net.config, net.state_dict(), converted_from=source.name)
     click.echo(f"Wrote {target}: {net.config.resolution} pixels, numerics={net.config.numerics}")
 
 

@@ -23,6 +23,7 @@ from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.models import GeNVS
 from inference import evaluate
 from inference.synthesis import synthesize_views
+from tests.published import published_weights, write_snapshot
 from tests.small_model import SIZE, randomize, small_config, small_net
 
 ROOT = Path(__file__).parents[2]
@@ -153,20 +154,89 @@ def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
 def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGPU": "2", "CUDA_VISIBLE_DEVICES": ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--out_dir", "out"]
+    command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--out_dir", "out"]
     result = subprocess.run(
         list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Wrote out/results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
     objects = results(tmp_path / "out")["objects"]
-    assert sorted(objects) == OBJECTS
+    assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
     dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
     for index, name in enumerate(OBJECTS):
         images = drawn(tmp_path / "out", name, 0)
         assert (images.int() - drawn(done, name, 0).int()).abs().max() <= 1
         expected = psnr(images.double() / 127.5 - 1, dataset.load(index, TARGETS).to("cpu").images.double()).mean()
         assert objects[name]["psnr"]["mean"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
+    """Made by hand: the feature image's colours, the input with the nearest camera, the mean of the training images."""
+    assert run(*options, "--num_inputs", 2, "--baselines", "all", "--out_dir", tmp_path) == 0
+    split, train = (SRNScenes(cars.with_name(f"cars_{name}"), resolution=SIZE) for name in ("val", "train"))
+    mean = torch.cat([train.load(scene, range(6)).images for scene in range(12)]).double().mean(dim=0)
+    content, copied = results(tmp_path), set()
+    for index, name in enumerate(OBJECTS):
+        inputs, targets = (split.load(index, places).to("cpu") for places in ([1, 2], [0, 3, 4, 5]))
+        features = net.render(net.encode(inputs.images[None]), inputs.cameras[None], targets.cameras[None])[0]
+        nearest = (targets.cameras.centers[:, None] - inputs.cameras.centers).norm(dim=-1).argmin(dim=-1)
+        copied |= set(nearest.tolist())
+        expected = {
+            "colours": (features[:, :3] + 1).clamp(-1, 1) * 127.5 + 127.5,
+            "nearest": split.load(index, [1, 2]).images[nearest],
+            "mean": mean.expand(4, -1, -1, -1),
+        }
+        assert (expected["colours"] == 255).float().mean() < 0.9, "more than background"
+        for baseline, images in expected.items():
+            paths = [tmp_path / "images" / f"baseline={baseline}" / name / f"{view:06d}.png" for view in (0, 3, 4, 5)]
+            found = torch.stack([torch.tensor(np.array(Image.open(path))).permute(2, 0, 1) for path in paths])
+            assert (found - images.double()).abs().max() <= (0 if baseline == "nearest" else 0.51)
+            figures, floats = content["baselines"][baseline]["objects"][name], found / 127.5 - 1
+            for measure in (psnr, ssim):
+                by_hand = measure(floats.double(), targets.images.double()).mean().item()
+                assert figures[measure.__name__] == pytest.approx({"mean": by_hand}, abs=1e-5)
+            cameras = Views.cat([inputs, targets]).cameras
+            agreement = hull_agreement(torch.cat([inputs.images, floats]), cameras)
+            assert figures["consistency"] == pytest.approx({"mean": agreement})
+    assert copied == {0, 1}, "each input is the nearest somewhere"
+    cells = [f"{content['summary']['psnr'][kind]:.2f}" for kind in ("mean", "standard_error")]
+    for of_baseline in content["baselines"].values():
+        value = np.mean([of_object["psnr"]["mean"] for of_object in of_baseline["objects"].values()])
+        cells.append(f"{value:.2f}")
+    table = (tmp_path / "table.md").read_text()
+    assert "standard error | feature image's colours | nearest input view | mean training image |" in table
+    assert f"| PSNR (dB), larger is better | {' | '.join(cells)} |" in table
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.height > 3 * (1 + 6) * 192, "input; target, sample, three baselines, error; of three objects"
+
+
+def test_baselines_can_be_added_later(done, options, tmp_path):
+    """To the same folder, beside samples that stay as they are."""
+    out = shutil.copytree(done, tmp_path / "out")
+    before, asked = change_times(out), ["--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", out]
+    assert run(*options, *asked, "--baselines", "nearest") == 0
+    added = change_times(out)
+    assert before.items() <= added.items()
+    assert {Path(path).parts[-3] for path in added.keys() - before.keys()} == {"baseline=nearest"}
+    folder = out / "images" / "baseline=nearest" / OBJECTS[1]
+    folder.rename(folder.with_name(f".{OBJECTS[1]}.partial"))
+    assert run(*options, *asked, "--baselines", "nearest") == 0
+    redrawn = {Path(path).parts[-2] for path, time in change_times(out).items() if added.get(path) != time}
+    assert redrawn == {OBJECTS[1]}
+    content = results(out)
+    assert content.pop("baselines").keys() == {"nearest"}
+    assert content.items() <= results(done).items()
+
+
+def test_baselines_that_cannot_be_are_refused_in_one_line(options, cars, tmp_path, capsys):
+    theirs = write_snapshot(tmp_path / "network-snapshot-004000.pkl", published_weights())
+    for wrong, named in (
+        (["--baselines", "best"], "choose from colours, nearest, mean"),
+        (["--baselines", "all", "--ckpt_path", theirs], "leave colours out"),
+        (["--baselines", "mean", "--data", cars.with_name("cars_val")], "no train split"),
+    ):
+        assert run(*options, *wrong, "--out_dir", tmp_path / "out") == 2
+        assert named in one_error(capsys) and not (tmp_path / "out").exists()
 
 
 def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path):
@@ -208,6 +278,10 @@ def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeyp
     folder = f"evaluation-{snapshot.parent.name}-000001-cars_val-inputs=1-views=list-steps=1"
     assert (tmp_path / "inference" / "output" / folder / "table.md").is_file()
     assert run("--data", "x") == 2 and "train.sh" in one_error(capsys), "without a snapshot"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
+    assert run(*options[2:], "--dry-run") == 0
+    assert f"snapshot: {tmp_path / 'models' / 'demo.pkl'}" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(options, tmp_path, capsys):

@@ -13,6 +13,7 @@ import torch
 
 import genvs
 from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS, SIGMA_RANGES, VIEW_WEIGHTINGS
+from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError
 from inference import inference
 from inference.synthesis import synthesize_views
@@ -21,7 +22,7 @@ from tests.small_model import randomize, small_config, small_net, some_batch, so
 from tests.small_training import CPU, fresh_state, kimg, records, resume, small_run, train, unequal
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
-from training.evaluation import HeldOutScenes, mean_training_image
+from training.evaluation import HeldOutScenes
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.training_loop import accumulate_gradients, create_state, update_weights

@@ -285,9 +285,26 @@ def test_defaults_take_the_newest_snapshot_and_a_fresh_folder(folder, snapshot, 
         path.write_bytes(snapshot.read_bytes())
         os.utime(path, (time.time() - age, time.time() - age))
     assert run(*arguments) == 0 and run(*arguments) == 0
-    assert "00001-b/network-snapshot-000010.pkl" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "00001-b/network-snapshot-000010.pkl" in output and "comes with the code" not in output
     outputs = sorted(path.name for path in (tmp_path / "inference" / "output").iterdir())
     assert outputs == ["00000-my car", "00001-my car"]
+
+
+def test_without_a_run_the_snapshot_that_comes_with_the_code_is_taken(folder, snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "ROOT", tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
+    arguments = ["--in_dir", folder, "--out_dir", tmp_path / "out", "--device", "cpu", "--denoising_steps"]
+    assert run(*arguments, 1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = f"No snapshot under {tmp_path / 'training_runs'}: using {tmp_path / 'models' / 'demo.pkl'}, which comes"
+    assert sum(line.startswith(said) for line in lines) == 1
+    path = tmp_path / "training_runs" / "00000-a" / "network-snapshot-000001.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(snapshot.read_bytes())
+    assert run(*arguments, 2) == 0
+    assert str(path) in (output := capsys.readouterr().out) and "demo.pkl" not in output
 
 
 def one_error(capsys) -> str:

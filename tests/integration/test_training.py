@@ -18,6 +18,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import genvs
+from genvs.data.baselines import mean_training_image
 from genvs.data.view_sampling import SampleRequest
 from tests.small_model import randomize
 from tests.small_training import (
@@ -39,7 +40,7 @@ from torch_utils import persistence
 from training.checkpoint import find_resume_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
-from training.evaluation import HeldOutScenes, mean_training_image
+from training.evaluation import HeldOutScenes
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter

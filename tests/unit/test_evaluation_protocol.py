@@ -160,14 +160,14 @@ def test_the_table_stands_beside_the_published_figures():
     objects = {"a": scores(20.0, ssim=0.5, lpips_vgg=0.25), "b": scores(24.0, ssim=0.75, lpips_vgg=0.75)}
     summary = report.summarize(objects, {"fid": {"mean": 31.0}})
     assert summary["psnr"] == {"mean": 22.0, "standard_error": pytest.approx(2.0)}
-    table = report.markdown("title", ["a fact"], [], summary, num_samples=1)
+    table = report.markdown("title", ["a fact"], [], summary, num_samples=1, baselines={})
     assert "| **GeNVS, this snapshot** | 22.00 | 0.625 | 0.500 | 31.00 |" in table
     assert "| pixelNeRF | 23.17 | 0.900 | 0.146 | 59.24 |" in table
     assert "| 3DiM | 21.01 | 0.570 | - | 8.99 |" in table
     assert "omparable" not in table and "* a fact" in table
     assert "| PSNR (dB), larger is better | 22.00 | 2.00 |" in table
     assert "| FID, smaller is better | 31.00 | - |" in table
-    other = report.markdown("title", [], ["other data", "other size"], summary, num_samples=1)
+    other = report.markdown("title", [], ["other data", "other size"], summary, num_samples=1, baselines={})
     assert "**Not comparable with the published figures:** other data; other size." in other
     assert "| **GeNVS, this snapshot** (not comparable) | 22.00 |" in other
 
@@ -175,7 +175,7 @@ def test_the_table_stands_beside_the_published_figures():
 def test_several_samples_have_a_row_each():
     figures = {"mean": 20.0, "best": 21.0, "mean_image": 22.0}
     summary = report.summarize({"a": {"psnr": figures, "ssim": figures}}, {"kid": {"mean": 0.5}})
-    table = report.markdown("title", [], [], summary, num_samples=3)
+    table = report.markdown("title", [], [], summary, num_samples=3, baselines={})
     for kind, value in (("mean of 3", "20.00"), ("best of 3", "21.00"), ("mean image of 3", "22.00")):
         assert f"| **GeNVS, this snapshot, {kind}** | {value} |" in table
     assert "| PSNR (dB), larger is better | 20.00 | 21.00 | 22.00 | - |" in table

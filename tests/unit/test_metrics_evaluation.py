@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.srn import SRNScenes
 from genvs.data.types import Views
 from genvs.metrics import psnr
 from tests.small_model import SIZE, small_net, some_cameras
 from tests.unit.srn_folder import write_split
-from training.evaluation import HeldOutScenes, mean_training_image, nearest_input, verdict
+from training.evaluation import HeldOutScenes, verdict
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_psnr_clamps_what_a_screen_cannot_show_and_is_finite():
 def test_the_nearest_input_is_that_with_the_nearest_camera():
     inputs, targets = some_cameras(3, 4), some_cameras(3, 5, seed=1)
     images = torch.rand(3, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    chosen = nearest_input(Views(images, inputs), Views(torch.zeros(3, 5, 3, 2, 2), targets))
+    chosen = nearest_input(Views(images, inputs), targets)
     assert chosen.shape == (3, 5, 3, 2, 2)
     used = set()
     for scene in range(3):
@@ -122,7 +123,7 @@ def test_scores_are_those_of_the_images(held_out):
     assert scores["PSNR/mean_image"] == pytest.approx(mean, abs=1e-4)
     for count in (1, 3):
         given = inputs[:, :count]
-        copied = psnr(nearest_input(given, targets), targets.images).mean().item()
+        copied = psnr(nearest_input(given, targets.cameras), targets.images).mean().item()
         assert scores[f"PSNR/{count}_input_nearest"] == pytest.approx(copied, abs=1e-4)
         with torch.no_grad():
             features = net.render(net.encode(given.images), given.cameras, targets.cameras).flatten(0, 1)

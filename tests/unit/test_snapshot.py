@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+import os
 import pickle
 import pickletools
 import subprocess
@@ -16,8 +18,9 @@ import torch
 
 import genvs
 from genvs.config import PRESETS
-from genvs.errors import InputError
+from genvs.errors import InputError, run_command
 from genvs.models import GeNVS
+from genvs.snapshot import main as halve
 from tests.small_model import SIZE, small_net, some_cameras
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +172,69 @@ def test_weights_and_config_that_do_not_fit_are_refused(snapshot, case):
     else:
         content["state"] = None
     refusal(changed(snapshot, **content))
+
+
+def halving(*arguments: Path) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_command(halve, list(map(str, arguments)))
+    return exited.value.code
+
+
+def test_in_half_precision_it_is_half_as_large_and_draws_the_same(tmp_path):
+    """The preset that is made for this, whose snapshot comes with the code: 24 MB is the most that is fair to clone."""
+    full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
+    net = GeNVS(PRESETS["demo"])
+    genvs.save_snapshot(full, net.config, net.state_dict(), cur_nimg=12345)
+    assert halving(full, half) == 0
+    assert half.stat().st_size < min(24e6, 0.51 * full.stat().st_size)
+    content = torch.load(half, weights_only=True)
+    assert content["version"] == 2 and content["notes"] == {"halved_from": "full.pkl"}
+    loaded = genvs.load_snapshot(half)
+    assert loaded.config == net.config
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, net.state_dict()[name].half().float())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-9])
+def test_half_precision_hardly_shows(net, scale, tmp_path):
+    """Even where weights are so small that most of their digits are lost, or all."""
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        for block in [*net.denoiser.unet.encoder, *net.denoiser.unet.decoder]:
+            block.conv1.weight.mul_(scale)
+    full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
+    genvs.save_snapshot(full, net.config, net.state_dict())
+    assert halving(full, half) == 0
+    expected, drawn = outputs(net), outputs(genvs.load_snapshot(half))
+    assert 0 < (drawn - expected).norm() < 2e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("number", [1e5, float("inf"), float("nan")])
+def test_numbers_beyond_half_precision_are_refused(net, number, tmp_path, capsys):
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state["denoiser.unet.conv_in.weight"][1, 2, 0, 0] = number
+    genvs.save_snapshot(tmp_path / "full.pkl", net.config, state)
+    assert halving(tmp_path / "full.pkl", tmp_path / "half.pkl") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {tmp_path / 'full.pkl'}: denoiser.unet.conv_in.weight") and error.count("\n") == 1
+    assert os.listdir(tmp_path) == ["full.pkl"]
+
+
+def test_halving_refuses_in_one_line_and_overwrites_nothing(snapshot, tmp_path, capsys):
+    text = tmp_path / "text.pkl"
+    text.write_text("no snapshot")
+    before = {path: path.read_bytes() for path in (snapshot, text)}
+    for source, target, reason in (
+        (snapshot, snapshot, "exists"),
+        (snapshot, text, "exists"),
+        (snapshot, tmp_path / "no" / "folder.pkl", "cannot be written"),
+        (text, tmp_path / "new.pkl", "not a file of tensors"),
+        (tmp_path / "nothing.pkl", tmp_path / "new.pkl", "does not exist"),
+    ):
+        assert halving(source, target) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Error: ") and error.count("\n") == 1 and reason in error
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_every_preset_makes_a_snapshot_that_loads(tmp_path):

@@ -1,0 +1,34 @@
+"""Views without a model: what a model's views have to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genvs.data.scenes import SceneDataset
+from genvs.data.types import Views
+from genvs.geometry import Cameras
+
+
+def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
+    """The baseline that copies, for each target, the input view whose camera centre is nearest: `[B, T, 3, H, W]`.
+
+    inputs: `[B, V]`. targets: `[B, T]`.
+    """
+    nearest = torch.cdist(targets.centers, inputs.cameras.centers).argmin(dim=-1)
+    return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
+
+
+def mean_training_image(dataset: SceneDataset, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
+    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1]."""
+    chosen = list(scenes)[:: max(1, len(scenes) // max_scenes)]
+    total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
+    count = 0
+    for scene in chosen:
+        num_views = dataset.num_views(scene)
+        images = dataset.load(scene, range(0, num_views, max(1, num_views // views))).images
+        total += images.double().sum(dim=0)
+        count += len(images)
+    return (total / count / 127.5 - 1).float()
