@@ -44,7 +44,7 @@ AS_THE_REFERENCE = (
 VARIANTS = (
     PRESET,
     REFERENCE,
-    "num_targets=1",
+    "num_targets=4",
     "loss.rgb_weight=0",
     "loss.P_mean=-1 loss.P_std=1.4",
     "loss.input_noise_probability=0.5",

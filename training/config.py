@@ -171,7 +171,6 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
         duration_kimg=21.0,
         batch_size=16,
-        num_targets=4,
         lr=1e-3,
         lr_rampup_kimg=2.0,
         ema_rampup_ratio=0.1,
