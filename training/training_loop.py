@@ -88,7 +88,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     net.place_on(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
     if config.only_train_cam_weighter:
-        net.eval().requires_grad_(False)  # --arch edm2 normalises weights in training
+        net.requires_grad_(False)
         cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)

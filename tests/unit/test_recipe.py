@@ -25,11 +25,7 @@ def differing(variant: str) -> dict:
 
 def test_a_variant_changes_what_it_names() -> None:
     assert differing("preset") == {}
-    assert differing("loss.P_mean=-2 num_targets=1 bf16=false") == {
-        "loss.P_mean": -2,
-        "num_targets": 1,
-        "bf16": False,
-    }
+    assert differing("loss.P_mean=-2 num_targets=2 bf16=false") == {"loss.P_mean": -2, "num_targets": 2, "bf16": False}
     assert differing("reference")["net.numerics"] == "unofficial"
     for variant in recipe.VARIANTS:
         recipe.variant_of(PRESET, variant)
