@@ -75,8 +75,8 @@ class Outcome:
     "variants",
     multiple=True,
     metavar="SETTINGS",
-    help="'preset', 'reference', or settings of the run such as 'num_targets=1 loss.rgb_weight=0'; once for each run "
-    "[default: some of each].",
+    help="A run: 'preset'; settings of it, such as 'num_targets=1 loss.rgb_weight=0'; or 'reference', and settings of "
+    "that. Once for each run [default: some of all].",
 )
 @click.option("--kimg", type=click.FloatRange(min=0, min_open=True), help="Length of a run, thousands of images.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="At most so many minutes of training.")
@@ -120,7 +120,7 @@ def main(
                     state_ticks=10**6,
                     tensorboard=False,
                 )
-                with plain_arithmetic() if variant == REFERENCE else contextlib.nullcontext():
+                with plain_arithmetic() if REFERENCE in variant.split() else contextlib.nullcontext():
                     outcome = run(config, meter.device, minutes, objects)
                 outcomes[variant].append(outcome)
                 if table is not None:
@@ -139,9 +139,9 @@ def main(
 
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
     """`config` with the settings that a variant names, with spaces between. Raises InputError for what is none."""
-    settings = {PRESET: "", REFERENCE: AS_THE_REFERENCE}.get(variant, variant)
+    short = {PRESET: "", REFERENCE: AS_THE_REFERENCE}
     tree = dataclasses.asdict(config)
-    for setting in settings.split():
+    for setting in " ".join(short.get(word, word) for word in variant.split()).split():
         path, _, value = setting.partition("=")
         *parents, name = path.split(".")
         node: Any = tree

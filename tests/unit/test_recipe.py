@@ -27,6 +27,7 @@ def test_a_variant_changes_what_it_names() -> None:
     assert differing("preset") == {}
     assert differing("loss.P_mean=-2 num_targets=2 bf16=false") == {"loss.P_mean": -2, "num_targets": 2, "bf16": False}
     assert differing("reference")["net.numerics"] == "unofficial"
+    assert differing("reference lr=0.5 batch_gpu=4") == differing("reference") | {"lr": 0.5, "batch_gpu": 4}
     for variant in recipe.VARIANTS:
         recipe.variant_of(PRESET, variant)
 
