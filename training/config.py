@@ -64,7 +64,6 @@ class TrainConfig:
     num_targets: int = 1
     lr: float = 1e-4
     lr_rampup_kimg: float = 10.0
-    lr_decay_kimg: float | None = None
     max_grad_norm: float = 1.0
     loss_scale: float = 1.0
     ema_halflife_kimg: float = 500.0

@@ -157,12 +157,12 @@ def training_precision(config: TrainConfig, device: torch.device) -> torch.autoc
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
-    """One optimizer step at the schedule's learning rate, gradients clipped; skipped where a gradient is not finite.
+    """One optimizer step with warmed-up learning rate and clipped gradients; skipped where a gradient is not finite.
 
     Gradients are already summed over ranks, so all ranks decide alike; the device decides, and the host does not wait.
     """
     optimizer = state.optimizer
-    lr = learning_rate(config, state.cur_nimg)
+    lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
     for group in optimizer.param_groups:
         group["lr"] = lr
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -180,16 +180,6 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
         state.adapt_scale(finite)
     monitor.report("Gradient/norm", norm, mask=finite)
     monitor.report("Progress/lr", lr)
-
-
-def learning_rate(config: TrainConfig, cur_nimg: int) -> float:
-    """`--lr` after a linear warm-up, then falling with the square root of the images seen (arXiv 2312.02696, eq. 67).
-
-    A function of the images alone, not of how long the run will be: it may be resumed for longer.
-    """
-    kimg = cur_nimg / 1000
-    lr = config.lr * min(kimg / max(config.lr_rampup_kimg, 1e-8), 1.0)
-    return lr if config.lr_decay_kimg is None else lr / max(kimg / config.lr_decay_kimg, 1.0) ** 0.5
 
 
 class StopRequest:

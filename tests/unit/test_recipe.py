@@ -32,7 +32,7 @@ def test_a_variant_changes_what_it_names() -> None:
         recipe.variant_of(PRESET, variant)
 
 
-@pytest.mark.parametrize("variant", ["lr_decay", "loss=3", "loss.nothing=3", "lr.P_mean=3", "num_targets=1 nothing=2"])
+@pytest.mark.parametrize("variant", ["learning_rate", "loss=3", "loss.nothing=3", "lr.P_mean=3", "num_targets=1 nothing=2"])
 def test_a_setting_that_is_none_is_refused(variant: str) -> None:
     with pytest.raises(InputError, match="is no setting of a run"):
         recipe.variant_of(PRESET, variant)
