@@ -164,15 +164,20 @@ def plain_arithmetic() -> Iterator[None]:
 
 
 def run(config: TrainConfig, device: torch.device, minutes: float | None, objects: int) -> Outcome:
-    """Train as train.py does, for at most so many minutes, and measure the moving average of the weights."""
+    """Train as train.py does, for at most so many minutes, and measure the moving average of the weights.
+
+    Raises KeyboardInterrupt where somebody else asked training to stop.
+    """
     data = open_data(config)
     pack_data(data)
     state = create_state(config, data.scene, device)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         stats = Path(folder, "stats.jsonl")
-        with own_signals(), ended_after(minutes, stats):
+        with own_signals(), ended_after(minutes, stats) as time_is_over:
             training_loop(config, Path(folder), data, state, device)
         kimg, spent, psnr = curve(read(stats))
+    if state.cur_nimg < config.total_nimg and not time_is_over.is_set():
+        raise KeyboardInterrupt
     if not kimg or kimg[-1] < state.cur_nimg / 1000:  # stopped between two evaluations
         held_out = HeldOutScenes(
             data.held_out, data.held_out_scenes, mean_training_image(data.train, data.train_scenes), device
@@ -218,19 +223,20 @@ def own_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_after(minutes: float | None, stats: Path) -> Iterator[None]:
-    """Inside, training is asked to stop once its records tell of so many minutes; None: never."""
-    done, most = threading.Event(), math.inf if minutes is None else minutes
+def ended_after(minutes: float | None, stats: Path) -> Iterator[threading.Event]:
+    """Inside, training is asked to stop once its records tell of so many minutes; None: never. Yields whether it is."""
+    done, asked, most = threading.Event(), threading.Event(), math.inf if minutes is None else minutes
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
             if training_minutes(read(stats)) >= most:
+                asked.set()
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield
+        yield asked
     finally:
         done.set()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,9 @@ def test_a_variant_changes_what_it_names() -> None:
         recipe.variant_of(PRESET, variant)
 
 
-@pytest.mark.parametrize("variant", ["learning_rate", "loss=3", "loss.nothing=3", "lr.P_mean=3", "num_targets=1 nothing=2"])
+@pytest.mark.parametrize(
+    "variant", ["learning_rate", "loss=3", "loss.nothing=3", "lr.P_mean=3", "num_targets=1 nothing=2"]
+)
 def test_a_setting_that_is_none_is_refused(variant: str) -> None:
     with pytest.raises(InputError, match="is no setting of a run"):
         recipe.variant_of(PRESET, variant)
@@ -92,6 +97,24 @@ def test_a_run_of_so_many_minutes(cars) -> None:
     assert 0.032 <= outcome.kimg[-1] < 2 and outcome.minutes == [0.01]
     assert 3 < outcome.psnr[-1] < 30 and 0 <= outcome.consistency <= 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_ends_them_all(cars, monkeypatch) -> None:
+    config = dataclasses.replace(PRESET, data=str(cars), kimg_per_tick=100.0, log_kimg=0.016, tensorboard=False)
+    train = recipe.training_loop
+
+    def interrupted(config, run_dir, *others) -> None:
+        def interrupt() -> None:
+            while not recipe.read(run_dir / "stats.jsonl"):
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        train(config, run_dir, *others)
+
+    monkeypatch.setattr(recipe, "training_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(config, torch.device("cpu"), minutes=None, objects=1)
 
 
 def test_a_run_has_a_length() -> None:
