@@ -168,15 +168,15 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         # At 32 pixels little noise hides a car; and with minutes to learn, there is nothing to overfit to.
         loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0, rgb_weight=3.0),
         embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
-        duration_kimg=21.0,
+        duration_kimg=18.0,
         batch_size=16,
         lr=1e-3,
         lr_rampup_kimg=2.0,
         ema_rampup_ratio=0.1,
         workers=0,
         kimg_per_tick=1.0,
-        snapshot_ticks=7,
-        state_ticks=7,
+        snapshot_ticks=6,
+        state_ticks=6,
         log_kimg=0.25,
     ),
 }
