@@ -21,7 +21,7 @@ from genvs.config import (
     parse_view_weighting,
     scaled_to,
 )
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError, checked_by, run_command
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 
 # What `--arch` changes in a preset besides; sizes stay the preset's.
@@ -114,15 +114,6 @@ def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
     return multipliers
 
 
-def check_view_weighting(ctx, param, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parse_view_weighting(value)
-        except InputError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
-
-
 def describe(config: TrainConfig, world_size: int, device: str) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
@@ -164,7 +155,7 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
     "--cam_weighting_method",
     help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)} [default: baseline_mean]",
     metavar="NAME",
-    callback=check_view_weighting,
+    callback=checked_by(parse_view_weighting),
 )
 @click.option(
     "--only_train_cam_weighter",

@@ -28,6 +28,7 @@ from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError, run_command
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
+from inference.protocol import LIST_VIEWS
 from inference.synthesis import synthesize_views
 from torch_utils.persistence import write_atomic
 from training.config import TRAIN_PRESETS, TrainConfig
@@ -52,7 +53,6 @@ VARIANTS = (
     "net.renderer.importance_samples=12",
     "lr=3e-4",
 )
-CONSISTENCY_VIEWS = 11  # drawn of an object, as inference/evaluate.py takes them
 POLL_SECONDS = 0.2
 
 
@@ -149,11 +149,22 @@ def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
             node = node.get(parent, {}) if isinstance(node, dict) else {}
         if not isinstance(node, dict) or name not in node or isinstance(node[name], dict):
             raise InputError(f"--variant: {setting!r} is no setting of a run: see a run's training_options.json")
-        try:
-            node[name] = json.loads(value)
-        except ValueError:
-            node[name] = value
+        node[name] = parsed(setting, value, instead_of=node[name])
     return from_dict(TrainConfig, tree)
+
+
+def parsed(setting: str, text: str, instead_of: Any) -> Any:
+    """A setting's value, as JSON or plain text. Raises InputError where it is of another kind than the preset's."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    kinds: dict[type, Any] = {float: (int, float), tuple: list}
+    if instead_of is not None and not isinstance(value, kinds.get(type(instead_of), type(instead_of))):
+        raise InputError(
+            f"--variant: {setting!r} is of another kind than the preset's {instead_of!r}: give one of that"
+        )
+    return value
 
 
 @contextlib.contextmanager
@@ -175,15 +186,16 @@ def run(config: TrainConfig, device: torch.device, minutes: float | None, object
         stats = Path(folder, "stats.jsonl")
         with own_signals(), ended_after(minutes, stats) as time_is_over:
             training_loop(config, Path(folder), data, state, device)
-        kimg, spent, psnr = curve(read(stats))
+        records = read(stats)
     if state.cur_nimg < config.total_nimg and not time_is_over.is_set():
         raise KeyboardInterrupt
+    kimg, spent, psnr = curve(records)
     if not kimg or kimg[-1] < state.cur_nimg / 1000:  # stopped between two evaluations
         held_out = HeldOutScenes(
             data.held_out, data.held_out_scenes, mean_training_image(data.train, data.train_scenes), device
         )
         kimg.append(state.cur_nimg / 1000)
-        spent.append(minutes or 0.0)
+        spent.append(training_minutes(records))
         psnr.append(held_out.measure(state.ema.net, config.images_at_a_time(1))["PSNR/1_input"])
     return Outcome(kimg, spent, psnr, consistency(state.ema.net, data, objects))
 
@@ -196,12 +208,9 @@ def read(stats: Path) -> list[dict[str, Any]]:
 
 def training_minutes(records: list[dict[str, Any]]) -> float:
     """Of what comes after the first record; evaluations are left out, as they are of the rates."""
-    rates = [(record["nimg"], record["Timing/images_per_sec"]) for record in records if record_of_training(record)]
+    rate = "Timing/images_per_sec"  # not in the record of an evaluation alone
+    rates = [(record["nimg"], record[rate]) for record in records if rate in record]
     return sum((last - first) / rate for (first, _), (last, rate) in zip(rates, rates[1:], strict=False)) / 60
-
-
-def record_of_training(record: dict[str, Any]) -> bool:
-    return "Timing/images_per_sec" in record
 
 
 def curve(records: list[dict[str, Any]]) -> tuple[list[float], list[float], list[float]]:
@@ -242,10 +251,10 @@ def ended_after(minutes: float | None, stats: Path) -> Iterator[threading.Event]
 
 
 def consistency(net: GeNVS, data: RunData, objects: int) -> float:
-    """The mean of `hull_agreement` over held-out objects: of an input view, and eleven others drawn from it."""
+    """The mean of `hull_agreement` over held-out objects: of an input view, and others drawn from it."""
     scores = []
     for scene in list(data.held_out_scenes)[:objects]:
-        count = min(data.held_out.num_views(scene), 1 + CONSISTENCY_VIEWS)
+        count = min(data.held_out.num_views(scene), 1 + len(LIST_VIEWS))
         views = data.held_out.load(scene, range(count)).to("cpu")
         drawn = synthesize_views(
             net, views[None, :1], views.cameras[None, 1:], sampler="unipc", batch_size=count, progress=False

@@ -194,7 +194,7 @@ PRESETS: dict[str, GeNVSConfig] = {
         renderer=RendererConfig(num_samples=48, render_width=32),
         denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
     ),
-    # srn64, small enough that its snapshot comes with the code and a CPU draws a view in about a second.
+    # srn64, small enough for a CPU to draw with, and for a snapshot in half precision of less than 24 MB.
     "demo": GeNVSConfig(
         resolution=64,
         encoder=EncoderConfig(

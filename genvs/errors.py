@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -19,6 +19,20 @@ class InputError(Exception):
         # A loader worker's error arrives with the worker's traceback as its text; the line is its last.
         lines = super().__str__().splitlines()
         return lines[-1].removeprefix(f"{__name__}.InputError: ") if lines else ""
+
+
+def checked_by(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """The callback of a click option whose text stays as it is, if it was given and `parse` raises no InputError."""
+
+    def check(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                parse(text)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from None
+        return text
+
+    return check
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:

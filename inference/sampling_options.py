@@ -11,21 +11,11 @@ import torch
 
 from genvs.config import VIEW_WEIGHTINGS, parse_view_weighting
 from genvs.diffusion.sampler import SAMPLERS
-from genvs.errors import InputError
+from genvs.errors import InputError, checked_by
 from genvs.models import GeNVS
 from genvs.snapshot import load_snapshot
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.synthesis import NOISES
-
-
-def _check_view_weighting(ctx, param, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parse_view_weighting(value)
-        except InputError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
-
 
 _OPTIONS = [
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
@@ -63,7 +53,7 @@ _OPTIONS = [
     click.option(
         "--cam_weighting",
         metavar="NAME",
-        callback=_check_view_weighting,
+        callback=checked_by(parse_view_weighting),
         show_default="the snapshot's",
         help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from datetime import timedelta
 from typing import Any
@@ -44,7 +43,6 @@ def shutdown() -> None:
     if is_initialized():
         # Rank 0 keeps the others' meeting point: it must not leave while one of them is still busy.
         torch.distributed.barrier()
-        gc.collect()  # modules that are in use no more, but in cycles, hold on to the group
         torch.distributed.destroy_process_group()
 
 

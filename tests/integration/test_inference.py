@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 import os
 import signal
 import subprocess
@@ -18,49 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
-import genvs
-from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.types import Views
 from genvs.diffusion.sampler import SAMPLERS
 from genvs.errors import InputError, run_command
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
-from genvs.models import GeNVS
 from inference import inference, synthesis
 from inference.synthesis import MAX_GENERATED, synthesize_views
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "srn_cars_two_views"
 SIZE = 32
-
-
-def tiny_config() -> GeNVSConfig:
-    preset = PRESETS["cpu-demo"]
-    return dataclasses.replace(
-        preset,
-        encoder=dataclasses.replace(
-            preset.encoder, widths=(8, 8, 8, 8), decoder_channels=8, low_level_channels=8, volume_depth=4
-        ),
-        renderer=dataclasses.replace(preset.renderer, hidden_channels=8, num_samples=6, render_width=8),
-        denoiser=dataclasses.replace(preset.denoiser, model_channels=8, channel_mult=(1, 1)),
-    )
-
-
-@pytest.fixture(scope="module")
-def net() -> GeNVS:
-    """A network of random weights, none of them zero, so that every part of it shows in the images."""
-    generator = torch.Generator().manual_seed(0)
-    net = GeNVS(tiny_config()).eval().requires_grad_(False)
-    for parameter in net.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(max(1, parameter[0].numel())))
-    return net
-
-
-@pytest.fixture(scope="module")
-def snapshot(net, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    return path
 
 
 def cameras_on_a_ring(count: int) -> Cameras:
