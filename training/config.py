@@ -155,12 +155,18 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         preset="demo",
         net=PRESETS["demo"],
-        embedded=EmbeddedData(64, 2000, 24, 50, 100, 251),
+        # Between the paper's noise levels, for 128 pixels, and those of cpu-demo's 32.
+        loss=LossConfig(P_mean=-0.5, P_std=1.5),
+        embedded=EmbeddedData(64, 4000, 24, 50, 100, 251),
         batch_size=128,
-        num_targets=4,
-        lr=5e-4,
+        num_targets=2,
+        lr=1e-3,
         lr_rampup_kimg=50.0,
         ema_halflife_kimg=200.0,
+        kimg_per_tick=25.0,
+        snapshot_ticks=4,
+        state_ticks=20,
+        log_kimg=5.0,
     ),
     "cpu-demo": TrainConfig(
         preset="cpu-demo",
