@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains GeNVS: ./train.sh [train.py's options]. Makes the environment the first time, then runs train.py with one
-# process for each visible GPU, or one process without a GPU.
+# Trains GeNVS: ./train.sh [train.py's options]. Makes the environment the first time, then runs train.py: through
+# torchrun with one process for each visible GPU where there are several, else in one process.
 #
 #   CUDA_VISIBLE_DEVICES=1,3 ./train.sh    these GPUs
 #   NGPU=2 ./train.sh                      this many processes
@@ -20,10 +20,12 @@ for argument in "$@"; do
     esac
 done
 
+share_cores
+((WORLD_SIZE > 1)) || exec "$PYTHON" train.py "$@"
+
 # The options are checked before anything starts: torchrun would bury a message of one line in tracebacks.
 "$PYTHON" train.py --dry-run "$@" >/dev/null
 unset WORLD_SIZE
 
-share_cores
 [[ -n ${PET_NNODES:-}${PET_NODE_RANK:-}${PET_MASTER_ADDR:-}${PET_RDZV_ENDPOINT:-} ]] || export PET_STANDALONE=1
 exec "$PYTHON" -m torch_utils.launch --nproc-per-node="$NGPU" train.py "$@"

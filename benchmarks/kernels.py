@@ -8,7 +8,7 @@ import click
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.common import Meter, Result, benchmark
+from benchmarks.common import PRECISIONS, Meter, Result, benchmark, float32_products
 from benchmarks.model import TrainingStep, in_memory_batches, training_config
 from genvs.errors import run_command
 
@@ -36,28 +36,30 @@ WARM_UP = 5
 
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--views", type=click.IntRange(min=1), default=2, show_default=True, help="Input views of a sample.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True, help="fp32 is strict.")
 @benchmark("kernels")
-def main(preset: str, meter: Meter, batch: int, views: int) -> Iterator[Result]:
-    """GPU time of one update in bf16, by kind of kernel, from torch's profiler."""
+def main(preset: str, meter: Meter, batch: int, views: int, precision: str) -> Iterator[Result]:
+    """GPU time of one update, by kind of kernel, from torch's profiler."""
     if not meter.on_gpu:
         raise click.ClickException("no GPU: `kernels` looks at a GPU's")
-    config = training_config(preset, batch=batch, views=views, precision="bf16")
-    step = TrainingStep(config, in_memory_batches(config, meter.device), meter.device)
-    for _ in range(WARM_UP):
-        step()
-    meter.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as record:
-        step()
+    config = training_config(preset, batch=batch, views=views, precision=precision)
+    with float32_products(precision):
+        step = TrainingStep(config, in_memory_batches(config, meter.device), meter.device)
+        for _ in range(WARM_UP):
+            step()
         meter.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            step()
+            meter.synchronize()
     kernels = [event for event in record.events() if event.device_type == DeviceType.CUDA]
     times: dict[str, list[float]] = {}
     for kernel in kernels:
         times.setdefault(kind_of(kernel.name), []).append(kernel.device_time / 1e3)
     whole = sum(map(sum, times.values()))
-    yield Result("GPU time of an update", whole, "ms", "bf16", batch, note=f"{len(kernels)} kernels, {views} views")
+    yield Result("GPU time of an update", whole, "ms", precision, batch, note=f"{len(kernels)} kernels, {views} views")
     for kind, each in sorted(times.items(), key=lambda item: -sum(item[1])):
         note = f"{sum(each) / whole:.0%}, {len(each)} kernels"
-        yield Result(f"GPU time of an update: {kind}", sum(each), "ms", "bf16", batch, note=note)
+        yield Result(f"GPU time of an update: {kind}", sum(each), "ms", precision, batch, note=note)
 
 
 def kind_of(kernel: str) -> str:

@@ -79,7 +79,14 @@ def random_batch(config: GeNVSConfig, scenes: int, views: int, targets: int, see
 def training_config(preset: str, *, batch: int, views: int, precision: str, **changes) -> TrainConfig:
     """The preset's recipe at this batch, one target a scene, without warm-up of the learning rate."""
     base = TRAIN_PRESETS[preset]
-    changes = {"num_targets": 1, "lr_rampup_kimg": 0.0, "bf16": precision == "bf16", "tensorboard": False, **changes}
+    changes = {
+        "num_targets": 1,
+        "lr_rampup_kimg": 0.0,
+        "bf16": precision == "bf16",
+        "bench": precision != "fp32",  # without tensor cores cuDNN's trials of its algorithms take minutes
+        "tensorboard": False,
+        **changes,
+    }
     return dataclasses.replace(base, batch_size=batch, min_inputs=views, max_inputs=views, **changes)
 
 

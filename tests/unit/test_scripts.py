@@ -164,10 +164,12 @@ def test_without_a_python_one_line_says_what_to_install(project: Project, tmp_pa
 # --- train.sh
 
 
-def test_train_sh_hands_on_a_wrong_option(tmp_path: Path) -> None:
-    result = run(["bash", str(ROOT / "train.sh"), "--batch=-3", f"--outdir={tmp_path}"], tmp_path)
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_train_sh_hands_on_a_wrong_option(tmp_path: Path, processes: str) -> None:
+    command = ["bash", str(ROOT / "train.sh"), "--batch=-3", f"--outdir={tmp_path}"]
+    result = run(command, tmp_path, NGPU=processes)
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr and "--batch" in result.stderr
+    assert "--batch" in result.stderr and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
