@@ -150,7 +150,8 @@ class TrainConfig:
 
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
-    "srn128": TrainConfig(),
+    # The paper's losses, with noise and learning rate raised: what minutes on one GPU can learn (docs/results.md).
+    "srn128": TrainConfig(loss=LossConfig(P_mean=-0.5, P_std=1.5), lr=4e-4, num_targets=2),
     "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, num_targets=2, ema_halflife_kimg=200.0),
     "demo": TrainConfig(
         preset="demo",
