@@ -14,6 +14,7 @@ import triton.language as tl
 from torch.autograd.function import once_differentiable
 
 RAYS = 64  # of a tile
+PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers: on tensor cores, and as exact as without
 # In backward, the first hidden layer goes in two halves: that keeps the products that sum over a tile off the
 # asynchronous matrix unit (wgmma), which starts at 64 rows. Nothing waits for these until the end, and there Triton 3.6
 # lets them run on while their operands' memory is used again. One stage: weights that do not change need no queue.
@@ -113,7 +114,7 @@ def first_layer(
     """Some units of the field's first hidden layer, after their ReLU: `[RAYS, UNITS]`."""
     columns, units = tl.arange(0, CHANNELS), START + tl.arange(0, UNITS)
     w1 = tl.load(w1_ptr + units[None, :] * CHANNELS + columns[:, None]).to(DOT)
-    return relu(tl.dot(fused.to(DOT), w1, input_precision="ieee") + tl.load(b1_ptr + units)[None, :])
+    return relu(tl.dot(fused.to(DOT), w1, input_precision=PRODUCTS) + tl.load(b1_ptr + units)[None, :])
 
 
 @triton.jit
@@ -121,7 +122,7 @@ def into_second_layer(h1, w2_ptr, START: tl.constexpr, UNITS: tl.constexpr, HIDD
     """What some units of the first hidden layer send to the second: `[RAYS, HIDDEN]`."""
     units, hidden = START + tl.arange(0, UNITS), tl.arange(0, HIDDEN)
     w2 = tl.load(w2_ptr + hidden[None, :] * HIDDEN + units[:, None]).to(DOT)
-    return tl.dot(h1.to(DOT), w2, input_precision="ieee")
+    return tl.dot(h1.to(DOT), w2, input_precision=PRODUCTS)
 
 
 @triton.jit
@@ -130,7 +131,7 @@ def field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS: tl.constexpr, HIDDEN: tl.c
     columns, hidden = tl.arange(0, CHANNELS), tl.arange(0, HIDDEN)
     raw = tl.sum(h2 * tl.load(w3_ptr + hidden)[None, :], axis=1) + tl.load(b3_ptr)
     w3 = tl.load(w3_ptr + (1 + columns[None, :]) * HIDDEN + hidden[:, None]).to(DOT)
-    change = tl.dot(h2.to(DOT), w3, input_precision="ieee") + tl.load(b3_ptr + 1 + columns)[None, :]
+    change = tl.dot(h2.to(DOT), w3, input_precision=PRODUCTS) + tl.load(b3_ptr + 1 + columns)[None, :]
     return raw, fused + change
 
 
@@ -186,9 +187,9 @@ def first_layer_gradient(
     """The gradients that reach some units of the first layer, before their ReLU, and through them its input."""
     columns, units, hidden = tl.arange(0, CHANNELS), START + tl.arange(0, UNITS), tl.arange(0, HIDDEN)
     w2 = tl.load(w2_ptr + hidden[:, None] * HIDDEN + units[None, :]).to(DOT)
-    dh1 = tl.where(h1 > 0, tl.dot(dh2.to(DOT), w2, input_precision="ieee"), 0.0)
+    dh1 = tl.where(h1 > 0, tl.dot(dh2.to(DOT), w2, input_precision=PRODUCTS), 0.0)
     w1 = tl.load(w1_ptr + units[:, None] * CHANNELS + columns[None, :]).to(DOT)
-    return dh1, tl.dot(dh1.to(DOT), w1, input_precision="ieee")
+    return dh1, tl.dot(dh1.to(DOT), w1, input_precision=PRODUCTS)
 
 
 @triton.jit
@@ -242,19 +243,19 @@ def field_gradient_kernel(
         dw_density += tl.sum(h2 * draw[:, None], axis=0)
         db_density += draw
         db3 += tl.sum(dchange, axis=0)
-        dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision="ieee")
+        dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision=PRODUCTS)
         w3 = tl.load(w3_ptr + (1 + columns[:, None]) * HIDDEN + hidden[None, :]).to(DOT)
-        dh2 = tl.dot(dchange.to(DOT), w3, input_precision="ieee") + draw[:, None] * tl.load(w3_ptr + hidden)[None, :]
+        dh2 = tl.dot(dchange.to(DOT), w3, input_precision=PRODUCTS) + draw[:, None] * tl.load(w3_ptr + hidden)[None, :]
         dh2 = tl.where(h2 > 0, dh2, 0.0)
         db2 += tl.sum(dh2, axis=0)
-        dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision="ieee")
-        dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision="ieee")
+        dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision=PRODUCTS)
+        dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision=PRODUCTS)
         dh1a, into_a = first_layer_gradient(dh2, h1a, w1_ptr, w2_ptr, 0, HALF, CHANNELS, HIDDEN, DOT)
         dh1b, into_b = first_layer_gradient(dh2, h1b, w1_ptr, w2_ptr, HALF, HALF, CHANNELS, HIDDEN, DOT)
         db1a += tl.sum(dh1a, axis=0)
         db1b += tl.sum(dh1b, axis=0)
-        dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision="ieee")
-        dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision="ieee")
+        dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision=PRODUCTS)
+        dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision=PRODUCTS)
         dfused = dchange + into_a + into_b
         tl.store(dfused_ptr + sample_at, dfused.to(dfused_ptr.dtype.element_ty), mask=in_rays[:, None])
     program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
