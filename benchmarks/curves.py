@@ -1,0 +1,45 @@
+"""A run's curves as a picture for a page: what tensorboard shows of it, without tensorboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.plot import draw_curves
+from benchmarks.recipe import read
+from genvs.errors import InputError, run_command
+
+PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "PSNR/mean_image": "mean training image"}
+
+
+@click.command("curves")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A PNG file.")
+def main(run: Path, plot: Path) -> None:
+    """Draw held-out PSNR and the loss of the run folder RUN, by number of images."""
+    records = read(run / "stats.jsonl")
+    measured = [record for record in records if all(name in record for name in PSNR)]
+    losses = [record for record in records if "Loss/all" in record]
+    if len(measured) < 2 or len(losses) < 2:
+        raise InputError(f"{run}/stats.jsonl: has no two evaluations with one and three input views: train for longer")
+    title = "Held-out PSNR (dB), one step" + span(measured)
+    pictures = [
+        draw_curves({name: np.array([record[key] for record in measured]) for key, name in PSNR.items()}, title),
+        draw_curves({"loss": np.array([record["Loss/all"] for record in losses])}, "Training loss" + span(losses)),
+    ]
+    sheet = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
+    for place, picture in enumerate(pictures):
+        sheet.paste(picture, (0, place * picture.height))
+    sheet.save(plot)
+    print(f"Wrote {plot}")
+
+
+def span(records: list[dict]) -> str:
+    return f", from {records[0]['nimg'] / 1000:g} to {records[-1]['nimg'] / 1000:g} thousand images"
+
+
+if __name__ == "__main__":
+    run_command(main)
