@@ -26,6 +26,7 @@ from genvs.errors import run_command
 
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, show_default="32 and 24, 2 on a CPU")
 @click.option("--views", type=click.IntRange(min=1), default=2, show_default=True, help="Input views of a sample.")
+@click.option("--targets", type=click.IntRange(min=1), default=1, show_default=True, help="That share their scene.")
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, default=["bf16"],
               show_default=True, help="fp32 is strict.")  # fmt: skip
 @click.option("--ops", type=click.Choice(list(PATHS)), default="fast", show_default=True, help="reference is plain.")
@@ -36,6 +37,7 @@ def main(
     meter: Meter,
     batches: tuple[int, ...],
     views: int,
+    targets: int,
     precisions: tuple[str, ...],
     ops: str,
     reference: Path | None,
@@ -49,9 +51,11 @@ def main(
             with float32_products("fp32"):
                 theirs = list(measure(make_theirs(batch, views, meter.device), batch, meter, Result("", 0, "")))
         for precision in dict.fromkeys(map(meter.precision, precisions)):
-            config = training_config(preset, batch=batch, views=views, precision=precision)
+            config = training_config(preset, batch=batch, views=views, precision=precision, num_targets=targets)
             name = f"training step, {precision}" + (", plain path" if ops == "reference" else "")
-            work = floors.training_work(PRESETS[preset], views, batch=batch)
+            name += f", {targets} targets a scene" if targets > 1 else ""
+            config.rounds(world_size=1)  # refuses a batch that does not divide
+            work = floors.training_work(PRESETS[preset], views, batch=batch, targets=targets)
             blank = Result(name, 0, "", precision, batch, work=work, note=f"{views} views")
             with PATHS[ops](), float32_products(precision):
                 step = TrainingStep(config, in_memory_batches(config, meter.device), meter.device)

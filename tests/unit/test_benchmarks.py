@@ -129,6 +129,15 @@ def test_the_reference_is_measured_through_its_adapter(tmp_path, monkeypatch) ->
     assert have_goals(*results)
 
 
+def test_targets_of_a_scene_share_its_encoding(tmp_path) -> None:
+    options = ("--batch", "2", "--views", "1")
+    alone, pair = (run("train_step", tmp_path, *options, "--targets", count) for count in "12")
+    (one,), (two,) = alone.values(), pair.values()
+    assert two["value"] > 0 and two["work"]["operations"] < one["work"]["operations"]
+    with pytest.raises(InputError, match="must be divisible by --targets=3"):
+        run("train_step", tmp_path, *options, "--targets", "3")
+
+
 def test_a_reference_without_its_adapter_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="has no adapter.py"):
         common.adapter_function(tmp_path, "sampler")
