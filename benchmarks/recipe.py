@@ -83,6 +83,8 @@ class Outcome:
 @click.option("--every", type=click.FloatRange(min=0, min_open=True), help="Evaluate every so many thousand images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
 @click.option("--objects", type=click.IntRange(min=1), default=8, show_default=True, help="Drawn for consistency.")
+@click.option("--precision", type=click.Choice(["fp32", "tf32"]), default="fp32", show_default=True,
+              help="Products of `reference` on a GPU; fp32 is strict, and slow.")  # fmt: skip
 @click.option("--table", type=click.Path(path_type=Path, dir_okay=False), help="A Markdown file for the table.")
 @benchmark("recipe")
 def main(
@@ -95,6 +97,7 @@ def main(
     every: float | None,
     seeds: int,
     objects: int,
+    precision: str,
     table: Path | None,
 ) -> Iterator[Result]:
     """Train the preset in several variants, each for as many images or minutes, and compare what they have learned."""
@@ -120,7 +123,7 @@ def main(
                     state_ticks=10**6,
                     tensorboard=False,
                 )
-                with plain_arithmetic() if REFERENCE in variant.split() else contextlib.nullcontext():
+                with plain_arithmetic(precision) if REFERENCE in variant.split() else contextlib.nullcontext():
                     outcome = run(config, meter.device, minutes, objects)
                 outcomes[variant].append(outcome)
                 if table is not None:
@@ -168,9 +171,9 @@ def parsed(setting: str, text: str, instead_of: Any) -> Any:
 
 
 @contextlib.contextmanager
-def plain_arithmetic() -> Iterator[None]:
-    """No fast path, products in strict fp32."""
-    with PATHS["reference"](), float32_products("fp32"):
+def plain_arithmetic(precision: str) -> Iterator[None]:
+    """No fast path; products of float32 in `precision`."""
+    with PATHS["reference"](), float32_products(precision):
         yield
 
 

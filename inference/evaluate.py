@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Collection
@@ -141,11 +142,16 @@ def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool,
     if dry_run:
         click.echo("Dry run: everything is in order.")
         return
-    if distributed.get_rank() == 0:
-        job.prepare_folder()
-    distributed.barrier()
+    with job.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
+        distributed.barrier()
+        evaluate(job, measures, batch_size, chosen)
+    distributed.shutdown()
+
+
+def evaluate(job: Job, measures: dict[str, Measures], batch_size: int, device: torch.device) -> None:
+    """Draw, measure and write what there is to say, on all ranks."""
     try:
-        scores = draw_and_measure(job, measures, batch_size, chosen)
+        scores = draw_and_measure(job, measures, batch_size, device)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     parts = distributed.gather_objects(scores)
@@ -156,7 +162,6 @@ def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool,
         figures[name] = Figures(objects, report.summarize(objects, measures[name].of_sets(num_images)))
     if distributed.get_rank() == 0:
         write_results(job, figures)
-    distributed.shutdown()
 
 
 def open_job(
@@ -184,11 +189,21 @@ def open_job(
     check_baselines(baselines, net)
     dataset = protocol.open_split(protocol.find_split(data, split), net.config, convention, normalize)
     mean_image = open_mean_image(data, split, net, convention, normalize) if "mean" in baselines else None
-    guide = load_guide(sampling["guide"], net, device, sampling["bf16"])
+    classes = dataset.classes() if net.config.scene.num_classes else None
+    first_class = classes[0] if classes else None
+    guide = load_guide(
+        sampling["guide"],
+        net,
+        device,
+        bf16=sampling["bf16"],
+        cam_weighting=cam_weighting,
+        class_id=first_class,
+    )
     chosen = Protocol(
         snapshot=str(ckpt_path),
         snapshot_sha256=protocol.sha256(ckpt_path),
         data=str(dataset.path),
+        data_sha256=protocol.digest(dataset.digest_of_files(), classes),
         convention=dataset.convention,
         normalize=normalize,
         num_inputs=num_inputs,
@@ -204,7 +219,6 @@ def open_job(
         guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
-    classes = dataset.classes() if net.config.scene.num_classes else None
     num_objects = min(max_objects or len(dataset), len(dataset))
     return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, out_dir)
 
@@ -214,14 +228,16 @@ def draw_and_measure(
 ) -> dict[str, dict[str, Scores]]:
     """Draw and measure this rank's objects: of the samples and of each baseline, as `job.drawings`, by object."""
     share = protocol.share(job.num_objects)
-    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16, labels=job.label(0))
+    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16, labels=job.label(0, job.net))
     scores: dict[str, dict[str, Scores]] = {name: {} for name in job.drawings}
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     total = sum(map(len, job.drawings.values())) * sum(len(job.views(index)[1]) for index in share)
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in share:
-            denoise.tell(job.label(index))
+            denoise.tell(job.label(index, job.net))
+            if job.guide:
+                job.guide.tell(job.label(index, job.guide.net))
             inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
             for name, drawings in job.drawings.items():
                 for drawing in drawings:

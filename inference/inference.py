@@ -114,7 +114,8 @@ def main(
     name = in_dir.resolve().name
     sampling = settle(sampling)
     run = described(sampling)
-    sampling["guide"] = load_guide(sampling["guide"], net, chosen_device, sampling["bf16"])
+    conditioning = {"cam_weighting": cam_weighting, "class_id": sampling["class_id"]}
+    sampling["guide"] = load_guide(sampling["guide"], net, chosen_device, bf16=sampling["bf16"], **conditioning)
     if video:
         run += f"_cond_method={sampling['cond_method']}"
         targets = trajectory_cameras(scene.inputs.cameras, trajectory, frames, radius=radius, elevation=elevation)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +66,9 @@ class Job:
         """What files call an object, whatever its dataset calls it."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
 
-    def label(self, index: int) -> Tensor | None:
-        """What the network is told of an object, `[1, L]`. Raises InputError for a class that it does not know."""
-        return label_of_class(self.classes[index], self.net.config) if self.classes else None
+    def label(self, index: int, net: GeNVS) -> Tensor | None:
+        """What `net` is told of an object, `[1, L]`. Raises InputError for a class that it does not know."""
+        return label_of_class(self.classes[index], net.config) if self.classes else None
 
     def folder(self, index: int, drawing: int | str) -> Path:
         """Where an object's images are kept. drawing: a sample's seed, or a baseline's name."""
@@ -79,7 +81,8 @@ class Job:
         self.dataset.check_views(self.protocol.num_inputs + 1)
         for index in range(self.num_objects):
             self.views(index)
-            self.label(index)
+            for net in (self.net, *([self.guide.net] if self.guide else [])):
+                self.label(index, net)
         protocol.share(self.num_objects)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         if consistency and background_level(first) > SILHOUETTE_THRESHOLD:
@@ -102,26 +105,42 @@ class Job:
             *(f"baseline {name}: the {BASELINES[name]}" for name in self.baselines),
         ]
 
-    def prepare_folder(self) -> None:
-        """Make `out_dir`, with its protocol; InputError where it cannot be written."""
-        try:
-            self.out_dir.mkdir(parents=True, exist_ok=True)
-            self.protocol.write(self.out_dir / PROTOCOL_FILE)
-        except OSError as error:
-            reason = error.strerror
-            raise InputError(f"--out_dir={self.out_dir}: cannot be written ({reason}): choose another") from None
+    @contextlib.contextmanager
+    def own_folder(self) -> Iterator[None]:
+        """Make `out_dir`, with its protocol, and keep others out of it inside.
+
+        Raises InputError where it cannot be written, or another evaluation is at it.
+        """
+        with contextlib.ExitStack() as closed_at_the_end:
+            try:
+                self.out_dir.mkdir(parents=True, exist_ok=True)
+                lock = closed_at_the_end.enter_context(open(self.out_dir / ".lock", "ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, however this process ends
+                self.protocol.check(self.out_dir / PROTOCOL_FILE)
+                self.protocol.write(self.out_dir / PROTOCOL_FILE)
+            except BlockingIOError:
+                raise InputError(
+                    f"--out_dir={self.out_dir}: another evaluation writes there: wait for it, or choose another"
+                ) from None
+            except OSError as error:
+                reason = error.strerror
+                raise InputError(f"--out_dir={self.out_dir}: cannot be written ({reason}): choose another") from None
+            yield
 
     def draw(
         self, index: int, drawing: int | str, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int
     ) -> None:
-        """Draw an object, unless that is done. Its folder appears when all images are in it.
+        """Draw an object, unless that is done. Its folder appears when all images are in it; a damaged one is replaced.
 
         drawing: a sample's seed, or a baseline's name. views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its
         device. batch_size: views at a time.
         """
         folder = self.folder(index, drawing)
         if folder.is_dir():
-            return
+            with contextlib.suppress(InputError):
+                self.drawn(index, drawing, self.views(index)[1])
+                return
+            shutil.rmtree(folder, ignore_errors=True)
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         inputs, cameras = views[0][None], views[1].cameras[None]
@@ -152,7 +171,10 @@ class Job:
         """What `draw` has drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
         folder = self.folder(index, drawing)
         try:
-            images = [np.asarray(Image.open(folder / file_name(place)).convert("RGB")) for place in places]
+            images = []
+            for place in places:
+                with Image.open(folder / file_name(place)) as image:
+                    images.append(np.asarray(image.convert("RGB")))
             return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: cannot be read ({error}): delete this folder, and it is drawn again") from None
@@ -169,8 +191,8 @@ def results_folder(parent: Path, chosen: Protocol, sampling: dict[str, Any], cam
     sampling: the settled options. cam_weighting: as it was asked for.
     """
     snapshot = Path(chosen.snapshot).resolve()
-    views = chosen.views if isinstance(chosen.views, str) else "file"
+    views = chosen.views if isinstance(chosen.views, str) else f"file_{protocol.digest(chosen.views)[:6]}"
     name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
-    name += f"-{Path(chosen.data).stem}-inputs={chosen.num_inputs}-views={views}"
+    name += f"-{Path(chosen.data).stem}_{chosen.data_sha256[:6]}-inputs={chosen.num_inputs}-views={views}"
     name += "" if cam_weighting is None else f"-{cam_weighting}"
     return parent / f"{name}-{described(sampling)}"

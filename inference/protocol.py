@@ -34,12 +34,14 @@ PUBLISHED_RESOLUTION = 128
 @dataclass(frozen=True)
 class Protocol:
     """What the images of one view, object and seed depend on. num_inputs: of INPUT_VIEWS. views: 'all', 'list', or
-    their numbers. Paths are as given; the snapshot is known by its hash.
+    their numbers. Paths are as given; the snapshot is known by its hash, the data by their files' names, sizes and
+    times of change, and by the objects' classes.
     """
 
     snapshot: str
     snapshot_sha256: str
     data: str
+    data_sha256: str
     convention: str
     normalize: bool
     num_inputs: int
@@ -61,19 +63,21 @@ class Protocol:
 
     def check(self, path: Path) -> None:
         """Raise InputError where the protocol that is written in `path`, if there is one, is another."""
-        ours = dataclasses.asdict(self)
+        ours = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("snapshot", "data")}
         if not path.exists():
             return
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))
-            differing = [key for key in ours if key != "snapshot" and ours[key] != theirs[key]]
+            differing = [key for key in ours if ours[key] != theirs[key]]
         except (OSError, ValueError, LookupError, TypeError):
             raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None
         if differing:
             key = differing[0]
+            other = f"{key} {theirs[key]}, not {ours[key]}"
+            if key.endswith("_sha256"):
+                other = f"other contents of the {key.removesuffix('_sha256')}"
             raise InputError(
-                f"{path}: the images there were drawn with {key} {theirs[key]}, not {ours[key]}: choose another "
-                "--out_dir, or delete this one"
+                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete this one"
             )
 
     def write(self, path: Path) -> None:
@@ -203,6 +207,11 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest(*contents: object) -> str:
+    """A hash of what these print as."""
+    return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 
 def evenly(count: int, limit: int) -> list[int]:

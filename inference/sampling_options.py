@@ -13,6 +13,7 @@ from genvs.config import VIEW_WEIGHTINGS, parse_view_weighting
 from genvs.diffusion.sampler import SAMPLERS
 from genvs.errors import InputError, checked_by
 from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
 from genvs.snapshot import load_snapshot
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.synthesis import NOISES
@@ -89,15 +90,28 @@ def settle(sampling: dict[str, Any]) -> dict[str, Any]:
     return {**sampling, "num_steps": sampling["num_steps"] or SAMPLERS[sampler].num_steps}
 
 
-def load_guide(path: Path | None, net: GeNVS, device: torch.device, bf16: bool) -> FastDenoiser | None:
-    """What --guide names, on `device`, to lead `net` away from. Raises InputError where it does not fit."""
+def load_guide(
+    path: Path | None,
+    net: GeNVS,
+    device: torch.device,
+    *,
+    bf16: bool,
+    cam_weighting: str | None = None,
+    class_id: int | None = None,
+) -> FastDenoiser | None:
+    """What --guide names, on `device`, to lead `net` away from: conditioned as that is, but worse.
+
+    cam_weighting, class_id: as the commands take them. Raises InputError where it does not fit.
+    """
     if path is None:
         return None
     guide = load_snapshot(path)
     ours, theirs = net.config.resolution, guide.config.resolution
     if ours != theirs:
         raise InputError(f"--guide={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
-    return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device))
+    weigh_views(guide, cam_weighting)
+    labels = None if class_id is None else label_of_class(class_id, guide.config)
+    return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device), labels=labels)
 
 
 def weigh_views(net: GeNVS, name: str | None) -> None:

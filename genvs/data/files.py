@@ -105,15 +105,6 @@ def read_intrinsics(source: Source, name: str = "") -> Intrinsics:
     return Intrinsics(matrix, int(width), int(height))
 
 
-def read_image(source: Source, resolution: int, name: str = "") -> np.ndarray:
-    """A PNG or JPEG as uint8 RGB `[3, resolution, resolution]`.
-
-    Transparency is composited on white before resizing; gray, palette and 16-bit images are converted. A non-square
-    image is squeezed: with normalised intrinsics that is exact, for pixel centres keep their place.
-    """
-    return _to_square(*_decode(source, name), resolution)
-
-
 def image_size(source: Source, name: str = "") -> tuple[int, int]:
     """Width and height of an image, pixels."""
     height, width = _decode(source, name)[0].shape[:2]
@@ -123,8 +114,10 @@ def image_size(source: Source, name: str = "") -> tuple[int, int]:
 def read_view(
     source: Source, intrinsics: Intrinsics | IntrinsicsOfSize, resolution: int, name: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An image as from `read_image`, and its normalised intrinsics `[3, 3]` float64.
+    """A PNG or JPEG as uint8 RGB `[3, resolution, resolution]`, and its normalised intrinsics `[3, 3]` float64.
 
+    Transparency is composited on white before resizing; gray, palette and 16-bit images are converted. A non-square
+    image is squeezed: with normalised intrinsics that is exact, for pixel centres keep their place.
     The image may have another size than the one that the intrinsics were written for, but not another shape.
     """
     rgb, shown = _decode(source, name)

@@ -148,6 +148,14 @@ class SceneDataset(Dataset, abc.ABC):
         """The camera model, for the network's config; focal and radius are those of the first scene."""
         return self._scene_config
 
+    def digest_of_files(self) -> str:
+        """Changes with any of the files (`Scene.file_states`), and with how their poses are read."""
+        digest = hashlib.sha256(repr((self.convention, self.normalize)).encode())
+        for scene in self._scenes:
+            for state in scene.file_states():
+                digest.update(repr(state).encode())
+        return digest.hexdigest()
+
     def make_pack(self, workers: int) -> PackPlan | None:
         """From now on take views from the pack at `pack_path`; it is made unless it is there and of today's files.
 
@@ -158,12 +166,8 @@ class SceneDataset(Dataset, abc.ABC):
         path = self.pack_path()
         if path is None:
             return None
-        sources = hashlib.sha256(repr((self.convention, self.normalize)).encode())
-        for scene in self._scenes:
-            for state in scene.file_states():
-                sources.update(repr(state).encode())
         num_views = tuple(self.num_views(scene) for scene in range(len(self)))
-        plan = PackPlan(path, self.resolution, num_views, sources.hexdigest())
+        plan = PackPlan(path, self.resolution, num_views, self.digest_of_files())
         self._pack = ensure_pack(plan, self._decode_scene, workers)
         return plan
 

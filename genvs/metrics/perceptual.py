@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genvs.errors import InputError
 
-INSTALL = "pip install -e .[metrics]"
+INSTALL = "pip install -c constraints.txt -e .[metrics]"
 VGG, ALEXNET = "vgg16-397923af.pth", "alexnet-owt-7be5be79.pth"  # torchvision's, of ImageNet
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's, of FID's first implementation
 WEIGHTS = {"lpips_vgg": VGG, "lpips_alex": ALEXNET, "dists": VGG, "fid": INCEPTION, "kid": INCEPTION}
@@ -85,7 +85,8 @@ class SetMetrics:
     def compute(self, num_images: int) -> dict[str, float]:
         """By name. num_images: the smaller of how many real and generated images all ranks have added, at least 2.
 
-        KID is the mean over 100 subsets of `KID_SUBSET` images, or of all where there are fewer; always the same ones.
+        KID is the mean over 100 subsets of `KID_SUBSET` images, or of all where there are fewer; with as many
+        ranks they are the same ones.
         """
         values = {}
         for name, metric in self._metrics.items():

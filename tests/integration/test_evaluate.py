@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -146,9 +147,32 @@ def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
     added = change_times(done).keys() - after.keys()
     assert len(added) == 2 * len(TARGETS) and all("seed=7" in path for path in added)
     capsys.readouterr()
-    # A damaged image is named.
-    (folder / "000002.png").write_bytes(b"")
-    assert run(*again) == 2 and f"{folder}: cannot be read" in one_error(capsys)
+    # What a power cut has damaged is drawn again.
+    whole = (folder / "000002.png").read_bytes()
+    (folder / "000002.png").write_bytes(whole[: len(whole) // 2])
+    assert run(*again) == 0 and (folder / "000002.png").read_bytes() == whole and results(done) == content
+
+
+def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, capsys):
+    data = shutil.copytree(Path(f"{cars}_val"), tmp_path / "cars_val")
+    arguments = [*options, "--data", data, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
+    assert run(*arguments) == 0
+    first, second = sorted((data / "000000" / "rgb").glob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    assert "drawn with other contents of the data" in one_error(capsys)
+
+
+def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
+    arguments = [*options, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
+    assert run(*arguments) == 0
+    capsys.readouterr()
+    with open(tmp_path / "out" / ".lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(*arguments) == 2
+        assert "another evaluation writes there" in one_error(capsys)
+    assert run(*arguments) == 0
 
 
 def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
@@ -275,8 +299,14 @@ def test_views_are_weighted_as_asked(options, tmp_path, monkeypatch):
 def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
-    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val-inputs=1-views=list-steps=1"
-    assert (tmp_path / "inference" / "output" / folder / "table.md").is_file()
+    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val_*-inputs=1-views=list-steps=1"
+    assert len(list(tmp_path.glob(f"inference/output/{folder}/table.md"))) == 1
+    for view in "05":  # whatever their files are called
+        file = tmp_path / view / "views.txt"
+        file.parent.mkdir()
+        file.write_text(view)
+        assert run(*options, "--views", file, "--objects", 1, "--metrics", "none") == 0
+    assert len(list((tmp_path / "inference" / "output").iterdir())) == 3
     assert run("--data", "x") == 2 and "train.sh" in one_error(capsys), "without a snapshot"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
@@ -303,7 +333,7 @@ def one_error(capsys) -> str:
         (["--data", "nothing/there"], "no such folder"),
         (["--seeds", "0-"], "--seeds"),
         (["--metrics", "psnr2"], "--metrics"),
-        (["--metrics", "lpips_vgg,fid"], "pip install -e .[metrics]"),
+        (["--metrics", "lpips_vgg,fid"], "pip install -c constraints.txt -e .[metrics]"),
         (["--views", "some"], "--views=some"),
         (["--num_inputs", 4], "--num_inputs"),
         (["--denoising_steps", 0], "--denoising_steps"),
@@ -366,3 +396,11 @@ def test_classes_are_told(options, cars, tmp_path, capsys):
         assert run(*arguments, "--out_dir", tmp_path / f"{class_id}") == 0
         images.append(drawn(tmp_path / f"{class_id}", OBJECTS[0], 0))
     assert not torch.equal(*images)
+    # A guide is told them too, and weighs views alike: led away from itself, a network stays where it is.
+    for name, guidance in (("plain", []), ("guided", ["--guidance", 3, "--guide", snapshot])):
+        weighted = ["--num_inputs", 2, "--cam_weighting", "distance_cubed", "--out_dir", tmp_path / name]
+        assert run(*arguments, *weighted, *guidance) == 0
+    for picture in (tmp_path / "plain" / "images").rglob("*.png"):
+        both = (picture, tmp_path / "guided" / picture.relative_to(tmp_path / "plain"))
+        plain, guided = (np.array(Image.open(path)).astype(int) for path in both)
+        assert np.abs(plain - guided).max() <= 1

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data import storage
-from genvs.data.files import read_image, read_intrinsics, read_pose
+from genvs.data.files import read_intrinsics, read_pose
 from genvs.data.splits import open_splits
 from genvs.data.srn import SRNScenes
 from genvs.data.view_sampling import SampleRequest
@@ -25,6 +25,7 @@ from tests.unit.srn_folder import (
     c2w_text,
     flip_bit,
     read_everything,
+    read_image,
     refused,
     some_c2w,
     write_scene,

@@ -279,7 +279,17 @@ def test_measured_ceilings_come_before_known_ones() -> None:
     slow = Result(
         "optimizer + EMA + finite check", 2.0, "ms", "fp32", work=Work(0, 4e9), baseline=16.0, baseline_name="x"
     )
-    assert row(measured, record(slow))[2:5] == ["8.00x the x", "50%", ">= 10x: missed"]
+    assert row(measured, record(slow))[2:5] == ["11.50x the reference; 8.00x the x", "50%", ">= 10x: met"]
+
+
+def test_a_goal_is_judged_by_the_reference_alone() -> None:
+    view = Result("CPU: one image, 10 evaluations", 1.0, "s", "fp32", baseline=20.0, baseline_name=common.PLAIN)
+    assert row(record(view))[2:5:2] == [f"20.00x the {common.PLAIN}", ""]
+    beside = STEP.beside(dataclasses.replace(STEP, value=39.0), common.REFERENCE)
+    assert row(record(beside))[2:5:2] == [
+        f"12.50x the reference; 10.00x the {common.REFERENCE}",
+        ">= 12x (375): missed",
+    ]
 
 
 def test_other_devices_presets_and_batches_are_not_compared() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
-from genvs.data.files import read_image, read_intrinsics, read_pose, read_view
+from genvs.data.files import read_intrinsics, read_pose, read_view
 from genvs.data.scenes import Splits
 from genvs.data.splits import open_splits
 from genvs.data.srn import SRNScenes
@@ -24,7 +24,7 @@ from genvs.data.storage import natural_key
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
-from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split
+from tests.unit.srn_folder import c2w_text, read_image, some_c2w, write_scene, write_split
 
 
 def zipped(folder: Path, archive: Path) -> Path:
