@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dnnlib.quiet_interrupt  # noqa: F401
+
+# isort: split
 import contextlib
 import dataclasses
 import json
 import os
+import re
 from typing import Any
 
 import click
 
+from dnnlib.util import Logger
 from genvs.config import (
     ARCHITECTURES,
     AUGMENT_LABELS,
@@ -30,6 +35,13 @@ OF_ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ncsnpp": {"residual_encoder": True},
     "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)},
 }
+
+
+def folder_words(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """The callback of an option whose text becomes a part of a folder's name."""
+    if text is not None and not re.fullmatch(r"[\w.,=+-]{1,100}", text):
+        raise click.BadParameter(f"{text!r}: give letters, digits, and any of _ . , = + -, at most 100")
+    return text
 
 
 class ViewRange(click.ParamType):
@@ -209,7 +221,7 @@ def describe(config: TrainConfig, world_size: int, device: str) -> str:
 @click.option("--cache", help="Pack decoded images beside the dataset, once [default: true]", metavar="BOOL", type=bool)
 @click.option("--workers", help="Loader processes per GPU", metavar="INT", type=int)
 # What is written, and when.
-@click.option("--desc", help="Words at the end of the run folder's name", metavar="STR")
+@click.option("--desc", help="Words at the end of the run folder's name", metavar="STR", callback=folder_words)
 @click.option("--nosubdir", help="Write to --outdir itself", is_flag=True)
 @click.option("--tick", "kimg_per_tick", help="Status line every so many thousand images", metavar="KIMG", type=float)
 @click.option(
@@ -245,15 +257,22 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     """
     import torch
 
-    from dnnlib.util import Logger
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
-    from training.checkpoint import find_resume_state, new_run_folder, restore, saved_config, write_options
+    from training.checkpoint import (
+        check_outdir,
+        find_resume_state,
+        new_run_folder,
+        restore,
+        saved_config,
+        write_options,
+    )
     from training.data import open_data, pack_data
     from training.training_loop import create_state, training_loop
 
     if notensorboard:
         options["tensorboard"] = False
+    check_outdir(outdir)
     state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
     config = build_config(options, saved_config(content) if content else None)
     config.rounds(distributed.get_world_size())

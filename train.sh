@@ -2,6 +2,8 @@
 # Trains GeNVS: ./train.sh [train.py's options]. Makes the environment the first time, then runs train.py: through
 # torchrun with one process for each visible GPU where there are several, else in one process.
 #
+# Relative paths in the options are taken from the folder of this script, where training_runs/ and datasets/ are, too.
+#
 #   CUDA_VISIBLE_DEVICES=1,3 ./train.sh    these GPUs
 #   NGPU=2 ./train.sh                      this many processes
 #

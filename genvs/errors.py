@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,13 +37,20 @@ def checked_by(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Pa
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a click command and exit: 0; 2 with one line on stderr for bad input; 130 when it is interrupted."""
+    """Run a click command and exit: 0; 130 when it is interrupted; 2 with one line on stderr for bad input, for files
+    that cannot be read or written, and for training that has gone wrong."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of dnnlib.quiet_interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command.main(arguments, standalone_mode=False)
     except click.ClickException as error:
         line = error.format_message()
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         line = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        line = f"{error.filename}: {error.strerror}: make room there, or choose a folder that can be written"
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     else:

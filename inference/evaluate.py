@@ -14,6 +14,9 @@ from typing import NamedTuple
 # A script's path starts at its own folder, where `inference` is inference.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dnnlib.quiet_interrupt  # noqa: F401
+
+# isort: split
 import click
 import numpy as np
 import torch

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # A script's path starts at its own folder, where `inference` is this very file.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dnnlib.quiet_interrupt  # noqa: F401
+
+# isort: split
 import click
 import numpy as np
 import torch
@@ -19,9 +22,10 @@ from torch import Tensor
 import genvs
 from genvs.config import CONVENTIONS, GeNVSConfig
 from genvs.errors import InputError, run_command
+from genvs.models.labels import label_of_class
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
-from inference.sampling_options import described, load_guide, sampling_options, settle, weigh_views
+from inference.sampling_options import FiniteRange, described, load_guide, sampling_options, settle, weigh_views
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from inference.synthesis import COND_METHODS, synthesize_views
 from torch_utils import distributed
@@ -74,14 +78,14 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 @click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
 @click.option("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="Video: the camera's path.")
 @click.option("--frames", type=click.IntRange(min=1), default=60, help="Video: number of views.")
-@click.option("--radius", type=float, show_default="the inputs' mean", help="Video: distance from the origin.")
+@click.option("--radius", type=FiniteRange(), show_default="the inputs' mean", help="Video: distance from the origin.")
 @click.option(
     "--elevation",
-    type=float,
+    type=FiniteRange(),
     show_default="orbit 20, spiral 60",
     help="Video: degrees above the horizon; a spiral's highest.",
 )
-@click.option("--fps", type=click.FloatRange(1, 120), default=20, help="Video: frames a second.")
+@click.option("--fps", type=FiniteRange(1, 120), default=20, help="Video: frames a second.")
 @click.option("--gif", is_flag=True, help="Video: write a GIF as well.")
 @click.pass_context
 def main(
@@ -113,6 +117,8 @@ def main(
     scene = read_folder(in_dir, net.config, convention, normalize)
     name = in_dir.resolve().name
     sampling = settle(sampling)
+    if sampling["class_id"] is not None:
+        label_of_class(sampling["class_id"], net.config)  # refuses one that the network does not know
     run = described(sampling)
     conditioning = {"cam_weighting": cam_weighting, "class_id": sampling["class_id"]}
     sampling["guide"] = load_guide(sampling["guide"], net, chosen_device, bf16=sampling["bf16"], **conditioning)
@@ -125,7 +131,7 @@ def main(
         raise InputError(f"{in_dir / 'target_pose'}: no such folder: put the poses to draw there, or pass --video")
     out_dir = out_dir or numbered_folder(ROOT / "inference" / "output", name)
     results = [out_dir / f"{run}.mp4", *([out_dir / f"{run}.gif"] if gif else [])] if video else [out_dir / run]
-    prepare_output(out_dir, results)
+    prepare_output(out_dir, results, folder=not video)
 
     click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
     try:
@@ -216,22 +222,38 @@ def default_snapshot(root: Path) -> Path:
 
 
 def numbered_folder(parent: Path, name: str) -> Path:
-    """The first `parent/00000-name`, counting on, whose number nothing in `parent` has yet."""
-    taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
-    return parent / f"{max(taken, default=-1) + 1:05d}-{name}"
+    """Make the first `parent/00000-name`, counting on, whose number nothing in `parent` has yet."""
+    while True:
+        taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
+        folder = parent / f"{max(taken, default=-1) + 1:05d}-{name}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # somebody else was faster
+            continue
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}): pass another --out_dir") from None
 
 
-def prepare_output(out_dir: Path, results: Iterable[Path]) -> None:
-    """Make `out_dir`. Raises InputError where it cannot be written, or holds one of `results` already."""
+def prepare_output(out_dir: Path, results: Sequence[Path], *, folder: bool) -> None:
+    """Make `out_dir`. Raises InputError where it cannot be written, or holds one of `results` already.
+
+    folder: the only result is one, which is made at once, so that it is nobody else's.
+    """
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out_dir):
             pass
     except OSError as error:
         raise InputError(f"--out_dir={out_dir}: not a writable folder ({error.strerror}): choose another") from None
-    for path in results:
-        if path.exists():
-            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
+    try:
+        for path in results:
+            if path.exists():
+                raise FileExistsError
+        if folder:
+            path.mkdir()
+    except FileExistsError:
+        raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away") from None
 
 
 def read_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from genvs.snapshot import load_snapshot
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.synthesis import NOISES
 
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; click's own lets NaN and infinity through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number: give one such as 1.5", param, ctx)
+        return number
+
+
 _OPTIONS = [
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
     click.option(
@@ -29,7 +41,7 @@ _OPTIONS = [
     ),
     click.option(
         "--guidance",
-        type=click.FloatRange(0, 100),
+        type=FiniteRange(0, 100),
         default=1.0,
         help="Above 1: away from what is drawn without the inputs (classifier-free), at twice the work; 1 is none.",
     ),
@@ -47,7 +59,7 @@ _OPTIONS = [
     ),
     click.option(
         "--churn",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         default=0.0,
         help="Stochastic sampling: EDM's S_churn, noise added and removed on the way; sampler heun only.",
     ),

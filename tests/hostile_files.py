@@ -156,6 +156,21 @@ def endless() -> dict[str, bytes]:
         "set_of_tuples": NOTHING_ELSE + b"\x8f(" + pickled(key)[2:-1] + b"\x90.",
         "many_lists": NOTHING_ELSE + b"]" * 2_000_000 + b".",
         "deep_tuples": NOTHING_ELSE + b")" + b"\x85" * 300_000 + b".",
+        **long_ones(),
+    }
+
+
+def long_ones() -> dict[str, bytes]:
+    """Something large, once, and much that is made of it."""
+    name = b"X" + struct.pack("<I", 2**20) + b"m" * 2**20 + b"q\xf0" + b"\x8c\x01n" + b"q\xf1"
+    integer = b"\x8b" + struct.pack("<i", 2**20) + b"\x7f" * 2**20 + b"q\xf0"
+    pairs = pickled(([(f"{number}", None) for number in range(30_000)],))[2:-1] + b"q\xf0"
+    ordered_dict = pickled(Named("collections", "OrderedDict"))[2:-1]
+    return {
+        "names_of_a_long_name": NOTHING_ELSE + name + b"h\xf0h\xf1\x930" * 50_000 + b"N.",
+        "sizes_of_a_long_integer": pickled({"shape": (1 << 8 * 2**20,) * 8}),
+        "keys_of_a_long_integer": NOTHING_ELSE + integer + b"}" + b"h\xf0Ns" * 50_000 + b".",
+        "dicts_of_a_long_list": NOTHING_ELSE + pairs + (ordered_dict + b"h\xf0R0") * 20_000 + b"N.",
     }
 
 
@@ -188,4 +203,20 @@ def archives(touch: str) -> dict[str, bytes]:
     torch.save({"net": Runs(), "optimizer_state": {}}, saved)
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(2**28))
-    return {"zip_with_a_call": saved.getvalue(), "zip_bomb": bomb.getvalue(), "zip_cut": saved.getvalue()[:-30]}
+    endless_ones = endless()
+    return {
+        "zip_with_a_call": saved.getvalue(),
+        "zip_bomb": bomb.getvalue(),
+        "zip_cut": saved.getvalue()[:-30],
+        "zip_key_of_tuples": archive_of(endless_ones["key_of_tuples"]),
+        "zip_dicts_of_a_long_list": archive_of(endless_ones["dicts_of_a_long_list"]),
+    }
+
+
+def archive_of(instructions: bytes) -> bytes:
+    """What torch.save would make of an object that has these instructions."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("archive/data.pkl", instructions.replace(NOTHING_ELSE, b"\x80\x02", 1))
+        archive.writestr("archive/version", "3\n")
+    return content.getvalue()

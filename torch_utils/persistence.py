@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
+import io
 import os
 import re
 import warnings
@@ -13,6 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+
+from torch_utils import pickles
+
+# What torch.save writes of tensors.
+TENSOR_CALLS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter")
 
 
 class LoadError(Exception):
@@ -95,6 +102,8 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise LoadError(f"{path} is no file: name one")
         _check_whole(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which end in an error of one line below
@@ -201,6 +210,27 @@ def _check_whole(path: Path) -> None:
             raise LoadError(f"{path} is cut short or damaged: use another copy of it") from None
         if damaged is not None:
             raise LoadError(f"{path} is damaged (the checksum of {damaged!r} is wrong): use another copy of it")
+        _check_effort(path)
+
+
+def _check_effort(path: Path) -> None:
+    """Raises LoadError for an archive that would keep torch's reader busy for ever, or fill the memory.
+
+    That reader executes nothing either, but it makes all that a file asks for. What else is wrong it says itself.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("/data.pkl"):
+                data = archive.read(name)
+                file, budget = pickles.CheckedFile(io.BytesIO(data), len(data)), pickles.Budget(len(data))
+                calls: pickles.Calls = dict.fromkeys(TENSOR_CALLS, lambda *_: None)
+                calls["collections.OrderedDict"] = functools.partial(pickles.ordered_dict, budget)
+                try:
+                    pickles.read_pickle(file, budget, calls, persistent=lambda identity: None)
+                except pickles.TooMuch as error:
+                    raise LoadError(f"{path} is refused ({error}): use a file that torch.save wrote") from None
+                except Exception:  # for torch to diagnose
+                    return
 
 
 def _diagnosis(path: Path, reason: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genvs import load_snapshot, save_snapshot
 from genvs.config import GeNVSConfig, from_dict
@@ -79,9 +80,18 @@ class TrainState:
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
                 f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, before {self.cur_nimg} images: "
-                "resume from an earlier training state, with a lower --lr or --bf16 false"
+                "start a new run with a lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
             )
         return skipped, in_a_row
+
+
+def check_outdir(outdir: str) -> None:
+    """Raise InputError where no run folder can be made in `outdir`."""
+    root = Path(outdir).absolute()
+    there = next(path for path in [root, *root.parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is no folder"
+        raise InputError(f"{there}: {reason}: choose a writable --outdir")
 
 
 def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
@@ -112,9 +122,11 @@ def write_options(run_dir: Path, config: TrainConfig) -> None:
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, files: BackgroundWriter) -> None:
     """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters and config.
 
-    Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
+    Raises FloatingPointError, as `TrainState.look_at_skipped` and `check_weights` do, rather than save what has gone
+    wrong.
     """
     skipped, skipped_in_a_row = state.look_at_skipped()
+    check_weights(state.net, state.cur_nimg)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -131,9 +143,19 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, f
     files.submit(persistence.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
 
 
+def check_weights(net: nn.Module, nimg: int) -> None:
+    """Raise FloatingPointError where training has led the weights out of all bounds. It waits for the device."""
+    if not nn.utils.get_total_norm(net.parameters()).isfinite():
+        raise FloatingPointError(
+            f"the weights have grown without bound, before {nimg} images, and are not saved: start a new run with a "
+            "lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
+        )
+
+
 def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWriter) -> None:
-    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`."""
+    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`. Raises FloatingPointError as `check_weights`."""
     net, nimg = state.ema.net, state.cur_nimg
+    check_weights(net, nimg)
     save = functools.partial(save_snapshot, cur_nimg=nimg)
     files.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
@@ -141,9 +163,12 @@ def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWri
 def net_to_start_from(transfer: str, net: GeNVSConfig) -> GeNVSConfig:
     """The network's config in a new run with --transfer: `net`, or the snapshot's own where its numerics are others.
 
-    Raises InputError for a snapshot that cannot be used.
+    Raises InputError for a snapshot that cannot be used, or was trained for another preconditioning.
     """
     source = load_snapshot(transfer).config
+    ours, theirs = net.denoiser.precond, source.denoiser.precond
+    if ours != theirs:
+        raise InputError(f"{transfer}: was trained with --precond {theirs}, not {ours}: give --precond {theirs} too")
     return net if source.numerics == net.numerics else source
 
 

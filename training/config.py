@@ -85,11 +85,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = {
-            "--duration": self.duration_kimg,
+            "--duration": self.duration_kimg / 1000,  # the options count millions
             "--batch": self.batch_size,
-            "--batch-gpu": self.batch_gpu or 1,
+            "--batch-gpu": 1 if self.batch_gpu is None else self.batch_gpu,
             "--lr": self.lr,
-            "--ema": self.ema_halflife_kimg,
+            "--ema": self.ema_halflife_kimg / 1000,
             "--tick": self.kimg_per_tick,
             "--snap": self.snapshot_ticks,
             "--dump": self.state_ticks,
@@ -102,6 +102,8 @@ class TrainConfig:
                 raise InputError(f"{option}={value:g}: give a number above 0")
         if not 1 <= self.min_inputs <= self.max_inputs:
             raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
+        if self.data == "":
+            raise InputError("--data= is empty: give a path, or leave it out for the embedded cars")
         if self.workers < 0 or not 0 <= self.seed < 2**63:
             raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up, below 2^63")
         if self.fp16 and self.bf16:
@@ -137,10 +139,11 @@ class TrainConfig:
     def rounds(self, world_size: int) -> int:
         """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
         batch_gpu = self.images_at_a_time(world_size)
-        if batch_gpu == 0 or self.batch_size % (batch_gpu * world_size):
-            raise InputError(
-                f"--batch={self.batch_size} must be divisible by {world_size} processes x --batch-gpu={batch_gpu or 1}"
-            )
+        each = batch_gpu * world_size if self.batch_gpu else world_size
+        if self.batch_size % each:
+            divisor = f"{world_size} processes" + (f" x --batch-gpu={batch_gpu}" if self.batch_gpu else "")
+            fits = max(self.batch_size // each, 1) * each
+            raise InputError(f"--batch={self.batch_size} must be divisible by {divisor}: give {fits}, for example")
         if batch_gpu % self.num_targets:
             raise InputError(
                 f"--batch-gpu={batch_gpu} (images per process and round) must be divisible by "
@@ -150,8 +153,7 @@ class TrainConfig:
 
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
-    # The paper's losses, with noise and learning rate raised: what minutes on one GPU can learn (docs/results.md).
-    "srn128": TrainConfig(loss=LossConfig(P_mean=-0.5, P_std=1.5), lr=4e-4, num_targets=2),
+    "srn128": TrainConfig(lr=4e-4, num_targets=2),
     "srn64": TrainConfig(preset="srn64", net=PRESETS["srn64"], lr=2e-4, num_targets=2, ema_halflife_kimg=200.0),
     "demo": TrainConfig(
         preset="demo",

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.util import format_time
+from torch_utils.persistence import write_atomic
 from torch_utils.training_stats import Collector
 from training.checkpoint import records_before
 from training.loss import LossTerms
@@ -43,9 +44,9 @@ class Monitor:
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         if not self.enabled:
             return
-        kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
-        self.stats_file = open(run_dir / "stats.jsonl", "w", buffering=1)
-        self.stats_file.writelines(f"{line}\n" for line in kept)
+        kept = records_before(run_dir / "stats.jsonl", cur_nimg)
+        write_atomic("".join(f"{line}\n" for line in kept), run_dir / "stats.jsonl")
+        self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 

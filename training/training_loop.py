@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import signal
 import time
 import warnings
@@ -32,6 +33,7 @@ from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.reporting import Reporter
 
+LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
 STOP_CHECK_STEPS = 4  # ranks tell each other this often whether they were asked to stop
 
 
@@ -96,12 +98,18 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
 
 
 def state_to_transfer(net: GeNVS, source: GeNVS) -> dict[str, Tensor]:
-    """The weights of `source` for `net`; those of a view weighting that it does not have are the own ones of `net`."""
+    """The weights of `source` for `net`; those of a view weighting that it does not have are the own ones of `net`.
+
+    Where only one of them is told classes or augmentations, that begins at 0, or is left out: nothing changes at first.
+    """
     prefix = "renderer.view_weights."
     state = source.state_dict()
     of_weighting = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
     own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(prefix)}
-    return {**state, **(of_weighting if of_weighting.keys() == own.keys() else own)}
+    ours = {name: tensor for name, tensor in net.state_dict().items() if LABEL_LAYERS.fullmatch(name)}
+    told = {name: state.pop(name) for name in list(state) if LABEL_LAYERS.fullmatch(name)}
+    labels = {name: told.get(name, torch.zeros_like(tensor)) for name, tensor in ours.items()}
+    return {**state, **labels, **(of_weighting if of_weighting.keys() == own.keys() else own)}
 
 
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:

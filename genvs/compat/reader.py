@@ -1,21 +1,22 @@
 """Reads the files that the reimplementation of GeNVS at the University of Arizona writes; nothing in them is executed.
 
 Its snapshot is a plain pickle of a whole module tree, with the source text of its classes inside, which a usual reader
-would run. Here only the tree's tensors are taken out of it (`genvs.compat.pickles`).
+would run. Here only the tree's tensors are taken out of it (`torch_utils.pickles`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from torch import Tensor
 
-from genvs.compat.pickles import Budget, CheckedFile, Record, Refused, read_pickle
 from genvs.compat.tensors import tensor_calls
 from genvs.compat.unofficial import UnofficialGeNVS
 from genvs.compat.weights import network_of
 from genvs.errors import InputError
+from torch_utils.pickles import Budget, CheckedFile, Record, Refused, read_pickle
 
 PICKLE = b"\x80"  # the first byte of a pickle; what torch.save writes is a zip archive
 MAX_PARTS, MAX_NAME = 100_000, 200  # of a tree of modules: its modules and tensors; letters of a name
@@ -24,6 +25,8 @@ MAX_PARTS, MAX_NAME = 100_000, 200  # of a tree of modules: its modules and tens
 def is_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether the file is a plain pickle, as those snapshots are; False where it cannot be read."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for somebody to write to it
+            return False
         with open(path, "rb") as file:
             return file.read(1) == PICKLE
     except OSError:
@@ -106,7 +109,8 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
         own = {**entry(state, "_parameters"), **entry(state, "_buffers")}
         children = entry(state, "_modules")
         parts += len(own) + len(children)
-        if parts > MAX_PARTS or len(prefix) > MAX_NAME:
+        longest = max(map(len, [*own, *children]), default=0)
+        if parts > MAX_PARTS or len(prefix) + longest > MAX_NAME:
             raise Refused("its modules are nested without end")
         for name, tensor in own.items():
             if isinstance(tensor, Tensor):

@@ -5,6 +5,7 @@ Every size that a file claims is compared with what it holds before anything is 
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genvs.compat.pickles import Budget, Calls, CheckedFile, Name, Refused, read_pickle
+from torch_utils.pickles import Budget, Calls, CheckedFile, Name, Refused, ordered_dict, read_pickle
 
 MAGIC_NUMBER, FORMAT_VERSION = 0x1950A86A20F9469CFC6C, 1001  # what such a file begins with
 MAX_DIMENSIONS = 8
@@ -47,22 +48,13 @@ class StorageId:
     count: int
 
 
-def ordered_dict(*arguments: Any) -> dict:
-    """What a call of OrderedDict makes: a dict, of nothing or of pairs in a list."""
-    if not arguments:
-        return {}
-    (pairs,) = arguments
-    if type(pairs) is not list or any(type(pair) not in (list, tuple) or type(pair[0]) is not str for pair in pairs):
-        raise Refused("it makes an OrderedDict of other things than pairs of a name and a value")
-    return dict(pairs)
-
-
 def read_storage(data: Any, budget: Budget) -> Storage:
     """What `torch.storage._load_from_bytes` makes of `data`, of one storage. Raises as `read_pickle` does."""
     if type(data) is not bytes:
         raise Refused("it makes a storage of what are no bytes")
     budget.spend_bytes(len(data))
-    file, calls = CheckedFile(io.BytesIO(data), len(data)), {"collections.OrderedDict": ordered_dict}
+    file = CheckedFile(io.BytesIO(data), len(data))
+    calls: Calls = {"collections.OrderedDict": functools.partial(ordered_dict, budget)}
     magic, version, system = (read_pickle(file, budget, calls) for _ in range(3))
     if magic != MAGIC_NUMBER or version != FORMAT_VERSION or system["little_endian"] is not True:
         raise Refused("a storage in it is not in the format that torch writes")
@@ -116,7 +108,7 @@ def rebuild_parameter(data: Any, *_: Any) -> Tensor:
 def tensor_calls(budget: Budget) -> Calls:
     """The calls that rebuild containers and tensors, by what a pickle names them."""
     return {
-        "collections.OrderedDict": ordered_dict,
+        "collections.OrderedDict": functools.partial(ordered_dict, budget),
         "torch._utils._rebuild_tensor_v2": rebuild_tensor,
         "torch._utils._rebuild_parameter": rebuild_parameter,
         "torch._utils._rebuild_parameter_with_state": rebuild_parameter,

@@ -37,6 +37,7 @@ UNUSED = re.compile(
     rf"{re.escape(ENCODER)}\.segmentation_head\..*|{re.escape(UNET)}\.map_augment\..*|.*\.resample_filter"
     r"|.*positional_encoder\._(freqs|phases)"
 )
+MAX_BLOCKS = 64  # of one kind
 RESAMPLE_SHAPE = (1, 1, 2, 2)  # of the filter [1, 1], the only one that ours has
 
 
@@ -99,7 +100,10 @@ def config_of(weights: Mapping[str, Tensor]) -> GeNVSConfig:
         return weights[f"{name}.weight"].shape[dimension]
 
     def numbers(pattern: str) -> list[int]:
-        return sorted({int(found[1]) for name in weights if (found := re.match(pattern, name))})
+        found = {int(match[1]) for name in weights if (match := re.match(pattern, name))}
+        if len(found) > MAX_BLOCKS:
+            raise ValueError("a network of so many blocks takes minutes to make, and is none of theirs")
+        return sorted(found)
 
     unet, resnet, decoder = re.escape(UNET), f"{ENCODER}.encoder", f"{ENCODER}.decoder"
     sizes = numbers(rf"{unet}\.enc\.(\d+)x\1_block0\.")[::-1]
@@ -181,11 +185,17 @@ def network_of(weights: Mapping[str, Tensor]) -> UnofficialGeNVS:
 
 
 def check_plain(weights: Mapping[str, Tensor]) -> None:
-    """Raises InputError unless each is an array of numbers that is no larger than what its file holds for it."""
+    """Raises InputError unless each is an array of numbers that is no larger than what its file holds for it.
+
+    Two may be the same numbers, but not many, for each becomes a copy.
+    """
     for name, weight in weights.items():
         usual = weight.layout == torch.strided and weight.device.type == "cpu" and not weight.is_quantized
         if not usual or weight.nbytes > weight.untyped_storage().nbytes():
             raise InputError(f"its weight {name!a:.80} is no usual tensor")
+    held = {storage.data_ptr(): storage.nbytes() for storage in map(Tensor.untyped_storage, weights.values())}
+    if sum(weight.nbytes for weight in weights.values()) > 2 * sum(held.values()):
+        raise InputError("its weights are the same few numbers again and again")
 
 
 def _converted(weight: Tensor | None, shape: torch.Size, theirs: str, encoder: EncoderConfig) -> Tensor:

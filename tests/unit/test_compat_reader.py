@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 
 import genvs
 from genvs.compat import UnofficialGeNVS, reader
+from genvs.compat.weights import network_of
 from genvs.config import GeNVSConfig
 from genvs.errors import InputError
 from tests.hostile_files import hostile_files
@@ -131,6 +133,22 @@ def test_weights_that_do_not_fit_are_named(weights, tmp_path, change, reason, ki
     else:
         torch.save({"net": changed, "optimizer_state": {}}, path)
     assert reason in refusal(path)
+
+
+def test_more_blocks_than_a_network_has_are_refused_at_once(weights):
+    """Their names alone would have a large network made; and a few numbers would become gigabytes."""
+    block = "denoiser.model.enc.32x32_block0."
+    part = {name.removeprefix(block): weight for name, weight in weights.items() if name.startswith(block)}
+    many = {f"denoiser.model.enc.32x32_block{i}.{name}": weight for i in range(1000) for name, weight in part.items()}
+    with pytest.raises(InputError, match="not those of the published network"):
+        network_of({**weights, **many, **{f"b.{name}": weight.clone() for name, weight in many.items()}})
+    with pytest.raises(InputError, match="again and again"):
+        network_of({**weights, **many})
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "network-snapshot.pkl")
+    assert "is no file" in refusal(tmp_path / "network-snapshot.pkl")
 
 
 def test_other_content_is_named(tmp_path):

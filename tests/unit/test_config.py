@@ -47,13 +47,13 @@ def test_every_preset_of_the_model_has_a_recipe():
         assert config.rounds(world_size=1) == config.rounds(world_size=2) == 1
 
 
-def test_srn128_is_the_papers_network():
+def test_srn128_is_the_paper():
     config = TRAIN_PRESETS["srn128"]
     net = config.net
     assert (net.encoder.volume_channels, net.encoder.volume_depth, net.encoder.volume_width) == (16, 64, 128)
     assert (net.renderer.num_samples, net.renderer.render_width, net.renderer.hidden_channels) == (64, 64, 64)
     assert net.denoiser.channel_mult == (1, 1, 2, 2, 2) and net.denoiser.model_channels == 128
-    assert net.denoiser.sigma_data == 0.5
+    assert (config.loss.P_mean, config.loss.P_std, net.denoiser.sigma_data) == (-1.0, 1.4, 0.5)
     assert (config.loss.conditioning_dropout, config.loss.input_noise_probability) == (0.1, 0.5)
     assert (config.min_inputs, config.max_inputs, config.batch_size) == (1, 3, 96)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, cast
 
 MAX_INSTRUCTIONS = 400_000  # the published snapshot has about 150,000
+MAX_NAME = 500  # letters of a class or function; a copy is made of each
+MAX_INTEGER_BITS = 128  # of torch's own the largest has 80; with longer ones a product may take for ever
 KEY_TYPES = (str, bytes, int, float, bool, type(None))  # the hash of a nested tuple may take for ever
 
 PYTHONS_OWN = sys.stdlib_module_names | {"__builtin__"}
@@ -37,6 +39,10 @@ RECORDED = {
 
 class Refused(Exception):
     """Why a file is not read: a few words."""
+
+
+class TooMuch(Refused):
+    """To read the file would take for ever, or more memory than it should."""
 
 
 class Name(NamedTuple):
@@ -64,12 +70,12 @@ class Budget:
     def spend_bytes(self, count: int) -> None:
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise Refused("its parts claim more bytes than the file has")
+            raise TooMuch("its parts claim more bytes than the file has")
 
     def spend_instruction(self) -> None:
         self.instructions_left -= 1
         if self.instructions_left < 0:
-            raise Refused(f"it has more than {MAX_INSTRUCTIONS} instructions")
+            raise TooMuch(f"it has more than {MAX_INSTRUCTIONS} instructions")
 
 
 class CheckedFile:
@@ -91,6 +97,18 @@ class CheckedFile:
 
 
 Calls = dict[str, Callable[..., Any]]
+
+
+def ordered_dict(budget: Budget, *arguments: Any) -> dict:
+    """What a call of OrderedDict makes: a dict, of nothing or of pairs in a list."""
+    if not arguments:
+        return {}
+    (pairs,) = arguments
+    if type(pairs) is list:
+        budget.spend_bytes(len(pairs))  # the same list may be asked for again and again
+    if type(pairs) is not list or any(type(pair) not in (list, tuple) or type(pair[0]) is not str for pair in pairs):
+        raise Refused("it makes an OrderedDict of other things than pairs of a name and a value")
+    return dict(pairs)
 
 
 def read_pickle(file: CheckedFile, budget: Budget, calls: Calls, persistent: Callable[[Any], Any] | None = None) -> Any:
@@ -135,6 +153,8 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         if name in PUSHES_ITS_ARGUMENT:
+            if type(argument) is int and argument.bit_length() > MAX_INTEGER_BITS:
+                raise TooMuch("it has an integer that no network needs")
             self.stack.append(argument)
         elif name in CONSTANTS:
             self.stack.append(CONSTANTS[name]())
@@ -216,8 +236,10 @@ class _Machine:
     def set_items(self, flat: list[Any]) -> None:
         target = self.stack[-1].items if type(self.stack[-1]) is Record else self.stack[-1]
         keys = flat[::2]
-        if type(target) is not dict or any(type(key) not in KEY_TYPES for key in keys):
-            raise Refused("it sets items of what is no dict, or with keys that are no plain values")
+        if type(target) is not dict:
+            raise Refused("it sets items of what is no dict")
+        if any(type(key) not in KEY_TYPES for key in keys):
+            raise TooMuch("it has a dict with keys that are no plain values")
         target.update(zip(keys, flat[1::2], strict=True))
 
     # Names, calls and objects
@@ -232,6 +254,8 @@ class _Machine:
     def push_name(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise Refused("a name in it is no string")
+        if len(module) + len(name) > MAX_NAME:
+            raise TooMuch(f"a name in it has more than {MAX_NAME} letters")
         full = f"{module}.{name}"
         allowed = full in self.calls or full in RECORDED
         if not allowed and module.partition(".")[0] in PYTHONS_OWN:
