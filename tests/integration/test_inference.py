@@ -217,6 +217,23 @@ def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
     assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
+def test_runs_at_once_do_not_share_a_folder(tmp_path):
+    first, second = (inference.numbered_folder(tmp_path, "input") for _ in range(2))
+    assert (first.name, second.name) == ("00000-input", "00001-input")
+    inference.prepare_output(first, [first / "steps=1"], folder=True)
+    with pytest.raises(InputError, match="steps=1 exists"):
+        inference.prepare_output(first, [first / "steps=1"], folder=True)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0])
+def test_ctrl_c_while_the_program_starts_is_quiet(seconds):
+    command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", "nowhere"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "Traceback" not in process.communicate(timeout=30)[1]
+
+
 def test_another_sampler_and_precision(folder, snapshot, net, inputs, tmp_path):
     out = tmp_path / "out"
     arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--device=cpu", "--bf16=false"]
@@ -297,6 +314,10 @@ BAD_OPTIONS = [
     (["--video", "--radius", "nan"], "--radius"),
     (["--video", "--elevation", 91], "--elevation"),
     (["--video", "--fps", 0], "--fps"),
+    (["--video", "--fps", "nan"], "--fps"),
+    (["--guidance", "nan"], "--guidance"),
+    (["--churn", "inf"], "--churn"),
+    (["--class_id", 1], "class_id=1"),
     (["--colour"], "--colour"),
     (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
     (["--ckpt_path", __file__], "test_inference.py"),

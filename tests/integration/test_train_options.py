@@ -18,7 +18,8 @@ import torch
 
 import genvs
 from genvs.config import PRESETS, from_dict, scaled_to
-from tests.small_model import small_net
+from genvs.models import GeNVS
+from tests.small_model import small_config, small_net
 from tests.small_training import fresh_state, save_state, small_run
 from training.checkpoint import OPTIONS_FILE, new_run_folder
 from training.config import TRAIN_PRESETS, TrainConfig
@@ -154,6 +155,11 @@ def assert_refused(done: Done, *named: str) -> None:
 REFUSED = {
     "no such data": (["--data", "nowhere/cars"], ["nowhere/cars", "no such folder"]),
     "batch by batch-gpu": (["--batch", "32", "--batch-gpu", "5"], ["--batch=32", "--batch-gpu=5"]),
+    "batch-gpu 0": (["--batch-gpu", "0"], ["--batch-gpu=0"]),
+    "a negative duration": (["--duration", "-1"], ["--duration=-1:"]),
+    "data of an empty variable": (["--data", ""], ["--data= is empty"]),
+    "a path as a description": (["--desc", "a/b"], ["--desc", "'a/b'"]),
+    "outdir that is a file": (["--outdir", str(Path(__file__))], ["test_train_options.py", "--outdir"]),
     "batch by targets": (["--batch", "30", "--targets", "4"], ["--batch-gpu=30", "--targets=4"]),
     "no batch": (["--batch", "0"], ["--batch=0"]),
     "resolution": (["--resolution", "100"], ["--resolution=100", "multiple of 16"]),
@@ -233,6 +239,14 @@ def test_a_snapshot_that_cannot_be_transferred_is_refused(program, cars, tmp_pat
         genvs.save_snapshot(path, net.config, net.state_dict())
     done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path)
     assert_refused(done, str(path))
+
+
+def test_a_snapshot_of_another_preconditioning_is_refused(program, cars, tmp_path):
+    net = dataclasses.replace(small_config(), denoiser=dataclasses.replace(small_config().denoiser, precond="ve"))
+    path = tmp_path / "network-snapshot-000001.pkl"
+    genvs.save_snapshot(path, net, GeNVS(net).state_dict())
+    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path, "--dry-run")
+    assert_refused(done, str(path), "--precond ve")
 
 
 @pytest.mark.parametrize("what", ["missing", "text", "another architecture"])

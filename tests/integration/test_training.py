@@ -307,6 +307,23 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path):
         assert all(torch.equal(tensor, source[name]) for name, tensor in net.state_dict().items())
 
 
+def test_a_transferred_network_may_be_told_more_or_less_than_before(cars, tmp_path):
+    plain = small_run(cars, 1)
+    denoiser = dataclasses.replace(plain.net.denoiser, augment_labels=6)
+    net, loss = dataclasses.replace(plain.net, denoiser=denoiser), dataclasses.replace(plain.loss, augment=0.12)
+    told = dataclasses.replace(plain, net=net, loss=loss)
+    layer = "denoiser.unet.embed_augment.weight"
+    for source, target in ((plain, told), (told, plain)):
+        state = fresh_state(source)
+        randomize(state.net, seed=5)
+        genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
+        weights = state.net.state_dict()
+        started = fresh_state(dataclasses.replace(target, transfer=str(tmp_path / "net.pkl"))).net.state_dict()
+        assert started.keys() ^ weights.keys() == {layer}
+        assert all(torch.equal(weights.get(name, torch.zeros(())), tensor) for name, tensor in started.items()
+                   if name != layer) and not started.get(layer, torch.zeros(())).any()  # fmt: skip
+
+
 def test_a_damaged_state_gives_way_to_the_one_before(cars, tmp_path, six_updates, capsys):
     train(small_run(cars, 4), tmp_path)
     good = tmp_path / "training-state-000000.pt"

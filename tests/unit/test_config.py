@@ -125,6 +125,13 @@ def test_numbers_out_of_range_are_refused(setting, option):
     assert option in refusal(TrainConfig, **setting)
 
 
+def test_a_batch_that_does_not_divide_comes_with_one_that_does():
+    with pytest.raises(InputError, match="--batch=15 must be divisible by 2 processes: give 14"):
+        TrainConfig(batch_size=15).rounds(world_size=2)
+    with pytest.raises(InputError, match="--batch=3 must be divisible by 2 processes x --batch-gpu=4: give 8"):
+        TrainConfig(batch_size=3, batch_gpu=4).rounds(world_size=2)
+
+
 @pytest.mark.parametrize(
     ("duration_kimg", "batch_size", "total"),
     [(60.0, 32, 60000), (0.1, 32, 128), (0.128, 32, 128), (0.001, 96, 96), (4000.0, 96, 4000032), (1.0, 1, 1000)],

@@ -31,6 +31,17 @@ CPU = torch.device("cpu")
 CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.0, max_grad_norm=5.0)
 
 
+def test_weights_without_bound_are_not_saved(tmp_path):
+    state = fresh()
+    with contextlib.closing(BackgroundWriter()) as files:
+        save_training_state(tmp_path, CONFIG, state, files)
+        next(state.net.parameters()).data.fill_(1e30)
+        state.cur_nimg += 1000
+        with pytest.raises(FloatingPointError, match="lower --lr"):
+            save_training_state(tmp_path, CONFIG, state, files)
+    assert [path.name for path in tmp_path.iterdir()] == ["training-state-000001.pt"]
+
+
 def some_weights(channels_last: bool = True) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 6, 1, bias=False), nn.Linear(6, 5))
