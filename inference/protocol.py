@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +163,8 @@ def open_split(path: Path, config: GeNVSConfig, convention: str | None, normaliz
     convention, normalize: as SceneDataset takes them.
     """
     options: dict[str, Any] = {"resolution": config.resolution, "convention": convention, "normalize": normalize}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dataset = dataset_class(path)(path, near=config.scene.near, far=config.scene.far, **options)
-    for warning in caught:
-        if distributed.get_rank() == 0:
-            click.echo(f"Warning: {warning.message}", err=True)
-    return dataset
+    with distributed.warnings_as_lines():
+        return dataset_class(path)(path, near=config.scene.near, far=config.scene.far, **options)
 
 
 def is_shapenet_srn(dataset: SceneDataset) -> bool:

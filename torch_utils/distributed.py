@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -70,6 +74,16 @@ def print0(*args: Any, **kwargs: Any) -> None:
     """`print` on rank 0 alone."""
     if get_rank() == 0:
         print(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Python's user warnings inside are kept back; at the end rank 0 prints each once, as a line on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        print0(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
 def barrier() -> None:

@@ -6,8 +6,9 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from dnnlib.util import class_by_name
 from genvs.config import SceneConfig
+from genvs.data.labels import MAX_CLASSES
 from genvs.data.packed import PackPlan, ignore_interrupts
 from genvs.data.scenes import SceneDataset
 from genvs.data.splits import dataset_class, open_splits
@@ -49,8 +51,12 @@ class RunData:
 
 
 def open_data(config: TrainConfig) -> RunData:
-    """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used."""
-    data = _open_scenes(config)
+    """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used.
+
+    What looks wrong with cameras is said on stderr.
+    """
+    with distributed.warnings_as_lines():
+        data = _open_scenes(config)
     return _with_classes(data) if config.cond else data
 
 
@@ -87,7 +93,7 @@ def _open_scenes(config: TrainConfig) -> RunData:
 def _with_classes(data: RunData) -> RunData:
     """The same data with the classes of its scenes. Raises InputError as `classes`, and for an unknown class."""
     datasets = (data.train, data.held_out)
-    train, held_out = (dataset.classes() for dataset in datasets)
+    train, held_out = (_checked_classes(dataset) for dataset in datasets)
     num_classes = 1 + max(train)
     if max(held_out) >= num_classes:
         raise InputError(
@@ -96,6 +102,20 @@ def _with_classes(data: RunData) -> RunData:
         )
     identity, scene = torch.eye(num_classes), dataclasses.replace(data.scene, num_classes=num_classes)
     return dataclasses.replace(data, scene=scene, train_classes=identity[train], held_out_classes=identity[held_out])
+
+
+def _checked_classes(dataset: SceneDataset) -> list[int]:
+    """The class of each scene. Raises InputError where a dataset class of the user's own gives anything else."""
+    found = dataset.classes()
+    labels = list(found) if isinstance(found, Iterable) else []
+    wrong = [label for label in labels if not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES]
+    if wrong or len(labels) != len(dataset):
+        what = f"holds {printable(repr(wrong[0])[:50])}" if wrong else f"has {len(labels)} for {len(dataset)} scenes"
+        raise InputError(
+            f"{printable(dataset.path)}: what {type(dataset).__name__}.classes() gives {what}; give every scene a "
+            f"whole number from 0 to {MAX_CLASSES - 1}"
+        )
+    return [int(label) for label in labels]
 
 
 def _own_class(name: str) -> type[SceneDataset]:

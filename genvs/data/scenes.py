@@ -27,6 +27,7 @@ from genvs.data.camera_checks import (
     warn_if_inverted,
     warn_if_missed,
 )
+from genvs.data.files import FOCAL_RANGE, checked_pose
 from genvs.data.labels import read_classes
 from genvs.data.packed import DecodedViews, Pack, PackPlan, ensure_pack
 from genvs.data.storage import printable
@@ -68,9 +69,24 @@ class Scene(abc.ABC):
         """Name, size and time of change of all files: what a pack is compared with. Only for datasets with packs."""
         raise NotImplementedError(f"{type(self).__name__} has no file_states, which packs need")
 
+    def checked_c2w(self, view: int) -> np.ndarray:
+        """`read_c2w`. Raises InputError, naming scene and view, where that is no rotation and translation."""
+        found, shown = self.read_c2w(view), self.shown_view(view)
+        try:
+            c2w = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            c2w = np.empty(0)
+        if c2w.shape != (4, 4) or not np.isfinite(c2w).all():
+            raise InputError(f"{shown}: its pose is not 4x4 finite numbers; write camera-to-world, row by row")
+        return checked_pose(c2w, shown)
+
     def all_c2w(self) -> np.ndarray:
-        """Of all views, `[N, 4, 4]` float64, as in the files."""
-        return np.stack([self.read_c2w(view) for view in range(len(self.view_names))])
+        """Of all views, `[N, 4, 4]` float64, as in the files. Raises InputError as `checked_c2w`."""
+        return np.stack([self.checked_c2w(view) for view in range(len(self.view_names))])
+
+    def shown_view(self, view: int) -> str:
+        """How messages name a view."""
+        return f"{self.shown}: view {printable(str(self.view_names[view]))}"
 
 
 class SceneDataset(Dataset, abc.ABC):
@@ -228,10 +244,10 @@ class SceneDataset(Dataset, abc.ABC):
         """The views of these (scene, view), from their files, in a leading shape of `shape`."""
         images, intrinsics, c2w = [], [], []
         for scene, view in pairs:
-            image, matrix = self._scenes[scene].read_view(view, self.resolution)
+            image, matrix = _checked_view(self._scenes[scene], view, self.resolution)
             images.append(image)
             intrinsics.append(matrix)
-            c2w.append(self._placed(scene, self._scenes[scene].read_c2w(view)))
+            c2w.append(self._placed(scene, self._scenes[scene].checked_c2w(view)))
 
         def stacked(parts: list[np.ndarray], dtype: type) -> np.ndarray:
             return np.stack(parts).reshape(*shape, *parts[0].shape).astype(dtype, order="C")
@@ -245,16 +261,11 @@ class SceneDataset(Dataset, abc.ABC):
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Meet common mistakes before any expensive work, and settle convention, near, far, focal and radius."""
         scene = self._scenes[0]
+        _require_views(scene, 1)
         stated_c2w = scene.all_c2w()
         self.convention = settle_convention(stated_c2w, convention, scene.convention, scene.shown)
         c2w = self._placed(0, stated_c2w)
-        image, intrinsics = scene.read_view(0, self.resolution)
-        shapes, side = (image.shape, intrinsics.shape, c2w.shape[1:]), self.resolution
-        if shapes != ((3, side, side), (3, 3), (4, 4)) or image.dtype != np.uint8:
-            raise InputError(
-                f"{scene.shown}: {type(scene).__name__} gives images {image.dtype} {list(shapes[0])}, intrinsics "
-                f"{list(shapes[1])} and poses {list(shapes[2])}; give uint8 {[3, side, side]}, [3, 3] and [4, 4]"
-            )
+        intrinsics = _checked_view(scene, 0, self.resolution)[1]
         near, far = self._settle_depths(near, far, depth_range(c2w, intrinsics[None]))
         warn_if_inverted(c2w, scene.shown)
         warn_if_missed(c2w, near, far, scene.shown)
@@ -272,6 +283,23 @@ class SceneDataset(Dataset, abc.ABC):
                 f"{printable(self.path)}: near={near:g}, far={far:g}; choose --near and --far with 0 < near < far"
             )
         return float(near), float(far)
+
+
+def _checked_view(scene: Scene, view: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """`read_view`. Raises InputError, naming scene and view, where it does not give what `Scene` asks for."""
+    image, intrinsics = map(np.asarray, scene.read_view(view, side))
+    if (image.shape, image.dtype, intrinsics.shape) != ((3, side, side), np.uint8, (3, 3)):
+        raise InputError(
+            f"{scene.shown_view(view)}: {type(scene).__name__} gives an image {image.dtype} {list(image.shape)} and "
+            f"intrinsics {list(intrinsics.shape)}; give uint8 {[3, side, side]} and [3, 3]"
+        )
+    numbers = intrinsics.dtype.kind in "fiu" and np.isfinite(intrinsics).all()
+    if not numbers or not all(FOCAL_RANGE[0] <= intrinsics[axis, axis] <= FOCAL_RANGE[1] for axis in (0, 1)):
+        raise InputError(
+            f"{scene.shown_view(view)}: {type(scene).__name__} gives intrinsics without a usable focal length; divide "
+            "row 0 by the image's width and row 1 by its height, in pixels"
+        )
+    return image, intrinsics
 
 
 def _require_views(scene: Scene, min_views: int) -> None:

@@ -9,7 +9,7 @@ from genvs.data.files import MAX_IMAGE_BYTES
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.srn import IMAGE_SUFFIXES, LAYOUT, MAKE_ONE, SRNScenes
 from genvs.data.storage import Storage, find_storage, printable
-from genvs.data.transforms import TransformsScenes, read_frames, transforms_folders
+from genvs.data.transforms import TransformsScenes, locate_images, read_frames, transforms_folders
 from genvs.errors import InputError
 
 TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that is there
@@ -24,7 +24,7 @@ def open_splits(path: str | os.PathLike[str]) -> Splits:
     `.zip` of any of these. Paths into a zip are written as if it were a folder. A split in `transforms*.json` is
     written FOLDER/transforms*.json, also where the scenes are in folders of FOLDER.
 
-    Raises InputError where no split is found, or a held-out scene is also a training scene.
+    Raises InputError where no split is found, a scene would be left out, or what is held out is also trained on.
     """
     train = _find_train(Path(path))
     splits = Splits(train)
@@ -88,9 +88,15 @@ def _find_train(path: Path) -> Path:
         raise InputError(f"{printable(path)}: is a single scene; give the folder that holds the scenes")
     if any("rgb/" in storage.names(folder) for folder in folders):
         return path
-    for file in TRANSFORMS:
-        if transforms_folders(storage, file):
-            return path / file
+    train, whole = (transforms_folders(storage, file) for file in TRANSFORMS)
+    ignored = [folder for folder in whole if folder not in train]
+    if train and ignored:
+        raise InputError(
+            f"{printable(path / ignored[0])}: has no {TRANSFORMS[0]}, as {printable(path / train[0])} has, and would "
+            f"be left out; rename its {TRANSFORMS[1]}, or move it elsewhere"
+        )
+    if train or whole:
+        return path / TRANSFORMS[0 if train else 1]
     if path.name.endswith("_train"):
         return path  # for the dataset to say what is wrong with it
     if len(folders) == 1:  # an archive's own top folder
@@ -106,13 +112,20 @@ def _refuse_shared_frames(train: Path, held_out: Path) -> None:
     storage = find_storage(train.parent)
     for folder in transforms_folders(storage, held_out.name) if storage else []:
         if storage and train.name in storage.names(folder[:-1]):
-            files = (folder + split.name for split in (train, held_out))
-            first, second = ({frame.image for frame in read_frames(storage, train.parent, file)} for file in files)
-            if first & second:
+            first, second = (_images(storage, train.parent, folder, split.name) for split in (train, held_out))
+            shared = sorted(first.keys() & second.keys())
+            if shared:
                 raise InputError(
-                    f"{printable(held_out.parent / folder / held_out.name)}: '{printable(min(first & second))}' is "
+                    f"{printable(held_out.parent / folder / held_out.name)}: '{printable(second[shared[0]])}' is "
                     f"also in {train.name}, and would not be held out; remove one of the two"
                 )
+
+
+def _images(storage: Storage, path: Path, folder: str, file: str) -> dict[str, str]:
+    """The image files of a `transforms.json`, or what it says where one is missing, to what it says."""
+    frames = read_frames(storage, path, folder + file)
+    located = locate_images(storage, folder, frames)
+    return {found or folder + frame.image: frame.image for found, frame in zip(located, frames, strict=True)}
 
 
 def _refuse_shared_scenes(train: Path, held_out: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -216,27 +217,44 @@ def _number(value: Any, shown: str) -> float:
     raise InputError(f"{shown} holds {printable(repr(value)[:20])}, which is not a finite number; correct it")
 
 
-def _find_images(storage: Storage, folder: str, frames: Sequence[Frame], shown: str) -> list[str]:
-    """The image files of `frames`, as paths within `storage`. Raises InputError with all that are missing."""
-    there: dict[str, set[str]] = {}
-    found, missing = [], []
+def locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> list[str | None]:
+    """The image files of `frames`, as paths within `storage`; None for one that is missing.
+
+    A suffix may be left out, and be in upper case.
+    """
+    there: dict[str, dict[str, str]] = {}
+    found: list[str | None] = []
     for frame in frames:
-        parent, _, name = f"{folder}{frame.image}".rpartition("/")
+        parent, slash, name = f"{folder}{frame.image}".rpartition("/")
         if parent not in there:
-            there[parent] = _names(storage, parent)
-        candidates = [name, *(f"{name}.{suffix}" for suffix in IMAGE_SUFFIXES)]
-        file = next((candidate for candidate in candidates if candidate in there[parent]), None)
-        if file is None:
-            missing.append(frame.image)
-        else:
-            found.append(f"{parent}/{file}" if parent else file)
+            names = sorted(_names(storage, parent))
+            there[parent] = {_lower_suffix(file): file for file in names} | {file: file for file in names}
+        candidates = [name, _lower_suffix(name), *(f"{name}.{suffix}" for suffix in IMAGE_SUFFIXES)]
+        file = next((there[parent][candidate] for candidate in candidates if candidate in there[parent]), None)
+        found.append(None if file is None else parent + slash + file)
+    return found
+
+
+def _find_images(storage: Storage, folder: str, frames: Sequence[Frame], shown: str) -> list[str]:
+    """As `locate_images`. Raises InputError with all that are missing, and for one that is there twice."""
+    located = locate_images(storage, folder, frames)
+    missing = [frame.image for frame, file in zip(frames, located, strict=True) if file is None]
     if missing:
         listed = ", ".join(map(printable, missing[:MAX_LISTED])) + (", ..." if len(missing) > MAX_LISTED else "")
         raise InputError(
             f"{shown}: {len(missing)} of {len(frames)} frames have no image: {listed}; add these files, or remove "
             "their frames"
         )
+    found = [file for file in located if file is not None]
+    twice = next((file for file, count in Counter(found).items() if count > 1), None)
+    if twice:
+        raise InputError(f"{shown}: '{printable(twice)}' is there twice; keep one of these frames")
     return found
+
+
+def _lower_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}" if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _names(storage: Storage, folder: str) -> set[str]:

@@ -87,18 +87,92 @@ def test_what_is_no_dataset_class(tmp_path, name, reason):
     assert reason in refused(f"--data-class={name}", lambda: open_data(config))
 
 
-class NotSquare(NpzScenes):
-    """Gives images as they are in the files."""
+class OddScene(NpzScene):
+    """Has one view whose `part` is changed."""
 
+    part, change, odd_view = "", staticmethod(lambda value: value), 2
+
+    def changed(self, view, **parts):
+        return [
+            self.change(value) if (view, part) == (self.odd_view, self.part) else value for part, value in parts.items()
+        ]
+
+    def read_c2w(self, view):
+        return self.changed(view, c2w=super().read_c2w(view))[0]
+
+    def read_view(self, view, resolution):
+        image, intrinsics = super().read_view(view, resolution)
+        return self.changed(view, image=image, intrinsics=intrinsics)
+
+
+class OddScenes(NpzScenes):
     def list_scenes(self, path):
-        scenes = super().list_scenes(path)
-        scenes[0].read_view = lambda view, resolution: (np.zeros((3, 32, 48), dtype=np.uint8), np.eye(3))
-        return scenes
+        return [OddScene(file) for file in sorted(path.glob("*.npz"))]
 
 
-def test_views_of_another_shape(tmp_path):
-    config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.NotSquare")
-    assert "uint8 [3, 32, 48]" in refused("captures/0.npz: NpzScene gives images", lambda: open_data(config))
+@pytest.mark.parametrize("view", [0, 2])
+@pytest.mark.parametrize(
+    ("part", "change", "reason"),
+    [
+        ("c2w", lambda c2w: c2w * np.nan, "not 4x4 finite numbers"),
+        ("c2w", lambda c2w: c2w[:3], "not 4x4 finite numbers"),
+        ("c2w", lambda c2w: None, "not 4x4 finite numbers"),
+        ("c2w", lambda c2w: [["a"] * 4] * 4, "not 4x4 finite numbers"),
+        ("c2w", lambda c2w: c2w * [[2, 2, 2, 1]], "take the scale out"),
+        ("image", lambda image: image[:, :20], "OddScene gives an image uint8 [3, 20, 32]"),
+        ("image", lambda image: image / 255, "OddScene gives an image float64 [3, 32, 32]"),
+        ("intrinsics", lambda matrix: matrix[:2], "intrinsics [2, 3]; give uint8 [3, 32, 32] and [3, 3]"),
+        ("intrinsics", lambda matrix: matrix * np.nan, "without a usable focal length"),
+        ("intrinsics", lambda matrix: matrix * 128, "without a usable focal length"),
+    ],
+)
+def test_views_that_are_not_as_they_should_be(tmp_path, monkeypatch, view, part, change, reason):
+    for name, value in {"part": part, "change": staticmethod(change), "odd_view": view}.items():
+        monkeypatch.setattr(OddScene, name, value)
+    config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.OddScenes")
+    message = refused(f"captures/0.npz: view {view}", lambda: open_data(config).train.load(0, range(6)))
+    assert reason in message
+
+
+def test_poses_may_be_lists(tmp_path, monkeypatch):
+    monkeypatch.setattr(OddScene, "part", "c2w")
+    monkeypatch.setattr(OddScene, "change", staticmethod(lambda c2w: c2w.tolist()))
+    scenes = OddScenes(write_npz(tmp_path / "captures"), resolution=32)
+    np.testing.assert_allclose(scenes.load(0, [2]).cameras.c2w[0], some_c2w(6)[2], atol=1e-6)
+
+
+class Labelled(NpzScenes):
+    labels: object = None
+
+    def classes(self):
+        return self.labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([0, 1, -1], "holds -1"),
+        ([0, 1, 2.0], "holds 2.0"),
+        (["car", "bus", "car"], "holds 'car'"),
+        ([0, 1], "has 2 for 3 scenes"),
+        ([], "has 0 for 3 scenes"),
+        (None, "has 0 for 3 scenes"),
+    ],
+)
+def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
+    config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.Labelled", cond=True)
+    monkeypatch.setattr(Labelled, "labels", np.array([2, 0, 1]))
+    classes = open_data(config).train_classes
+    assert classes is not None and classes.argmax(1).tolist() == [2, 0, 1]
+    monkeypatch.setattr(Labelled, "labels", labels)
+    assert f"what Labelled.classes() gives {reason}" in refused("captures", lambda: open_data(config))
+
+
+def test_what_looks_wrong_with_cameras_is_said_in_a_line(tmp_path, capsys):
+    folder = write_npz(tmp_path / "captures")
+    open_data(small_run(folder, data_class=EXAMPLE, near=3.0, far=4.0))
+    error = capsys.readouterr().err
+    assert error.startswith(f"Warning: {folder / '0.npz'}: the cameras look at") and error.count("\n") == 1
 
 
 def test_no_scenes_and_no_data(tmp_path):

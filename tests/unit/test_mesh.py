@@ -224,6 +224,31 @@ def moved_texture(path: Path) -> None:
     write_gltf(path, material=material, image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV})
 
 
+def changed(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def textured(path: Path, old: str = "", new: str = "", **options) -> None:
+    """A glTF with a texture, after a change to its text."""
+    write_gltf(path, image=four_colors(), **{"attributes": {"TEXCOORD_0": GLTF_UV}, **options})
+    changed(path, old, new)
+
+
+def obj_without(path: Path, suffix: str) -> None:
+    write_obj(path).with_suffix(suffix).unlink()
+
+
+def obj_with_a_cut_texture(path: Path) -> None:
+    texture = write_obj(path).with_suffix(".png")
+    texture.write_bytes(texture.read_bytes()[:60])
+
+
+def ply_with_a_texture(path: Path) -> None:
+    changed(write_ply(path, SQUARE, SQUARE_FACES), "element vertex", "comment TextureFile gone.png\nelement vertex")
+
+
+GLOSSY = {"KHR_materials_pbrSpecularGlossiness": {"diffuseTexture": {"index": 0}}}
 BAD_MESHES = {
     "empty.ply": (lambda path: path.write_bytes(b""), "cannot be read"),
     "cut.gltf": (lambda path: path.write_bytes(write_gltf(path).read_bytes()[:200]), "cannot be read"),
@@ -232,6 +257,26 @@ BAD_MESHES = {
     "one point.ply": (lambda path: write_ply(path, 0 * SQUARE, SQUARE_FACES), "all its points are one"),
     "nan.ply": (lambda path: write_ply(path, SQUARE * np.nan, SQUARE_FACES), "not finite"),
     "moved.gltf": (moved_texture, "KHR_texture_transform"),
+    "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
+    "gone.gltf": (lambda path: textured(path, "data:image", "gone.png?"), "its texture gone.png.* is not there"),
+    "damaged.gltf": (
+        lambda path: textured(path, "iVBORw0KGgo", "iVBORw0KGGG"),
+        "its texture image 0 cannot be decoded",
+    ),
+    "ktx.gltf": (lambda path: textured(path, '"source": 0', '"extensions": {}'), "neither PNG, JPEG nor WebP"),
+    "second.gltf": (lambda path: textured(path, '{"index": 0', '{"texCoord": 1, "index": 0'), "uses TEXCOORD_1"),
+    "glossy.gltf": (
+        lambda path: textured(path, material={"pbrMetallicRoughness": {}, "extensions": GLOSSY}),
+        "KHR_materials_pbrSpecularGlossiness",
+    ),
+    "uv.gltf": (
+        lambda path: textured(path, attributes={"TEXCOORD_0": GLTF_UV * np.float32(np.nan)}),
+        "texture coordinates not finite",
+    ),
+    "no mtl.obj": (lambda path: obj_without(path, ".mtl"), "its mtllib no mtl.mtl is not there"),
+    "no png.obj": (lambda path: obj_without(path, ".png"), "its texture no png.png is not there"),
+    "cut.obj": (obj_with_a_cut_texture, "its texture cut.png cannot be decoded"),
+    "comment.ply": (ply_with_a_texture, "its texture gone.png is not there"),
 }
 
 
@@ -242,6 +287,12 @@ def test_bad_meshes_are_refused_in_one_line(tmp_path, name):
     with pytest.raises(InputError, match=reason) as caught:
         load_mesh(tmp_path / name, "y")
     assert name in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_a_texture_that_no_face_uses_may_be_missing(tmp_path):
+    mesh = write_obj(tmp_path / "a.obj")
+    changed(mesh.with_suffix(".mtl"), "newmtl paint", "newmtl other\nmap_Kd gone.png\nnewmtl paint")
+    assert len(load_mesh(mesh, "y").textures) == 1
 
 
 def test_the_command_says_which_mesh_is_bad_and_draws_no_half_scene(tmp_path):

@@ -114,15 +114,16 @@ def test_transparency_is_composited_on_white_and_other_files_are_left_alone(tmp_
 
 
 def test_three_rows_backslashes_and_upper_case(tmp_path):
-    poses = some_c2w(2)
-    save_gray(tmp_path / "images" / "a.JPG")
-    save_gray(tmp_path / "images" / "b.jpeg")
-    frames = [frame(".\\images\\a.JPG", poses[0]), frame("images/b", poses[1])]
+    poses = some_c2w(4)
+    for name in ("a.JPG", "b.jpeg", "c.PNG", "d.JPG"):
+        save_gray(tmp_path / "images" / name)
+    files = (".\\images\\a.JPG", "images/b", "images/c", "images/d.jpg")
+    frames = [frame(file, c2w) for file, c2w in zip(files, poses, strict=True)]
     frames[0]["transform_matrix"] = frames[0]["transform_matrix"][:3]
     write_transforms(tmp_path / "transforms.json", frames, fl_y=60)
-    views = opened(tmp_path).load(0, [0, 1])
+    views = opened(tmp_path).load(0, range(4))
     torch.testing.assert_close(views.cameras.c2w, torch.from_numpy(poses).float())
-    assert views.images[:, 0, 0, 0].tolist() == [90, 90]
+    assert views.images[:, 0, 0, 0].tolist() == [90] * 4
 
 
 def test_lens_distortion_is_warned_of(tmp_path):
@@ -155,6 +156,25 @@ def test_an_image_that_is_trained_on_and_held_out(tmp_path):
     write_transforms(folder / "transforms_val.json", record["frames"][2:3], camera_angle_x=0.9)
     line = refused("transforms_val.json", lambda: open_splits(folder))
     assert "'images_train/r_3' is also in transforms_train.json" in line
+
+
+def test_an_image_that_is_trained_on_and_held_out_by_another_name(tmp_path):
+    folder = write_capture(tmp_path / "set" / "a", 5, file="transforms_train.json")
+    held_out = frame("images_train/r_3.png", some_c2w(1)[0])
+    write_transforms(folder / "transforms_val.json", [held_out], camera_angle_x=0.9)
+    for path in (folder, tmp_path / "set"):
+        line = refused("a/transforms_val.json", lambda path=path: open_splits(path))
+        assert "'images_train/r_3.png' is also in transforms_train.json" in line
+
+
+def test_scenes_that_would_be_left_out(tmp_path):
+    for scene, file in (("a", "transforms.json"), ("b", "transforms_train.json")):
+        write_capture(tmp_path / "set" / scene, file=file)
+    assert "has no transforms_train.json" in refused("set/a: ", lambda: open_splits(tmp_path / "set"))
+    assert opened(tmp_path / "set" / "transforms.json").scene_names == ["a"]
+    (tmp_path / "set" / "b" / "transforms.json").write_text("{}")  # of all of its views; the split's goes first
+    (tmp_path / "set" / "a" / "transforms.json").unlink()
+    assert opened(tmp_path / "set").scene_names == ["b"]
 
 
 def test_folders_named_train_and_val_and_zips(tmp_path):
@@ -211,6 +231,7 @@ BAD_RECORDS = {
     "absolute path": (with_frame(file_path="/etc/passwd"), "leads out of the folder"),
     "path with a drive": (with_frame(file_path="C:\\images\\r_1"), "leads out of the folder"),
     "twice": (with_frame(file_path="images/r_1"), "'images/r_1' is there twice"),
+    "twice, once with its suffix": (with_frame(file_path="images/r_1.png"), "'images/r_1.png' is there twice"),
     "no matrix": (lambda record: record["frames"][0].pop("transform_matrix"), "no transform_matrix"),
     "ragged matrix": (with_frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "no transform_matrix"),
     "matrix of text": (with_frame(transform_matrix=[["1"] * 4] * 4), "not a finite number"),

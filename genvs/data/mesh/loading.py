@@ -7,7 +7,6 @@ torch, so that workers start fast.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
+from genvs.data.mesh.textures import refuse_unusable_textures
 from genvs.data.storage import printable
 from genvs.data.synthetic.parts import Array, Finish
 from genvs.data.synthetic.scene import Subject
@@ -94,7 +94,8 @@ class _Piece(NamedTuple):
 def load_mesh(path: Path, up: str) -> PaintedMesh:
     """The model in a file, centred, with its bounding box's diagonal 1; all of its parts, placed as the file says.
 
-    up: 'y' or 'z'. Raises InputError for a file that cannot be read or holds no triangles.
+    up: 'y' or 'z'. Raises InputError for a file that cannot be read, holds no triangles that can be seen, or names
+    textures that cannot be used.
     """
     shown = printable(path)
     try:
@@ -115,6 +116,10 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
         raise InputError(f"{shown}: all its points are one; export the mesh again")
     corners = (corners - (low + high) / 2) / np.linalg.norm(high - low)
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    if not np.abs(face_normals).sum() > 1e-12:  # what rounding leaves
+        raise InputError(f"{shown}: all its faces have area 0; export the mesh again")
+    if not np.isfinite(uv).all():
+        raise InputError(f"{shown}: texture coordinates not finite; unwrap the mesh again")
     face_normals *= np.where((face_normals * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
     images = {id(piece.image): piece.image for piece in pieces if piece.image is not None}
     number = {key: place for place, key in enumerate(images)} | {id(None): -1}
@@ -132,11 +137,10 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
 def _read_pieces(path: Path, up: str) -> list[_Piece]:
     """All that has triangles, placed in the world's axes."""
     gltf = path.suffix.lower() in GLTF
-    if gltf:
-        _refuse_moved_textures(path)
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if gltf else Y_UP_TO_WORLD
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        refuse_unusable_textures(path)
         scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False))
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], placement) for placement, name in placed]
@@ -145,19 +149,6 @@ def _read_pieces(path: Path, up: str) -> list[_Piece]:
             for mesh, placement in parts
             if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)
         ]
-
-
-def _refuse_moved_textures(path: Path) -> None:
-    """Raise InputError for a glTF file whose colour textures are shifted, scaled or turned: trimesh ignores that."""
-    data = path.read_bytes()
-    if data.startswith(b"glTF"):
-        data = data[20 : 20 + int.from_bytes(data[12:16], "little")]  # the first chunk is the JSON
-    for material in json.loads(data).get("materials", []):
-        texture = material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
-        moved = texture.get("extensions", {}).get("KHR_texture_transform", {})
-        values = moved.get("offset", [0, 0]), moved.get("scale", [1, 1]), moved.get("rotation", 0)
-        if values != ([0, 0], [1, 1], 0):
-            raise InputError(f"{printable(path)}: moves its textures (KHR_texture_transform); export it without that")
 
 
 def _piece(mesh: trimesh.Trimesh, placement: Array, axes: Array, gltf: bool) -> _Piece:
@@ -172,7 +163,7 @@ def _piece(mesh: trimesh.Trimesh, placement: Array, axes: Array, gltf: bool) -> 
         normals = creased_normals(corners)
     colors, image = _colors(mesh.visual, faces, gltf)
     uv = getattr(mesh.visual, "uv", None)
-    if uv is None:
+    if uv is None or image is None:
         return _Piece(corners, normals, colors, np.zeros((len(faces), 3, 2)), None)
     return _Piece(corners, normals, colors, np.asarray(uv)[faces], image)
 
