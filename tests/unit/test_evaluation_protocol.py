@@ -23,6 +23,7 @@ CHOSEN = Protocol(
     "a.pkl",
     "00",
     "cars_test",
+    "11",
     "opencv",
     False,
     1,

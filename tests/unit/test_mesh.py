@@ -295,6 +295,16 @@ def test_a_texture_that_no_face_uses_may_be_missing(tmp_path):
     assert len(load_mesh(mesh, "y").textures) == 1
 
 
+def test_a_texture_may_lie_in_another_folder(tmp_path):
+    """As ShapeNet's do."""
+    for folder in ("models", "images"):
+        (tmp_path / folder).mkdir()
+    mesh = write_obj(tmp_path / "models" / "a.obj")
+    mesh.with_suffix(".png").rename(tmp_path / "images" / "a.png")
+    changed(mesh.with_suffix(".mtl"), "a.png", "../images/a.png")
+    assert len(load_mesh(mesh, "y").textures) == 1
+
+
 def test_the_command_says_which_mesh_is_bad_and_draws_no_half_scene(tmp_path):
     (tmp_path / "bad.ply").write_text("ply")
     with pytest.raises(InputError, match=r"bad\.ply: cannot be read"):

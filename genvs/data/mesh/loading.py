@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from genvs.data.mesh.textures import refuse_unusable_textures
+from genvs.data.mesh.textures import files_beside, refuse_unusable_textures
 from genvs.data.storage import printable
 from genvs.data.synthetic.parts import Array, Finish
 from genvs.data.synthetic.scene import Subject
@@ -140,8 +140,9 @@ def _read_pieces(path: Path, up: str) -> list[_Piece]:
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if gltf else Y_UP_TO_WORLD
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refuse_unusable_textures(path)
-        scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False))
+        files = files_beside(path)
+        refuse_unusable_textures(path, files.get)
+        scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False, resolver=files))
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], placement) for placement, name in placed]
         return [
