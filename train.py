@@ -126,6 +126,14 @@ def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
     return multipliers
 
 
+def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
+    """Raise InputError for what only GPUs can do, where there is none."""
+    if config.grad_compression != "none" and not has_gpu:
+        raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
+    if config.fp16 and not has_gpu:
+        raise InputError("--fp16=true: there is no GPU: train on one, or without it")
+
+
 def describe(config: TrainConfig, world_size: int, device: str) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
@@ -276,12 +284,12 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
     config = build_config(options, saved_config(content) if content else None)
     config.rounds(distributed.get_world_size())
-    if config.grad_compression != "none" and not torch.cuda.is_available():
-        raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
-    if config.fp16 and not torch.cuda.is_available():
-        raise InputError("--fp16=true: there is no GPU: train on one, or without it")
+    check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
-        raise InputError(f"{state_path}: done, {config.total_nimg / 1000:g} kimg: give a longer --duration to go on")
+        raise InputError(
+            f"{state_path}: has {content['cur_nimg'] / 1000:g} of {config.total_nimg / 1000:g} kimg: give a longer "
+            "--duration to go on"
+        )
     # What a new run starts from is not needed again, and may be gone.
     birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
@@ -301,10 +309,8 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     state = create_state(birth, data.scene, device)
     if content is not None:
         restore(state, content)
-    run_dir = None
-    if state_path is not None:
-        run_dir = state_path.parent
-    elif distributed.get_rank() == 0:
+    run_dir = state_path.parent if state_path else None
+    if run_dir is None and distributed.get_rank() == 0:
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
         run_dir = new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
@@ -315,6 +321,8 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         distributed.print0(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
         training_loop(config, run_dir, data, state, device)
     distributed.shutdown()
+    if state.cur_nimg < config.total_nimg:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -62,13 +62,13 @@ def launch(*arguments: str, processes: int = 1) -> subprocess.Popen:
     )
 
 
-def finished(process: subprocess.Popen) -> tuple[str, str]:
-    """stdout and stderr of a process that ends well within two minutes."""
+def finished(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+    """stdout and stderr of a process that ends with this exit code within two minutes."""
     try:
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     return out, err
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, _ = finished(process)
+    out, _ = finished(process, code=130)
     stopped = last_state(run_dir)["cur_nimg"]
     assert stopped >= 2 * BATCH and f"stopped at {stopped / 1000:.1f} kimg" in out
     updates = stopped // BATCH + 2

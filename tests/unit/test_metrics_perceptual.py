@@ -36,7 +36,7 @@ def test_without_the_library_its_install_is_named(name, monkeypatch):
     for module in ("torch_fidelity", "torchmetrics", "torchmetrics.image", "torchvision"):
         monkeypatch.setitem(sys.modules, module, None)
     message = refusal(name)
-    assert f"--metrics {name}" in message and "pip install -e .[metrics]" in message
+    assert f"--metrics {name}" in message and "pip install -c constraints.txt -e .[metrics]" in message
 
 
 class Library:
