@@ -134,6 +134,18 @@ def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
         raise InputError("--fp16=true: there is no GPU: train on one, or without it")
 
 
+def check_files(config: TrainConfig) -> None:
+    """Read what a run would start from. Raises InputError where it cannot be used."""
+    import torch
+
+    from training.data import open_data
+    from training.training_loop import create_state
+
+    scene = config.net.scene if config.data is None else open_data(config).scene
+    if config.transfer or config.encoder_weights != "none":
+        create_state(config, scene, torch.device("cpu"))
+
+
 def describe(config: TrainConfig, world_size: int, device: str) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
@@ -267,22 +279,15 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
-    from training.checkpoint import (
-        check_outdir,
-        find_resume_state,
-        new_run_folder,
-        restore,
-        saved_config,
-        write_options,
-    )
+    from training import checkpoint
     from training.data import open_data, pack_data
     from training.training_loop import create_state, training_loop
 
     if notensorboard:
         options["tensorboard"] = False
-    check_outdir(outdir)
-    state_path, content = find_resume_state(resume, outdir) if resume else (None, None)
-    config = build_config(options, saved_config(content) if content else None)
+    checkpoint.check_outdir(outdir)
+    state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
+    config = build_config(options, checkpoint.saved_config(content) if content else None)
     config.rounds(distributed.get_world_size())
     check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
@@ -293,9 +298,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     # What a new run starts from is not needed again, and may be gone.
     birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
-        scene = config.net.scene if config.data is None else open_data(config).scene
-        if birth.transfer or birth.encoder_weights != "none":
-            create_state(birth, scene, torch.device("cpu"))
+        check_files(birth)
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return
@@ -308,14 +311,14 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         pack_data(data)
     state = create_state(birth, data.scene, device)
     if content is not None:
-        restore(state, content)
+        checkpoint.restore(state, content)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
-        run_dir = new_run_folder(outdir, name, nosubdir=nosubdir)
+        run_dir = checkpoint.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     if distributed.get_rank() == 0:
-        write_options(run_dir, config)
+        checkpoint.write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
         distributed.print0(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
