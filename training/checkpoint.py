@@ -84,6 +84,14 @@ class TrainState:
             )
         return skipped, in_a_row
 
+    def check_weights(self) -> None:
+        """Raise FloatingPointError where training has led the weights out of all bounds. It waits for the device."""
+        if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.net.parameters()]).isfinite():
+            raise FloatingPointError(
+                f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: start a new "
+                "run with a lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
+            )
+
 
 def check_outdir(outdir: str) -> None:
     """Raise InputError where no run folder can be made in `outdir`."""
@@ -122,11 +130,9 @@ def write_options(run_dir: Path, config: TrainConfig) -> None:
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, files: BackgroundWriter) -> None:
     """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters and config.
 
-    Raises FloatingPointError, as `TrainState.look_at_skipped` and `check_weights` do, rather than save what has gone
-    wrong.
+    Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
     """
     skipped, skipped_in_a_row = state.look_at_skipped()
-    check_weights(state.net, state.cur_nimg)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -143,19 +149,9 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, f
     files.submit(persistence.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
 
 
-def check_weights(net: nn.Module, nimg: int) -> None:
-    """Raise FloatingPointError where training has led the weights out of all bounds. It waits for the device."""
-    if not nn.utils.get_total_norm(net.parameters()).isfinite():
-        raise FloatingPointError(
-            f"the weights have grown without bound, before {nimg} images, and are not saved: start a new run with a "
-            "lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
-        )
-
-
 def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWriter) -> None:
-    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`. Raises FloatingPointError as `check_weights`."""
+    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema.net, state.cur_nimg
-    check_weights(net, nimg)
     save = functools.partial(save_snapshot, cur_nimg=nimg)
     files.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 

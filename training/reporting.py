@@ -56,7 +56,8 @@ class Reporter:
     def step(self) -> None:
         """Call after every update, on all ranks.
 
-        Raises FloatingPointError, at a record, after too many updates without finite gradients.
+        Raises FloatingPointError, at a record, after too many updates without finite gradients, and rather than save
+        weights that have grown without bound.
         """
         config, nimg = self.config, self.state.cur_nimg
         tick = config.kimg_per_tick
@@ -93,6 +94,7 @@ class Reporter:
         self.saved_nimg = self.state.cur_nimg
 
     def _save(self, save: Callable[..., None], *what) -> None:
+        self.state.check_weights()  # all ranks end alike
         if self.first:
             start = time.perf_counter()
             save(*what, self.files)

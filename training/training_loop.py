@@ -41,7 +41,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     """Train `state` to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
 
     Between records nothing waits for the device. Raises InputError for data that cannot be used or a step that cannot
-    be recorded, FloatingPointError when gradients stay non-finite, and OSError for a file that cannot be written.
+    be recorded, FloatingPointError when training diverges, and OSError for a file that cannot be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     torch.backends.cudnn.benchmark = config.bench

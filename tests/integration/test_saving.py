@@ -174,13 +174,16 @@ def test_counts_of_skipped_updates_are_saved_and_come_back(cars, tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", [True, False])
-def test_nothing_is_saved_after_too_many_skips_that_no_record_has_shown(cars, tmp_path, interrupted):
+@pytest.mark.parametrize("fault", ["updates in a row", "without bound"])
+def test_nothing_is_saved_of_a_run_that_has_gone_wrong_since_the_last_record(cars, tmp_path, interrupted, fault):
     config = small_run(cars)
-    state = with_skips(config, MAX_SKIPPED_IN_A_ROW)
+    state = with_skips(config, MAX_SKIPPED_IN_A_ROW if fault == "updates in a row" else 0)
+    if fault == "without bound":
+        next(state.net.parameters()).data.fill_(1e30)
     with contextlib.closing(
         Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     ) as monitor:
         reporter = Reporter(config, tmp_path, opened(config), state, monitor, CPU)
-        with contextlib.closing(reporter), pytest.raises(FloatingPointError, match="updates in a row"):
+        with contextlib.closing(reporter), pytest.raises(FloatingPointError, match=fault):
             reporter.finish(interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
