@@ -287,7 +287,9 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         options["tensorboard"] = False
     checkpoint.check_outdir(outdir)
     state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
-    config = build_config(options, checkpoint.saved_config(content) if content else None)
+    with checkpoint.content_of(state_path):
+        saved = checkpoint.saved_config(content) if content else None
+    config = build_config(options, saved)
     config.rounds(distributed.get_world_size())
     check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
@@ -311,7 +313,8 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         pack_data(data)
     state = create_state(birth, data.scene, device)
     if content is not None:
-        checkpoint.restore(state, content)
+        with checkpoint.content_of(state_path):
+            checkpoint.restore(state, content)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib
 import os
 import shutil
 import sys
@@ -70,17 +69,6 @@ class Logger:
         if isinstance(error, Exception):
             traceback.print_exception(error, file=self._file)
         self.close()
-
-
-def class_by_name(name: str) -> type:
-    """The class that `package.module.Class` names. Raises ImportError, in one line, where there is none."""
-    module, _, attribute = name.rpartition(".")
-    if not module or not attribute:
-        raise ImportError(f"{name!r} names no module and class")
-    found = getattr(importlib.import_module(module), attribute, None)
-    if not isinstance(found, type):
-        raise ImportError(f"module {module!r} has no class {attribute!r}")
-    return found
 
 
 def format_time(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,8 +13,8 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
-from inference import protocol
 from inference.fast_denoiser import FastDenoiser
+from inference.protocol import Source
 from inference.synthesis import Conditioned
 
 BASELINES = {
@@ -34,22 +33,22 @@ def check_baselines(names: list[str], net: GeNVS) -> None:
         )
 
 
-def open_mean_image(data: Path, split: str, net: GeNVS, convention: str | None, normalize: bool) -> Tensor:
+def open_mean_image(source: Source, split: str, net: GeNVS) -> Tensor:
     """The mean training image of a dataset, `[3, H, W]` in [-1, 1].
 
-    data, split, convention, normalize: of the evaluation. Raises InputError where the dataset has no train split.
+    source, split: of the evaluation. Raises InputError where the dataset has no train split.
     """
     try:
-        train = protocol.find_split(data, "train")
+        train = source.find("train")
     except InputError:
         train = None
     # A folder of scenes that is given by its own name stands for any split.
-    if train is None or (split != "train" and train == protocol.find_split(data, split)):
+    if train is None or (split != "train" and train == source.find(split)):
         raise InputError(
-            f"--data={data}: has no train split, which the baseline mean is made of: give --data as train.py takes it, "
-            "or leave mean out of --baselines"
+            f"--data={source.path}: has no train split, which the baseline mean is made of: give --data as train.py "
+            "takes it, or leave mean out of --baselines"
         )
-    dataset = protocol.open_split(train, net.config, convention, normalize)
+    dataset = source.open(train, net.config)
     return mean_training_image(dataset, range(len(dataset)))
 
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import genvs
 from genvs.config import CONVENTIONS
+from genvs.data.splits import own_dataset_class
 from genvs.errors import InputError, run_command
 from inference import protocol, report, writers
 from inference.baselines import BASELINES, check_baselines, open_mean_image
@@ -33,7 +34,7 @@ from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.inference import ROOT, choose_device, default_snapshot
 from inference.job import SAMPLES, Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
-from inference.protocol import Protocol, evenly
+from inference.protocol import Protocol, Source, evenly
 from inference.sampling_options import load_guide, sampling_options, settle, weigh_views
 from torch_utils import distributed
 from torch_utils.persistence import write_atomic
@@ -83,6 +84,9 @@ class Figures(NamedTuple):
     help="The camera axes that the poses are in.",
 )
 @click.option("--normalize", is_flag=True, help="Move and scale every object by its cameras, as in training.")
+@click.option(
+    "--data-class", help="The class of your own that --data is read with, as in training.", metavar="PKG.MODULE.CLASS"
+)
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
 @click.option(
     "--num_inputs",
@@ -174,6 +178,7 @@ def open_job(
     data: Path,
     convention: str | None,
     normalize: bool,
+    data_class: str | None,
     split: str,
     max_objects: int | None,
     seeds: list[int],
@@ -190,9 +195,10 @@ def open_job(
     net = genvs.load_snapshot(ckpt_path)
     weigh_views(net, cam_weighting)
     check_baselines(baselines, net)
-    dataset = protocol.open_split(protocol.find_split(data, split), net.config, convention, normalize)
-    mean_image = open_mean_image(data, split, net, convention, normalize) if "mean" in baselines else None
-    classes = dataset.classes() if net.config.scene.num_classes else None
+    source = Source(data, convention, normalize, own_dataset_class(data_class) if data_class else None)
+    dataset = source.open(source.find(split), net.config)
+    mean_image = open_mean_image(source, split, net) if "mean" in baselines else None
+    classes = dataset.checked_classes() if net.config.scene.num_classes else None
     first_class = classes[0] if classes else None
     guide = load_guide(
         sampling["guide"],
@@ -206,7 +212,7 @@ def open_job(
         snapshot=str(ckpt_path),
         snapshot_sha256=protocol.sha256(ckpt_path),
         data=str(dataset.path),
-        data_sha256=protocol.digest(dataset.digest_of_files(), classes),
+        data_sha256=protocol.digest(dataset.digest_of_files(), classes, data_class),
         convention=dataset.convention,
         normalize=normalize,
         num_inputs=num_inputs,

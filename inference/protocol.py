@@ -139,32 +139,51 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, text: str) -
     return list(dict.fromkeys(seeds))
 
 
-def find_split(data: Path, split: str) -> Path:
-    """The path of a dataset's split. Raises InputError where there is none.
-
-    data: as `open_splits` takes it; or the common part of `cars_test` where there is nothing to train on; or the split
-    itself, by whatever name.
+@dataclass(frozen=True)
+class Source:
+    """The dataset that is measured on. path: as train.py takes it. convention, normalize: as SceneDataset takes them.
+    own_class: the class that reads it, None for the layouts of docs/data.md.
     """
-    beside = data.parent / f"{data.name}_{split}"
-    if data.name and find_storage(beside):
-        return beside
-    splits = open_splits(data)
-    path = getattr(splits, split)
-    if path is None and not (splits.val or splits.test or splits.train.stem.endswith("_train")):
-        path = splits.train
-    if path is None:
-        raise InputError(f"--data={data}: has no {split} split: choose another --split, or give the folder of scenes")
-    return path
 
+    path: Path
+    convention: str | None = None
+    normalize: bool = False
+    own_class: type[SceneDataset] | None = None
 
-def open_split(path: Path, config: GeNVSConfig, convention: str | None, normalize: bool) -> SceneDataset:
-    """Objects at the resolution and the depth planes of a network. What looks wrong with cameras is said on stderr.
+    def find(self, split: str) -> Path:
+        """The path of a split. Raises InputError where there is none.
 
-    convention, normalize: as SceneDataset takes them.
-    """
-    options: dict[str, Any] = {"resolution": config.resolution, "convention": convention, "normalize": normalize}
-    with distributed.warnings_as_lines():
-        return dataset_class(path)(path, near=config.scene.near, far=config.scene.far, **options)
+        Besides what training takes, `path` may be the common part of `cars_test` where there is nothing to train on; or
+        the split itself, by whatever name.
+        """
+        beside = self.path.parent / f"{self.path.name}_{split}"
+        if not self.own_class and self.path.name and find_storage(beside):
+            return beside
+        splits = self.own_class.find_splits(self.path) if self.own_class else open_splits(self.path)
+        found = getattr(splits, split)
+        if found is None and not (splits.val or splits.test or splits.train.stem.endswith("_train")):
+            found = splits.train
+        if found is None:
+            raise InputError(
+                f"--data={self.path}: has no {split} split: choose another --split, or give the folder of scenes"
+            )
+        return found
+
+    def open(self, split: Path, config: GeNVSConfig) -> SceneDataset:
+        """Objects at the resolution and the depth planes of a network. What looks wrong with cameras is said on stderr.
+
+        split: as `find` gives it.
+        """
+        kind = self.own_class or dataset_class(split)
+        with distributed.warnings_as_lines():
+            return kind(
+                split,
+                resolution=config.resolution,
+                near=config.scene.near,
+                far=config.scene.far,
+                convention=self.convention,
+                normalize=self.normalize,
+            )
 
 
 def is_shapenet_srn(dataset: SceneDataset) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -219,6 +220,20 @@ def restore(state: TrainState, content: dict) -> None:
     state.skipped_in_a_row.fill_(content["skipped_in_a_row"])
     state.scale.fill_(content["scale"])
     state.scale_updates.fill_(content["scale_updates"])
+
+
+@contextlib.contextmanager
+def content_of(path: Path | None) -> Iterator[None]:
+    """Inside, a training state of the file `path` that lacks something, or holds it otherwise, is an InputError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise InputError(
+            f"{path}: does not hold what this version's training states do: resume another one, or start a new run; "
+            "--transfer SNAPSHOT takes over weights"
+        ) from None
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:

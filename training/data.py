@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,10 @@ import torch.distributed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dnnlib.util import class_by_name
 from genvs.config import SceneConfig
-from genvs.data.labels import MAX_CLASSES
 from genvs.data.packed import PackPlan, ignore_interrupts
 from genvs.data.scenes import SceneDataset
-from genvs.data.splits import dataset_class, open_splits
+from genvs.data.splits import dataset_class, open_splits, own_dataset_class
 from genvs.data.storage import printable
 from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
@@ -62,7 +58,7 @@ def open_data(config: TrainConfig) -> RunData:
 
 def _open_scenes(config: TrainConfig) -> RunData:
     path = config.data or config.embedded.path
-    own_class = _own_class(config.data_class) if config.data_class else None
+    own_class = own_dataset_class(config.data_class) if config.data_class else None
     splits = own_class.find_splits(path) if own_class else open_splits(path)
 
     def opened(split: Path, **options) -> SceneDataset:
@@ -93,7 +89,7 @@ def _open_scenes(config: TrainConfig) -> RunData:
 def _with_classes(data: RunData) -> RunData:
     """The same data with the classes of its scenes. Raises InputError as `classes`, and for an unknown class."""
     datasets = (data.train, data.held_out)
-    train, held_out = (_checked_classes(dataset) for dataset in datasets)
+    train, held_out = (dataset.checked_classes() for dataset in datasets)
     num_classes = 1 + max(train)
     if max(held_out) >= num_classes:
         raise InputError(
@@ -102,36 +98,6 @@ def _with_classes(data: RunData) -> RunData:
         )
     identity, scene = torch.eye(num_classes), dataclasses.replace(data.scene, num_classes=num_classes)
     return dataclasses.replace(data, scene=scene, train_classes=identity[train], held_out_classes=identity[held_out])
-
-
-def _checked_classes(dataset: SceneDataset) -> list[int]:
-    """The class of each scene. Raises InputError where a dataset class of the user's own gives anything else."""
-    found = dataset.classes()
-    labels = list(found) if isinstance(found, Iterable) else []
-    wrong = [label for label in labels if not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES]
-    if wrong or len(labels) != len(dataset):
-        what = f"holds {printable(repr(wrong[0])[:50])}" if wrong else f"has {len(labels)} for {len(dataset)} scenes"
-        raise InputError(
-            f"{printable(dataset.path)}: what {type(dataset).__name__}.classes() gives {what}; give every scene a "
-            f"whole number from 0 to {MAX_CLASSES - 1}"
-        )
-    return [int(label) for label in labels]
-
-
-def _own_class(name: str) -> type[SceneDataset]:
-    """The class that --data-class names. Raises InputError where it cannot be one."""
-    try:
-        found = class_by_name(name)
-    except ImportError as error:
-        raise InputError(
-            f"--data-class={name}: {error}; give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
-        ) from None
-    if not issubclass(found, SceneDataset):
-        raise InputError(f"--data-class={name}: is not derived from genvs.data.scenes.SceneDataset; see docs/data.md")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise InputError(f"--data-class={name}: has no {missing}; write it (docs/data.md)")
-    return found
 
 
 def pack_data(data: RunData) -> None:

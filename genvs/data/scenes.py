@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from genvs.data.camera_checks import (
     warn_if_missed,
 )
 from genvs.data.files import FOCAL_RANGE, checked_pose
-from genvs.data.labels import read_classes
+from genvs.data.labels import MAX_CLASSES, read_classes
 from genvs.data.packed import DecodedViews, Pack, PackPlan, ensure_pack
 from genvs.data.storage import printable
 from genvs.data.types import ViewBatch, Views
@@ -66,8 +67,11 @@ class Scene(abc.ABC):
         """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
 
     def file_states(self) -> Iterable[tuple]:
-        """Name, size and time of change of all files: what a pack is compared with. Only for datasets with packs."""
-        raise NotImplementedError(f"{type(self).__name__} has no file_states, which packs need")
+        """Name, size and time of change of all files: what packs and evaluations know the data by."""
+        raise InputError(
+            f"{self.shown}: {type(self).__name__} has no file_states, which packs and evaluation need; write it "
+            "(docs/data.md)"
+        )
 
     def checked_c2w(self, view: int) -> np.ndarray:
         """`read_c2w`. Raises InputError, naming scene and view, where that is no rotation and translation."""
@@ -159,6 +163,19 @@ class SceneDataset(Dataset, abc.ABC):
         """Raise InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
         for scene in self._scenes:
             _require_views(scene, min_views)
+
+    def checked_classes(self) -> list[int]:
+        """`classes`. Raises InputError too where a class of the user's own gives anything else."""
+        found = self.classes()
+        labels = list(found) if isinstance(found, Iterable) else []
+        wrong = [label for label in labels if not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES]
+        if wrong or len(labels) != len(self):
+            what = f"holds {printable(repr(wrong[0])[:50])}" if wrong else f"has {len(labels)} for {len(self)} scenes"
+            raise InputError(
+                f"{printable(self.path)}: what {type(self).__name__}.classes() gives {what}; give every scene a whole "
+                f"number from 0 to {MAX_CLASSES - 1}"
+            )
+        return [int(label) for label in labels]
 
     def scene_config(self) -> SceneConfig:
         """The camera model, for the network's config; focal and radius are those of the first scene."""

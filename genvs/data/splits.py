@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from genvs.data.transforms import TransformsScenes, locate_images, read_frames, 
 from genvs.errors import InputError
 
 TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that is there
+NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 
 
 def open_splits(path: str | os.PathLike[str]) -> Splits:
@@ -38,6 +41,26 @@ def open_splits(path: str | os.PathLike[str]) -> Splits:
 def dataset_class(split: Path) -> type[SceneDataset]:
     """The class that reads a split, as `open_splits` gives it."""
     return TransformsScenes if split.suffix == ".json" else SRNScenes
+
+
+def own_dataset_class(name: str) -> type[SceneDataset]:
+    """The class of the user's own that `package.module.Class` names. Raises InputError where it cannot be one."""
+    shown = f"--data-class={printable(name)}"
+    module, _, attribute = name.rpartition(".")
+    if not module or not attribute:
+        raise InputError(f"{shown}: names no module and class; {NAME_ONE}")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise InputError(f"{shown}: {error}; {NAME_ONE}") from None
+    if not isinstance(found, type):
+        raise InputError(f"{shown}: module {module!r} has no class {attribute!r}; {NAME_ONE}")
+    if not issubclass(found, SceneDataset):
+        raise InputError(f"{shown}: is not derived from genvs.data.scenes.SceneDataset; see docs/data.md")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{shown}: has no {missing}; write it (docs/data.md)")
+    return found
 
 
 def _sibling(train: Path, split: str) -> Path | None:

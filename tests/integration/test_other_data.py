@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import genvs
 from genvs.errors import run_command
-from inference import inference
+from inference import evaluate, inference
+from tests.small_model import small_net
 from tests.small_training import kimg, records, resume, small_run, train
 from tests.unit.srn_folder import some_c2w
 from tests.unit.test_data_class import EXAMPLE, write_npz
@@ -57,3 +61,23 @@ def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     content = train(config, tmp_path / "run")
     assert saved_config(content) == config
     assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 24
+
+
+def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
+    write_npz(tmp_path / "captures")
+    net = small_net()
+    genvs.save_snapshot(tmp_path / "network-snapshot-000001.pkl", net.config, net.state_dict())
+    given = [
+        f"--ckpt_path={tmp_path / 'network-snapshot-000001.pkl'}",
+        f"--data={tmp_path / 'captures'}",
+        "--device=cpu",
+    ]
+    given += ["--convention=opencv", "--denoising_steps=1", "--metrics=none", f"--out_dir={tmp_path / 'out'}"]
+    for name, code in ((EXAMPLE, 0), ("docs.own_dataset.Nothing", 2), (None, 2)):
+        with pytest.raises(SystemExit) as ended:
+            run_command(evaluate.main, [*given, *([f"--data-class={name}"] if name else [])])
+        assert ended.value.code == code
+        said = capsys.readouterr()
+        assert said.err.count("Error: ") == (code != 0)
+        if code == 0:
+            assert list(json.loads((tmp_path / "out" / "results.json").read_text())["objects"]) == ["0000-0", "0001-1", "0002-2"]

@@ -21,6 +21,7 @@ from genvs.config import PRESETS, from_dict, scaled_to
 from genvs.models import GeNVS
 from tests.small_model import small_config, small_net
 from tests.small_training import fresh_state, save_state, small_run
+from torch_utils import persistence
 from training.checkpoint import OPTIONS_FILE, new_run_folder
 from training.config import TRAIN_PRESETS, TrainConfig
 
@@ -331,6 +332,19 @@ def test_other_files_are_no_training_states(program, tmp_path):
     for content in ({"format": "something else"}, [1], {"format": "GeNVS training state", "version": 99}):
         torch.save(content, path)
         assert_refused(program("--resume", path, "--dry-run"), str(path))
+
+
+def test_a_state_that_lacks_something_is_refused(program, run_folder):
+    path = run_folder / "training-state-000000.pt"
+    whole = torch.load(path, weights_only=True)
+    weights = dict(list(whole["net"].items())[1:])
+    moments = {**whole["optimizer"], "param_groups": []}
+    for change in ({"config": None}, {"config": {"net": 1}}, {"net": weights}, {"ema": {}}, {"optimizer": moments}):
+        persistence.save_atomic({**whole, **change}, path)
+        assert_refused(program("--resume", path), str(path))
+    del whole["scale"]
+    persistence.save_atomic(whole, path)
+    assert_refused(program("--resume", path), str(path))
 
 
 def test_run_folders_are_numbered_and_never_reused(tmp_path):

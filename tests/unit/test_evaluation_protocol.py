@@ -15,7 +15,7 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import psnr
 from inference import evaluate, measures, protocol, report
-from inference.protocol import LIST_VIEWS, Protocol, choose_views, evenly, find_split, parse_seeds, read_views
+from inference.protocol import LIST_VIEWS, Protocol, Source, choose_views, evenly, parse_seeds, read_views
 from tests.small_model import some_cameras
 from tests.unit.srn_folder import write_split
 
@@ -96,16 +96,16 @@ def test_splits_are_found(tmp_path):
     for split in ("train", "val", "test"):
         write_split(tmp_path / f"cars_{split}", num_scenes=1, num_views=2, seed=ord(split[-1]))
     for data in ("cars", "cars_train"):
-        assert find_split(tmp_path / data, "test") == tmp_path / "cars_test"
-    assert find_split(tmp_path / "cars", "train") == tmp_path / "cars_train"
+        assert Source(tmp_path / data).find("test") == tmp_path / "cars_test"
+    assert Source(tmp_path / "cars").find("train") == tmp_path / "cars_train"
     for itself in ("cars_test", "cars_val"):
-        assert find_split(tmp_path / itself, "test") == tmp_path / itself
+        assert Source(tmp_path / itself).find("test") == tmp_path / itself
     alone = write_split(tmp_path / "alone" / "cars_test", num_scenes=1, num_views=2)
-    assert find_split(tmp_path / "alone" / "cars", "test") == alone
+    assert Source(tmp_path / "alone" / "cars").find("test") == alone
     write_split(tmp_path / "other" / "cars_train", num_scenes=1, num_views=2)
     for split in ("val", "test"):
         with pytest.raises(InputError, match=f"has no {split} split"):
-            find_split(tmp_path / "other" / "cars", split)
+            Source(tmp_path / "other" / "cars").find(split)
 
 
 class Dataset:
@@ -206,7 +206,7 @@ def test_evenly(count, limit):
 
 def test_the_page_names_every_option():
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
-    named = set(re.findall(r"--[A-Za-z]\w*", page))
+    named = set(re.findall(r"--[A-Za-z][\w-]*", page))
     options = {name for parameter in evaluate.main.params for name in parameter.opts if name.startswith("--")}
     assert options - {"--dry-run"} <= named and "-n" in page
     assert all(f"`{name}`" in page for name in measures.MEASURES if name not in measures.ALWAYS)
