@@ -78,6 +78,8 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
 
         net = net_to_start_from(changes["transfer"], net)
     if "resolution" in given:
+        if base.data is None and "data" not in changes:
+            changes["embedded"] = dataclasses.replace(base.embedded, resolution=given["resolution"])
         net = scaled_to(net, given.pop("resolution"))
     if "augment" in given:
         given["augment_labels"] = AUGMENT_LABELS if given["augment"] > 0 else 0
@@ -279,6 +281,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
+    from torch_utils.persistence import remove_orphans
     from training import checkpoint
     from training.data import open_data, pack_data
     from training.training_loop import create_state, training_loop
@@ -312,6 +315,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     if config.cache:
         pack_data(data)
     state = create_state(birth, data.scene, device)
+    state.data = data.facts()
     if content is not None:
         with checkpoint.content_of(state_path):
             checkpoint.restore(state, content)
@@ -321,6 +325,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         run_dir = checkpoint.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     if distributed.get_rank() == 0:
+        remove_orphans(run_dir)
         checkpoint.write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")

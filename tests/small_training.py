@@ -63,6 +63,7 @@ def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_o
     try:
         data = opened(config, held_out)
         state = create_state(config, data.scene, CPU)
+        state.data = data.facts()
         if resume is not None:
             restore(state, resume)
         training_loop(config, run_dir, data, state, CPU)
@@ -83,7 +84,10 @@ def last_state(run_dir: Path) -> dict:
 
 
 def fresh_state(config: TrainConfig) -> TrainState:
-    return create_state(config, open_data(config).scene, CPU)
+    data = open_data(config)
+    state = create_state(config, data.scene, CPU)
+    state.data = data.facts()
+    return state
 
 
 def save_state(run_dir: Path, config: TrainConfig, state: TrainState) -> None:

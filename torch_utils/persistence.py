@@ -41,6 +41,25 @@ def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
         file.write(text.encode())
 
 
+def remove_orphans(folder: str | os.PathLike[str]) -> None:
+    """Removes the unfinished files that killed processes of this machine have left in `folder`."""
+    for path in Path(folder).glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            with contextlib.suppress(OSError):  # nothing depends on it
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
 class BackgroundWriter:
     """Writes files in a thread, one at a time, while the caller goes on.
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch_utils.persistence import BackgroundWriter
 from training.config import TrainConfig
 from training.ema import EMA
 
-FORMAT, VERSION = "GeNVS training state", 2
+FORMAT, VERSION = "GeNVS training state", 3
 OPTIONS_FILE = "training_options.json"
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
@@ -32,17 +33,19 @@ FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
 
 @dataclass
 class TrainState:
-    """All that training changes.
+    """All that training changes; and of what data.
 
-    cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the loss with which small gradients
-    survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed. skipped, skipped_in_a_row: int64
-    `[]`, updates left out because a gradient was not finite; on the network's device, where that is decided.
+    data: their `RunData.facts`. cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the
+    loss with which small gradients survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
+    skipped, skipped_in_a_row: int64 `[]`, updates left out because a gradient was not finite; on the network's device,
+    where that is decided.
     """
 
     net: GeNVS
     ema: EMA
     optimizer: torch.optim.Optimizer
     cur_nimg: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
     fp16: InitVar[bool] = False
     scale: Tensor = field(init=False)
     scale_updates: Tensor = field(init=False)
@@ -129,7 +132,7 @@ def write_options(run_dir: Path, config: TrainConfig) -> None:
 
 
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, files: BackgroundWriter) -> None:
-    """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters and config.
+    """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters, config, data's facts.
 
     Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
     """
@@ -138,6 +141,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, f
         "format": FORMAT,
         "version": VERSION,
         "config": dataclasses.asdict(config),
+        "data": state.data,
         "cur_nimg": state.cur_nimg,
         "skipped": skipped,
         "skipped_in_a_row": skipped_in_a_row,
@@ -207,7 +211,16 @@ def saved_config(content: dict) -> TrainConfig:
 
 
 def restore(state: TrainState, content: dict) -> None:
-    """Put a loaded training state into `state`, strictly."""
+    """Put a loaded training state into `state`, strictly. Raises InputError where it is of other data."""
+    old, new = content["data"], state.data
+    differences = [
+        f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)
+    ]
+    if differences:
+        raise InputError(
+            f"--resume with other data would be a different run ({', '.join(differences)}): bring them back, or start "
+            "a new run with --transfer"
+        )
     state.net.load_state_dict(content["net"])
     state.ema.net.load_state_dict(content["ema"])
     state.optimizer.load_state_dict(content["optimizer"])

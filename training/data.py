@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from genvs.config import SceneConfig
-from genvs.data.packed import PackPlan, ignore_interrupts
+from genvs.data.packed import PackPlan
 from genvs.data.scenes import SceneDataset
 from genvs.data.splits import dataset_class, open_splits, own_dataset_class
 from genvs.data.storage import printable
@@ -44,6 +47,15 @@ class RunData:
     scene: SceneConfig
     train_classes: Tensor | None = None
     held_out_classes: Tensor | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What must not change while a run goes on: the training scenes, in their order, and the camera model."""
+        names = "\n".join(self.train.scene_names)
+        facts = {
+            "scenes": len(self.train_scenes),
+            "hash of their names": hashlib.sha256(names.encode()).hexdigest()[:16],
+        }
+        return {**facts, **dataclasses.asdict(self.scene)}
 
 
 def open_data(config: TrainConfig) -> RunData:
@@ -175,6 +187,12 @@ class BatchSchedule:
             step += 1
 
 
+def ignore_signals(worker: int) -> None:
+    """What asks a run to stop often reaches its loaders too. They go on, for the run to end its update and save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
     """Micro-batches for ever, on `device`, in the order of `schedule`."""
     loader = DataLoader(
@@ -182,7 +200,7 @@ def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: t
         batch_size=None,  # an item is a whole batch
         sampler=schedule,
         num_workers=workers,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=ignore_signals,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )

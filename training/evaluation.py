@@ -92,7 +92,8 @@ class HeldOutScenes:
         counts = sorted({1, self.batch.inputs.shape[1]})
         for name in ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]:
             sums[name] = torch.zeros((), device=self.device)
-        for chunk in share.split(max(1, batch_gpu // self.batch.targets.shape[1])):
+        # Torch splits nothing into one empty part; with more ranks than scenes some have nothing to do.
+        for chunk in share.split(max(1, batch_gpu // self.batch.targets.shape[1])) if len(share) else ():
             targets, noise = self.batch.targets[chunk], self.noise[chunk]
             volume = net.encode(self.batch.inputs[chunk].images)
             add("mean_image", self.mean_image.expand_as(targets.images), targets.images)

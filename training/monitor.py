@@ -44,13 +44,15 @@ class Monitor:
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         if not self.enabled:
             return
-        kept = records_before(run_dir / "stats.jsonl", cur_nimg)
+        kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
+        if kept:  # the run's time goes on too
+            self.start_time -= json.loads(kept[-1]).get("time", 0.0)
         write_atomic("".join(f"{line}\n" for line in kept), run_dir / "stats.jsonl")
         self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(run_dir), purge_step=cur_nimg if cur_nimg else None)
+            self.writer = SummaryWriter(str(run_dir), purge_step=cur_nimg + 1 if cur_nimg else None)
 
     @torch.no_grad()
     def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:

@@ -102,7 +102,9 @@ class Reporter:
 
     def finish(self, interrupted: bool) -> None:
         """Save what is not saved yet, and say where things are. Raises as `step` does."""
-        self.state.look_at_skipped()  # here all ranks end alike; saving is the first one's
+        skipped, _ = self.state.look_at_skipped()  # here all ranks end alike; saving is the first one's
+        if self.monitor.last_nimg < self.state.cur_nimg:
+            self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
         if self.saved_nimg != self.state.cur_nimg:
             self.save_state()
         if not interrupted:

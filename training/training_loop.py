@@ -34,7 +34,7 @@ from training.monitor import Monitor
 from training.reporting import Reporter
 
 LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
-STOP_CHECK_STEPS = 4  # ranks tell each other this often whether they were asked to stop
+STOP_CHECK_ROUNDS = 4  # GPUs tell each other this often whether they were asked to stop
 
 
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
@@ -60,7 +60,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         total=config.total_nimg,
     )
     reporter = Reporter(config, run_dir, data, state, monitor, device)
-    stop = StopRequest(device)
+    stop = StopRequest(device, config.rounds(world_size))
 
     # Whatever ends the run, the file that is being written is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):
@@ -196,9 +196,12 @@ class StopRequest:
     # A launcher passes on the signal that its whole process group got: one request, twice.
     SAME_REQUEST_SECONDS = 5.0
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, rounds: int = 1) -> None:
+        """rounds: of an update. The longer it takes, the more often ranks ask: a launcher does not wait for ever."""
         self.first_time: float | None = None
         self.any_rank = distributed.AnyRank(device)
+        # CPUs' updates are slow, and asking costs them nothing.
+        self.check_steps = max(1, STOP_CHECK_ROUNDS // rounds) if device.type == "cuda" else 1
         self.checks = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
@@ -216,4 +219,4 @@ class StopRequest:
         if distributed.get_world_size() == 1:
             return requested
         self.checks += 1
-        return self.checks % STOP_CHECK_STEPS == 0 and self.any_rank(requested)
+        return self.checks % self.check_steps == 0 and self.any_rank(requested)

@@ -182,8 +182,9 @@ class SceneDataset(Dataset, abc.ABC):
         return self._scene_config
 
     def digest_of_files(self) -> str:
-        """Changes with any of the files (`Scene.file_states`), and with how their poses are read."""
-        digest = hashlib.sha256(repr((self.convention, self.normalize)).encode())
+        """Changes with any of the files (`Scene.file_states`), the classes that read them, and how poses are read."""
+        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in (type(self), *map(type, self._scenes[:1]))]
+        digest = hashlib.sha256(repr((self.convention, self.normalize, kinds)).encode())
         for scene in self._scenes:
             for state in scene.file_states():
                 digest.update(repr(state).encode())

@@ -9,11 +9,16 @@ from torch import Tensor
 from genvs.ops.types import FieldLayers
 from torch_utils import stateless_random
 
+# Of the input views that see a point, all together; below, it counts as unseen. As small as float32 can divide by.
+LEAST_WEIGHT = 1e-30
+
 
 def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
     grid = (2 * uvw - 1)[:, :, None, None, :]
-    sampled = F.grid_sample(volume, grid.to(volume.dtype), mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.flatten(2)
+    # Positions keep their precision: bf16's would be up to half a voxel of a hundred off.
+    values = volume.to(torch.promote_types(volume.dtype, grid.dtype))
+    sampled = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.flatten(2).to(volume.dtype)
 
 
 def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +55,7 @@ def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Ten
     valid = ((uvw >= 0) & (uvw <= 1)).all(dim=-1) & (depth[..., 0] > 0)
     sampled = sample_volume(volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
     share = view_weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
-    share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    share = share / share.sum(dim=1, keepdim=True).clamp_min(LEAST_WEIGHT)
     fused = torch.einsum("bvcp,bvp->bpc", sampled, share.to(sampled.dtype))
     return fused.reshape(batch, num_targets, num_rays, num_samples, channels)
 

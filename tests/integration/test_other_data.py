@@ -80,4 +80,8 @@ def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
         said = capsys.readouterr()
         assert said.err.count("Error: ") == (code != 0)
         if code == 0:
-            assert list(json.loads((tmp_path / "out" / "results.json").read_text())["objects"]) == ["0000-0", "0001-1", "0002-2"]
+            assert list(json.loads((tmp_path / "out" / "results.json").read_text())["objects"]) == [
+                "0000-0",
+                "0001-1",
+                "0002-2",
+            ]

@@ -65,6 +65,11 @@ def options_of(done: Done) -> TrainConfig:
 # What options mean
 
 
+def test_the_embedded_cars_are_made_at_the_resolution_of_the_network(program):
+    config = options_of(program("--preset", "cpu-demo", "--resolution", "64", "--dry-run"))
+    assert config.embedded.resolution == config.net.resolution == 64 and "64px" in config.embedded.path
+
+
 @pytest.mark.parametrize("preset", list(TRAIN_PRESETS))
 def test_a_dry_run_prints_all_options_and_makes_nothing(program, tmp_path, preset):
     done = program("--dry-run", "--preset", preset)

@@ -48,7 +48,7 @@ from training.reporting import Reporter
 ROOT = Path(__file__).parents[2]
 
 
-def launch(*arguments: str, processes: int = 1) -> subprocess.Popen:
+def launch(*arguments: str, processes: int = 1, start_new_session: bool = False) -> subprocess.Popen:
     """`train.py` in processes of its own, as train.sh launches it."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     launcher = ["-m", "torch_utils.launch", "--standalone", "--nproc-per-node", str(processes)]
@@ -59,6 +59,7 @@ def launch(*arguments: str, processes: int = 1) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
 
 
@@ -139,6 +140,24 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     state = resume(run_dir, duration_kimg=kimg(updates))
     assert unequal(state, train(small_run(cars, updates), tmp_path / "undisturbed")) == []
     assert [record["nimg"] for record in records(run_dir)] == [BATCH * (step + 1) for step in range(updates)]
+
+
+@pytest.mark.parametrize(("processes", "receiver"), [(1, "group"), (2, "launcher")])
+def test_sigterm_saves_the_run_though_loaders_get_it_too(cars, tmp_path, processes, receiver):
+    """As launchers and schedulers send it: torchrun passes it on to the group of every process."""
+    options = ["--preset=cpu-demo", f"--data={cars}", f"--outdir={tmp_path}", "--nosubdir", "--cbase=8", "--batch=4"]
+    options += ["--workers=1", "--log_freq=0.004", "--tick=0.1", "--snap=10000", "--notensorboard"]
+    process = launch(*options, processes=processes, start_new_session=True)
+    deadline = time.monotonic() + 100
+    while not ((tmp_path / "stats.jsonl").exists() and len(records_so_far(tmp_path)) >= 2):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    send = os.killpg if receiver == "group" else os.kill
+    send(process.pid, signal.SIGTERM)
+    out, _ = finished(process, code=130)
+    stopped = last_state(tmp_path)["cur_nimg"]
+    assert f"stopped at {stopped / 1000:.1f} kimg" in out
+    assert records(tmp_path)[-1]["nimg"] == stopped
 
 
 def records_so_far(run_dir: Path) -> list[str]:
@@ -285,7 +304,18 @@ def test_files_are_written_when_due(cars, tmp_path):
     )
     contents = [persistence.load(tmp_path / name)["cur_nimg"] for name in expected]
     assert contents == [1200, 2160, 3120, 4800], "the last of a number is kept: at 4080 and at the end"
-    assert [record["nimg"] for record in records(tmp_path)] == [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560]
+    assert [record["nimg"] for record in records(tmp_path)] == [
+        720,
+        1200,
+        1680,
+        2160,
+        2640,
+        3120,
+        3600,
+        4080,
+        4560,
+        4800,
+    ]
 
 
 def test_the_scores_are_those_of_the_snapshot(run_folder, cars):

@@ -14,11 +14,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genvs.data.types import ViewBatch
+from genvs.errors import InputError
 from tests.small_model import some_batch
-from tests.small_training import BATCH, CPU, fresh_state, opened, records, small_run, train
-from training.checkpoint import MAX_SKIPPED_IN_A_ROW, records_before
+from tests.small_training import (
+    BATCH,
+    CPU,
+    fresh_state,
+    kimg,
+    last_state,
+    opened,
+    records,
+    resume,
+    save_state,
+    small_run,
+    train,
+)
+from torch_utils import distributed
+from training.checkpoint import MAX_SKIPPED_IN_A_ROW, records_before, restore
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
@@ -256,3 +271,39 @@ def test_records_after_the_resumed_state_and_broken_lines_are_dropped(tmp_path):
     path.write_text("\n".join(lines))
     assert list(records_before(path, 16)) == lines[:2]
     assert list(records_before(tmp_path / "nothing", 16)) == []
+
+
+@pytest.mark.parametrize(("device", "rounds", "steps"), [("cpu", 1, 1), ("cuda", 1, 4), ("cuda", 2, 2), ("cuda", 9, 1)])
+def test_the_slower_an_update_the_more_often_ranks_ask(stop, monkeypatch, device, rounds, steps):
+    asked = []
+    monkeypatch.setattr(distributed, "AnyRank", lambda device: lambda flag: asked.append(flag) or True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    request = StopRequest(torch.device(device), rounds)
+    answers = [request.agreed() for _ in range(8)]
+    assert answers == [number % steps == steps - 1 for number in range(8)] and len(asked) == sum(answers)
+
+
+def test_what_was_trained_since_the_last_record_is_recorded_at_the_end(cars, tmp_path):
+    config = dataclasses.replace(small_run(cars, 3), log_kimg=2 * 8 / 1000)
+    train(config, tmp_path)
+    assert [record["nimg"] for record in records(tmp_path) if "Loss/all" in record] == [16, 24]
+
+
+def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
+    config = dataclasses.replace(small_run(cars, 2), tensorboard=True)
+    train(config, tmp_path)
+    first = records(tmp_path)[-1]["time"]
+    resume(tmp_path, duration_kimg=kimg(4))
+    times = [record["time"] for record in records(tmp_path)]
+    assert times == sorted(times) and times[-1] > first
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("Loss/all")] == [8, 16, 24, 32]
+
+
+def test_other_data_are_refused_on_resume(cars, tmp_path):
+    state = fresh_state(small_run(cars))
+    save_state(tmp_path, small_run(cars), state)
+    for change in ({"scenes": 11}, {"far": 3.0}, {"hash of their names": "0"}):
+        state.data = {**fresh_state(small_run(cars)).data, **change}
+        with pytest.raises(InputError, match=f"other data .*{next(iter(change))} .* -> {next(iter(change.values()))}"):
+            restore(state, last_state(tmp_path))

@@ -15,7 +15,7 @@ from genvs.config import PRESETS, RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, pixel_centers, unproject
 from genvs.models import GeNVS
 from genvs.models.renderer import FeatureRenderer, Field
-from genvs.ops import fuse_views, reference
+from genvs.ops import fuse_views, reference, sample_volume
 from tests.small_model import randomize, small_net, some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -101,6 +101,24 @@ def test_view_weights_are_renormalised_over_the_views_that_see_a_point(opposite)
     points = torch.stack([torch.zeros(3, dtype=FLOAT64), seen_from(opposite[1], [0.98, 0.02], 0.01)])
     fused = fuse_views(volume[None], points[None, None, None], frustum_matrix(opposite)[None], weights)
     assert fused.flatten().tolist() == pytest.approx([3.5, 5.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-9, 1e-24])
+def test_the_only_view_that_sees_a_point_counts_alone_however_little_it_weighs(opposite, weight):
+    volume = torch.stack([torch.full((1, 3, 4, 4), 3.0), torch.full((1, 3, 4, 4), 5.0)]).to(FLOAT64)
+    opposite = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
+    point = seen_from(opposite[1], [0.98, 0.02], 0.01)[None]
+    weights = torch.tensor([[[1.0, weight]]], dtype=FLOAT64)
+    assert fuse_views(volume[None], point[None, None, None], frustum_matrix(opposite)[None], weights).item() == 5.0
+
+
+def test_positions_keep_their_precision_in_a_volume_of_bf16():
+    """A ramp of 129 whole numbers, which bf16 has; between them it has none, so positions would be rounded to them."""
+    ramp = torch.arange(129.0).bfloat16().expand(1, 1, 1, 1, 129)
+    wanted = 100.0 + torch.arange(8) / 8
+    uvw = torch.stack([(wanted + 0.5) / 129, torch.full_like(wanted, 0.5), torch.full_like(wanted, 0.5)], dim=-1)
+    sampled = sample_volume(ramp, uvw[None])[0, 0]
+    assert sampled.dtype == torch.bfloat16 and (sampled == wanted.bfloat16()).all()
 
 
 # Rendering

@@ -230,6 +230,13 @@ def test_render_where_no_view_counts():
     assert (torch.autograd.grad(rendered.sum(), volume)[0] == 0).all()
 
 
+def test_render_where_all_views_count_little():
+    frusta, weights, *others = some_rays(2, 36)
+    inputs = some_volume(2, 16), *some_field(16, 32)
+    check(functools.partial(render, [frusta, weights * 1e-12, *others]), *inputs)
+    assert_close(render([frusta, weights * 1e-12, *others], *inputs), render([frusta, weights, *others], *inputs))
+
+
 # Which of the two runs
 
 

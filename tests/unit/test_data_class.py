@@ -183,3 +183,23 @@ def test_no_scenes_and_no_data(tmp_path):
     assert "NpzScenes finds no scene" in refused("captures", lambda: open_data(config))
     with pytest.raises(InputError, match="--data-class=a.B: give --data too"):
         dataclasses.replace(TrainConfig(), data_class="a.B")
+
+
+class InvertedScene(NpzScene):
+    def read_view(self, view, resolution):
+        image, intrinsics = super().read_view(view, resolution)
+        return 255 - image, intrinsics
+
+
+class Inverted(NpzScenes):
+    def list_scenes(self, path):
+        return [InvertedScene(file) for file in sorted(path.glob("*.npz"))]
+
+
+def test_a_pack_is_of_the_class_that_made_it(tmp_path):
+    folder = write_npz(tmp_path / "captures")
+    plain, inverted = NpzScenes(folder, resolution=32), Inverted(folder, resolution=32)
+    assert plain.pack_path() == inverted.pack_path()
+    for dataset in (plain, inverted):
+        dataset.make_pack(workers=1)
+    assert torch.equal(plain.load(0, range(6)).images, 255 - inverted.load(0, range(6)).images)

@@ -17,6 +17,7 @@ from genvs.data.types import Views
 from genvs.metrics import psnr
 from tests.small_model import SIZE, small_net, some_cameras
 from tests.unit.srn_folder import write_split
+from torch_utils import distributed
 from training.evaluation import HeldOutScenes, verdict
 
 
@@ -131,6 +132,18 @@ def test_scores_are_those_of_the_images(held_out):
         expected = psnr(one_step, targets.images.flatten(0, 1)).mean().item()
         assert scores[f"PSNR/{count}_input"] == pytest.approx(expected, abs=1e-3)
     assert held_out.measure(net, 1) == pytest.approx(scores, abs=1e-3)
+
+
+def test_ranks_share_the_scenes_out_though_some_get_none(held_out, monkeypatch):
+    net = small_net()
+    scores = held_out.measure(net, 3)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 6)
+    parts = []
+    for rank in range(6):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        parts.append(held_out.measure(net, 3))
+    assert {name: sum(part[name] for part in parts) for name in scores} == pytest.approx(scores, abs=1e-3)
+    assert set(parts[5].values()) == {0.0}
 
 
 def test_scenes_of_two_views_are_judged_too(tmp_path):

@@ -9,6 +9,8 @@ import pickle
 import resource
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -340,3 +342,14 @@ def test_ddp_sync_leaves_other_modules_alone() -> None:
     net = torch.nn.Linear(3, 1, bias=False)
     assert gradient(net, [torch.ones(1, 3), torch.full((1, 3), 10.0)]).flatten().tolist() == [11.0] * 3
     misc.check_ddp_consistency(net)  # a rank that is alone agrees with itself
+
+
+def test_only_what_the_dead_have_left_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    files = {f".state.pt.{dead.pid}.tmp": False, f".state.pt.{os.getpid()}.tmp": True, ".state.pt.1.tmp": True}
+    files |= {".notes.tmp": True, f"state.pt.{dead.pid}.tmp": True, "training-state-000001.pt": True}
+    for name in files:
+        (tmp_path / name).touch()
+    persistence.remove_orphans(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in files} == files

@@ -13,7 +13,10 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
+from genvs.ops import reference
+
 RAYS = 64  # of a tile
+LEAST_WEIGHT: tl.constexpr = tl.constexpr(reference.LEAST_WEIGHT)
 PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers: on tensor cores, and as exact as without
 # In backward, the first hidden layer goes in two halves: that keeps the products that sum over a tile off the
 # asynchronous matrix unit (wgmma), which starts at 64 rows. Nothing waits for these until the end, and there Triton 3.6
@@ -98,7 +101,7 @@ def fuse_at(
             value = tl.load(at, mask=valid[:, None], other=0.0).to(tl.float32)
             fused += (weight * share)[:, None] * value
         volume_ptr += HEIGHT * WIDTH * DEPTH * CHANNELS
-    return fused / tl.maximum(shares, 1e-6)[:, None]
+    return fused / tl.maximum(shares, LEAST_WEIGHT)[:, None]
 
 
 @triton.jit
@@ -297,7 +300,7 @@ def scatter_kernel(
         shares += tl.where(valid, tl.load(shares_ptr + view), 0.0)
     gradient_at = point[:, None] * CHANNELS + columns[None, :]
     gradient = tl.load(dfused_ptr + gradient_at, mask=inside[:, None], other=0.0).to(tl.float32)
-    gradient /= tl.maximum(shares, 1e-6)[:, None]
+    gradient /= tl.maximum(shares, LEAST_WEIGHT)[:, None]
     for view in range(views):
         i, j, k, fi, fj, fk, valid = locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
         share = tl.load(shares_ptr + view)
