@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -134,6 +135,13 @@ def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
         raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
     if config.fp16 and not has_gpu:
         raise InputError("--fp16=true: there is no GPU: train on one, or without it")
+
+
+def conclusion(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
+    """A run's last line."""
+    if cur_nimg < config.total_nimg:
+        return f"stopped at {cur_nimg / 1000:.1f} kimg; ./train.sh --resume {run_dir} continues"
+    return f"done: {run_dir} holds the snapshot, samples and logs"
 
 
 def check_files(config: TrainConfig) -> None:
@@ -288,7 +296,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     if notensorboard:
         options["tensorboard"] = False
-    checkpoint.check_outdir(outdir)
+    checkpoint.check_outdir(outdir, nosubdir=nosubdir and not resume)
     state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
     with checkpoint.content_of(state_path):
         saved = checkpoint.saved_config(content) if content else None
@@ -331,6 +339,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
         distributed.print0(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
         training_loop(config, run_dir, data, state, device)
+        distributed.print0(conclusion(state.cur_nimg, config, run_dir))
     distributed.shutdown()
     if state.cur_nimg < config.total_nimg:
         raise KeyboardInterrupt

@@ -126,6 +126,7 @@ def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., I
             there = "cuda" if torch.cuda.is_available() else "cpu"
             meter = Meter(torch.device(device or there), seconds)
             preset = preset or ("srn128" if meter.on_gpu else "cpu-demo")
+            check_writable(out)
             record = {"benchmark": name, "preset": preset, **environment(meter.device), "results": []}
             for result in function(preset=preset, meter=meter, **options):
                 print(result.line, flush=True)
@@ -136,6 +137,12 @@ def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., I
         return command
 
     return make
+
+
+def check_writable(file: Path | None) -> None:
+    """Raise InputError, before anything is measured, where a file could not be written; None could."""
+    if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(f"{file}: its folder is not there, or cannot be written: make it, or choose another")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

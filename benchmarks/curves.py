@@ -8,6 +8,7 @@ import click
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import check_writable
 from benchmarks.plot import draw_curves
 from benchmarks.recipe import read
 from genvs.errors import InputError, run_command
@@ -20,11 +21,22 @@ PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A PNG file.")
 def main(run: Path, plot: Path) -> None:
     """Draw held-out PSNR and the loss of the run folder RUN, by number of images."""
-    records = read(run / "stats.jsonl")
+    stats = run / "stats.jsonl"
+    if not stats.is_file():
+        raise InputError(f"{stats}: no such file: give a run's folder")
+    if plot.suffix.lower() != ".png":
+        raise InputError(f"--plot={plot}: is no PNG file: give a name that ends in .png")
+    check_writable(plot)
+    try:
+        records = read(stats)
+    except ValueError:
+        raise InputError(f"{stats}: is damaged: give another run's folder") from None
     measured = [record for record in records if all(name in record for name in PSNR)]
     losses = [record for record in records if "Loss/all" in record]
     if len(measured) < 2 or len(losses) < 2:
-        raise InputError(f"{run}/stats.jsonl: has no two evaluations with one and three input views: train for longer")
+        raise InputError(
+            f"{stats}: has no two evaluations with one and three input views, and losses: train for longer"
+        )
     title = "Held-out PSNR (dB), one step" + span(measured)
     pictures = [
         draw_curves({name: np.array([record[key] for record in measured]) for key, name in PSNR.items()}, title),

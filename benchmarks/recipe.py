@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import launch
-from benchmarks.common import Meter, Result, benchmark, float32_products
+from benchmarks.common import Meter, Result, benchmark, check_writable, float32_products
 from benchmarks.model import PATHS
 from genvs.config import from_dict
 from genvs.data.baselines import mean_training_image
@@ -79,7 +79,11 @@ class Outcome:
     "that. Once for each run [default: some of all].",
 )
 @click.option("--kimg", type=click.FloatRange(min=0, min_open=True), help="Length of a run, thousands of images.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="At most so many minutes of training.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop at the first record after so many minutes of training.",
+)
 @click.option("--every", type=click.FloatRange(min=0, min_open=True), help="Evaluate every so many thousand images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each variant.")
 @click.option("--objects", type=click.IntRange(min=1), default=8, show_default=True, help="Drawn for consistency.")
@@ -103,6 +107,7 @@ def main(
     """Train the preset in several variants, each for as many images or minutes, and compare what they have learned."""
     if kimg is None and minutes is None:
         raise InputError("--kimg and --minutes: give one of them, or both, to say how long a run is")
+    check_writable(table)
     variants = variants or VARIANTS
     configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
     embedded = TRAIN_PRESETS[preset].embedded
@@ -126,8 +131,6 @@ def main(
                 with plain_arithmetic(precision) if REFERENCE in variant.split() else contextlib.nullcontext():
                     outcome = run(config, meter.device, minutes, objects)
                 outcomes[variant].append(outcome)
-                if table is not None:
-                    write_atomic(markdown(outcomes), table)
                 yield Result(
                     f"{variant}, seed {seed}: held-out PSNR",
                     outcome.psnr[-1],
@@ -138,6 +141,8 @@ def main(
                     f"consistency {outcome.consistency:.3f}",
                     curves={"kimg": outcome.kimg, "minutes": outcome.minutes, "PSNR": outcome.psnr},
                 )
+                if table is not None:
+                    write_atomic(markdown(outcomes), table)
 
 
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
@@ -183,6 +188,8 @@ def run(config: TrainConfig, device: torch.device, minutes: float | None, object
     Raises KeyboardInterrupt where somebody else asked training to stop.
     """
     data = open_data(config)
+    if not data.held_out_scenes:
+        raise InputError(f"--data={config.data}: has one scene, so none is held out to judge by: give more")
     pack_data(data)
     state = create_state(config, data.scene, device)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

@@ -40,6 +40,7 @@ def main(files: tuple[Path, ...], out: Path | None, join: Path | None) -> None:
         persistence.write_atomic(json.dumps(records, indent=1) + "\n", join)
     if out is not None:
         persistence.write_atomic(table(records), out)
+        click.echo(f"Wrote {out}")
     else:
         click.echo(table(records), nl=False)
 

@@ -14,14 +14,18 @@ import numpy as np
 from PIL import Image
 
 from genvs.data.scenes import Scene, SceneDataset
+from genvs.errors import InputError
 
 
 class NpzScene(Scene):
     """What every scene has: `name`, `shown`, `view_names`, `read_c2w` and `read_view`."""
 
     def __init__(self, path: Path) -> None:
-        with np.load(path) as arrays:
-            self.c2w, self.focal = arrays["c2w"].astype(np.float64), float(arrays["focal"])
+        try:
+            with np.load(path) as arrays:
+                self.c2w, self.focal = arrays["c2w"].astype(np.float64), float(arrays["focal"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: holds no c2w and focal: write it with numpy.savez") from None
         self.path, self.name, self.shown = path, path.stem, str(path)
         self.view_names = [str(view) for view in range(len(self.c2w))]
 

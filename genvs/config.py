@@ -132,7 +132,8 @@ class GeNVSConfig:
         size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)
         if not 32 <= size <= 256 or size % BACKBONE_STRIDE or size % coarsest:
             step = max(BACKBONE_STRIDE, coarsest)
-            raise InputError(f"--resolution={size}: choose a multiple of {step} from 32 to 256")
+            fewer = ", or fewer levels (--cres)" if coarsest > BACKBONE_STRIDE else ""
+            raise InputError(f"--resolution={size}: choose a multiple of {step} from 32 to 256{fewer}")
         widths = [size // STEM_STRIDE, size // 2, size]
         if self.encoder.volume_width not in widths:
             raise InputError(f"volume_width={self.encoder.volume_width} at resolution {size}: choose one of {widths}")

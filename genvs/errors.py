@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -50,7 +51,8 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     except OSError as error:
         if error.filename is None:
             raise
-        line = f"{error.filename}: {error.strerror}: make room there, or choose a folder that can be written"
+        remedy = "make its folder" if error.errno == errno.ENOENT else "make room there"
+        line = f"{error.filename}: {error.strerror}: {remedy}, or choose a folder that can be written"
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     else:

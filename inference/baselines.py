@@ -45,8 +45,8 @@ def open_mean_image(source: Source, split: str, net: GeNVS) -> Tensor:
     # A folder of scenes that is given by its own name stands for any split.
     if train is None or (split != "train" and train == source.find(split)):
         raise InputError(
-            f"--data={source.path}: has no train split, which the baseline mean is made of: give --data as train.py "
-            "takes it, or leave mean out of --baselines"
+            f"--data={source.path}: has no train split by name, which the baseline mean is made of: name the folders "
+            "NAME_train and NAME_test and give NAME, or leave mean out of --baselines"
         )
     dataset = source.open(train, net.config)
     return mean_training_image(dataset, range(len(dataset)))

@@ -32,7 +32,7 @@ from inference import protocol, report, writers
 from inference.baselines import BASELINES, check_baselines, open_mean_image
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.inference import ROOT, choose_device, default_snapshot
-from inference.job import SAMPLES, Job, results_folder
+from inference.job import RESULTS_FILE, SAMPLES, Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
 from inference.protocol import Protocol, Source, evenly
 from inference.sampling_options import load_guide, sampling_options, settle, weigh_views
@@ -142,8 +142,8 @@ def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool,
     chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"), None)
     if not dry_run:
         chosen = distributed.init(chosen.type, timeout=PATIENCE)
-    job = open_job(chosen, **options)
-    job.check(consistency="consistency" in metrics)
+    job = open_job(chosen, metrics=metrics, **options)
+    job.check()
     measures = {name: Measures(metrics, chosen) for name in job.drawings}
     distributed.print0("\n".join(job.facts()))
     if dry_run:
@@ -183,6 +183,7 @@ def open_job(
     max_objects: int | None,
     seeds: list[int],
     baselines: list[str],
+    metrics: list[str],
     out_dir: Path | None,
     num_inputs: int,
     views: str,
@@ -229,7 +230,10 @@ def open_job(
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
     num_objects = min(max_objects or len(dataset), len(dataset))
-    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, out_dir)
+    asked = {"split": split, "data_class": data_class, "cam_weighting": cam_weighting, "metrics": metrics}
+    asked["guide"] = str(sampling["guide"]) if guide else None
+    known = source.may_be_known(split)
+    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, asked, known, out_dir)
 
 
 def draw_and_measure(
@@ -259,12 +263,18 @@ def draw_and_measure(
 
 def write_results(job: Job, figures: dict[str, Figures]) -> None:
     """results.json, table.md and contact_sheet.png; the table's figures on stdout too."""
-    departures = protocol.departures(job.dataset, job.protocol, job.num_objects)
+    departures = protocol.departures(job.dataset, job.protocol, job.num_objects, job.may_be_known)
     objects, summary = figures[SAMPLES]
     baselines = {name: figures[name] for name in job.baselines}
     inputs, targets = job.views(0)
     results = {
-        "protocol": {**asdict(job.protocol), "seeds": job.seeds, "input_views": inputs, "target_views": targets},
+        "protocol": {
+            **asdict(job.protocol),
+            **job.asked,
+            "seeds": job.seeds,
+            "input_views": inputs,
+            "target_views": targets,
+        },
         "not_comparable_because": departures,
         "num_objects": len(objects),
         "summary": summary,
@@ -274,7 +284,7 @@ def write_results(job: Job, figures: dict[str, Figures]) -> None:
     title = f"{Path(job.protocol.snapshot).name} on {job.dataset.path.name}"
     beside = {BASELINES[name]: of_baseline.summary for name, of_baseline in baselines.items()}
     table = report.markdown(title, job.facts(), departures, summary, len(job.seeds), beside)
-    paths = [job.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
+    paths = [job.out_dir / name for name in (RESULTS_FILE, "table.md", "contact_sheet.png")]
     try:
         write_atomic(json.dumps(results, indent=1) + "\n", paths[0])
         write_atomic(table, paths[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -26,11 +27,12 @@ from genvs.pictures import to_uint8
 from inference import protocol, writers
 from inference.baselines import BASELINES, draw_baseline
 from inference.fast_denoiser import FastDenoiser
+from inference.measures import ALWAYS
 from inference.protocol import Protocol
 from inference.sampling_options import described
 from inference.synthesis import synthesize_views
 
-PROTOCOL_FILE = "protocol.json"
+PROTOCOL_FILE, RESULTS_FILE = "protocol.json", "results.json"
 SAMPLES = "samples"
 
 
@@ -39,7 +41,8 @@ class Job:
     """What is evaluated: which images of which objects, drawn by which network, and where they are kept.
 
     classes: of the dataset's objects, for a network that is told them. baselines: of BASELINES, beside the samples.
-    mean_image: for that one of the baselines.
+    mean_image: for that one of the baselines. asked: by option, what the protocol does not hold, or by what it does.
+    may_be_known: whether training may have seen the objects.
     """
 
     net: GeNVS
@@ -51,6 +54,8 @@ class Job:
     seeds: list[int]
     baselines: list[str]
     mean_image: Tensor | None
+    asked: dict[str, Any]
+    may_be_known: bool
     out_dir: Path
 
     @property
@@ -75,9 +80,12 @@ class Job:
         kind = "seed" if isinstance(drawing, int) else "baseline"
         return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
 
-    def check(self, consistency: bool) -> None:
+    def check(self) -> None:
         """Raise InputError for what would go wrong later."""
+        if self.out_dir.exists() and not self.out_dir.is_dir():
+            raise InputError(f"--out_dir={self.out_dir}: is no folder: choose another")
         self.protocol.check(self.out_dir / PROTOCOL_FILE)
+        self._check_results()
         self.dataset.check_views(self.protocol.num_inputs + 1)
         for index in range(self.num_objects):
             self.views(index)
@@ -85,19 +93,41 @@ class Job:
                 self.label(index, net)
         protocol.share(self.num_objects)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
-        if consistency and background_level(first) > SILHOUETTE_THRESHOLD:
+        if "consistency" in self.asked["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
             raise InputError(
                 f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
             )
+
+    def _check_results(self) -> None:
+        """Raise InputError where figures in `out_dir` would be lost, because they are not measured again."""
+        path = self.out_dir / RESULTS_FILE
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            there = {
+                "--objects": set(old["objects"]) - {self.name(index) for index in range(self.num_objects)},
+                "--metrics": set(old["summary"]) - {*ALWAYS, *self.asked["metrics"]},
+                "--baselines": set(old["baselines"]) - {*self.baselines},
+                "--seeds": {*map(str, old["protocol"]["seeds"])} - {*map(str, self.seeds)},
+            }
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+        for option, names in there.items():
+            if names:
+                raise InputError(
+                    f"{path}: holds {len(names)} more {option} ({', '.join(sorted(names)[:3])}), whose figures would "
+                    "be lost: ask for these too, or choose another --out_dir"
+                )
 
     def facts(self) -> list[str]:
         """What is drawn, for a reader."""
         chosen = self.protocol
         inputs, targets = self.views(0)
+        options = [f"{name} {self.asked[name]}" for name in ("data_class", "cam_weighting") if self.asked[name]]
         return [
             f"snapshot: {chosen.snapshot}",
-            f"data: {chosen.data}, {self.num_objects} of {len(self.dataset)} objects, "
-            f"{chosen.resolution}x{chosen.resolution} pixels, 8 bits",
+            f"data: {chosen.data}, split {self.asked['split']}, {self.num_objects} of {len(self.dataset)} objects, "
+            f"{chosen.resolution}x{chosen.resolution} pixels, 8 bits" + ("; normalized" if chosen.normalize else ""),
+            *([f"also: {', '.join(options)}"] if options else []),
             f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
             f"{len(targets)} drawn",
             f"samples: {', '.join(f'{name} {value}' for name, value in chosen.sampling.items())}; "

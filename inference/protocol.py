@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from genvs.config import GeNVSConfig
-from genvs.data.scenes import SceneDataset
+from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.splits import dataset_class, open_splits
 from genvs.data.storage import find_storage
 from genvs.errors import InputError
@@ -153,21 +153,37 @@ class Source:
     def find(self, split: str) -> Path:
         """The path of a split. Raises InputError where there is none.
 
-        Besides what training takes, `path` may be the common part of `cars_test` where there is nothing to train on; or
-        the split itself, by whatever name.
+        Besides what training takes, `path` may be the common part of `cars_test` where there is nothing to train on.
+        Where no split has a name, all there is stands for the test split.
         """
         beside = self.path.parent / f"{self.path.name}_{split}"
         if not self.own_class and self.path.name and find_storage(beside):
             return beside
-        splits = self.own_class.find_splits(self.path) if self.own_class else open_splits(self.path)
-        found = getattr(splits, split)
-        if found is None and not (splits.val or splits.test or splits.train.stem.endswith("_train")):
-            found = splits.train
-        if found is None:
-            raise InputError(
-                f"--data={self.path}: has no {split} split: choose another --split, or give the folder of scenes"
-            )
-        return found
+        splits = self._splits()
+        if not self.has_no_splits():
+            path, named = getattr(splits, split), [name for name, found in splits._asdict().items() if found]
+        else:
+            whole = split == "test" or splits.train.stem.endswith(f"_{split}")
+            path, named = splits.train if whole else None, ["test"]
+        if path is None:
+            raise InputError(f"--data={self.path}: has no {split} split: give --split {' or '.join(named)}")
+        return path
+
+    def has_no_splits(self) -> bool:
+        """Whether the data are one part alone: a split by whatever name, or scenes of which training may know some."""
+        splits = self._splits()
+        return not (splits.val or splits.test or (splits.train.stem.endswith("_train") and not self.own_class))
+
+    def may_be_known(self, split: str) -> bool:
+        """Whether nothing says that training has not seen this split."""
+        if split == "train":
+            return True
+        if self.own_class:
+            return self.has_no_splits()
+        return re.search(r"(^|_)(test|val)$", self.find(split).stem) is None
+
+    def _splits(self) -> Splits:
+        return self.own_class.find_splits(self.path) if self.own_class else open_splits(self.path)
 
     def open(self, split: Path, config: GeNVSConfig) -> SceneDataset:
         """Objects at the resolution and the depth planes of a network. What looks wrong with cameras is said on stderr.
@@ -197,9 +213,11 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
     )
 
 
-def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int) -> list[str]:
-    """In what figures are not of the published protocol; for a reader."""
+def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, may_be_known: bool) -> list[str]:
+    """In what figures are not of the published protocol; for a reader. may_be_known: as in Job."""
     found = []
+    if may_be_known:
+        found.append("the data have no splits by name, so training may have seen these objects")
     if not is_shapenet_srn(dataset):
         found.append(f"the data are not the ShapeNet-SRN cars, but {dataset.path}")
     if num_objects != len(dataset):

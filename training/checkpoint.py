@@ -97,8 +97,10 @@ class TrainState:
             )
 
 
-def check_outdir(outdir: str) -> None:
-    """Raise InputError where no run folder can be made in `outdir`."""
+def check_outdir(outdir: str, *, nosubdir: bool) -> None:
+    """Raise InputError where no run folder can be made in `outdir`; with nosubdir, where it cannot be one, or is."""
+    if nosubdir and Path(outdir, OPTIONS_FILE).exists():
+        raise InputError(f"{outdir}: already holds a run: continue it with --resume {outdir}, or choose another")
     root = Path(outdir).absolute()
     there = next(path for path in [root, *root.parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -115,8 +117,7 @@ def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if nosubdir:
-            if (root / OPTIONS_FILE).exists():
-                raise InputError(f"{root}: already holds a run: continue it with --resume {root}, or choose another")
+            check_outdir(outdir, nosubdir=True)  # a run may have begun there meanwhile
             return root
         numbers = [int(name[:5]) for name in (path.name for path in root.iterdir()) if re.match(r"\d{5}-", name)]
         run_dir = root / f"{max(numbers, default=-1) + 1:05d}-{description}"
@@ -195,7 +196,8 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
             return candidate, _load_state(candidate)
         except InputError as error:
             print(f"Passing over {error}")
-    raise InputError(f"{path}: no valid training-state-*.pt in it: name a run folder or a state file of a run")
+    there = "no valid training-state-*.pt in it" if path.is_dir() else "no such file or folder"
+    raise InputError(f"{path}: {there}: name a run folder or a state file of a run")
 
 
 def _load_state(path: Path) -> dict:

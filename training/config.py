@@ -104,8 +104,9 @@ class TrainConfig:
             raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
         if self.data == "":
             raise InputError("--data= is empty: give a path, or leave it out for the embedded cars")
-        if self.workers < 0 or not 0 <= self.seed < 2**63:
-            raise InputError(f"--workers={self.workers}, --seed={self.seed}: give numbers from 0 up, below 2^63")
+        for option, number in (("--workers", self.workers), ("--seed", self.seed)):
+            if not 0 <= number < 2**63:
+                raise InputError(f"{option}={number}: give a number from 0 up, below 2^63")
         if self.fp16 and self.bf16:
             raise InputError("--fp16 and --bf16 exclude each other: leave one of them out")
         if not 0 <= self.loss.augment <= 1:

@@ -101,7 +101,7 @@ class Reporter:
             self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
 
     def finish(self, interrupted: bool) -> None:
-        """Save what is not saved yet, and say where things are. Raises as `step` does."""
+        """Save what is not saved yet. Raises as `step` does."""
         skipped, _ = self.state.look_at_skipped()  # here all ranks end alike; saving is the first one's
         if self.monitor.last_nimg < self.state.cur_nimg:
             self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
@@ -110,10 +110,6 @@ class Reporter:
         if not interrupted:
             self.snapshot()
         self.files.wait()
-        if interrupted:
-            self.monitor.say(f"stopped at {self.state.cur_nimg / 1000:.1f} kimg; ./train.sh --resume continues")
-        else:
-            self.monitor.say(f"done: {self.run_dir} holds the snapshot, samples and logs")
 
     def close(self) -> None:
         """Wait for the file that is being written. Raises OSError where it could not be."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from genvs.config import SceneConfig
+from genvs.config import PRESETS, GeNVSConfig, SceneConfig, scaled_to
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from genvs.models import GeNVS
@@ -86,7 +86,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
         try:
             net.load_state_dict(state_to_transfer(net, source))
         except RuntimeError:
-            raise InputError(f"{config.transfer}: of another architecture: give its preset, --arch and sizes") from None
+            raise InputError(f"{config.transfer}: of another network: give {sizes_of(source.config)}") from None
     net.place_on(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
     if config.only_train_cam_weighter:
@@ -95,6 +95,16 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     return TrainState(net, ema, optimizer, fp16=config.fp16)
+
+
+def sizes_of(net: GeNVSConfig) -> str:
+    """The options that make such a network, as far as there are any."""
+    like = [name for name, config in PRESETS.items() if scaled_to(config, net.resolution).encoder == net.encoder]
+    sizes = ",".join(map(str, net.denoiser.channel_mult))
+    return (
+        f"{f'--preset {like[0]}' if like else 'its preset,'} --resolution {net.resolution} --arch {net.denoiser.arch} "
+        f"--cbase {net.denoiser.model_channels} --cres {sizes}"
+    )
 
 
 def state_to_transfer(net: GeNVS, source: GeNVS) -> dict[str, Tensor]:

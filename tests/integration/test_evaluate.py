@@ -123,7 +123,7 @@ def test_everything_is_written_down(done, snapshot):
     assert content["protocol"]["input_views"] == [INPUT] and content["protocol"]["target_views"] == TARGETS
     assert any("ShapeNet" in line for line in content["not_comparable_because"])
     table = (done / "table.md").read_text()
-    assert "best of 2** (not comparable)" in table and "cars_val, 3 of 3 objects, 32x32 pixels" in table
+    assert "best of 2** (not comparable)" in table and "cars_val, split val, 3 of 3 objects, 32x32 pixels" in table
     with Image.open(done / "contact_sheet.png") as sheet:
         assert sheet.width > 5 * 192 and sheet.height > 3 * 5 * 192, "input, target, two samples, error, of three"
 
@@ -143,13 +143,25 @@ def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
     assert redrawn == {str(folder / f"{view:06d}.png") for view in TARGETS}
     assert "partial" not in str(after)
     # Another seed is drawn beside, and nothing else.
-    assert run(*options, "--seeds", "0,7", "--metrics", "none", "--objects", "2", "--out_dir", done) == 0
+    assert run(*again, "--seeds", "0,5,7") == 0
     added = change_times(done).keys() - after.keys()
-    assert len(added) == 2 * len(TARGETS) and all("seed=7" in path for path in added)
+    assert len(added) == 3 * len(TARGETS) and all("seed=7" in path for path in added)
+    (done / "results.json").unlink()
     # What a power cut has damaged is drawn again.
     whole = (folder / "000002.png").read_bytes()
     (folder / "000002.png").write_bytes(whole[: len(whole) // 2])
     assert run(*again) == 0 and (folder / "000002.png").read_bytes() == whole and results(done) == content
+
+
+def test_figures_are_not_lost_to_who_asks_for_fewer(done, options, capsys):
+    asked = [*options, "--out_dir", done, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency"]
+    fewer = {
+        "seeds (5)": ["--seeds", "0"],
+        "metrics (ssim_u": ["--metrics", "consistency"],
+        "objects (": ["--objects", 1],
+    }
+    for lost, changed in fewer.items():
+        assert run(*asked, *changed) == 2 and f"more --{lost}" in one_error(capsys)
 
 
 def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, capsys):
@@ -357,22 +369,6 @@ def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch,
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert run(*options, "--out_dir", tmp_path / "out", "--dry-run") == 2
     assert "3 object(s) for 4 processes" in one_error(capsys)
-
-
-def test_consistency_needs_a_white_background(options, cars, tmp_path, capsys):
-    split = tmp_path / "cars_val"
-    scene = split / "a"
-    scene.mkdir(parents=True)
-    for part in (cars.with_name("cars_val") / "000000").iterdir():
-        if part.name != "rgb":
-            (scene / part.name).symlink_to(part)
-    (scene / "rgb").mkdir()
-    for picture in (cars.with_name("cars_val") / "000000" / "rgb").iterdir():
-        image = np.array(Image.open(picture).convert("RGB"))
-        Image.fromarray(255 - image).save(scene / "rgb" / picture.name)
-    assert run(*options, "--data", split, "--out_dir", tmp_path / "out") == 2
-    assert "background is not white" in one_error(capsys)
-    assert run(*options, "--data", split, "--out_dir", tmp_path / "out", "--metrics", "none") == 0
 
 
 def test_classes_are_told(options, cars, tmp_path, capsys):

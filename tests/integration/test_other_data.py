@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +65,13 @@ def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 24
 
 
+def snapshot_options(folder: Path) -> list[str]:
+    """Of a short evaluation to folder/out."""
+    net, path = small_net(), folder / "network-snapshot-000001.pkl"
+    genvs.save_snapshot(path, net.config, net.state_dict())
+    return [f"--ckpt_path={path}", f"--out_dir={folder / 'out'}", "--device=cpu", "--denoising_steps=1"]
+
+
 def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
     write_npz(tmp_path / "captures")
     net = small_net()
@@ -85,3 +94,16 @@ def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
                 "0001-1",
                 "0002-2",
             ]
+
+
+def test_consistency_needs_a_white_background(cars, tmp_path, capsys):
+    split = shutil.copytree(Path(f"{cars}_val"), tmp_path / "cars_val")
+    for picture in split.glob("*/rgb/*.png"):
+        with Image.open(picture) as image:
+            inverted = 255 - np.asarray(image.convert("RGB"))
+        Image.fromarray(inverted).save(picture)
+    given = [*snapshot_options(tmp_path), f"--data={split}"]
+    for metrics, code, said in (("consistency", 2, "background is not white"), ("none", 0, "")):
+        with pytest.raises(SystemExit) as ended:
+            run_command(evaluate.main, [*given, f"--metrics={metrics}"])
+        assert ended.value.code == code and said in capsys.readouterr().err

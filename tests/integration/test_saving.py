@@ -109,7 +109,7 @@ def test_a_full_disk_ends_the_run_at_the_next_record_with_one_line(cars, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pkl"])
-def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, before_saving, capsys, suffix):
+def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, before_saving, suffix):
     def fail(content: dict, path: Path) -> None:
         if path.suffix == suffix:
             time.sleep(0.2)
@@ -118,13 +118,12 @@ def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, bef
     before_saving(fail)
     with pytest.raises(OSError, match=f"000000{suffix} could not be saved"):
         train(small_run(cars, 1), tmp_path)
-    assert "done:" not in capsys.readouterr().out
 
 
 # However a run ends
 
 
-def test_an_interrupt_during_a_write_loses_nothing(cars, tmp_path, before_saving, monkeypatch, capsys):
+def test_an_interrupt_during_a_write_loses_nothing(cars, tmp_path, before_saving, monkeypatch):
     monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
     written = []
 
@@ -138,7 +137,6 @@ def test_an_interrupt_during_a_write_loses_nothing(cars, tmp_path, before_saving
     before_saving(interrupt)
     state = train(saving_run(cars, 1000), tmp_path)
     assert written == [2 * BATCH, state["cur_nimg"]] and state["cur_nimg"] < 1000 * BATCH
-    assert "stopped at" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

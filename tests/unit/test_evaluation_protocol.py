@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from docs.own_dataset import NpzScenes
+from genvs.data.scenes import Splits
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import psnr
@@ -104,8 +106,34 @@ def test_splits_are_found(tmp_path):
     assert Source(tmp_path / "alone" / "cars").find("test") == alone
     write_split(tmp_path / "other" / "cars_train", num_scenes=1, num_views=2)
     for split in ("val", "test"):
-        with pytest.raises(InputError, match=f"has no {split} split"):
+        with pytest.raises(InputError, match=f"has no {split} split: give --split train$"):
             Source(tmp_path / "other" / "cars").find(split)
+
+
+def test_scenes_without_splits_can_only_be_measured_all_together(tmp_path):
+    source = Source(write_split(tmp_path / "objects", num_scenes=3, num_views=2))
+    assert source.find("test") == tmp_path / "objects" and source.may_be_known("test")
+    for split in ("train", "val"):
+        with pytest.raises(InputError, match=f"has no {split} split: give --split test$"):
+            source.find(split)
+    for name in ("cars_test", "cars_val"):
+        held_out = Source(write_split(tmp_path / name, num_scenes=1, num_views=2, seed=ord(name[-1])))
+        assert not held_out.may_be_known("test") and held_out.find(name.removeprefix("cars_")) == tmp_path / name
+
+
+class Split(NpzScenes):
+    @classmethod
+    def find_splits(cls, path):
+        return Splits(path / "train", test=path / "held_out")
+
+
+def test_a_class_of_ones_own_says_what_its_splits_are(tmp_path):
+    named, whole = Source(tmp_path, own_class=Split), Source(tmp_path / "npz_train", own_class=NpzScenes)
+    assert named.find("test") == tmp_path / "held_out" and not named.may_be_known("test")
+    assert named.may_be_known("train") and whole.may_be_known("test")
+    with pytest.raises(InputError, match="has no val split: give --split train or test$"):
+        named.find("val")
+    assert whole.find("test") == whole.find("train") == tmp_path / "npz_train"
 
 
 class Dataset:
@@ -123,7 +151,7 @@ class Dataset:
 
 def test_only_the_published_protocol_is_comparable(tmp_path):
     srn = Dataset(tmp_path / "cars_test", [f"{number:032x}" for number in range(704)])
-    assert protocol.departures(srn, CHOSEN, 704) == []
+    assert protocol.departures(srn, CHOSEN, 704, False) == []
     others = {
         "name": Dataset(tmp_path / "chairs_test", srn.scene_names),
         "names of objects": Dataset(tmp_path / "cars_test", [f"{number:06d}" for number in range(704)]),
@@ -131,12 +159,12 @@ def test_only_the_published_protocol_is_comparable(tmp_path):
         "number of views": Dataset(tmp_path / "cars_test", srn.scene_names, num_views=50),
     }
     for what, dataset in others.items():
-        found = protocol.departures(dataset, CHOSEN, len(dataset))
+        found = protocol.departures(dataset, CHOSEN, len(dataset), False)
         assert len(found) == 1 and "not the ShapeNet-SRN cars" in found[0], what
     other = dataclasses.replace(CHOSEN, num_inputs=2, views="list", resolution=64)
-    found = protocol.departures(srn, other, 10)
-    assert len(found) == 4
-    for word in ("10 of 704", "2 input views", "some of the views", "64 pixels"):
+    found = protocol.departures(srn, other, 10, True)
+    assert len(found) == 5
+    for word in ("training may have seen", "10 of 704", "2 input views", "some of the views", "64 pixels"):
         assert any(word in line for line in found)
 
 

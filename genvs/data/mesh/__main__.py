@@ -28,7 +28,8 @@ def main(meshes: tuple[Path, ...], **options) -> None:
     Run again, it draws only what is missing.
     """
     try:
-        ensure_meshes(options.pop("out"), meshes, **options)
+        split = ensure_meshes(options.pop("out"), meshes, **options)
+        click.echo(f"{split.folder}: all of {len(split.subjects)} scenes are there")
     except KeyboardInterrupt:
         click.echo("\nInterrupted: the same command draws the rest.", err=True)
         raise

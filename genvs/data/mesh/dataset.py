@@ -27,11 +27,12 @@ def ensure_meshes(
     up: str = "y",
     seed: int = 0,
     workers: int = 1,
-) -> None:
+) -> Split:
     """Draw whatever is missing of `meshes` (files, or folders of them) into the split `out`, a scene of each name.
 
     cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
-    Raises InputError for files that are missing, unreadable or of one name, and as `ensure_dataset`.
+    Returns the split, which is there now. Raises InputError for files that are missing, unreadable or of one name, and
+    as `ensure_dataset`.
     """
     out = Path(os.path.abspath(out))
     if cameras == "spiral" and views > SPIRAL_VIEWS:
@@ -48,7 +49,9 @@ def ensure_meshes(
         subjects[name] = MeshFile(key, path, up)
     settings: dict[str, Any] = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR}
     settings |= {"far": FAR, "views": views, "cameras": cameras, "up": up}
-    ensure_splits(out, [Split(CAMERAS[cameras], out, subjects, settings)], workers)
+    split = Split(CAMERAS[cameras], out, subjects, settings)
+    ensure_splits(out, [split], workers)
+    return split
 
 
 def _files(meshes: Sequence[Path]) -> list[Path]:

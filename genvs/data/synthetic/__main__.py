@@ -25,7 +25,8 @@ from genvs.errors import run_command
 def main(**options) -> None:
     """Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes only what is missing."""
     try:
-        ensure_dataset(options.pop("out"), **options)
+        for split in ensure_dataset(options.pop("out"), **options):
+            click.echo(f"{split.folder}: all of {len(split.subjects)} scenes are there")
     except KeyboardInterrupt:
         click.echo("\nInterrupted: the same command makes the rest.", err=True)
         raise

@@ -171,13 +171,13 @@ def ensure_dataset(
     val_scenes: int = 0,
     test_scenes: int = 0,
     test_views: int = SPIRAL_VIEWS,
-) -> None:
+) -> list[Split]:
     """Make whatever is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
 
     A scene is a function of (seed, split, index, views, resolution) alone, whatever `workers` is. More scenes may be
     asked for later; a folder that holds more than that is complete. Several processes may call this at once: one works,
-    the others wait. Raises InputError where a folder holds something else, was made with other settings, or cannot be
-    written.
+    the others wait. Returns the splits, which are there now. Raises InputError where a folder holds something else, was
+    made with other settings, or cannot be written.
     """
     out = Path(os.path.abspath(out))
     if not out.name:
@@ -190,6 +190,7 @@ def ensure_dataset(
             cars = {f"{index:06d}": Car((seed, SPLITS.index(name), index)) for index in range(number)}
             splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, {**shared, "views": per_scene}))
     ensure_splits(out, splits, workers)
+    return splits
 
 
 def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
