@@ -201,7 +201,7 @@ REFUSED = {
     "fp16 and bf16": (["--fp16", "true", "--bf16", "true"], ["--fp16", "--bf16"]),
     "unknown option": (["--colour", "red"], ["--colour"]),
     "nothing to resume": (["--resume", "--outdir", "empty"], ["empty", "--resume"]),
-    "no state there": (["--resume", "nowhere"], ["nowhere", "training-state"]),
+    "no state there": (["--resume", "nowhere"], ["nowhere", "no such file or folder"]),
 }
 
 

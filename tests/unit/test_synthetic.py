@@ -232,9 +232,13 @@ def test_depth_is_that_of_every_triangle_tested_and_unprojects_onto_the_car():
 
 
 def test_written_depth_and_background(made):
-    for scene in made.parent.glob("cars_*/0*"):
+    scenes = sorted(made.parent.glob("cars_*/0*"))
+    assert {scene.parent.name for scene in scenes} == {"cars_train", "cars_val", "cars_test"}
+    for scene in scenes:
         record = json.loads((scene / "scene.json").read_text())
-        for path in scene.glob("depth/*.png"):
+        paths = sorted(scene.glob("depth/*.png"))
+        assert len(paths) == len(list(scene.glob("rgb/*.png"))) > 0
+        for path in paths:
             steps, image = pixels_of(path), pixels_of(scene / "rgb" / path.name)
             assert steps.dtype == np.uint16
             depth = steps[steps > 0] * record["depth_scale"]
