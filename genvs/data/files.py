@@ -34,6 +34,7 @@ FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 ASPECT_TOLERANCE = 0.02
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH = 24  # where a PNG says how many bits its values have
 EXIF_ORIENTATION = 0x0112
 
 Source = str | PathLike[str] | bytes
@@ -203,6 +204,8 @@ def _decode(source: Source, name: str) -> tuple[np.ndarray, str]:
             image.load()
             if image.info.get("exif") and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
                 raise InputError(f"{shown}: its EXIF data ask for a rotation; save it upright, as its camera is meant")
+            if image.mode == "L" and "transparency" in image.info:  # which Pillow scales to 8 bits, but not this value
+                image.info["transparency"] *= 255 // (2 ** data[PNG_DEPTH] - 1)
             return _rgb_on_white(image, shown), shown
     except InputError:
         raise
@@ -244,10 +247,14 @@ def _rgb_on_white(image: Image.Image, shown: str) -> np.ndarray:
     """uint8 `[H, W, 3]`."""
     if image.mode in ("CMYK", "LAB"):
         raise InputError(f"{shown}: has print colours ({image.mode}); save it as RGB")
+    transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip rather than scale
-        gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+        values = np.asarray(image).astype(np.int64)
+        gray = np.where(values == transparent, 255, (values + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
-    if image.mode not in ("RGBA", "LA", "PA", "La") and "transparency" not in image.info:
+    if isinstance(transparent, tuple) and max(transparent) > 255:  # the colours have 8 bits by now
+        raise InputError(f"{shown}: has a transparent colour of 16 bits; save it as RGBA")
+    if image.mode not in ("RGBA", "LA", "PA", "La") and transparent is None:
         return np.asarray(image.convert("RGB"))
     rgba = image.convert("RGBA")
     on_white = Image.new("RGB", rgba.size, "white")
