@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,10 +186,10 @@ class BatchSchedule:
             step += 1
 
 
-def ignore_signals(worker: int) -> None:
-    """What asks a run to stop often reaches its loaders too. They go on, for the run to end its update and save."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def leave_process_group(worker: int) -> None:
+    """What asks a run to stop often goes to its whole process group. Its loaders go on, so that it can end its update
+    and save; they end with it, or some seconds after it where it is killed."""
+    os.setsid()
 
 
 def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
@@ -200,7 +199,7 @@ def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: t
         batch_size=None,  # an item is a whole batch
         sampler=schedule,
         num_workers=workers,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=leave_process_group,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )

@@ -142,22 +142,46 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     assert [record["nimg"] for record in records(run_dir)] == [BATCH * (step + 1) for step in range(updates)]
 
 
-@pytest.mark.parametrize(("processes", "receiver"), [(1, "group"), (2, "launcher")])
-def test_sigterm_saves_the_run_though_loaders_get_it_too(cars, tmp_path, processes, receiver):
-    """As launchers and schedulers send it: torchrun passes it on to the group of every process."""
-    options = ["--preset=cpu-demo", f"--data={cars}", f"--outdir={tmp_path}", "--nosubdir", "--cbase=8", "--batch=4"]
+def begun(cars: Path, run_dir: Path, processes: int) -> subprocess.Popen:
+    """A run with a loader for each process, in a session of its own, that has made two records."""
+    options = ["--preset=cpu-demo", f"--data={cars}", f"--outdir={run_dir}", "--nosubdir", "--cbase=8", "--batch=4"]
     options += ["--workers=1", "--log_freq=0.004", "--tick=0.1", "--snap=10000", "--notensorboard"]
     process = launch(*options, processes=processes, start_new_session=True)
     deadline = time.monotonic() + 100
-    while not ((tmp_path / "stats.jsonl").exists() and len(records_so_far(tmp_path)) >= 2):
+    while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize(("processes", "receiver"), [(1, "group"), (2, "launcher")])
+def test_sigterm_saves_the_run_though_loaders_get_it_too(cars, tmp_path, processes, receiver):
+    """As launchers and schedulers send it: torchrun passes it on to the group of every process."""
+    process = begun(cars, tmp_path, processes)
     send = os.killpg if receiver == "group" else os.kill
     send(process.pid, signal.SIGTERM)
     out, _ = finished(process, code=130)
     stopped = last_state(tmp_path)["cur_nimg"]
     assert f"stopped at {stopped / 1000:.1f} kimg" in out
     assert records(tmp_path)[-1]["nimg"] == stopped
+
+
+def test_when_one_process_is_killed_all_end_soon(cars, tmp_path):
+    process = begun(cars, tmp_path, processes=2)
+    pids = map(int, filter(str.isdecimal, os.listdir("/proc")))
+    (of_rank_1,) = [pid for pid in pids if is_rank_1(pid, process.pid)]
+    start = time.monotonic()
+    os.kill(of_rank_1, signal.SIGKILL)
+    finished(process, code=137)
+    assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
+
+
+def is_rank_1(pid: int, launcher: int) -> bool:
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return parent == launcher and b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # gone meanwhile
+        return False
 
 
 def records_so_far(run_dir: Path) -> list[str]:
