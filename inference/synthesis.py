@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch_utils import stateless_random
 
 COND_METHODS = ("autoreg", "normal")
 NOISES = ("fixed", "fresh")
-MAX_GENERATED = 8  # generated frames that an autoregressive run keeps to condition on, besides all inputs
+MAX_GENERATED = 8  # frames that an autoregressive run keeps to condition on, so that a long video takes no more memory
 
 
 @torch.inference_mode()
@@ -48,30 +49,19 @@ def synthesize_views(
 
     inputs: `[1, V]`. targets: `[1, K]`. Yields K pairs, as soon as each is done: image `[3, H, W]` in [-1, 1] and
     feature image `[C, H, W]`, both float32 on the CPU. A GPU goes on with the next batch meanwhile.
-
-    cond_method: 'normal' conditions every target on the inputs alone, `batch_size` targets at a time. 'autoreg' goes
-    one target at a time and conditions it on the inputs and on the `MAX_GENERATED` frames generated last (GeNVS, arXiv
-    2304.02602); the bound keeps memory constant however long a video is. No view is encoded twice.
-    sampler: of `genvs.diffusion.sampler.SAMPLERS`. num_steps: its steps, by default its own number; 1 is the one-step
-    estimate.
-    guidance: `worse.lerp(denoised, guidance)`: above 1, away from what a worse denoiser says, which takes an evaluation
-    of that one too; 1 is off. The worse one is `guide`, of a worse network, such as an earlier snapshot (autoguidance,
-    arXiv 2406.02507); by default `net` without its conditioning (classifier-free guidance, arXiv 2207.12598).
-    noise, seed: 'fixed', all views start from the one noise of the seed, so that a video does not flicker; 'fresh',
-    each from its own. Without churn images depend neither on `batch_size` nor, up to rounding, on the device.
-    churn: S_churn of the stochastic sampler (EDM, algorithm 2), for 'heun' alone.
+    cond_method: 'normal', every target from the inputs alone, `batch_size` at a time; 'autoreg', one at a time, from
+    the inputs and the `MAX_GENERATED` frames generated last (GeNVS, arXiv 2304.02602). No view is encoded twice.
+    sampler, num_steps, churn, seed: as in `sampler_of`; 1 step is the one-step estimate. guidance: as in `guided`, 1 is
+    off; `guide` is of the worse network, by default `net` is, without its conditioning. noise, seed: as in StartNoise.
+    Without churn images depend neither on `batch_size` nor, up to rounding, on the device.
     class_id: what the network is told that the object is, for one that was trained with classes (`--cond`).
     bf16: run the networks in bf16 where a GPU has it; noise levels, integration and images stay float32 or better.
     denoise: of `net`, for callers that draw many scenes; by default it is made anew. It decides about bf16 and class.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"cond_method={cond_method!r} is not known: choose one of {', '.join(COND_METHODS)}")
-    if noise not in NOISES:
-        raise InputError(f"noise={noise!r} is not known: choose one of {', '.join(NOISES)}")
     device = next(net.parameters()).device
-    sample = sampler_of(net, sampler, num_steps)
-    if churn:
-        sample = functools.partial(sample, S_churn=churn, rng=torch.Generator(device).manual_seed(seed))
+    sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
     inputs, targets = inputs.to(device), targets.to(device)
     num_targets, autoreg = targets.shape[1], cond_method == "autoreg"
     noises = StartNoise(noise, seed, (3, net.config.resolution, net.config.resolution), device)
@@ -84,11 +74,7 @@ def synthesize_views(
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
         feature_images = better.render(cameras)
-        denoised: Denoise = functools.partial(denoise, feature_image=feature_images)
-        if guidance != 1:
-            # Zeros are what training shows where it leaves the conditioning out.
-            unconditioned = functools.partial(denoise, feature_image=torch.zeros_like(feature_images))
-            denoised = guided(denoised, worse.denoiser(cameras) if worse else unconditioned, guidance)
+        denoised = guided(better, worse, cameras, feature_images, guidance)
         images = sample(denoised, noises.of(start, start + len(feature_images))).clamp(-1, 1)
         if autoreg and stop < num_targets:
             for network in filter(None, (better, worse)):
@@ -96,40 +82,65 @@ def synthesize_views(
         return images, feature_images
 
     stride = 1 if autoreg else batch_size
-    batches = (draw(start, start + stride) for start in range(0, num_targets, stride))
     with tqdm(total=num_targets, unit="view", disable=None if progress else True) as bar:
-        for images, feature_images in on_the_cpu(batches):
+        for images, feature_images in on_the_cpu(draw(at, at + stride) for at in range(0, num_targets, stride)):
             bar.update(len(images))
             yield from zip(images, feature_images, strict=True)
 
 
-def sampler_of(net: GeNVS, name: str, num_steps: int | None = None) -> Callable[..., Tensor]:
-    """`sample(denoise, noise)`: a sampler of the table, over the noise levels of `net`, with its own number of steps
-    unless told. Raises InputError for a name that is not in the table.
+def sampler_of(
+    net: GeNVS, name: str, num_steps: int | None = None, *, churn: float = 0.0, seed: int = 0
+) -> Callable[..., Tensor]:
+    """`sample(denoise, noise)`: one of `genvs.diffusion.sampler.SAMPLERS`, over the noise levels of `net`, with its own
+    number of steps unless told. churn: S_churn of the stochastic sampler (EDM, algorithm 2), for 'heun' alone; its
+    noise is a function of the seed. Raises InputError for a name that is not in the table.
     """
     if name not in SAMPLERS:
         raise InputError(f"sampler={name!r} is not known: choose one of {', '.join(SAMPLERS)}")
+    stochastic: dict[str, Any] = {}
+    if churn:
+        generator = torch.Generator(next(net.parameters()).device).manual_seed(seed)
+        stochastic = {"S_churn": churn, "rng": generator}
     return functools.partial(
         SAMPLERS[name].sample,
         num_steps=SAMPLERS[name].num_steps if num_steps is None else num_steps,
         sigma_min=net.config.denoiser.sigma_min,
         sigma_max=net.config.denoiser.sigma_max,
+        **stochastic,
     )
 
 
-def guided(denoised: Denoise, worse: Denoise, guidance: float) -> Denoise:
-    """A denoiser that goes on from what `worse` says through what `denoised` says, as in `synthesize_views`."""
+def guided(
+    better: Conditioned, worse: Conditioned | None, cameras: Cameras, feature_images: Tensor, guidance: float
+) -> Denoise:
+    """Of the views of cameras `[1, K]`, whose feature images `better` has rendered: `worse.lerp(better, guidance)`.
+
+    Above 1 it leads away from what a worse denoiser says, at an evaluation of that one too; 1 is off. The worse one is
+    of a worse network, such as an earlier snapshot (autoguidance, arXiv 2406.02507); None is the same network without
+    its conditioning (classifier-free guidance, arXiv 2207.12598).
+    """
+    denoised = better.denoiser(feature_images)
+    if guidance == 1:
+        return denoised
+    # Zeros are what training shows where it leaves the conditioning out.
+    led_from = worse.denoiser(worse.render(cameras)) if worse else better.denoiser(torch.zeros_like(feature_images))
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
-        return worse(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
+        return led_from(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
 
     return denoise
 
 
 class StartNoise:
-    """The unit Gaussian noise, each of `shape`, that views start from: of NOISES, and a function of seed and view."""
+    """The unit Gaussian noise, each of `shape`, that views start from.
+
+    kind: of NOISES. 'fixed': all from the one noise of the seed, so that a video does not flicker; 'fresh': each from
+    its own, a function of seed and view.
+    """
 
     def __init__(self, kind: str, seed: int, shape: tuple[int, ...], device: torch.device) -> None:
+        if kind not in NOISES:
+            raise InputError(f"noise={kind!r} is not known: choose one of {', '.join(NOISES)}")
         self._seed, self._shape, self._device = seed, shape, device
         self._fixed: Tensor | None = None
         if kind == "fixed":
@@ -161,9 +172,9 @@ class Conditioned:
         with autocast(self._denoise.device, self._denoise.bf16):
             return self._net.render(self._known.volume, self._known.cameras, cameras)[0].float()
 
-    def denoiser(self, cameras: Cameras) -> Denoise:
-        """Of the views of cameras `[1, K]`, for a sampler."""
-        return functools.partial(self._denoise, feature_image=self.render(cameras))
+    def denoiser(self, feature_images: Tensor) -> Denoise:
+        """Of the views of these feature images, for a sampler."""
+        return functools.partial(self._denoise, feature_image=feature_images)
 
     def add(self, images: Tensor, cameras: Cameras) -> None:
         """Remember a generated frame: image `[1, 3, H, W]`, camera `[1, 1]`."""
