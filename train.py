@@ -289,7 +289,6 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
-    from torch_utils.persistence import remove_orphans
     from training import checkpoint
     from training.data import open_data, pack_data
     from training.training_loop import create_state, training_loop
@@ -298,9 +297,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         options["tensorboard"] = False
     checkpoint.check_outdir(outdir, nosubdir=nosubdir and not resume)
     state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
-    with checkpoint.content_of(state_path):
-        saved = checkpoint.saved_config(content) if content else None
-    config = build_config(options, saved)
+    config = build_config(options, checkpoint.saved_config(content, state_path) if content else None)
     config.rounds(distributed.get_world_size())
     check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
@@ -325,15 +322,13 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     state = create_state(birth, data.scene, device)
     state.data = data.facts()
     if content is not None:
-        with checkpoint.content_of(state_path):
-            checkpoint.restore(state, content)
+        checkpoint.restore(state, content, state_path)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
         run_dir = checkpoint.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     if distributed.get_rank() == 0:
-        remove_orphans(run_dir)
         checkpoint.write_options(run_dir, config)
     with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")

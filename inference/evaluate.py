@@ -35,7 +35,7 @@ from inference.inference import ROOT, choose_device, default_snapshot
 from inference.job import RESULTS_FILE, SAMPLES, Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
 from inference.protocol import Protocol, Source, evenly
-from inference.sampling_options import load_guide, sampling_options, settle, weigh_views
+from inference.sampling_options import NAMES, load_guide, sampling_options, settle, weigh_views
 from torch_utils import distributed
 from torch_utils.persistence import write_atomic
 
@@ -200,15 +200,15 @@ def open_job(
     dataset = source.open(source.find(split), net.config)
     mean_image = open_mean_image(source, split, net) if "mean" in baselines else None
     classes = dataset.checked_classes() if net.config.scene.num_classes else None
-    first_class = classes[0] if classes else None
     guide = load_guide(
         sampling["guide"],
         net,
         device,
         bf16=sampling["bf16"],
         cam_weighting=cam_weighting,
-        class_id=first_class,
+        class_id=classes[0] if classes else None,
     )
+    how = {name: sampling[name] for name in NAMES} | {"bf16": sampling["bf16"] and has_native_bf16(device)}
     chosen = Protocol(
         snapshot=str(ckpt_path),
         snapshot_sha256=protocol.sha256(ckpt_path),
@@ -220,12 +220,7 @@ def open_job(
         view_weighting=net.config.view_weighting,
         views=protocol.read_views(views),
         resolution=net.config.resolution,
-        sampler=sampling["sampler"],
-        num_steps=sampling["num_steps"],
-        guidance=sampling["guidance"],
-        noise=sampling["noise"],
-        churn=sampling["churn"],
-        bf16=sampling["bf16"] and has_native_bf16(device),
+        **how,
         guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)

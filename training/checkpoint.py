@@ -128,7 +128,8 @@ def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
 
 
 def write_options(run_dir: Path, config: TrainConfig) -> None:
-    """`training_options.json`: the whole config, which `--resume` and people read."""
+    """`training_options.json`: the whole config, which `--resume` and people read. What killed runs have left, goes."""
+    persistence.remove_orphans(run_dir)
     persistence.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
 
 
@@ -207,14 +208,35 @@ def _load_state(path: Path) -> dict:
         raise InputError(str(error)) from None
 
 
-def saved_config(content: dict) -> TrainConfig:
-    """The config that a training state was saved with."""
-    return from_dict(TrainConfig, content["config"])
+def saved_config(content: dict, path: Path | None = None) -> TrainConfig:
+    """The config that a training state was saved with. path: the state's, for messages. Raises InputError for none."""
+    with _content_of(path):
+        return from_dict(TrainConfig, content["config"])
 
 
-def restore(state: TrainState, content: dict) -> None:
-    """Put a loaded training state into `state`, strictly. Raises InputError where it is of other data."""
-    old, new = content["data"], state.data
+def restore(state: TrainState, content: dict, path: Path | None = None) -> None:
+    """Put a loaded training state into `state`, strictly. path: its file, for messages.
+
+    Raises InputError where it is of other data, or does not hold what it should.
+    """
+    with _content_of(path):
+        _check_data(content["data"], state.data)
+        state.net.load_state_dict(content["net"])
+        state.ema.net.load_state_dict(content["ema"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        # On a CPU weights lie otherwise in memory than on a GPU, and a fused optimizer takes moments as they lie there.
+        for parameter, moments in state.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        state.cur_nimg = content["cur_nimg"]
+        state.skipped.fill_(content["skipped"])
+        state.skipped_in_a_row.fill_(content["skipped_in_a_row"])
+        state.scale.fill_(content["scale"])
+        state.scale_updates.fill_(content["scale_updates"])
+
+
+def _check_data(old: dict, new: dict) -> None:
+    """Raise InputError, with the difference, where the facts of the data are not the same."""
     differences = [
         f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)
     ]
@@ -223,22 +245,10 @@ def restore(state: TrainState, content: dict) -> None:
             f"--resume with other data would be a different run ({', '.join(differences)}): bring them back, or start "
             "a new run with --transfer"
         )
-    state.net.load_state_dict(content["net"])
-    state.ema.net.load_state_dict(content["ema"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    # On a CPU weights lie otherwise in memory than on a GPU, and a fused optimizer takes moments as they lie there.
-    for parameter, moments in state.optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            moments[name] = torch.empty_like(parameter).copy_(moments[name])
-    state.cur_nimg = content["cur_nimg"]
-    state.skipped.fill_(content["skipped"])
-    state.skipped_in_a_row.fill_(content["skipped_in_a_row"])
-    state.scale.fill_(content["scale"])
-    state.scale_updates.fill_(content["scale_updates"])
 
 
 @contextlib.contextmanager
-def content_of(path: Path | None) -> Iterator[None]:
+def _content_of(path: Path | None) -> Iterator[None]:
     """Inside, a training state of the file `path` that lacks something, or holds it otherwise, is an InputError."""
     try:
         yield
