@@ -7,6 +7,7 @@ DIR/*.npz hold `images` `[N, H, W, 3]` uint8, `c2w` `[N, 4, 4]` with OpenCV axes
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,9 +23,9 @@ class NpzScene(Scene):
 
     def __init__(self, path: Path) -> None:
         try:
-            with np.load(path) as arrays:
+            with open(path, "rb") as file, np.load(file) as arrays:
                 self.c2w, self.focal = arrays["c2w"].astype(np.float64), float(arrays["focal"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise InputError(f"{path}: holds no c2w and focal: write it with numpy.savez") from None
         self.path, self.name, self.shown = path, path.stem, str(path)
         self.view_names = [str(view) for view in range(len(self.c2w))]

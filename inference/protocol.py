@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -159,7 +160,7 @@ class Source:
         beside = self.path.parent / f"{self.path.name}_{split}"
         if not self.own_class and self.path.name and find_storage(beside):
             return beside
-        splits = self._splits()
+        splits = self._splits
         if not self.has_no_splits():
             path, named = getattr(splits, split), [name for name, found in splits._asdict().items() if found]
         else:
@@ -171,7 +172,7 @@ class Source:
 
     def has_no_splits(self) -> bool:
         """Whether the data are one part alone: a split by whatever name, or scenes of which training may know some."""
-        splits = self._splits()
+        splits = self._splits
         return not (splits.val or splits.test or (splits.train.stem.endswith("_train") and not self.own_class))
 
     def may_be_known(self, split: str) -> bool:
@@ -182,6 +183,7 @@ class Source:
             return self.has_no_splits()
         return re.search(r"(^|_)(test|val)$", self.find(split).stem) is None
 
+    @functools.cached_property  # finding them compares images
     def _splits(self) -> Splits:
         return self.own_class.find_splits(self.path) if self.own_class else open_splits(self.path)
 

@@ -14,8 +14,6 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-INTERRUPTED = 130  # as a shell has it, and a run of one process
-
 if __name__ == "__main__":
     # Until it kills processes that it has asked to stop. An update, an evaluation or a save may have to end before.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
@@ -24,7 +22,7 @@ if __name__ == "__main__":
     try:
         main()
     except SignalException:
-        sys.exit(INTERRUPTED)
+        sys.exit(130)  # as a run of one process, whatever the signal
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         # A negative exit code is a signal's number.

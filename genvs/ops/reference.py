@@ -9,7 +9,7 @@ from torch import Tensor
 from genvs.ops.types import FieldLayers
 from torch_utils import stateless_random
 
-# Of the input views that see a point, all together; below, it counts as unseen. As small as float32 can divide by.
+# The least that the views of a point weigh together; where they weigh less, it fades. float32 still divides by it.
 LEAST_WEIGHT = 1e-30
 
 

@@ -203,3 +203,10 @@ def test_a_pack_is_of_the_class_that_made_it(tmp_path):
     for dataset in (plain, inverted):
         dataset.make_pack(workers=1)
     assert torch.equal(plain.load(0, range(6)).images, 255 - inverted.load(0, range(6)).images)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04cut short"])
+def test_the_example_refuses_what_it_cannot_read(tmp_path, content):
+    folder = write_npz(tmp_path / "captures")
+    (folder / "1.npz").write_bytes(content)
+    assert "holds no c2w and focal" in refused("captures/1.npz", lambda: NpzScenes(folder, resolution=32))
