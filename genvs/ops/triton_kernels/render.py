@@ -65,6 +65,8 @@ def render_kernel(
             volume_ptr, frusta_ptr, shares_ptr, views, ox + t * dx, oy + t * dy, oz + t * dz,
             CHANNELS, WIDTH, HEIGHT, DEPTH, RAYS,
         )  # fmt: skip
+        # What is kept is what is used: else backward would see other densities than those that made the image.
+        fused = fused.to(DOT).to(tl.float32)
         if KEEP_FUSED:
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
             tl.store(fused_at, fused.to(fused_ptr.dtype.element_ty), mask=in_rays[:, None])
@@ -233,7 +235,7 @@ class Render(torch.autograd.Function):
             RAYS=RAYS,
             **BACKWARD,
         )
-        dvolume = torch.zeros(ctx.volume_shape, dtype=fused.dtype, device=fused.device)
+        dvolume = torch.zeros(ctx.volume_shape, dtype=_sums_dtype(fused), device=fused.device)
         scatter_kernel[triton.cdiv(rays * samples, POINTS), batch * targets](
             dfused,
             dvolume,
@@ -250,7 +252,13 @@ class Render(torch.autograd.Function):
             **_sizes(ctx.volume_shape),
         )
         sums = (part.sum(dim=0) for part in dfield)
-        return dvolume.permute(0, 1, 5, 4, 2, 3), *[None] * 7, *sums
+        return dvolume.to(fused.dtype).permute(0, 1, 5, 4, 2, 3), *[None] * 7, *sums
+
+
+def _sums_dtype(x: torch.Tensor) -> torch.dtype:
+    """What gradients of volumes of x's precision are added up in. GPUs before Hopper cannot add to bf16 in memory."""
+    slow = x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (9, 0)
+    return torch.float32 if slow else x.dtype
 
 
 def _sizes(volume_shape: torch.Size) -> dict[str, int]:
