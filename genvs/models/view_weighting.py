@@ -41,8 +41,7 @@ def inverse_distance(inputs: Cameras, targets: Cameras, *, power: float = 1.0) -
 
 def gaussian_distance(inputs: Cameras, targets: Cameras, *, b: float) -> Tensor:
     """By exp(-b d^2), where d is the distance of the camera centres; b in 1 / world units squared."""
-    # Normalised in the exponent: far from all input views every exp would be 0.
-    return (-b * center_distances(inputs, targets) ** 2).softmax(dim=-1)
+    return softmax_of_views(-b * center_distances(inputs, targets) ** 2)
 
 
 def inverse_l1(inputs: Cameras, targets: Cameras) -> Tensor:
@@ -85,7 +84,7 @@ def cross_attention(inputs: Cameras, targets: Cameras) -> Tensor:
     """Softmax of the dot products of target and input, each encoded by `encode_camera`. Has no weights to learn."""
     query = encode_camera(targets.centers, -targets.c2w[..., :3, 2])
     key = encode_camera(inputs.centers, -inputs.c2w[..., :3, 2])
-    return (query[:, :, None] * key[:, None]).sum(dim=-1).softmax(dim=-1)
+    return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
 
 
 class LearnedCrossAttention(nn.Module):
@@ -104,7 +103,7 @@ class LearnedCrossAttention(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             query = self.query_layer(encode_camera(targets.centers, -targets.c2w[..., :3, 2]))
             key = self.key_layer(encode_camera(inputs.centers, -inputs.c2w[..., :3, 2]))
-            return (query[:, :, None] * key[:, None]).sum(dim=-1).softmax(dim=-1)
+            return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
 
 
 class RelativePoseSelfAttention(nn.Module):
@@ -131,7 +130,7 @@ class RelativePoseSelfAttention(nn.Module):
         views = encode_camera(position * opengl, backward * opengl).flatten(0, 1)
         with torch.autocast(inputs.device.type, enabled=False):
             attended, _ = self.multihead_attention(views, views, views, need_weights=False)
-            return self.weight_calculation_layer(attended).reshape(shape).softmax(dim=-1)
+            return softmax_of_views(self.weight_calculation_layer(attended).reshape(shape))
 
 
 _METHODS: dict[str, Callable] = {
@@ -171,6 +170,14 @@ def weights_of_errors(errors: Tensor, power: float = 1.0) -> Tensor:
     largest = errors.amax(dim=-1, keepdim=True).clamp_min(SMALLEST)
     inverse = (errors / largest).clamp_min(1e-6) ** -power
     return inverse / inverse.sum(dim=-1, keepdim=True)
+
+
+def softmax_of_views(logits: Tensor) -> Tensor:
+    """exp(logit), over its sum along the last dimension; not below e^-60 of the largest.
+
+    A weight that vanished would take what this view alone sees with it.
+    """
+    return (logits - logits.amax(dim=-1, keepdim=True)).clamp_min(-60).softmax(dim=-1)
 
 
 def center_distances(inputs: Cameras, targets: Cameras) -> Tensor:

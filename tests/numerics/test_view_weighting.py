@@ -15,6 +15,7 @@ from genvs.config import LEARNED_VIEW_WEIGHTINGS, VIEW_WEIGHTINGS, GeNVSConfig, 
 from genvs.errors import InputError
 from genvs.geometry import Cameras, opencv_from_opengl
 from genvs.models.view_weighting import make_view_weighting
+from genvs.ops.reference import LEAST_WEIGHT
 from tests.small_model import small_net, some_batch, some_cameras
 
 NAMES = [name.replace("=A", "=0.3").replace("=B", "=2") for name in VIEW_WEIGHTINGS]
@@ -78,6 +79,16 @@ def test_coinciding_and_far_cameras_give_finite_weights_and_gradients(name, wher
     if name != "baseline_mean":  # whose weights are constants
         (weights * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
         assert c2w.grad is not None and c2w.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_view_vanishes(name):
+    """However far off, it may be the only one that sees a point: what all views of a point weigh divides them."""
+    base = some_cameras(1, 3)
+    c2w = base.c2w.clone()
+    c2w[:, 0, :3, 3] *= 1e3
+    weights = weighting_of(name)(dataclasses.replace(base, c2w=c2w), base[:, 1:2])
+    assert weights.min() > 100 * LEAST_WEIGHT
 
 
 @pytest.mark.parametrize("name", INVERSE)
