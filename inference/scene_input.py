@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genvs.data.camera_checks import Placement, normalizing, settle_convention, warn_if_inverted
+from genvs.data.camera_checks import Placement, normalizing, settle_convention, warn_if_far, warn_if_inverted
 from genvs.data.files import MAX_IMAGE_BYTES, image_size, read_pose
 from genvs.data.splits import TRANSFORMS
 from genvs.data.srn import SRNScene, files_by_stem, list_scene
@@ -77,6 +77,8 @@ def read_scene(
     c2w = to_opencv(torch.from_numpy(stated_c2w), convention).numpy()
     warn_if_inverted(c2w, scene.shown)
     placement = normalizing(c2w, radius, scene.shown) if radius else None
+    if placement is None:
+        warn_if_far(c2w, scene.shown)
 
     def cameras(c2w: np.ndarray, intrinsics: Tensor) -> Cameras:
         return _cameras(placement.of(c2w) if placement else c2w, intrinsics, near, far)

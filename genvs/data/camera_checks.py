@@ -12,6 +12,8 @@ from genvs.config import CONVENTIONS
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 
+MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
+
 
 class Placement(NamedTuple):
     """Moves and scales a scene: its point x goes to scale * (x - center). center: `[3]`, world."""
@@ -101,6 +103,18 @@ def warn_if_inverted(c2w: np.ndarray, name: str) -> None:
     origin = np.zeros(3)
     if np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9:
         warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
+
+
+def warn_if_far(c2w: np.ndarray, name: str) -> None:
+    """Warn where the scene of the cameras `[N, 4, 4]` is so far from the origin that float32 blurs its positions."""
+    center = nearest_point_to_axes(c2w)
+    far_away, distance = float(np.linalg.norm(center)), median_distance(c2w, center)
+    if far_away > MAX_OFFSET * distance:
+        warnings.warn(
+            f"{name}: the cameras look at a point {far_away:.3g} from the origin, from {distance:.3g} away: out there "
+            "positions are not exact to a pixel; bring the scene to the origin with --normalize",
+            stacklevel=2,
+        )
 
 
 def warn_if_missed(c2w: np.ndarray, near: float, far: float, name: str) -> None:

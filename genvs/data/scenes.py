@@ -25,6 +25,7 @@ from genvs.data.camera_checks import (
     depth_range,
     normalizing,
     settle_convention,
+    warn_if_far,
     warn_if_inverted,
     warn_if_missed,
 )
@@ -286,6 +287,7 @@ class SceneDataset(Dataset, abc.ABC):
         intrinsics = _checked_view(scene, 0, self.resolution)[1]
         near, far = self._settle_depths(near, far, depth_range(c2w, intrinsics[None]))
         warn_if_inverted(c2w, scene.shown)
+        warn_if_far(c2w, scene.shown)
         warn_if_missed(c2w, near, far, scene.shown)
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)

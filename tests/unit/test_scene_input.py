@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,18 @@ def test_cameras_that_face_away_are_warned_of(folder):
         path.write_text(" ".join(map(str, opengl.ravel())))
     with pytest.warns(UserWarning, match="every camera faces away"):
         read_scene(folder, **SETTINGS)
+
+
+def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(folder):
+    for path in [*folder.glob("pose/*"), *folder.glob("target_pose/*")]:
+        c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
+        c2w[0, 3] += 5e5
+        path.write_text(" ".join(map(str, c2w.ravel())))
+    with pytest.warns(UserWarning, match="not exact to a pixel.*--normalize"):
+        read_scene(folder, **SETTINGS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_scene(folder, **SETTINGS, radius=1.3)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
