@@ -78,13 +78,11 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
         from training.checkpoint import net_to_start_from
 
         net = net_to_start_from(changes["transfer"], net)
-    if "resolution" in given:
-        if base.data is None and "data" not in changes:
-            changes["embedded"] = dataclasses.replace(base.embedded, resolution=given["resolution"])
-        net = scaled_to(net, given.pop("resolution"))
+    if "resolution" in given and base.data is None and "data" not in changes:
+        changes["embedded"] = dataclasses.replace(base.embedded, resolution=given["resolution"])
     if "augment" in given:
         given["augment_labels"] = AUGMENT_LABELS if given["augment"] > 0 else 0
-    net = dataclasses.replace(net, denoiser=build_denoiser(net.denoiser, given))
+    net = scaled_to(net, given.pop("resolution", net.resolution), build_denoiser(net.denoiser, given))
     loss = {name: given.pop(name) for name in ("rgb_weight", "augment") if name in given}
     if net.numerics != base.net.numerics:
         loss.setdefault("rgb_weight", 0.0)  # its feature images have no colours

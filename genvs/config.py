@@ -179,12 +179,17 @@ def from_dict(cls: type[T], data: dict[str, Any]) -> T:
     return cls(**values)
 
 
-def scaled_to(config: GeNVSConfig, resolution: int) -> GeNVSConfig:
-    """The same model at another resolution: the volume's and the rendering's widths keep their share of it."""
-    factor = resolution / config.resolution
+def scaled_to(config: GeNVSConfig, resolution: int, denoiser: DenoiserConfig | None = None) -> GeNVSConfig:
+    """The same model at another resolution: with the same layers, and the same share of it for volumes and rendering.
+
+    denoiser: what `config` is to have at its own resolution, if not what it has.
+    """
+    factor, denoiser = resolution / config.resolution, denoiser or config.denoiser
+    attention = tuple(round(side * factor) for side in denoiser.attention_resolutions)
+    denoiser = dataclasses.replace(denoiser, attention_resolutions=attention)
     encoder = dataclasses.replace(config.encoder, volume_width=round(config.encoder.volume_width * factor))
     renderer = dataclasses.replace(config.renderer, render_width=round(config.renderer.render_width * factor))
-    return dataclasses.replace(config, resolution=resolution, encoder=encoder, renderer=renderer)
+    return dataclasses.replace(config, resolution=resolution, encoder=encoder, renderer=renderer, denoiser=denoiser)
 
 
 PRESETS: dict[str, GeNVSConfig] = {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from genvs.config import PRESETS, DenoiserConfig, scaled_to
+from genvs.config import PRESETS, DenoiserConfig, GeNVSConfig, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
@@ -63,12 +63,18 @@ def test_srn128_encodes_to_the_papers_volume():
 WIDTHS = (lambda config: config.encoder.volume_width, lambda config: config.renderer.render_width)
 
 
+def parameter_sizes(config: GeNVSConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in GeNVS(config).named_parameters()}
+
+
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("resolution", [32, 48, 64, 96, 128, 256])
 def test_every_preset_builds_at_every_resolution(preset, resolution):
     config = scaled_to(PRESETS[preset], resolution)
     volumes, renderings = ({c.resolution / width(c) for c in (config, PRESETS[preset])} for width in WIDTHS)
     assert config.resolution == resolution and len(volumes) == len(renderings) == 1
+    assert parameter_sizes(config) == parameter_sizes(PRESETS[preset])
     with torch.device("meta"):
         net = GeNVS(config)
         volume = net.encode(torch.zeros(1, 2, 3, resolution, resolution))
