@@ -183,9 +183,14 @@ def encode_work(config: GeNVSConfig, *, batch: float = 1, itemsize: int = 2, tra
 
 
 def render_work(config: GeNVSConfig, views: int, *, itemsize: int = 2, training: bool = False) -> Work:
-    """One target: the input views' volumes are read, the small feature image is written."""
+    """One target: the input views' volumes are read, the small feature image is written.
+
+    Whole volumes are counted, of which a target's rays miss about a third. Backward, the image's gradient is read and
+    the volumes' are written; what forward read need not be read again.
+    """
     image = config.encoder.volume_channels * config.renderer.render_width**2 * itemsize
-    return _work(renderer(config, views), views * volume_bytes(config, itemsize) + image, training)
+    layers, moved = renderer(config, views), views * volume_bytes(config, itemsize) + image
+    return Work(layers.training, 2 * moved) if training else Work(layers.operations, moved)
 
 
 def denoise_work(config: GeNVSConfig, *, batch: int = 1, itemsize: int = 2, training: bool = False) -> Work:
