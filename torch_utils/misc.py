@@ -20,14 +20,13 @@ class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
     of all items. A sampler that starts later therefore goes on exactly where an earlier one would be by then.
     """
 
-    def __init__(self, num_items: int, *, seed: int, start_idx: int = 0, shuffle: bool = True) -> None:
-        """Without `shuffle` every permutation is the identity. Raises ValueError for no items or a negative number."""
+    def __init__(self, num_items: int, *, seed: int, start_idx: int = 0) -> None:
+        """Raises ValueError for no items or a negative number."""
         if num_items < 1 or seed < 0 or start_idx < 0:
             raise ValueError(f"{num_items=} must be at least 1, {seed=} and {start_idx=} at least 0")
         self.num_items = num_items
         self.seed = seed
         self.start_idx = start_idx
-        self.shuffle = shuffle
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, offset = divmod(self.start_idx, self.num_items)
@@ -38,8 +37,6 @@ class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
             epoch, offset = epoch + 1, 0
 
     def _order(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(self.num_items)
         return np.random.default_rng((self.seed, epoch)).permutation(self.num_items)
 
 

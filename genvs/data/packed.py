@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from genvs.errors import InputError
 
-FORMAT = "genvs packed views 1"  # raise the number when the same files give other contents
+FORMAT = "genvs packed views 2"  # raise the number when the same files give other contents
 HEADER_BYTES = 4096
 
 

@@ -246,10 +246,6 @@ def test_sampler_is_a_function_of_seed_and_position() -> None:
     assert take(60, seed=4) != whole
 
 
-def test_sampler_in_order() -> None:
-    assert [item for item, _ in take(25, seed=0, shuffle=False, start_idx=7)] == [i % 10 for i in range(7, 32)]
-
-
 @pytest.mark.parametrize("wrong", [{"num_items": 0}, {"seed": -1}, {"start_idx": -1}])
 def test_sampler_refuses_nonsense(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.* must be|{next(iter(wrong))}=.* at least"):
