@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -26,8 +27,9 @@ class _Tee:
     def write(self, text: str) -> int:
         # A carriage return in front redraws a line on a terminal (a progress bar): no text for a file.
         if not self._file.closed and not text.startswith("\r"):
-            self._file.write(text)
-            self._file.flush()
+            with contextlib.suppress(OSError):  # a full disk: what cannot be logged is still said
+                self._file.write(text)
+                self._file.flush()
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +60,8 @@ class Logger:
             sys.stdout = self._streams[0]
         if sys.stderr is self._tees[1]:
             sys.stderr = self._streams[1]
-        self._file.close()
+        with contextlib.suppress(OSError):  # of what could not be written
+            self._file.close()
 
     def __enter__(self) -> Logger:
         return self
@@ -67,7 +70,8 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            traceback.print_exception(error, file=self._file)
+            with contextlib.suppress(OSError):
+                traceback.print_exception(error, file=self._file)
         self.close()
 
 

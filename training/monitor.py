@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -32,7 +33,7 @@ class Monitor:
     """
 
     def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
-        self.collector, self.device = Collector(device), device
+        self.run_dir, self.collector, self.device = run_dir, Collector(device), device
         self.enabled = rank == 0
         self.start_time = self.last_time = time.time()
         self.last_nimg = cur_nimg
@@ -65,7 +66,10 @@ class Monitor:
         self.collector.report(name, value, mask)
 
     def record(self, cur_nimg: int, **numbers: float) -> None:
-        """Bring together what was reported since the last record, and write it out with `numbers`."""
+        """Bring together what was reported since the last record, and write it out with `numbers`.
+
+        Raises OSError, with the file's name, where it cannot be written.
+        """
         if self.losses:
             self._report_losses()
         if cur_nimg > self.last_nimg:
@@ -79,12 +83,17 @@ class Monitor:
         self.last_time, self.last_nimg = now, cur_nimg
         fresh = {**moments, **self._memory(), **numbers}
         self.numbers |= fresh
+        try:
+            self._write({"nimg": cur_nimg, "time": round(now - self.start_time, 3), **fresh}, fresh)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
+
+    def _write(self, line: dict[str, float], scalars: dict[str, float]) -> None:
         if self.stats_file is not None:
-            line = {"nimg": cur_nimg, "time": round(now - self.start_time, 3), **fresh}
             self.stats_file.write(json.dumps(line) + "\n")
         if self.writer is not None:
-            for name, value in fresh.items():
-                self.writer.add_scalar(name, value, global_step=cur_nimg)
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, global_step=int(line["nimg"]))
             self.writer.flush()
 
     def _report_losses(self) -> None:
@@ -130,7 +139,8 @@ class Monitor:
         self.bar.close()
         for file in (self.writer, self.stats_file):
             if file is not None:
-                file.close()
+                with contextlib.suppress(OSError):  # of what could not be written, which `record` has told
+                    file.close()
 
     def _memory(self) -> dict[str, float]:
         # ru_maxrss counts kilobytes on Linux, bytes on macOS.

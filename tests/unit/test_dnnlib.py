@@ -60,6 +60,14 @@ def test_logger_is_safe_after_close(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "log.txt").read_text() == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_silences_the_log_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), Logger("/dev/full"):
+        print("said")
+        raise ZeroDivisionError
+    assert capsys.readouterr().out == "said\n"
+
+
 def test_logger_keeps_the_trace_of_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Logger(tmp_path / "log.txt"):
         _ = 1 / 0
