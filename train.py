@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from dnnlib.util import Logger
 from genvs.config import (
     ARCHITECTURES,
     AUGMENT_LABELS,
@@ -72,6 +71,8 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
         changes["min_inputs"], changes["max_inputs"] = given.pop("views")
     if changes.get("fp16"):
         changes.setdefault("bf16", False)
+    if "transfer" in changes and changes.get("encoder_weights", "none") != "none":
+        raise InputError("--encoder-weights with --transfer: a snapshot brings its encoder's weights: give one of them")
     base = saved or TRAIN_PRESETS[changes.get("preset") or default_preset()]
     net = base.net
     if "transfer" in changes and not saved:
@@ -135,21 +136,42 @@ def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
         raise InputError("--fp16=true: there is no GPU: train on one, or without it")
 
 
+def announcement(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
+    """A run's first lines."""
+    lines = [f"training to {config.total_nimg / 1000:g} kimg in {run_dir}"]
+    if new and config.transfer is None:
+        lines.append(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
+    return "\n".join(lines)
+
+
 def conclusion(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
     """A run's last line."""
     if cur_nimg < config.total_nimg:
-        return f"stopped at {cur_nimg / 1000:.1f} kimg; ./train.sh --resume {run_dir} continues"
+        *_, newest = sorted(run_dir.glob("training-state-*.pt"))
+        saved = run_dir / f"training-state-{cur_nimg // 1000:06d}.pt"
+        # A run that went on from an earlier state still has the later ones.
+        what = run_dir if saved == newest else saved
+        return f"stopped at {cur_nimg / 1000:.1f} kimg; ./train.sh --resume {what} continues"
     return f"done: {run_dir} holds the snapshot, samples and logs"
 
 
-def check_files(config: TrainConfig) -> None:
-    """Read what a run would start from. Raises InputError where it cannot be used."""
+def check_files(config: TrainConfig, state_path: Path | None, content: dict[str, Any] | None) -> None:
+    """Read what a run would start from: with `content` of the training state that it resumes, if any.
+
+    Raises InputError where it cannot be used.
+    """
     import torch
 
+    from training.checkpoint import check_data
     from training.data import open_data
     from training.training_loop import create_state
 
-    scene = config.net.scene if config.data is None else open_data(config).scene
+    scene = config.net.scene
+    if config.data is not None:
+        data = open_data(config)
+        scene = data.scene
+        if content is not None:
+            check_data(content, data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
         create_state(config, scene, torch.device("cpu"))
 
@@ -288,12 +310,13 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
     from training import checkpoint
-    from training.data import open_data, pack_data
+    from training.data import check_ranks_agree, open_data, pack_data
     from training.training_loop import create_state, training_loop
 
     if notensorboard:
         options["tensorboard"] = False
-    checkpoint.check_outdir(outdir, nosubdir=nosubdir and not resume)
+    if not resume:
+        checkpoint.check_outdir(outdir, nosubdir=nosubdir)
     state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
     config = build_config(options, checkpoint.saved_config(content, state_path) if content else None)
     config.rounds(distributed.get_world_size())
@@ -306,7 +329,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     # What a new run starts from is not needed again, and may be gone.
     birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
-        check_files(birth)
+        check_files(birth, state_path, content)
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return
@@ -315,6 +338,7 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     data = open_data(config)
+    check_ranks_agree(config, data.facts(), content["cur_nimg"] if content else 0)
     if config.cache:
         pack_data(data)
     state = create_state(birth, data.scene, device)
@@ -326,11 +350,8 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
         run_dir = checkpoint.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
-    if distributed.get_rank() == 0:
-        checkpoint.write_options(run_dir, config)
-    with Logger(run_dir / "log.txt") if distributed.get_rank() == 0 else contextlib.nullcontext():
-        distributed.print0(f"training to {config.total_nimg / 1000:g} kimg in {run_dir}")
-        distributed.print0(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
+    with checkpoint.recorded(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
+        distributed.print0(announcement(config, run_dir, new=content is None))
         training_loop(config, run_dir, data, state, device)
         distributed.print0(conclusion(state.cur_nimg, config, run_dir))
     distributed.shutdown()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.small_model import small_config
-from torch_utils import persistence
+from torch_utils import distributed, persistence
 from training.checkpoint import TrainState, find_resume_state, restore, save_training_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
@@ -70,6 +70,7 @@ def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_o
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    distributed.barrier()  # the first rank writes
     return last_state(run_dir)
 
 

@@ -25,7 +25,7 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
     """Joins the process group that the launcher describes, if there is one, and returns this rank's device.
 
     `device_type` is "cuda" (NCCL; the device is the one numbered LOCAL_RANK) or "cpu" (gloo). `timeout` is how long a
-    collective waits for the other ranks; the default leaves rank 0 the time to make a dataset.
+    collective waits for the other ranks; the default leaves one of them the time to pack a dataset.
     """
     device = torch.device(device_type)
     if device.type == "cuda":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -16,16 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnnlib.util import Logger
 from genvs import load_snapshot, save_snapshot
 from genvs.config import GeNVSConfig, from_dict
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from torch_utils import persistence
 from torch_utils.persistence import BackgroundWriter
-from training.config import TrainConfig
+from training.config import TrainConfig, differences
 from training.ema import EMA
 
-FORMAT, VERSION = "GeNVS training state", 3
+FORMAT, VERSION = "GeNVS training state", 4
 OPTIONS_FILE = "training_options.json"
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
@@ -127,8 +129,26 @@ def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
     return run_dir
 
 
+@contextlib.contextmanager
+def recorded(run_dir: Path, config: TrainConfig) -> Iterator[None]:
+    """Inside, `run_dir` holds the run's options, and keeps what is printed in `log.txt`.
+
+    Raises InputError where another process trains in it already, as far as files can be locked there.
+    """
+    with open(run_dir / ".lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, however this process ends
+        except BlockingIOError:
+            raise InputError(f"{run_dir}: another process trains there: wait for it, or resume another run") from None
+        except OSError:
+            pass
+        write_options(run_dir, config)
+        with Logger(run_dir / "log.txt"):
+            yield
+
+
 def write_options(run_dir: Path, config: TrainConfig) -> None:
-    """`training_options.json`: the whole config, which `--resume` and people read. What killed runs have left, goes."""
+    """`training_options.json`: the whole config, for people. What killed runs have left, goes."""
     persistence.remove_orphans(run_dir)
     persistence.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
 
@@ -220,7 +240,7 @@ def restore(state: TrainState, content: dict, path: Path | None = None) -> None:
     Raises InputError where it is of other data, or does not hold what it should.
     """
     with _content_of(path):
-        _check_data(content["data"], state.data)
+        check_data(content, state.data, path)
         state.net.load_state_dict(content["net"])
         state.ema.net.load_state_dict(content["ema"])
         state.optimizer.load_state_dict(content["optimizer"])
@@ -235,15 +255,14 @@ def restore(state: TrainState, content: dict, path: Path | None = None) -> None:
         state.scale_updates.fill_(content["scale_updates"])
 
 
-def _check_data(old: dict, new: dict) -> None:
-    """Raise InputError, with the difference, where the facts of the data are not the same."""
-    differences = [
-        f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)
-    ]
-    if differences:
+def check_data(content: dict, facts: dict, path: Path | None) -> None:
+    """Raise InputError, with the difference, where a loaded training state is of other data than these `facts` are."""
+    with _content_of(path):
+        old, new = dict(content["data"]), facts
+    if old != new:
         raise InputError(
-            f"--resume with other data would be a different run ({', '.join(differences)}): bring them back, or start "
-            "a new run with --transfer"
+            f"--resume with other data would be a different run ({', '.join(differences(old, new))}): bring them back, "
+            "or start a new run with --transfer"
         )
 
 

@@ -208,17 +208,24 @@ RESUMABLE = (
 )
 
 
+OF_A_MACHINE = ("data", "workers")  # what may differ among the processes of a run
+
+
 def resumed(saved: TrainConfig, changes: dict) -> TrainConfig:
     """The saved run's config with the given changes. Raises InputError, with the difference, for another run's."""
     config = dataclasses.replace(saved, **changes)
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
-    differences = [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
-    if differences:
+    if old != new:
         raise InputError(
-            f"--resume with other options would be a different run ({', '.join(differences)}): leave them out, or "
-            "start a new run with --transfer"
+            f"--resume with other options would be a different run ({', '.join(differences(old, new))}): leave them "
+            "out, or start a new run with --transfer"
         )
     return config
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """What two flat dicts do not share, as `name old -> new`."""
+    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def flat(tree: dict, prefix: str = "") -> dict:

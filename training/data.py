@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,7 +26,7 @@ from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
-from training.config import TrainConfig
+from training.config import OF_A_MACHINE, TrainConfig, differences, flat
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
 
@@ -48,13 +47,16 @@ class RunData:
     held_out_classes: Tensor | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What must not change while a run goes on: the training scenes, in their order, and the camera model."""
-        names = "\n".join(self.train.scene_names)
+        """What must not change while a run goes on: the training scenes, in their order, and the camera model.
+
+        Numbers are rounded: other processors compute other last digits from the same cameras.
+        """
+        views = [(name, self.train.num_views(scene)) for scene, name in enumerate(self.train.scene_names)]
         facts = {
             "scenes": len(self.train_scenes),
-            "hash of their names": hashlib.sha256(names.encode()).hexdigest()[:16],
+            "hash of their names and numbers of views": hashlib.sha256(repr(views).encode()).hexdigest()[:16],
         }
-        return {**facts, **dataclasses.asdict(self.scene)}
+        return {**facts, **{name: f"{value:.6g}" for name, value in dataclasses.asdict(self.scene).items()}}
 
 
 def open_data(config: TrainConfig) -> RunData:
@@ -111,6 +113,21 @@ def _with_classes(data: RunData) -> RunData:
     return dataclasses.replace(data, scene=scene, train_classes=identity[train], held_out_classes=identity[held_out])
 
 
+def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int) -> None:
+    """Raise InputError, on all ranks, where one was started otherwise than the first, as on another machine.
+
+    facts: of the data. cur_nimg: where training starts. Call it on all ranks.
+    """
+    options = flat({**dataclasses.asdict(config), **dict.fromkeys(OF_A_MACHINE)})
+    first, *others = distributed.gather_objects({**options, **facts, "images seen": cur_nimg})
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            raise InputError(
+                f"process {rank} was started otherwise than process 0 ({', '.join(differences(first, other))}): start "
+                "all of them with the same options, on the same data"
+            )
+
+
 def pack_data(data: RunData) -> None:
     """Let the datasets take views from packs beside them (see genvs.data.packed), which is much faster than from files.
 
@@ -126,7 +143,7 @@ def pack_data(data: RunData) -> None:
             plans = [_make_pack(dataset) for dataset in datasets]
         except InputError as error:
             plans = error
-    plans = _of_first_on_this_machine(plans)
+    plans = distributed.gather_objects(plans)[distributed.get_rank() - distributed.get_local_rank()]
     if isinstance(plans, InputError):
         raise plans
     for dataset, plan in zip(datasets, plans, strict=True):
@@ -147,15 +164,6 @@ def _make_pack(dataset: SceneDataset) -> PackPlan | None:
             flush=True,
         )
         return None
-
-
-def _of_first_on_this_machine(value):
-    """`value` of the process with local rank 0."""
-    if not distributed.is_initialized():
-        return value
-    values = [None] * distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values[distributed.get_rank() - distributed.get_local_rank()]
 
 
 class BatchSchedule:

@@ -51,7 +51,8 @@ class Reporter:
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step went past a multiple of `kimg`; so any batch size keeps to the schedule."""
-        return self.state.cur_nimg // (kimg * 1000) > self.last_nimg // (kimg * 1000)
+        nimg = round(kimg * 1000, 3)  # of a product such as 0.1 * 3, which is not 0.3
+        return self.state.cur_nimg // nimg > self.last_nimg // nimg
 
     def step(self) -> None:
         """Call after every update, on all ranks.

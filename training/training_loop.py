@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import signal
 import time
@@ -61,6 +62,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     )
     reporter = Reporter(config, run_dir, data, state, monitor, device)
     stop = StopRequest(device, config.rounds(world_size))
+    if world_size > 2:
+        batches = settle_order_of_sums(net, loss_fn, batches, config)
 
     # Whatever ends the run, the file that is being written is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):
@@ -136,6 +139,22 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
     if config.grad_compression == "bf16":
         ddp.register_comm_hook(None, bf16_compress_hook)
     return ddp
+
+
+def settle_order_of_sums(
+    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig
+) -> Iterator[ViewBatch]:
+    """`batches`, after a backward pass whose gradients are thrown away.
+
+    In its first one DDP learns in which order gradients come, and arranges them anew for all that follow. What more
+    than two ranks sum depends on that in its last bits, so that a resumed run's first update would differ from the
+    undisturbed one's.
+    """
+    first = next(batches)
+    with training_precision(config, first.sample_index.device):
+        loss_fn(net, first).total.backward()
+    net.zero_grad(set_to_none=True)
+    return itertools.chain([first], batches)
 
 
 def accumulate_gradients(

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 import genvs
+import train
 from genvs.config import PRESETS, from_dict, scaled_to
 from genvs.models import GeNVS
 from tests.small_model import small_config, small_net
 from tests.small_training import fresh_state, save_state, small_run
 from torch_utils import persistence
-from training.checkpoint import OPTIONS_FILE, new_run_folder
+from training.checkpoint import OPTIONS_FILE, new_run_folder, recorded
 from training.config import TRAIN_PRESETS, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +197,7 @@ REFUSED = {
         ["--only_train_cam_weighter", "--cam_weighting_method", "learned_cross_attention"],
         ["--only_train_cam_weighter", "--transfer"],
     ),
+    "two encoders": (["--transfer", "x.pkl", "--encoder-weights", "imagenet"], ["--encoder-weights", "--transfer"]),
     "augment": (["--augment", "1.5"], ["--augment=1.5"]),
     "fp16 without a GPU": (["--fp16", "true"], ["--fp16", "no GPU"]),
     "fp16 and bf16": (["--fp16", "true", "--bf16", "true"], ["--fp16", "--bf16"]),
@@ -309,6 +311,29 @@ def test_a_finished_run_is_not_resumed_without_more_to_do(program, run_folder, c
     save_state(run_folder, config, state)
     assert_refused(program("--resume", "--dry-run"), "training-state-000000.pt", "--duration")
     assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
+
+
+def test_other_data_are_refused_before_anything_starts(program, run_folder, cars):
+    config = small_run(cars, seed=4)
+    state = fresh_state(config)
+    state.data["scenes"] = 11
+    save_state(run_folder, config, state)
+    assert_refused(program("--resume", "--dry-run"), "other data", "scenes 11 -> 12")
+
+
+def test_one_process_at_a_time_trains_in_a_run(program, run_folder, cars):
+    with recorded(run_folder, small_run(cars)):
+        assert_refused(program("--resume"), str(run_folder.name), "another process")
+    with recorded(run_folder, small_run(cars)):
+        pass
+
+
+def test_the_last_line_names_what_goes_on_from_here(tmp_path, cars):
+    config = small_run(cars, 1000)
+    for kimg in (1, 2):
+        (tmp_path / f"training-state-00000{kimg}.pt").touch()
+    assert f"--resume {tmp_path} continues" in train.conclusion(2400, config, tmp_path)
+    assert f"--resume {tmp_path}/training-state-000001.pt continues" in train.conclusion(1200, config, tmp_path)
 
 
 def test_the_newest_run_is_resumed(program, run_folder, cars):

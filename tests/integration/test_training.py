@@ -251,6 +251,7 @@ def test_the_run_folder(run_folder, cars):
     (events,) = [name for name in names if name.startswith("events.out.tfevents")]
     assert names == sorted(
         [
+            ".lock",
             "log.txt",
             "network-snapshot-000000.pkl",
             "samples-000000.png",

@@ -8,9 +8,11 @@ import hashlib
 import itertools
 import math
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
+from training.reporting import Reporter
 from training.training_loop import StopRequest, accumulate_gradients, update_weights
 
 # The order of data
@@ -303,7 +306,27 @@ def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
 def test_other_data_are_refused_on_resume(cars, tmp_path):
     state = fresh_state(small_run(cars))
     save_state(tmp_path, small_run(cars), state)
-    for change in ({"scenes": 11}, {"far": 3.0}, {"hash of their names": "0"}):
+    for change in ({"scenes": 11}, {"far": 3.0}, {"hash of their names and numbers of views": "0"}):
         state.data = {**fresh_state(small_run(cars)).data, **change}
         with pytest.raises(InputError, match=f"other data .*{next(iter(change))} .* -> {next(iter(change.values()))}"):
             restore(state, last_state(tmp_path))
+
+
+def test_data_are_others_with_fewer_views_but_not_with_other_last_digits(cars, tmp_path):
+    shutil.copytree(cars.parent, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / cars.name
+    whole = opened(small_run(path))
+    nearly = dataclasses.replace(whole.scene, far=whole.scene.far * (1 + 1e-15))
+    assert dataclasses.replace(whole, scene=nearly).facts() == whole.facts()
+    scene = min((tmp_path / f"{cars.name}_train").iterdir())
+    for kind in ("rgb", "pose"):
+        max((scene / kind).iterdir()).unlink()
+    assert opened(small_run(path)).facts() != whole.facts()
+
+
+@pytest.mark.parametrize(("ticks", "nimg"), [(3, 300), (7, 700), (6, 600)])
+def test_a_product_of_decimals_is_passed_where_it_says(ticks, nimg):
+    assert 0.1 * ticks * 1000 > nimg, "a little more than it says"
+    for last, now, passed in ((nimg - 20, nimg, True), (nimg, nimg + 20, False)):
+        reporter = SimpleNamespace(state=SimpleNamespace(cur_nimg=now), last_nimg=last)
+        assert Reporter._passed(reporter, 0.1 * ticks) == passed

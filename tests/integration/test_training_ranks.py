@@ -1,0 +1,46 @@
+"""Runs of several processes: that more than two repeat exactly, and that all are started alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from genvs.errors import InputError
+from tests.small_training import CPU, opened, resume, small_run, train, unequal
+from tests.unit.test_torch_utils import free_port
+from torch_utils import distributed
+from training.data import check_ranks_agree
+
+RANKS, BATCH = 3, 12
+
+
+def on_three_ranks(rank: int, port: int, cars: Path, folder: Path) -> None:
+    """Runs in each of three processes; a failed assertion fails the test."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    assert distributed.init("cpu") == CPU
+    config = small_run(cars, batch_size=BATCH, duration_kimg=4 * BATCH / 1000)
+    half = dataclasses.replace(config, duration_kimg=2 * BATCH / 1000)
+    undisturbed = train(config, folder / "undisturbed")
+    train(half, folder / "resumed")
+    resumed = resume(folder / "resumed", duration_kimg=config.duration_kimg)
+    assert resumed["cur_nimg"] == 4 * BATCH and unequal(resumed, undisturbed) == []
+
+    facts = opened(config).facts()
+    own = {"data": f"{cars}{rank}", "workers": rank}  # where the data lie may differ
+    check_ranks_agree(dataclasses.replace(config, **own), facts, 0)
+    faster = dataclasses.replace(config, lr=1 / (1 + rank))
+    others = {"lr 1.0 -> 0.5": (faster, facts, 0), "far 0 -> 1": (config, {"far": rank}, 0)}
+    for name, arguments in (others | {"images seen 0 -> 1": (config, facts, rank)}).items():
+        with pytest.raises(InputError, match=f"^process 1 was started otherwise than process 0 .{name}.: start"):
+            check_ranks_agree(*arguments)
+    distributed.shutdown()
+
+
+def test_three_processes(cars, tmp_path):
+    torch.multiprocessing.spawn(on_three_ranks, args=(free_port(), cars, tmp_path), nprocs=RANKS)
