@@ -96,15 +96,16 @@ class Part(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Weights to record with: what hangs on the parameters (DDP's hooks) stays out of the graphs.
 
-        They share the parameters' memory, but for those that autocast would cast one by one, the products': `cast`
-        makes these, all at once; and all at once their gradients are cast on the way back.
+        They need gradients where the parameters do, and share their memory, but for those that autocast would cast one
+        by one, the products': `cast` makes these, all at once; so are their gradients cast on the way back.
         """
-        weights = {name: weight.detach().requires_grad_() for name, weight in self.named_parameters()}
+        weights = {name: w.detach().requires_grad_(w.requires_grad) for name, w in self.named_parameters()}
         if torch.is_autocast_enabled("cuda"):
             dtype, products = torch.get_autocast_dtype("cuda"), (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
             for name, module in self.network.named_modules(prefix="network"):
                 if isinstance(module, products):
-                    weights[f"{name}.weight"] = module.weight.detach().to(dtype).requires_grad_()
+                    cast = module.weight.detach().to(dtype)
+                    weights[f"{name}.weight"] = cast.requires_grad_(module.weight.requires_grad)
         return weights
 
     def cast(self) -> None:
@@ -145,8 +146,7 @@ class GraphedPart:
         """Records the forward pass; `record_backward` has to follow."""
         self._parameters = tuple(part.parameters())
         self._inputs = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in examples)
-        self._graded_inputs = [x for x in self._inputs if x.requires_grad]
-        self._leaves = (*self._graded_inputs, *part.weights.values())
+        self._leaves = [x for x in (*self._inputs, *part.weights.values()) if x.requires_grad]
 
         def run() -> Tensor:
             part.cast()
@@ -180,14 +180,13 @@ class GraphedPart:
         return self.output.detach()
 
     def replay_backward(self, gradient: Tensor) -> list[Tensor | None]:
-        """Gradients of all inputs, None where none is needed, and of all parameters."""
+        """Gradients of all inputs and of all parameters, None where none is needed."""
         self._output_gradient.copy_(gradient)
         self._backward.replay()
         # Copies: autograd makes the first gradient that it gets the weight's own, and adds the next round's to it.
-        copies = [torch.empty_like(own) for own in (*self._graded_inputs, *self._parameters)]
-        torch._foreach_copy_(copies, self._gradients)
-        rest = iter(copies)
-        return [next(rest) if x.requires_grad else None for x in self._inputs] + list(rest)
+        copies = [torch.empty_like(x) if x.requires_grad else None for x in (*self._inputs, *self._parameters)]
+        torch._foreach_copy_([copy for copy in copies if copy is not None], self._gradients)
+        return copies
 
 
 class Replay(torch.autograd.Function):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.func import functional_call
 
 from genvs.errors import InputError
-from tests.small_model import small_net, some_batch, some_cameras
+from genvs.models import GeNVS
+from tests.small_model import randomize, small_net, some_batch, some_cameras
 from tests.small_training import CPU, small_run
 from training import graphed
 from training.config import TrainConfig, resumed
@@ -85,6 +87,41 @@ def test_conditioning_that_is_dropped_has_no_effect_and_no_gradient():
 def test_without_a_gpu_training_calls_the_network_itself():
     net = small_net()
     assert training_net(net, small_run("nowhere", cuda_graphs=True), CPU) is net
+
+
+class RunAtOnce:
+    """In place of a recorder, where there is no GPU: what it is given runs once, and nothing is replayed."""
+
+    def warm_up(self, function) -> None:
+        function()
+
+    def record(self, function) -> tuple:
+        return function(), SimpleNamespace(replay=lambda: None)
+
+
+def test_what_is_frozen_gets_no_gradient():
+    """As with --only_train_cam_weighter: all but the view weighting's are None, and are not computed."""
+    config = dataclasses.replace(small_net().config, view_weighting="learned_cross_attention")
+    net = GeNVS(config).train().requires_grad_(False)
+    randomize(net)
+    weighter = net.renderer.view_weights.requires_grad_(True)
+    given = arguments(net)
+    views = [given["input_images"], given["keys"]]
+    views += [tensor for name in ("inputs", "targets") for tensor in graphed.camera_tensors(given[name])]
+    part, recorder = graphed.parts_of(net)[0], RunAtOnce()
+    assert [name for name, weight in part.weights.items() if weight.requires_grad] == [
+        f"others.0.view_weights.{name}" for name, _ in weighter.named_parameters()
+    ]
+    render = graphed.GraphedPart(part, views, recorder)
+    render._output_gradient.fill_(1)
+    render.record_backward(recorder)
+    found = render.replay_backward(torch.ones_like(render.output))[len(views) :]
+    (net(**given)[1]).sum().backward()
+    for parameter, gradient in zip(part.parameters(), found, strict=True):
+        assert (gradient is None) == (parameter.grad is None)
+        if gradient is not None:
+            torch.testing.assert_close(gradient, parameter.grad)
+    assert sum(gradient is not None for gradient in found) == len(list(weighter.parameters()))
 
 
 class NoRecorder:
