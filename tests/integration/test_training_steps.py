@@ -18,6 +18,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import genvs
+from genvs.config import scaled_to
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from tests.small_model import some_batch
@@ -330,3 +332,14 @@ def test_a_product_of_decimals_is_passed_where_it_says(ticks, nimg):
     for last, now, passed in ((nimg - 20, nimg, True), (nimg, nimg + 20, False)):
         reporter = SimpleNamespace(state=SimpleNamespace(cur_nimg=now), last_nimg=last)
         assert Reporter._passed(reporter, 0.1 * ticks) == passed
+
+
+@pytest.mark.parametrize("resolution", [32, 48])
+def test_a_snapshot_of_another_resolution_is_taken_over(cars, tmp_path, resolution):
+    config = small_run(cars)
+    net = fresh_state(config).net
+    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
+    other = dataclasses.replace(config, net=scaled_to(config.net, resolution), transfer=str(tmp_path / "net.pkl"))
+    started = fresh_state(other).net
+    assert started.config.resolution == resolution
+    assert all(torch.equal(weight, net.state_dict()[name]) for name, weight in started.state_dict().items())
