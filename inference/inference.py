@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 import genvs
-from genvs.config import CONVENTIONS, GeNVSConfig
+from genvs.config import CONVENTIONS, GeNVSConfig, SceneConfig
 from genvs.errors import InputError, run_command
+from genvs.geometry import Cameras
 from genvs.models.labels import label_of_class
 from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
@@ -280,15 +281,34 @@ def read_folder(
             f"--normalize: the scene is {scene.placement}; its cameras are now {trained:.3g} from the origin, and "
             f"depths from {config.scene.near:.3g} to {config.scene.far:.3g} are drawn."
         )
-    distance = float(scene.inputs.cameras.centers.norm(dim=-1).mean())
-    if abs(distance - trained) > 0.25 * trained:
-        messages.append(
-            f"{in_dir}: the cameras are {distance:.3g} from the origin on average, those of the training data "
-            f"{trained:.3g}; pass --normalize or scale the poses to match, or results will be poor"
-        )
+    messages += [f"{in_dir}: {unlike}" for unlike in unlike_training(scene.inputs.cameras, config.scene)]
     for message in messages:
         click.echo(f"Warning: {message}", err=True)
     return scene
+
+
+def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:
+    """In what input cameras `[1, V]` are so far from the training data's that results will be poor: a line each.
+
+    Images that are not square are squeezed to squares, so their focal lengths differ, and tell of their shape too.
+    """
+    found = []
+    distance = float(inputs.centers.norm(dim=-1).mean())
+    if abs(distance - trained.radius) > 0.25 * trained.radius:
+        found.append(
+            f"the cameras are {distance:.3g} from the origin on average, those of the training data "
+            f"{trained.radius:.3g}; pass --normalize or scale the poses to match, or results will be poor"
+        )
+    focal = inputs.intrinsics[0][:, [0, 1], [0, 1]]
+    off, view = (focal / trained.focal - 1).abs().amax(dim=1).max(dim=0)
+    if off > 0.1:
+        of_width, of_height = focal[view].tolist()
+        found.append(
+            f"a focal length is {of_width:.3g} of the image's width and {of_height:.3g} of its height, that of the "
+            f"training data {trained.focal:.3g} of the width; crop or pad the images, with their intrinsics, to the "
+            "training data's shape and field of view, or results will be poor"
+        )
+    return found
 
 
 if __name__ == "__main__":

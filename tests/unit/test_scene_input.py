@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from genvs.config import PRESETS
 from genvs.errors import InputError
 from genvs.geometry import project
 from genvs.geometry.trajectories import spherical_c2w
+from inference import inference
 from inference.scene_input import read_scene, trajectory_cameras
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "srn_cars_two_views"
@@ -132,6 +134,26 @@ def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(fol
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_scene(folder, **SETTINGS, radius=1.3)
+
+
+@pytest.mark.parametrize(
+    ("intrinsics", "width", "height", "said"),
+    [
+        ("140 64 64 0.\n0. 0. 0.\n1.\n128 128\n", 64, 64, None),
+        ("175 64 64 0.\n0. 0. 0.\n1.\n128 128\n", 64, 64, "1.37 of the image's width and 1.37 of its height"),
+        ("65.625 32 24 0.\n0. 0. 0.\n1.\n48 64\n", 64, 48, "1.03 of the image's width and 1.37 of its height"),
+        ("65.625 24 32 0.\n0. 0. 0.\n1.\n64 48\n", 48, 64, "1.37 of the image's width and 1.03 of its height"),
+    ],
+)
+def test_a_lens_or_a_shape_unlike_the_training_datas_is_warned_of(folder, capsys, intrinsics, width, height, said):
+    (folder / "intrinsics.txt").write_text(intrinsics)
+    for path in folder.glob("rgb/*"):
+        Image.new("RGB", (width, height)).save(path)
+    assert inference.read_folder(folder, PRESETS["cpu-demo"]).inputs.images.shape[-2:] == (32, 32)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (said is not None)
+    for line in lines:
+        assert line.startswith(f"Warning: {folder}: a focal length is {said}") and "1.03 of the width; crop or" in line
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
