@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from genvs.models.labels import label_of_class
 from genvs.snapshot import load_snapshot
 from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.synthesis import NOISES
+from torch_utils import distributed
 
 
 class FiniteRange(click.FloatRange):
@@ -37,7 +39,7 @@ _OPTIONS = [
         "num_steps",
         type=click.IntRange(1, 10000),
         show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
-        help="1 is the one-step preview.",
+        help=f"1 is the one-step preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images.",
     ),
     click.option(
         "--guidance",
@@ -92,14 +94,21 @@ def sampling_options(command: Callable) -> Callable:
 def settle(sampling: dict[str, Any]) -> dict[str, Any]:
     """The options as they act: with the sampler's own number of steps. Raises InputError for what does not go together.
 
-    sampling: NAMES and `guide`, as the command received them; others stay as they are.
+    sampling: NAMES and `guide`, as the command received them; others stay as they are. Warns of too few steps.
     """
     sampler = sampling["sampler"]
     if sampling["churn"] and sampler != "heun":
         raise InputError(f"--churn={sampling['churn']:g} has no effect with --sampler={sampler}: leave one of them out")
     if sampling["guide"] is not None and sampling["guidance"] == 1:
         raise InputError(f"--guide={sampling['guide']} has no effect with --guidance=1: choose more, such as 2")
-    return {**sampling, "num_steps": sampling["num_steps"] or SAMPLERS[sampler].num_steps}
+    num_steps, fewest = sampling["num_steps"] or SAMPLERS[sampler].num_steps, SAMPLERS[sampler].fewest_steps
+    if 1 < num_steps < fewest:
+        distributed.print0(
+            f"Warning: --denoising_steps={num_steps}: so few steps of {sampler} leave noise in the images: give "
+            f"{fewest} or more, 1 for the preview, or --sampler unipc",
+            file=sys.stderr,
+        )
+    return {**sampling, "num_steps": num_steps}
 
 
 def load_guide(

@@ -147,3 +147,14 @@ def test_options_settle_and_name_results():
         settle({**USUAL, "guide": Path("old.pkl")})
     with pytest.raises(InputError, match="--churn=40 has no effect with --sampler=unipc"):
         settle({**USUAL, "sampler": "unipc", "churn": 40.0})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_steps", "noisy"),
+    [("heun", 1, False), ("heun", 2, True), ("heun", 4, True), ("heun", 5, False), ("unipc", 2, False)],
+)
+def test_steps_that_leave_noise_are_warned_of(capsys, sampler, num_steps, noisy):
+    assert settle({**USUAL, "sampler": sampler, "num_steps": num_steps})["num_steps"] == num_steps
+    warning = f"Warning: --denoising_steps={num_steps}: so few steps of heun leave noise in the images: give 5 or more"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith(warning) for line in lines] == [True] * noisy
