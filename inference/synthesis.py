@@ -74,7 +74,7 @@ def synthesize_views(
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
         feature_images = better.render(cameras)
-        denoised = guided(better, worse, cameras, feature_images, guidance)
+        denoised = guided(better, worse, cameras, feature_images, guidance, seed)
         images = sample(denoised, noises.of(start, start + len(feature_images))).clamp(-1, 1)
         if autoreg and stop < num_targets:
             for network in filter(None, (better, worse)):
@@ -111,19 +111,23 @@ def sampler_of(
 
 
 def guided(
-    better: Conditioned, worse: Conditioned | None, cameras: Cameras, feature_images: Tensor, guidance: float
+    better: Conditioned,
+    worse: Conditioned | None,
+    cameras: Cameras,
+    feature_images: Tensor,
+    guidance: float,
+    seed: int,
 ) -> Denoise:
     """Of the views of cameras `[1, K]`, whose feature images `better` has rendered: `worse.lerp(better, guidance)`.
 
     Above 1 it leads away from what a worse denoiser says, at an evaluation of that one too; 1 is off. The worse one is
     of a worse network, such as an earlier snapshot (autoguidance, arXiv 2406.02507); None is the same network without
-    its conditioning (classifier-free guidance, arXiv 2207.12598).
+    its conditioning (classifier-free guidance, arXiv 2207.12598). seed: as in `Conditioned.unconditioned`.
     """
     denoised = better.denoiser(feature_images)
     if guidance == 1:
         return denoised
-    # Zeros are what training shows where it leaves the conditioning out.
-    led_from = worse.denoiser(worse.render(cameras)) if worse else better.denoiser(torch.zeros_like(feature_images))
+    led_from = worse.denoiser(worse.render(cameras)) if worse else better.unconditioned(feature_images, seed)
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         return led_from(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
@@ -175,6 +179,15 @@ class Conditioned:
     def denoiser(self, feature_images: Tensor) -> Denoise:
         """Of the views of these feature images, for a sampler."""
         return functools.partial(self._denoise, feature_image=feature_images)
+
+    def unconditioned(self, feature_images: Tensor, seed: int) -> Denoise:
+        """Of as many views, without their feature images, as training shows them to the network where it drops them.
+
+        Where that is noise, it is one for all views, so that a video does not flicker, and a function of the seed.
+        """
+        views = torch.zeros(len(feature_images), dtype=torch.int64, device=feature_images.device)
+        keys = stateless_random.sample_keys(seed, views)
+        return self.denoiser(self._net.without_conditioning(feature_images, keys))
 
     def add(self, images: Tensor, cameras: Cameras) -> None:
         """Remember a generated frame: image `[1, 3, H, W]`, camera `[1, 1]`."""

@@ -16,6 +16,7 @@ does better, as the project's tests measure.
 * Transmittance includes the own interval: what is opaque is not seen.
 * Feature images are enlarged with the corner pixels kept in the corners.
 * c_in multiplies the feature image too.
+* Where the denoiser has to do without a feature image, it sees unit normal noise.
 
 Not repeated: the reimplementation jitters samples in inference too, which makes videos flicker. One noise for all views
 of a run is common to both.
@@ -34,6 +35,8 @@ from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.genvs import GeNVS
 from genvs.models.renderer import JITTER_STREAM, FeatureRenderer
 from torch_utils import stateless_random
+
+UNCONDITIONED_STREAM = -1
 
 
 class UnofficialEncoder(FeatureVolumeEncoder):
@@ -96,6 +99,10 @@ class UnofficialGeNVS(GeNVS):
     def enlarge(self, feature_image: Tensor) -> Tensor:
         size = (self.config.resolution, self.config.resolution)
         return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=True)
+
+    def without_conditioning(self, feature_image: Tensor, keys: Tensor) -> Tensor:
+        keys = stateless_random.fold(keys, UNCONDITIONED_STREAM)
+        return stateless_random.normal(keys, tuple(feature_image.shape[-3:])).to(feature_image.dtype)
 
 
 def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:

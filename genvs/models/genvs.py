@@ -72,6 +72,13 @@ class GeNVS(nn.Module):
         size = (self.config.resolution, self.config.resolution)
         return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=False)
 
+    def without_conditioning(self, feature_image: Tensor, keys: Tensor) -> Tensor:
+        """What the denoiser sees in the place of feature images `[..., C, H, W]` that it has to do without: zeros.
+
+        keys: int64 `[...]`, for numerics where that is random.
+        """
+        return torch.zeros_like(feature_image)
+
     def denoise(
         self,
         noisy: Tensor,
@@ -101,7 +108,7 @@ class GeNVS(nn.Module):
         """All that a training step needs, in one call (what DDP synchronises).
 
         input_images: `[B, V, 3, H, W]`; noisy: `[B, T, 3, H, W]`; sigma: `[B, T, 1, 1, 1]`.
-        keep_conditioning: bool `[B, T]`; elsewhere the denoiser sees zeros and learns to do without.
+        keep_conditioning: bool `[B, T]`; elsewhere the denoiser learns to do without (`without_conditioning`).
         keys: int64 `[B, T]`. labels: `[B, T, L]`, of the targets, for a network that has any; where they say that a
         target is augmented, its feature image follows. Returns denoised `[B, T, 3, H, W]` and feature_image
         `[B, T, C, H, W]`, as it was rendered.
@@ -119,7 +126,8 @@ class GeNVS(nn.Module):
         labels: Tensor | None = None,
     ) -> Tensor:
         """The last part of `forward`, with its arguments: all targets denoised, `[B, T, 3, H, W]`."""
-        conditioning = feature_image.masked_fill(~keep_conditioning[..., None, None, None], 0.0).flatten(0, 1)
+        without = self.without_conditioning(feature_image, keys)
+        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without).flatten(0, 1)
         labels = None if labels is None else labels.flatten(0, 1)
         if labels is not None and self.config.denoiser.augment_labels:
             conditioning = augmented(conditioning, labels[:, -AUGMENT_LABELS:], fill=0.0)

@@ -23,6 +23,7 @@ from genvs.data.types import Views
 from genvs.errors import run_command
 from genvs.models import GeNVS
 from genvs.pictures import to_uint8
+from genvs.snapshot import build_net
 from inference.scene_input import read_scene
 from inference.synthesis import synthesize_views
 from tests.host_waits import host_waits
@@ -86,6 +87,42 @@ def test_views_are_drawn_with_its_numerics(published, cond_method):
     torch.testing.assert_close(drawn[0][0], image)
     torch.testing.assert_close(drawn[0][1], features[0])
     assert (of_ours - features).norm() > 0.1 * features.norm() > 0
+
+
+def test_guidance_leads_away_from_one_noise_of_the_seed(published):
+    """As its training shows in the place of feature images that it drops."""
+    net = genvs.load_snapshot(published)
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    inputs, targets = Views(images, some_cameras(1, 2)), some_cameras(1, 3, seed=5)
+
+    def led_away_from(**options) -> torch.Tensor:
+        seen = []
+        hook = net.denoiser.register_forward_hook(lambda _, given, __: seen.append(given[2]))
+        list(synthesize_views(net, inputs, targets, num_steps=2, guidance=2.0, progress=False, **options))
+        hook.remove()
+        return torch.cat(seen[::2])
+
+    noise = led_away_from()
+    assert noise.shape[1:] == (net.config.encoder.volume_channels, SIZE, SIZE) and (noise == noise[0]).all()
+    assert abs(noise[0].mean()) < 0.05 and abs(noise[0].std() - 1) < 0.05
+    assert (led_away_from(batch_size=1) == noise[0]).all()
+    assert abs((led_away_from(seed=1)[0] * noise[0]).mean()) < 0.05
+
+
+@pytest.mark.parametrize("numerics", ["genvs", UNOFFICIAL])
+def test_training_leaves_conditioning_out_as_guidance_does(numerics):
+    net = build_net(dataclasses.replace(published_config(), numerics=numerics))
+    seen = []
+    net.denoiser.register_forward_hook(lambda _, given, __: seen.append(given[2]))
+    features = torch.randn(2, 2, net.config.encoder.volume_channels, SIZE, SIZE)
+    noisy, keys = torch.zeros(2, 2, 3, SIZE, SIZE), torch.arange(4).view(2, 2)
+    keep = torch.tensor([[True, False], [False, True]])
+    net.denoise_targets(features, noisy, torch.ones(2, 2, 1, 1, 1), keep, keys)
+    shown, without = seen[0].view_as(features), net.without_conditioning(features, keys)
+    assert torch.equal(shown[keep], features[keep]) and torch.equal(shown[~keep], without[~keep])
+    deviation = float(numerics == UNOFFICIAL)
+    assert all(abs(one.std() - deviation) < 0.05 for one in without.flatten(0, 1))
+    assert torch.equal(without[0, 1], without[1, 0]) == (deviation == 0), "each sample has its own"
 
 
 def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, converted):
