@@ -17,6 +17,7 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import psnr
 from inference import evaluate, measures, protocol, report
+from inference.job import Job
 from inference.protocol import LIST_VIEWS, Protocol, Source, choose_views, evenly, parse_seeds, read_views
 from tests.small_model import some_cameras
 from tests.unit.srn_folder import write_split
@@ -179,6 +180,20 @@ def test_a_folder_belongs_to_one_protocol(tmp_path):
     file.write_text("{}")
     with pytest.raises(InputError, match="protocol.json: cannot be read"):
         CHOSEN.check(file)
+
+
+def test_the_mean_training_image_is_drawn_anew(tmp_path):
+    """The train split may be another one by now; whatever else is there already stays."""
+    dataset = Dataset(tmp_path / "cars_test", ["car"], num_views=2)
+    views = Views(torch.zeros(1, 3, 4, 4).byte(), some_cameras(1))
+    for level in (-1.0, 1.0):
+        views.images.fill_(127.5 + 127.5 * level)
+        mean, baselines = torch.full((3, 4, 4), level), ["nearest", "mean"]
+        job = Job(None, None, dataset, None, CHOSEN, 1, [0], baselines, mean, {}, False, tmp_path)
+        for baseline in job.baselines:
+            job.draw(0, baseline, (views, views), None, batch_size=1)
+    assert job.drawn(0, "mean", [1]).unique().tolist() == [255]
+    assert job.drawn(0, "nearest", [1]).unique().tolist() == [0]
 
 
 def scores(of_psnr: float, **others: float) -> dict:
