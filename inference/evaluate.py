@@ -225,10 +225,9 @@ def open_job(
     )
     out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
     num_objects = min(max_objects or len(dataset), len(dataset))
-    asked = {"split": split, "data_class": data_class, "cam_weighting": cam_weighting, "metrics": metrics}
-    asked["guide"] = str(sampling["guide"]) if guide else None
-    known = source.may_be_known(split)
-    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, asked, known, out_dir)
+    asked = {"data_class": data_class, "cam_weighting": cam_weighting, "metrics": metrics}
+    asked |= {"split": source.name_of(split), "guide": str(sampling["guide"]) if guide else None}
+    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, asked, out_dir)
 
 
 def draw_and_measure(
@@ -258,7 +257,7 @@ def draw_and_measure(
 
 def write_results(job: Job, figures: dict[str, Figures]) -> None:
     """results.json, table.md and contact_sheet.png; the table's figures on stdout too."""
-    departures = protocol.departures(job.dataset, job.protocol, job.num_objects, job.may_be_known)
+    departures = protocol.departures(job.dataset, job.protocol, job.num_objects, job.asked["split"])
     objects, summary = figures[SAMPLES]
     baselines = {name: figures[name] for name in job.baselines}
     inputs, targets = job.views(0)

@@ -41,8 +41,8 @@ class Job:
     """What is evaluated: which images of which objects, drawn by which network, and where they are kept.
 
     classes: of the dataset's objects, for a network that is told them. baselines: of BASELINES, beside the samples.
-    mean_image: for that one of the baselines. asked: by option, what the protocol does not hold, or by what it does.
-    may_be_known: whether training may have seen the objects.
+    mean_image: for that one of the baselines. asked: by option, what the protocol does not hold, or by what it does;
+    "split" is the one that was found, by name, or None.
     """
 
     net: GeNVS
@@ -55,7 +55,6 @@ class Job:
     baselines: list[str]
     mean_image: Tensor | None
     asked: dict[str, Any]
-    may_be_known: bool
     out_dir: Path
 
     @property
@@ -123,9 +122,10 @@ class Job:
         chosen = self.protocol
         inputs, targets = self.views(0)
         options = [f"{name} {self.asked[name]}" for name in ("data_class", "cam_weighting") if self.asked[name]]
+        split = f"split {self.asked['split']}" if self.asked["split"] else "no split by name"
         return [
             f"snapshot: {chosen.snapshot}",
-            f"data: {chosen.data}, split {self.asked['split']}, {self.num_objects} of {len(self.dataset)} objects, "
+            f"data: {chosen.data}, {split}, {self.num_objects} of {len(self.dataset)} objects, "
             f"{chosen.resolution}x{chosen.resolution} pixels, 8 bits" + ("; normalized" if chosen.normalize else ""),
             *([f"also: {', '.join(options)}"] if options else []),
             f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "

@@ -175,13 +175,12 @@ class Source:
         splits = self._splits
         return not (splits.val or splits.test or (splits.train.stem.endswith("_train") and not self.own_class))
 
-    def may_be_known(self, split: str) -> bool:
-        """Whether nothing says that training has not seen this split."""
-        if split == "train":
-            return True
-        if self.own_class:
-            return self.has_no_splits()
-        return re.search(r"(^|_)(test|val)$", self.find(split).stem) is None
+    def name_of(self, split: str) -> str | None:
+        """What the data call the split that `find` gives for this one; None where that is all there is, by no name."""
+        named = None if self.own_class else re.search(r"(?:^|_)(train|val|test)$", self.find(split).stem)
+        if named:
+            return named[1]
+        return None if self.has_no_splits() else split
 
     @functools.cached_property  # finding them compares images
     def _splits(self) -> Splits:
@@ -215,11 +214,13 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
     )
 
 
-def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, may_be_known: bool) -> list[str]:
-    """In what figures are not of the published protocol; for a reader. may_be_known: as in Job."""
+def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, split: str | None) -> list[str]:
+    """In what figures are not of the published protocol; for a reader. split: as `Source.name_of` gives it."""
     found = []
-    if may_be_known:
-        found.append("the data have no splits by name, so training may have seen these objects")
+    if split == "train":
+        found.append("this is the train split, so training may have seen these objects")
+    if split is None:
+        found.append("the data are no split by name, so training may have seen these objects")
     if not is_shapenet_srn(dataset):
         found.append(f"the data are not the ShapeNet-SRN cars, but {dataset.path}")
     if num_objects != len(dataset):

@@ -100,11 +100,14 @@ def test_splits_are_found(tmp_path):
         write_split(tmp_path / f"cars_{split}", num_scenes=1, num_views=2, seed=ord(split[-1]))
     for data in ("cars", "cars_train"):
         assert Source(tmp_path / data).find("test") == tmp_path / "cars_test"
-    assert Source(tmp_path / "cars").find("train") == tmp_path / "cars_train"
+    for split in ("train", "val", "test"):
+        assert Source(tmp_path / "cars").find(split) == tmp_path / f"cars_{split}"
+        assert Source(tmp_path / "cars").name_of(split) == split
     for itself in ("cars_test", "cars_val"):
         assert Source(tmp_path / itself).find("test") == tmp_path / itself
     alone = write_split(tmp_path / "alone" / "cars_test", num_scenes=1, num_views=2)
-    assert Source(tmp_path / "alone" / "cars").find("test") == alone
+    found = Source(tmp_path / "alone" / "cars")
+    assert found.find("test") == alone and found.name_of("test") == "test"
     write_split(tmp_path / "other" / "cars_train", num_scenes=1, num_views=2)
     for split in ("val", "test"):
         with pytest.raises(InputError, match=f"has no {split} split: give --split train$"):
@@ -113,13 +116,14 @@ def test_splits_are_found(tmp_path):
 
 def test_scenes_without_splits_can_only_be_measured_all_together(tmp_path):
     source = Source(write_split(tmp_path / "objects", num_scenes=3, num_views=2))
-    assert source.find("test") == tmp_path / "objects" and source.may_be_known("test")
+    assert source.find("test") == tmp_path / "objects" and source.name_of("test") is None
     for split in ("train", "val"):
         with pytest.raises(InputError, match=f"has no {split} split: give --split test$"):
             source.find(split)
     for name in ("cars_test", "cars_val"):
         held_out = Source(write_split(tmp_path / name, num_scenes=1, num_views=2, seed=ord(name[-1])))
-        assert not held_out.may_be_known("test") and held_out.find(name.removeprefix("cars_")) == tmp_path / name
+        split = name.removeprefix("cars_")
+        assert held_out.find(split) == tmp_path / name and held_out.name_of("test") == held_out.name_of(split) == split
 
 
 class Split(NpzScenes):
@@ -130,8 +134,8 @@ class Split(NpzScenes):
 
 def test_a_class_of_ones_own_says_what_its_splits_are(tmp_path):
     named, whole = Source(tmp_path, own_class=Split), Source(tmp_path / "npz_train", own_class=NpzScenes)
-    assert named.find("test") == tmp_path / "held_out" and not named.may_be_known("test")
-    assert named.may_be_known("train") and whole.may_be_known("test")
+    assert named.find("test") == tmp_path / "held_out" and named.name_of("test") == "test"
+    assert named.name_of("train") == "train" and whole.name_of("test") is None
     with pytest.raises(InputError, match="has no val split: give --split train or test$"):
         named.find("val")
     assert whole.find("test") == whole.find("train") == tmp_path / "npz_train"
@@ -152,7 +156,7 @@ class Dataset:
 
 def test_only_the_published_protocol_is_comparable(tmp_path):
     srn = Dataset(tmp_path / "cars_test", [f"{number:032x}" for number in range(704)])
-    assert protocol.departures(srn, CHOSEN, 704, False) == []
+    assert protocol.departures(srn, CHOSEN, 704, "test") == []
     others = {
         "name": Dataset(tmp_path / "chairs_test", srn.scene_names),
         "names of objects": Dataset(tmp_path / "cars_test", [f"{number:06d}" for number in range(704)]),
@@ -160,13 +164,15 @@ def test_only_the_published_protocol_is_comparable(tmp_path):
         "number of views": Dataset(tmp_path / "cars_test", srn.scene_names, num_views=50),
     }
     for what, dataset in others.items():
-        found = protocol.departures(dataset, CHOSEN, len(dataset), False)
+        found = protocol.departures(dataset, CHOSEN, len(dataset), "test")
         assert len(found) == 1 and "not the ShapeNet-SRN cars" in found[0], what
     other = dataclasses.replace(CHOSEN, num_inputs=2, views="list", resolution=64)
-    found = protocol.departures(srn, other, 10, True)
+    found = protocol.departures(srn, other, 10, None)
     assert len(found) == 5
-    for word in ("training may have seen", "10 of 704", "2 input views", "some of the views", "64 pixels"):
+    for word in ("no split by name", "10 of 704", "2 input views", "some of the views", "64 pixels"):
         assert any(word in line for line in found)
+    of_train = ["this is the train split, so training may have seen these objects"]
+    assert protocol.departures(srn, CHOSEN, 704, "train") == of_train
 
 
 def test_a_folder_belongs_to_one_protocol(tmp_path):
@@ -189,7 +195,7 @@ def test_the_mean_training_image_is_drawn_anew(tmp_path):
     for level in (-1.0, 1.0):
         views.images.fill_(127.5 + 127.5 * level)
         mean, baselines = torch.full((3, 4, 4), level), ["nearest", "mean"]
-        job = Job(None, None, dataset, None, CHOSEN, 1, [0], baselines, mean, {}, False, tmp_path)
+        job = Job(None, None, dataset, None, CHOSEN, 1, [0], baselines, mean, {}, tmp_path)
         for baseline in job.baselines:
             job.draw(0, baseline, (views, views), None, batch_size=1)
     assert job.drawn(0, "mean", [1]).unique().tolist() == [255]
