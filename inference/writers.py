@@ -75,7 +75,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     """Write frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
     pictures = [enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    duration = max(20, round(1000 / fps))  # ms; viewers slow down what asks for less than 20
+    # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
+    duration = 10 * max(2, round(100 / fps))
     with whole_file(path) as temporary:
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
 

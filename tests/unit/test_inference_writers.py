@@ -144,12 +144,13 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gif_reads_back_with_its_frames_and_pace(tmp_path):
+@pytest.mark.parametrize(("fps", "milliseconds"), [(20, 50), (24, 40), (34, 30), (45, 20), (120, 20), (1.5, 670)])
+def test_gif_reads_back_with_its_frames_and_pace(tmp_path, fps, milliseconds):
     path = tmp_path / "turn.gif"
-    writers.write_gif(path, [plain(color) for color in COLORS], fps=20)
+    writers.write_gif(path, [plain(color) for color in COLORS], fps)
     with Image.open(path) as gif:
         assert gif.n_frames == 3 and gif.size == (256, 256)
-        assert gif.info["duration"] == 50 and gif.info["loop"] == 0
+        assert gif.info["duration"] == milliseconds and gif.info["loop"] == 0
         for index, color in enumerate(COLORS):
             gif.seek(index)
             assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - color).max() <= 2
