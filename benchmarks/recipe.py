@@ -66,7 +66,8 @@ class Outcome:
     consistency: float
 
     def psnr_at(self, kimg: float) -> float:
-        return float(np.interp(kimg, self.kimg, self.psnr))
+        """Between evaluations by a straight line; nan before the first one."""
+        return float(np.interp(kimg, self.kimg, self.psnr, left=math.nan))
 
 
 @launch.data_option
@@ -275,7 +276,7 @@ def consistency(net: GeNVS, data: RunData, objects: int) -> float:
 
 
 def markdown(outcomes: dict[str, list[Outcome]]) -> str:
-    """A row a variant, means over its seeds; beside the first one at equal numbers of images."""
+    """A row a variant, means over its seeds; beside the first one at equal numbers of images; - where none is known."""
     there = {variant: runs for variant, runs in outcomes.items() if runs}
     common = min(run.kimg[-1] for runs in there.values() for run in runs)
     first = next(iter(there.values()))
@@ -290,8 +291,8 @@ def markdown(outcomes: dict[str, list[Outcome]]) -> str:
     for variant, runs in there.items():
         cells = [
             f"`{variant}`",
-            f"{mean_at(runs):.2f}" + spread([run.psnr_at(common) for run in runs]),
-            f"{mean_at(runs) - mean_at(first):+.2f}",
+            shown(mean_at(runs)) + spread([run.psnr_at(common) for run in runs]),
+            shown(mean_at(runs) - mean_at(first), "+.2f"),
             f"{statistics.fmean(run.psnr[-1] for run in runs):.2f}",
             f"{statistics.fmean(run.kimg[-1] for run in runs):.4g}",
             f"{statistics.fmean(run.minutes[-1] for run in runs):.3g}",
@@ -301,9 +302,14 @@ def markdown(outcomes: dict[str, list[Outcome]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown(value: float, digits: str = ".2f") -> str:
+    return "-" if math.isnan(value) else format(value, digits)
+
+
 def spread(values: list[float]) -> str:
-    """From the least to the most, where there are several."""
-    return f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    """From the least to the most, where there are several, all of them known."""
+    known = not any(map(math.isnan, values))
+    return f" ({min(values):.2f} to {max(values):.2f})" if known and len(values) > 1 else ""
 
 
 if __name__ == "__main__":

@@ -78,6 +78,16 @@ def test_the_table_compares_equal_numbers_of_images() -> None:
     assert table[3] == "| `slow` | 13.00 | -2.00 | 13.00 | 2 | 2 | 0.500 |"
 
 
+def test_what_was_measured_later_does_not_stand_for_earlier() -> None:
+    slow = recipe.Outcome([1.0, 2.0], [1.0, 2.0], [12.0, 13.0], 0.5)
+    fast = [recipe.Outcome([first, 8.0], [1.0, 2.0], [15.0, 18.0], 0.9) for first in (2.0, 4.0)]
+    for variants in ({"slow": [slow], "fast": fast}, {"fast": fast, "slow": [slow]}):
+        rows = {row.split("`")[1]: row.split("` ")[1] for row in recipe.markdown(variants).splitlines()[2:]}
+        assert rows["fast"] == "| - | - | 18.00 | 8 | 2 | 0.900 |"
+        over_the_first = "+0.00" if next(iter(variants)) == "slow" else "-"
+        assert rows["slow"] == f"| 13.00 | {over_the_first} | 13.00 | 2 | 2 | 0.500 |"
+
+
 @pytest.fixture(scope="module")
 def cars(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipe") / "cars"
