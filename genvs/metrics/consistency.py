@@ -45,7 +45,8 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
     part, which is the intersection over union of the hull's image and the silhouette. The hull is looked for along the
     ray of each silhouette pixel (Matusik et al., 2000), one sample a pixel's width, between the depth planes; other
     views' silhouettes are taken one pixel wider, for what pixels and samples miss. Where a view does not look, it does
-    not carve. A view without a silhouette has no part in the object: it counts 0.
+    not carve. A view without a silhouette counts 0 and carves away all that it sees, most often all of the object: then
+    the whole score is 0.
 
     Raises ValueError for a single view, which agrees with itself whatever it shows.
     """
