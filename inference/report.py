@@ -133,9 +133,8 @@ def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
 def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:
     """'best', 'median' and 'worst' to the names of objects, by PSNR; fewer where there are fewer objects."""
     ranked = sorted(objects, key=lambda name: objects[name]["psnr"]["mean"], reverse=True)
-    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
     chosen: dict[str, str] = {}
-    for rank, place in places.items():
+    for rank, place in (("best", 0), ("worst", len(ranked) - 1), ("median", len(ranked) // 2)):
         if ranked[place] not in chosen.values():
             chosen[rank] = ranked[place]
-    return chosen
+    return {rank: chosen[rank] for rank in ("best", "median", "worst") if rank in chosen}

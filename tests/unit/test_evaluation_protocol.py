@@ -234,7 +234,8 @@ def test_several_samples_have_a_row_each():
 
 def test_best_median_and_worst():
     objects = {name: scores(value) for name, value in zip("abcde", [3.0, 9.0, 1.0, 5.0, 4.0], strict=True)}
-    assert report.best_median_worst(objects) == {"best": "b", "median": "e", "worst": "c"}
+    assert list(report.best_median_worst(objects).items()) == [("best", "b"), ("median", "e"), ("worst", "c")]
+    assert report.best_median_worst({"a": scores(3.0), "b": scores(9.0)}) == {"best": "b", "worst": "a"}
     assert report.best_median_worst({"a": scores(3.0)}) == {"best": "a"}
 
 
