@@ -32,7 +32,7 @@ def feature_colors(feature_images: Tensor) -> np.ndarray:
 
     Red, green and blue are the three directions in which the features of ALL given images vary most (principal
     components), each squashed by a logistic with its own spread; so colours are comparable between the images of one
-    call. A direction's sign is chosen so that a zero feature, an empty ray, comes out bright like a white background.
+    call. A direction's sign is chosen so that a zero feature, an empty ray, comes out mid-gray or lighter.
     """
     pixels = feature_images.float().movedim(1, -1)
     mean = pixels.mean(dim=(0, 1, 2))

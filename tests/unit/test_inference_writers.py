@@ -39,7 +39,7 @@ def test_feature_colors_are_one_map_for_all_frames():
     assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
 
 
-def test_feature_colors_show_empty_rays_bright():
+def test_feature_colors_never_show_empty_rays_darker_than_gray():
     features = torch.zeros(2, 6, 16, 16)
     features[:, :, 4:10, 4:10] = torch.randn(2, 6, 6, 6, generator=torch.Generator().manual_seed(1)) - 1
     assert pictures.feature_colors(features)[:, 0, 0].min() >= 127
