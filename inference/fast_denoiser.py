@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import functools
 
 import torch
 from torch import Tensor, nn
 
 from genvs.models import GeNVS
-
-WARM_UP = 3  # evaluations before a capture, in which libraries choose their algorithms and kernels are compiled
+from inference.recorded import Recorded
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -33,8 +32,7 @@ class FastDenoiser:
     what EDM's preconditioning adds and multiplies, and the result stay float32.
 
     On a GPU an evaluation is hundreds of kernels, which, as long as batches are small, take less time to run than a CPU
-    takes to start them. So the first call of each shape records them in a CUDA graph, which later calls start as one. A
-    graph reads its inputs where they were when it was recorded: every call copies its own there, and its result out.
+    takes to start them: they are `Recorded`. So is `encode`, the network's own, which a video calls for every frame.
 
     Weights are those that `net` has now: make another one after a change. The rest of the network stays at `net`.
     """
@@ -42,20 +40,17 @@ class FastDenoiser:
     def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:
         """labels: `[1, L]`, what the network is told of all images (genvs.models.labels), for one that can be."""
         self.net, self.device, self.bf16 = net, next(net.parameters()).device, bf16
-        self._denoise: nn.Module = net.denoiser
+        network: nn.Module = net.denoiser
         if bf16:
-            self._denoise = with_bf16_weights(net.denoiser)
+            network = with_bf16_weights(net.denoiser)
         elif self.device.type == "cpu":
             # Faster by a tenth or more. Of a copy, because the network itself may learn again, and for channels last on
             # CPUs torch 2.13's backward damages its heap.
-            self._denoise = copy.deepcopy(net.denoiser)
-            self._denoise.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = copy.deepcopy(net.denoiser)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._labels = None if labels is None else labels.to(self.device, copy=True)
-        self._graphs: dict[tuple, _Graph] = {}
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                # All graphs use the same memory: one runs at a time, and nothing in it outlives a call.
-                self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        evaluate = functools.partial(_evaluate, network, self._labels, bf16)
+        self._denoise, self._encode = Recorded(evaluate, self.device), Recorded(net.encode, self.device)
 
     def tell(self, labels: Tensor | None) -> None:
         """Tell the network other `labels` from now on, where it was told some at first; None changes nothing."""
@@ -68,47 +63,20 @@ class FastDenoiser:
 
         Returns the denoised `[N, 3, H, W]`, float32.
         """
-        inputs = (noisy, sigma, feature_image)
-        if self.device.type != "cuda":
-            return self._evaluate(*inputs)
-        with torch.cuda.device(self.device):
-            key = tuple((part.shape, part.dtype) for part in inputs)
-            if key not in self._graphs:
-                self._graphs[key] = self._record(inputs)
-            return self._graphs[key].replay(inputs)
+        return self._denoise(noisy, sigma, feature_image)
 
-    def _evaluate(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
-        labels = None if self._labels is None else self._labels.expand(len(noisy), -1)
+    def encode(self, images: Tensor) -> Tensor:
+        """`GeNVS.encode`: volumes of views."""
         with autocast(self.device, self.bf16):
-            return self._denoise(noisy, sigma, feature_image, labels=labels)
-
-    def _record(self, examples: tuple[Tensor, ...]) -> _Graph:
-        inputs = tuple(part.clone() for part in examples)
-        # Recording has to happen beside the default stream, and so the evaluations that prepare for it.
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP):
-                self._evaluate(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = self._evaluate(*inputs)
-        return _Graph(graph, inputs, output)
+            return self._encode(images)
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """A recorded evaluation, and where it reads and writes."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-
-    def replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
+def _evaluate(
+    network: nn.Module, labels: Tensor | None, bf16: bool, noisy: Tensor, sigma: Tensor, feature_image: Tensor
+) -> Tensor:
+    labels = None if labels is None else labels.expand(len(noisy), -1)
+    with autocast(noisy.device, bf16):
+        return network(noisy, sigma, feature_image, labels=labels)
 
 
 def with_bf16_weights(network: nn.Module) -> nn.Module:

@@ -191,8 +191,7 @@ class Conditioned:
 
     def add(self, images: Tensor, cameras: Cameras) -> None:
         """Remember a generated frame: image `[1, 3, H, W]`, camera `[1, 1]`."""
-        with autocast(self._denoise.device, self._denoise.bf16):
-            self._known.add(self._net.encode(images[None]), cameras)
+        self._known.add(self._denoise.encode(images[None]), cameras)
 
 
 class KnownViews:

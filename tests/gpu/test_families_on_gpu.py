@@ -36,14 +36,42 @@ def labelled(num_inputs: int, seed: int) -> ViewBatch:
     return dataclasses.replace(batch, classes=classes)
 
 
+WEIGHTINGS = pytest.mark.parametrize("weighting", ["learned_cross_attention", "relative_pose_self_attention"])
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("weighting", ["learned_cross_attention", "relative_pose_self_attention"])
+@WEIGHTINGS
 def test_replayed_steps_are_the_plain_ones(arch, weighting):
     config = told(arch, weighting, bf16=False)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     for seed, num_inputs in enumerate((2, 3, 2)):
         batch = labelled(num_inputs, seed)
         check_same(ours.gradients(batch), plain.gradients(batch), 2e-3)
+
+
+@WEIGHTINGS
+def test_replayed_steps_in_bf16_are_the_plain_ones(weighting):
+    config = told("ddpmpp", weighting, bf16=True)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    for seed, num_inputs in enumerate((2, 3, 2)):
+        batch = labelled(num_inputs, seed)
+        check_same(ours.gradients(batch), plain.gradients(batch), 5e-2)
+
+
+@WEIGHTINGS
+def test_the_weighting_alone_learns_as_in_plain_steps(weighting):
+    """As with --only_train_cam_weighter: the rest has no gradients."""
+    config = dataclasses.replace(told("ddpmpp", weighting, bf16=False), only_train_cam_weighter=True)
+    runs = [Run(config, graphs=graphs) for graphs in (True, False)]
+    for seed, num_inputs in enumerate((2, 3, 2)):
+        for run in runs:
+            run.state.net.zero_grad(set_to_none=True)
+            accumulate_gradients(run.net, run.loss_fn, iter([labelled(num_inputs, seed)]), config, run.monitor)
+        ours, plain = ({name: p.grad for name, p in run.state.net.named_parameters()} for run in runs)
+        for name, gradient in ours.items():
+            assert (gradient is not None) == (plain[name] is not None) == name.startswith("renderer.view_weights.")
+            if gradient is not None:
+                assert (gradient - plain[name]).norm() <= 2e-3 * plain[name].norm() > 0
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

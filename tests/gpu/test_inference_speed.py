@@ -82,6 +82,19 @@ def test_noise_levels_one_a_sample(net):
     assert_close(denoise(noisy, sigma, features), eager(net, False, noisy, sigma, features), rtol=0, atol=ATOL[False])
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_replayed_encoding_is_the_networks(net, bf16):
+    denoise = FastDenoiser(net, bf16=bf16)
+    images = [some_batch(1, 1, seed=seed).inputs.images.to(DEVICE) for seed in range(3)]
+    found = [denoise.encode(image) for image in images]
+    with torch.inference_mode(), autocast(DEVICE, bf16):
+        expected = [net.encode(image) for image in images]
+    for ours, wanted in zip(found, expected, strict=True):
+        assert (ours.dtype, ours.stride()) == (wanted.dtype, wanted.stride())
+        assert (ours - wanted).norm() < ATOL[bf16] * wanted.norm()
+    assert (found[0] - found[1]).norm() > 10 * ATOL[bf16] * found[0].norm(), "a stale result would go unnoticed"
+
+
 def test_results_can_be_used_outside_inference_mode(net):
     denoise, inputs = FastDenoiser(net, bf16=False), some_inputs(net, 2, seed=0)
     once = [denoise(*inputs) for _ in range(2)]  # recorded, then replayed, outside
