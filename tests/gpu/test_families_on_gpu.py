@@ -68,10 +68,13 @@ def test_the_weighting_alone_learns_as_in_plain_steps(weighting):
             run.state.net.zero_grad(set_to_none=True)
             accumulate_gradients(run.net, run.loss_fn, iter([labelled(num_inputs, seed)]), config, run.monitor)
         ours, plain = ({name: p.grad for name, p in run.state.net.named_parameters()} for run in runs)
-        for name, gradient in ours.items():
-            assert (gradient is not None) == (plain[name] is not None) == name.startswith("renderer.view_weights.")
-            if gradient is not None:
-                assert (gradient - plain[name]).norm() <= 2e-3 * plain[name].norm() > 0
+        learning = [name for name in plain if name.startswith("renderer.view_weights.")]
+        for gradients in (ours, plain):
+            assert [name for name, gradient in gradients.items() if gradient is not None] == learning
+        whole = torch.stack([plain[name].norm() for name in learning]).norm()
+        for name in learning:  # of a bias that all views share only rounding is left
+            assert (ours[name] - plain[name]).norm() <= 2e-3 * (plain[name].norm() + 1e-2 * whole)
+        assert whole > 0
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
