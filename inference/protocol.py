@@ -229,6 +229,9 @@ def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, spli
         found.append(f"{protocol.num_inputs} input views, not 1")
     if protocol.views != "all":
         found.append("some of the views, not all others")
+    if dataset.enlarged_from:
+        width, height = dataset.enlarged_from
+        found.append(f"images of {width}x{height} pixels, enlarged to {protocol.resolution}x{protocol.resolution}")
     if protocol.resolution != PUBLISHED_RESOLUTION:
         found.append(f"{protocol.resolution} pixels a side, not {PUBLISHED_RESOLUTION}")
     return found

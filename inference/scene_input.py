@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genvs.data.camera_checks import Placement, normalizing, settle_convention, warn_if_far, warn_if_inverted
-from genvs.data.files import MAX_IMAGE_BYTES, image_size, read_pose
+from genvs.data.files import read_pose
 from genvs.data.splits import TRANSFORMS
 from genvs.data.srn import SRNScene, files_by_stem, list_scene
 from genvs.data.storage import FolderStorage, natural_key, printable
@@ -114,7 +114,7 @@ def _read_targets(
     if isinstance(scene, SRNScene) or TARGET_FRAMES not in there:
         return None
     frames = read_frames(storage, folder, TARGET_FRAMES)
-    size = image_size(storage.read(scene.images[0], MAX_IMAGE_BYTES))  # the images to draw need not exist
+    size = scene.image_size(0)  # the images to draw need not exist
     matrices = np.stack([frame.normalized_intrinsics(*size) for frame in frames])
     return frame_names(frames), np.stack([frame.c2w for frame in frames]), torch.from_numpy(matrices)
 

@@ -10,6 +10,7 @@ import abc
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -67,6 +68,10 @@ class Scene(abc.ABC):
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
 
+    def image_size(self, view: int) -> tuple[int, int] | None:
+        """Width and height of the image as it is stored, pixels; None where nobody says, and so nobody warns."""
+        return None
+
     def file_states(self) -> Iterable[tuple]:
         """Name, size and time of change of all files: what packs and evaluations know the data by."""
         raise InputError(
@@ -103,6 +108,9 @@ class SceneDataset(Dataset, abc.ABC):
     as usual for such files, or the other one where the first scene's cameras face away from it (with a warning).
     normalize: move and scale each scene so that what its cameras look at is at the origin, and their median distance
     from it is that of SceneConfig.
+
+    Warns of what looks wrong with the first scene's cameras, and where its first image is smaller than `resolution`:
+    `enlarged_from` is its width and height then, pixels, and None for others.
 
     A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files alone.
     Raises InputError for anything that is wrong with names, the first scene, near and far; later for a file in use.
@@ -289,8 +297,21 @@ class SceneDataset(Dataset, abc.ABC):
         warn_if_inverted(c2w, scene.shown)
         warn_if_far(c2w, scene.shown)
         warn_if_missed(c2w, near, far, scene.shown)
+        self.enlarged_from = self._enlarged_from(scene)
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
+
+    def _enlarged_from(self, scene: Scene) -> tuple[int, int] | None:
+        """`image_size` of the scene's first view, with a warning, where that is smaller than what it becomes."""
+        size = scene.image_size(0)
+        if size is None or min(size) >= self.resolution:
+            return None
+        warnings.warn(
+            f"{scene.shown_view(0)}: is {size[0]}x{size[1]} pixels, enlarged to {self.resolution}x{self.resolution}, "
+            "which adds no detail; give larger images, or train with a smaller --resolution",
+            stacklevel=2,
+        )
+        return size
 
     def _settle_depths(
         self, near: float | None, far: float | None, derived: tuple[float, float]

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from genvs.data.files import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Intrinsics, read_intrinsics, read_pose, read_view
+from genvs.data.files import (
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+    Intrinsics,
+    image_size,
+    read_intrinsics,
+    read_pose,
+    read_view,
+)
 from genvs.data.scenes import Scene, SceneDataset
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
@@ -59,6 +67,10 @@ class SRNScene(Scene):
         name = self.images[view]
         data = self.storage.read(name, MAX_IMAGE_BYTES)
         return read_view(data, self.read_intrinsics(view), resolution, str(self.path / name))
+
+    def image_size(self, view: int) -> tuple[int, int]:
+        name = self.images[view]
+        return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
 
     def file_states(self) -> Iterable[tuple]:
         for name in (*self.images, *self.poses, *dict.fromkeys(self.intrinsics)):

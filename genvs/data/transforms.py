@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genvs.data.files import MAX_IMAGE_BYTES, MIN_SIDE, Intrinsics, checked_pose, normalized_intrinsics, read_view
+from genvs.data.files import (
+    MAX_IMAGE_BYTES,
+    MIN_SIDE,
+    Intrinsics,
+    checked_pose,
+    image_size,
+    normalized_intrinsics,
+    read_view,
+)
 from genvs.data.labels import read_classes
 from genvs.data.scenes import Scene, SceneDataset
 from genvs.data.srn import IMAGE_SUFFIXES
@@ -94,6 +102,10 @@ class TransformsScene(Scene):
         name = self.images[view]
         data = self.storage.read(name, MAX_IMAGE_BYTES)
         return read_view(data, self.frames[view].intrinsics, resolution, str(self.path / name))
+
+    def image_size(self, view: int) -> tuple[int, int]:
+        name = self.images[view]
+        return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
 
     def file_states(self) -> Iterable[tuple]:
         for name in (self.file, *self.images):

@@ -21,10 +21,12 @@ from genvs.data.scenes import Splits
 from genvs.data.splits import open_splits
 from genvs.data.srn import SRNScenes
 from genvs.data.storage import natural_key
+from genvs.data.transforms import TransformsScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
 from tests.unit.srn_folder import c2w_text, read_image, some_c2w, write_scene, write_split
+from tests.unit.transforms_folder import write_capture
 
 
 def zipped(folder: Path, archive: Path) -> Path:
@@ -279,6 +281,15 @@ def test_other_kinds_of_images_are_converted(tmp_path, mode):
     image.save(path, **options)
     read = read_image(path.read_bytes(), 32, name="1.png")
     assert np.abs(read.astype(int) - gray).max() <= (8 if mode == "jpg" else 0) and read.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", [SRNScenes, TransformsScenes])
+def test_images_that_have_to_be_enlarged_are_warned_of(tmp_path, recwarn, kind):
+    path = write_split(tmp_path / "cars_train", size=32)
+    path = path if kind is SRNScenes else write_capture(tmp_path / "car", size=32) / "transforms.json"
+    assert kind(path, resolution=32).enlarged_from is None and not recwarn
+    with pytest.warns(UserWarning, match="view .*1: is 32x32 pixels, enlarged to 48x48.*larger images, or train with"):
+        assert kind(path, resolution=48).enlarged_from == (32, 32)
 
 
 def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometry(tmp_path):

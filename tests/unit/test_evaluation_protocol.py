@@ -144,6 +144,8 @@ def test_a_class_of_ones_own_says_what_its_splits_are(tmp_path):
 class Dataset:
     """What `departures` asks of a dataset."""
 
+    enlarged_from = None
+
     def __init__(self, path, names: list[str], num_views: int = 251) -> None:
         self.path, self.scene_names, self._num_views = path, names, num_views
 
@@ -171,6 +173,9 @@ def test_only_the_published_protocol_is_comparable(tmp_path):
     assert len(found) == 5
     for word in ("no split by name", "10 of 704", "2 input views", "some of the views", "64 pixels"):
         assert any(word in line for line in found)
+    srn.enlarged_from = (32, 48)
+    assert protocol.departures(srn, CHOSEN, 704, "test") == ["images of 32x48 pixels, enlarged to 128x128"]
+    srn.enlarged_from = None
     of_train = ["this is the train split, so training may have seen these objects"]
     assert protocol.departures(srn, CHOSEN, 704, "train") == of_train
 
