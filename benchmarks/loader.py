@@ -24,7 +24,9 @@ BATCHES_AT_A_TIME = 10
 @data_option
 @click.option("--scenes", type=click.IntRange(min=1), help="Of the dataset made.", show_default="40, 2 on a CPU")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Samples of a batch.")
-@click.option("--workers", type=click.IntRange(min=0), multiple=True, default=[0, 1, 4], show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(min=0), multiple=True, show_default="0, 1 and 4, as many as there are cores"
+)
 @benchmark("loader")
 def main(
     preset: str, meter: Meter, data: Path | None, scenes: int | None, batch: int, workers: tuple[int, ...]
@@ -33,7 +35,7 @@ def main(
     scenes = scenes or (40 if meter.on_gpu else 2)
     with dataset(data, preset, scenes=scenes, views=VIEWS_A_SCENE) as path:
         config = training_config(preset, batch=batch, views=2, precision="fp32", data=str(path))
-        for count in (count for count in workers if count <= (os.cpu_count() or 1)):
+        for count in workers or (count for count in (0, 1, 4) if count <= (os.cpu_count() or 1)):
             yield measure(config, count, meter)
 
 

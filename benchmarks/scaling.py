@@ -26,7 +26,7 @@ def main(
     batch, updates = batch or (32 if meter.on_gpu else 4), updates or (100 if meter.on_gpu else 8)
     rates: dict[int, float] = {}
     with launch.dataset(data, preset, scenes=64 if meter.on_gpu else 8, views=24) as path:
-        for count in (1, *(count for count in gpus or (2, 4) if count <= there)):
+        for count in (1, *(gpus or (count for count in (2, 4) if count <= there))):
             run = launch.train(
                 path,
                 preset,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from benchmarks import common, curves, e2e, floors, kernels, launch, parts, plot, report, scaling, startup
+from benchmarks import common, curves, e2e, floors, kernels, launch, loader, parts, plot, report, scaling, startup
 from benchmarks.common import Meter, Result, Work
 from genvs.config import PRESETS
 from genvs.data.synthetic.dataset import ensure_dataset
@@ -167,6 +167,13 @@ def test_the_loader_alone(tmp_path, data) -> None:
     assert results["loader alone, within the training process"]["value"] > 0
 
 
+def test_more_loaders_than_cores_are_measured_if_asked_for(tmp_path, data, monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(loader, "measure", lambda config, workers, meter: Result(str(workers), 1.0, "samples/s"))
+    assert list(run("loader", tmp_path, "--data", data)) == ["0", "1"]
+    assert list(run("loader", tmp_path, "--data", data, "--workers", "4")) == ["4"]
+
+
 def test_loss_curves_differ_by_the_seed_alone_where_there_is_no_fast_path(tmp_path, data) -> None:
     options = ("--data", data, "--steps", "10", "--batch", "2", "--plot", str(tmp_path / "plot.png"))
     (result,) = run("loss_curve", tmp_path, *options).values()
@@ -235,6 +242,7 @@ def test_end_to_end_and_scaling_follow_the_runs_records(runs, data) -> None:
     assert found["training, 1 GPU"] == pytest.approx(100) and found["weak scaling, 2 GPUs"] == pytest.approx(96)
     assert have_goals("weak scaling, 2 GPUs", "weak scaling, 4 GPUs")
     assert [(run.processes, run.batch) for run in runs[1:]] == [(1, 4), (2, 8)]
+    assert "weak scaling, 3 GPUs" in figures(scaling.main.callback.__wrapped__(gpus=(3,), batch=4, **options))
 
 
 def test_the_warm_start_has_the_cold_ones_caches(runs, monkeypatch) -> None:
