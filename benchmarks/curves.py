@@ -37,20 +37,22 @@ def main(run: Path, plot: Path) -> None:
         raise InputError(
             f"{stats}: has no two evaluations with one and three input views, and losses: train for longer"
         )
-    title = "Held-out PSNR (dB), one step" + span(measured)
+    end = max(measured[-1]["nimg"], losses[-1]["nimg"])
+    span = f", from 0 to {end / 1000:g} thousand images"
+
+    def panel(title: str, curves: dict[str, str], records: list[dict]) -> Image.Image:
+        values = {name: np.array([record[key] for record in records]) for key, name in curves.items()}
+        return draw_curves(values, title + span, at=[record["nimg"] for record in records], end=end)
+
     pictures = [
-        draw_curves({name: np.array([record[key] for record in measured]) for key, name in PSNR.items()}, title),
-        draw_curves({"loss": np.array([record["Loss/all"] for record in losses])}, "Training loss" + span(losses)),
+        panel("Held-out PSNR (dB), one step", PSNR, measured),
+        panel("Training loss", {"Loss/all": "loss"}, losses),
     ]
     sheet = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
     for place, picture in enumerate(pictures):
         sheet.paste(picture, (0, place * picture.height))
     sheet.save(plot)
     print(f"Wrote {plot}")
-
-
-def span(records: list[dict]) -> str:
-    return f", from {records[0]['nimg'] / 1000:g} to {records[-1]['nimg'] / 1000:g} thousand images"
 
 
 if __name__ == "__main__":

@@ -13,10 +13,18 @@ PENS = (("#1f5fd0", 2), ("#f0a050", 5), ("#b0b0b0", 2))  # a wide one shows wher
 FAINT = ("#8fb0e8", 1)
 
 
-def draw_curves(curves: dict[str, np.ndarray], title: str, crowd: Sequence[np.ndarray] = ()) -> Image.Image:
-    """At most three curves of positive values, by index, on a logarithmic scale; the first lies on top.
+def draw_curves(
+    curves: dict[str, np.ndarray],
+    title: str,
+    crowd: Sequence[np.ndarray] = (),
+    *,
+    at: Sequence[float] = (),
+    end: float = 0,
+) -> Image.Image:
+    """At most three curves of positive values on a logarithmic scale; the first lies on top.
 
-    crowd: more of them, without names, faint, under all others.
+    crowd: more of them, without names, faint, under all others. at: where each curve has its values, from 0 at the left
+    to `end` at the right; by default they are spread over the width.
     """
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
@@ -31,7 +39,8 @@ def draw_curves(curves: dict[str, np.ndarray], title: str, crowd: Sequence[np.nd
         draw.text((MARGIN - 8, y), f"{mark:g}", fill="#555555", font=font, anchor="rm")
 
     def draw_curve(log: np.ndarray, colour: str, width: int) -> None:
-        x = np.linspace(MARGIN, WIDTH - MARGIN, len(log))
+        places = np.divide(at, end) if at else np.linspace(0, 1, len(log))
+        x = MARGIN + places * (WIDTH - 2 * MARGIN)
         points = zip(x.tolist(), (MARGIN + (high - log) * scale).tolist(), strict=True)
         draw.line(list(points), fill=colour, width=width)
 

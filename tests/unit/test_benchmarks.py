@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import math
 import subprocess
 import sys
 import time
@@ -16,9 +15,8 @@ from types import SimpleNamespace
 import click
 import pytest
 import torch
-from PIL import Image, ImageColor
 
-from benchmarks import common, curves, e2e, floors, kernels, launch, loader, parts, plot, report, scaling, startup
+from benchmarks import common, e2e, floors, kernels, launch, loader, parts, report, scaling, startup
 from benchmarks.common import Meter, Result, Work
 from genvs.config import PRESETS
 from genvs.data.synthetic.dataset import ensure_dataset
@@ -362,26 +360,3 @@ def test_seeds(tmp_path) -> None:
     assert results["born dead, with the unofficial numerics and torch's initialisation"]["value"] > 0
     gain = results["seed 0: above the better baseline"]["value"]
     assert results["seeds that beat both baselines"]["value"] == (gain > 0) and picture.exists()
-
-
-def test_a_plot_has_marks_at_round_numbers() -> None:
-    assert plot._marks(math.log10(12.51), math.log10(16.73)) == [13, 14, 15, 16]
-    assert plot._marks(math.log10(0.05), math.log10(3)) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
-
-
-def test_curves_of_a_run(tmp_path) -> None:
-    levels = ((15.0, 14.0, 13.0), (), (20.0, 18.0, 13.0))  # no evaluation in the middle
-    scores = [dict(zip(curves.PSNR, values, strict=False)) for values in levels]
-    records = [{"nimg": 1000 * place, "Loss/all": 1 / (1 + place), **score} for place, score in enumerate(scores)]
-    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:2]))
-    picture = tmp_path / "curves.png"
-    arguments = [str(tmp_path), "--plot", str(picture)]
-    with pytest.raises(InputError, match="train for longer"):
-        curves.main.main(arguments, standalone_mode=False)
-    assert not picture.exists()
-    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    curves.main.main(arguments, standalone_mode=False)
-    with Image.open(picture) as sheet:
-        assert sheet.size == (plot.WIDTH, 2 * plot.HEIGHT)
-        drawn = {colour for _, colour in sheet.getcolors(maxcolors=1 << 16)}
-    assert {ImageColor.getrgb(colour) for colour, _ in plot.PENS} <= drawn
