@@ -40,13 +40,13 @@ def main(run: Path, plot: Path) -> None:
     end = max(measured[-1]["nimg"], losses[-1]["nimg"])
     span = f", from 0 to {end / 1000:g} thousand images"
 
-    def panel(title: str, curves: dict[str, str], records: list[dict]) -> Image.Image:
+    def panel(title: str, curves: dict[str, str], records: list[dict], *, linear: bool = False) -> Image.Image:
         values = {name: np.array([record[key] for record in records]) for key, name in curves.items()}
-        return draw_curves(values, title + span, at=[record["nimg"] for record in records], end=end)
+        return draw_curves(values, title + span, at=[record["nimg"] for record in records], end=end, linear=linear)
 
     pictures = [
-        panel("Held-out PSNR (dB), one step", PSNR, measured),
-        panel("Training loss", {"Loss/all": "loss"}, losses),
+        panel("Held-out PSNR (dB), one step", PSNR, measured, linear=True),
+        panel("Training loss, logarithmic", {"Loss/all": "loss"}, losses),
     ]
     sheet = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
     for place, picture in enumerate(pictures):

@@ -48,7 +48,9 @@ def main(
                 curves[name] = losses_of(config, steps, meter.device)
     smooth = {name: smoothed(losses) for name, losses in curves.items()}
     if plot is not None:
-        draw_curves(smooth, f"Loss of {preset}, {steps} updates of {batch} images, running mean").save(plot)
+        draw_curves(smooth, f"Loss of {preset}, {steps} updates of {batch} images, running mean, logarithmic").save(
+            plot
+        )
     difference, noise = (np.abs(smooth[FAST] - smooth[other]).mean() for other in (PLAIN_RUN, OTHER_SEED))
     ends = [f"{losses[-max(1, steps // 5) :].mean():.4g}" for losses in curves.values()]
     note = "mean loss of the last fifth: {} with, {} without, {} with another seed".format(*ends)

@@ -56,7 +56,7 @@ def main(preset: str, meter: Meter, data: Path | None, seeds: int, kimg: float, 
             if plot is not None:
                 flat = {name: np.full(len(curves[seed]), level) for name, level in baselines.items()}
                 title = f"Held-out PSNR (dB) of {preset}, 1 input view, one step: {len(curves)} seeds, {kimg:g} kimg"
-                draw_curves(flat, title, list(curves.values())).save(plot)
+                draw_curves(flat, title, list(curves.values()), linear=True).save(plot)
     won = sum(bool(curve[-1] > max(baselines.values())) for curve in curves.values())
     spread = [curve[-1] for curve in curves.values()]
     note = f"of {seeds}; {min(spread):.2f} to {max(spread):.2f} dB"

@@ -14,8 +14,16 @@ from genvs.errors import InputError
 
 
 def test_a_plot_has_marks_at_round_numbers() -> None:
-    assert plot._marks(math.log10(12.51), math.log10(16.73)) == [13, 14, 15, 16]
-    assert plot._marks(math.log10(0.05), math.log10(3)) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
+    assert plot._marks(12.51, 16.73) == plot._log_marks(math.log10(12.51), math.log10(16.73)) == [13, 14, 15, 16]
+    assert plot._log_marks(math.log10(0.05), math.log10(3)) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1, 2])
+
+
+@pytest.mark.parametrize(("linear", "height"), [(True, 9 / 99), (False, 1 / 2)])
+def test_the_scale_is_linear_or_logarithmic(linear, height) -> None:
+    picture = np.asarray(plot.draw_curves({"": np.array([1.0, 10.0, 100.0])}, "", linear=linear))
+    inked = (picture[:, plot.WIDTH // 2] == ImageColor.getrgb(plot.PENS[0][0])).all(-1)
+    found = (plot.HEIGHT - plot.MARGIN - np.flatnonzero(inked).mean()) / (plot.HEIGHT - 2 * plot.MARGIN)
+    assert found == pytest.approx(height, abs=0.01)
 
 
 def test_curves_of_a_run(tmp_path) -> None:
