@@ -19,6 +19,7 @@ from genvs.errors import run_command
 
 RATES = {"bf16": 790e12}  # operations/s of an H200's large matrix products, measured
 BANDWIDTH = 4.3e12  # bytes/s of its memory, read plus written, measured
+COMPUTED = "none: an H200's rates"  # in place of the device, which computes floors but is not what they are of
 # Adam reads and writes a weight and two moments and reads the gradient; the moving average is read and written.
 UPDATE_BYTES = 9 * 4
 

@@ -18,7 +18,7 @@ from torch_utils import persistence
 
 FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
 PUBLISHED = "reference"
-COLUMNS = ("what", "figure", "ratio", "share of the floor", "goal", "precision", "batch", "commit", "device")
+COLUMNS = ("what", "figure", "ratio", "share of the floor", "goal", "precision", "batch", "preset", "commit", "device")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ def row(result: Result, record: dict[str, Any], limits: Ceilings | None) -> Iter
         verdict(result, known, ratio),
         result.precision,
         str(result.batch),
+        record["preset"],
         record["commit"],
-        record["device"],
+        floors.COMPUTED if record["benchmark"] == "floors" else record["device"],
     )
 
 

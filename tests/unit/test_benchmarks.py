@@ -273,8 +273,14 @@ def test_a_figure_in_the_report() -> None:
     share = 390 * WORK.operations / 790e12
     assert row(record(STEP)) == [
         *("training step, bf16", "390 images/s ±1.2%", "12.50x the reference", f"{share:.0%}", ">= 12x (375): met"),
-        *("bf16", "32", "abc", "NVIDIA H200"),
+        *("bf16", "32", "srn128", "abc", "NVIDIA H200"),
     ]
+
+
+def test_floors_are_of_a_preset_and_not_of_what_computed_them() -> None:
+    floor = Result("floor: encode, 1 view", 0.1, "ms", "bf16", 64)
+    cells = row(record(floor, benchmark="floors", device="some CPU", preset="srn64"))
+    assert cells[-3::2] == ["srn64", floors.COMPUTED] and "some CPU" not in cells
 
 
 def test_measured_ceilings_come_before_known_ones() -> None:
