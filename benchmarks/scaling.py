@@ -22,7 +22,7 @@ def main(
     preset: str, meter: Meter, data: Path | None, gpus: tuple[int, ...], batch: int | None, updates: int | None
 ) -> Iterator[Result]:
     """images/s of ./train.sh on 1, 2 and 4 GPUs (on a CPU: processes), 2 input views, one target a scene."""
-    there = torch.cuda.device_count() if meter.on_gpu else 2
+    there, one, several = (torch.cuda.device_count(), "GPU", "GPUs") if meter.on_gpu else (2, "process", "processes")
     batch, updates = batch or (32 if meter.on_gpu else 4), updates or (100 if meter.on_gpu else 8)
     rates: dict[int, float] = {}
     with launch.dataset(data, preset, scenes=64 if meter.on_gpu else 8, views=24) as path:
@@ -38,16 +38,16 @@ def main(
             rates[count] = run.images_per_second
             precision = meter.precision("bf16")
             yield Result(
-                f"training, {count} GPU" + "s" * (count > 1),
+                f"training, {count} {several if count > 1 else one}",
                 rates[count],
                 "images/s",
                 precision,
                 batch,
-                note="batch per GPU",
+                note=f"batch per {one}",
             )
             if count > 1:
                 efficiency = 100 * rates[count] / (count * rates[1])
-                yield Result(f"weak scaling, {count} GPUs", efficiency, "% of 1 GPU", precision, batch)
+                yield Result(f"weak scaling, {count} {several}", efficiency, f"% of 1 {one}", precision, batch)
 
 
 if __name__ == "__main__":

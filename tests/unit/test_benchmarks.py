@@ -237,10 +237,18 @@ def test_end_to_end_and_scaling_follow_the_runs_records(runs, data) -> None:
     assert found == {"end to end": pytest.approx(100), "end to end: waits for data": pytest.approx(2)}
     assert have_goals(*found)
     found = figures(scaling.main.callback.__wrapped__(gpus=(), batch=4, **options))
-    assert found["training, 1 GPU"] == pytest.approx(100) and found["weak scaling, 2 GPUs"] == pytest.approx(96)
-    assert have_goals("weak scaling, 2 GPUs", "weak scaling, 4 GPUs")
+    assert found["training, 1 process"] == pytest.approx(100)
+    assert found["weak scaling, 2 processes"] == pytest.approx(96)
     assert [(run.processes, run.batch) for run in runs[1:]] == [(1, 4), (2, 8)]
-    assert "weak scaling, 3 GPUs" in figures(scaling.main.callback.__wrapped__(gpus=(3,), batch=4, **options))
+    assert "weak scaling, 3 processes" in figures(scaling.main.callback.__wrapped__(gpus=(3,), batch=4, **options))
+
+
+def test_scaling_on_gpus_has_goals(runs, data, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    options = {"preset": "srn128", "data": Path(data), "gpus": (), "batch": None, "updates": None}
+    found = figures(scaling.main.callback.__wrapped__(meter=Meter(torch.device("cuda"), seconds=0), **options))
+    assert "training, 1 GPU" in found and have_goals(*(name for name in found if name.startswith("weak")))
+    assert "weak scaling, 4 GPUs" in found
 
 
 def test_the_warm_start_has_the_cold_ones_caches(runs, monkeypatch) -> None:
