@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
 from genvs.config import PRESETS, DenoiserConfig, EncoderConfig, GeNVSConfig, RendererConfig, from_dict, scaled_to
+from genvs.data.synthetic.__main__ import main as make_dataset
 from genvs.errors import InputError
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.loss import LossConfig
@@ -56,6 +59,13 @@ def test_srn128_is_the_paper():
     assert (config.loss.P_mean, config.loss.P_std, net.denoiser.sigma_data) == (-1.0, 1.4, 0.5)
     assert (config.loss.conditioning_dropout, config.loss.input_noise_probability) == (0.1, 0.5)
     assert (config.min_inputs, config.max_inputs, config.batch_size) == (1, 3, 96)
+
+
+def test_the_readme_makes_the_dataset_that_srn128_trains_on():
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    command = next(line for line in page.splitlines() if "python -m genvs.data.synthetic" in line)
+    made, embedded = make_dataset.make_context("", shlex.split(command)[3:]).params, TRAIN_PRESETS["srn128"].embedded
+    assert str(made["out"]) == embedded.path and dataclasses.asdict(embedded).items() <= made.items()
 
 
 @pytest.mark.parametrize("place", [(), ("encoder",), ("scene",)])
