@@ -79,10 +79,15 @@ VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 @click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
 @click.option("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="Video: the camera's path.")
 @click.option("--frames", type=click.IntRange(min=1), default=60, help="Video: number of views.")
-@click.option("--radius", type=FiniteRange(), show_default="the inputs' mean", help="Video: distance from the origin.")
+@click.option(
+    "--radius",
+    type=FiniteRange(min=0, min_open=True),
+    show_default="the inputs' mean",
+    help="Video: distance from the origin.",
+)
 @click.option(
     "--elevation",
-    type=FiniteRange(),
+    type=FiniteRange(-90, 90),
     show_default="orbit 20, spiral 60",
     help="Video: degrees above the horizon; a spiral's highest.",
 )

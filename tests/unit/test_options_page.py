@@ -1,4 +1,4 @@
-"""docs/options.md names every option that there is, and train.py takes every option that the reference's does."""
+"""docs/options.md names every option, train.py takes all of the reference's, and help shows ranges that are there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import click
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # The reference's own list.
@@ -31,3 +32,9 @@ def test_the_page_names_every_option():
     named = set(re.findall(r"--[A-Za-z][\w-]*", (ROOT / "docs" / "options.md").read_text()))
     assert options_of("train.py") <= named
     assert {f"--{name}" for name in REFERENCE} <= named
+
+
+@pytest.mark.parametrize("script", ["train.py", "inference/inference.py", "inference/evaluate.py"])
+def test_help_shows_ranges_that_are_there(script):
+    command: click.Command = runpy.run_path(str(ROOT / script))["main"]
+    assert "None" not in command.get_help(click.Context(command))
