@@ -159,7 +159,7 @@ class Source:
         """
         beside = self.path.parent / f"{self.path.name}_{split}"
         if not self.own_class and self.path.name and find_storage(beside):
-            return beside
+            return open_splits(beside).train
         splits = self._splits
         if not self.has_no_splits():
             path, named = getattr(splits, split), [name for name, found in splits._asdict().items() if found]

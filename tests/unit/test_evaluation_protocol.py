@@ -21,6 +21,7 @@ from inference.job import Job
 from inference.protocol import LIST_VIEWS, Protocol, Source, choose_views, evenly, parse_seeds, read_views
 from tests.small_model import some_cameras
 from tests.unit.srn_folder import write_split
+from tests.unit.transforms_folder import write_capture
 
 CHOSEN = Protocol(
     "a.pkl",
@@ -112,6 +113,14 @@ def test_splits_are_found(tmp_path):
     for split in ("val", "test"):
         with pytest.raises(InputError, match=f"has no {split} split: give --split train$"):
             Source(tmp_path / "other" / "cars").find(split)
+
+
+def test_splits_in_folders_of_scenes_are_found(tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        write_capture(tmp_path / f"things_{split}" / "a", 2, seed=seed)
+    for data in ("things", "things_train"):
+        source = Source(tmp_path / data)
+        assert source.find("test") == tmp_path / "things_test" / "transforms.json" and source.name_of("test") == "test"
 
 
 def test_scenes_without_splits_can_only_be_measured_all_together(tmp_path):
