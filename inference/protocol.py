@@ -164,7 +164,7 @@ class Source:
         if not self.has_no_splits():
             path, named = getattr(splits, split), [name for name, found in splits._asdict().items() if found]
         else:
-            whole = split == "test" or splits.train.stem.endswith(f"_{split}")
+            whole = split == "test" or self._called(splits.train).endswith(f"_{split}")
             path, named = splits.train if whole else None, ["test"]
         if path is None:
             raise InputError(f"--data={self.path}: has no {split} split: give --split {' or '.join(named)}")
@@ -173,14 +173,21 @@ class Source:
     def has_no_splits(self) -> bool:
         """Whether the data are one part alone: a split by whatever name, or scenes of which training may know some."""
         splits = self._splits
-        return not (splits.val or splits.test or (splits.train.stem.endswith("_train") and not self.own_class))
+        named = not self.own_class and self._called(splits.train).endswith("_train")
+        return not (splits.val or splits.test or named)
 
     def name_of(self, split: str) -> str | None:
         """What the data call the split that `find` gives for this one; None where that is all there is, by no name."""
-        named = None if self.own_class else re.search(r"(?:^|_)(train|val|test)$", self.find(split).stem)
+        named = None if self.own_class else re.search(r"(?:^|_)(train|val|test)$", self._called(self.find(split)))
         if named:
             return named[1]
         return None if self.has_no_splits() else split
+
+    @staticmethod
+    def _called(split: Path) -> str:
+        """The name that may say which split this is: a folder's with all its dots, for `transforms.json` too."""
+        path = split.parent if split.name == "transforms.json" else split
+        return path.stem if path.suffix == ".json" or path.is_file() else path.name
 
     @functools.cached_property  # finding them compares images
     def _splits(self) -> Splits:

@@ -22,10 +22,11 @@ def open_splits(path: str | os.PathLike[str]) -> Splits:
     """Find the splits of a dataset.
 
     `path` is one of: the common part of `cars_train`, `cars_val`, `cars_test`; a folder that has one `*_train` folder;
-    a split itself (one named `*_train` brings its siblings); a scene or a folder of scenes with `transforms.json`, or
-    with `transforms_train.json` (which brings `transforms_val.json` and `transforms_test.json`); such a `.json`; a
-    `.zip` of any of these. Paths into a zip are written as if it were a folder. A split in `transforms*.json` is
-    written FOLDER/transforms*.json, also where the scenes are in folders of FOLDER.
+    a split itself (one named `*_train` brings its siblings, or those of a `*_train` that it is in); a scene or a folder
+    of scenes with `transforms.json`, or with `transforms_train.json` (which brings `transforms_val.json` and
+    `transforms_test.json`); such a `.json`; a `.zip` of any of these. Paths into a zip are written as if it were a
+    folder. A split in `transforms*.json` is written FOLDER/transforms*.json, also where the scenes are in folders of
+    FOLDER.
 
     Raises InputError where no split is found, a scene would be left out, or what is held out is also trained on.
     """
@@ -73,11 +74,10 @@ def _sibling(train: Path, split: str) -> Path | None:
     if not folder.name.endswith("_train"):
         return None
     sibling = folder.with_name(folder.name.removesuffix("train") + split) / file
-    if file:
-        return sibling if _has_transforms(sibling) else None
-    if not find_storage(sibling):
-        return None
-    _refuse_shared_scenes(train, sibling)
+    if not (_has_transforms(sibling) if file else find_storage(sibling)):
+        return _sibling(folder.parent / file, split)  # SRN's chairs are in chairs_train/chairs_2.0_train and chairs_val
+    if not file:
+        _refuse_shared_scenes(train, sibling)
     return sibling
 
 

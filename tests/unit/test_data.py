@@ -245,6 +245,13 @@ def test_splits_are_found_from_every_way_to_name_them(tmp_path):
     assert open_splits(single).train == single / "cars_val"
 
 
+def test_srns_chairs_have_their_training_split_one_folder_deeper(tmp_path):
+    train = write_split(tmp_path / "chairs_train" / "chairs_2.0_train", num_scenes=1)
+    val = write_split(tmp_path / "chairs_val", num_scenes=1, seed=1)
+    for path in (tmp_path, tmp_path / "chairs", tmp_path / "chairs_train", train):
+        assert open_splits(path) == Splits(train, val)
+
+
 # --- images -----------------------------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,28 @@ def test_splits_in_folders_of_scenes_are_found(tmp_path):
         assert source.find("test") == tmp_path / "things_test" / "transforms.json" and source.name_of("test") == "test"
 
 
+def test_the_names_of_splits_may_have_dots(tmp_path):
+    nested = write_split(tmp_path / "chairs_train" / "chairs_2.0_train", num_scenes=1, num_views=2)
+    with pytest.raises(InputError, match=r"has no test split: give --split train$"):
+        Source(nested).find("test")
+    for seed, split in enumerate(("val", "test"), start=1):
+        write_split(tmp_path / f"chairs_{split}", num_scenes=1, num_views=2, seed=seed)
+    for data in ("chairs", "chairs_train", "chairs_train/chairs_2.0_train"):
+        source = Source(tmp_path / data)
+        assert [source.name_of(split) for split in ("train", "val", "test")] == ["train", "val", "test"]
+        assert source.find("train") == nested and source.find("test") == tmp_path / "chairs_test"
+    alone = Source(write_split(tmp_path / "set2.0_val", num_scenes=1, num_views=2))
+    assert alone.find("val") == alone.path and alone.name_of("test") == "val"
+
+
+def test_a_training_split_of_captures_is_not_measured_as_the_test_split(tmp_path):
+    write_capture(tmp_path / "toy2_train" / "a", 2)
+    source = Source(tmp_path / "toy2_train")
+    with pytest.raises(InputError, match="has no test split: give --split train$"):
+        source.find("test")
+    assert source.name_of("train") == "train"
+
+
 def test_scenes_without_splits_can_only_be_measured_all_together(tmp_path):
     source = Source(write_split(tmp_path / "objects", num_scenes=3, num_views=2))
     assert source.find("test") == tmp_path / "objects" and source.name_of("test") is None
