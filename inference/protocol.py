@@ -16,7 +16,7 @@ import click
 
 from genvs.config import GeNVSConfig
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.splits import dataset_class, open_splits
+from genvs.data.splits import dataset_class, open_splits, spelled_out
 from genvs.data.storage import find_storage
 from genvs.errors import InputError
 from inference import sampling_options
@@ -157,8 +157,9 @@ class Source:
         Besides what training takes, `path` may be the common part of `cars_test` where there is nothing to train on.
         Where no split has a name, all there is stands for the test split.
         """
-        beside = self.path.parent / f"{self.path.name}_{split}"
-        if not self.own_class and self.path.name and find_storage(beside):
+        common = spelled_out(self.path)
+        beside = common.parent / f"{common.name}_{split}"
+        if not self.own_class and common.name and find_storage(beside):
             return open_splits(beside).train
         splits = self._splits
         if not self.has_no_splits():

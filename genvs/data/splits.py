@@ -30,13 +30,19 @@ def open_splits(path: str | os.PathLike[str]) -> Splits:
 
     Raises InputError where no split is found, a scene would be left out, or what is held out is also trained on.
     """
-    train = _find_train(Path(path))
+    train = _find_train(spelled_out(Path(path)))
     splits = Splits(train)
     for split in ("val", "test"):
         sibling = _sibling(train, split)
         if sibling:
             splits = splits._replace(**{split: sibling})
     return splits
+
+
+def spelled_out(path: Path) -> Path:
+    """The same path, with the name of a folder that is written '.' or '..': splits, depths and scenes go by it."""
+    folder, file = (path.parent, path.name) if path.suffix == ".json" else (path, "")
+    return path if folder.name not in ("", "..") else Path(os.path.realpath(folder)) / file
 
 
 def dataset_class(split: Path) -> type[SceneDataset]:

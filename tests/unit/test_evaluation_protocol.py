@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from docs.own_dataset import NpzScenes
 from genvs.data.scenes import Splits
+from genvs.data.splits import dataset_class, open_splits
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import psnr
@@ -143,6 +145,20 @@ def test_a_training_split_of_captures_is_not_measured_as_the_test_split(tmp_path
     with pytest.raises(InputError, match="has no test split: give --split train$"):
         source.find("test")
     assert source.name_of("train") == "train"
+
+
+def test_a_folder_is_the_same_from_within(tmp_path, monkeypatch):
+    for seed, split in enumerate(("train", "test")):
+        write_split(tmp_path / f"cars_{split}", num_scenes=1, num_views=2, seed=seed)
+        write_capture(tmp_path / f"things_{split}" / "a", 2, seed=seed)
+    for data, there in (("cars_train", "."), ("cars_train/car1", ".."), ("things_train", "transforms.json")):
+        monkeypatch.chdir(tmp_path / data)
+        expected = Source(Path(os.path.abspath(there)))
+        for split in ("train", "test"):
+            assert Source(Path(there)).find(split) == expected.find(split)
+    monkeypatch.chdir(tmp_path / "things_train" / "a")
+    split = open_splits(".").train
+    assert dataset_class(split)(split, resolution=32).scene_names == ["a"]
 
 
 def test_scenes_without_splits_can_only_be_measured_all_together(tmp_path):
