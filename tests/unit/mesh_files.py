@@ -15,6 +15,7 @@ from PIL import Image
 SQUARE = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=np.float32)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
 TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT = (200, 40, 40), (40, 160, 40), (40, 40, 200), (180, 180, 40)
+COMPONENT_TYPES = {"int16": 5122, "uint16": 5123, "uint32": 5125, "float32": 5126}
 
 
 def four_colors() -> Image.Image:
@@ -37,14 +38,16 @@ def write_gltf(
     node: dict[str, Any] | None = None,
     attributes: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """A glTF of one mesh. attributes: such as TEXCOORD_0, float32. image: the material's base colour texture."""
+    """A glTF of one mesh. attributes: such as TEXCOORD_0; integers are normalised. image: the base colour texture."""
     arrays = {"POSITION": vertices.astype(np.float32), **(attributes or {})}
     blob, views, accessors = b"", [], []
     for name, array in [*arrays.items(), ("", faces.astype(np.uint32).reshape(-1))]:
         views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": array.nbytes})
         kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
-        code = 5125 if array.dtype == np.uint32 else 5126
+        code = COMPONENT_TYPES[array.dtype.name]
         accessor = {"bufferView": len(accessors), "componentType": code, "count": len(array), "type": kind}
+        if name and array.dtype.kind in "iu":
+            accessor |= {"normalized": True}
         if name == "POSITION":
             accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
         accessors.append(accessor)

@@ -248,6 +248,15 @@ def ply_with_a_texture(path: Path) -> None:
     changed(write_ply(path, SQUARE, SQUARE_FACES), "element vertex", "comment TextureFile gone.png\nelement vertex")
 
 
+def gltf_in_integers(path: Path, name: str, array: np.ndarray) -> None:
+    """An array of fractions as glTF's normalised integers; for COLOR_0 without a material."""
+    dtype = np.int16 if name == "POSITION" else np.uint16
+    integers = np.round(array * np.iinfo(dtype).max).astype(dtype)
+    write_gltf(path, image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV, name: integers})
+    if name == "COLOR_0":
+        changed(path, ', "material": 0', "")
+
+
 GLOSSY = {"KHR_materials_pbrSpecularGlossiness": {"diffuseTexture": {"index": 0}}}
 BAD_MESHES = {
     "empty.ply": (lambda path: path.write_bytes(b""), "cannot be read"),
@@ -273,6 +282,9 @@ BAD_MESHES = {
         lambda path: textured(path, attributes={"TEXCOORD_0": GLTF_UV * np.float32(np.nan)}),
         "texture coordinates not finite",
     ),
+    "position.gltf": (lambda path: gltf_in_integers(path, "POSITION", SQUARE), "has POSITION in integers"),
+    "ushort.gltf": (lambda path: gltf_in_integers(path, "TEXCOORD_0", GLTF_UV), "has TEXCOORD_0 in integers"),
+    "color.gltf": (lambda path: gltf_in_integers(path, "COLOR_0", np.ones((4, 4))), "has COLOR_0 in integers"),
     "no mtl.obj": (lambda path: obj_without(path, ".mtl"), "its mtllib no mtl.mtl is not there"),
     "no png.obj": (lambda path: obj_without(path, ".png"), "its texture no png.png is not there"),
     "cut.obj": (obj_with_a_cut_texture, "its texture cut.png cannot be decoded"),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from genvs.data.mesh.textures import files_beside, refuse_unusable_textures
+from genvs.data.mesh.textures import files_beside, refuse_unusable_parts
 from genvs.data.storage import printable
 from genvs.data.synthetic.parts import Array, Finish
 from genvs.data.synthetic.scene import Subject
@@ -141,7 +141,7 @@ def _read_pieces(path: Path, up: str) -> list[_Piece]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         files = files_beside(path)
-        refuse_unusable_textures(path, files.get)
+        refuse_unusable_parts(path, files.get)
         scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False, resolver=files))
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], placement) for placement, name in placed]

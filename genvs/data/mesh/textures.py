@@ -1,4 +1,4 @@
-"""Whether the colour textures that a mesh file names can be drawn: trimesh leaves out, without a word, what cannot."""
+"""Whether a mesh file's colour textures, and a glTF's numbers, can be read: trimesh does not say what it cannot."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from PIL import Image
 from genvs.data.storage import printable
 from genvs.errors import InputError
 
+FLOAT, UNSIGNED_SHORT = 5126, 5123  # componentType of a glTF's accessors
+
 
 def files_beside(path: Path) -> trimesh.resolvers.FilePathResolver:
     """Where trimesh finds what a mesh names: in its folder, and in others, as in ShapeNet's `../images`."""
@@ -24,8 +26,9 @@ def files_beside(path: Path) -> trimesh.resolvers.FilePathResolver:
     return resolver
 
 
-def refuse_unusable_textures(path: Path, read: Callable[[str], bytes]) -> None:
-    """Raise InputError for a mesh whose colour textures are missing, damaged, or placed in a way that is not read.
+def refuse_unusable_parts(path: Path, read: Callable[[str], bytes]) -> None:
+    """Raise InputError for a mesh whose colour textures are missing, damaged, or placed in a way that is not read, or
+    that has coordinates or colours in an encoding that is not.
 
     read: the content of a file by the name that the mesh has for it. A file that is no mesh may raise anything.
     """
@@ -82,6 +85,7 @@ def _check_gltf(path: Path, data: bytes, read: Callable[[str], bytes]) -> None:
         end = 20 + int.from_bytes(data[12:16], "little")  # the first chunk is the JSON
         data, binary = data[20:end], data[end + 8 :]
     record = json.loads(data)
+    _check_numbers(path, record)
 
     def content(uri: str) -> bytes:
         return base64.b64decode(uri.partition("base64,")[2]) if "base64," in uri else read(uri)
@@ -101,6 +105,21 @@ def _check_gltf(path: Path, data: bytes, read: Callable[[str], bytes]) -> None:
             _check_image(path, f"image {number}", content_of_image)
         else:
             _check_image(path, uri, read)
+
+
+def _check_numbers(path: Path, record: dict[str, Any]) -> None:
+    """Refuse integers that stand for fractions where trimesh takes them for themselves."""
+    for primitive in [primitive for mesh in record.get("meshes", []) for primitive in mesh["primitives"]]:
+        accessors = {name: record["accessors"][number] for name, number in primitive["attributes"].items()}
+        types = {name: accessor["componentType"] for name, accessor in accessors.items()}
+        misread = {
+            "POSITION": accessors["POSITION"].get("normalized"),
+            "TEXCOORD_0": "material" in primitive and types.get("TEXCOORD_0", FLOAT) != FLOAT,
+            "COLOR_0": "material" not in primitive and types.get("COLOR_0") == UNSIGNED_SHORT,
+        }
+        for name in misread:
+            if misread[name]:
+                raise InputError(f"{printable(path)}: has {name} in integers; export it with float attributes")
 
 
 def _image_number(path: Path, record: dict[str, Any], material: dict[str, Any]) -> int | None:
