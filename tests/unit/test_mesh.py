@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -315,6 +317,17 @@ def test_a_texture_may_lie_in_another_folder(tmp_path):
     mesh.with_suffix(".png").rename(tmp_path / "images" / "a.png")
     changed(mesh.with_suffix(".mtl"), "a.png", "../images/a.png")
     assert len(load_mesh(mesh, "y").textures) == 1
+
+
+def test_a_gltf_may_name_its_files_in_percent_encoding(tmp_path):
+    mesh = write_gltf(tmp_path / "a.gltf", image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV})
+    record = json.loads(mesh.read_text())
+    for part, uri in (("images", "gr%C3%BCner%20Lack.png"), ("buffers", "the%20numbers.bin")):
+        (tmp_path / unquote(uri)).write_bytes(base64.b64decode(record[part][0]["uri"].partition(",")[2]))
+        record[part][0]["uri"] = uri
+    mesh.write_text(json.dumps(record))
+    model = load_mesh(mesh, "y")
+    assert len(model.corners) == 2 and len(model.textures) == 1
 
 
 def test_the_command_says_which_mesh_is_bad_and_draws_no_half_scene(tmp_path):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import trimesh
 from PIL import Image
@@ -19,9 +20,17 @@ from genvs.errors import InputError
 FLOAT, UNSIGNED_SHORT = 5126, 5123  # componentType of a glTF's accessors
 
 
+class _FilesBeside(trimesh.resolvers.FilePathResolver):
+    def get(self, name: str) -> bytes:
+        try:
+            return super().get(name)
+        except OSError:
+            return super().get(unquote(name))  # glTF's URIs have %20 for a space
+
+
 def files_beside(path: Path) -> trimesh.resolvers.FilePathResolver:
     """Where trimesh finds what a mesh names: in its folder, and in others, as in ShapeNet's `../images`."""
-    resolver = trimesh.resolvers.FilePathResolver(str(path))
+    resolver = _FilesBeside(str(path))
     resolver.allow_anywhere = True  # trimesh before 5 has no such setting, and does so
     return resolver
 
