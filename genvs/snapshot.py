@@ -85,8 +85,9 @@ def main(source: Path, target: Path) -> None:
     Whatever reads snapshots reads it, as float32. The network draws the same up to that rounding.
     """
     net = load_snapshot(source)
-    # Numbers of less than 6e-8 become a multiple of that, or 0: no more than others are off by.
-    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in net.state_dict().items()}
+    # Numbers of less than 6e-8 become a multiple of that, or 0: no more than others are off by. Not buffers: they are
+    # few, and phases grow with NCSN++'s frequencies, and so would their error.
+    state = net.state_dict() | {name: parameter.half() for name, parameter in net.named_parameters()}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")

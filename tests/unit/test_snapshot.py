@@ -209,6 +209,14 @@ def test_half_precision_hardly_shows(net, scale, tmp_path):
     assert 0 < (drawn - expected).norm() < 2e-3 * expected.norm()
 
 
+def test_half_precision_leaves_the_frequencies_of_ncsnpp_as_they_are(tmp_path):
+    net = small_net(arch="ncsnpp")
+    full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
+    genvs.save_snapshot(full, net.config, net.state_dict())
+    assert halving(full, half) == 0
+    assert torch.equal(genvs.load_snapshot(half).denoiser.unet.frequencies, net.denoiser.unet.frequencies)
+
+
 @pytest.mark.parametrize("number", [1e5, float("inf"), float("nan")])
 def test_numbers_beyond_half_precision_are_refused(net, number, tmp_path, capsys):
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
