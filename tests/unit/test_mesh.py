@@ -287,6 +287,10 @@ BAD_MESHES = {
     "position.gltf": (lambda path: gltf_in_integers(path, "POSITION", SQUARE), "has POSITION in integers"),
     "ushort.gltf": (lambda path: gltf_in_integers(path, "TEXCOORD_0", GLTF_UV), "has TEXCOORD_0 in integers"),
     "color.gltf": (lambda path: gltf_in_integers(path, "COLOR_0", np.ones((4, 4))), "has COLOR_0 in integers"),
+    "draco.gltf": (
+        lambda path: textured(path, '"scene"', '"extensionsRequired": ["KHR_draco_mesh_compression"], "scene"'),
+        r"is compressed \(KHR_draco_mesh_compression\); export it without compression",
+    ),
     "no mtl.obj": (lambda path: obj_without(path, ".mtl"), "its mtllib no mtl.mtl is not there"),
     "no png.obj": (lambda path: obj_without(path, ".png"), "its texture no png.png is not there"),
     "cut.obj": (obj_with_a_cut_texture, "its texture cut.png cannot be decoded"),

@@ -94,6 +94,11 @@ def _check_gltf(path: Path, data: bytes, read: Callable[[str], bytes]) -> None:
         end = 20 + int.from_bytes(data[12:16], "little")  # the first chunk is the JSON
         data, binary = data[20:end], data[end + 8 :]
     record = json.loads(data)
+    for extension in record.get("extensionsRequired", []):
+        if extension.endswith("_compression"):  # Draco's and meshopt's
+            raise InputError(
+                f"{printable(path)}: is compressed ({printable(extension)}); export it without compression"
+            )
     _check_numbers(path, record)
 
     def content(uri: str) -> bytes:
