@@ -71,7 +71,7 @@ def checked_pose(c2w: np.ndarray, shown: str) -> np.ndarray:
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise InputError(f"{shown}: the axes are not at right angles; write a rotation without shear")
     if np.linalg.det(rotation) < 0:
-        raise InputError(f"{shown}: the axes are left-handed; use OpenCV axes (x right, y down, z forward)")
+        raise InputError(f"{shown}: the axes are left-handed (a mirror image); write a rotation")
     if np.abs(c2w[:3, 3]).max() > MAX_TRANSLATION:
         raise InputError(f"{shown}: camera at {_join(c2w[:3, 3])}, beyond {MAX_TRANSLATION:g}; rescale the scene")
     return c2w

@@ -65,7 +65,7 @@ BAD_POSES = {
     "infinity": (changed(0, 3, np.inf), "must be finite"),
     "overflow": (b"1e999 " * 16, "must be finite"),
     "scaled": (transformed(2 * np.eye(3)), "lengths 2, 2, 2"),
-    "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed"),
+    "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed (a mirror image); write a rotation"),
     "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
     "bottom row": (changed(3, 3, 2), "last row"),
     "column-major": (c2w_text(C2W.T).encode(), "last row"),
