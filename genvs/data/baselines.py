@@ -21,14 +21,19 @@ def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
     return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
 
 
-def mean_training_image(dataset: SceneDataset, scenes: Sequence[int], max_scenes: int = 128, views: int = 4) -> Tensor:
-    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1]."""
-    chosen = list(scenes)[:: max(1, len(scenes) // max_scenes)]
+def mean_training_image(
+    dataset: SceneDataset, scenes: Sequence[int], min_scenes: int = 128, min_views: int = 4
+) -> Tensor:
+    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1].
+
+    Read are `min_scenes` scenes or more, fewer than twice as many, and likewise views of each; all, where fewer exist.
+    """
+    chosen = list(scenes)[:: max(1, len(scenes) // min_scenes)]
     total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
     count = 0
     for scene in chosen:
         num_views = dataset.num_views(scene)
-        images = dataset.load(scene, range(0, num_views, max(1, num_views // views))).images
+        images = dataset.load(scene, range(0, num_views, max(1, num_views // min_views))).images
         total += images.double().sum(dim=0)
         count += len(images)
     return (total / count / 127.5 - 1).float()

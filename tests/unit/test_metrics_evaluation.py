@@ -88,11 +88,13 @@ def brute_force_mean(split: Path, scenes: list[str], views: list[int]) -> torch.
 
 
 def test_the_mean_training_image_is_the_mean_of_the_images(split, scenes):
-    everything = mean_training_image(scenes, range(5), views=7)
+    everything = mean_training_image(scenes, range(5), min_views=7)
     assert_close(everything, brute_force_mean(split, [f"car{i}" for i in range(1, 6)], list(range(7))))
     # Held-out scenes are left out; of many, some are chosen evenly.
-    assert_close(mean_training_image(scenes, range(2), views=7), brute_force_mean(split, ["car1", "car2"], range(7)))
-    some = mean_training_image(scenes, range(4), max_scenes=2, views=2)
+    assert_close(
+        mean_training_image(scenes, range(2), min_views=7), brute_force_mean(split, ["car1", "car2"], range(7))
+    )
+    some = mean_training_image(scenes, range(4), min_scenes=2, min_views=2)
     assert_close(some, brute_force_mean(split, ["car1", "car3"], [0, 3, 6]))
 
 
