@@ -43,10 +43,11 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
     from each view again, the hull fills the silhouette if some object has all these silhouettes, and only part of it
     otherwise (silhouette coherence: Hernandez, Schmitt and Cipolla, 2007). The score is the mean over views of that
     part, which is the intersection over union of the hull's image and the silhouette. The hull is looked for along the
-    ray of each silhouette pixel (Matusik et al., 2000), one sample a pixel's width, between the depth planes; other
-    views' silhouettes are taken one pixel wider, for what pixels and samples miss. Where a view does not look, it does
-    not carve. A view without a silhouette counts 0 and carves away all that it sees, most often all of the object: then
-    the whole score is 0.
+    ray of each silhouette pixel (Matusik et al., 2000), at as many depths as the image has pixels a side, evenly
+    between the depth planes; other views' silhouettes are taken one pixel wider, for what pixels and samples miss.
+    Where a view does not look, it does not carve: with planes far from the object, what fills a silhouette may be where
+    no other view looks, and the score is too high. A view without a silhouette counts 0 and carves away all that it
+    sees, most often all of the object: then the whole score is 0.
 
     Raises ValueError for a single view, which agrees with itself whatever it shows.
     """
