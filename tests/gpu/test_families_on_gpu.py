@@ -39,23 +39,17 @@ def labelled(num_inputs: int, seed: int) -> ViewBatch:
 WEIGHTINGS = pytest.mark.parametrize("weighting", ["learned_cross_attention", "relative_pose_self_attention"])
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+PRECISIONS = [*((arch, False, 2e-3) for arch in ARCHITECTURES), ("ddpmpp", True, 5e-2)]
+
+
+@pytest.mark.parametrize(("arch", "bf16", "tolerance"), PRECISIONS)
 @WEIGHTINGS
-def test_replayed_steps_are_the_plain_ones(arch, weighting):
-    config = told(arch, weighting, bf16=False)
+def test_replayed_steps_are_the_plain_ones(arch, bf16, tolerance, weighting):
+    config = told(arch, weighting, bf16=bf16)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     for seed, num_inputs in enumerate((2, 3, 2)):
         batch = labelled(num_inputs, seed)
-        check_same(ours.gradients(batch), plain.gradients(batch), 2e-3)
-
-
-@WEIGHTINGS
-def test_replayed_steps_in_bf16_are_the_plain_ones(weighting):
-    config = told("ddpmpp", weighting, bf16=True)
-    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
-    for seed, num_inputs in enumerate((2, 3, 2)):
-        batch = labelled(num_inputs, seed)
-        check_same(ours.gradients(batch), plain.gradients(batch), 5e-2)
+        check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
 
 
 @WEIGHTINGS
