@@ -252,15 +252,16 @@ def test_backward_sees_the_features_that_made_the_image():
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # where no view sees a point, and nothing is added
 def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
     """As on GPUs before Hopper."""
-    volume, field, rays = some_volume(2, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(2, 36)
+    volume, field, rays = some_volume(2, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(2, 9)
 
     def gradient() -> Tensor:
         return torch.autograd.grad(render(rays, volume, *field).sum(), volume)[0]
 
     own = gradient()
     monkeypatch.setattr(triton_render, "_sums_dtype", lambda x: torch.float32)
-    assert gradient().dtype == torch.float16
-    assert_close(gradient(), own, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
+    in_float32 = gradient()
+    assert in_float32.dtype == torch.float16
+    assert_close(in_float32, own, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
 
 
 # Which of the two runs

@@ -90,7 +90,7 @@ def test_every_preset_builds_at_every_resolution(preset, resolution):
 @pytest.mark.parametrize("share", [0.25, 0.5, 1])
 def test_a_small_model_runs_at_every_resolution(resolution, share):
     """From images to a denoised view and back to all gradients, whatever share of it the volume's resolution is."""
-    base = scaled_to(small_config(channel_mult=(1, 1, 1, 1)), resolution)
+    base = scaled_to(small_config(channel_mult=(1, 1, 1, 1), attention_resolutions=(4,)), resolution)
     encoder = dataclasses.replace(base.encoder, volume_width=int(share * resolution))
     net = GeNVS(dataclasses.replace(base, encoder=encoder, renderer=dataclasses.replace(base.renderer, num_samples=2)))
     randomize(net)
