@@ -147,10 +147,9 @@ def announcement(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
 def conclusion(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
     """A run's last line."""
     if cur_nimg < config.total_nimg:
-        *_, newest = sorted(run_dir.glob("training-state-*.pt"))
         saved = run_dir / f"training-state-{cur_nimg // 1000:06d}.pt"
-        # A run that went on from an earlier state still has the later ones.
-        what = run_dir if saved == newest else saved
+        # A run that went on from an earlier state still has the later ones, which the folder alone would mean.
+        what = saved if any(state > saved for state in run_dir.glob("training-state-*.pt")) else run_dir
         return f"stopped at {cur_nimg / 1000:.1f} kimg; ./train.sh --resume {what} continues"
     return f"done: {run_dir} holds the snapshot, samples and logs"
 

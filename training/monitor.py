@@ -68,7 +68,7 @@ class Monitor:
     def record(self, cur_nimg: int, **numbers: float) -> None:
         """Bring together what was reported since the last record, and write it out with `numbers`.
 
-        Raises OSError, with the file's name, where it cannot be written.
+        Raises OSError, with the run folder's name, where they cannot be written.
         """
         if self.losses:
             self._report_losses()
@@ -84,16 +84,16 @@ class Monitor:
         fresh = {**moments, **self._memory(), **numbers}
         self.numbers |= fresh
         try:
-            self._write({"nimg": cur_nimg, "time": round(now - self.start_time, 3), **fresh}, fresh)
+            self._write(cur_nimg, now - self.start_time, fresh)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
 
-    def _write(self, line: dict[str, float], scalars: dict[str, float]) -> None:
+    def _write(self, cur_nimg: int, seconds: float, numbers: dict[str, float]) -> None:
         if self.stats_file is not None:
-            self.stats_file.write(json.dumps(line) + "\n")
+            self.stats_file.write(json.dumps({"nimg": cur_nimg, "time": round(seconds, 3), **numbers}) + "\n")
         if self.writer is not None:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value, global_step=int(line["nimg"]))
+            for name, value in numbers.items():
+                self.writer.add_scalar(name, value, global_step=cur_nimg)
             self.writer.flush()
 
     def _report_losses(self) -> None:
