@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from dnnlib.command import checked_by, run_command
 from genvs.config import (
     ARCHITECTURES,
     AUGMENT_LABELS,
@@ -26,7 +27,7 @@ from genvs.config import (
     parse_view_weighting,
     scaled_to,
 )
-from genvs.errors import InputError, checked_by, run_command
+from genvs.errors import InputError
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 
 # What `--arch` changes in a preset besides; sizes stay the preset's.
@@ -76,7 +77,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     base = saved or TRAIN_PRESETS[changes.get("preset") or default_preset()]
     net = base.net
     if "transfer" in changes and not saved:
-        from training.checkpoint import net_to_start_from
+        from training.state import net_to_start_from
 
         net = net_to_start_from(changes["transfer"], net)
     if "resolution" in given and base.data is None and "data" not in changes:
@@ -161,9 +162,8 @@ def check_files(config: TrainConfig, state_path: Path | None, content: dict[str,
     """
     import torch
 
-    from training.checkpoint import check_data
     from training.data import open_data
-    from training.training_loop import create_state
+    from training.state import check_data, create_state
 
     scene = config.net.scene
     if config.data is not None:
@@ -308,16 +308,17 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     from genvs.data.synthetic.dataset import ensure_dataset
     from torch_utils import distributed
-    from training import checkpoint
+    from training import run_folder
     from training.data import check_ranks_agree, open_data, pack_data
-    from training.training_loop import create_state, training_loop
+    from training.state import create_state, restore, saved_config
+    from training.training_loop import training_loop
 
     if notensorboard:
         options["tensorboard"] = False
     if not resume:
-        checkpoint.check_outdir(outdir, nosubdir=nosubdir)
-    state_path, content = checkpoint.find_resume_state(resume, outdir) if resume else (None, None)
-    config = build_config(options, checkpoint.saved_config(content, state_path) if content else None)
+        run_folder.check_outdir(outdir, nosubdir=nosubdir)
+    state_path, content = run_folder.find_resume_state(resume, outdir) if resume else (None, None)
+    config = build_config(options, saved_config(content, state_path) if content else None)
     config.rounds(distributed.get_world_size())
     check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
@@ -343,13 +344,13 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     state = create_state(birth, data.scene, device)
     state.data = data.facts()
     if content is not None:
-        checkpoint.restore(state, content, state_path)
+        restore(state, content, state_path)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
         name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
-        run_dir = checkpoint.new_run_folder(outdir, name, nosubdir=nosubdir)
+        run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
-    with checkpoint.recorded(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
+    with run_folder.recorded(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(announcement(config, run_dir, new=content is None))
         training_loop(config, run_dir, data, state, device)
         distributed.print0(conclusion(state.cur_nimg, config, run_dir))

@@ -9,8 +9,8 @@ from torch import nn
 
 from benchmarks.common import PRECISIONS, Meter, Result, benchmark, float32_products, rotating
 from benchmarks.floors import conv
+from dnnlib.command import run_command
 from genvs.config import PRESETS
-from genvs.errors import run_command
 
 COPY = "copy"
 

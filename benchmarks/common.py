@@ -27,9 +27,9 @@ from typing import Any, TypeVar
 import click
 import torch
 
+from genvs import files
 from genvs.config import PRESETS
 from genvs.errors import InputError
-from torch_utils import persistence
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("bf16", "tf32", "fp32")
@@ -132,7 +132,7 @@ def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., I
                 print(result.line, flush=True)
                 record["results"].append(dataclasses.asdict(result))
                 if out is not None:
-                    persistence.write_atomic(json.dumps(record, indent=1) + "\n", out)
+                    files.write_atomic(json.dumps(record, indent=1) + "\n", out)
 
         return command
 

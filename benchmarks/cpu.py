@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.common import Meter, Result, benchmark, clock, summarize
 from benchmarks.model import PATHS, random_cameras, random_net, random_views
-from genvs.errors import run_command
-from inference.synthesis import synthesize_views
+from dnnlib.command import run_command
+from genvs.sampling.synthesis import synthesize_views
 
 REPEATS = 2
 

@@ -10,7 +10,7 @@ import click
 
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark
-from genvs.errors import run_command
+from dnnlib.command import run_command
 from training.config import TRAIN_PRESETS
 
 

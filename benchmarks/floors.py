@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import click
 
 from benchmarks.common import Meter, Result, Work, benchmark
+from dnnlib.command import run_command
 from genvs.config import PRESETS, STEM_STRIDE, GeNVSConfig
-from genvs.errors import run_command
 
 RATES = {"bf16": 790e12}  # operations/s of an H200's large matrix products, measured
 BANDWIDTH = 4.3e12  # bytes/s of its memory, read plus written, measured

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import PRECISIONS, Meter, Result, benchmark, float32_products
 from benchmarks.model import TrainingStep, in_memory_batches, training_config
-from genvs.errors import run_command
+from dnnlib.command import run_command
 
 # A kernel is of the first kind that has one of these in its name.
 KINDS = {

@@ -13,7 +13,7 @@ import click
 from benchmarks.common import Meter, Result, benchmark, summarize
 from benchmarks.launch import data_option, dataset
 from benchmarks.model import training_config
-from genvs.errors import run_command
+from dnnlib.command import run_command
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data, pack_data
 

@@ -21,7 +21,9 @@ from genvs.models import GeNVS
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.training_loop import accumulate_gradients, create_state, training_net, update_weights
+from training.parallel import training_net
+from training.state import create_state
+from training.training_loop import accumulate_gradients, update_weights
 
 PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "fast": contextlib.nullcontext,

@@ -28,9 +28,9 @@ from benchmarks.common import (
     rotating,
 )
 from benchmarks.model import PATHS, TrainingStep, random_batch, random_net, training_config
+from dnnlib.command import run_command
+from genvs import random as stateless_random
 from genvs.config import PRESETS
-from genvs.errors import run_command
-from torch_utils import stateless_random
 
 NUM_SETS = 3
 PARTS = ("encode", "render", "denoise", "update")

@@ -13,8 +13,9 @@ import click
 
 from benchmarks import ceilings, floors
 from benchmarks.common import PRECISIONS, REFERENCE, Result, Work
-from genvs.errors import InputError, run_command
-from torch_utils import persistence
+from dnnlib.command import run_command
+from genvs.errors import InputError
+from genvs.files import write_atomic
 
 FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
 PUBLISHED = "reference"
@@ -37,9 +38,9 @@ def main(files: tuple[Path, ...], out: Path | None, join: Path | None) -> None:
     """A table of what is in FILES, which --out wrote: figures, ratio to the reference, share of the floor, goals."""
     records = [record for file in files for record in read(file)]
     if join is not None:
-        persistence.write_atomic(json.dumps(records, indent=1) + "\n", join)
+        write_atomic(json.dumps(records, indent=1) + "\n", join)
     if out is not None:
-        persistence.write_atomic(table(records), out)
+        write_atomic(table(records), out)
         click.echo(f"Wrote {out}")
     else:
         click.echo(table(records), nl=False)

@@ -27,10 +27,10 @@ from benchmarks.common import (
     summarize,
 )
 from benchmarks.model import PATHS, random_cameras, random_net, random_views
-from genvs.diffusion.sampler import SAMPLERS
-from genvs.errors import run_command
-from inference.fast_denoiser import FastDenoiser, autocast
-from inference.synthesis import MAX_GENERATED, sampler_of, synthesize_views
+from dnnlib.command import run_command
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.sampling.fast_denoiser import FastDenoiser, autocast
+from genvs.sampling.synthesis import MAX_GENERATED, sampler_of, synthesize_views
 
 HEUN_STEPS = 25
 NUM_SETS = 3

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark
-from genvs.errors import run_command
+from dnnlib.command import run_command
 
 
 @launch.data_option

@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, summarize
 from benchmarks.model import TrainingStep, in_memory_batches, training_config
-from genvs.errors import run_command
-from torch_utils.persistence import BackgroundWriter
-from training.checkpoint import save_network_snapshot, save_training_state
+from dnnlib.command import run_command
+from torch_utils.background_writer import BackgroundWriter
 from training.config import TRAIN_PRESETS
+from training.state import save_network_snapshot, save_training_state
 
 SAVES = 3
 COMPILE_CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")

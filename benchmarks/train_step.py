@@ -20,8 +20,8 @@ from benchmarks.common import (
     float32_products,
 )
 from benchmarks.model import PATHS, TrainingStep, in_memory_batches, training_config
+from dnnlib.command import run_command
 from genvs.config import PRESETS
-from genvs.errors import run_command
 
 
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, show_default="32 and 24, 2 on a CPU")

@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 
+from genvs import files
 from genvs.config import UNOFFICIAL, GeNVSConfig, from_dict
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
-from torch_utils import persistence
 
 FORMAT, VERSION = "GeNVS snapshot", 2
 
@@ -28,7 +28,7 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in state.items()}
     content = {"format": FORMAT, "version": VERSION, "config": dataclasses.asdict(config), "state": tensors}
-    persistence.save_atomic({**content, "notes": notes}, path)
+    files.save_atomic({**content, "notes": notes}, path)
 
 
 def save_new_snapshot(path: Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
@@ -51,13 +51,10 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS
 
     if compat.is_pickle(path):
         return _ready(compat.load_snapshot(path), device)
-    try:
-        content = persistence.load(path)
-        if compat.is_training_state(content):
-            return _ready(compat.load_training_state(path, content), device)
-        persistence.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
-    except persistence.LoadError as error:
-        raise InputError(str(error)) from None
+    content = files.load(path)
+    if compat.is_training_state(content):
+        return _ready(compat.load_training_state(path, content), device)
+    files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     try:
         net = build_net(from_dict(GeNVSConfig, content["config"]))
         net.load_state_dict(content["state"])
@@ -76,14 +73,19 @@ def build_net(config: GeNVSConfig) -> GeNVS:
     return GeNVS(config)
 
 
-@click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-def main(source: Path, target: Path) -> None:
-    """Write the snapshot IN, any that --ckpt_path takes, to OUT in half precision: half its size.
+def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
+    return net.eval().requires_grad_(False).place_on(device)
 
-    Whatever reads snapshots reads it, as float32. The network draws the same up to that rounding.
-    """
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m genvs.snapshot",
+        description="Write the snapshot IN to OUT in half precision, half its size. It is read as float32 again; the "
+        "network draws the same up to that rounding.",
+    )
+    parser.add_argument("source", metavar="IN", type=Path)
+    parser.add_argument("target", metavar="OUT", type=Path)
+    source, target = vars(parser.parse_args()).values()
     net = load_snapshot(source)
     # Numbers of less than 6e-8 become a multiple of that, or 0: no more than others are off by. Not buffers: they are
     # few, and phases grow with NCSN++'s frequencies, and so would their error.
@@ -92,12 +94,8 @@ def main(source: Path, target: Path) -> None:
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")
     save_new_snapshot(target, net.config, state, halved_from=source.name)
-    click.echo(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
-
-
-def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
-    return net.eval().requires_grad_(False).place_on(device)
+    print(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_program(main)

@@ -13,9 +13,9 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
-from inference.fast_denoiser import FastDenoiser
+from genvs.sampling.fast_denoiser import FastDenoiser
+from genvs.sampling.synthesis import Conditioned
 from inference.protocol import Source
-from inference.synthesis import Conditioned
 
 BASELINES = {
     "colours": "feature image's colours",

@@ -25,19 +25,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 import genvs
+from dnnlib.command import run_command
 from genvs.config import CONVENTIONS
 from genvs.data.splits import own_dataset_class
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError
+from genvs.files import write_atomic
+from genvs.sampling.fast_denoiser import FastDenoiser, has_native_bf16
+from genvs.sampling.guidance import load_guide, weigh_views
 from inference import protocol, report, writers
 from inference.baselines import BASELINES, check_baselines, open_mean_image
-from inference.fast_denoiser import FastDenoiser, has_native_bf16
 from inference.inference import ROOT, choose_device, default_snapshot
 from inference.job import RESULTS_FILE, SAMPLES, Job, results_folder
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
 from inference.protocol import Protocol, Source, evenly
-from inference.sampling_options import NAMES, load_guide, sampling_options, settle, weigh_views
+from inference.sampling_options import NAMES, sampling_options, settle
 from torch_utils import distributed
-from torch_utils.persistence import write_atomic
 
 PATIENCE = timedelta(days=7)  # a rank that is done waits for the others that long
 EXTRAS = [name for name in MEASURES if name not in ALWAYS]

@@ -20,15 +20,17 @@ import torch
 from torch import Tensor
 
 import genvs
+from dnnlib.command import run_command
 from genvs.config import CONVENTIONS, GeNVSConfig, SceneConfig
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models.labels import label_of_class
-from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
+from genvs.sampling.guidance import load_guide, weigh_views
+from genvs.sampling.synthesis import COND_METHODS, synthesize_views
+from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
-from inference.sampling_options import FiniteRange, described, load_guide, sampling_options, settle, weigh_views
+from inference.sampling_options import FiniteRange, described, sampling_options, settle
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
-from inference.synthesis import COND_METHODS, synthesize_views
 from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,14 +23,14 @@ from genvs.errors import InputError
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from genvs.pictures import to_uint8
+from genvs.sampling.fast_denoiser import FastDenoiser
+from genvs.sampling.synthesis import synthesize_views
+from genvs.visualize import to_uint8
 from inference import protocol, writers
 from inference.baselines import BASELINES, draw_baseline
-from inference.fast_denoiser import FastDenoiser
 from inference.measures import ALWAYS
 from inference.protocol import Protocol
 from inference.sampling_options import described
-from inference.synthesis import synthesize_views
 
 PROTOCOL_FILE, RESULTS_FILE = "protocol.json", "results.json"
 SAMPLES = "samples"

@@ -19,9 +19,9 @@ from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.splits import dataset_class, open_splits, spelled_out
 from genvs.data.storage import find_storage
 from genvs.errors import InputError
+from genvs.files import write_atomic
 from inference import sampling_options
 from torch_utils import distributed
-from torch_utils.persistence import write_atomic
 
 SRN_VIEWS = 251  # of a test object, on a spiral from the horizon (view 0) to the zenith (view 250)
 SRN_OBJECTS = 704  # in cars_test

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from genvs.pictures import Column, contact_sheet
+from genvs.visualize import Column, contact_sheet
 from inference.measures import MEASURES, Scores
 
 AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}

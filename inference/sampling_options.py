@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
+from dnnlib.command import checked_by
 from genvs.config import VIEW_WEIGHTINGS, parse_view_weighting
-from genvs.diffusion.sampler import SAMPLERS
-from genvs.errors import InputError, checked_by
-from genvs.models import GeNVS
-from genvs.models.labels import label_of_class
-from genvs.snapshot import load_snapshot
-from inference.fast_denoiser import FastDenoiser, has_native_bf16
-from inference.synthesis import NOISES
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.errors import InputError
+from genvs.sampling.synthesis import NOISES
 from torch_utils import distributed
 
 
@@ -109,39 +105,6 @@ def settle(sampling: dict[str, Any]) -> dict[str, Any]:
             file=sys.stderr,
         )
     return {**sampling, "num_steps": num_steps}
-
-
-def load_guide(
-    path: Path | None,
-    net: GeNVS,
-    device: torch.device,
-    *,
-    bf16: bool,
-    cam_weighting: str | None = None,
-    class_id: int | None = None,
-) -> FastDenoiser | None:
-    """What --guide names, on `device`, to lead `net` away from: conditioned as that is, but worse.
-
-    cam_weighting, class_id: as the commands take them. Raises InputError where it does not fit.
-    """
-    if path is None:
-        return None
-    guide = load_snapshot(path)
-    ours, theirs = net.config.resolution, guide.config.resolution
-    if ours != theirs:
-        raise InputError(f"--guide={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
-    weigh_views(guide, cam_weighting)
-    labels = None if class_id is None else label_of_class(class_id, guide.config)
-    return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device), labels=labels)
-
-
-def weigh_views(net: GeNVS, name: str | None) -> None:
-    """What --cam_weighting asks of `net`; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
-    if name is not None:
-        try:
-            net.weigh_views_by(name)
-        except InputError as error:
-            raise InputError(f"--cam_weighting: {error}") from None
 
 
 def described(sampling: dict[str, Any]) -> str:

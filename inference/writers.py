@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from genvs.errors import InputError
-from genvs.pictures import enlarge
+from genvs.visualize import enlarge
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
 GIF_SIDE = 256  # GIFs are big for what they show

@@ -11,12 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genvs import files
 from tests.small_model import small_config
-from torch_utils import distributed, persistence
-from training.checkpoint import TrainState, find_resume_state, restore, save_training_state, saved_config
+from torch_utils import distributed
+from torch_utils.background_writer import BackgroundWriter
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
-from training.training_loop import create_state, training_loop
+from training.run_folder import find_resume_state
+from training.state import TrainState, create_state, restore, save_training_state, saved_config
+from training.training_loop import training_loop
 
 BATCH = 8
 CPU = torch.device("cpu")
@@ -81,7 +84,7 @@ def resume(run_dir: Path, **changes) -> dict:
 
 
 def last_state(run_dir: Path) -> dict:
-    return persistence.load(max(run_dir.glob("training-state-*.pt")))
+    return files.load(max(run_dir.glob("training-state-*.pt")))
 
 
 def fresh_state(config: TrainConfig) -> TrainState:
@@ -93,8 +96,8 @@ def fresh_state(config: TrainConfig) -> TrainState:
 
 def save_state(run_dir: Path, config: TrainConfig, state: TrainState) -> None:
     """Write a training state, to the end."""
-    with contextlib.closing(persistence.BackgroundWriter()) as files:
-        save_training_state(run_dir, config, state, files)
+    with contextlib.closing(BackgroundWriter()) as writer:
+        save_training_state(run_dir, config, state, writer)
 
 
 def records(run_dir: Path) -> list[dict]:

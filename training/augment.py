@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genvs import random
 from genvs.models.labels import augment_labels
-from torch_utils import stateless_random as random
 
 MAX_SHIFT = 0.125  # of the image's side
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dnnlib.util import download
+from genvs import files
 from genvs.errors import InputError
 from genvs.models.backbone import ResNet, load_imagenet_weights
-from torch_utils import distributed, persistence
+from torch_utils import distributed
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 CACHE = Path.home() / ".cache" / "genvs" / "resnet34-b627a593.pth"
@@ -34,10 +35,7 @@ def initialize_encoder(backbone: ResNet, source: str) -> None:
                     "fetch it elsewhere and give its path, or train with --encoder-weights none"
                 ) from None
         distributed.barrier()
-    try:
-        state = persistence.load(path)
-    except persistence.LoadError as error:
-        raise InputError(f"--encoder-weights: {error}") from None
+    state = files.load(path)
     if not isinstance(state, dict):
         raise InputError(f"--encoder-weights: {path} is not a state dict: give torchvision's ResNet-34 file")
     load_imagenet_weights(backbone, state)

@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genvs import random as stateless_random
 from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import choose_views
-from genvs.diffusion.sampler import sample_heun
+from genvs.diffusion.samplers import sample_heun
 from genvs.metrics import psnr
 from genvs.models import GeNVS
 from genvs.models.labels import class_labels
-from genvs.pictures import Column, contact_sheet, feature_colors, to_uint8
-from torch_utils import distributed, stateless_random
+from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
+from torch_utils import distributed
 
 NUM_INPUTS = 3  # held-out scenes are judged with the first one of them, and with all
 NUM_TARGETS = 3

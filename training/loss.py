@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genvs import random
 from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import (
@@ -18,10 +19,9 @@ from genvs.diffusion.noise import (
     vp_training_sigma,
 )
 from genvs.models.labels import augmented
-from torch_utils import stateless_random as random
 from training.augment import draw_augmentation
 
-# One stream of random numbers for each use, all derived from a sample's own key (torch_utils/stateless_random.py).
+# One stream of random numbers for each use, all derived from a sample's own key (genvs/random.py).
 SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE, AUGMENT, TOLD = range(9)
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dnnlib.util import format_time
-from torch_utils.persistence import write_atomic
+from genvs.files import write_atomic
 from torch_utils.training_stats import Collector
-from training.checkpoint import records_before
 from training.loss import LossTerms
+from training.run_folder import records_before
 
 SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, between and above these
 

@@ -10,12 +10,12 @@ import torch
 
 from genvs.data.baselines import mean_training_image
 from torch_utils import distributed
-from torch_utils.persistence import BackgroundWriter
-from training.checkpoint import TrainState, save_network_snapshot, save_training_state
+from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig
 from training.data import RunData
 from training.evaluation import HeldOutScenes, verdict
 from training.monitor import Monitor
+from training.state import TrainState, save_network_snapshot, save_training_state
 
 
 class Reporter:

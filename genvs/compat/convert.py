@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-import click
-
-from genvs.errors import run_command
+from genvs.errors import run_program
 from genvs.snapshot import load_snapshot, save_new_snapshot
 
 
-@click.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-def main(source: Path, target: Path) -> None:
-    """Write the network in IN, a network-snapshot-*.pkl or training-state-*.pt of theirs, to OUT in our format.
-
-    Its numerics stay theirs; inference/inference.sh --ckpt_path and train.py --transfer take it.
-    """
-    net = load_snapshot(source)
-    save_new_snapshot(target, net.config, net.state_dict(), converted_from=source.name)
-    click.echo(f"Wrote {target}: {net.config.resolution} pixels, numerics={net.config.numerics}")
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m genvs.compat.convert",
+        description="Write the network in IN, a network-snapshot-*.pkl or training-state-*.pt of theirs, to OUT in our "
+        "format. Its numerics stay theirs; inference/inference.sh --ckpt_path and train.py --transfer take it.",
+    )
+    parser.add_argument("source", metavar="IN", type=Path)
+    parser.add_argument("target", metavar="OUT", type=Path)
+    options = parser.parse_args()
+    net = load_snapshot(options.source)
+    save_new_snapshot(options.target, net.config, net.state_dict(), converted_from=options.source.name)
+    print(f"Wrote {options.target}: {net.config.resolution} pixels, numerics={net.config.numerics}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_program(main)

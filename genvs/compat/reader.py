@@ -1,7 +1,7 @@
 """Reads the files that the reimplementation of GeNVS at the University of Arizona writes; nothing in them is executed.
 
 Its snapshot is a plain pickle of a whole module tree, with the source text of its classes inside, which a usual reader
-would run. Here only the tree's tensors are taken out of it (`torch_utils.pickles`).
+would run. Here only the tree's tensors are taken out of it (`genvs.compat.pickles`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from genvs.compat.pickles import Budget, CheckedFile, Record, Refused, read_pickle
 from genvs.compat.tensors import tensor_calls
 from genvs.compat.unofficial import UnofficialGeNVS
 from genvs.compat.weights import network_of
 from genvs.errors import InputError
-from torch_utils.pickles import Budget, CheckedFile, Record, Refused, read_pickle
 
 PICKLE = b"\x80"  # the first byte of a pickle; what torch.save writes is a zip archive
 MAX_PARTS, MAX_NAME = 100_000, 200  # of a tree of modules: its modules and tensors; letters of a name

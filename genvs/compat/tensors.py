@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_utils.pickles import Budget, Calls, CheckedFile, Name, Refused, ordered_dict, read_pickle
+from genvs.compat.pickles import Budget, Calls, CheckedFile, Name, Refused, ordered_dict, read_pickle
 
 MAGIC_NUMBER, FORMAT_VERSION = 0x1950A86A20F9469CFC6C, 1001  # what such a file begins with
 MAX_DIMENSIONS = 8

@@ -28,13 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genvs import random as stateless_random
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.genvs import GeNVS
 from genvs.models.renderer import JITTER_STREAM, FeatureRenderer
-from torch_utils import stateless_random
 
 UNCONDITIONED_STREAM = -1
 

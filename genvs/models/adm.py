@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genvs import random as stateless_random
 from genvs.models.layers import GroupNorm, Layer, conv_act, convolve
 from genvs.models.unet import UNet
-from torch_utils import stateless_random
 
 EPS = 1e-5
 CHANNELS_PER_HEAD = 64

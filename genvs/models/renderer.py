@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genvs import random as stateless_random
 from genvs.config import RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import make_view_weighting
 from genvs.ops import FieldLayers, composite, evaluate_field, fuse_views, render, sample_depths_by_weight
-from torch_utils import stateless_random
 
 JITTER_STREAM, IMPORTANCE_STREAM = 1, 2
 

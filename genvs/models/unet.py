@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genvs import ops
+from genvs import random as stateless_random
 from genvs.config import DenoiserConfig
 from genvs.models.layers import (
     GroupNorm,
@@ -22,7 +23,6 @@ from genvs.models.layers import (
     positional_embedding,
     xavier_init,
 )
-from torch_utils import stateless_random
 
 SKIP_SCALE = math.sqrt(0.5)
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genvs import random as stateless_random
 from genvs.ops.types import FieldLayers
-from torch_utils import stateless_random
 
 # The least that the views of a point weigh together; where they weigh less, it fades. float32 still divides by it.
 LEAST_WEIGHT = 1e-30

@@ -22,12 +22,13 @@ from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
 from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
-from training.checkpoint import TrainState
 from training.config import TrainConfig
 from training.graphed import GraphedGeNVS
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.training_loop import accumulate_gradients, create_state, distributed_net, training_net, update_weights
+from training.parallel import distributed_net, training_net
+from training.state import TrainState, create_state
+from training.training_loop import accumulate_gradients, update_weights
 
 pytestmark = pytest.mark.gpu
 

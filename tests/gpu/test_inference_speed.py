@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from genvs.diffusion.sampler import SAMPLERS
-from inference.fast_denoiser import FastDenoiser, autocast
-from inference.synthesis import synthesize_views
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.sampling.fast_denoiser import FastDenoiser, autocast
+from genvs.sampling.synthesis import synthesize_views
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_model import SIZE, small_net, some_batch, some_cameras
 

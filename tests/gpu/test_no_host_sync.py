@@ -19,7 +19,9 @@ from torch_utils.distributed import AnyRank
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.reporting import Reporter
-from training.training_loop import StopRequest, accumulate_gradients, create_state, update_weights
+from training.signals import StopRequest
+from training.state import create_state
+from training.training_loop import accumulate_gradients, update_weights
 
 pytestmark = pytest.mark.gpu
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 import torch.multiprocessing
 
+from genvs import files
 from tests.small_model import part_of, small_net, some_batch
 from tests.small_training import small_run
 from tests.unit.test_torch_utils import free_port
 from tests.unit.test_update_weights import check_against_plain_adam
-from torch_utils import distributed, misc, persistence
+from torch_utils import distributed, misc
+from torch_utils.background_writer import BackgroundWriter
 from training.loss import GeNVSLoss
-from training.training_loop import distributed_net
+from training.parallel import distributed_net
 
 pytestmark = pytest.mark.gpu
 
@@ -31,17 +33,17 @@ def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
 def test_what_is_written_is_what_was_given(tmp_path):
     """Though the tensors change as soon as `submit` returns, with much work queued before and after it."""
     weight = torch.zeros(64, 64, 32, 32, device="cuda").to(memory_format=torch.channels_last)
-    with contextlib.closing(persistence.BackgroundWriter()) as files:
+    with contextlib.closing(BackgroundWriter()) as writer:
         for number in range(3):
             for _ in range(50):
                 weight += 1
-            files.submit(persistence.save_atomic, {"w": weight, "step": number}, tmp_path / f"{number}.pt")
+            writer.submit(files.save_atomic, {"w": weight, "step": number}, tmp_path / f"{number}.pt")
             weight.fill_(-1)
             for _ in range(50):
                 weight += 1
             weight.zero_()
     for number in range(3):
-        loaded = persistence.load(tmp_path / f"{number}.pt")
+        loaded = files.load(tmp_path / f"{number}.pt")
         assert loaded["w"].device.type == "cpu" and loaded["w"].stride() == weight.stride()
         assert (loaded["w"] == 50).all() and loaded["step"] == number
 
@@ -50,24 +52,24 @@ def test_what_does_not_fit_on_the_device_twice_is_copied_to_the_host(tmp_path, m
     weight = torch.full((1000,), 3.0, device="cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (weight.nbytes - 1, 1 << 40))
     before = torch.cuda.memory_allocated()
-    with contextlib.closing(persistence.BackgroundWriter()) as files:
-        files.submit(persistence.save_atomic, {"w": weight}, tmp_path / "a.pt")
+    with contextlib.closing(BackgroundWriter()) as writer:
+        writer.submit(files.save_atomic, {"w": weight}, tmp_path / "a.pt")
         assert torch.cuda.memory_allocated() == before
-    assert (persistence.load(tmp_path / "a.pt")["w"] == 3).all()
+    assert (files.load(tmp_path / "a.pt")["w"] == 3).all()
 
 
 def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
     """As many numbers, in as many tensors, as a training state of `srn128`: 4 x 102.8 M in 4 x 813."""
     content = {f"{i}": torch.zeros(126_500, device="cuda") for i in range(4 * 813)}
     pauses = []
-    with contextlib.closing(persistence.BackgroundWriter()) as files:
+    with contextlib.closing(BackgroundWriter()) as writer:
         for _ in range(2):  # the first allocates memory, which training has at hand
             torch.cuda.synchronize()
             start = time.perf_counter()
-            files.submit(persistence.save_atomic, content, tmp_path / "state.pt")
+            writer.submit(files.save_atomic, content, tmp_path / "state.pt")
             torch.cuda.synchronize()
             pauses.append(time.perf_counter() - start)
-            files.wait()
+            writer.wait()
     assert pauses[1] < 0.1, pauses
 
 

@@ -16,22 +16,22 @@ import pytest
 import torch
 
 import genvs
+from dnnlib.command import run_command
 from genvs.compat import UnofficialGeNVS
 from genvs.compat.convert import main as convert
 from genvs.config import UNOFFICIAL
 from genvs.data.types import Views
-from genvs.errors import run_command
 from genvs.models import GeNVS
-from genvs.pictures import to_uint8
+from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import build_net
+from genvs.visualize import to_uint8
 from inference.scene_input import read_scene
-from inference.synthesis import synthesize_views
 from tests.host_waits import host_waits
 from tests.published import published_config, published_weights, write_snapshot
 from tests.small_model import SIZE, some_batch, some_cameras
 from tests.small_training import fresh_state, last_state, small_run, train
-from training.checkpoint import saved_config
 from training.loss import GeNVSLoss, LossConfig
+from training.state import saved_config
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "inference" / "input"

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 import genvs
+from dnnlib.command import run_command
 from genvs.data.srn import SRNScenes
 from genvs.data.types import Views
-from genvs.errors import run_command
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.models import GeNVS
+from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
-from inference.synthesis import synthesize_views
 from tests.published import published_weights, write_snapshot
 from tests.small_model import SIZE, randomize, small_config, small_net
 

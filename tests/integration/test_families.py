@@ -15,8 +15,8 @@ import genvs
 from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS, SIGMA_RANGES, VIEW_WEIGHTINGS
 from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError
+from genvs.sampling.synthesis import synthesize_views
 from inference import inference
-from inference.synthesis import synthesize_views
 from tests.host_waits import host_waits
 from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
 from tests.small_training import CPU, fresh_state, kimg, records, resume, small_run, train, unequal
@@ -25,7 +25,8 @@ from training.data import BatchSchedule, load_batches, open_data
 from training.evaluation import HeldOutScenes
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.training_loop import accumulate_gradients, create_state, update_weights
+from training.state import create_state
+from training.training_loop import accumulate_gradients, update_weights
 
 # Each pair of architecture and preconditioning, and each view weighting, at least once.
 NAMES = [name.replace("=A", "=0.5").replace("=B", "=1") for name in VIEW_WEIGHTINGS]

@@ -16,13 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
+from dnnlib.command import run_command
 from genvs.data.types import Views
-from genvs.diffusion.sampler import SAMPLERS
-from genvs.errors import InputError, run_command
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
-from inference import inference, synthesis
-from inference.synthesis import MAX_GENERATED, synthesize_views
+from genvs.sampling import synthesis
+from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
+from inference import inference
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "srn_cars_two_views"

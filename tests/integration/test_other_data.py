@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import genvs
-from genvs.errors import run_command
+from dnnlib.command import run_command
 from inference import evaluate, inference
 from tests.small_model import small_net
 from tests.small_training import kimg, records, resume, small_run, train
@@ -19,7 +19,7 @@ from tests.unit.srn_folder import some_c2w
 from tests.unit.test_data_class import EXAMPLE, write_npz
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
 from train import main as train_main
-from training.checkpoint import saved_config
+from training.state import saved_config
 
 
 def test_train_on_captures_and_draw_from_one(tmp_path, capsys):

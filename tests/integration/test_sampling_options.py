@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from genvs.data.types import Views
-from genvs.diffusion.sampler import sample_heun
+from genvs.diffusion.samplers import sample_heun
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
+from genvs.sampling.fast_denoiser import FastDenoiser
+from genvs.sampling.guidance import load_guide
+from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import save_snapshot
-from inference.fast_denoiser import FastDenoiser
-from inference.sampling_options import described, load_guide, settle
-from inference.synthesis import synthesize_views
+from inference.sampling_options import described, settle
 from tests.small_model import SIZE, small_net, some_cameras
 
 

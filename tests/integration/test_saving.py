@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from genvs import files
 from tests.small_training import (
     BATCH,
     CPU,
@@ -26,12 +27,11 @@ from tests.small_training import (
     train,
     unequal,
 )
-from torch_utils import persistence
-from training.checkpoint import MAX_SKIPPED_IN_A_ROW, TrainState, restore
 from training.config import TrainConfig
 from training.monitor import Monitor
 from training.reporting import Reporter
-from training.training_loop import StopRequest
+from training.signals import StopRequest
+from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, restore
 
 Before = Callable[[dict, Path], None]
 
@@ -39,14 +39,14 @@ Before = Callable[[dict, Path], None]
 @pytest.fixture
 def before_saving(monkeypatch) -> Callable[[Before], None]:
     """Has a function called in the writing thread before each file of tensors."""
-    save_atomic = persistence.save_atomic
+    save_atomic = files.save_atomic
 
     def install(function: Before) -> None:
         def save(obj, path) -> None:
             function(obj, Path(path))
             save_atomic(obj, path)
 
-        monkeypatch.setattr(persistence, "save_atomic", save)
+        monkeypatch.setattr(files, "save_atomic", save)
 
     return install
 

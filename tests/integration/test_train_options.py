@@ -18,13 +18,13 @@ import torch
 
 import genvs
 import train
+from genvs import files
 from genvs.config import PRESETS, from_dict, scaled_to
 from genvs.models import GeNVS
 from tests.small_model import small_config, small_net
 from tests.small_training import fresh_state, save_state, small_run
-from torch_utils import persistence
-from training.checkpoint import OPTIONS_FILE, new_run_folder, recorded
 from training.config import TRAIN_PRESETS, TrainConfig
+from training.run_folder import OPTIONS_FILE, new_run_folder, recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -372,10 +372,10 @@ def test_a_state_that_lacks_something_is_refused(program, run_folder):
     weights = dict(list(whole["net"].items())[1:])
     moments = {**whole["optimizer"], "param_groups": []}
     for change in ({"config": None}, {"config": {"net": 1}}, {"net": weights}, {"ema": {}}, {"optimizer": moments}):
-        persistence.save_atomic({**whole, **change}, path)
+        files.save_atomic({**whole, **change}, path)
         assert_refused(program("--resume", path), str(path))
     del whole["scale"]
-    persistence.save_atomic(whole, path)
+    files.save_atomic(whole, path)
     assert_refused(program("--resume", path), str(path))
 
 

@@ -18,8 +18,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import genvs
+from genvs import files
 from genvs.data.baselines import mean_training_image
 from genvs.data.view_sampling import SampleRequest
+from genvs.errors import InputError
 from tests.small_model import randomize
 from tests.small_training import (
     BATCH,
@@ -36,14 +38,14 @@ from tests.small_training import (
     train,
     unequal,
 )
-from torch_utils import persistence
-from training.checkpoint import find_resume_state, saved_config
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
 from training.evaluation import HeldOutScenes
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter
+from training.run_folder import find_resume_state
+from training.state import saved_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -327,7 +329,7 @@ def test_files_are_written_when_due(cars, tmp_path):
     assert written == sorted(
         [*expected, *(f"network-snapshot-{number:06d}.pkl" for number in snapshots), "stats.jsonl"]
     )
-    contents = [persistence.load(tmp_path / name)["cur_nimg"] for name in expected]
+    contents = [files.load(tmp_path / name)["cur_nimg"] for name in expected]
     assert contents == [1200, 2160, 3120, 4800], "the last of a number is kept: at 4080 and at the end"
     assert [record["nimg"] for record in records(tmp_path)] == [
         720,
@@ -388,8 +390,8 @@ def test_a_damaged_state_gives_way_to_the_one_before(cars, tmp_path, six_updates
         os.truncate(damaged, keep)
     for path in tmp_path.glob("training-state-*.pt"):
         if path != good:
-            with pytest.raises(persistence.LoadError):
-                persistence.load(path)
+            with pytest.raises(InputError):
+                files.load(path)
     capsys.readouterr()
     path, content = find_resume_state(str(tmp_path), "")
     assert path == good and content["cur_nimg"] == 4 * BATCH

@@ -37,13 +37,15 @@ from tests.small_training import (
     train,
 )
 from torch_utils import distributed
-from training.checkpoint import MAX_SKIPPED_IN_A_ROW, records_before, restore
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter
-from training.training_loop import StopRequest, accumulate_gradients, update_weights
+from training.run_folder import records_before
+from training.signals import StopRequest
+from training.state import MAX_SKIPPED_IN_A_ROW, restore
+from training.training_loop import accumulate_gradients, update_weights
 
 # The order of data
 

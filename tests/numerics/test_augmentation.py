@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from genvs import random
 from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.models import GeNVS
 from genvs.models.labels import augment_labels, augmented, class_labels
 from tests.host_waits import host_waits
 from tests.small_model import part_of, randomize, small_config, small_net, some_batch
-from torch_utils import stateless_random as random
 from training.augment import MAX_SHIFT, draw_augmentation
 from training.loss import GeNVSLoss, LossConfig
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from genvs.compat import UnofficialGeNVS
 from genvs.compat.unofficial import corner_rays, mean_of_views, places_in_volume, weights_inclusive, with_shared_lens
 from genvs.compat.weights import network_of
-from genvs.diffusion.sampler import sample_heun
+from genvs.diffusion.samplers import sample_heun
 from genvs.geometry import Cameras, frustum_matrix, opencv_from_opengl
 
 TOLERANCE = 1e-4  # root mean square of the difference, over that of the expected values

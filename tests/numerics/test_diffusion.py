@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from genvs.config import PRESETS
 from genvs.diffusion.noise import karras_steps, lognormal_sigma, loss_weight
-from genvs.diffusion.sampler import SAMPLERS, sample_heun, sample_unipc
+from genvs.diffusion.samplers import SAMPLERS, sample_heun, sample_unipc
 from genvs.models.denoiser import ConditionedDenoiser
 
 MEAN, STD = 0.3, 0.5  # of the data

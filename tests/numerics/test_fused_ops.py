@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from genvs import ops
+from genvs import random as stateless_random
 from genvs.ops import uses_kernels
 from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
-from torch_utils import stateless_random
 
 ON_GPU = DEVICE.type == "cuda"
 # The interpreter of older releases fails with numpy >= 2.4.

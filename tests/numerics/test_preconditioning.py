@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from genvs.config import SIGMA_RANGES
 from genvs.diffusion.noise import vp_sigma, vp_time
 from genvs.diffusion.preconditioning import PRECONDITIONINGS
-from genvs.diffusion.sampler import sample_heun
+from genvs.diffusion.samplers import sample_heun
 from genvs.models import GeNVS
 from tests.small_model import small_config, some_batch
 from training.loss import GeNVSLoss, LossConfig

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_utils import persistence
-from torch_utils.persistence import BackgroundWriter, save_atomic
+from genvs.files import save_atomic
+from torch_utils.background_writer import BackgroundWriter
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_what_was_given(files, tmp_path):
         tensor.fill_(7)
     save.go.set()
     files.wait()
-    loaded = persistence.load(tmp_path / "a.pt")
+    loaded = files.load(tmp_path / "a.pt")
     assert torch.equal(loaded["net"]["w"], before) and loaded["net"]["w"].stride() == before.stride()
     assert torch.equal(loaded["net"]["b"], torch.zeros(2)) and torch.equal(loaded["list"][0], torch.ones(3))
     assert loaded["list"][1] == (torch.ones(1), 0.9) and loaded["name"] == "x"
@@ -70,7 +70,7 @@ def test_a_second_write_waits_for_the_first(files, tmp_path):
     files.submit(second, [2], tmp_path / "b.pt")
     assert first.go.is_set() and (tmp_path / "a.pt").exists()
     files.wait()
-    assert persistence.load(tmp_path / "b.pt") == [2]
+    assert files.load(tmp_path / "b.pt") == [2]
     assert first.threads == second.threads != [threading.current_thread()]
     timer.join()
     files.close()
@@ -133,7 +133,8 @@ def test_an_interrupt_while_waiting_does_not_lose_an_error(files, tmp_path, monk
 
 PROGRAM = """
 import os, sys, time, torch
-from torch_utils.persistence import BackgroundWriter, save_atomic
+from genvs.files import save_atomic
+from torch_utils.background_writer import BackgroundWriter
 
 fsync, (path, seconds) = os.fsync, sys.argv[1:]
 save_atomic({"w": torch.zeros(50_000)}, path)
@@ -166,5 +167,5 @@ def test_a_process_that_ends_during_a_write_leaves_a_whole_file(tmp_path, killed
     finally:
         process.kill()
     assert process.returncode == (-signal.SIGKILL if killed else 3)
-    assert torch.equal(persistence.load(path)["w"], torch.zeros(50_000) if killed else torch.ones(50_000))
+    assert torch.equal(files.load(path)["w"], torch.zeros(50_000) if killed else torch.ones(50_000))
     assert [file.name for file in tmp_path.glob("training-state-*.pt")] == [path.name], "no part of a file has its name"

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from inference.fast_denoiser import FastDenoiser, autocast, with_bf16_weights
-from inference.synthesis import KnownViews
+from genvs.sampling.fast_denoiser import FastDenoiser, autocast, with_bf16_weights
+from genvs.sampling.synthesis import KnownViews
 from tests.small_model import SIZE, randomize, small_config, small_net, some_cameras
 
 

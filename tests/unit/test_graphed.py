@@ -17,7 +17,7 @@ from tests.small_training import CPU, small_run
 from training import graphed
 from training.config import TrainConfig, resumed
 from training.loss import GeNVSLoss
-from training.training_loop import training_net
+from training.parallel import training_net
 
 
 def arguments(net, num_inputs: int = 2) -> dict:

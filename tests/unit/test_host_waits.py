@@ -16,7 +16,9 @@ from tests.small_training import BATCH, CPU, small_run
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.reporting import Reporter
-from training.training_loop import StopRequest, accumulate_gradients, create_state, update_weights
+from training.signals import StopRequest
+from training.state import create_state
+from training.training_loop import accumulate_gradients, update_weights
 
 
 @pytest.fixture

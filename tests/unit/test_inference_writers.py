@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from genvs import pictures
+from genvs import visualize
 from genvs.errors import InputError
 from inference import writers
 
@@ -23,7 +23,7 @@ def plain(color, height=32, width=32) -> np.ndarray:
 
 def test_to_uint8_maps_the_ends_rounds_and_clamps():
     values = torch.tensor([-5.0, -1.0, 0.0, 1 / 127.5, 1.0, 7.0])
-    mapped = pictures.to_uint8(values[:, None, None, None].expand(6, 3, 2, 4))
+    mapped = visualize.to_uint8(values[:, None, None, None].expand(6, 3, 2, 4))
     assert mapped.shape == (6, 2, 4, 3)
     assert mapped[:, 0, 0, 0].tolist() == [0, 0, 128, 128, 255, 255]
 
@@ -31,10 +31,10 @@ def test_to_uint8_maps_the_ends_rounds_and_clamps():
 def test_feature_colors_are_one_map_for_all_frames():
     features = torch.randn(5, 8, 6, 6, generator=torch.Generator().manual_seed(0))
     features[3] = features[1]
-    colors = pictures.feature_colors(features)
+    colors = visualize.feature_colors(features)
     assert colors.shape == (5, 6, 6, 3) and colors.dtype == np.uint8
     assert np.array_equal(colors[3], colors[1])
-    reordered = pictures.feature_colors(features[[4, 2, 0, 1, 3]])
+    reordered = visualize.feature_colors(features[[4, 2, 0, 1, 3]])
     assert np.abs(reordered[[2, 3, 1, 4, 0]].astype(int) - colors).max() <= 1
     assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
 
@@ -42,12 +42,12 @@ def test_feature_colors_are_one_map_for_all_frames():
 def test_feature_colors_never_show_empty_rays_darker_than_gray():
     features = torch.zeros(2, 6, 16, 16)
     features[:, :, 4:10, 4:10] = torch.randn(2, 6, 6, 6, generator=torch.Generator().manual_seed(1)) - 1
-    assert pictures.feature_colors(features)[:, 0, 0].min() >= 127
+    assert visualize.feature_colors(features)[:, 0, 0].min() >= 127
 
 
 @pytest.mark.parametrize("channels", [1, 2, 16])
 def test_feature_colors_of_even_features_are_gray(channels):
-    colors = pictures.feature_colors(torch.full((2, channels, 4, 4), 0.3))
+    colors = visualize.feature_colors(torch.full((2, channels, 4, 4), 0.3))
     assert np.abs(colors.astype(int) - 128).max() <= 1
 
 
@@ -88,21 +88,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, suffix):
 
 @pytest.mark.parametrize(("size", "side", "enlarged"), [((32, 32), 512, (512, 512)), ((48, 30), 64, (144, 90))])
 def test_enlarge_by_a_whole_factor(size, side, enlarged):
-    picture = pictures.enlarge(plain(COLORS[0], size[1], size[0]), side)
+    picture = visualize.enlarge(plain(COLORS[0], size[1], size[0]), side)
     assert picture.size == enlarged and picture.getcolors() == [(enlarged[0] * enlarged[1], COLORS[0])]
 
 
 def test_enlarge_never_shrinks():
-    assert pictures.enlarge(plain(COLORS[0], 300, 300), 192).size == (300, 300)
+    assert visualize.enlarge(plain(COLORS[0], 300, 300), 192).size == (300, 300)
 
 
 @pytest.mark.parametrize("num_targets", [1, 3, 70])
 def test_contact_sheet_shows_every_picture_whole(num_targets):
-    inputs = [pictures.Column("0", [plain(COLORS[0])])]
+    inputs = [visualize.Column("0", [plain(COLORS[0])])]
     targets = [
-        pictures.Column(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)
+        visualize.Column(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)
     ]
-    sheet = pictures.contact_sheet("title", [(["input"], inputs), (["feature image", "prediction"], targets)])
+    sheet = visualize.contact_sheet("title", [(["input"], inputs), (["feature image", "prediction"], targets)])
     counts = {color: count for count, color in sheet.getcolors(1 << 24)}
     assert [counts[color] / 192**2 for color in COLORS] == [1, num_targets, num_targets]
     assert max(sheet.size) < 6000
@@ -113,9 +113,9 @@ def test_contact_sheet_shows_every_picture_whole(num_targets):
 
 def test_long_labels_keep_both_ends_and_fit():
     font = ImageFont.load_default(15)
-    shown = pictures._shorten("front_view_of_the_red_car_number_0017", font, 120)
+    shown = visualize._shorten("front_view_of_the_red_car_number_0017", font, 120)
     assert font.getlength(shown) <= 120 and shown.startswith("front") and shown.endswith("0017")
-    assert pictures._shorten("0017", font, 120) == "0017"
+    assert visualize._shorten("0017", font, 120) == "0017"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio's reader leaves pipes open

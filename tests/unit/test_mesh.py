@@ -13,13 +13,14 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from dnnlib.command import run_command
 from genvs.data.mesh.__main__ import main
 from genvs.data.mesh.dataset import ensure_meshes
 from genvs.data.mesh.loading import GLTF_TO_WORLD, PaintedMesh, creased_normals, load_mesh, sample_texture
 from genvs.data.srn import SRNScenes
 from genvs.data.synthetic.scene import FOCAL, RADIUS
 from genvs.data.synthetic.shading import render
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError
 from genvs.geometry import project
 from genvs.geometry.trajectories import spherical_c2w
 from tests.unit.mesh_files import (

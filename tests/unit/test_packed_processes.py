@@ -98,7 +98,7 @@ SLOWLY = """
 import sys, time
 import click
 from genvs.data.srn import SRNScenes
-from genvs.errors import run_command
+from dnnlib.command import run_command
 
 decode = SRNScenes._decode_scene
 SRNScenes._decode_scene = lambda self, scene: (time.sleep(0.3), decode(self, scene))[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from benchmarks import curves, plot
+from experiments import curves, plot
 from genvs.errors import InputError
 
 

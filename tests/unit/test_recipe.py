@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import recipe
+from experiments import recipe
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from training.config import TRAIN_PRESETS, flat

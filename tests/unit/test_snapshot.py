@@ -17,8 +17,9 @@ import pytest
 import torch
 
 import genvs
+from dnnlib.command import run_command
 from genvs.config import PRESETS
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.small_model import SIZE, small_net, some_cameras

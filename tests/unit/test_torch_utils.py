@@ -20,7 +20,9 @@ import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from torch_utils import distributed, misc, persistence
+from genvs import files
+from genvs.errors import InputError
+from torch_utils import distributed, misc
 from torch_utils.training_stats import Collector, Stat
 
 CPU = torch.device("cpu")
@@ -92,13 +94,13 @@ def names_in(folder: Path) -> list[str]:
 def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     state = {"net": {"w": torch.arange(6.0).reshape(2, 3)}, "steps": [1, 2], "name": "x", "lr": 0.5}
-    persistence.save_atomic({"old": 1}, path)
-    persistence.save_atomic(state, path)
+    files.save_atomic({"old": 1}, path)
+    files.save_atomic(state, path)
     assert names_in(tmp_path) == ["state.pt"]
-    loaded = persistence.load(path)
+    loaded = files.load(path)
     assert torch.equal(loaded["net"].pop("w"), state["net"].pop("w"))
     assert loaded == state
-    persistence.write_atomic("é\n", tmp_path / "options.json")
+    files.write_atomic("é\n", tmp_path / "options.json")
     assert (tmp_path / "options.json").read_bytes() == b"\xc3\xa9\n"
     plain = tmp_path / "plain"
     plain.touch()
@@ -119,8 +121,8 @@ def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
     monkeypatch.setattr(os, "replace", seen_replace)
-    persistence.save_atomic([1], tmp_path / "a.pt")
-    persistence.write_atomic("1", tmp_path / "b.txt")
+    files.save_atomic([1], tmp_path / "a.pt")
+    files.write_atomic("1", tmp_path / "b.txt")
     assert events == ["sync file", "replace a.pt", "sync folder", "sync file", "replace b.txt", "sync folder"]
 
 
@@ -139,9 +141,9 @@ def test_a_failed_save_names_the_file_and_keeps_the_old_one(tmp_path: Path, full
     path.write_text("old")
     with pytest.raises(OSError, match=r"could not be saved: File too large: '.*/state'$") as caught:
         if what == "tensors":
-            persistence.save_atomic({"w": torch.zeros(100_000)}, path)
+            files.save_atomic({"w": torch.zeros(100_000)}, path)
         else:
-            persistence.write_atomic("x" * 200_000, path)
+            files.write_atomic("x" * 200_000, path)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["state"]
@@ -150,9 +152,9 @@ def test_a_failed_save_names_the_file_and_keeps_the_old_one(tmp_path: Path, full
 def test_a_save_to_nowhere_names_the_file(tmp_path: Path) -> None:
     for path in (tmp_path / "absent" / "a.pt", tmp_path / ("n" * 300)):
         with pytest.raises(OSError, match=f"could not be saved: .*{path.name}"):
-            persistence.save_atomic({}, path)
+            files.save_atomic({}, path)
     with pytest.raises(AttributeError, match="local object"):  # the caller's mistake is no failure to save
-        persistence.save_atomic(lambda: None, tmp_path / "a.pt")
+        files.save_atomic(lambda: None, tmp_path / "a.pt")
     assert names_in(tmp_path) == []
 
 
@@ -204,8 +206,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
 )
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, case: str, message: str) -> None:
     path = bad_files(tmp_path)[case]
-    with pytest.raises(persistence.LoadError) as caught:
-        persistence.load(path)
+    with pytest.raises(InputError) as caught:
+        files.load(path)
     assert str(caught.value).startswith(f"{path} {message}")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "canary").exists()
@@ -214,15 +216,15 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, case: str, message: s
 def test_any_damaged_byte_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     values = torch.arange(50.0)
-    persistence.save_atomic({"w": values}, path)
+    files.save_atomic({"w": values}, path)
     content = path.read_bytes()
     for position in np.random.default_rng(0).integers(len(content), size=300):
         damaged = bytearray(content)
         damaged[position] ^= 1 << int(position % 8)
         path.write_bytes(damaged)
         try:
-            loaded = persistence.load(path)
-        except persistence.LoadError as error:
+            loaded = files.load(path)
+        except InputError as error:
             assert "\n" not in str(error)
         else:
             assert list(loaded) == ["w"] and torch.equal(loaded["w"], values), f"byte {position} changed the result"
@@ -347,5 +349,5 @@ def test_only_what_the_dead_have_left_is_removed(tmp_path):
     files |= {".notes.tmp": True, f"state.pt.{dead.pid}.tmp": True, "training-state-000001.pt": True}
     for name in files:
         (tmp_path / name).touch()
-    persistence.remove_orphans(tmp_path)
+    files.remove_orphans(tmp_path)
     assert {name: (tmp_path / name).exists() for name in files} == files

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import training.checkpoint
-from torch_utils.persistence import BackgroundWriter
+import training.state
+from torch_utils.background_writer import BackgroundWriter
 from torch_utils.training_stats import Collector
-from training.checkpoint import (
+from training.config import TRAIN_PRESETS, TrainConfig
+from training.ema import EMA
+from training.state import (
     FIRST_SCALE,
     MAX_SKIPPED_IN_A_ROW,
     SCALE_GROWTH_UPDATES,
@@ -23,8 +25,6 @@ from training.checkpoint import (
     restore,
     save_training_state,
 )
-from training.config import TRAIN_PRESETS, TrainConfig
-from training.ema import EMA
 from training.training_loop import update_weights
 
 CPU = torch.device("cpu")
@@ -142,7 +142,7 @@ def test_weights_their_average_and_moments_lie_alike_in_memory():
 
 def test_a_scaled_loss_gives_the_same_updates_and_its_scale_adapts(monkeypatch):
     """Gradients come times the scale; it halves where they overflow, and doubles after a row of updates."""
-    monkeypatch.setattr(training.checkpoint, "SCALE_GROWTH_UPDATES", 3)
+    monkeypatch.setattr(training.state, "SCALE_GROWTH_UPDATES", 3)
     plain, scaled = fresh(), fresh()
     scaled.scale.fill_(2.0**16)
     config = dataclasses.replace(CONFIG, fp16=True, bf16=False)

@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def keep_element(key, index, threshold):
-    """torch_utils.stateless_random.keep_mask, element by element."""
+    """genvs.random.keep_mask, element by element."""
     x = index.to(tl.uint32) * 0x9E3779B9 + (key & 0xFFFFFFFF).to(tl.uint32)
     x = (x ^ (x >> 16)) * 0x85EBCA6B
     return (x ^ (x >> 13) ^ ((key >> 32) & 0xFFFFFFFF).to(tl.uint32)) * 0xC2B2AE35 >= threshold

@@ -12,8 +12,8 @@ import torch
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, float32_products
 from benchmarks.model import PATHS, TrainingStep, training_config
-from benchmarks.plot import draw_curves
-from genvs.errors import run_command
+from dnnlib.command import run_command
+from experiments.plot import draw_curves
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data, pack_data
 

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import check_writable
-from benchmarks.plot import draw_curves
-from benchmarks.recipe import read
-from genvs.errors import InputError, run_command
+from dnnlib.command import run_command
+from experiments.plot import draw_curves
+from experiments.recipe import read
+from genvs.errors import InputError
 
 PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "PSNR/mean_image": "mean training image"}
 

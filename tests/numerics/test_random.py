@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from torch.testing import assert_close
 
-from torch_utils import stateless_random as random
+from genvs import random
 
 
 @pytest.fixture(scope="module")

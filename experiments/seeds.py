@@ -14,9 +14,9 @@ from torch import nn
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark
 from benchmarks.model import random_cameras
-from benchmarks.plot import draw_curves
+from dnnlib.command import run_command
+from experiments.plot import draw_curves
 from genvs.config import PRESETS
-from genvs.errors import run_command
 from genvs.snapshot import build_net
 from training.config import TRAIN_PRESETS
 

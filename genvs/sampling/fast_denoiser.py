@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genvs.models import GeNVS
-from inference.recorded import Recorded
+from genvs.sampling.cuda_graphs import Recorded
 
 
 def has_native_bf16(device: torch.device) -> bool:

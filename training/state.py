@@ -1,36 +1,33 @@
-"""Run folders, training states and snapshots on disk. Every file appears whole or not at all."""
+"""The training state: created, transferred from a snapshot, saved and restored."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
-import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from dnnlib.util import Logger
-from genvs import load_snapshot, save_snapshot
-from genvs.config import GeNVSConfig, from_dict
+from genvs import files, load_snapshot, save_snapshot
+from genvs.config import PRESETS, GeNVSConfig, SceneConfig, from_dict, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from torch_utils import persistence
-from torch_utils.persistence import BackgroundWriter
+from genvs.snapshot import build_net
+from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
 from training.ema import EMA
+from training.encoder_weights import initialize_encoder
 
 FORMAT, VERSION = "GeNVS training state", 4
-OPTIONS_FILE = "training_options.json"
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
+LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
 
 
 @dataclass
@@ -99,61 +96,56 @@ class TrainState:
             )
 
 
-def check_outdir(outdir: str, *, nosubdir: bool) -> None:
-    """Raise InputError where no run folder can be made in `outdir`; with nosubdir, where it cannot be one, or is."""
-    if nosubdir and Path(outdir, OPTIONS_FILE).exists():
-        raise InputError(f"{outdir}: already holds a run: continue it with --resume {outdir}, or choose another")
-    root = Path(outdir).absolute()
-    there = next(path for path in [root, *root.parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = "cannot be written" if there.is_dir() else "is no folder"
-        raise InputError(f"{there}: {reason}: choose a writable --outdir")
+def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
+    """Network (for the cameras of `scene`), EMA and optimizer at birth; the same on every rank.
 
-
-def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
-    """Make `outdir/00000-description`, numbered after the runs that are there; with nosubdir, `outdir` itself.
-
-    Raises InputError where the folder cannot be made, or (with nosubdir) already holds a run.
+    Raises InputError for a snapshot or encoder weights that cannot be used.
     """
-    root = Path(outdir)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        if nosubdir:
-            check_outdir(outdir, nosubdir=True)  # a run may have begun there meanwhile
-            return root
-        numbers = [int(name[:5]) for name in (path.name for path in root.iterdir()) if re.match(r"\d{5}-", name)]
-        run_dir = root / f"{max(numbers, default=-1) + 1:05d}-{description}"
-        run_dir.mkdir()
-    except OSError as error:
-        raise InputError(f"{error.filename or root}: {error.strerror}: choose a writable --outdir") from None
-    return run_dir
-
-
-@contextlib.contextmanager
-def recorded(run_dir: Path, config: TrainConfig) -> Iterator[None]:
-    """Inside, `run_dir` holds the run's options, and keeps what is printed in `log.txt`.
-
-    Raises InputError where another process trains in it already, as far as files can be locked there.
-    """
-    with open(run_dir / ".lock", "ab") as lock:
+    torch.manual_seed(config.seed)
+    net = build_net(dataclasses.replace(config.net, scene=scene))
+    initialize_encoder(net.encoder.backbone, config.encoder_weights)
+    if config.transfer is not None:
+        source = load_snapshot(config.transfer)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, however this process ends
-        except BlockingIOError:
-            raise InputError(f"{run_dir}: another process trains there: wait for it, or resume another run") from None
-        except OSError:
-            pass
-        write_options(run_dir, config)
-        with Logger(run_dir / "log.txt"):
-            yield
+            net.load_state_dict(state_to_transfer(net, source))
+        except RuntimeError:
+            raise InputError(f"{config.transfer}: of another network: give {sizes_of(source.config)}") from None
+    net.place_on(device)
+    ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
+    if config.only_train_cam_weighter:
+        net.requires_grad_(False)
+        cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return TrainState(net, ema, optimizer, fp16=config.fp16)
 
 
-def write_options(run_dir: Path, config: TrainConfig) -> None:
-    """`training_options.json`: the whole config, for people. What killed runs have left, goes."""
-    persistence.remove_orphans(run_dir)
-    persistence.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
+def sizes_of(net: GeNVSConfig) -> str:
+    """The options that make such a network, as far as there are any."""
+    like = [name for name, config in PRESETS.items() if scaled_to(config, net.resolution).encoder == net.encoder]
+    sizes = ",".join(map(str, net.denoiser.channel_mult))
+    return (
+        f"{f'--preset {like[0]}' if like else 'its preset,'} --resolution {net.resolution} --arch {net.denoiser.arch} "
+        f"--cbase {net.denoiser.model_channels} --cres {sizes}"
+    )
 
 
-def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, files: BackgroundWriter) -> None:
+def state_to_transfer(net: GeNVS, source: GeNVS) -> dict[str, Tensor]:
+    """The weights of `source` for `net`; those of a view weighting that it does not have are the own ones of `net`.
+
+    Where only one of them is told classes or augmentations, that begins at 0, or is left out: nothing changes at first.
+    """
+    prefix = "renderer.view_weights."
+    state = source.state_dict()
+    of_weighting = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
+    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(prefix)}
+    ours = {name: tensor for name, tensor in net.state_dict().items() if LABEL_LAYERS.fullmatch(name)}
+    told = {name: state.pop(name) for name in list(state) if LABEL_LAYERS.fullmatch(name)}
+    labels = {name: told.get(name, torch.zeros_like(tensor)) for name, tensor in ours.items()}
+    return {**state, **labels, **(of_weighting if of_weighting.keys() == own.keys() else own)}
+
+
+def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
     """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters, config, data's facts.
 
     Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
@@ -173,14 +165,14 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, f
         "ema": state.ema.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    files.submit(persistence.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
+    writer.submit(files.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
 
 
-def save_network_snapshot(run_dir: Path, state: TrainState, files: BackgroundWriter) -> None:
+def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWriter) -> None:
     """Have the EMA network written as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema.net, state.cur_nimg
     save = functools.partial(save_snapshot, cur_nimg=nimg)
-    files.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
+    writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 
 def net_to_start_from(transfer: str, net: GeNVSConfig) -> GeNVSConfig:
@@ -193,39 +185,6 @@ def net_to_start_from(transfer: str, net: GeNVSConfig) -> GeNVSConfig:
     if ours != theirs:
         raise InputError(f"{transfer}: was trained with --precond {theirs}, not {ours}: give --precond {theirs} too")
     return net if source.numerics == net.numerics else source
-
-
-def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
-    """The newest valid training state, and the file that it came from.
-
-    resume: a state file, a run folder, or "newest" for the newest run below `outdir` that has a state. Damaged files
-    are named and passed over. Raises InputError where none is left.
-    """
-    if resume == "newest":
-        runs = sorted(Path(outdir).glob("[0-9][0-9][0-9][0-9][0-9]-*"), reverse=True)
-        runs = [run for run in [*runs, Path(outdir)] if any(run.glob("training-state-*.pt"))]
-        if not runs:
-            raise InputError(f"{outdir}: no run with a training-state-*.pt to resume: start one without --resume")
-        path = runs[0]
-    else:
-        path = Path(resume)
-    if path.is_file():
-        return path, _load_state(path)
-    states = sorted(path.glob("training-state-*.pt"), reverse=True)
-    for candidate in states:
-        try:
-            return candidate, _load_state(candidate)
-        except InputError as error:
-            print(f"Passing over {error}")
-    there = "no valid training-state-*.pt in it" if path.is_dir() else "no such file or folder"
-    raise InputError(f"{path}: {there}: name a run folder or a state file of a run")
-
-
-def _load_state(path: Path) -> dict:
-    try:
-        return persistence.load_format(path, FORMAT, VERSION, "give a training-state-*.pt that train.py wrote")
-    except persistence.LoadError as error:
-        raise InputError(str(error)) from None
 
 
 def saved_config(content: dict, path: Path | None = None) -> TrainConfig:
@@ -278,14 +237,3 @@ def _content_of(path: Path | None) -> Iterator[None]:
             f"{path}: does not hold what this version's training states do: resume another one, or start a new run; "
             "--transfer SNAPSHOT takes over weights"
         ) from None
-
-
-def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
-    """The lines of a `stats.jsonl` that a run resumed at `cur_nimg` keeps; a line cut short by a kill is dropped."""
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            keep = json.loads(line)["nimg"] <= cur_nimg
-        except (ValueError, KeyError):
-            keep = False
-        if keep:
-            yield line

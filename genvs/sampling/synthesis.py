@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from genvs import random as stateless_random
 from genvs.data.types import Views
-from genvs.diffusion.sampler import SAMPLERS, Denoise
+from genvs.diffusion.samplers import SAMPLERS, Denoise
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from inference.fast_denoiser import FastDenoiser, autocast, has_native_bf16
-from torch_utils import stateless_random
+from genvs.sampling.fast_denoiser import FastDenoiser, autocast, has_native_bf16
 
 COND_METHODS = ("autoreg", "normal")
 NOISES = ("fixed", "fresh")
@@ -91,8 +91,8 @@ def synthesize_views(
 def sampler_of(
     net: GeNVS, name: str, num_steps: int | None = None, *, churn: float = 0.0, seed: int = 0
 ) -> Callable[..., Tensor]:
-    """`sample(denoise, noise)`: one of `genvs.diffusion.sampler.SAMPLERS`, over the noise levels of `net`, with its own
-    number of steps unless told. churn: S_churn of the stochastic sampler (EDM, algorithm 2), for 'heun' alone; its
+    """`sample(denoise, noise)`: one of `genvs.diffusion.samplers.SAMPLERS`, over the noise levels of `net`, with its
+    own number of steps unless told. churn: S_churn of the stochastic sampler (EDM, algorithm 2), for 'heun' alone; its
     noise is a function of the seed. Raises InputError for a name that is not in the table.
     """
     if name not in SAMPLERS:

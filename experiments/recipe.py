@@ -23,18 +23,20 @@ import torch
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, check_writable, float32_products
 from benchmarks.model import PATHS
+from dnnlib.command import run_command
 from genvs.config import from_dict
 from genvs.data.baselines import mean_training_image
-from genvs.errors import InputError, run_command
+from genvs.errors import InputError
+from genvs.files import write_atomic
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
+from genvs.sampling.synthesis import synthesize_views
 from inference.protocol import LIST_VIEWS
-from inference.synthesis import synthesize_views
-from torch_utils.persistence import write_atomic
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import RunData, open_data, pack_data
 from training.evaluation import HeldOutScenes
-from training.training_loop import create_state, training_loop
+from training.state import create_state
+from training.training_loop import training_loop
 
 PRESET, REFERENCE = "preset", "reference"
 # What the unofficial implementation trains with; its ops and products are then plain torch in strict fp32, too.

@@ -1,0 +1,1 @@
+"""What was tried: recipes, seeds and training curves."""

@@ -1,0 +1,1 @@
+"""Drawing views: encode the inputs once, render features at each target, and denoise."""

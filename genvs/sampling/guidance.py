@@ -1,0 +1,46 @@
+"""The worse network that guidance leads away from, and another weighting of input views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
+from genvs.sampling.fast_denoiser import FastDenoiser, has_native_bf16
+from genvs.snapshot import load_snapshot
+
+
+def load_guide(
+    path: Path | None,
+    net: GeNVS,
+    device: torch.device,
+    *,
+    bf16: bool,
+    cam_weighting: str | None = None,
+    class_id: int | None = None,
+) -> FastDenoiser | None:
+    """What --guide names, on `device`, to lead `net` away from: conditioned as that is, but worse.
+
+    cam_weighting, class_id: as the commands take them. Raises InputError where it does not fit.
+    """
+    if path is None:
+        return None
+    guide = load_snapshot(path)
+    ours, theirs = net.config.resolution, guide.config.resolution
+    if ours != theirs:
+        raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
+    weigh_views(guide, cam_weighting)
+    labels = None if class_id is None else label_of_class(class_id, guide.config)
+    return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device), labels=labels)
+
+
+def weigh_views(net: GeNVS, name: str | None) -> None:
+    """What --cam_weighting asks of `net`; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
+    if name is not None:
+        try:
+            net.weigh_views_by(name)
+        except InputError as error:
+            raise InputError(f"`cam_weighting`: {error}") from None

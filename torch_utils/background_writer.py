@@ -1,0 +1,81 @@
+"""Files written in a thread while training goes on."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class BackgroundWriter:
+    """Writes files in a thread, one at a time, while the caller goes on.
+
+    files = BackgroundWriter()
+    files.submit(save_atomic, content, path)     # returns when the tensors in `content` are copied
+    files.close()                                # returns when the last file is written
+
+    An error of the thread is raised by whichever method is called next. A process that ends early, but is not killed,
+    still ends after the write: the interpreter waits for such threads.
+    """
+
+    def __init__(self) -> None:
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._write: concurrent.futures.Future[None] | None = None
+
+    def submit(self, save: Callable[..., None], *args: Any) -> None:
+        """Has `save(*args)` called in the thread, with copies of the tensors in `args`, once the write before is done.
+
+        The copies stay on the device where it has room for them, which takes milliseconds and keeps nobody waiting;
+        otherwise they are made in the host's memory.
+        """
+        self.wait()
+        stream, on_device = None, True
+        if torch.cuda.is_initialized():
+            sizes: list[int] = []
+            _mapped(lambda tensor: sizes.append(tensor.nbytes * tensor.is_cuda), args)
+            on_device = sum(sizes) < torch.cuda.mem_get_info()[0]
+            stream = torch.cuda.Stream()  # of its own: the way to the host does not hold up what is queued next
+        copies = _mapped(lambda tensor: tensor.detach().to(tensor.device if on_device else "cpu", copy=True), args)
+        if stream is not None:
+            stream.wait_stream(torch.cuda.current_stream())
+        self._write = self._thread.submit(_call_with_host_copies, save, [copies], stream)
+
+    def check(self) -> None:
+        """Raises the error of a write that has failed; waits for nothing."""
+        if self._write is not None and self._write.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when nothing is being written."""
+        if self._write is not None:
+            concurrent.futures.wait([self._write])  # an interrupt here leaves the write to the next call
+            done, self._write = self._write, None
+            done.result()
+
+    def close(self) -> None:
+        """Waits, and ends the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+
+def _call_with_host_copies(save: Callable[..., None], box: list[tuple], stream: torch.cuda.Stream | None) -> None:
+    with torch.cuda.stream(stream):  # None changes nothing
+        # Out of the box, so that nothing keeps the copies on the device while the file is written. Storages, which is
+        # what torch.save moves, would hold Python's lock on their way to the host; tensors do not.
+        args = _mapped(torch.Tensor.cpu, box.pop())
+    save(*args)
+
+
+def _mapped(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """`value` with `function(tensor)` in place of each tensor in its dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _mapped(function, inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(function, inner) for inner in value)
+    return value

@@ -1,0 +1,60 @@
+"""The network as training calls it: CUDA graphs, gradients averaged over ranks, and precision."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from genvs.data.types import ViewBatch
+from genvs.models import GeNVS
+from torch_utils import distributed
+from training.config import TrainConfig
+from training.graphed import GraphedGeNVS
+from training.loss import GeNVSLoss
+
+
+def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
+    """`net` as training calls it: its kernels replayed as CUDA graphs on a GPU, its gradients the mean over ranks."""
+    module = GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
+    return module if distributed.get_world_size() == 1 else distributed_net(module, config)
+
+
+def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParallel:
+    """`net`, whose gradients become their mean over the ranks. Compressing them needs GPUs."""
+    # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
+    if config.grad_compression == "bf16":
+        ddp.register_comm_hook(None, bf16_compress_hook)
+    return ddp
+
+
+def settle_order_of_sums(
+    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig
+) -> Iterator[ViewBatch]:
+    """`batches`, after a backward pass whose gradients are thrown away.
+
+    In its first one DDP learns in which order gradients come, and arranges them anew for all that follow. What more
+    than two ranks sum depends on that in its last bits, so that a resumed run's first update would differ from the
+    undisturbed one's.
+    """
+    first = next(batches)
+    with training_precision(config, first.sample_index.device):
+        loss_fn(net, first).total.backward()
+    net.zero_grad(set_to_none=True)
+    return itertools.chain([first], batches)
+
+
+def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """The autocast that the network trains in: fp16 or bf16 as the options ask, on GPUs alone."""
+    if config.fp16:
+        return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
+    # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native)
