@@ -3,14 +3,57 @@
 A counter-based generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) over the SplitMix64
 mixer (Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014). Each training sample has a key made of
 (seed, sample index), so that its noise, dropout and jitter do not depend on how samples are grouped into batches.
+
+Arguments named `keys` hold such keys: int64 random seeds, one per sample. `fold` derives other keys from them, one for
+each use in the table `Stream`.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+@enum.unique
+class Stream(enum.IntEnum):
+    """All uses of random numbers. Each has a number of its own, so that no two uses draw the same numbers.
+
+    Changing a number changes what a seed means.
+    """
+
+    # On the host, with `numpy_generator`.
+    EVALUATED_VIEWS = 0  # which views of a held-out scene are measured
+    SCENE_ORDER = 1  # in an epoch
+    NUM_INPUTS = 2  # input views of an update
+    VIEWS = 3  # which views of a scene a sample takes, and whether they are mirrored
+    # Keys of a sample's parts, from the sample's key.
+    TARGET = 4
+    INPUT = 5
+    # From a target's key.
+    SIGMA = 6
+    NOISE = 7
+    KEEP_CONDITIONING = 8
+    KEEP_CLASS = 9
+    AUGMENT_STEPS = 10  # which steps of augmentation are done
+    AUGMENT_VALUES = 11  # and with which values
+    NETWORK = 12
+    # From an input view's key.
+    ADD_NOISE = 13  # whether
+    INPUT_SCALE = 14
+    INPUT_NOISE = 15
+    # From a target's NETWORK key.
+    JITTER = 16  # of the samples along rays
+    DROPOUT = 17  # index: the U-Net's block
+    UNCONDITIONED = 18  # noise instead of a feature image
+
+
+def numpy_generator(stream: Stream, *numbers: int) -> np.random.Generator:
+    """numpy's generator for one use: a function of `stream` and `numbers` (>= 0), such as a seed and an index."""
+    return np.random.default_rng((int(stream), *numbers))
 
 
 def _signed(value: int) -> int:
@@ -30,12 +73,17 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
-def fold(keys: Tensor, stream: int | Tensor) -> Tensor:
-    """New keys, independent of `keys` `[...]` (int64) and of the keys of every other `stream`."""
-    if not isinstance(stream, Tensor):
+def fold(keys: Tensor, stream: int, index: int | Tensor = 0) -> Tensor:
+    """New int64 keys, independent of `keys` and of the keys of every other stream and index.
+
+    keys: int64 `[...]`. stream: of the table `Stream`. index: which of several keys of one stream, below 2^31; a number
+    or an int64 tensor that broadcasts with `keys`.
+    """
+    number = stream + index * 2**32
+    if not isinstance(number, Tensor):
         # Filled in on the device: a copy from the host would wait for it.
-        stream = torch.full((), stream, device=keys.device, dtype=torch.int64)
-    return _mix(keys ^ _mix(stream * GOLDEN_GAMMA + 1))
+        number = torch.full((), number, device=keys.device, dtype=torch.int64)
+    return _mix(keys ^ _mix(number * GOLDEN_GAMMA + 1))
 
 
 def sample_keys(seed: int, sample_index: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from genvs.random import Stream, numpy_generator
 from torch_utils import distributed
 
 
@@ -37,7 +38,7 @@ class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
             epoch, offset = epoch + 1, 0
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.num_items)
+        return numpy_generator(Stream.SCENE_ORDER, self.seed, epoch).permutation(self.num_items)
 
 
 @contextlib.contextmanager

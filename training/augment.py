@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genvs import random
 from genvs.models.labels import augment_labels
+from genvs.random import Stream
 
 MAX_SHIFT = 0.125  # of the image's side
 
@@ -20,8 +21,8 @@ def draw_augmentation(keys: Tensor, probability: float, size: int) -> Tensor:
     Each of the four steps is drawn with `probability`; those drawn mirror every second image, turn it by 0 to 3
     quarters and move it by up to MAX_SHIFT of its side, `size` pixels, in whole pixels.
     """
-    coins = random.uniform(random.fold(keys, 0), (4,)) < probability
-    values = random.uniform(random.fold(keys, 1), (5,))
+    coins = random.uniform(random.fold(keys, Stream.AUGMENT_STEPS), (4,)) < probability
+    values = random.uniform(random.fold(keys, Stream.AUGMENT_VALUES), (5,))
     flip_x, flip_y = (coins[..., :2] & (values[..., :2] < 0.5)).unbind(dim=-1)
     quarter_turns = (values[..., 2] * 4).floor() * coins[..., 2]
     shift = torch.round((2 * values[..., 3:] - 1) * MAX_SHIFT * size) / size * coins[..., 3:]

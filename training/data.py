@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,6 +23,7 @@ from genvs.data.storage import printable
 from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
+from genvs.random import Stream, numpy_generator
 from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
 from training.config import OF_A_MACHINE, TrainConfig, differences, flat
@@ -184,7 +184,7 @@ class BatchSchedule:
         step = self.cur_nimg // config.batch_size
         order = iter(InfiniteSampler(self.num_scenes, seed=config.seed, start_idx=step * scenes_per_update))
         while True:
-            rng = np.random.default_rng((config.seed, step))
+            rng = numpy_generator(Stream.NUM_INPUTS, config.seed, step)
             num_inputs = int(rng.integers(config.min_inputs, config.max_inputs + 1))
             drawn = [next(order) for _ in range(scenes_per_update)]
             requests = [SampleRequest(scene, index, num_inputs, config.num_targets) for scene, index in drawn]

@@ -6,12 +6,10 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genvs import random as stateless_random
 from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import ViewBatch, Views
@@ -20,6 +18,7 @@ from genvs.diffusion.samplers import sample_heun
 from genvs.metrics import psnr
 from genvs.models import GeNVS
 from genvs.models.labels import class_labels
+from genvs.random import Stream, normal, numpy_generator, sample_keys
 from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 
@@ -65,14 +64,14 @@ class HeldOutScenes:
         num_inputs = min(NUM_INPUTS, least - num_targets)
         given, wanted = [], []
         for scene in list(scenes)[:MAX_SCENES]:
-            rng = np.random.default_rng((0, scene))
+            rng = numpy_generator(Stream.EVALUATED_VIEWS, scene)
             input_indices, target_indices = choose_views(dataset.num_views(scene), num_inputs, num_targets, rng)
             given.append(dataset.load(scene, input_indices))
             wanted.append(dataset.load(scene, target_indices))
         inputs, targets = Views.stack(given), Views.stack(wanted)
         self.batch = ViewBatch(inputs, targets, torch.arange(len(given))).to(device)
-        keys = stateless_random.sample_keys(0, torch.arange(targets.shape.numel())).unflatten(0, targets.shape)
-        self.noise = stateless_random.normal(keys, tuple(targets.images.shape[2:]))
+        keys = sample_keys(0, torch.arange(targets.shape.numel())).unflatten(0, targets.shape)
+        self.noise = normal(keys, tuple(targets.images.shape[2:]))
 
     @without_benchmarks()
     @torch.inference_mode()

@@ -19,10 +19,8 @@ from genvs.diffusion.noise import (
     vp_training_sigma,
 )
 from genvs.models.labels import augmented
+from genvs.random import Stream
 from training.augment import draw_augmentation
-
-# One stream of random numbers for each use, all derived from a sample's own key (genvs/random.py).
-SIGMA, NOISE, KEEP, NETWORK, INPUT_COIN, INPUT_SCALE, INPUT_NOISE, AUGMENT, TOLD = range(9)
 
 
 @dataclass(frozen=True)
@@ -75,22 +73,23 @@ class GeNVSLoss:
         unchanged = images = batch.targets.images
         num_targets = images.shape[1]
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
-        keys = random.fold(sample_keys[:, None], torch.arange(num_targets, device=images.device))
-        sigma, weight = self.noise_levels(random.fold(keys, SIGMA))
+        keys = random.fold(sample_keys[:, None], Stream.TARGET, torch.arange(num_targets, device=images.device))
+        sigma, weight = self.noise_levels(random.fold(keys, Stream.SIGMA))
         labels = self.labels(batch, keys, images.shape[-1])
         if labels is not None and self.config.augment:
             moves = labels[..., -AUGMENT_LABELS:].flatten(0, 1)
             images = augmented(images.flatten(0, 1), moves, fill=WHITE).view_as(images)
-        noise = random.normal(random.fold(keys, NOISE), tuple(images.shape[2:]))
+        noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
         noisy = images + sigma[..., None, None, None] * noise
+        keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING))
         denoised, feature_image = net(
             input_images=self.augment_inputs(batch.inputs.images, sample_keys),
             inputs=batch.inputs.cameras,
             targets=batch.targets.cameras,
             noisy=noisy,
             sigma=sigma[..., None, None, None],
-            keep_conditioning=random.uniform(random.fold(keys, KEEP)) >= self.config.conditioning_dropout,
-            keys=random.fold(keys, NETWORK),
+            keep_conditioning=keep >= self.config.conditioning_dropout,
+            keys=random.fold(keys, Stream.NETWORK),
             labels=labels,
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
@@ -104,10 +103,10 @@ class GeNVSLoss:
         """
         parts = []
         if batch.classes is not None:
-            told = random.uniform(random.fold(keys, TOLD)) >= self.config.class_dropout
+            told = random.uniform(random.fold(keys, Stream.KEEP_CLASS)) >= self.config.class_dropout
             parts.append(batch.classes[:, None] * told[..., None])
         if self.config.augment:
-            parts.append(draw_augmentation(random.fold(keys, AUGMENT), self.config.augment, size))
+            parts.append(draw_augmentation(keys, self.config.augment, size))
         return torch.cat(parts, dim=-1) if parts else None
 
     def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,9 +120,9 @@ class GeNVSLoss:
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
         """Noise on some input views `[B, V, 3, H, W]`, against overfitting to clean conditioning (section 3.4)."""
-        keys = random.fold(sample_keys[:, None], -1 - torch.arange(images.shape[1], device=images.device))
-        coin = random.uniform(random.fold(keys, INPUT_COIN)) < self.config.input_noise_probability
-        scale = random.uniform(random.fold(keys, INPUT_SCALE)) * self.config.input_noise_max * coin
+        keys = random.fold(sample_keys[:, None], Stream.INPUT, torch.arange(images.shape[1], device=images.device))
+        coin = random.uniform(random.fold(keys, Stream.ADD_NOISE)) < self.config.input_noise_probability
+        scale = random.uniform(random.fold(keys, Stream.INPUT_SCALE)) * self.config.input_noise_max * coin
         return images + scale[..., None, None, None] * random.normal(
-            random.fold(keys, INPUT_NOISE), tuple(images.shape[2:])
+            random.fold(keys, Stream.INPUT_NOISE), tuple(images.shape[2:])
         )

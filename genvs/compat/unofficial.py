@@ -28,15 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs import random as stateless_random
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.genvs import GeNVS
-from genvs.models.renderer import JITTER_STREAM, FeatureRenderer
-
-UNCONDITIONED_STREAM = -1
+from genvs.models.renderer import FeatureRenderer
+from genvs.random import Stream, fold, normal, uniform
 
 
 class UnofficialEncoder(FeatureVolumeEncoder):
@@ -71,7 +69,7 @@ class UnofficialRenderer(FeatureRenderer):
         count = self.config.num_samples
         steps = torch.linspace(0, 1, count, device=targets.device).expand(*targets.shape, num_rays, count)
         if keys is not None:
-            jitter = stateless_random.uniform(stateless_random.fold(keys, JITTER_STREAM), (num_rays, count)) - 0.5
+            jitter = uniform(fold(keys, Stream.JITTER), (num_rays, count)) - 0.5
             jitter[..., 0], jitter[..., -1] = 0, 0
             steps = steps + jitter / (count - 1)
         near, far = targets.near[..., None, None], targets.far[..., None, None]
@@ -101,8 +99,8 @@ class UnofficialGeNVS(GeNVS):
         return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=True)
 
     def without_conditioning(self, feature_image: Tensor, keys: Tensor) -> Tensor:
-        keys = stateless_random.fold(keys, UNCONDITIONED_STREAM)
-        return stateless_random.normal(keys, tuple(feature_image.shape[-3:])).to(feature_image.dtype)
+        keys = fold(keys, Stream.UNCONDITIONED)
+        return normal(keys, tuple(feature_image.shape[-3:])).to(feature_image.dtype)
 
 
 def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:

@@ -38,6 +38,7 @@ from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, to_opencv
+from genvs.random import Stream, numpy_generator
 
 
 class Splits(NamedTuple):
@@ -239,7 +240,7 @@ class SceneDataset(Dataset, abc.ABC):
         """
         chosen, flips = [], []
         for request in requests:
-            rng = np.random.default_rng((self.seed, request.sample_index))
+            rng = numpy_generator(Stream.VIEWS, self.seed, request.sample_index)
             _require_views(self._scenes[request.scene], request.num_inputs + request.num_targets)
             chosen.append(choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng))
             flips.append(self.xflip and rng.random() < 0.5)

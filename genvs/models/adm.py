@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs import random as stateless_random
 from genvs.models.layers import GroupNorm, Layer, conv_act, convolve
 from genvs.models.unet import UNet
+from genvs.random import dropout
 
 EPS = 1e-5
 CHANNELS_PER_HEAD = 64
@@ -82,7 +82,7 @@ class ADMBlock(nn.Module):
         scale, shift = scale_and_shift[:, :, None, None].chunk(2, dim=1)
         x = F.silu(torch.addcmul(shift, x, scale + 1))
         if keys is not None and self.dropout > 0:
-            x = stateless_random.dropout(x, self.dropout, keys)
+            x = dropout(x, self.dropout, keys)
         x = conv_act(self.conv1, x, residual=shortcut, residual_conv=self.skip)
         return x if self.attention is None else self.attention(x)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from genvs import random as stateless_random
 from genvs.config import RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops import FieldLayers, composite, evaluate_field, fuse_views, render, sample_depths_by_weight
-
-JITTER_STREAM, IMPORTANCE_STREAM = 1, 2
+from genvs.ops import FieldLayers, evaluate_field, render
+from genvs.random import Stream, fold, uniform
 
 
 class Field(nn.Module):
@@ -56,32 +53,14 @@ class FeatureRenderer(nn.Module):
         feature_volume: `[B, V, C, D, H, W]`, the frusta of `inputs` `[B, V]`. targets: `[B, T]`.
         keys: int64 `[B, T]`, to jitter the samples along each ray in training; None puts them in the middle.
         """
-        width, config = self.config.render_width, self.config
+        width, num_samples = self.config.render_width, self.config.num_samples
         origins, directions = (rays.flatten(2, 3) for rays in generate_rays(targets, width, width))
         near, far = (plane[..., None].expand(*targets.shape, width * width) for plane in (targets.near, targets.far))
         weights, frusta = self.view_weights(inputs, targets), frustum_matrix(inputs)
-
-        def random(stream: int, count: int) -> Tensor | None:
-            shape = (width * width, count)
-            return None if keys is None else stateless_random.uniform(stateless_random.fold(keys, stream), shape)
-
-        depths = stratified_depths(near, far, config.num_samples, random(JITTER_STREAM, config.num_samples))
-        metric = directions.norm(dim=-1, keepdim=True)
-        if config.importance_samples:
-            with torch.no_grad():
-                intervals = interval_lengths(depths, near, far)
-                points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
-                density, features = self.field(fuse_views(feature_volume, points, frusta, weights))
-                _, coarse_weights, _ = composite(density, features, intervals * metric)
-                edges = torch.cat([near[..., None], near[..., None] + intervals.cumsum(dim=-1)], dim=-1)
-                quantiles = stratified_depths(
-                    torch.zeros_like(near),
-                    torch.ones_like(near),
-                    config.importance_samples,
-                    random(IMPORTANCE_STREAM, config.importance_samples),
-                )
-                finer = sample_depths_by_weight(edges, coarse_weights, quantiles)
-            depths = torch.cat([depths, finer], dim=-1).sort(dim=-1).values
-        lengths = interval_lengths(depths, near, far) * metric
+        jitter = None
+        if keys is not None:
+            jitter = uniform(fold(keys, Stream.JITTER), (width * width, num_samples))
+        depths = stratified_depths(near, far, num_samples, jitter)
+        lengths = interval_lengths(depths, near, far) * directions.norm(dim=-1, keepdim=True)
         rendered = render(feature_volume, frusta, weights, origins, directions, depths, lengths, self.field.tensors())
         return rendered.mT.unflatten(-1, (width, width))

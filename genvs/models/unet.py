@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genvs import ops
-from genvs import random as stateless_random
 from genvs.config import DenoiserConfig
 from genvs.models.layers import (
     GroupNorm,
@@ -23,6 +22,7 @@ from genvs.models.layers import (
     positional_embedding,
     xavier_init,
 )
+from genvs.random import Stream, fold
 
 SKIP_SCALE = math.sqrt(0.5)
 
@@ -79,8 +79,8 @@ def keys_of_blocks(keys: Tensor | None, count: int) -> Iterator[Tensor | None]:
     """Each block's own keys for dropout, from the samples' `[N]`."""
     if keys is None:
         return itertools.repeat(None, count)
-    streams = torch.arange(count, device=keys.device)
-    return iter(stateless_random.fold(keys, streams[:, None]).unbind())
+    blocks = torch.arange(count, device=keys.device)[:, None]
+    return iter(fold(keys, Stream.DROPOUT, blocks).unbind())
 
 
 class UNet(nn.Module):

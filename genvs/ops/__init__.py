@@ -29,7 +29,6 @@ __all__ = [
     "group_norm_silu",
     "reference_only",
     "render",
-    "sample_depths_by_weight",
     "sample_volume",
     "upsample",
     "uses_kernels",
@@ -77,15 +76,6 @@ def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor
     weights and final transmittance sum to 1.
     """
     return reference.composite(density, features, deltas)
-
-
-def sample_depths_by_weight(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
-    """Depths drawn where the weights are: the inverse of their piecewise linear distribution (NeRF, section 5.2).
-
-    edges: `[..., S + 1]`, increasing. weights: `[..., S]`, >= 0. quantiles: `[..., K]` in [0, 1).
-    Returns depths `[..., K]`; increasing where the quantiles are.
-    """
-    return reference.sample_depths_by_weight(edges, weights, quantiles)
 
 
 def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:

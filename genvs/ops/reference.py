@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs import random as stateless_random
+from genvs import random
 from genvs.ops.types import FieldLayers
 
 # The least that the views of a point weigh together; where they weigh less, it fades. float32 still divides by it.
@@ -28,17 +28,6 @@ def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor
     transmittance = torch.exp(-before)
     weights = -torch.expm1(-optical_depth) * transmittance[..., :-1]
     return (weights[..., None] * features).sum(dim=-2), weights, transmittance[..., -1]
-
-
-def sample_depths_by_weight(edges: Tensor, weights: Tensor, quantiles: Tensor) -> Tensor:
-    # A floor under the weights keeps an empty ray samplable; it is far below any weight that matters.
-    density = weights + 1e-5
-    cdf = F.pad((density / density.sum(dim=-1, keepdim=True)).cumsum(dim=-1), (1, 0)).contiguous()
-    upper = torch.searchsorted(cdf, quantiles.contiguous(), right=True).clamp(1, weights.shape[-1])
-    cdf_low, cdf_high = cdf.gather(-1, upper - 1), cdf.gather(-1, upper)
-    edge_low, edge_high = edges.gather(-1, upper - 1), edges.gather(-1, upper)
-    share = ((quantiles - cdf_low) / (cdf_high - cdf_low)).clamp(0, 1)
-    return edge_low + share * (edge_high - edge_low)
 
 
 def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
@@ -99,7 +88,7 @@ def group_norm_silu(
     y = F.group_norm(x if shift is None else x + shift[:, :, None, None], groups, weight, bias, eps)
     if silu:
         y = F.silu(y)
-    return (y if keys is None or dropout == 0 else stateless_random.dropout(y, dropout, keys)), x
+    return (y if keys is None or dropout == 0 else random.dropout(y, dropout, keys)), x
 
 
 def conv_epilogue(

@@ -12,6 +12,7 @@ from genvs import random
 from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.models import GeNVS
 from genvs.models.labels import augment_labels, augmented, class_labels
+from genvs.random import Stream
 from tests.host_waits import host_waits
 from tests.small_model import part_of, randomize, small_config, small_net, some_batch
 from training.augment import MAX_SHIFT, draw_augmentation
@@ -121,14 +122,16 @@ def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not
     net.denoiser.forward = record
     loss_fn = GeNVSLoss(LOSS, sigma_data=0.5, seed=0)
     terms = loss_fn(net, batch)
-    keys = random.fold(random.sample_keys(0, batch.sample_index)[:, None], torch.arange(2))
-    noise = random.normal(random.fold(keys, 1), tuple(batch.targets.images.shape[2:])).flatten(0, 1)
+    keys = random.fold(random.sample_keys(0, batch.sample_index)[:, None], Stream.TARGET, torch.arange(2))
+    noise = random.normal(random.fold(keys, Stream.NOISE), tuple(batch.targets.images.shape[2:])).flatten(0, 1)
     labels = seen["labels"]
     assert labels.shape == (6, AUGMENT_LABELS) and len(labels.unique(dim=0)) == 6
     target = augmented(batch.targets.images.flatten(0, 1), labels, WHITE)
     assert_close(seen["noisy"], target + seen["sigma"] * noise)
     volume = net.encode(loss_fn.augment_inputs(batch.inputs.images, random.sample_keys(0, batch.sample_index)))
-    plain = net.render(volume, batch.inputs.cameras, batch.targets.cameras, random.fold(keys, 3)).flatten(0, 1)
+    plain = net.render(volume, batch.inputs.cameras, batch.targets.cameras, random.fold(keys, Stream.NETWORK)).flatten(
+        0, 1
+    )
     assert_close(seen["feature_image"], augmented(plain, labels, 0.0))
     # The colours stay where the camera sees them; the denoising loss is about the augmented image.
     colours = (plain[:, :3] - (batch.targets.images.flatten(0, 1) - WHITE)).square().mean(dim=(1, 2, 3))

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from genvs import ops
 from genvs.config import PRESETS, RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, pixel_centers, unproject
 from genvs.models import GeNVS
@@ -192,7 +191,7 @@ def test_depth_bins_run_from_near_to_far():
 
 
 def test_a_scene_renders_the_same_in_any_batch():
-    renderer = renderer_of(importance_samples=4)
+    renderer = renderer_of()
     volume, inputs, targets = some_scene()
     keys = torch.arange(6).reshape(3, 2)
     for together, of in ((renderer(volume, inputs, targets), None), (renderer(volume, inputs, targets, keys), keys)):
@@ -224,68 +223,6 @@ def test_jitter_is_a_function_of_the_keys_and_absent_without_them():
     for target in range(2):
         assert (jittered[:, target] - still[:, target]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
         assert (jittered[:, target] - other[:, target]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-
-
-def peaked_field(renderer: FeatureRenderer, at: float) -> None:
-    """Density in a thin layer where feature 0 is `at`: 10 softplus(7.5 - 400 |feature 0 - at|)."""
-    first, second, last = (layer for layer in renderer.field.layers if isinstance(layer, torch.nn.Linear))
-    with torch.no_grad():
-        for layer in (first, second, last):
-            layer.weight.zero_()
-            layer.bias.zero_()
-        for unit, sign in enumerate((1.0, -1.0)):
-            first.weight[unit, 0], first.bias[unit] = sign, -sign * at
-            second.weight[unit, unit] = 1
-            last.weight[0, unit] = -400
-        last.bias[0] = 7.5 - Field.DENSITY_SHIFT
-
-
-@pytest.mark.parametrize("jitter", [False, True])
-def test_importance_samples_gather_where_the_ray_has_its_weight(jitter, monkeypatch):
-    """The volume's features are the depth itself, so that the field's input tells where the samples are."""
-    renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
-    peaked_field(renderer, at=0.6)
-    ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
-    camera, seen = some_cameras(1, 1), []
-    evaluate = ops.reference.evaluate_field
-    monkeypatch.setattr(
-        ops.reference, "evaluate_field", lambda fused, field: (seen.append(fused[..., 0]), evaluate(fused, field))[1]
-    )
-    renderer(ramp, camera, camera, torch.tensor([[5]]) if jitter else None)
-    coarse, fine = (depths.reshape(-1, depths.shape[-1]) for depths in seen)
-    assert coarse.shape[1] == 32 and fine.shape[1] == 64
-    assert (fine.diff(dim=1) >= 0).all(), "composited from front to back"
-    in_layer = ((fine - 0.6).abs() < 0.05).sum(dim=1)
-    assert (((coarse - 0.6).abs() < 0.05).sum(dim=1) <= 5).all()
-    assert (in_layer >= 20).all(), "most of the 32 importance samples are in the layer"
-
-
-def test_importance_samples_have_a_jitter_of_their_own(monkeypatch):
-    """In thin even fog they are spread as the first samples are; with the same jitter they would lie on top of them."""
-    renderer = renderer_of(num_samples=32, importance_samples=32, render_width=8)
-    constant_field(renderer, density_logit=-5.0, features=0.0)
-    ramp = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
-    camera, seen = some_cameras(1, 1), []
-    evaluate = ops.reference.evaluate_field
-    monkeypatch.setattr(
-        ops.reference, "evaluate_field", lambda fused, field: (seen.append(fused[..., 0]), evaluate(fused, field))[1]
-    )
-    renderer(ramp, camera, camera, torch.tensor([[5]]))
-    gaps = seen[1].diff(dim=-1) * 32  # in intervals of the first samples
-    assert (gaps < 0.05).float().mean() < 0.15
-
-
-def test_importance_sampling_brings_a_thin_layer_nearer_to_the_truth():
-    """A layer thinner than the intervals: the depth at which it is seen, against many samples."""
-    volume = ((torch.arange(64) + 0.5) / 64)[:, None, None].expand(1, 1, CHANNELS, 64, 8, 8)
-    camera = some_cameras(1, 1)
-    images = {}
-    for samples, importance in ((512, 0), (16, 0), (16, 16)):
-        renderer = renderer_of(num_samples=samples, importance_samples=importance, render_width=8)
-        peaked_field(renderer, at=0.6)
-        images[samples, importance] = renderer(volume, camera, camera)[0, 0, 0]
-    plain, with_importance = ((images[16, n] - images[512, 0]).abs().mean() for n in (0, 16))
-    assert with_importance < 0.5 * plain
 
 
 # At birth

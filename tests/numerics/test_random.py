@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,11 @@ import torch
 from torch.testing import assert_close
 
 from genvs import random
+from genvs.config import AUGMENT_LABELS
+from genvs.models import GeNVS
+from genvs.models.unet import UNetBlock
+from tests.small_model import small_config, some_batch
+from training.loss import GeNVSLoss, LossConfig
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_streams_keys_and_seeds_are_independent():
         "own": random.normal(random.sample_keys(0, index)),
         "stream 0": random.normal(random.fold(random.sample_keys(0, index), 0)),
         "stream 1": random.normal(random.fold(random.sample_keys(0, index), 1)),
-        "stream -1": random.normal(random.fold(random.sample_keys(0, index), -1)),
+        "index 1": random.normal(random.fold(random.sample_keys(0, index), 0, 1)),
         "seed 1": random.normal(random.sample_keys(1, index)),
         "next sample": random.normal(random.sample_keys(0, index + 1)),
         "second number": random.normal(random.sample_keys(0, index), (2,))[:, 1],
@@ -103,13 +109,38 @@ def test_neighbouring_numbers_of_one_key_are_independent():
         assert correlation(values[:, lag:], values[:, :-lag]) < 4.5 / math.sqrt(values.numel())
 
 
-def test_no_two_samples_or_streams_share_a_key():
-    seeds, index, streams = 5, torch.arange(4000), torch.tensor([*range(-4, 0), *range(8)])
-    keys = torch.stack([random.fold(random.sample_keys(s, index)[:, None], streams) for s in range(seeds)])
-    assert keys.unique().numel() == seeds * 4000 * 12
-    one = random.sample_keys(2, index[7])
-    singly = torch.stack([random.fold(one, stream) for stream in streams.tolist()])
-    assert torch.equal(keys[2, 7], singly), "a stream may be a number or a tensor of them"
+def test_no_two_samples_streams_or_indices_share_a_key():
+    seeds, index, number = 5, torch.arange(4000), torch.arange(3)
+    streams = [random.Stream.SIGMA, random.Stream.NOISE, random.Stream.DROPOUT]
+    roots = [random.sample_keys(seed, index)[:, None] for seed in range(seeds)]
+    keys = torch.stack([torch.stack([random.fold(root, stream, number) for stream in streams]) for root in roots])
+    assert keys.unique().numel() == seeds * 4000 * 3 * 3
+    alone = random.fold(random.sample_keys(2, index[7]), random.Stream.NOISE, 2)
+    assert torch.equal(keys[2, 1, 7, 2], alone), "an index may be a number or a tensor of them"
+
+
+def test_no_key_of_a_training_step_serves_two_uses(monkeypatch):
+    """With everything that draws: dropout in several blocks, jitter, augmentation, classes and noisy inputs."""
+    config = small_config(dropout=0.2, blocks_per_level=3, augment_labels=AUGMENT_LABELS)
+    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=4))).train()
+    batch = dataclasses.replace(some_batch(2), classes=torch.eye(4)[:2])
+    used: list[torch.Tensor] = []
+    bits, keep_mask = random.bits, random.keep_mask
+    monkeypatch.setattr(random, "bits", lambda keys, shape: (used.append(keys), bits(keys, shape))[1])
+    monkeypatch.setattr(random, "keep_mask", lambda keys, *others: (used.append(keys), keep_mask(keys, *others))[1])
+    GeNVSLoss(LossConfig(augment=0.5), sigma_data=0.5, seed=0)(net, batch)
+    keys = torch.cat([key.flatten() for key in used])
+    num_blocks = len([module for module in net.modules() if isinstance(module, UNetBlock)])
+    assert len(used) == num_blocks + 10
+    assert keys.unique().numel() == keys.numel()
+
+
+def test_numpys_streams_differ():
+    streams = (random.Stream.SCENE_ORDER, random.Stream.NUM_INPUTS, random.Stream.VIEWS)
+    numbers = {tuple(random.numpy_generator(stream, 0, 3).integers(2**62, size=2)) for stream in streams}
+    assert len(numbers) == 3
+    again = random.numpy_generator(random.Stream.VIEWS, 0, 3).integers(2**62, size=2)
+    assert tuple(again) in numbers
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from genvs.geometry import Cameras, generate_rays, interval_lengths, stratified_depths
-from genvs.ops import composite, sample_depths_by_weight, sample_volume
+from genvs.ops import composite, sample_volume
 from tests.small_model import some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -173,38 +172,3 @@ def test_gradients_of_sample_volume():
     volume = torch.randn(2, 2, 3, 4, 4, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
     uvw = 0.2 + 0.6 * random(2, 6, 3)
     assert torch.autograd.gradcheck(sample_volume, [volume.requires_grad_(), uvw.requires_grad_()])
-
-
-# Importance sampling
-
-
-def test_depths_by_weight_invert_the_distribution_function():
-    edges = 0.8 + torch.cat([torch.zeros(4, 1, dtype=FLOAT64), (0.05 + random(4, 6)).cumsum(dim=-1)], dim=-1)
-    weights, quantiles = random(4, 6, seed=1), random(4, 50, seed=2)
-    weights[0, 2:4] = 0  # a gap
-    weights[1, 1:] = 0  # one bin alone
-    depths = sample_depths_by_weight(edges, weights, quantiles)
-    for row in range(4):
-        share = (weights[row] + 1e-5) / (weights[row] + 1e-5).sum()
-        cdf = np.concatenate([[0.0], share.cumsum(0).numpy()])
-        expected = np.interp(quantiles[row].numpy(), cdf, edges[row].numpy())
-        np.testing.assert_allclose(depths[row].numpy(), expected, atol=1e-9)
-
-
-def test_depths_by_weight_fall_where_the_weights_are():
-    edges = torch.linspace(0, 1, 11, dtype=FLOAT64)
-    weights = torch.zeros(10, dtype=FLOAT64)
-    weights[2], weights[7] = 0.25, 0.75
-    quantiles = (torch.arange(1000, dtype=FLOAT64) + 0.5) / 1000
-    depths = sample_depths_by_weight(edges, weights, quantiles)
-    shares = torch.histc(depths, bins=10, min=0, max=1) / 1000
-    assert_close(shares, weights, rtol=0, atol=2e-3)
-    assert (depths.diff() > 0).all()
-
-
-def test_depths_by_weight_of_an_empty_ray_are_spread_evenly():
-    edges = torch.linspace(0.8, 1.8, 9)
-    quantiles = torch.linspace(0, 0.999, 7)
-    assert_close(sample_depths_by_weight(edges, torch.zeros(8), quantiles), 0.8 + quantiles)
-    last = sample_depths_by_weight(edges, torch.eye(8)[7], torch.tensor([1 - 2**-24]))
-    assert 1.675 <= last.item() <= 1.8

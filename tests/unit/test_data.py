@@ -122,7 +122,7 @@ def test_a_sample_holds_what_was_asked_for(tmp_path):
     assert batch.inputs.shape == (2, 3) and batch.targets.shape == (2, 2)
     assert batch.sample_index.tolist() == [12, 10] and batch.sample_index.dtype == torch.int64
     for index, scene in enumerate((2, 0)):
-        inputs, targets = choose_views(6, 3, 2, np.random.default_rng((5, 10 + scene)))
+        inputs, targets = choose_views(6, 3, 2, numpy_generator(Stream.VIEWS, 5, 10 + scene))
         assert torch.equal(batch.inputs.images[index], dataset.load(scene, inputs).images)
         assert torch.equal(batch.targets.cameras.c2w[index], dataset.load(scene, targets).cameras.c2w)
 
@@ -163,7 +163,7 @@ def test_only_the_used_files_are_read(tmp_path):
     split = write_split(tmp_path / "cars_train", num_scenes=2)
     dataset, request = SRNScenes(split, resolution=32), SampleRequest(1, 4, 1, 1)
     expected = dataset[[request]]
-    inputs, targets = choose_views(6, 1, 1, np.random.default_rng((0, 4)))
+    inputs, targets = choose_views(6, 1, 1, numpy_generator(Stream.VIEWS, 0, 4))
     fresh = SRNScenes(split, resolution=32)
     for view in set(range(6)) - {*inputs, *targets}:
         (split / "car2" / "rgb" / f"{view + 1}.png").unlink()
