@@ -25,6 +25,7 @@ from genvs.data.transforms import TransformsScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
+from genvs.random import Stream, numpy_generator
 from tests.unit.srn_folder import c2w_text, read_image, some_c2w, write_scene, write_split
 from tests.unit.transforms_folder import write_capture
 
