@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import genvs
-from dnnlib.command import run_command
+from dnnlib.command import FiniteRange, run_command
 from genvs.config import CONVENTIONS, GeNVSConfig, SceneConfig
 from genvs.errors import InputError
 from genvs.geometry import Cameras
@@ -29,7 +29,7 @@ from genvs.sampling.guidance import load_guide, weigh_views
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
 from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
-from inference.sampling_options import FiniteRange, described, sampling_options, settle
+from inference.sampling_options import described, sampling_options, settle
 from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from torch_utils import distributed
 

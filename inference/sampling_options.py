@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,23 +9,12 @@ from typing import Any
 
 import click
 
-from dnnlib.command import checked_by
+from dnnlib.command import FiniteRange, checked_by
 from genvs.config import VIEW_WEIGHTINGS, parse_view_weighting
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.sampling.synthesis import NOISES
 from torch_utils import distributed
-
-
-class FiniteRange(click.FloatRange):
-    """A number in a range; click's own lets NaN and infinity through."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number: give one such as 1.5", param, ctx)
-        return number
-
 
 _OPTIONS = [
     click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),

@@ -1,0 +1,92 @@
+"""How the project's programs read options, group their help and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from dnnlib.command import Command, FiniteRange, FullPath, named_options, option_group, run_command
+from genvs.errors import InputError
+
+data, model = map(option_group, ("Data", "Model"))
+
+
+def program(main=lambda **options: click.echo(options), **kwargs) -> Command:
+    for decorate in (
+        data("--in_dir", type=FullPath()),
+        data("--normalize", is_flag=True),
+        data("--cache", type=bool),
+        model("--lr", "learning_rate", type=FiniteRange(min=0)),
+        model("-n", "--dry-run", is_flag=True),
+    ):
+        main = decorate(main)
+    return click.command("program", cls=Command, **kwargs)(main)
+
+
+def parsed(*arguments: str) -> dict:
+    return program().make_context("program", list(arguments)).params
+
+
+def refusal(capsys, *arguments: str, command: Command | None = None) -> str:
+    with pytest.raises(SystemExit) as end:
+        run_command(command or program(), arguments)
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("Error: ") and line.count("\n") == 1
+    return line
+
+
+def test_dashes_and_underscores_are_alike():
+    for name in ("--in_dir", "--in-dir"):
+        assert parsed(name, "/some_where/x-y")["in_dir"] == "/some_where/x-y"
+    assert parsed("--dry_run") == parsed("-n") == parsed("--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "normalize", "cache"),
+    [
+        ([], False, None),
+        (["--normalize", "--cache"], True, True),
+        (["--normalize", "true", "--cache", "false"], True, False),
+        (["--cache=0", "--normalize=no"], False, False),
+    ],
+)
+def test_booleans_need_no_value(arguments, normalize, cache):
+    assert (parsed(*arguments)["normalize"], parsed(*arguments)["cache"]) == (normalize, cache)
+
+
+def test_relative_paths_are_taken_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(parsed("--in_dir", "a/../b")["in_dir"]) == tmp_path / "b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--normalise"], ["--normalise", "--normalize"]),
+        (["--normalize", "maybe"], ["--normalize", "maybe"]),
+        (["--lr", "nan"], ["--lr", "nan"]),
+        (["--in_dir="], ["--in_dir", "empty"]),
+    ],
+)
+def test_wrong_options_are_one_line(capsys, arguments, named):
+    assert all(name in refusal(capsys, *arguments) for name in named)
+
+
+def test_messages_name_the_options_of_their_parameters(capsys):
+    def main(**options):
+        raise InputError("`loss.learning_rate`=0 and `depth`=3: choose more")
+
+    assert "--lr=0 and depth=3" in refusal(capsys, command=program(main))
+    assert named_options("`learning_rate`") == "learning_rate"
+
+
+def test_help_is_grouped_and_shows_the_defaults_that_the_program_names():
+    command = program(shown_defaults=lambda context: {"cache": True, "learning_rate": 0.25})
+    text = command.get_help(click.Context(command, max_content_width=100, show_default=True))
+    groups = {part.split(":")[0]: part for part in text.split("\n\n")[1:]}
+    assert "--in_dir" in groups["Data"] and "[default: true]" in groups["Data"]
+    assert "--lr" in groups["Model"] and "0.25" in groups["Model"] and "--in_dir" not in groups["Model"]
+    assert parsed()["cache"] is None
