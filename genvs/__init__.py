@@ -1,19 +1,32 @@
 """GeNVS: generative novel view synthesis with 3D-aware diffusion (arXiv 2304.02602)."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from genvs.config import GeNVSConfig
+    from genvs.geometry import Cameras
+    from genvs.models import GeNVS
+    from genvs.sampling.views import sample_views
+    from genvs.snapshot import load_snapshot, save_snapshot
+
+__all__ = ["Cameras", "GeNVS", "GeNVSConfig", "load_snapshot", "sample_views", "save_snapshot"]
 _HOMES = {
     "Cameras": "genvs.geometry",
     "GeNVS": "genvs.models",
     "GeNVSConfig": "genvs.config",
     "load_snapshot": "genvs.snapshot",
+    "sample_views": "genvs.sampling.views",
     "save_snapshot": "genvs.snapshot",
 }
-__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):
-    # Public names load on first use, so that making data or reading a config does not wait for torch.
+    # Public names are imported on first use, so that making data or reading a config does not wait for torch.
     if name not in _HOMES:
         raise AttributeError(f"module 'genvs' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -131,7 +131,7 @@ def read_view(
             f"{shown}: is {width}x{height} but its intrinsics are for {of_width}x{of_height}; "
             "correct the size stated with the intrinsics (height and width) or the image"
         )
-    return _to_square(rgb, shown, resolution), normalized_intrinsics(intrinsics.matrix, of_width, of_height, shown)
+    return to_square(rgb, resolution), normalized_intrinsics(intrinsics.matrix, of_width, of_height, shown)
 
 
 def _join(values) -> str:
@@ -262,8 +262,8 @@ def _rgb_on_white(image: Image.Image, shown: str) -> np.ndarray:
     return np.asarray(on_white)
 
 
-def _to_square(rgb: np.ndarray, shown: str, resolution: int) -> np.ndarray:
-    """Resize to `[3, resolution, resolution]`, antialiased: exact area means where whole pixels merge."""
+def to_square(rgb: np.ndarray, resolution: int) -> np.ndarray:
+    """Resize uint8 `[H, W, 3]` to `[3, resolution, resolution]`, antialiased: area means where whole pixels merge."""
     height, width = rgb.shape[:2]
     if (height, width) != (resolution, resolution):
         whole = height % resolution == 0 and width % resolution == 0

@@ -115,13 +115,15 @@ def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, flo
 class Sampler:
     """sample: called as `sample(denoise, noise, num_steps=, sigma_min=, sigma_max=)`. num_steps: the default.
 
-    fewest_steps: with fewer, but for one, noise is left in images. evaluations: of the denoiser, for so many steps.
+    fewest_steps: fewer than that, but more than one, leave noise in the images. evaluations: of the denoiser, by the
+    number of steps. stochastic: whether it takes `S_churn` and `rng` too.
     """
 
     sample: Callable[..., Tensor]
     num_steps: int
     fewest_steps: int
     evaluations: Callable[[int], int]
+    stochastic: bool = False
 
 
 # How far samples are from the ODE's own solution, with two trained networks of preset cpu-demo (root mean square, of
@@ -129,6 +131,6 @@ class Sampler:
 # 0.0019 with 10, 12, 16 and 25. With 10 and 12, DPM-Solver++(2M) at the same levels has 0.0100 and 0.0068, UniPC at
 # Heun's levels 0.027 and 0.019.
 SAMPLERS = {
-    "heun": Sampler(sample_heun, 25, 5, lambda num_steps: 2 * num_steps - 1),
+    "heun": Sampler(sample_heun, 25, 5, lambda num_steps: 2 * num_steps - 1, stochastic=True),
     "unipc": Sampler(sample_unipc, 12, 2, lambda num_steps: num_steps),
 }

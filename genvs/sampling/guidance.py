@@ -1,4 +1,4 @@
-"""The worse network that guidance leads away from, and another weighting of input views."""
+"""The worse network that autoguidance leads away from (arXiv 2406.02507)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def load_guide(
     cam_weighting: str | None = None,
     class_id: int | None = None,
 ) -> FastDenoiser | None:
-    """What --guide names, on `device`, to lead `net` away from: conditioned as that is, but worse.
+    """The snapshot `path` on `device`, for `net` to be led away from; None for None.
 
-    cam_weighting, class_id: as the commands take them. Raises InputError where it does not fit.
+    cam_weighting, class_id: as for `net`. Raises InputError where the two networks do not fit together.
     """
     if path is None:
         return None
@@ -38,7 +38,7 @@ def load_guide(
 
 
 def weigh_views(net: GeNVS, name: str | None) -> None:
-    """What --cam_weighting asks of `net`; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
+    """Weight input views by this method; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
     if name is not None:
         try:
             net.weigh_views_by(name)

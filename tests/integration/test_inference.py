@@ -117,7 +117,7 @@ def test_samplers_bring_their_own_number_of_steps(net, inputs, sampler, evaluati
 
 def test_what_is_not_in_a_table_is_refused(net, inputs):
     for option in ("sampler", "cond_method"):
-        with pytest.raises(InputError, match=f"{option}='both'.*choose one of"):
+        with pytest.raises(InputError, match=f"`{option}`=both.*choose one of"):
             synthesize(net, inputs, cameras_on_a_ring(1), **{option: "both"})
 
 

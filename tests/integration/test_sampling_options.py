@@ -52,7 +52,7 @@ def test_fresh_noise_is_each_views_own(net, inputs):
     assert (draw(net, inputs, TWICE, noise="fresh", seed=1) - fresh).abs().max() > 0.01
     in_turn = draw(net, inputs, noise="fresh", cond_method="autoreg")
     torch.testing.assert_close(in_turn[0], fresh[0], rtol=1e-3, atol=5e-3)
-    with pytest.raises(InputError, match="noise='new'.*fixed, fresh"):
+    with pytest.raises(InputError, match="`noise`=new.*fixed, fresh"):
         draw(net, inputs, noise="new")
 
 
@@ -105,7 +105,7 @@ def test_a_guide_of_another_size_is_refused(net, tmp_path):
     config = dataclasses.replace(net.config, resolution=64, renderer=renderer)
     other = GeNVS(config)
     save_snapshot(tmp_path / "other.pkl", config, other.state_dict())
-    with pytest.raises(InputError, match="--guide=.*other.pkl: draws 64 pixels a side, not 32"):
+    with pytest.raises(InputError, match="`guide`=.*other.pkl: draws 64 pixels a side, not 32"):
         load_guide(tmp_path / "other.pkl", net, torch.device("cpu"), bf16=True)
     save_snapshot(tmp_path / "same.pkl", net.config, net.state_dict())
     assert isinstance(load_guide(tmp_path / "same.pkl", net, torch.device("cpu"), bf16=True), FastDenoiser)

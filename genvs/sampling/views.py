@@ -1,0 +1,166 @@
+"""Novel views of one object, from arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genvs.data.files import to_square
+from genvs.data.types import Views
+from genvs.errors import InputError
+from genvs.geometry import Cameras
+from genvs.models import GeNVS
+from genvs.sampling.synthesis import synthesize_views
+from genvs.visualize import to_uint8
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Images = np.ndarray | Sequence[np.ndarray] | Sequence[Image.Image]
+
+
+@overload
+def sample_views(
+    net: GeNVS,
+    images: Images,
+    c2w: ArrayLike,
+    target_c2w: ArrayLike,
+    *,
+    focal: float | None = ...,
+    intrinsics: ArrayLike | None = ...,
+    near: float | None = ...,
+    far: float | None = ...,
+    sampler: str = ...,
+    steps: int | None = ...,
+    seed: int = ...,
+    return_features: Literal[False] = ...,
+    **options: Any,
+) -> np.ndarray: ...
+
+
+@overload
+def sample_views(
+    net: GeNVS,
+    images: Images,
+    c2w: ArrayLike,
+    target_c2w: ArrayLike,
+    *,
+    focal: float | None = ...,
+    intrinsics: ArrayLike | None = ...,
+    near: float | None = ...,
+    far: float | None = ...,
+    sampler: str = ...,
+    steps: int | None = ...,
+    seed: int = ...,
+    return_features: Literal[True],
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def sample_views(
+    net: GeNVS,
+    images: Images,
+    c2w: ArrayLike,
+    target_c2w: ArrayLike,
+    *,
+    focal: float | None = None,
+    intrinsics: ArrayLike | None = None,
+    near: float | None = None,
+    far: float | None = None,
+    sampler: str = "heun",
+    steps: int | None = None,
+    seed: int = 0,
+    return_features: bool = False,
+    **options: Any,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Draw an object from new viewpoints, given one or more views of it.
+
+    images: the given views, `[V, H, W, 3]`, uint8 or float in [0, 1], or a list of Pillow images. They are resized to
+    the network's R x R pixels. Transparency becomes white, the background that the networks are trained on.
+    c2w, target_c2w: camera-to-world matrices of the given views, `[V, 4, 4]`, and of the views to draw, `[K, 4, 4]`, in
+    world units, with OpenCV axes (+x right, +y down, +z forward).
+    focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
+    data the network was trained on. intrinsics: instead, `[3, 3]` or one for each given view, `[V, 3, 3]`, normalised:
+    the first row divided by the image's width, the second by its height. Views to draw get the first one.
+    near, far: depth planes, in world units; by default those the network was trained with.
+    sampler, steps: 'heun' or 'unipc' and its number of steps, by default the sampler's own; 1 is a quick preview.
+    options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
+
+    Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,
+    `[K, R, R, C]`, float32. Raises InputError (a ValueError) for input of another shape or range.
+
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> import genvs
+    >>> def poses(folder, names):
+    ...     return np.stack([np.loadtxt(f"inference/input/{folder}/{name}.txt").reshape(4, 4) for name in names])
+    >>> inputs = ["000064", "000104"]
+    >>> images = [Image.open(f"inference/input/rgb/{name}.png") for name in inputs]
+    >>> net = genvs.load_snapshot("models/demo.pkl", device="cpu")
+    >>> views = genvs.sample_views(
+    ...     net, images, poses("pose", inputs), poses("target_pose", ["000084"]), focal=1.025, sampler="unipc", steps=12
+    ... )
+    >>> views.shape, views.dtype
+    ((1, 64, 64, 3), dtype('uint8'))
+    """
+    pictures = [_as_uint8(image) for image in images]
+    if not pictures:
+        raise InputError("`images` is empty: give one view or more")
+    height, width = pictures[0].shape[:2]
+    scene = net.config.scene
+    if intrinsics is None:
+        focal = scene.focal if focal is None else focal
+        intrinsics = [[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]]
+    elif focal is not None:
+        raise InputError("`focal` and `intrinsics` exclude each other: leave one of them out")
+    matrices = _checked("intrinsics", intrinsics, 3, (1, len(pictures)))
+    planes = scene.near if near is None else near, scene.far if far is None else far
+    if not 0 < planes[0] < planes[1]:
+        raise InputError(f"`near`={planes[0]:g}, `far`={planes[1]:g}: choose 0 < `near` < `far`")
+    squares = np.stack([to_square(picture, net.config.resolution) for picture in pictures])
+    given = _cameras(_checked("c2w", c2w, 4, (len(pictures),)), matrices, planes)
+    targets = _cameras(_checked("target_c2w", target_c2w, 4), matrices[:1], planes)
+    options = {"progress": False, "sampler": sampler, "num_steps": steps, "seed": seed, **options}
+    drawn = list(synthesize_views(net, Views(torch.from_numpy(squares)[None], given), targets, **options))
+    result = np.stack([to_uint8(image) for image, _ in drawn])
+    return (result, np.stack([features.movedim(0, -1).numpy() for _, features in drawn])) if return_features else result
+
+
+def _as_uint8(image: np.ndarray | Image.Image) -> np.ndarray:
+    """uint8 `[H, W, 3]`, on white."""
+    if isinstance(image, Image.Image):
+        rgba = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise InputError(f"`images`: one has the shape {list(image.shape)}: give [H, W, 3]")
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1):
+        raise InputError(
+            f"`images` of {image.dtype} from {image.min()} to {image.max()}: give uint8, or floats in [0, 1]"
+        )
+    return (image * 255).round().astype(np.uint8)
+
+
+def _checked(name: str, matrices: ArrayLike, side: int, counts: Sequence[int] = ()) -> Tensor:
+    """float32 `[N, side, side]`, with N among `counts` if these are given; one matrix counts as `[1, ...]`."""
+    array = np.asarray(matrices, dtype=np.float32)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[1:] != (side, side) or (counts and len(array) not in counts):
+        wanted = " or ".join(f"[{count}, {side}, {side}]" for count in counts or "K")
+        raise InputError(f"`{name}` has the shape {list(np.shape(matrices))}: give {wanted}")
+    if not len(array) or not np.isfinite(array).all():
+        raise InputError(f"`{name}` is empty or not finite: give one matrix or more")
+    return torch.from_numpy(array)
+
+
+def _cameras(c2w: Tensor, intrinsics: Tensor, planes: tuple[float, float]) -> Cameras:
+    """`[1, N]`."""
+    near, far = (torch.full((1, len(c2w)), plane) for plane in planes)
+    return Cameras(c2w[None], intrinsics.expand(len(c2w), 3, 3)[None], near, far)

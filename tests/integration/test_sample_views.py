@@ -1,0 +1,86 @@
+"""genvs.sample_views: arrays in, images out."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genvs
+from genvs.data.types import Views
+from genvs.errors import InputError
+from genvs.geometry import Cameras
+from genvs.geometry.trajectories import orbit
+from genvs.sampling import views
+from genvs.sampling.synthesis import synthesize_views
+from genvs.visualize import to_uint8
+
+POSES = orbit(5, 1.3).numpy()
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+OPTIONS = {"sampler": "unipc", "steps": 2, "seed": 3}
+
+
+def test_the_documented_example_runs(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert doctest.testmod(views).failed == 0 and doctest.DocTestFinder().find(views.sample_views)[0].examples
+
+
+def test_public_names_are_found():
+    assert {"Cameras", "GeNVS", "GeNVSConfig", "load_snapshot", "sample_views", "save_snapshot"} <= set(dir(genvs))
+
+
+def test_images_are_those_of_the_algorithm(net):
+    images, features = genvs.sample_views(
+        net, IMAGES, POSES[:2], POSES[2:], focal=1.1, near=0.7, far=1.9, return_features=True, **OPTIONS
+    )
+    intrinsics = torch.tensor([[1.1, 0, 0.5], [0, 1.1, 0.5], [0, 0, 1]]).expand(1, 5, 3, 3)
+    cameras = Cameras(torch.tensor(POSES)[None], intrinsics, torch.full((1, 5), 0.7), torch.full((1, 5), 1.9))
+    inputs = Views(torch.from_numpy(IMAGES).movedim(-1, 1)[None], cameras[:, :2])
+    expected = list(synthesize_views(net, inputs, cameras[:, 2:], sampler="unipc", num_steps=2, seed=3))
+    assert images.shape == (3, 32, 32, 3) and images.dtype == np.uint8
+    assert np.array_equal(images, np.stack([to_uint8(image) for image, _ in expected]))
+    assert np.array_equal(features, np.stack([feature.movedim(0, -1).numpy() for _, feature in expected]))
+
+
+def test_the_forms_that_images_and_cameras_may_have(net):
+    def draw(images, **options) -> np.ndarray:
+        return genvs.sample_views(net, images, POSES[:2], POSES[3], **{**options, **OPTIONS})
+
+    expected = draw(IMAGES)
+    focal = net.config.scene.focal
+    matrix = np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
+    for images, options in (
+        (IMAGES / 255, {"focal": focal}),
+        ([Image.fromarray(image) for image in IMAGES], {"intrinsics": matrix}),
+        (list(IMAGES.repeat(2, axis=1).repeat(2, axis=2)), {"intrinsics": [matrix, matrix]}),
+    ):
+        assert np.array_equal(draw(images, **options), expected)
+    wide = draw(IMAGES.repeat(2, axis=2), focal=focal)  # with square pixels, of half the height
+    assert np.array_equal(wide, draw(IMAGES, intrinsics=matrix * [[1], [2], [1]] - [[0, 0, 0], [0, 0, 0.5], [0, 0, 0]]))
+    transparent = np.concatenate([0 * IMAGES, np.zeros((2, 32, 32, 1), np.uint8)], axis=-1)
+    assert np.array_equal(draw([Image.fromarray(image) for image in transparent]), draw(0 * IMAGES + 255))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"images": IMAGES[..., :2]}, "images"),
+        ({"images": IMAGES.astype(float)}, "images"),
+        ({"images": IMAGES[:0]}, "images"),
+        ({"c2w": POSES[:3]}, "c2w"),
+        ({"target_c2w": POSES[:, :3]}, "target_c2w"),
+        ({"target_c2w": POSES * np.nan}, "target_c2w"),
+        ({"near": 2.0}, "near"),
+        ({"focal": 1.0, "intrinsics": np.eye(3)}, "focal"),
+        ({"sampler": "ddim"}, "sampler"),
+        ({"sampler": "unipc", "churn": 1.0}, "churn"),
+    ],
+)
+def test_wrong_input_is_a_value_error_that_names_it(net, wrong, named):
+    with pytest.raises(ValueError, match=f"^`{named}`") as caught:
+        genvs.sample_views(net, **{"images": IMAGES, "c2w": POSES[:2], "target_c2w": POSES[2:], **wrong})
+    assert isinstance(caught.value, InputError)
