@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.compat": _NETWORK | {"genvs.models", "genvs.data", "genvs.snapshot"},
     # A snapshot of the other implementation is recognised here, so that every program that takes one takes that too.
     "genvs.snapshot": _VALUES | {"genvs.models", "genvs.compat"},
-    "genvs.sampling": _NETWORK | {"genvs.data", "genvs.models", "genvs.snapshot"},
+    "genvs.sampling": _NETWORK | {"genvs.data", "genvs.models", "genvs.snapshot", "genvs.visualize"},
     "training": _SCRIPTS,
     "inference": _SCRIPTS,
     "train": _SCRIPTS | {"training"},
