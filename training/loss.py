@@ -75,10 +75,10 @@ class GeNVSLoss:
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
         keys = random.fold(sample_keys[:, None], Stream.TARGET, torch.arange(num_targets, device=images.device))
         sigma, weight = self.noise_levels(random.fold(keys, Stream.SIGMA))
-        labels = self.labels(batch, keys, images.shape[-1])
+        labels = self.labels(batch, keys)
         if labels is not None and self.config.augment:
             moves = labels[..., -AUGMENT_LABELS:].flatten(0, 1)
-            images = augmented(images.flatten(0, 1), moves, fill=WHITE).view_as(images)
+            images = augmented(images.flatten(0, 1), moves).view_as(images)
         noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
         noisy = images + sigma[..., None, None, None] * noise
         keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING))
@@ -96,7 +96,7 @@ class GeNVSLoss:
         rgb_loss = (feature_image[:, :, :3] - (unchanged - WHITE)).square().mean(dim=(2, 3, 4))
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
-    def labels(self, batch: ViewBatch, keys: Tensor, size: int) -> Tensor | None:
+    def labels(self, batch: ViewBatch, keys: Tensor) -> Tensor | None:
         """What the network is told of its targets (genvs.models.labels), `[B, T, L]`, by their keys `[B, T]`.
 
         None where neither `--cond` nor `--augment` asks for any.
@@ -106,7 +106,7 @@ class GeNVSLoss:
             told = random.uniform(random.fold(keys, Stream.KEEP_CLASS)) >= self.config.class_dropout
             parts.append(batch.classes[:, None] * told[..., None])
         if self.config.augment:
-            parts.append(draw_augmentation(keys, self.config.augment, size))
+            parts.append(draw_augmentation(keys, self.config.augment))
         return torch.cat(parts, dim=-1) if parts else None
 
     def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:

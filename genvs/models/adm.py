@@ -94,6 +94,7 @@ class ADM(UNet):
     init = staticmethod(adm_init)
     norm_eps = EPS
     attends_in_all_of_decoder = True
+    augment_init_scale = 0.0
 
     def encode_noise(self, c_noise: Tensor) -> Tensor:
         half = self.noise_channels // 2

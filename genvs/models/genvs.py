@@ -130,6 +130,6 @@ class GeNVS(nn.Module):
         conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without).flatten(0, 1)
         labels = None if labels is None else labels.flatten(0, 1)
         if labels is not None and self.config.denoiser.augment_labels:
-            conditioning = augmented(conditioning, labels[:, -AUGMENT_LABELS:], fill=0.0)
+            conditioning = augmented(conditioning, labels[:, -AUGMENT_LABELS:])
         denoised = self.denoise(noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning, keys.flatten(), labels)
         return denoised.unflatten(0, noisy.shape[:2])

@@ -95,6 +95,7 @@ class UNet(nn.Module):
     down, up = staticmethod(ops.downsample), staticmethod(ops.upsample)
     branch_padding = 1  # of the input skip's convolutions
     attends_in_all_of_decoder = False
+    augment_init_scale = 1.0
 
     def __init__(
         self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int, num_classes: int = 0
@@ -108,7 +109,8 @@ class UNet(nn.Module):
         self.embed_class = self.class_layer(embedding_channels) if num_classes else None
         self.embed_augment: nn.Linear | None = None
         if config.augment_labels:
-            self.embed_augment = self.init(nn.Linear(config.augment_labels, self.noise_channels, bias=False))
+            layer = nn.Linear(config.augment_labels, self.noise_channels, bias=False)
+            self.embed_augment = self.init(layer, scale=self.augment_init_scale)
 
         def block(in_channels: int, out_channels: int, **kwargs) -> nn.Module:
             return self.block_type(in_channels, out_channels, embedding_channels, dropout=config.dropout, **kwargs)

@@ -155,7 +155,7 @@ def test_a_network_that_is_told_all_trains_resumes_and_samples(labelled, tmp_pat
     assert torch.equal(drawn[1], drawn[3])
     assert len({float(images.sum()) for images in drawn}) == 3
     for network, class_id in ((net, 3), (net, -1), (small_net(), 0)):
-        with pytest.raises(InputError, match=f"class_id={class_id}:"):
+        with pytest.raises(InputError, match="class_id"):
             next(synthesize_views(network, inputs, targets, num_steps=1, class_id=class_id, progress=False))
 
 

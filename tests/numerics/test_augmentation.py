@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import scipy.stats
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from genvs import random
 from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.models import GeNVS
-from genvs.models.labels import augment_labels, augmented, class_labels
+from genvs.models.labels import MAX_SHIFT, augment_labels, augmented, class_labels
 from genvs.random import Stream
 from tests.host_waits import host_waits
 from tests.small_model import part_of, randomize, small_config, small_net, some_batch
-from training.augment import MAX_SHIFT, draw_augmentation
+from training.augment import draw_augmentation
 from training.loss import GeNVSLoss, LossConfig
 
 SIZE = 16
@@ -23,7 +25,7 @@ SIZE = 16
 
 def labels_of(flip_x=0, flip_y=0, turns=0, x=0, y=0, size=SIZE) -> torch.Tensor:
     numbers = [torch.tensor([value]) for value in (flip_x, flip_y, turns)]
-    return augment_labels(*numbers, torch.tensor([[x, y]]) / size)
+    return augment_labels(*numbers, torch.tensor([[x, y]]) / (MAX_SHIFT * size))
 
 
 def some_images(count: int = 1, size: int = SIZE) -> torch.Tensor:
@@ -33,32 +35,41 @@ def some_images(count: int = 1, size: int = SIZE) -> torch.Tensor:
 def test_nothing_done_is_all_zero_and_keeps_every_bit():
     images = some_images()
     assert torch.equal(labels_of(), torch.zeros(1, AUGMENT_LABELS))
-    assert torch.equal(augmented(images, labels_of(), fill=9.0), images)
+    assert torch.equal(augmented(images, labels_of()), images)
 
 
 def test_flips_and_turns_are_torchs():
     images = some_images()
-    assert torch.equal(augmented(images, labels_of(flip_x=1), 9.0), images.flip(-1))
-    assert torch.equal(augmented(images, labels_of(flip_y=1), 9.0), images.flip(-2))
+    assert torch.equal(augmented(images, labels_of(flip_x=1)), images.flip(-1))
+    assert torch.equal(augmented(images, labels_of(flip_y=1)), images.flip(-2))
     for turns in range(4):
         # Image rows go down: a quarter from x to y is clockwise.
-        assert torch.equal(augmented(images, labels_of(turns=turns), 9.0), images.rot90(-turns, (-2, -1)))
+        assert torch.equal(augmented(images, labels_of(turns=turns)), images.rot90(-turns, (-2, -1)))
 
 
 @pytest.mark.parametrize(("x", "y"), [(2, 0), (-2, 0), (0, 1), (1, -2)])
-def test_moving_fills_what_comes_in(x, y):
+def test_a_shift_mirrors_at_the_border(x, y):
     images = some_images()
-    expected = torch.full_like(images, 0.5)
-    there = (slice(max(y, 0), SIZE + min(y, 0)), slice(max(x, 0), SIZE + min(x, 0)))
-    here = (slice(max(-y, 0), SIZE + min(-y, 0)), slice(max(-x, 0), SIZE + min(-x, 0)))
-    expected[..., there[0], there[1]] = images[..., here[0], here[1]]
-    assert torch.equal(augmented(images, labels_of(x=x, y=y), 0.5), expected)
+    padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    expected = padded[..., 2 - y : 2 - y + SIZE, 2 - x : 2 - x + SIZE]
+    assert torch.equal(augmented(images, labels_of(x=x, y=y)), expected)
+
+
+def test_shift_labels_are_fractions_of_the_largest_shift():
+    """EDM's labels are in [-1, 1], and an image moves by that times an eighth of its side, in whole pixels."""
+    images = some_images(2)
+    shift = torch.tensor([[1.0, 0.0], [-1.0, 0.7]])
+    labels = augment_labels(*torch.zeros(3, 2), shift)
+    assert torch.equal(labels[:, 4:], shift)
+    moved = augmented(images, labels)
+    assert torch.equal(moved[0, :, :, 2:], images[0, :, :, :-2])
+    assert torch.equal(moved[1, :, 1:, :-2], images[1, :, :-1, 2:])
 
 
 def test_steps_come_in_order_and_each_image_has_its_own():
     images = some_images(2)
     both = torch.cat([labels_of(flip_x=1, turns=1, y=2), labels_of(turns=3)])
-    moved = augmented(images, both, 0.0)
+    moved = augmented(images, both)
     first = images[:1].flip(-1).rot90(-1, (-2, -1))
     assert torch.equal(moved[:1, :, 2:], first[:, :, :-2]) and torch.equal(moved[1:], images[1:].rot90(1, (-2, -1)))
 
@@ -67,9 +78,10 @@ def test_gradients_come_back_by_the_same_way():
     images = some_images(2).requires_grad_()
     labels = torch.cat([labels_of(flip_x=1, x=2), labels_of(turns=1)])
     weights = some_images(2) + 1
-    (augmented(images, labels, 0.0) * weights).sum().backward()
+    (augmented(images, labels) * weights).sum().backward()
     expected = torch.zeros_like(weights)
     expected[0, :, :, :-2] = weights[0, :, :, 2:]
+    expected[0, :, :, 1:3] += weights[0, :, :, :2].flip(-1)  # which the mirrored pixels show again
     expected[0] = expected[0].flip(-1)
     expected[1] = weights[1].rot90(1, (-2, -1))
     assert torch.equal(images.grad, expected)
@@ -79,24 +91,25 @@ def test_gradients_come_back_by_the_same_way():
 
 
 def test_each_step_is_drawn_with_its_probability():
-    labels = draw_augmentation(torch.arange(40000), 0.4, size=64)
+    labels = draw_augmentation(torch.arange(40000), 0.4)
     done = (labels != 0).double().mean(dim=0)
     # Of what is drawn, half is mirrored; three quarters are turned, half of them sideways; almost all is moved.
     assert_close(done[:2], torch.full((2,), 0.2).double(), rtol=0, atol=0.01)
     turned = (labels[:, 2:4] != 0).any(dim=-1).double().mean()
     assert float(turned) == pytest.approx(0.3, abs=0.01)
     assert (labels[:, 3].abs() == 1).double().mean() == pytest.approx(0.2, abs=0.01)
-    shift = labels[:, 4:] * 64
-    assert torch.equal(shift, shift.round()) and shift.abs().max() == MAX_SHIFT * 64
-    assert float((shift[:, 0] != 0).double().mean()) == pytest.approx(0.4 * 15.5 / 16, abs=0.02)
-    assert not draw_augmentation(torch.arange(1000), 0.0, size=64).any()
+    moved = (labels[:, 4:] != 0).all(dim=-1)
+    assert torch.equal(moved, (labels[:, 4:] != 0).any(dim=-1)), "both axes or none"
+    assert float(moved.double().mean()) == pytest.approx(0.4, abs=0.01)
+    assert scipy.stats.kstest(labels[moved, 4], scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
+    assert not draw_augmentation(torch.arange(1000), 0.0).any()
 
 
 def test_what_is_drawn_goes_by_the_samples_key():
     keys = torch.arange(12).view(3, 4)
-    labels = draw_augmentation(keys, 0.8, size=32)
+    labels = draw_augmentation(keys, 0.8)
     assert labels.shape == (3, 4, AUGMENT_LABELS)
-    assert torch.equal(draw_augmentation(keys[1], 0.8, size=32), labels[1])
+    assert torch.equal(draw_augmentation(keys[1], 0.8), labels[1])
 
 
 # In training
@@ -126,13 +139,13 @@ def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not
     noise = random.normal(random.fold(keys, Stream.NOISE), tuple(batch.targets.images.shape[2:])).flatten(0, 1)
     labels = seen["labels"]
     assert labels.shape == (6, AUGMENT_LABELS) and len(labels.unique(dim=0)) == 6
-    target = augmented(batch.targets.images.flatten(0, 1), labels, WHITE)
+    target = augmented(batch.targets.images.flatten(0, 1), labels)
     assert_close(seen["noisy"], target + seen["sigma"] * noise)
     volume = net.encode(loss_fn.augment_inputs(batch.inputs.images, random.sample_keys(0, batch.sample_index)))
     plain = net.render(volume, batch.inputs.cameras, batch.targets.cameras, random.fold(keys, Stream.NETWORK)).flatten(
         0, 1
     )
-    assert_close(seen["feature_image"], augmented(plain, labels, 0.0))
+    assert_close(seen["feature_image"], augmented(plain, labels))
     # The colours stay where the camera sees them; the denoising loss is about the augmented image.
     colours = (plain[:, :3] - (batch.targets.images.flatten(0, 1) - WHITE)).square().mean(dim=(1, 2, 3))
     assert_close(terms.rgb_loss.flatten(), colours)
@@ -183,5 +196,5 @@ def test_class_labels_stand_before_those_of_augmentation():
 
 def test_a_network_that_is_told_nothing_takes_no_labels():
     net, batch, keys = small_net(), some_batch(1), torch.zeros(1, 2, dtype=torch.int64)
-    assert GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0).labels(batch, keys, 32) is None
+    assert GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0).labels(batch, keys) is None
     assert not any("embed_class" in name or "embed_augment" in name for name in net.state_dict())

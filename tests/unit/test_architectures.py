@@ -88,6 +88,12 @@ def test_at_birth_the_answer_is_next_to_nothing(arch):
     assert {name for name, p in net.named_parameters() if not p.isfinite().all()} == set()
 
 
+def test_augmentation_labels_start_as_in_edm(arch):
+    """Those of ADM at zero, those of the others not."""
+    net = NETWORKS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp", augment_labels=6), 16, 5, 3)
+    assert bool(net.embed_augment.weight.any()) == (arch != "adm")
+
+
 # NCSN++
 
 
