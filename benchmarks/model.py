@@ -48,7 +48,7 @@ def random_net(preset: str, device: torch.device) -> GeNVS:
     """A network of random weights, in eval mode."""
     net = GeNVS(PRESETS[preset]).eval()
     randomize(net)
-    return net.place_on(device)
+    return net.to_device(device)
 
 
 def random_cameras(config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator) -> Cameras:

@@ -20,6 +20,7 @@ from benchmarks.common import (
     Meter,
     Result,
     adapter_function,
+    autocast,
     benchmark,
     check,
     float32_products,
@@ -29,7 +30,7 @@ from benchmarks.common import (
 from benchmarks.model import PATHS, random_cameras, random_net, random_views
 from dnnlib.command import run_command
 from genvs.diffusion.samplers import SAMPLERS
-from genvs.sampling.fast_denoiser import FastDenoiser, autocast
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import MAX_GENERATED, sampler_of, synthesize_views
 
 HEUN_STEPS = 25
@@ -40,9 +41,9 @@ class Studio:
     """A network, with what inference draws with it."""
 
     def __init__(self, preset: str, precision: str, views: int, device: torch.device) -> None:
-        self.net, self.precision, self.bf16 = random_net(preset, device), precision, precision == "bf16"
+        self.net, self.precision = random_net(preset, device), precision
         self.config, self.device = self.net.config, device
-        self.fast = FastDenoiser(self.net, bf16=self.bf16)
+        self.fast = FastDenoiser(self.net, bf16=precision == "bf16")
         self.generator = torch.Generator().manual_seed(0)
         self.inputs = random_views(self.config, (1, views), self.generator).to(device)
 
@@ -62,7 +63,7 @@ class Studio:
     def draw_plainly(self, inputs: tuple[Tensor, Tensor], *, num_steps: int, precision: str) -> Tensor:
         """Heun with the plain path, as slow as it is."""
         feature_image, noise = inputs
-        with PATHS["reference"](), float32_products(precision), autocast(self.device, precision == "bf16"):
+        with PATHS["reference"](), float32_products(precision), autocast(precision, self.device):
             sample = sampler_of(self.net, "heun", num_steps)
             return sample(partial(self.net.denoise, feature_image=feature_image), noise)
 
@@ -122,14 +123,14 @@ def batches(studio: Studio, batch: int, meter: Meter, theirs: Result | None) -> 
 def single_views(studio: Studio, meter: Meter) -> Iterator[Result]:
     """One view of a scene whose inputs are encoded already."""
     net, config, inputs = studio.net, studio.config, studio.inputs
-    with autocast(studio.device, studio.bf16):
+    with studio.fast.autocast():
         volume = net.encode(inputs.images)
     noises = [noise for _, noise in studio.sets(1)]
     cameras = [random_cameras(config, (1, 1), studio.generator).to(studio.device) for _ in noises]
 
     def view(given: tuple, sampler: str, num_steps: int) -> Tensor:
         camera, noise = given
-        with autocast(studio.device, studio.bf16):
+        with studio.fast.autocast():
             feature_image = net.render(volume, inputs.cameras, camera)[0].float()
         return studio.draw((feature_image, noise), sampler=sampler, num_steps=num_steps)
 
@@ -150,7 +151,7 @@ def video(studio: Studio, meter: Meter) -> Result:
     targets = random_cameras(config, (1, frames), studio.generator)
     with float32_products(studio.precision):
         views = synthesize_views(
-            net, inputs, targets, cond_method="autoreg", num_steps=1, bf16=studio.bf16, progress=False
+            net, inputs, targets, cond_method="autoreg", num_steps=1, bf16=studio.precision == "bf16", progress=False
         )
         marks = [time.perf_counter() for _ in itertools.islice(views, frames)]
     timing = summarize([after - before for before, after in itertools.pairwise(marks[warmup:-1])])

@@ -74,7 +74,7 @@ def build_net(config: GeNVSConfig) -> GeNVS:
 
 
 def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
-    return net.eval().requires_grad_(False).place_on(device)
+    return net.eval().requires_grad_(False).to_device(device)
 
 
 def main() -> None:

@@ -30,7 +30,8 @@ from genvs.config import CONVENTIONS
 from genvs.data.splits import own_dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
-from genvs.sampling.fast_denoiser import FastDenoiser, has_native_bf16
+from genvs.models.precision import has_native_bf16
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.guidance import load_guide, weigh_views
 from inference import protocol, report, writers
 from inference.baselines import BASELINES, check_baselines, open_mean_image
@@ -237,16 +238,16 @@ def draw_and_measure(
 ) -> dict[str, dict[str, Scores]]:
     """Draw and measure this rank's objects: of the samples and of each baseline, as `job.drawings`, by object."""
     share = protocol.share(job.num_objects)
-    denoise = FastDenoiser(job.net.place_on(device), bf16=job.protocol.bf16, labels=job.label(0, job.net))
+    denoise = FastDenoiser(job.net.to_device(device), bf16=job.protocol.bf16, labels=job.label(0, job.net))
     scores: dict[str, dict[str, Scores]] = {name: {} for name in job.drawings}
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     total = sum(map(len, job.drawings.values())) * sum(len(job.views(index)[1]) for index in share)
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in share:
-            denoise.tell(job.label(index, job.net))
+            denoise.set_labels(job.label(index, job.net))
             if job.guide:
-                job.guide.tell(job.label(index, job.guide.net))
+                job.guide.set_labels(job.label(index, job.guide.net))
             inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
             for name, drawings in job.drawings.items():
                 for drawing in drawings:

@@ -143,7 +143,7 @@ def main(
 
     click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
     try:
-        views = synthesize_views(net.place_on(chosen_device), scene.inputs, targets, **sampling)
+        views = synthesize_views(net.to_device(chosen_device), scene.inputs, targets, **sampling)
         if video:
             draw_video(results, views, fps)
         else:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import TypeVar
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
@@ -21,11 +20,14 @@ from torch.func import functional_call
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
+from genvs.models.precision import autocast, cast_weights
+from genvs.sampling.cuda_graphs import Recorder
 
-WARM_UP = 3  # evaluations before a recording, in which libraries choose their algorithms and kernels are compiled
-CAMERA_TENSORS = len(fields(Cameras))
+# CUDA's errors that a recording alone can cause: cudaErrorStreamCaptureUnsupported to cudaErrorCapturedEvent, and
+# cudaErrorStreamCaptureWrongThread.
+CAPTURE_ERRORS = range(900, 909)
 
-T = TypeVar("T")
+pytree.register_dataclass(Cameras)
 
 
 class GraphedGeNVS(nn.Module):
@@ -36,7 +38,7 @@ class GraphedGeNVS(nn.Module):
     computed. All shapes share one memory: a forward pass's backward pass comes before the next forward pass, and what
     a call returns holds until then. Weights are read where they are: they may change in place, but not move.
 
-    Raises InputError where a shape cannot be recorded, most likely for want of memory.
+    Raises InputError where a shape does not fit into memory or cannot be recorded.
     """
 
     def __init__(self, net: GeNVS) -> None:
@@ -57,36 +59,48 @@ class GraphedGeNVS(nn.Module):
         keys: Tensor,
         labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        views = (input_images, keys, *camera_tensors(inputs), *camera_tensors(targets))
-        others = (noisy, sigma, keep_conditioning, keys, *(() if labels is None else (labels,)))
-        shapes = tuple(part.shape for part in (*views, *others))
+        views, others = (input_images, inputs, targets, keys), (noisy, sigma, keep_conditioning, keys, labels)
+        shapes = tuple(tensor.shape for tensor in tensors_in((views, others)))
         if shapes not in self._graphs:
-            self._graphs[shapes] = self._record(views, others)
+            try:
+                self._graphs[shapes] = self._record(views, others)
+            except RuntimeError as error:
+                if not prevents_recording(error):
+                    raise
+                raise InputError(
+                    f"a step of {input_images.shape[1]} input views cannot be recorded as CUDA graphs "
+                    f"({str(error).splitlines()[0]}): choose a smaller `batch_gpu`, or `cuda_graphs`=False"
+                ) from error
         render, denoise = self._graphs[shapes]
-        feature_image = render(*views)
-        return denoise(feature_image, *others), feature_image
+        feature_image = render(views)
+        return denoise((feature_image, *others)), feature_image
 
-    def _record(self, views: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[GraphedPart, GraphedPart]:
+    def _record(self, views: tuple, others: tuple) -> tuple[GraphedPart, GraphedPart]:
         # What autocast casts has to be in the graph, not taken from the casts that it keeps.
-        dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        try:
-            with torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
-                # In the order in which they run: what one leaves in the shared memory, the next finds there.
-                render = GraphedPart(self._parts[0], views, self._recorder)
-                feature_image = render.output.detach().requires_grad_()
-                denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
-                denoise.record_backward(self._recorder)
-                render.record_backward(self._recorder)
-        except RuntimeError as error:
-            raise InputError(
-                f"a step of {views[0].shape[1]} input views cannot be recorded as CUDA graphs ({first_cause(error)}): "
-                "pass --cuda-graphs false, or a smaller --batch-gpu"
-            ) from error
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        with autocast(torch.device("cuda"), dtype, cache_enabled=False):
+            # In the order in which they run: what one leaves in the shared memory, the next finds there.
+            render = GraphedPart(self._parts[0], views, self._recorder)
+            feature_image = render.output.detach().requires_grad_()
+            denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
+            denoise.record_backward(self._recorder)
+            render.record_backward(self._recorder)
         return render, denoise
 
 
+def prevents_recording(error: RuntimeError) -> bool:
+    """Whether CUDA lacks memory or cannot record a step, so that the step may well run without a recording."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError)
+    return out_of_memory or getattr(error, "error_code", None) in CAPTURE_ERRORS
+
+
+def tensors_in(arguments: tuple) -> list[Tensor]:
+    """All tensors in nested tuples and dataclasses; the members that are None are left out."""
+    return [leaf for leaf in pytree.tree_leaves(arguments) if leaf is not None]
+
+
 class Part(nn.Module):
-    """A function of tensors, with the modules whose parameters it uses: a network, and others."""
+    """A function of tensors and cameras, with the modules whose parameters it uses: a network, and others."""
 
     def __init__(self, function: Callable[..., Tensor], network: nn.Module, *others: nn.Module) -> None:
         super().__init__()
@@ -99,58 +113,46 @@ class Part(nn.Module):
         They need gradients where the parameters do, and share their memory, but for those that autocast would cast one
         by one, the products': `cast` makes these, all at once; so are their gradients cast on the way back.
         """
-        weights = {name: w.detach().requires_grad_(w.requires_grad) for name, w in self.named_parameters()}
+        weights = {name: parameter.detach() for name, parameter in self.named_parameters()}
         if torch.is_autocast_enabled("cuda"):
-            dtype, products = torch.get_autocast_dtype("cuda"), (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-            for name, module in self.network.named_modules(prefix="network"):
-                if isinstance(module, products):
-                    cast = module.weight.detach().to(dtype)
-                    weights[f"{name}.weight"] = cast.requires_grad_(module.weight.requires_grad)
-        return weights
+            cast = cast_weights(self.network, torch.get_autocast_dtype("cuda"))
+            weights |= {f"network.{name}": weight for name, weight in cast.items()}
+        return {name: weights[name].requires_grad_(p.requires_grad) for name, p in self.named_parameters()}
 
     def cast(self) -> None:
         """Bring the casts of parameters up to date."""
-        copies, originals = [], []
-        for name, parameter in self.named_parameters():
-            if self.weights[name].dtype != parameter.dtype:
-                copies.append(self.weights[name].detach())
-                originals.append(parameter.detach())
-        if copies:
-            torch._foreach_copy_(copies, originals)
+        parameters = dict(self.named_parameters())
+        cast = [name for name, weight in self.weights.items() if weight.dtype != parameters[name].dtype]
+        if cast:
+            copies, originals = [self.weights[name].detach() for name in cast], [parameters[name] for name in cast]
+            torch._foreach_copy_(copies, [parameter.detach() for parameter in originals])
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self.function(*tensors)
+    def forward(self, *arguments) -> Tensor:
+        return self.function(*arguments)
 
 
 def parts_of(net: GeNVS) -> tuple[Part, Part]:
-    """What `GeNVS.forward` consists of: `render_views`, and `GeNVS.denoise_targets`."""
-    render = Part(functools.partial(render_views, net), net.encoder, net.renderer)
-    return render, Part(net.denoise_targets, net.denoiser)
+    """The two halves of `GeNVS.forward`: its feature images, and `GeNVS.denoise_targets`."""
 
+    def render(input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
+        return net.render(net.encode(input_images), inputs, targets, keys)
 
-def camera_tensors(cameras: Cameras) -> tuple[Tensor, ...]:
-    """What `Cameras(*tensors)` puts together again."""
-    return tuple(getattr(cameras, field.name) for field in fields(cameras))
-
-
-def render_views(net: GeNVS, images: Tensor, keys: Tensor, *cameras: Tensor) -> Tensor:
-    """Feature images `[B, T, C, H, W]` from input images. cameras: the tensors of the inputs', then the targets'."""
-    inputs, targets = Cameras(*cameras[:CAMERA_TENSORS]), Cameras(*cameras[CAMERA_TENSORS:])
-    return net.render(net.encode(images), inputs, targets, keys)
+    return Part(render, net.encoder, net.renderer), Part(net.denoise_targets, net.denoiser)
 
 
 class GraphedPart:
     """A part's forward and backward pass as one CUDA graph each, which read and write where they were recorded."""
 
-    def __init__(self, part: Part, examples: Sequence[Tensor], recorder: Recorder) -> None:
+    def __init__(self, part: Part, arguments: tuple, recorder: Recorder) -> None:
         """Records the forward pass; `record_backward` has to follow."""
         self._parameters = tuple(part.parameters())
-        self._inputs = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in examples)
+        own = pytree.tree_map_only(Tensor, lambda x: x.detach().clone().requires_grad_(x.requires_grad), arguments)
+        self._inputs = tensors_in(own)
         self._leaves = [x for x in (*self._inputs, *part.weights.values()) if x.requires_grad]
 
         def run() -> Tensor:
             part.cast()
-            return functional_call(part, part.weights, self._inputs)
+            return functional_call(part, part.weights, own)
 
         recorder.warm_up(lambda: self._gradients_of(run()))
         self._differentiable, self._forward = recorder.record(run)
@@ -170,8 +172,8 @@ class GraphedPart:
         pairs = zip(found, self._leaves, strict=True)
         return [g if g.stride() == leaf.stride() else torch.empty_like(leaf).copy_(g) for g, leaf in pairs]
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return Replay.apply(self, *inputs, *self._parameters)
+    def __call__(self, arguments: tuple) -> Tensor:
+        return Replay.apply(self, *tensors_in(arguments), *self._parameters)
 
     def replay_forward(self, tensors: Sequence[Tensor]) -> Tensor:
         for own, given in zip(self._inputs, tensors, strict=False):  # parameters come last, and are where they are
@@ -201,33 +203,3 @@ class Replay(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor):
         return None, *ctx.graphs.replay_backward(gradient)
-
-
-class Recorder:
-    """Records CUDA graphs that share memory. They must be replayed in the order in which they were recorded."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-
-    def warm_up(self, function: Callable[[], object]) -> None:
-        """Beside the default stream, as the recording will be."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            for _ in range(WARM_UP):
-                function()
-        torch.cuda.current_stream().wait_stream(self.stream)
-
-    def record(self, function: Callable[[], T]) -> tuple[T, torch.cuda.CUDAGraph]:
-        """The graph, and where it leaves what `function` returned."""
-        graph = torch.cuda.CUDAGraph()
-        # What other threads ask of the GPU meanwhile is none of the recording's.
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            result = function()
-        return result, graph
-
-
-def first_cause(error: BaseException) -> str:
-    """The first line of what went wrong first: ending a recording that failed is an error as well."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The network as training calls it: CUDA graphs, gradients averaged over ranks, and precision."""
+"""The network as training calls it: as CUDA graphs, with gradients averaged over ranks, in its precision."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genvs.data.types import ViewBatch
 from genvs.models import GeNVS
+from genvs.models.precision import autocast, has_native_bf16
 from torch_utils import distributed
 from training.config import TrainConfig
 from training.graphed import GraphedGeNVS
@@ -52,9 +53,7 @@ def settle_order_of_sums(
 
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """The autocast that the network trains in: fp16 or bf16 as the options ask, on GPUs alone."""
-    if config.fp16:
-        return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
-    # Where bf16 would be emulated, on a CPU or an old GPU, it stays off: it would be slow.
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16 and native)
+    """The autocast that the network trains in: fp16 or bf16 as the options ask, on GPUs that have it."""
+    if config.fp16 and device.type == "cuda":
+        return autocast(device, torch.float16)
+    return autocast(device, torch.bfloat16 if config.bf16 and has_native_bf16(device) else None)

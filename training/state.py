@@ -110,7 +110,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
             net.load_state_dict(state_to_transfer(net, source))
         except RuntimeError:
             raise InputError(f"{config.transfer}: of another network: give {sizes_of(source.config)}") from None
-    net.place_on(device)
+    net.to_device(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
     if config.only_train_cam_weighter:
         net.requires_grad_(False)

@@ -31,14 +31,14 @@ class GeNVS(nn.Module):
         self.renderer = self.RENDERER(config.renderer, channels, config.view_weighting)
         self.denoiser = self.DENOISER(config.denoiser, config.resolution, channels, config.scene.num_classes)
 
-    def place_on(self, device: torch.device | str) -> GeNVS:
+    def to_device(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""
         # Matrix units read channels last. On CPUs it gains little, and torch 2.13's backward then damages its heap.
         if torch.device(device).type == "cuda":
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)
 
-    def weigh_views_by(self, name: str) -> None:
+    def set_view_weighting(self, name: str) -> None:
         """Weigh input views by another method than the network was trained with (`genvs.models.view_weighting`).
 
         Raises InputError for a name that is none, and for a method with weights, which the network does not have.

@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 WARM_UP = 3  # calls before a recording, in which libraries choose their algorithms and kernels are compiled
 
+T = TypeVar("T")
 
-class Recorded:
+
+class Recorder:
+    """Records CUDA graphs that share one pool of memory.
+
+    Graphs that leave results for each other there must be replayed in the order in which they were recorded.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Call `function` a few times, beside the default stream, as the recording will."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def record(self, function: Callable[[], T]) -> tuple[T, torch.cuda.CUDAGraph]:
+        """What `function` returns, where each replay leaves its results, and the graph. Raises what `function` does."""
+        graph = torch.cuda.CUDAGraph()
+        failure: Exception | None = None
+        try:
+            # Calls of other threads, such as those that pin memory, do not spoil the recording.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                try:
+                    result = function()
+                except Exception as error:
+                    failure = error
+        finally:  # ending a recording in which something has failed may fail too
+            if failure is not None:
+                raise failure
+        return result, graph
+
+
+class CUDAGraphed:
     """`function`, of tensors to a tensor, without gradients: the same result.
 
     On a GPU the first call of each shape records its kernels in a CUDA graph, which later calls start as one. A graph
@@ -21,46 +57,22 @@ class Recorded:
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
         self._function, self._device = function, device
-        self._graphs: dict[tuple, _Graph] = {}
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                # All graphs use the same memory: one runs at a time, and nothing in it outlives a call.
-                self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        # By shapes and dtypes of the inputs: where a graph reads and writes, and the graph.
+        self._graphs: dict[tuple, tuple[tuple[Tensor, ...], Tensor, torch.cuda.CUDAGraph]] = {}
+        self._recorder = Recorder(device) if device.type == "cuda" else None
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> Tensor:
-        if self._device.type != "cuda":
+        if self._recorder is None:
             return self._function(*inputs)
         with torch.cuda.device(self._device):
             key = tuple((part.shape, part.dtype) for part in inputs)
             if key not in self._graphs:
-                self._graphs[key] = self._record(inputs)
-            return self._graphs[key].replay(inputs)
-
-    def _record(self, examples: tuple[Tensor, ...]) -> _Graph:
-        inputs = tuple(part.clone() for part in examples)
-        # Recording has to happen beside the default stream, and so the calls that prepare for it.
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP):
-                self._function(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = self._function(*inputs)
-        return _Graph(graph, inputs, output)
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """A recorded call, and where it reads and writes."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-
-    def replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
+                own = tuple(part.clone() for part in inputs)
+                self._recorder.warm_up(lambda: self._function(*own))
+                self._graphs[key] = (own, *self._recorder.record(lambda: self._function(*own)))
+            own, output, graph = self._graphs[key]
+            for place, given in zip(own, inputs, strict=True):
+                place.copy_(given)
+            graph.replay()
+            return output.clone()

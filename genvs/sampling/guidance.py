@@ -9,7 +9,8 @@ import torch
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from genvs.sampling.fast_denoiser import FastDenoiser, has_native_bf16
+from genvs.models.precision import has_native_bf16
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.snapshot import load_snapshot
 
 
@@ -34,13 +35,13 @@ def load_guide(
         raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
     weigh_views(guide, cam_weighting)
     labels = None if class_id is None else label_of_class(class_id, guide.config)
-    return FastDenoiser(guide.place_on(device), bf16=bf16 and has_native_bf16(device), labels=labels)
+    return FastDenoiser(guide.to_device(device), bf16=bf16 and has_native_bf16(device), labels=labels)
 
 
 def weigh_views(net: GeNVS, name: str | None) -> None:
-    """Weight input views by this method; None changes nothing. Raises InputError as `GeNVS.weigh_views_by`."""
+    """Weight input views by this method; None changes nothing. Raises InputError as `GeNVS.set_view_weighting`."""
     if name is not None:
         try:
-            net.weigh_views_by(name)
+            net.set_view_weighting(name)
         except InputError as error:
             raise InputError(f"`cam_weighting`: {error}") from None

@@ -18,7 +18,8 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from genvs.sampling.fast_denoiser import FastDenoiser, autocast, has_native_bf16
+from genvs.models.precision import has_native_bf16
+from genvs.sampling.fast_denoiser import FastDenoiser
 
 COND_METHODS = ("autoreg", "normal")
 NOISES = ("fixed", "fresh")
@@ -181,13 +182,13 @@ class Conditioned:
         max_generated: how many of the frames added last it is conditioned on, besides the inputs.
         """
         self._denoise, self._net = denoise, denoise.net
-        with autocast(denoise.device, denoise.bf16):
+        with denoise.autocast():
             volumes = [self._net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
         self._known = KnownViews(volumes, inputs.cameras, max_generated)
 
     def render(self, cameras: Cameras) -> Tensor:
         """The feature images at cameras `[1, K]`: `[K, C, H, W]`, float32."""
-        with autocast(self._denoise.device, self._denoise.bf16):
+        with self._denoise.autocast():
             return self._net.render(self._known.volume, self._known.cameras, cameras)[0].float()
 
     def denoiser(self, feature_images: Tensor) -> Denoise:

@@ -53,7 +53,7 @@ def network_outcome(bf16: bool) -> dict[str, Tensor]:
     renderer = dataclasses.replace(config.renderer, hidden_channels=32)
     net = GeNVS(dataclasses.replace(config, encoder=encoder, renderer=renderer))
     randomize(net)
-    net.place_on(DEVICE)
+    net.to_device(DEVICE)
     batch = some_batch(2).to(DEVICE)
     keys = torch.arange(4, device=DEVICE)  # of 2 targets in each of 2 scenes; for jitter and dropout
     with autocast(bf16):

@@ -10,7 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from genvs.diffusion.samplers import SAMPLERS
-from genvs.sampling.fast_denoiser import FastDenoiser, autocast
+from genvs.models.precision import autocast
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import synthesize_views
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_model import SIZE, small_net, some_batch, some_cameras
@@ -42,7 +43,7 @@ def some_inputs(net, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def eager(net, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode(), autocast(DEVICE, bf16):
+    with torch.inference_mode(), autocast(DEVICE, torch.bfloat16 if bf16 else None):
         return net.denoise(*inputs)
 
 
@@ -87,7 +88,7 @@ def test_a_replayed_encoding_is_the_networks(net, bf16):
     denoise = FastDenoiser(net, bf16=bf16)
     images = [some_batch(1, 1, seed=seed).inputs.images.to(DEVICE) for seed in range(3)]
     found = [denoise.encode(image) for image in images]
-    with torch.inference_mode(), autocast(DEVICE, bf16):
+    with torch.inference_mode(), autocast(DEVICE, torch.bfloat16 if bf16 else None):
         expected = [net.encode(image) for image in images]
     for ours, wanted in zip(found, expected, strict=True):
         assert (ours.dtype, ours.stride()) == (wanted.dtype, wanted.stride())

@@ -182,15 +182,15 @@ def test_a_network_may_weigh_views_by_another_method_than_it_was_trained_with():
     net, batch = small_net(), some_batch(1, num_inputs=2)
     volume, cameras = net.encode(batch.inputs.images), (batch.inputs.cameras, batch.targets.cameras)
     before = net.render(volume, *cameras)
-    net.weigh_views_by("distance_cubed")
+    net.set_view_weighting("distance_cubed")
     assert net.config.view_weighting == "distance_cubed" and not torch.equal(net.render(volume, *cameras), before)
-    net.weigh_views_by("baseline_mean")
+    net.set_view_weighting("baseline_mean")
     assert torch.equal(net.render(volume, *cameras), before)
     with pytest.raises(InputError, match="has weights"):
-        net.weigh_views_by("learned_cross_attention")
+        net.set_view_weighting("learned_cross_attention")
     learned = type(net)(dataclasses.replace(net.config, view_weighting="learned_cross_attention"))
     own = learned.renderer.view_weights
-    learned.weigh_views_by("learned_cross_attention")
+    learned.set_view_weighting("learned_cross_attention")
     assert learned.renderer.view_weights is own
-    learned.weigh_views_by("distance")
+    learned.set_view_weighting("distance")
     assert not any("view_weights" in name for name in learned.state_dict())

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
-from genvs.sampling.fast_denoiser import FastDenoiser, autocast, with_bf16_weights
+from genvs.models.precision import cast_weights
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import KnownViews
 from tests.small_model import SIZE, randomize, small_config, small_net, some_cameras
 
@@ -32,7 +33,7 @@ def test_it_computes_what_the_denoiser_does(bf16):
     denoise = FastDenoiser(net, bf16=bf16)
     for count in (3, 1):
         inputs = some_inputs(net, count)
-        with autocast(torch.device("cpu"), bf16):
+        with denoise.autocast():
             expected = net.denoise(*inputs)
         result = denoise(*inputs)
         assert result.dtype == torch.float32
@@ -40,7 +41,7 @@ def test_it_computes_what_the_denoiser_does(bf16):
         assert torch.allclose(result, net.denoise(*inputs), **ORDER_OF_SUMS) is not bf16
 
 
-def test_it_can_be_told_another_class():
+def test_labels_can_be_changed():
     config = small_config()
     config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=3))
     net = GeNVS(config).eval().requires_grad_(False)
@@ -50,7 +51,7 @@ def test_it_can_be_told_another_class():
     results = []
     for class_id in (0, 2):
         label = label_of_class(class_id, config)
-        denoise.tell(label)
+        denoise.set_labels(label)
         results.append(denoise(*inputs))
         assert_close(results[-1], net.denoise(*inputs, labels=label.expand(2, -1)), **ORDER_OF_SUMS)
     assert (results[0] - results[1]).abs().max() > 1e-2
@@ -64,16 +65,15 @@ def test_the_callers_autocast_does_not_lower_the_precision():
         assert_close(FastDenoiser(net, bf16=False)(*inputs), expected, **ORDER_OF_SUMS)
 
 
-def test_bf16_weights_are_a_copy_of_what_autocast_converts_in_every_call():
+def test_cast_weights_are_what_autocast_converts_in_every_call():
     network = small_net().denoiser
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    converted = with_bf16_weights(network).state_dict()
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name]) and value.dtype == torch.float32
-        of_layer = name.endswith("weight") and value.dim() > 1
-        assert converted[name].dtype == (torch.bfloat16 if of_layer else torch.float32), name
-        assert converted[name].stride() == value.stride(), "channels last stays so"
-        assert_close(converted[name].float(), value, rtol=2**-8, atol=0)
+    cast = cast_weights(network, torch.bfloat16)
+    weights = {name: w for name, w in network.named_parameters() if name.endswith("weight") and w.dim() > 1}
+    assert cast.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert weight.dtype == torch.float32 and cast[name].dtype == torch.bfloat16
+        assert cast[name].stride() == weight.stride(), "channels last stays so"
+        assert_close(cast[name].float(), weight, rtol=2**-8, atol=0)
 
 
 def test_known_views_keep_the_newest_frames_in_place():

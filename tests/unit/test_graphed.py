@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch.func import functional_call
 
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from tests.small_model import randomize, small_net, some_batch, some_cameras
+from genvs.sampling.cuda_graphs import Recorder
+from tests.small_model import randomize, small_net, some_batch
 from tests.small_training import CPU, small_run
 from training import graphed
 from training.config import TrainConfig, resumed
@@ -32,12 +35,11 @@ def arguments(net, num_inputs: int = 2) -> dict:
     return given
 
 
-def test_cameras_survive_being_taken_apart():
-    cameras = some_cameras(2, 3)
-    tensors = graphed.camera_tensors(cameras)
-    assert len(tensors) == graphed.CAMERA_TENSORS and all(isinstance(tensor, torch.Tensor) for tensor in tensors)
-    again = type(cameras)(*tensors)
-    assert all(getattr(again, f.name) is getattr(cameras, f.name) for f in dataclasses.fields(cameras))
+def parts_arguments(given: dict) -> tuple[tuple, tuple]:
+    """What both parts take, but for the feature image."""
+    views = ("input_images", "inputs", "targets", "keys")
+    others = ("noisy", "sigma", "keep_conditioning", "keys", "labels")
+    return tuple(given[name] for name in views), tuple(given[name] for name in others)
 
 
 def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
@@ -54,10 +56,8 @@ def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
 
     render, denoise = graphed.parts_of(net)
     stand_ins = [{n: p.detach().requires_grad_() for n, p in part.named_parameters()} for part in (render, denoise)]
-    views = [given["input_images"], given["keys"]]
-    views += [tensor for name in ("inputs", "targets") for tensor in graphed.camera_tensors(given[name])]
-    feature_image = functional_call(render, stand_ins[0], tuple(views))
-    others = tuple(given[name] for name in ("noisy", "sigma", "keep_conditioning", "keys"))
+    views, others = parts_arguments(given)
+    feature_image = functional_call(render, stand_ins[0], views)
     denoised = functional_call(denoise, stand_ins[1], (feature_image, *others))
     torch.testing.assert_close((denoised, feature_image), expected, rtol=0, atol=0)
     leaves = [*stand_ins[0].values(), *stand_ins[1].values()]
@@ -74,7 +74,7 @@ def test_conditioning_that_is_dropped_has_no_effect_and_no_gradient():
     net = small_net()
     given = arguments(net)
     given["keep_conditioning"] = torch.tensor([[True, False]] * 3)
-    others = [given[name] for name in ("noisy", "sigma", "keep_conditioning", "keys")]
+    others = parts_arguments(given)[1]
     feature_image = net(**given)[1].detach()
     broken = feature_image.clone()
     broken[:, 1] = torch.nan
@@ -92,6 +92,8 @@ def test_without_a_gpu_training_calls_the_network_itself():
 class RunAtOnce:
     """In place of a recorder, where there is no GPU: what it is given runs once, and nothing is replayed."""
 
+    def __init__(self, device: torch.device = CPU) -> None: ...
+
     def warm_up(self, function) -> None:
         function()
 
@@ -106,8 +108,7 @@ def test_what_is_frozen_gets_no_gradient():
     randomize(net)
     weighter = net.renderer.view_weights.requires_grad_(True)
     given = arguments(net)
-    views = [given["input_images"], given["keys"]]
-    views += [tensor for name in ("inputs", "targets") for tensor in graphed.camera_tensors(given[name])]
+    views, _ = parts_arguments(given)
     part, recorder = graphed.parts_of(net)[0], RunAtOnce()
     assert [name for name, weight in part.weights.items() if weight.requires_grad] == [
         f"others.0.view_weights.{name}" for name, _ in weighter.named_parameters()
@@ -115,7 +116,7 @@ def test_what_is_frozen_gets_no_gradient():
     render = graphed.GraphedPart(part, views, recorder)
     render._output_gradient.fill_(1)
     render.record_backward(recorder)
-    found = render.replay_backward(torch.ones_like(render.output))[len(views) :]
+    found = render.replay_backward(torch.ones_like(render.output))[len(graphed.tensors_in(views)) :]
     (net(**given)[1]).sum().backward()
     for parameter, gradient in zip(part.parameters(), found, strict=True):
         assert (gradient is None) == (parameter.grad is None)
@@ -124,31 +125,58 @@ def test_what_is_frozen_gets_no_gradient():
     assert sum(gradient is not None for gradient in found) == len(list(weighter.parameters()))
 
 
-class NoRecorder:
-    """In place of one, where there is no GPU."""
+def cuda_error(code: int) -> torch.AcceleratorError:
+    error = torch.AcceleratorError(f"CUDA error {code}\nCompile with more checks")
+    error.error_code = code
+    return error
 
-    def __init__(self, device: torch.device) -> None: ...
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate more")
+NOT_PERMITTED, ILLEGAL_ADDRESS = cuda_error(900), cuda_error(700)  # of CUDA; the first is of recordings alone
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, NOT_PERMITTED])
 def test_a_step_that_cannot_be_recorded_is_one_line_that_says_what_to_do(monkeypatch, error):
-    def fail(*args) -> None:
-        try:
-            raise error("CUDA out of memory.\nTried to allocate more")
-        finally:
-            raise RuntimeError("capturing was ended")
-
-    monkeypatch.setattr(graphed, "Recorder", NoRecorder)
-    monkeypatch.setattr(graphed, "GraphedPart", fail)
+    monkeypatch.setattr(graphed, "Recorder", RunAtOnce)
     net = small_net()
-    module = graphed.GraphedGeNVS(net)
+    module, given = graphed.GraphedGeNVS(net), arguments(net, num_inputs=3)
     assert [name for name, _ in module.named_parameters()] == [f"net.{name}" for name, _ in net.named_parameters()]
     assert copy.deepcopy(net).state_dict().keys() == net.state_dict().keys()
+    monkeypatch.setattr(net, "render", mock.Mock(side_effect=error))
     with pytest.raises(InputError) as caught:
-        module(**arguments(net, num_inputs=3))
-    line = str(caught.value)
-    assert "3 input views" in line and "(CUDA out of memory.)" in line
-    assert "--cuda-graphs false" in line and "--batch-gpu" in line
+        module(**given)
+    assert caught.value.__cause__ is error and "\n" not in str(caught.value)
+    for part in ("3 input views", f"({str(error).splitlines()[0]})", "`cuda_graphs`=False", "`batch_gpu`"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("a typo"), ILLEGAL_ADDRESS])
+def test_a_bug_inside_a_step_stays_the_error_that_it_is(monkeypatch, error):
+    monkeypatch.setattr(graphed, "Recorder", RunAtOnce)
+    net = small_net()
+    module, given = graphed.GraphedGeNVS(net), arguments(net)
+    monkeypatch.setattr(net, "render", mock.Mock(side_effect=error))
+    with pytest.raises(type(error)) as caught:
+        module(**given)
+    assert caught.value is error and any(entry.name == "render" for entry in caught.traceback)
+
+
+def test_ending_a_failed_recording_does_not_hide_why_it_failed(monkeypatch):
+    """CUDA reports a broken recording when it ends, after the error that broke it."""
+
+    @contextlib.contextmanager
+    def broken_recording(*args, **kwargs):
+        yield
+        raise NOT_PERMITTED
+
+    for name, value in (("graph", broken_recording), ("CUDAGraph", mock.Mock()), ("Stream", mock.Mock())):
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", mock.Mock())
+    recorder = Recorder(CPU)
+    with pytest.raises(ZeroDivisionError):
+        recorder.record(lambda: 1 / 0)
+    with pytest.raises(torch.AcceleratorError):
+        recorder.record(lambda: 1)
 
 
 def test_a_resumed_run_may_replay_or_not():
