@@ -15,7 +15,7 @@ out=$(cd "$1" && pwd)
 shift
 names=("$@")
 ((${#names[@]})) || names=(ceilings floors parts train_step kernels sample loader e2e startup)
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 source dnnlib/environment.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

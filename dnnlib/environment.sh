@@ -1,110 +1,96 @@
-# Sourced by train.sh, test.sh and the scripts of inference/. Leaves in PYTHON the path of a Python that has all that
-# pyproject.toml asks for: the active one (a conda environment, an activated venv) where it fits, else that of .venv in
-# the project's folder, which is made the first time with uv, or with pip where there is no uv.
-# GENVS_EXTRAS names the extras that are needed too, with spaces between: GENVS_EXTRAS="test".
+# shellcheck shell=bash disable=SC2086,SC2046,SC2116
+# Sourced by the project's scripts. Leaves in PYTHON a Python that has what pyproject.toml asks for: the active one (a conda
+# environment, an activated venv) if it has everything, else that of .venv in the project's folder. The first time .venv
+# is made with uv if it is there, else with pip. GENVS_EXTRAS names extras that are needed too: GENVS_EXTRAS="test metrics".
 
 genvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 genvs_venv=$genvs_root/.venv
 genvs_extras=${GENVS_EXTRAS:-}
+
+# Prints the running Python's path if it has all requirements. Imports nothing but the standard library, to be quick.
+genvs_check='
+import re, sys
+from importlib import metadata
+try:
+    import tomllib
+except ModuleNotFoundError:
+    from pip._vendor import tomli as tomllib  # Python 3.10
+
+def numbers(version):
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+with open(sys.argv[1], "rb") as file:
+    project = tomllib.load(file)["project"]
+extras = [project["optional-dependencies"][extra] for extra in sys.argv[2:]]
+for requirement in sum(extras, project["dependencies"]):
+    requirement, _, platform = requirement.partition(";")
+    name, _, minimum = requirement.partition(">=")
+    if sys.platform in (platform or sys.platform):
+        assert numbers(metadata.version(name)) >= numbers(minimum), requirement
+print(sys.executable)
+'
 
 genvs_fail() {
     echo "Error: $1" >&2
     exit 2
 }
 
-# Prints the path of an active Python that has everything.
-genvs_active_python() {
+# Prints the path of the first of some Pythons that runs a program without an error: genvs_first PROGRAM ARGUMENTS...
+genvs_first_that_runs() {
     local name
-    for name in python python3; do
-        "$name" "$genvs_root/dnnlib/environment.py" $genvs_extras 2>/dev/null && return
-    done
-    return 1
-}
-
-# Prints the path of a Python that .venv can be made with.
-genvs_base_python() {
-    local name check='import sys; sys.version_info < (3, 10) and sys.exit(1); import venv, ensurepip; print(sys.executable)'
-    for name in python3 python3.13 python3.12 python3.11 python3.10 python; do
-        "$name" -c "$check" 2>/dev/null && return
+    for name in python python3 python3.13 python3.12 python3.11 python3.10; do
+        "$name" -c "$@" 2>/dev/null && return
     done
     return 1
 }
 
 # What an install depends on; the folder too, since an editable install holds its path.
-genvs_fingerprint() {
+genvs_checksum() {
     { echo "$genvs_root"; cat "$genvs_root/pyproject.toml" "$genvs_root/constraints.txt"; } | cksum
 }
 
-# A stamp for the base and for each extra is written when its install has ended well, and only then.
+# .venv/installed is written at the end of an install: a checksum, and the extras installed.
 genvs_is_installed() {
-    local part fingerprint
-    [[ -x $genvs_venv/bin/python ]] || return 1
-    fingerprint=$(genvs_fingerprint)
-    for part in base $genvs_extras; do
-        [[ -f $genvs_venv/installed-$part && $(<"$genvs_venv/installed-$part") == "$fingerprint" ]] || return 1
-    done
-}
-
-# Runs a command with its output in .venv/install.log; on a terminal the newest line of it is shown meanwhile.
-genvs_logged() {
-    if [[ ! -t 2 ]]; then
-        "$@" >>"$genvs_venv/install.log" 2>&1
-        return
-    fi
-    local line status
-    "$@" 2>&1 | tee -a "$genvs_venv/install.log" |
-        while IFS= read -r line; do printf '\r\033[K%s' "${line:0:79}" >&2; done
-    status=${PIPESTATUS[0]}
-    printf '\r\033[K' >&2
-    return "$status"
+    local sum="" installed="" extra
+    [[ -f $genvs_venv/installed ]] && { read -r sum && read -r installed; } <"$genvs_venv/installed"
+    [[ $sum == "$(genvs_checksum)" ]] || return
+    for extra in $genvs_extras; do [[ " $installed " == *" $extra "* ]] || return; done
 }
 
 genvs_install_with_uv() {
-    genvs_logged uv venv --allow-existing --python "$1" "$genvs_venv" &&
-        genvs_logged uv pip install --python "$genvs_venv/bin/python" --torch-backend=auto -c constraints.txt -e "$2"
+    uv venv --allow-existing --python "$1" "$genvs_venv" &&
+        uv pip install --python "$genvs_venv/bin/python" --torch-backend=auto -c constraints.txt -e "$2"
 }
 
 genvs_install_with_pip() {
     local python=$genvs_venv/bin/python
-    [[ -x $python ]] || genvs_logged "$1" -m venv "$genvs_venv" || return
-    "$python" -m pip --version >/dev/null 2>&1 || genvs_logged "$python" -m ensurepip || return
-    genvs_logged "$python" -m pip install --disable-pip-version-check -c constraints.txt -e "$2"
+    [[ -x $python ]] || "$1" -m venv "$genvs_venv" || return
+    "$python" -m pip --version >/dev/null || "$python" -m ensurepip || return
+    "$python" -m pip install --disable-pip-version-check -c constraints.txt -e "$2"
 }
 
-# Goes on with what is there already, be it from an install that was interrupted, unless its Python does not run.
+# Makes .venv, or goes on where an earlier install was interrupted.
 genvs_install() {
-    local base part project=. reason
-    base=$(genvs_base_python) || genvs_fail \
-        "no Python >= 3.10 with venv was found: install python3 (on Debian python3-venv too), run this again."
+    local project=. reason base log=$genvs_venv/install.log
+    genvs_extras=$(echo $genvs_extras $(sed -n 2p "$genvs_venv/installed" 2>/dev/null))  # those that are installed stay
+    base=$(genvs_first_that_runs 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10); print(sys.executable)') ||
+        genvs_fail "no Python >= 3.10 with venv was found: install python3 (on Debian python3-venv too), run this again."
+    echo "Installing the environment in .venv (a few minutes the first time; its log is .venv/install.log)…" >&2
+    "$genvs_venv/bin/python" -c "" 2>/dev/null || rm -rf "$genvs_venv"
+    { mkdir -p "$genvs_venv" && rm -f "$genvs_venv/installed" && : >"$log"; } 2>/dev/null ||
+        genvs_fail "$genvs_venv cannot be written: make the folder writable, or activate an environment of your own."
     [[ -z $genvs_extras ]] || project=".[${genvs_extras// /,}]"
-    if compgen -G "$genvs_venv/installed-*" >/dev/null; then
-        echo "Bringing the environment in .venv up to date…" >&2
-    else
-        echo "Making the environment in .venv (first time, a few minutes)…" >&2
-    fi
-    if ! "$genvs_venv/bin/python" -c "" 2>/dev/null; then
-        rm -rf "$genvs_venv"
-    elif ! "$genvs_venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-        genvs_fail "the Python in $genvs_venv is older than 3.10: delete that folder and run this again."
-    fi
-    { mkdir -p "$genvs_venv" && : >"$genvs_venv/install.log"; } 2>/dev/null || genvs_fail \
-        "$genvs_venv cannot be written: make the folder writable, or activate an environment of your own."
-    for part in base $genvs_extras; do rm -f "$genvs_venv/installed-$part"; done
     cd "$genvs_root" || return
-    if ! command -v uv >/dev/null; then
-        genvs_install_with_pip "$base" "$project"
-    elif ! genvs_install_with_uv "$base" "$project"; then
-        echo "uv could not do it; trying pip…" >&2
-        genvs_install_with_pip "$base" "$project"
-    fi || {
-        reason=$(grep -m 1 -E '^ *(ERROR|Error): ' "$genvs_venv/install.log")
-        reason=${reason#*: }
-        genvs_fail "the environment could not be made (${reason:-no reason given}): see .venv/install.log and run this again."
+    { command -v uv >/dev/null && genvs_install_with_uv "$base" "$project"; } >>"$log" 2>&1 ||
+        genvs_install_with_pip "$base" "$project" >>"$log" 2>&1 || {
+        reason=$(grep -m 1 -E '^ *(ERROR|Error): ' "$log" || echo "no reason given")
+        genvs_fail "the environment could not be made (${reason#*: }): see .venv/install.log, run this again."
     }
-    for part in base $genvs_extras; do genvs_fingerprint >"$genvs_venv/installed-$part"; done
+    { genvs_checksum; echo "$genvs_extras"; } >"$genvs_venv/installed"
 }
 
-if ! PYTHON=$(genvs_active_python); then
+if ! PYTHON=$(genvs_first_that_runs "$genvs_check" "$genvs_root/pyproject.toml" $genvs_extras); then
     genvs_is_installed || (genvs_install) || exit
+    # shellcheck disable=SC2034  # used by the script that sources this
     PYTHON=$genvs_venv/bin/python
 fi

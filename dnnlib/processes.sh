@@ -1,4 +1,5 @@
-# Sourced by train.sh and inference/evaluate.sh. Leaves in NGPU how many processes to start: as it says, else one for
+# shellcheck shell=bash disable=SC2154
+# Sourced after environment.sh by the scripts that use several GPUs. NGPU is the number of processes, by default one for
 # each visible GPU, else one.
 
 # Counts the GPUs without starting torch.
@@ -22,12 +23,16 @@ elif [[ ! $NGPU =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 
-# Each process gets its share of the cores, and a lone one leaves a core free: OpenMP's threads spin while they wait for
-# each other, and where something else needs one of their cores every step takes many times longer.
-share_cores() {
-    if [[ -z ${OMP_NUM_THREADS:-} ]]; then
-        cores=$(getconf _NPROCESSORS_ONLN)
-        threads=$((NGPU > 1 ? cores / NGPU : cores - 1))
-        export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
-    fi
+# Runs a program with its options in place of this shell: launch SCRIPT [OPTIONS]. One process runs as it is, several run
+# through torchrun, whose variables PET_NNODES and so on describe several machines.
+launch() {
+    # Each process gets its share of the cores, and a lone one leaves a core free: OpenMP's threads spin while they wait
+    # for each other, and if another program needs one of their cores, every step takes many times longer.
+    local threads cores
+    cores=$(getconf _NPROCESSORS_ONLN)
+    threads=$((NGPU > 1 ? cores / NGPU : cores - 1))
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
+    [[ $NGPU != 1 || ${PET_NNODES:-1} != 1 ]] || exec "$PYTHON" "$@"
+    [[ -n ${PET_NNODES:-}${PET_NODE_RANK:-}${PET_MASTER_ADDR:-}${PET_RDZV_ENDPOINT:-} ]] || export PET_STANDALONE=1
+    exec "$PYTHON" "$genvs_root/torch_utils/launch.py" --nproc-per-node="$NGPU" "$@"
 }

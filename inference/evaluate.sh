@@ -9,19 +9,4 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/dnnlib/environment.sh"
 source "$root/dnnlib/processes.sh"
-evaluate=$root/inference/evaluate.py
-
-export WORLD_SIZE=$NGPU
-for argument in "$@"; do
-    case $argument in
-        --help | --dry-run | -n) exec "$PYTHON" "$evaluate" "$@" ;;
-    esac
-done
-if ((NGPU > 1)); then
-    # Once, in one process: what is wrong is said once, and what is missing is downloaded once.
-    "$PYTHON" "$evaluate" --dry-run "$@" >/dev/null
-fi
-unset WORLD_SIZE
-share_cores
-((NGPU > 1)) || exec "$PYTHON" "$evaluate" "$@"
-exec "$PYTHON" "$root/torch_utils/launch.py" --standalone --nproc-per-node="$NGPU" "$evaluate" "$@"
+launch "$root/inference/evaluate.py" "$@"

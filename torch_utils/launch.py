@@ -1,29 +1,65 @@
-"""torchrun, with a quiet end: `python -m torch_utils.launch [torchrun's options] train.py ...`.
+"""torchrun that checks options first and ends as its program does:
+`python torch_utils/launch.py [torchrun's options] SCRIPT [options]`.
 
-torchrun itself ends an interrupted or refused run with tracebacks of its own and exit code 1. Here the processes'
-messages stand alone, and the exit code is theirs: that of the first process to fail, or 130 of an interrupted run.
+torchrun ends a refused or interrupted run with tracebacks of its own and exit code 1. Here the options of SCRIPT, whose
+click command `main` has `--dry-run`, are checked in this process before others start, and the exit code is that of the
+first process to fail, or 130 for an interrupted run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+import runpy
 import sys
+from pathlib import Path
 
+# The folder of a script comes first on its path, where `distributed` is this package's.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
 
-if __name__ == "__main__":
-    # Until it kills processes that it has asked to stop. An update, an evaluation or a save may have to end before.
+from dnnlib.command import run_command
+
+
+def start_processes(torchrun_options) -> None:
+    """Run the processes to their end. Exits as the first one that failed."""
+    # How long torchrun waits before it kills processes that it has asked to stop: they may have to save first.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-    # Its agent's errors repeat, in a page, what the failing process has said.
+    # torchrun's own error messages repeat, in a page, what the failing process has said.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
-        main()
+        run.run(torchrun_options)
     except SignalException:
         sys.exit(130)  # as a run of one process, whatever the signal
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         # A negative exit code is a signal's number.
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+
+
+def main() -> None:
+    torchrun_options = run.parse_args(sys.argv[1:])
+    machines = torchrun_options.nnodes.rpartition(":")[2]
+    command = runpy.run_path(torchrun_options.training_script)["main"]
+    program = command.callback
+
+    def check_and_start(dry_run: bool, **options) -> None:
+        os.environ["WORLD_SIZE"] = str(int(machines) * int(torchrun_options.nproc_per_node))
+        with contextlib.nullcontext() if dry_run else contextlib.redirect_stdout(io.StringIO()):
+            program(dry_run=True, **options)
+        del os.environ["WORLD_SIZE"]
+        if not dry_run:
+            start_processes(torchrun_options)
+
+    command.callback = check_and_start
+    sys.argv[0] = torchrun_options.training_script  # for the usage line of --help
+    run_command(command, torchrun_options.training_script_args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,9 @@
-"""dnnlib: the log, durations, downloads, and the check of an environment."""
+"""dnnlib: the log, durations and downloads."""
 
 from __future__ import annotations
 
 import functools
 import http.server
-import importlib.metadata
 import socketserver
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib import environment
 from dnnlib.util import Logger, download, format_time
 
 
@@ -135,46 +133,3 @@ def test_download_without_a_server(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"no-url could not be downloaded \(unknown url type: 'no-url'\)"):
         download("no-url", tmp_path / "w.bin")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_requirements_are_read_without_a_toml_reader() -> None:
-    pyproject = """
-[project]
-# dependencies = ["not this one"]
-dependencies = [
-    "one>=1.2",  # why
-    "two",
-]
-[project.optional-dependencies]
-test = ["three>=3"]
-"""
-    assert environment.required(pyproject, "dependencies") == ["one>=1.2", "two"]
-    assert environment.required(pyproject, "test") == ["three>=3"]
-    with pytest.raises(KeyError):
-        environment.required(pyproject, "viewer")
-
-
-def test_the_projects_own_requirements_are_understood() -> None:
-    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    base, test = environment.required(pyproject, "dependencies"), environment.required(pyproject, "test")
-    assert "torch>=2.10" in base
-    assert any(requirement.startswith("pytest") for requirement in test)
-    for requirement in [*base, *test]:
-        requirement, _, platform = requirement.partition("; sys_platform == ")
-        assert platform in ("", "'linux'"), f"too much for it: {requirement}"
-        name, _, version = requirement.partition(">=")
-        assert name.replace("-", "").isalnum() and version.replace(".", "").isdigit(), f"too much for it: {requirement}"
-
-
-def test_a_requirement_fits_by_its_numbers() -> None:
-    installed = importlib.metadata.version("torch")
-    assert environment.fits("torch")
-    assert environment.fits(f"torch>={installed.partition('+')[0]}")
-    assert environment.fits("torch>=2.9")  # 2.10 and later are more than 2.9
-    assert not environment.fits("torch>=999.0")
-    assert not environment.fits("no-distribution-of-this-name")
-    assert not environment.fits(f"no-distribution-of-this-name>=1; sys_platform == '{sys.platform}'")
-    assert environment.fits("no-distribution-of-this-name>=1; sys_platform == 'another'")
-    assert environment.fits(f"torch>=2.9; sys_platform == '{sys.platform}'")
-    assert environment.release("2.13.0+cpu") == (2, 13, 0)
-    assert environment.release("3.0rc1") == (3, 0)
