@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 # The folder of a script comes first on its path, where `distributed` is this package's.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
