@@ -1,30 +1,32 @@
 """Snapshots: an EMA network for inference, as plain tensors and a config. Reading one executes nothing.
 
-`python -m genvs.snapshot IN.pkl OUT.pkl` writes one again, in half precision.
+`python -m genvs.snapshot IN.pkl OUT.pkl` writes a copy in half precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genvs import files
-from genvs.config import UNOFFICIAL, GeNVSConfig, from_dict
+from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, from_dict
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
 
 FORMAT, VERSION = "GeNVS snapshot", 2
+TRAINING_STATE = "GeNVS training state"  # the format of train.py's training-state-*.pt
 
 
 def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
-    """Write a snapshot, whole or not at all. notes: plain values worth keeping (cur_nimg, for example).
+    """Write a snapshot, whole or not at all. notes: plain values worth keeping, such as cur_nimg.
 
-    Raises OSError, naming the path, where it cannot be written.
+    Raises OSError, naming the path, if it cannot be written.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in state.items()}
     content = {"format": FORMAT, "version": VERSION, "config": dataclasses.asdict(config), "state": tensors}
@@ -32,7 +34,7 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
 
 
 def save_new_snapshot(path: Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
-    """As `save_snapshot`, to a path that is free. Raises InputError where it is not, or cannot be written."""
+    """As `save_snapshot`, but overwrites nothing. Raises InputError if `path` exists or cannot be written."""
     if path.exists():
         raise InputError(f"{path} exists and is not overwritten: name another file")
     try:
@@ -41,27 +43,54 @@ def save_new_snapshot(path: Path, config: GeNVSConfig, state: Mapping[str, Tenso
         raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from None
 
 
-def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> GeNVS:
-    """A ready model, in eval mode and float32, from `network-snapshot-*.pkl`; its config is `net.config`.
+def load_snapshot(
+    path: str | Path, device: str | torch.device = "cpu", *, near: float | None = None, far: float | None = None
+) -> GeNVS:
+    """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl`.
 
-    Files of the other implementation that `genvs.compat` knows are recognised, and become a model of its numerics.
-    Raises InputError, naming the file, where it is missing, damaged or neither.
+    Its config is `net.config`, and what the file notes besides is `net.notes`: `cur_nimg`, the target images that it
+    was trained on, if the file says so. A training state of `train.py` gives its EMA network. Files of the unofficial
+    implementation that `genvs.compat` knows are recognised, and become a network of its numerics.
+
+    near, far: depth planes, world units, in place of those in the file (unofficial files have none: `SceneConfig`'s).
+    Raises InputError, naming the file, if it is missing, damaged or none of these.
     """
     from genvs import compat  # rarely more than a look at the file's first byte
 
-    if compat.is_pickle(path):
-        return _ready(compat.load_snapshot(path), device)
-    content = files.load(path)
-    if compat.is_training_state(content):
-        return _ready(compat.load_training_state(path, content), device)
-    files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
+    content = None if compat.is_pickle(path) else files.load(path)
+    unofficial = content is None or compat.is_training_state(content)
+    net = compat.load_network(path, content) if unofficial else _network_in(content, path)
+    scene = net.config.scene
+    near, far = scene.near if near is None else near, scene.far if far is None else far
+    scene = dataclasses.replace(scene, near=near, far=far)
+    if not 0 < scene.near < scene.far:
+        raise InputError(f"`near`={scene.near:g}, `far`={scene.far:g}: choose 0 < `near` < `far`")
+    net.config = dataclasses.replace(net.config, scene=scene)
+    return net.eval().requires_grad_(False).to_device(device)
+
+
+def _network_in(content: Any, path: str | Path) -> GeNVS:
+    """The network of a snapshot, or the EMA network of a training state. Raises InputError as `load_snapshot`."""
+    is_state = isinstance(content, dict) and content.get("format") == TRAINING_STATE
+    if not is_state:
+        files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     try:
-        net = build_net(from_dict(GeNVSConfig, content["config"]))
-        net.load_state_dict(content["state"])
-    except (InputError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        if is_state:
+            config = from_dict(GeNVSConfig, content["config"]["net"])
+            facts = {name: float(content["data"][name]) for name in SceneConfig.__dataclass_fields__}
+            scene = from_dict(SceneConfig, {**facts, "num_classes": int(facts["num_classes"])})
+            config, weights = dataclasses.replace(config, scene=scene), content["ema"]
+            notes = {"cur_nimg": content["cur_nimg"]}
+        else:
+            config, weights = from_dict(GeNVSConfig, content["config"]), content["state"]
+            notes = content["notes"]
+        net = build_net(config)
+        net.load_state_dict(weights)
+    except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: damaged snapshot ({reason}): use another one of the run") from None
-    return _ready(net, device)
+    net.notes = notes
+    return net
 
 
 def build_net(config: GeNVSConfig) -> GeNVS:
@@ -73,27 +102,29 @@ def build_net(config: GeNVSConfig) -> GeNVS:
     return GeNVS(config)
 
 
-def _ready(net: GeNVS, device: str | torch.device) -> GeNVS:
-    return net.eval().requires_grad_(False).to_device(device)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m genvs.snapshot",
-        description="Write the snapshot IN to OUT in half precision, half its size. It is read as float32 again; the "
-        "network draws the same up to that rounding.",
-    )
+def rewriting_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options of a program that reads the snapshot `source` and writes another one to `target`."""
+    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
     parser.add_argument("source", metavar="IN", type=Path)
     parser.add_argument("target", metavar="OUT", type=Path)
-    source, target = vars(parser.parse_args()).values()
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = rewriting_parser(
+        "genvs.snapshot",
+        "Write the snapshot IN to OUT in half precision, half its size. It is read as float32 again; the network draws "
+        "the same up to that rounding.",
+    )
+    source, target = vars(parser.parse_args(arguments)).values()
     net = load_snapshot(source)
-    # Numbers of less than 6e-8 become a multiple of that, or 0: no more than others are off by. Not buffers: they are
-    # few, and phases grow with NCSN++'s frequencies, and so would their error.
+    # Numbers below 6e-8 become a multiple of that, or 0: no larger an error than the others'. Buffers stay as they are:
+    # they are few, and the phases that NCSN++ computes from its frequencies would magnify their errors.
     state = net.state_dict() | {name: parameter.half() for name, parameter in net.named_parameters()}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")
-    save_new_snapshot(target, net.config, state, halved_from=source.name)
+    save_new_snapshot(target, net.config, state, **net.notes, halved_from=source.name)
     print(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-"""Files in the form of the published reimplementation's: a pickler that can name anything, and a small network."""
+"""Files in the form of the unofficial implementation's: a pickler that can name anything, and a small network."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def persistent(class_name: str, source: str, state: dict) -> Called:
     return Called(Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,))
 
 
-def module_tree(weights: Mapping[str, Tensor], source: str) -> Called:
-    """The modules that have `weights` for a state dict."""
+def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = None, path: str = "") -> Called:
+    """The modules that have `weights` for a state dict. method_name: of the view weighting, which may have none."""
     children: dict[str, dict[str, Tensor]] = {}
     parameters, buffers = {}, {}
     for name, tensor in weights.items():
@@ -99,6 +99,8 @@ def module_tree(weights: Mapping[str, Tensor], source: str) -> Called:
             buffers[first] = tensor
         else:
             parameters[first] = torch.nn.Parameter(tensor, requires_grad=False)
+    if method_name and path == ".pixel_nerf_net":
+        children.setdefault("cam_weighter", {})
     hooks = Called(Named("collections", "OrderedDict"), ())
     state = {
         "training": False,
@@ -106,12 +108,15 @@ def module_tree(weights: Mapping[str, Tensor], source: str) -> Called:
         "_buffers": buffers,
         "_non_persistent_buffers_set": set(),
         "_backward_hooks": hooks,
-        "_modules": {name: module_tree(inner, source) for name, inner in children.items()},
+        "_modules": {
+            name: module_tree(inner, source, method_name, f"{path}.{name}") for name, inner in children.items()
+        },
         "skip_scale": np.sqrt(0.5),
         "sigma_max": float("inf"),
         "norm_layer": Named("torch.nn.modules.batchnorm", "BatchNorm2d"),
         "activation": Named("torch.nn.functional", "silu"),
         "init": {"mode": "xavier", "sizes": (1, [2, 3])},
+        **({"method_name": method_name} if path == ".pixel_nerf_net.cam_weighter" else {}),
     }
     if "running_mean" in buffers:
         layer = Made(Named("torch.nn.modules.batchnorm", "BatchNorm2d"), {**state, "eps": 1e-5})
@@ -122,9 +127,11 @@ def module_tree(weights: Mapping[str, Tensor], source: str) -> Called:
     return persistent("SongUNet", source, {**state, "_init_kwargs": easy_dict(img_resolution=SIZE)})
 
 
-def write_snapshot(path: Path, weights: Mapping[str, Tensor], source: str = "raise AssertionError") -> Path:
+def write_snapshot(
+    path: Path, weights: Mapping[str, Tensor], source: str = "raise AssertionError", method_name: str | None = None
+) -> Path:
     content = {
-        "ema": module_tree(weights, source),
+        "ema": module_tree(weights, source, method_name),
         "loss_fn": persistent("EDMLoss", source, {"P_mean": -1.2, "P_std": 1.2}),
         "augment_pipe": None,
         "dataset_kwargs": easy_dict(class_name="training.dataset.SRN", path="cars", resolution=SIZE),
@@ -136,17 +143,17 @@ def write_snapshot(path: Path, weights: Mapping[str, Tensor], source: str = "rai
 # A small network
 
 
-def published_config() -> GeNVSConfig:
-    config = small_config(centre_on_colours=False, residual_encoder=True)
+def published_config(**denoiser) -> GeNVSConfig:
+    config = small_config(**{"centre_on_colours": False, "residual_encoder": True, **denoiser})
     encoder = dataclasses.replace(config.encoder, aspp_rates=(12, 24, 36), volume_width=SIZE)
     renderer = dataclasses.replace(config.renderer, num_samples=64, render_width=SIZE // 2)
-    denoiser = dataclasses.replace(config.denoiser, dropout=0.13)
-    return dataclasses.replace(config, numerics=UNOFFICIAL, encoder=encoder, renderer=renderer, denoiser=denoiser)
+    unet = dataclasses.replace(config.denoiser, dropout=0.13)
+    return dataclasses.replace(config, numerics=UNOFFICIAL, encoder=encoder, renderer=renderer, denoiser=unet)
 
 
-def published_weights(seed: int = 0) -> dict[str, Tensor]:
-    """Random weights of a small network, by their names, with what theirs has besides."""
-    config, generator = published_config(), torch.Generator().manual_seed(seed)
+def published_weights(config: GeNVSConfig | None = None, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights of a small network under the unofficial names, with what the unofficial one has besides."""
+    config, generator = config or published_config(), torch.Generator().manual_seed(seed)
     channels = config.encoder.decoder_channels
     weights = {}
 
@@ -160,7 +167,7 @@ def published_weights(seed: int = 0) -> dict[str, Tensor]:
             continue  # of a convolution that a normalisation layer follows
         is_head = name == "encoder.to_volume.weight"
         add(theirs, *((len(tensor), channels, 1, 1) if is_head else tensor.shape))
-    weights["pixel_nerf_net.mlp.layers.2.bias"][0] = 5.0  # density is a ReLU, which may be born dead
+    weights["pixel_nerf_net.mlp.layers.2.bias"][0] = 5.0  # density is a ReLU, which may start dead
     for name in ("weight", "bias", "running_mean", "running_var"):
         add(f"pixel_nerf_net.encoder.encoder.bn1.{name}", 8)
         add(f"pixel_nerf_net.encoder.decoder.block1.1.{name}", 4)
@@ -168,5 +175,7 @@ def published_weights(seed: int = 0) -> dict[str, Tensor]:
     add("pixel_nerf_net.encoder.segmentation_head.0.weight", 1, channels, 1, 1)
     add("pixel_nerf_net.encoder.segmentation_head.0.bias", 1)
     add("denoiser.model.map_augment.weight", 8, 6)
-    weights[f"denoiser.model.enc.{SIZE // 2}x{SIZE // 2}_down.conv0.resample_filter"] = torch.full((1, 1, 2, 2), 0.25)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0] if config.denoiser.arch == "ncsnpp" else [1.0, 1.0])
+    smooth = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
+    weights[f"denoiser.model.enc.{SIZE // 2}x{SIZE // 2}_down.conv0.resample_filter"] = smooth
     return weights

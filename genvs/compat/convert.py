@@ -1,25 +1,24 @@
-"""A snapshot of the other implementation as one of ours: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
+"""A snapshot of the unofficial implementation as one of ours: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from collections.abc import Sequence
 
 from genvs.errors import run_program
-from genvs.snapshot import load_snapshot, save_new_snapshot
+from genvs.snapshot import load_snapshot, rewriting_parser, save_new_snapshot
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m genvs.compat.convert",
-        description="Write the network in IN, a network-snapshot-*.pkl or training-state-*.pt of theirs, to OUT in our "
-        "format. Its numerics stay theirs; inference/inference.sh --ckpt_path and train.py --transfer take it.",
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = rewriting_parser(
+        "genvs.compat.convert",
+        "Write the network in IN, a network-snapshot-*.pkl or training-state-*.pt of the unofficial implementation, to "
+        "OUT in our format. It keeps its numerics; inference/inference.sh --ckpt_path and train.py --transfer take it.",
     )
-    parser.add_argument("source", metavar="IN", type=Path)
-    parser.add_argument("target", metavar="OUT", type=Path)
-    options = parser.parse_args()
-    net = load_snapshot(options.source)
-    save_new_snapshot(options.target, net.config, net.state_dict(), converted_from=options.source.name)
+    parser.add_argument("--near", type=float, help="near depth plane that it was trained with, world units [0.8]")
+    parser.add_argument("--far", type=float, help="far depth plane that it was trained with, world units [1.8]")
+    options = parser.parse_args(arguments)
+    net = load_snapshot(options.source, near=options.near, far=options.far)
+    save_new_snapshot(options.target, net.config, net.state_dict(), **net.notes, converted_from=options.source.name)
     print(f"Wrote {options.target}: {net.config.resolution} pixels, numerics={net.config.numerics}")
 
 

@@ -1,31 +1,71 @@
-"""Reads the files that the reimplementation of GeNVS at the University of Arizona writes; nothing in them is executed.
+"""Reads the files of the unofficial implementation without running anything that they hold.
 
-Its snapshot is a plain pickle of a whole module tree, with the source text of its classes inside, which a usual reader
-would run. Here only the tree's tensors are taken out of it (`genvs.compat.pickles`).
+Its snapshot is a plain pickle of a module tree, with the source text of its classes inside, which `pickle.load` would
+run. Here every class and function that a pickle names, but OrderedDict, becomes a `Stub`: it is never looked up, and a
+call of it is only recorded. Tensors are rebuilt from the records; `torch.load(weights_only=True)` reads their numbers.
 """
 
 from __future__ import annotations
 
+import collections
+import io
 import os
-import stat
+import pickle
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from genvs.compat.pickles import Budget, CheckedFile, Record, Refused, read_pickle
-from genvs.compat.tensors import tensor_calls
 from genvs.compat.unofficial import UnofficialGeNVS
-from genvs.compat.weights import network_of
+from genvs.compat.weights import WEIGHTING, network_of
 from genvs.errors import InputError
 
-PICKLE = b"\x80"  # the first byte of a pickle; what torch.save writes is a zip archive
-MAX_PARTS, MAX_NAME = 100_000, 200  # of a tree of modules: its modules and tensors; letters of a name
+PICKLE = b"\x80"  # the first byte of a pickle; torch.save writes a zip archive
+PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+
+
+class Stub:
+    """What a pickle says about one object or call: the arguments, the items and the state."""
+
+    __slots__ = ("args", "items", "state")
+    name = ""  # of the class or function, as `package.module.name`
+    args: tuple
+    items: dict
+    state: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Stub:
+        stub = object.__new__(cls)
+        stub.args, stub.items, stub.state = args, {}, None
+        return stub
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+    def append(self, value: Any) -> None:
+        """Members of lists and sets are not needed."""
+
+    extend = add = append
+
+
+class StubUnpickler(pickle.Unpickler):
+    """Makes a new stub class for every name but one, so that nothing else can be reached and called."""
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        return type("Stub", (Stub,), {"__slots__": (), "name": f"{module}.{name}"})
 
 
 def is_pickle(path: str | os.PathLike[str]) -> bool:
-    """Whether the file is a plain pickle, as those snapshots are; False where it cannot be read."""
+    """Whether the file is a plain pickle, as those snapshots are; False if it cannot be read."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for somebody to write to it
+        if not Path(path).is_file():  # opening a pipe would wait for its writer
             return False
         with open(path, "rb") as file:
             return file.read(1) == PICKLE
@@ -34,88 +74,76 @@ def is_pickle(path: str | os.PathLike[str]) -> bool:
 
 
 def is_training_state(content: Any) -> bool:
-    """Whether what `torch.load` made of a file is a `training-state-*.pt` of that implementation."""
+    """Whether `content`, read by `torch.load`, is a `training-state-*.pt` of the unofficial implementation."""
     return isinstance(content, dict) and "format" not in content and content.keys() >= {"net", "optimizer_state"}
 
 
-def load_snapshot(path: str | os.PathLike[str]) -> UnofficialGeNVS:
-    """The network of a `network-snapshot-*.pkl`: its `ema`.
+def load_network(path: str | os.PathLike[str], training_state: dict[str, Any] | None = None) -> UnofficialGeNVS:
+    """The EMA network of the snapshot `path`, or the network of `training_state`, which was read from `path`.
 
-    Raises InputError, in one line with the file's name and the reason, for everything that can be wrong with the file.
+    Raises InputError, in one line with the file's name and the reason, for a file that is neither.
     """
     try:
-        return network_of(read_weights(path))
-    except InputError as error:
-        raise _refusal(path, error) from None
-
-
-def load_training_state(path: str | os.PathLike[str], content: dict[str, Any]) -> UnofficialGeNVS:
-    """The network of a `training-state-*.pt`, which `content` was read from. Raises InputError as `load_snapshot`."""
-    weights = content["net"]
-    try:
-        if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        weights, view_weighting = (training_state["net"], None) if training_state else read_snapshot(path)
+        named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+        if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
             raise InputError("its entry 'net' is no state dict")
-        return network_of(weights)
+        return network_of(weights, view_weighting)
     except InputError as error:
-        raise _refusal(path, error) from None
+        raise InputError(
+            f"{path} is refused ({error}): give a network-snapshot-*.pkl from a source that you trust"
+        ) from None
 
 
-def _refusal(path: str | os.PathLike[str], reason: Exception) -> InputError:
-    return InputError(f"{path} is refused ({reason}): give a network-snapshot-*.pkl, and from a source that you trust")
+def read_snapshot(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str | None]:
+    """The EMA network's weights, by their names in its state dict, and its view weighting, where the file states it.
 
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The weights of a snapshot's network, by the names that they have in a state dict.
-
-    Raises InputError, with the reason alone, for everything that can be wrong with the file.
+    Raises InputError, with the reason alone, if the file is damaged or is not a snapshot.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            budget = Budget(size)
-            calls = {**tensor_calls(budget), "torch_utils.persistence._reconstruct_persistent_obj": reconstructed}
-            content = read_pickle(CheckedFile(file, size), budget, calls)
-        return tensors_of(entry(content, "ema"))
-    except Refused as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "it asks for more memory than there is"
-    except OSError as error:
-        reason = f"it cannot be read: {error.strerror}"
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about its old file format
+            modules = dict(modules_of(entry(StubUnpickler(file).load(), "ema")))
+            weights = {
+                f"{prefix}{name}": tensor_of(value)
+                for prefix, attributes in modules.items()
+                for kind in ("_parameters", "_buffers")
+                for name, value in entry(attributes, kind).items()
+                if value is not None
+            }
+            method = modules.get(f"{WEIGHTING}.", {}).get("method_name")
+            return weights, method if isinstance(method, str) else None
+    except InputError:
+        raise
     except Exception as error:  # damaged bytes lead to errors of every kind
-        reason = f"it is damaged: {type(error).__name__}"
-    raise InputError(reason)
+        raise InputError(f"it is damaged, or cannot be read: {type(error).__name__}") from None
 
 
 def entry(content: Any, name: str) -> Any:
-    values = content.items if type(content) is Record else content
-    if type(values) is not dict or name not in values:
-        raise Refused(f"it has no entry {name!r}, so it is no snapshot")
+    values = content.items if isinstance(content, Stub) else content
+    if not isinstance(values, dict) or name not in values:
+        raise InputError(f"it has no entry {name!r}, so it is no snapshot")
     return values[name]
 
 
-def reconstructed(meta: Any) -> Record:
-    """An object of a class whose source text the file carries: its state, and nothing of the source."""
-    return Record(entry(meta, "class_name"), entry(meta, "state"))
+def modules_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The attributes of a module and of all below it, each with the prefix of its tensors' names."""
+    attributes = module.state if isinstance(module, Stub) else None
+    if isinstance(module, Stub) and module.name == "torch_utils.persistence._reconstruct_persistent_obj":
+        attributes = entry(module.args[0], "state")  # beside its class's source text
+    yield prefix, attributes
+    for name, child in entry(attributes, "_modules").items():
+        if child is not None:
+            yield from modules_of(child, f"{prefix}{name}.")
 
 
-def tensors_of(root: Any) -> dict[str, Tensor]:
-    """All parameters and buffers below a module, by name."""
-    found: dict[str, Tensor] = {}
-    waiting, parts = [("", root)], 1
-    while waiting:
-        prefix, module = waiting.pop()
-        state = module.state if type(module) is Record else None
-        own = {**entry(state, "_parameters"), **entry(state, "_buffers")}
-        children = entry(state, "_modules")
-        parts += len(own) + len(children)
-        longest = max(map(len, [*own, *children]), default=0)
-        if parts > MAX_PARTS or len(prefix) + longest > MAX_NAME:
-            raise Refused("its modules are nested without end")
-        for name, tensor in own.items():
-            if isinstance(tensor, Tensor):
-                found[f"{prefix}{name}"] = tensor
-            elif tensor is not None:
-                raise Refused(f"{f'{prefix}{name}'!a:.80} in it is no tensor")
-        waiting += [(f"{prefix}{name}.", child) for name, child in children.items() if child is not None]
-    return found
+def tensor_of(value: Any) -> Tensor:
+    """The tensor that torch's own functions would rebuild. torch checks that its storage holds all of it."""
+    name = value.name if isinstance(value, Stub) else type(value).__name__
+    if name in PARAMETERS:
+        return tensor_of(value.args[0])
+    if name != "torch._utils._rebuild_tensor_v2" or value.args[0].name != "torch.storage._load_from_bytes":
+        raise InputError(f"it has {name!a:.80} for a tensor")
+    storage = torch.load(io.BytesIO(value.args[0].args[0]), map_location="cpu", weights_only=True)
+    offset, shape, strides = value.args[1:4]
+    return torch.empty(0, dtype=storage.dtype).set_(storage.untyped()).as_strided(shape, strides, offset)

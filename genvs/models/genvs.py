@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class GeNVS(nn.Module):
     def __init__(self, config: GeNVSConfig) -> None:
         super().__init__()
         self.config = config
+        self.notes: dict[str, Any] = {}  # of its snapshot, such as cur_nimg (genvs.snapshot)
         channels = config.encoder.volume_channels
         self.encoder = self.ENCODER(config.encoder, config.resolution)
         self.renderer = self.RENDERER(config.renderer, channels, config.view_weighting)

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import genvs
-from dnnlib.command import run_command
 from genvs.compat import UnofficialGeNVS
 from genvs.compat.convert import main as convert
 from genvs.config import UNOFFICIAL
 from genvs.data.types import Views
+from genvs.errors import run_program
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import build_net
@@ -51,7 +51,7 @@ def converted(published, tmp_path_factory) -> Path:
 
 def program(command, *arguments: object) -> int:
     with pytest.raises(SystemExit) as exited:
-        run_command(command, [str(argument) for argument in arguments])
+        run_program(lambda: command([str(argument) for argument in arguments]))
     return exited.value.code
 
 

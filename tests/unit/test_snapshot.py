@@ -17,9 +17,8 @@ import pytest
 import torch
 
 import genvs
-from dnnlib.command import run_command
 from genvs.config import PRESETS
-from genvs.errors import InputError
+from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.small_model import SIZE, small_net, some_cameras
@@ -177,7 +176,7 @@ def test_weights_and_config_that_do_not_fit_are_refused(snapshot, case):
 
 def halving(*arguments: Path) -> int:
     with pytest.raises(SystemExit) as exited:
-        run_command(halve, list(map(str, arguments)))
+        run_program(lambda: halve(list(map(str, arguments))))
     return exited.value.code
 
 
@@ -189,7 +188,7 @@ def test_in_half_precision_it_is_half_as_large_and_draws_the_same(tmp_path):
     assert halving(full, half) == 0
     assert half.stat().st_size < min(24e6, 0.51 * full.stat().st_size)
     content = torch.load(half, weights_only=True)
-    assert content["version"] == 2 and content["notes"] == {"halved_from": "full.pkl"}
+    assert content["version"] == 2 and content["notes"] == {"cur_nimg": 12345, "halved_from": "full.pkl"}
     loaded = genvs.load_snapshot(half)
     assert loaded.config == net.config
     for name, tensor in loaded.state_dict().items():
