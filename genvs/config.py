@@ -59,8 +59,9 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """ResNet / DeepLabV3+ widths, and the feature volume that they lift an image into."""
+    """Widths of the backbone (genvs.models.backbone) and of DeepLabV3+, and the size of feature volumes."""
 
+    backbone: str = "resnet"
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     aspp_rates: tuple[int, ...] = (12, 24, 36)

@@ -7,15 +7,15 @@ from pathlib import Path
 from dnnlib.util import download
 from genvs import files
 from genvs.errors import InputError
-from genvs.models.backbone import ResNet, load_imagenet_weights
+from genvs.models.backbone import Backbone, load_imagenet_weights
 from torch_utils import distributed
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 CACHE = Path.home() / ".cache" / "genvs" / "resnet34-b627a593.pth"
 
 
-def initialize_encoder(backbone: ResNet, source: str) -> None:
-    """Load ImageNet weights into the encoder's ResNet, from torchvision's file.
+def initialize_encoder(backbone: Backbone, source: str) -> None:
+    """Load ImageNet weights into the encoder's backbone, from torchvision's file.
 
     source: "none" leaves it as it is; "imagenet" downloads torchvision's ResNet-34 once, into the user's cache; else
     the path of such a file. Raises InputError where the file is missing, damaged or does not fit.

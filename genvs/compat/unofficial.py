@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genvs.config import GeNVSConfig
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
 from genvs.models.denoiser import ConditionedDenoiser
@@ -92,7 +93,8 @@ class UnofficialDenoiser(ConditionedDenoiser):
 class UnofficialGeNVS(GeNVS):
     """The reimplementation's model; what differs from `GeNVS` is listed in this file's first lines."""
 
-    ENCODER, RENDERER, DENOISER = UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser
+    def __init__(self, config: GeNVSConfig) -> None:
+        super().__init__(config, UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser)
 
     def enlarge(self, feature_image: Tensor) -> Tensor:
         size = (self.config.resolution, self.config.resolution)

@@ -1,12 +1,13 @@
-"""ResNet features at four scales, without normalisation layers.
+"""The encoder's image backbones, and the table of them. A new one is a class and a line in `BACKBONES`.
 
-Module names are torchvision's, so that its weights load: each BatchNorm is folded into the convolution before it, and
-ImageNet's colour normalisation into the first convolution.
+ResNet's modules have torchvision's names, so that its weights load: each BatchNorm is folded into the convolution
+before it, and ImageNet's colour normalisation into the first convolution.
 """
 
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,20 @@ from genvs.models.layers import cat_channels, conv_act, he_init
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """Images to features at several strides. Built as `Class(widths, blocks)`, of an EncoderConfig.
+
+    channels: the features' widths by stride, 2, 4, 8, 16 and 32. The last stage is dilated instead of strided, so that
+    the features of 32 have the resolution of 16, as in DeepLab.
+    """
+
+    channels: dict[int, int]
+
+    def __call__(self, images: Tensor) -> dict[int, Tensor]:
+        """images: `[N, 3, H, W]` in [-1, 1]. Returns features `[N, C, H / stride, W / stride]` by stride."""
+        return super().__call__(images)
 
 
 class BasicBlock(nn.Module):
@@ -41,34 +56,35 @@ class BasicBlock(nn.Module):
         return None if self.downsample is None else typing.cast(nn.Conv2d, self.downsample[0])
 
 
-class ResNet(nn.Module):
-    """A ResNet of basic blocks whose last stage is dilated instead of strided: output stride 16, as DeepLab has it."""
+class ResNet(Backbone):
+    """A ResNet of basic blocks, without normalisation layers."""
 
     def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.conv1 = he_init(nn.Conv2d(3, widths[0], 7, stride=2, padding=3))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = widths[0]
+        self.channels = {2: channels}
         stages = zip(widths, blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True)
         for number, (width, count, stride, dilation) in enumerate(stages, start=1):
             first = BasicBlock(channels, width, stride=stride, dilation=dilation)
             rest = [BasicBlock(width, width, dilation=dilation) for _ in range(count - 1)]
             self.add_module(f"layer{number}", nn.Sequential(first, *rest))
-            channels = width
-        self.num_stages = len(widths)
+            channels = self.channels[2 ** (number + 1)] = width
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """images: `[N, 3, H, W]` in [-1, 1]. Returns features at strides 2, 4, 8, 16 and 16."""
-        features = [conv_act(self.conv1, cat_channels(images), relu=True)]
-        x = self.maxpool(features[0])
-        for number in range(1, self.num_stages + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-            features.append(x)
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        features = {2: conv_act(self.conv1, cat_channels(images), relu=True)}
+        x = self.maxpool(features[2])
+        for number in range(1, len(self.channels)):
+            x = features[2 ** (number + 1)] = self.get_submodule(f"layer{number}")(x)
         return features
 
 
-def load_imagenet_weights(backbone: ResNet, state: dict[str, Tensor]) -> None:
-    """Load a torchvision ResNet state dict (with BatchNorm) into a `backbone` that has none.
+BACKBONES: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], Backbone]] = {"resnet": ResNet}
+
+
+def load_imagenet_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
+    """Load a torchvision ResNet state dict, which has BatchNorm, into `backbone`, which has none.
 
     Raises InputError where the weights are of another architecture.
     """

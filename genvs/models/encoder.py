@@ -1,4 +1,4 @@
-"""Image -> feature volume: DeepLabV3+ (arXiv 1802.02611) with learned upsampling, lifted into depth by a 1x1 head.
+"""Image to feature volume: DeepLabV3+ (arXiv 1802.02611) with learned upsampling, lifted into depth by a 1x1 head.
 
 Sizes and connections are those of the published GeNVS reimplementation; no normalisation and no dropout.
 """
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genvs.config import STEM_STRIDE, WHITE, EncoderConfig
-from genvs.models.backbone import ResNet
+from genvs.errors import InputError
+from genvs.models.backbone import BACKBONES
 from genvs.models.layers import cat_channels, conv_relu, conv_relu_of_two, he_init, separable_conv_relu, upsample_relu
 
 
@@ -35,7 +36,7 @@ class ASPP(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Three 3x3 convolutions at one resolution, over the backbone's features there and what comes from below."""
+    """Three 3x3 convolutions over the backbone's features at one resolution and those of the coarser stage."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(conv_relu(in_channels, channels), conv_relu(channels, channels), conv_relu(channels, channels))
@@ -50,31 +51,33 @@ class FeatureVolumeEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, resolution: int) -> None:
         super().__init__()
+        if config.backbone not in BACKBONES:
+            raise InputError(f"`backbone`={config.backbone} is not known: choose one of {', '.join(BACKBONES)}")
         self.config = config
-        w1, w2, w3, w4 = config.widths
+        self.backbone = BACKBONES[config.backbone](config.widths, config.blocks)
+        widths = self.backbone.channels
         channels = config.decoder_channels
-        self.backbone = ResNet(config.widths, config.blocks)
-        self.aspp = ASPP(w4, channels, config.aspp_rates)
-        self.stage16 = Stage(w3 + w4 + channels, channels)
+        self.aspp = ASPP(widths[32], channels, config.aspp_rates)
+        self.stage16 = Stage(widths[16] + widths[32] + channels, channels)
         self.up8 = upsample_relu(channels, channels)
-        self.stage8 = Stage(w2 + channels, channels)
+        self.stage8 = Stage(widths[8] + channels, channels)
         self.up4 = upsample_relu(channels, channels)
-        self.stage4 = Stage(w1 + channels, channels)
-        self.low_level = conv_relu(w1, config.low_level_channels, 1)
+        self.stage4 = Stage(widths[4] + channels, channels)
+        self.low_level = conv_relu(widths[4], config.low_level_channels, 1)
         self.fuse = separable_conv_relu(channels + config.low_level_channels, channels)
         # The head climbs from 1/4 of the image's resolution to the volume's.
         num_upsamplings = int(math.log2(config.volume_width * STEM_STRIDE // resolution))
-        skips = (w1, 3)[:num_upsamplings]
+        skips = (widths[2], 3)[:num_upsamplings]
         self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
         self.head_stages = nn.ModuleList(Stage(skip + channels, channels) for skip in skips)
-        # Linear in each pixel's features. Depth-major: its outputs, channels last, lie in memory as (H, W, D, C).
+        # A linear layer for each pixel. Its outputs are depth-major, so that volumes lie in memory as (H, W, D, C).
         volume = nn.Linear(channels + 3, config.volume_depth * config.volume_channels)
         self.to_volume = he_init(volume, gain=1.0)
         self._start_from_colours()
 
     @torch.no_grad()
     def _start_from_colours(self) -> None:
-        """At birth the volume's first three channels are the image less white, the same at every depth.
+        """Initialise the volume's first three channels to the image minus white, the same at every depth.
 
         A ray then renders the mean colour that the input views have along it, and zero where they show a white
         background: a soft visual hull, from which colour and silhouette are learned many times sooner.
@@ -87,12 +90,12 @@ class FeatureVolumeEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`, in memory `[N, h, w, D, C]`."""
-        f2, f4, f8, f16, f16_dilated = self.backbone(images)
-        x = self.stage16(cat_channels(f16, f16_dilated), self.aspp(f16_dilated))
-        x = self.stage8(f8, self.up8(x))
-        x = self.stage4(f4, self.up4(x))
-        x = self.fuse(cat_channels(x, self.low_level(f4)))
-        for up, stage, skip in zip(self.head_ups, self.head_stages, (f2, images), strict=False):
+        features = self.backbone(images)
+        x = self.stage16(cat_channels(features[16], features[32]), self.aspp(features[32]))
+        x = self.stage8(features[8], self.up8(x))
+        x = self.stage4(features[4], self.up4(x))
+        x = self.fuse(cat_channels(x, self.low_level(features[4])))
+        for up, stage, skip in zip(self.head_ups, self.head_stages, (features[2], images), strict=False):
             x = stage(skip, up(x))
         colours = F.interpolate(images, size=x.shape[2:], mode="area") - WHITE
         x = cat_channels(x, colours).permute(0, 2, 3, 1)

@@ -22,16 +22,21 @@ from genvs.models.view_weighting import make_view_weighting
 class GeNVS(nn.Module):
     """The whole model, composed of an encoder, a renderer and a denoiser. Keeps no state between calls."""
 
-    ENCODER, RENDERER, DENOISER = FeatureVolumeEncoder, FeatureRenderer, ConditionedDenoiser
-
-    def __init__(self, config: GeNVSConfig) -> None:
+    def __init__(
+        self,
+        config: GeNVSConfig,
+        encoder: type[FeatureVolumeEncoder] = FeatureVolumeEncoder,
+        renderer: type[FeatureRenderer] = FeatureRenderer,
+        denoiser: type[ConditionedDenoiser] = ConditionedDenoiser,
+    ) -> None:
+        """Random weights. Raises InputError for a config that cannot be built."""
         super().__init__()
         self.config = config
         self.notes: dict[str, Any] = {}  # of its snapshot, such as cur_nimg (genvs.snapshot)
         channels = config.encoder.volume_channels
-        self.encoder = self.ENCODER(config.encoder, config.resolution)
-        self.renderer = self.RENDERER(config.renderer, channels, config.view_weighting)
-        self.denoiser = self.DENOISER(config.denoiser, config.resolution, channels, config.scene.num_classes)
+        self.encoder = encoder(config.encoder, config.resolution)
+        self.renderer = renderer(config.renderer, channels, config.view_weighting)
+        self.denoiser = denoiser(config.denoiser, config.resolution, channels, config.scene.num_classes)
 
     def to_device(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""

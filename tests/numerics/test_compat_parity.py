@@ -74,7 +74,9 @@ def encoder_stages(net: UnofficialGeNVS, published: Published) -> tuple[Tensor, 
         part = net.encoder.get_submodule(name)
         part.register_forward_hook(lambda _, __, output, name=name: inside.update({name: output}))
     backbone = net.encoder.backbone
-    backbone.register_forward_hook(lambda _, __, outputs: inside.update({str(k + 1): x for k, x in enumerate(outputs)}))
+    backbone.register_forward_hook(
+        lambda _, __, outputs: inside.update({str(k + 1): x for k, x in enumerate(outputs.values())})
+    )
     volume = net.encode(published.inputs["input_imgs"])
     theirs = volume.flip(3)  # theirs has the farthest depth first
     stages = [(f"ResNet, stage {k}", inside[str(k)][:, ::16, ::4, ::4], f"resnet{k}_slice") for k in range(1, 6)]

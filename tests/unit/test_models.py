@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from genvs.config import PRESETS, DenoiserConfig, GeNVSConfig, scaled_to
+from genvs.config import BACKBONE_STRIDE, PRESETS, DenoiserConfig, GeNVSConfig, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
 from genvs.models.denoiser import ConditionedDenoiser
-from genvs.models.encoder import FeatureVolumeEncoder
+from genvs.models.encoder import ASPP, FeatureVolumeEncoder
 from genvs.models.unet import UNet
 from tests.small_model import SIZE, randomize, small_config, small_net, some_batch, some_cameras
 
@@ -48,16 +48,24 @@ def test_srn128_encodes_to_the_papers_volume():
         backbone = ResNet(config.encoder.widths, config.encoder.blocks)
         features = backbone(torch.zeros(1, 3, 128, 128))
     assert volume.shape == (2, 16, 64, 128, 128)
-    assert [tuple(f.shape[1:]) for f in features] == [
-        (64, 64, 64),
-        (64, 32, 32),
-        (128, 16, 16),
-        (256, 8, 8),
-        (512, 8, 8),
-    ]
+    sizes = {2: (64, 64, 64), 4: (64, 32, 32), 8: (128, 16, 16), 16: (256, 8, 8), 32: (512, 8, 8)}
+    assert {stride: tuple(f.shape[1:]) for stride, f in features.items()} == sizes
+    assert backbone.channels == {stride: size[0] for stride, size in sizes.items()}
     # torchvision's ResNet-34 has 21,284,672 without its classifier; BatchNorm's scales go, its shifts stay as biases.
     norm_scales = sum(p.numel() for name, p in backbone.named_parameters() if name.endswith("bias"))
     assert num_parameters(backbone) == 21_284_672 - norm_scales
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_tap_of_the_dilated_convolutions_learns(preset):
+    """A tap that is dilated beyond the map sees padding alone, and never gets a gradient."""
+    config = PRESETS[preset]
+    aspp = ASPP(config.encoder.widths[3], config.encoder.decoder_channels, config.encoder.aspp_rates)
+    side = config.resolution // BACKBONE_STRIDE
+    aspp(normal(2, config.encoder.widths[3], side, side)).square().sum().backward()
+    for rate, branch in zip(config.encoder.aspp_rates, aspp.atrous, strict=True):
+        of_taps = branch[0].weight.grad.abs().sum(dim=(0, 1))
+        assert (of_taps > 0).all(), f"rate {rate} on {side}x{side}"
 
 
 WIDTHS = (lambda config: config.encoder.volume_width, lambda config: config.renderer.render_width)
@@ -307,12 +315,13 @@ def test_imagenet_weights_fold_batchnorm_exactly():
     load_imagenet_weights(backbone, state)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     expected = torchvision_forward(state, blocks, images, pad=0.0)
-    for ours, reference in zip(backbone(images), expected, strict=True):
+    features = backbone(images)
+    for ours, reference in zip(features.values(), expected, strict=True):
         assert_close(ours, reference, rtol=1e-4, atol=1e-4)
     # With other padding the first features agree away from the border, and there alone.
     other = torchvision_forward(state, blocks, images, pad=1.0)[0]
-    assert_close(backbone(images)[0][..., 2:-2, 2:-2], other[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
-    assert (backbone(images)[0] - other).abs().max() > 0.01
+    assert_close(features[2][..., 2:-2, 2:-2], other[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
+    assert (features[2] - other).abs().max() > 0.01
 
 
 def test_resnet34_state_dicts_fit_the_presets():
