@@ -16,6 +16,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from genvs.data.types import ViewBatch
+from genvs.errors import InputError
 from genvs.models import GeNVS
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_model import randomize, some_batch
@@ -130,6 +131,29 @@ def test_training_replays_unless_told_not_to():
     net, device = GeNVS(config.net).to("cuda"), torch.device("cuda")
     assert isinstance(training_net(net, config, device), GraphedGeNVS)
     assert training_net(net, dataclasses.replace(config, cuda_graphs=False), device) is net
+
+
+def wait_for_the_gpu(images: Tensor) -> None:
+    float(images.sum())
+
+
+def divide_by_zero_while_recording(images: Tensor) -> None:
+    if torch.cuda.is_current_stream_capturing():
+        _ = 1 // 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"), [(wait_for_the_gpu, InputError), (divide_by_zero_while_recording, ZeroDivisionError)]
+)
+def test_only_what_cuda_cannot_record_is_the_users_to_choose(fault, expected):
+    """A step that waits for the GPU runs without a recording alone; another fault is a bug, and shows its own error."""
+    run = Run(config_of(), graphs=True)
+    run.state.net.encoder.register_forward_pre_hook(lambda module, arguments: fault(*arguments))
+    with torch.cuda.stream(torch.cuda.current_stream()), pytest.raises(expected):  # a failed recording leaves its own
+        run.gradients(batch_of(2, seed=0))
+    torch.cuda.synchronize()
+    plain = Run(config_of(), graphs=False)
+    plain.gradients(batch_of(2, seed=0))
 
 
 def test_gradients_outlive_the_next_step():
