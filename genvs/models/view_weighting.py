@@ -1,11 +1,11 @@
-"""How much each input view counts for a target view, by the methods that `--cam_weighting_method` names.
+"""How much each input view counts for a target view: the methods that a config's `view_weighting` names.
 
-Every method takes input cameras `[B, V]` and target cameras `[B, T]` and returns weights `[B, T, V]`, float32 or
-better, that are 0 or above and sum to 1 over the input views. The names, and what each computes, are those of the
-published reimplementation of GeNVS. Cameras are OpenCV camera-to-world; a method that depends on these axes says so.
+Every method takes input cameras `[B, V]` and target cameras `[B, T]` and returns weights `[B, T, V]`, at least float32,
+that are not negative and sum to 1 over the input views. The names and formulas are those of the unofficial
+implementation of GeNVS. Cameras are OpenCV camera-to-world; a method that depends on these axes says so.
 
-Where errors or distances are inverted, a view whose error is 0 (the target's own camera, say) takes all the weight;
-where there are several such views they share it alike. Gradients are finite there too.
+Where errors or distances are inverted, a view whose error is 0, such as the target's own camera, takes all the weight;
+several such views share it equally. Gradients are finite there too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ViewWeighting = Callable[[Cameras, Cameras], Tensor]
 NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
 CAMERA_CHANNELS = 3 * (2 + 2 * NUM_FREQUENCIES)  # of `encode_camera`
 NUM_HEADS = 3
-SMALLEST = 1e-12  # that errors are divided by; gradients divide by its square
+SMALLEST = 1e-12  # error to divide by; gradients divide by its square
 
 
 def baseline_mean(inputs: Cameras, targets: Cameras) -> Tensor:
-    """All input views alike."""
+    """All input views equally."""
     batch, num_inputs = inputs.shape
     return torch.full((batch, targets.shape[1], num_inputs), 1 / num_inputs, device=inputs.device)
 
@@ -64,31 +64,25 @@ def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
     return weights_of_errors(alpha / math.pi * rotation_angles(inputs, targets) + (1 - alpha) * relative)
 
 
-def inverse_relative_l2(inputs: Cameras, targets: Cameras) -> Tensor:
-    """By the inverse spectral norm of (input's camera-to-world)(target's camera-to-world)^-1.
+def inverse_relative_pose(inputs: Cameras, targets: Cameras) -> Tensor:
+    """By the inverse Frobenius norm of (input's camera-to-world)(target's camera-to-world)^-1.
 
-    That matrix, made of a rotation and a translation of length t, has the norm (t + sqrt(t^2 + 4)) / 2. It is not the
-    pose of one camera in another's frame: where all cameras look at the origin from the same distance, t is 0 and all
-    views count alike. Kept for networks that were trained with it; the same holds for `inverse_relative_frobenius`.
+    That matrix, of a rotation and a translation of length t, has the norm sqrt(t^2 + 4). It is not the pose of one
+    camera in the other's frame: where all cameras look at the origin from the same distance, t is 0 and all views count
+    alike. Kept for networks that were trained with it, under both of the names that it has there.
     """
-    t = world_translations(inputs, targets)
-    return weights_of_errors((t + (t**2 + 4).sqrt()) / 2)
-
-
-def inverse_relative_frobenius(inputs: Cameras, targets: Cameras) -> Tensor:
-    """By the inverse Frobenius norm, sqrt(t^2 + 4), of the matrix of `inverse_relative_l2`. As uniform as that."""
     return weights_of_errors((world_translations(inputs, targets) ** 2 + 4).sqrt())
 
 
 def cross_attention(inputs: Cameras, targets: Cameras) -> Tensor:
-    """Softmax of the dot products of target and input, each encoded by `encode_camera`. Has no weights to learn."""
+    """Softmax of the dot products of target and input, each encoded by `encode_camera`. It has no weights to learn."""
     query = encode_camera(targets.centers, -targets.c2w[..., :3, 2])
     key = encode_camera(inputs.centers, -inputs.c2w[..., :3, 2])
     return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
 
 
 class LearnedCrossAttention(nn.Module):
-    """Softmax of the dot products of linear maps of what `cross_attention` compares.
+    """As `cross_attention`, of learned linear maps of the encoded cameras.
 
     Cameras are encoded by centre and backward direction (a camera's +z in OpenGL axes).
     """
@@ -107,9 +101,9 @@ class LearnedCrossAttention(nn.Module):
 
 
 class RelativePoseSelfAttention(nn.Module):
-    """Self-attention among the input views, each of which stands for the target's pose in its own frame.
+    """Self-attention among the input views, each represented by the target's pose in its own frame.
 
-    That frame has OpenGL axes, as has the target's whose +z is encoded.
+    Both cameras have OpenGL axes there; the pose is encoded as the target's centre and +z direction.
     """
 
     def __init__(self) -> None:
@@ -142,8 +136,8 @@ _METHODS: dict[str, Callable] = {
     "l1_weighting": inverse_l1,
     "f_norm_weighting": inverse_frobenius,
     "error_weighting_alpha": inverse_error,
-    "rel_cam_poses_l2": inverse_relative_l2,
-    "rel_cam_poses_f_norm": inverse_relative_frobenius,
+    "rel_cam_poses_l2": inverse_relative_pose,
+    "rel_cam_poses_f_norm": inverse_relative_pose,
     "cross_attention": cross_attention,
     "learned_cross_attention": LearnedCrossAttention,
     "relative_pose_self_attention": RelativePoseSelfAttention,
@@ -153,7 +147,7 @@ _METHODS: dict[str, Callable] = {
 def make_view_weighting(name: str) -> ViewWeighting:
     """The method of this name, such as `distance` or `distance_gaussian_b=2`; a new module where it has weights.
 
-    Raises InputError for a name or number that it cannot be.
+    Raises InputError for an unknown name or a number out of range.
     """
     method, number = parse_view_weighting(name)
     function = _METHODS[method]
@@ -162,7 +156,7 @@ def make_view_weighting(name: str) -> ViewWeighting:
     return function() if isinstance(function, type) else function
 
 
-# What they are made of: all of inputs `[B, V]` and targets `[B, T]`, to `[B, T, V]`
+# Parts of the methods. Those of inputs `[B, V]` and targets `[B, T]` return `[B, T, V]`.
 
 
 def weights_of_errors(errors: Tensor, power: float = 1.0) -> Tensor:
@@ -173,9 +167,9 @@ def weights_of_errors(errors: Tensor, power: float = 1.0) -> Tensor:
 
 
 def softmax_of_views(logits: Tensor) -> Tensor:
-    """exp(logit), over its sum along the last dimension; not below e^-60 of the largest.
+    """exp(logit) over its sum along the last dimension, but no less than e^-60 of the largest.
 
-    A weight that vanished would take what this view alone sees with it.
+    With a weight of 0, what only this view sees would be lost.
     """
     return (logits - logits.amax(dim=-1, keepdim=True)).clamp_min(-60).softmax(dim=-1)
 
