@@ -20,17 +20,18 @@ import torch
 from torch import Tensor
 
 import genvs
-from dnnlib.command import FiniteRange, run_command
+from dnnlib.command import FiniteRange, named_options, run_command
 from genvs.config import CONVENTIONS, GeNVSConfig, SceneConfig
+from genvs.data.scene_input import SceneInput, read_scene
 from genvs.errors import InputError
 from genvs.geometry import Cameras
+from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.models.labels import label_of_class
 from genvs.sampling.guidance import load_guide, weigh_views
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
 from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
 from inference import writers
 from inference.sampling_options import described, sampling_options, settle
-from inference.scene_input import TRAJECTORIES, SceneInput, read_scene, trajectory_cameras
 from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +123,7 @@ def main(
     ckpt_path = ckpt_path or default_snapshot(ROOT)
     net = genvs.load_snapshot(ckpt_path)
     weigh_views(net, cam_weighting)
-    scene = read_folder(in_dir, net.config, convention, normalize)
+    scene = read_folder(in_dir, net.config, convention, normalize, targets=[] if video else None)
     name = in_dir.resolve().name
     sampling = settle(sampling)
     if sampling["class_id"] is not None:
@@ -265,24 +266,18 @@ def prepare_output(out_dir: Path, results: Sequence[Path], *, folder: bool) -> N
 
 
 def read_folder(
-    in_dir: Path, config: GeNVSConfig, convention: str | None = None, normalize: bool = False
+    in_dir: Path,
+    config: GeNVSConfig,
+    convention: str | None = None,
+    normalize: bool = False,
+    targets: Sequence[int] | None = None,
 ) -> SceneInput:
-    """The folder at the network's resolution and depth planes; what looks wrong with its cameras is said on stderr.
-
-    convention, normalize: as the options of these names.
-    """
+    """As `read_scene`; prints what looks wrong with the cameras on stderr."""
     trained = config.scene.radius
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        scene = read_scene(
-            in_dir,
-            resolution=config.resolution,
-            near=config.scene.near,
-            far=config.scene.far,
-            convention=convention,
-            radius=trained if normalize else None,
-        )
-    messages = [str(warning.message) for warning in caught]
+        scene = read_scene(in_dir, config, convention=convention, normalize=normalize, targets=targets)
+    messages = [named_options(str(warning.message)) for warning in caught]
     if scene.placement is not None:
         click.echo(
             f"--normalize: the scene is {scene.placement}; its cameras are now {trained:.3g} from the origin, and "

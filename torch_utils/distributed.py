@@ -17,6 +17,8 @@ import torch.distributed
 # ever. Its threads would outlive Python, and one that then lets go of a tensor aborts the process (libtorch 2.13).
 import torch.distributed.nn
 
+from dnnlib.command import named_options
+
 # What torchrun sets for each process, and what `init_process_group` reads.
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -83,7 +85,7 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
-        print0(f"Warning: {message}", file=sys.stderr, flush=True)
+        print0(f"Warning: {named_options(message)}", file=sys.stderr, flush=True)
 
 
 def barrier() -> None:

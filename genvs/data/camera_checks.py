@@ -92,9 +92,9 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
     other = next(option for option in CONVENTIONS if option != convention)
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
     if stated:
-        warnings.warn(f"{found}, as --convention says; {other}'s look right", stacklevel=2)
+        warnings.warn(f"{found}, as `convention` says; {other}'s look right", stacklevel=2)
         return convention
-    warnings.warn(f"{found}, so they are taken to be {other}'s; --convention decides it", stacklevel=2)
+    warnings.warn(f"{found}, so they are taken to be {other}'s; state `convention` to decide it", stacklevel=2)
     return other
 
 
@@ -112,7 +112,7 @@ def warn_if_far(c2w: np.ndarray, name: str) -> None:
     if far_away > MAX_OFFSET * distance:
         warnings.warn(
             f"{name}: the cameras look at a point {far_away:.3g} from the origin, from {distance:.3g} away: out there "
-            "positions are not exact to a pixel; bring the scene to the origin with --normalize",
+            "positions are not exact to a pixel; bring the scene to the origin with `normalize`",
             stacklevel=2,
         )
 
@@ -123,7 +123,7 @@ def warn_if_missed(c2w: np.ndarray, near: float, far: float, name: str) -> None:
     if not near < distance < far:
         warnings.warn(
             f"{name}: the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; "
-            "pass --near and --far",
+            "choose `near` and `far` to enclose it",
             stacklevel=2,
         )
 

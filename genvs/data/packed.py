@@ -1,25 +1,24 @@
 """Packs: all views of a split at one resolution, decoded, in one file that is mapped into memory.
 
-A pack is made once, beside the split, and is a copy: deleting it costs the time to make it again. Its first bytes tell
-from what it was made (`PackPlan.header`), and each scene has a checksum; what does not match is made anew. Then come
-plain numbers, none of which can do more than be wrong.
+A pack is made once, beside the split. It is a copy: deleting it costs only the time to make it again. Its header states
+what it was made from (`PackPlan.header`); a pack with another header or of another size is made again. Plain numbers
+follow, then a checksum of each scene, which is compared only when asked for: that reads the whole file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
 import os
 import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -27,18 +26,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from genvs.data.types import Views
 from genvs.errors import InputError
+from genvs.files import lock
 
 FORMAT = "genvs packed views 2"  # raise the number when the same files give other contents
 HEADER_BYTES = 4096
-
-
-class DecodedViews(NamedTuple):
-    """images: `[..., 3, H, W]` uint8. c2w: `[..., 4, 4]`, intrinsics: `[..., 3, 3]` normalised, both float32."""
-
-    images: np.ndarray
-    c2w: np.ndarray
-    intrinsics: np.ndarray
 
 
 class Block(NamedTuple):
@@ -110,70 +103,71 @@ class Pack:
         with open(plan.path, "rb") as file:
             if file.read(HEADER_BYTES) != plan.header() or os.fstat(file.fileno()).st_size != blocks["checksums"].end:
                 raise ValueError(f"{plan.path}: made from other files, or cut short")
-            mapped = {
-                name: np.asarray(np.memmap(file, block.dtype, mode="r", offset=block.offset, shape=block.shape))
-                for name, block in blocks.items()
-            }
-        self.checksums = mapped.pop("checksums")
-        self.views = DecodedViews(**mapped)
+            *self.parts, self.checksums = (
+                np.asarray(np.memmap(file, block.dtype, mode="r", offset=block.offset, shape=block.shape))
+                for block in blocks.values()
+            )
 
     def __reduce__(self):
         return Pack, (self.plan,)
 
     def is_undamaged(self) -> bool:
-        """Whether every scene has its checksum. Reads the whole file, which then is in memory for training too."""
+        """Whether every scene has its checksum. Reads the whole file."""
         bounds = self.plan.first_views.tolist()
 
         def is_right(scene: int) -> bool:
-            views = DecodedViews(*(part[bounds[scene] : bounds[scene + 1]] for part in self.views))
-            return checksum(views) == self.checksums[scene]
+            return checksum([part[bounds[scene] : bounds[scene + 1]] for part in self.parts]) == self.checksums[scene]
 
         with ThreadPoolExecutor() as pool:
             return all(pool.map(is_right, range(len(self.checksums))))
 
-    def read(self, scenes: np.ndarray, views: np.ndarray) -> DecodedViews:
-        """Copies of the views with these places within these scenes, two integer arrays `[...]`."""
+    def read(self, scenes: np.ndarray, views: np.ndarray) -> list[np.ndarray]:
+        """Copies of images, c2w and intrinsics of the views with these places within these scenes, integers `[...]`."""
         places = self.plan.first_views[scenes] + views
-        return DecodedViews(*(part[places] for part in self.views))
+        return [part[places] for part in self.parts]
 
 
-def checksum(views: DecodedViews) -> int:
-    """CRC-32 of the bytes of images, c2w and intrinsics in turn."""
+def checksum(parts: Sequence[np.ndarray]) -> int:
+    """CRC-32 of the bytes of arrays, one after the other."""
     crc = 0
-    for part in views:
+    for part in parts:
         crc = zlib.crc32(part.data, crc)
     return crc
 
 
-def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], DecodedViews], workers: int) -> Pack:
-    """The pack of `plan`, made unless it is there, up to date and undamaged.
+def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: int, *, verify: bool = False) -> Pack:
+    """The pack of `plan`, made unless it is there and up to date.
 
-    decode_scene: the views `[K]` of a scene. workers: processes that decode; with 0, this one does. The file appears
-    whole or not at all, in the place of any older one. Several processes may call this at once: one works, the others
-    wait. For the main thread, which hears Ctrl-C. Raises what `decode_scene` raises, and OSError where the file cannot
-    be written.
+    decode_scene: the views `[K]` of a scene. workers: processes that decode; with 0, this one does. verify: compare
+    checksums too. The file appears whole or not at all, in place of any older one. Several processes may call this at
+    once: one works, the others wait. Call it in the main thread, which receives Ctrl-C. Raises what `decode_scene`
+    raises, and OSError where the file cannot be written.
     """
-    pack = _open_undamaged(plan)
+    pack = _open_pack(plan, verify)
     if pack is not None:
         return pack
     partial = plan.path.with_name(plan.path.name + ".partial")
-    with _file_of_our_own(partial):
-        pack = _open_undamaged(plan)
+    with lock(plan.path.with_name(f".{plan.path.name}.lock"), wait=True):
+        pack = _open_pack(plan, verify)
         if pack is None:
-            _write(plan, partial, decode_scene, workers)
-            os.replace(partial, plan.path)
+            try:
+                _write(plan, partial, decode_scene, workers)
+                os.replace(partial, plan.path)
+            finally:
+                with contextlib.suppress(OSError):  # it has been renamed, or was never made
+                    partial.unlink()
             pack = Pack(plan)
         return pack
 
 
 def ignore_interrupts(worker: int) -> None:
-    """What loader processes do first: Ctrl-C reaches the whole process group, but their parent decides what ends."""
+    """For loader processes: Ctrl-C reaches the whole process group, but the parent decides what ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C in this block takes effect at its end. In the middle of a fork Python would print it and forget it."""
+    """Ctrl-C in this block takes effect at its end. During a fork, Python would print and then ignore it."""
     caught: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
     try:
@@ -184,43 +178,18 @@ def _interrupts_later() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _open_undamaged(plan: PackPlan) -> Pack | None:
+def _open_pack(plan: PackPlan, verify: bool) -> Pack | None:
+    """The pack that is there, unless it is missing, of other files or, as far as that is looked at, damaged."""
     try:
         pack = Pack(plan)
     except (OSError, ValueError):
         return None
-    return pack if pack.is_undamaged() else None
+    return None if verify and not pack.is_undamaged() else pack
 
 
-@contextlib.contextmanager
-def _file_of_our_own(path: Path) -> Iterator[None]:
-    """A file at `path`, locked until the block ends; it is removed then, unless it has been renamed.
-
-    Waits while another process has it. What a process that died has left there is taken over.
-    """
-    while True:
-        with open(path, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file, path):  # whoever had it has renamed or removed it
-                continue
-            try:
-                yield
-            finally:
-                if _is_at(file, path):
-                    os.unlink(path)
-            return
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    return False
-
-
-def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], DecodedViews], workers: int) -> None:
+def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], Views], workers: int) -> None:
     """Decode all scenes into `path`, with a progress bar. The header comes last."""
-    with open(path, "r+b") as file:
-        file.truncate(0)
+    with open(path, "wb") as file:
         file.truncate(plan.blocks["checksums"].end)
     loader = DataLoader(
         _SceneWriter(plan, path, decode_scene),
@@ -236,15 +205,17 @@ def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], DecodedView
             if failure is not None:
                 raise failure
     finally:
-        del scenes  # and with it the workers, before the file is anyone else's
+        del scenes  # and with it the workers
     with open(path, "r+b") as file:
         file.write(plan.header())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class _SceneWriter(Dataset):
-    """Writes scene i into the file at `path` when item i is asked for; the item is why that failed, or None."""
+    """Writes scene i into the file at `path` when item i is asked for. The item is the error, or None for success."""
 
-    def __init__(self, plan: PackPlan, path: Path, decode_scene: Callable[[int], DecodedViews]) -> None:
+    def __init__(self, plan: PackPlan, path: Path, decode_scene: Callable[[int], Views]) -> None:
         self.plan, self.path, self.decode_scene = plan, path, decode_scene
 
     def __len__(self) -> int:
@@ -257,12 +228,11 @@ class _SceneWriter(Dataset):
             return error  # raised here it would lose its arguments, and hold on to the loader
         return None
 
-    def _write(self, scene: int, views: DecodedViews) -> None:
+    def _write(self, scene: int, views: Views) -> None:
+        parts = [part.numpy() for part in (views.images, views.cameras.c2w, views.cameras.intrinsics)]
         first = int(self.plan.first_views[scene])
-        parts = {name: (first, part) for name, part in views._asdict().items()}
-        parts["checksums"] = (scene, np.uint32(checksum(views)))
+        places = [*((first, part) for part in parts), (scene, np.uint32(checksum(parts)))]
         with open(self.path, "r+b") as file:
-            for name, (place, part) in parts.items():
-                block = self.plan.blocks[name]
+            for block, (place, part) in zip(self.plan.blocks.values(), places, strict=True):
                 file.seek(block.offset + place * block.dtype.itemsize * math.prod(block.shape[1:]))
                 file.write(part.tobytes())

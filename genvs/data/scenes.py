@@ -1,7 +1,7 @@
-"""What all datasets share: choosing views, checking cameras, packing; whatever the files look like.
+"""What all datasets share, whatever their files look like: choosing views, checking cameras, packing.
 
 A dataset is a list of `Scene`s, which know their files. SRN's layout is in genvs.data.srn, `transforms.json` in
-genvs.data.transforms; a class of your own needs the abstract methods of the two classes here (docs/data.md).
+genvs.data.transforms. A class of your own has to define the abstract methods of the two classes here (docs/data.md).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from genvs.data.camera_checks import (
     warn_if_missed,
 )
 from genvs.data.files import FOCAL_RANGE, checked_pose
-from genvs.data.labels import MAX_CLASSES, read_classes
-from genvs.data.packed import DecodedViews, Pack, PackPlan, ensure_pack
-from genvs.data.storage import printable
+from genvs.data.labels import LABELS_FILE, MAX_CLASSES, read_classes
+from genvs.data.packed import Pack, PackPlan, ensure_pack
+from genvs.data.storage import counted, printable
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.errors import InputError
@@ -42,18 +42,28 @@ from genvs.random import Stream, numpy_generator
 
 
 class Splits(NamedTuple):
-    """The parts of a dataset, as paths for a SceneDataset; held-out ones may be missing."""
+    """The parts of a dataset, as paths for a SceneDataset; None where there is no such held-out part."""
 
     train: Path
     val: Path | None = None
     test: Path | None = None
 
 
+class Targets(NamedTuple):
+    """K cameras to draw from. names: fit for files. c2w: `[K, 4, 4]`, with the scene's axes and place, as in the files.
+    intrinsics: `[K, 3, 3]`, normalised.
+    """
+
+    names: list[str]
+    c2w: np.ndarray
+    intrinsics: np.ndarray
+
+
 class Scene(abc.ABC):
     """One scene's images and cameras.
 
-    name: within its dataset. shown: how messages name it, usually its path. view_names: one for each view, in order.
-    convention: the axes that its poses usually have, 'opencv' or 'opengl'.
+    name: within its dataset. shown: its name in messages, usually its path. view_names: one for each view, in order,
+    fit for files. convention: the axes that its poses usually have, 'opencv' or 'opengl'.
     """
 
     name: str
@@ -70,18 +80,22 @@ class Scene(abc.ABC):
         """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
 
     def image_size(self, view: int) -> tuple[int, int] | None:
-        """Width and height of the image as it is stored, pixels; None where nobody says, and so nobody warns."""
+        """Width and height of the image as it is stored, pixels; None for unknown."""
+        return None
+
+    def read_targets(self) -> Targets | None:
+        """Cameras to draw from besides those of the views; None where the files state none."""
         return None
 
     def file_states(self) -> Iterable[tuple]:
-        """Name, size and time of change of all files: what packs and evaluations know the data by."""
+        """Name, size and time of change of all files, by which packs and evaluations recognise the data."""
         raise InputError(
-            f"{self.shown}: {type(self).__name__} has no file_states, which packs and evaluation need; write it "
+            f"{self.shown}: {type(self).__name__} has no file_states, which packs and evaluation need; define it "
             "(docs/data.md)"
         )
 
     def checked_c2w(self, view: int) -> np.ndarray:
-        """`read_c2w`. Raises InputError, naming scene and view, where that is no rotation and translation."""
+        """As `read_c2w`. Raises InputError, naming the view, where that is not a rotation and translation."""
         found, shown = self.read_c2w(view), self.shown_view(view)
         try:
             c2w = np.asarray(found, dtype=np.float64)
@@ -92,28 +106,28 @@ class Scene(abc.ABC):
         return checked_pose(c2w, shown)
 
     def all_c2w(self) -> np.ndarray:
-        """Of all views, `[N, 4, 4]` float64, as in the files. Raises InputError as `checked_c2w`."""
+        """The poses of all views, `[N, 4, 4]` float64, as in the files. Raises InputError as `checked_c2w`."""
         return np.stack([self.checked_c2w(view) for view in range(len(self.view_names))])
 
     def shown_view(self, view: int) -> str:
-        """How messages name a view."""
+        """A view's name in messages."""
         return f"{self.shown}: view {printable(str(self.view_names[view]))}"
 
 
 class SceneDataset(Dataset, abc.ABC):
-    """Scenes, as a map from the B SampleRequests of a batch to the ViewBatch.
+    """A map from the B SampleRequests of a batch to its ViewBatch.
 
     path: whatever `list_scenes` understands. resolution: side of the images, pixels. near, far: depth planes in world
     units; by default from `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
     xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
-    as usual for such files, or the other one where the first scene's cameras face away from it (with a warning).
-    normalize: move and scale each scene so that what its cameras look at is at the origin, and their median distance
-    from it is that of SceneConfig.
+    those usual for such files, or the other ones, with a warning, if the first scene's cameras face away from it.
+    normalize: move and scale each scene so that what its cameras look at is at the origin, at this median distance from
+    them (world units); True for SceneConfig's.
 
     Warns of what looks wrong with the first scene's cameras, and where its first image is smaller than `resolution`:
-    `enlarged_from` is its width and height then, pixels, and None for others.
+    then `enlarged_from` is its width and height, pixels, else None.
 
-    A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files alone.
+    A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files.
     Raises InputError for anything that is wrong with names, the first scene, near and far; later for a file in use.
     """
 
@@ -127,20 +141,20 @@ class SceneDataset(Dataset, abc.ABC):
         seed: int = 0,
         xflip: bool = False,
         convention: str | None = None,
-        normalize: bool = False,
+        normalize: bool | float = False,
     ) -> None:
         self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
         self.normalize = normalize
         self._scenes = self.list_scenes(self.path)
         if not self._scenes:
-            raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check --data")
+            raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
         self._placements: dict[int, Placement] = {}
         self._pack: Pack | None = None
         self._examine_first_scene(near, far, convention)
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
-        """What of `--data` to train on and, where there are held-out scenes, to judge by."""
+        """The parts of the dataset at `path`: for training and, where there are such, for validation and testing."""
         return Splits(Path(path))
 
     @abc.abstractmethod
@@ -152,11 +166,11 @@ class SceneDataset(Dataset, abc.ABC):
         return None
 
     def pack_path(self) -> Path | None:
-        """Where to keep the decoded images; None for no pack, for scenes without `file_states`."""
+        """The file to keep decoded images in; None for no pack, as scenes without `file_states` need."""
         return None
 
     def classes(self) -> list[int]:
-        """The class of each scene, for `--cond`. Raises InputError where none is stated."""
+        """The class of each scene, for class-conditional networks. Raises InputError where none is stated."""
         return read_classes(self.path, self.scene_names)
 
     @property
@@ -169,21 +183,30 @@ class SceneDataset(Dataset, abc.ABC):
     def num_views(self, scene: int) -> int:
         return len(self._scenes[scene].view_names)
 
+    def view_names(self, scene: int) -> list[str]:
+        return list(map(str, self._scenes[scene].view_names))
+
     def check_views(self, min_views: int) -> None:
         """Raise InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
         for scene in self._scenes:
             _require_views(scene, min_views)
 
     def checked_classes(self) -> list[int]:
-        """`classes`. Raises InputError too where a class of the user's own gives anything else."""
+        """As `classes`. Raises InputError where they are not a whole number from 0 up for each scene."""
         found = self.classes()
         labels = list(found) if isinstance(found, Iterable) else []
-        wrong = [label for label in labels if not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES]
-        if wrong or len(labels) != len(self):
-            what = f"holds {printable(repr(wrong[0])[:50])}" if wrong else f"has {len(labels)} for {len(self)} scenes"
+        names = self.scene_names
+        wrong = (
+            None if len(labels) == len(names) else f"there are {len(labels)} classes for {counted(len(names), 'scene')}"
+        )
+        for name, label in zip(names, labels, strict=False):
+            if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES:
+                has = "no class" if label is None else f"the class {printable(repr(label)[:50])}"
+                wrong = wrong or f"scene '{printable(name)}' has {has}"
+        if wrong:
             raise InputError(
-                f"{printable(self.path)}: what {type(self).__name__}.classes() gives {what}; give every scene a whole "
-                f"number from 0 to {MAX_CLASSES - 1}"
+                f"{printable(self.path)}: {wrong}; give every scene a whole number from 0 to {MAX_CLASSES - 1} in "
+                f"{LABELS_FILE}, or in {type(self).__name__}.classes()"
             )
         return [int(label) for label in labels]
 
@@ -200,19 +223,19 @@ class SceneDataset(Dataset, abc.ABC):
                 digest.update(repr(state).encode())
         return digest.hexdigest()
 
-    def make_pack(self, workers: int) -> PackPlan | None:
+    def make_pack(self, workers: int, *, verify: bool = False) -> PackPlan | None:
         """From now on take views from the pack at `pack_path`; it is made unless it is there and of today's files.
 
-        workers: processes that decode. Returns the plan, with which other processes can `use_pack`, without looking at
-        every file again; None for a dataset without packs. Raises InputError for any file that cannot be used, OSError
-        where the pack cannot be written.
+        workers: processes that decode. verify: compare the pack's checksums too, which reads all of it. Returns the
+        plan, with which other processes can `use_pack` without looking at every file again; None for a dataset without
+        packs. Raises InputError for any file that cannot be used, OSError where the pack cannot be written.
         """
         path = self.pack_path()
         if path is None:
             return None
         num_views = tuple(self.num_views(scene) for scene in range(len(self)))
         plan = PackPlan(path, self.resolution, num_views, self.digest_of_files())
-        self._pack = ensure_pack(plan, self._decode_scene, workers)
+        self._pack = ensure_pack(plan, self._decode_scene, workers, verify=verify)
         return plan
 
     def use_pack(self, plan: PackPlan) -> None:
@@ -228,10 +251,17 @@ class SceneDataset(Dataset, abc.ABC):
         pairs = list(zip(scenes.flat, views.flat, strict=True))
         if not all(0 <= view < self.num_views(scene) for scene, view in pairs):
             raise IndexError(f"no such views: {views.tolist()} of scenes {scenes.tolist()}")
-        decoded = self._decode(pairs, views.shape) if self._pack is None else self._pack.read(scenes, views)
-        images, c2w, intrinsics = map(torch.from_numpy, decoded)
-        near, far = (torch.full(views.shape, depth) for depth in (self._scene_config.near, self._scene_config.far))
-        return Views(images, Cameras(c2w, intrinsics, near, far))
+        if self._pack is None:
+            return self._decode(pairs, views.shape)
+        images, c2w, intrinsics = self._pack.read(scenes, views)
+        return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics))
+
+    def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
+        """Names and cameras `[K]` that the scene's files ask to draw from (`Scene.read_targets`), if they do."""
+        targets = self._scenes[scene].read_targets()
+        if targets is None:
+            return None
+        return targets.names, self._cameras(self._placed(scene, targets.c2w), targets.intrinsics)
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
         """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no other.
@@ -257,7 +287,8 @@ class SceneDataset(Dataset, abc.ABC):
         """How a scene is moved and scaled; None where it is not."""
         if self.normalize and scene not in self._placements:
             c2w = self._opencv(self._scenes[scene].all_c2w())
-            self._placements[scene] = normalizing(c2w, SceneConfig().radius, self._scenes[scene].shown)
+            radius = SceneConfig().radius if self.normalize is True else self.normalize
+            self._placements[scene] = normalizing(c2w, radius, self._scenes[scene].shown)
         return self._placements.get(scene)
 
     def _opencv(self, c2w: np.ndarray) -> np.ndarray:
@@ -268,26 +299,27 @@ class SceneDataset(Dataset, abc.ABC):
         placement = self.placement(scene)
         return self._opencv(c2w) if placement is None else placement.of(self._opencv(c2w))
 
-    def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> DecodedViews:
+    def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray) -> Cameras:
+        """Placed cameras with OpenCV axes, c2w `[..., 4, 4]` and intrinsics `[..., 3, 3]`, in float32."""
+        matrices = (torch.from_numpy(np.array(part, dtype=np.float32)) for part in (c2w, intrinsics))
+        config = self._scene_config
+        return Cameras(*matrices, *(torch.full(c2w.shape[:-2], depth) for depth in (config.near, config.far)))
+
+    def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Views:
         """The views of these (scene, view), from their files, in a leading shape of `shape`."""
-        images, intrinsics, c2w = [], [], []
-        for scene, view in pairs:
-            image, matrix = _checked_view(self._scenes[scene], view, self.resolution)
-            images.append(image)
-            intrinsics.append(matrix)
-            c2w.append(self._placed(scene, self._scenes[scene].checked_c2w(view)))
+        views = [_checked_view(self._scenes[scene], view, self.resolution) for scene, view in pairs]
+        poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
+        images, intrinsics, c2w = (
+            np.stack(parts).reshape(*shape, *parts[0].shape) for parts in (*zip(*views, strict=True), poses)
+        )
+        return Views(torch.from_numpy(images).contiguous(), self._cameras(c2w, intrinsics))
 
-        def stacked(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-            return np.stack(parts).reshape(*shape, *parts[0].shape).astype(dtype, order="C")
-
-        return DecodedViews(stacked(images, np.uint8), stacked(c2w, np.float32), stacked(intrinsics, np.float32))
-
-    def _decode_scene(self, scene: int) -> DecodedViews:
+    def _decode_scene(self, scene: int) -> Views:
         views = range(self.num_views(scene))
         return self._decode([(scene, view) for view in views], (len(views),))
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
-        """Meet common mistakes before any expensive work, and settle convention, near, far, focal and radius."""
+        """Settle convention, near, far, focal and radius; find common mistakes before any expensive work."""
         scene = self._scenes[0]
         _require_views(scene, 1)
         stated_c2w = scene.all_c2w()
@@ -309,7 +341,7 @@ class SceneDataset(Dataset, abc.ABC):
             return None
         warnings.warn(
             f"{scene.shown_view(0)}: is {size[0]}x{size[1]} pixels, enlarged to {self.resolution}x{self.resolution}, "
-            "which adds no detail; give larger images, or train with a smaller --resolution",
+            "which adds no detail; give larger images, or choose a smaller `resolution`",
             stacklevel=2,
         )
         return size
@@ -321,14 +353,12 @@ class SceneDataset(Dataset, abc.ABC):
         default_near, default_far = (None if self.normalize else self.default_depths()) or derived
         near, far = (default_near if near is None else near), (default_far if far is None else far)
         if not 0 < near < far < math.inf:
-            raise InputError(
-                f"{printable(self.path)}: near={near:g}, far={far:g}; choose --near and --far with 0 < near < far"
-            )
+            raise InputError(f"{printable(self.path)}: `near`={near:g}, `far`={far:g}; choose 0 < `near` < `far`")
         return float(near), float(far)
 
 
 def _checked_view(scene: Scene, view: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """`read_view`. Raises InputError, naming scene and view, where it does not give what `Scene` asks for."""
+    """As `read_view`. Raises InputError, naming the view, where it does not give what `Scene` asks for."""
     image, intrinsics = map(np.asarray, scene.read_view(view, side))
     if (image.shape, image.dtype, intrinsics.shape) != ((3, side, side), np.uint8, (3, 3)):
         raise InputError(
@@ -347,6 +377,6 @@ def _checked_view(scene: Scene, view: int, side: int) -> tuple[np.ndarray, np.nd
 def _require_views(scene: Scene, min_views: int) -> None:
     if len(scene.view_names) < min_views:
         raise InputError(
-            f"{scene.shown}: has {len(scene.view_names)} views where {min_views} are needed (inputs and targets); "
-            "ask for fewer views, or remove this scene"
+            f"{scene.shown}: has {counted(len(scene.view_names), 'view')} where {min_views} are needed (inputs and "
+            "targets); ask for fewer views, or remove this scene"
         )

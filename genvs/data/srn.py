@@ -1,7 +1,7 @@
 """Scenes in SRN's layout, `<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}`, in a folder or a `.zip`.
 
-Starting lists names only and examines the first scene; every other file is read, and checked, when a sample uses it.
-Or, which is much faster, all are read once, into a pack.
+Opening a split lists names and examines the first scene. Every other file is read and checked when a sample uses it or,
+which is much faster, all files are read once into a pack.
 """
 
 from __future__ import annotations
@@ -13,45 +13,64 @@ from pathlib import Path
 
 import numpy as np
 
+from genvs.config import SceneConfig
 from genvs.data.files import (
     MAX_IMAGE_BYTES,
     MAX_TEXT_BYTES,
+    MIN_SIDE,
     Intrinsics,
     image_size,
     read_intrinsics,
     read_pose,
     read_view,
 )
-from genvs.data.scenes import Scene, SceneDataset
+from genvs.data.scenes import Scene, SceneDataset, Targets
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 
-NEAR_FAR = {"cars": (0.8, 1.8), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
+CARS = SceneConfig()
+NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
 LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
-MAKE_ONE = "make a dataset with: python -m genvs.data.synthetic --out datasets/cars"
+TARGET_FOLDER = "target_pose"
 
 
 class SRNScene(Scene):
-    """A scene's files, one of each kind a view, in natural order of the views' names; paths within `storage`."""
+    """A scene in `folder` ('' or 'a/') of `storage`, which is at `path`. Views pair by name, in natural order.
 
-    def __init__(
-        self,
-        storage: Storage,
-        path: Path,
-        name: str,
-        view_names: list[str],
-        images: list[str],
-        poses: list[str],
-        intrinsics: list[str],
-    ) -> None:
-        self.storage, self.path, self.name, self.shown = storage, path, name, printable(path / name)
-        self.view_names, self.images, self.poses, self.intrinsics = view_names, images, poses, intrinsics
+    Raises InputError for files that are missing or do not pair.
+    """
+
+    def __init__(self, storage: Storage, path: Path, folder: str) -> None:
+        self.storage, self.path, self.folder = storage, path, folder
+        self.name, self.shown = folder.rstrip("/") or path.name, printable(path / folder)
+        there = storage.names(folder)
+        for kind in ("rgb", "pose"):
+            if kind + "/" not in there:
+                raise InputError(
+                    f"{self.shown}: has no folder {kind}; the layout is {LAYOUT}; add it or remove this scene"
+                )
+        images = files_by_stem(storage, path, f"{folder}rgb", IMAGE_SUFFIXES)
+        if not images:
+            raise InputError(f"{self.shown}/rgb: holds no images (.png or .jpg); add them or remove this scene")
+        self.view_names = sorted(images, key=natural_key)
+        self.images = [images[name] for name in self.view_names]
+        self.poses = self._of_views("pose", images)
+        if "intrinsics/" in there:
+            self.intrinsics = self._of_views("intrinsics", images)
+        elif "intrinsics.txt" in there:
+            self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
+        else:
+            raise InputError(
+                f"{self.shown}/intrinsics.txt: is missing; add it ('f cx cy 0.', '0. 0. 0.', '1.', 'height width')"
+            )
         self._c2w: dict[str, np.ndarray] = {}
         self._intrinsics: dict[str, Intrinsics] = {}
 
     def read_c2w(self, view: int) -> np.ndarray:
-        name = self.poses[view]
+        return self._read_pose(self.poses[view])
+
+    def _read_pose(self, name: str) -> np.ndarray:
         if name not in self._c2w:
             self._c2w[name] = read_pose(self.storage.read(name, MAX_TEXT_BYTES), str(self.path / name))
         return self._c2w[name]
@@ -72,23 +91,51 @@ class SRNScene(Scene):
         name = self.images[view]
         return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
 
+    def read_targets(self) -> Targets | None:
+        """The poses in `target_pose/*.txt`, with the first view's intrinsics."""
+        if TARGET_FOLDER + "/" not in self.storage.names(self.folder):
+            return None
+        poses = files_by_stem(self.storage, self.path, self.folder + TARGET_FOLDER, ("txt",))
+        if not poses:
+            raise InputError(
+                f"{self.shown}/{TARGET_FOLDER}: holds no .txt; add the poses to draw, or remove the folder"
+            )
+        names = sorted(poses, key=natural_key)
+        c2w = np.stack([self._read_pose(poses[name]) for name in names])
+        intrinsics = self.read_view(0, MIN_SIDE)[1]
+        return Targets(names, c2w, np.broadcast_to(intrinsics, (len(names), 3, 3)))
+
     def file_states(self) -> Iterable[tuple]:
         for name in (*self.images, *self.poses, *dict.fromkeys(self.intrinsics)):
             yield name, *self.storage.state(name)
 
+    def _of_views(self, kind: str, images: dict[str, str]) -> list[str]:
+        """The .txt files in the folder `kind`, one for each view. Raises InputError where images and files differ."""
+        files = files_by_stem(self.storage, self.path, self.folder + kind, ("txt",))
+        if images.keys() != files.keys():
+            unpaired = min(images.keys() ^ files.keys(), key=natural_key)
+            there, missing = ("rgb", kind) if unpaired in images else (kind, "rgb")
+            raise InputError(
+                f"{self.shown}/{there}: '{printable(unpaired)}' has no file of the same name in {missing}/; there are "
+                f"{len(images)} images and {len(files)} {kind} files: add the missing one, or remove this one"
+            )
+        return [files[name] for name in self.view_names]
+
 
 class SRNScenes(SceneDataset):
-    """The scenes of one split. path: as `genvs.data.splits.open_splits` gives it."""
+    """The scenes of one split. path: as `genvs.data.splits.open_splits` gives it, or the folder of one scene."""
 
     def list_scenes(self, path: Path) -> list[SRNScene]:
         storage = find_storage(path)
         if storage is None:
-            raise InputError(f"{printable(path)}: no such folder; give one of scenes, or {MAKE_ONE}")
+            raise InputError(f"{printable(path)}: no such folder; give one of scenes")
         self.storage: Storage = storage
-        folders = sorted((name[:-1] for name in storage.names() if name.endswith("/")), key=natural_key)
+        folders = sorted((name for name in storage.names() if name.endswith("/")), key=natural_key)
+        if {"rgb/", "pose/"} & set(folders):
+            folders = [""]
         if not folders:
-            raise InputError(f"{printable(path)}: holds no scene folders; the layout is {LAYOUT}; or {MAKE_ONE}")
-        return [list_scene(storage, path, folder) for folder in folders]
+            raise InputError(f"{printable(path)}: holds no scene folders; the layout is {LAYOUT}")
+        return [SRNScene(storage, path, folder) for folder in folders]
 
     def default_depths(self) -> tuple[float, float] | None:
         """The split's own, else by its name."""
@@ -97,35 +144,6 @@ class SRNScenes(SceneDataset):
 
     def pack_path(self) -> Path:
         return self.storage.beside(f".{self.resolution}px.pack")
-
-
-def list_scene(storage: Storage, path: Path, scene: str) -> SRNScene:
-    """Pair the views of the scene in a folder of `storage`, which is at `path`, by file name.
-
-    Raises InputError for what is missing or does not pair.
-    """
-    shown = printable(path / scene)
-    there = storage.names(scene)
-    for folder in ("rgb", "pose"):
-        if folder + "/" not in there:
-            raise InputError(f"{shown}: has no folder {folder}; the layout is {LAYOUT}; complete or remove this scene")
-    images = files_by_stem(storage, path, f"{scene}/rgb", IMAGE_SUFFIXES)
-    poses = files_by_stem(storage, path, f"{scene}/pose", ("txt",))
-    if not images:
-        raise InputError(f"{shown}/rgb: holds no images (.png or .jpg); add them or remove this scene")
-    stems = sorted(images, key=natural_key)
-    _refuse_unpaired(shown, images, poses, "pose")
-    if "intrinsics/" in there:
-        intrinsics = files_by_stem(storage, path, f"{scene}/intrinsics", ("txt",))
-        _refuse_unpaired(shown, images, intrinsics, "intrinsics")
-        of_views = [intrinsics[stem] for stem in stems]
-    elif "intrinsics.txt" in there:
-        of_views = [f"{scene}/intrinsics.txt"] * len(stems)
-    else:
-        raise InputError(f"{shown}/intrinsics.txt: is missing; add it ('f cx cy 0.', '0. 0. 0.', '1.', 'height width')")
-    return SRNScene(
-        storage, path, scene, stems, [images[stem] for stem in stems], [poses[stem] for stem in stems], of_views
-    )
 
 
 def files_by_stem(storage: Storage, path: Path, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
@@ -142,17 +160,6 @@ def files_by_stem(storage: Storage, path: Path, folder: str, suffixes: tuple[str
             raise InputError(f"{printable(path / folder / name)}: is there twice, also as {other}; keep one")
         found[stem] = f"{folder}/{name}"
     return found
-
-
-def _refuse_unpaired(shown: str, images: dict[str, str], others: dict[str, str], kind: str) -> None:
-    if images.keys() == others.keys():
-        return
-    unpaired = min(images.keys() ^ others.keys(), key=natural_key)
-    there, missing = ("rgb", kind) if unpaired in images else (kind, "rgb")
-    raise InputError(
-        f"{shown}/{there}: '{printable(unpaired)}' has no file of the same name in {missing}/; "
-        f"there are {len(images)} images and {len(others)} {kind} files: add the missing one, or remove this one"
-    )
 
 
 def _recorded_depths(storage: Storage, path: Path) -> tuple[float, float] | None:

@@ -28,6 +28,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in os.fspath(name))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, as in "1 view" or "2 views"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sorting key by which `v2` comes before `v10`."""
     parts: list[str | int] = list(re.split("([0-9]+)", name))

@@ -27,11 +27,13 @@ from genvs.data.files import (
     read_view,
 )
 from genvs.data.labels import read_classes
-from genvs.data.scenes import Scene, SceneDataset
+from genvs.data.scenes import Scene, SceneDataset, Targets
 from genvs.data.srn import IMAGE_SUFFIXES
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 
+TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that is there
+TARGET_FRAMES = "transforms_test.json"
 MAX_JSON_BYTES = 64 * 1024**2
 CAMERA_SETTINGS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
 PINHOLE_MODELS = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL")
@@ -89,9 +91,9 @@ class TransformsScene(Scene):
     convention = "opengl"
 
     def __init__(self, storage: Storage, path: Path, folder: str, file: str) -> None:
-        self.storage, self.path, self.file = storage, path, folder + file
+        self.storage, self.path, self.folder, self.file = storage, path, folder, file
         self.name, self.shown = folder.rstrip("/") or path.name, printable(path / folder / file)
-        self.frames = read_frames(storage, path, self.file)
+        self.frames = read_frames(storage, path, folder + file)
         self.images = _find_images(storage, folder, self.frames, self.shown)
         self.view_names = frame_names(self.frames)
 
@@ -107,8 +109,17 @@ class TransformsScene(Scene):
         name = self.images[view]
         return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
 
+    def read_targets(self) -> Targets | None:
+        """The cameras in `transforms_test.json`, beside a file of TRANSFORMS. Their images need not exist."""
+        if self.file not in TRANSFORMS or TARGET_FRAMES not in self.storage.names(self.folder):
+            return None
+        frames = read_frames(self.storage, self.path, self.folder + TARGET_FRAMES)
+        size = self.image_size(0)
+        intrinsics = np.stack([frame.normalized_intrinsics(*size) for frame in frames])
+        return Targets(frame_names(frames), np.stack([frame.c2w for frame in frames]), intrinsics)
+
     def file_states(self) -> Iterable[tuple]:
-        for name in (self.file, *self.images):
+        for name in (self.folder + self.file, *self.images):
             yield name, *self.storage.state(name)
 
 
@@ -119,7 +130,7 @@ class TransformsScenes(SceneDataset):
         storage = find_storage(path.parent)
         folders = transforms_folders(storage, path.name) if storage else []
         if not storage or not folders:
-            raise InputError(f"{printable(path)}: no such file, nor in the folders beside; correct --data")
+            raise InputError(f"{printable(path)}: no such file, nor in the folders beside it; correct the path")
         self.storage: Storage = storage
         return [TransformsScene(storage, path.parent, folder, path.name) for folder in folders]
 
@@ -169,8 +180,14 @@ def read_frames(storage: Storage, path: Path, file: str) -> list[Frame]:
 def frame_names(frames: Sequence[Frame]) -> list[str]:
     """A name for each frame, fit for a file: its image's without folder and suffix, or with both if need be."""
     paths = [PurePosixPath(frame.image) for frame in frames]
-    names = [path.name.removesuffix(path.suffix if path.suffix[1:].lower() in IMAGE_SUFFIXES else "") for path in paths]
+    names = [without_suffix(path.name) for path in paths]
     return names if len(set(names)) == len(names) else [str(path).replace("/", "_") for path in paths]
+
+
+def without_suffix(image: str) -> str:
+    """A path without `.png` or another suffix of images."""
+    stem, _, suffix = image.rpartition(".")
+    return stem if suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> Frame:
@@ -229,7 +246,7 @@ def _number(value: Any, shown: str) -> float:
     raise InputError(f"{shown} holds {printable(repr(value)[:20])}, which is not a finite number; correct it")
 
 
-def locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> list[str | None]:
+def _locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> list[str | None]:
     """The image files of `frames`, as paths within `storage`; None for one that is missing.
 
     A suffix may be left out, and be in upper case.
@@ -248,8 +265,8 @@ def locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> lis
 
 
 def _find_images(storage: Storage, folder: str, frames: Sequence[Frame], shown: str) -> list[str]:
-    """As `locate_images`. Raises InputError with all that are missing, and for one that is there twice."""
-    located = locate_images(storage, folder, frames)
+    """As `_locate_images`. Raises InputError with all that are missing, and for one that is there twice."""
+    located = _locate_images(storage, folder, frames)
     missing = [frame.image for frame, file in zip(frames, located, strict=True) if file is None]
     if missing:
         listed = ", ".join(map(printable, missing[:MAX_LISTED])) + (", ..." if len(missing) > MAX_LISTED else "")

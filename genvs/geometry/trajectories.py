@@ -7,6 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from genvs.errors import InputError
+from genvs.geometry.cameras import Cameras
+
+TRAJECTORIES = ("orbit", "spiral")
+
 
 def spherical_c2w(azimuth: Tensor, elevation: Tensor, radius: Tensor | float) -> Tensor:
     """Cameras on a sphere that look at the origin, camera x horizontal.
@@ -50,3 +55,31 @@ def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
     azimuth = 0.08 * (num_views - 1 - index)
     elevation = (math.pi / 2) * index / (num_views - 1)
     return spherical_c2w(azimuth, elevation, radius).float()
+
+
+def trajectory_cameras(
+    inputs: Cameras, trajectory: str, num_views: int, *, radius: float | None = None, elevation: float | None = None
+) -> Cameras:
+    """Cameras `[1, num_views]` around the origin, with the first input's intrinsics.
+
+    inputs: `[1, V]`. trajectory: 'orbit', a full turn that starts at the first input's azimuth, or 'spiral'.
+    radius: world units; by default the inputs' mean distance. The depth planes move with the cameras, so that they
+    enclose what they enclose at that distance. elevation: degrees; of the orbit, by default 20, or the spiral's
+    highest, by default 60. Raises InputError for a radius or an elevation that no camera can have.
+    """
+    distance = float(inputs.centers.norm(dim=-1).mean())
+    radius = distance if radius is None else radius
+    if elevation is None:
+        elevation = 20.0 if trajectory == "orbit" else 60.0
+    if not -90 <= elevation <= 90:
+        raise InputError(f"`elevation`={elevation:g}: choose degrees from -90 to 90")
+    near, far = (float(plane[0, 0]) + radius - distance for plane in (inputs.near, inputs.far))
+    if not 0 < far < math.inf or radius <= 0:
+        raise InputError(f"`radius`={radius:g}: choose a distance near that of the input cameras, {distance:.3g}")
+    if trajectory == "orbit":
+        x, y, _ = inputs.centers[0, 0].tolist()
+        c2w = orbit(num_views, radius, math.radians(elevation), start=math.atan2(y, x))
+    else:
+        c2w = spiral(num_views, radius, highest=math.radians(elevation))
+    planes = (torch.full((1, num_views), plane) for plane in (max(near, 0.01 * far), far))
+    return Cameras(c2w[None], inputs.intrinsics[:, :1].expand(-1, num_views, -1, -1), *planes)

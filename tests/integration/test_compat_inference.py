@@ -19,13 +19,13 @@ import genvs
 from genvs.compat import UnofficialGeNVS
 from genvs.compat.convert import main as convert
 from genvs.config import UNOFFICIAL
+from genvs.data.scene_input import read_scene
 from genvs.data.types import Views
 from genvs.errors import run_program
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import build_net
 from genvs.visualize import to_uint8
-from inference.scene_input import read_scene
 from tests.host_waits import host_waits
 from tests.published import published_config, published_weights, write_snapshot
 from tests.small_model import SIZE, some_batch, some_cameras
@@ -63,7 +63,7 @@ def test_inference_takes_the_file_as_it_is(published, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     net = genvs.load_snapshot(published)
-    scene = read_scene(EXAMPLE, resolution=SIZE, near=0.8, far=1.8)
+    scene = read_scene(EXAMPLE, net.config)
     expected = synthesize_views(net, scene.inputs, scene.target_cameras, num_steps=2, progress=False)
     for name, (image, _) in zip(scene.target_names, expected, strict=True):
         drawn = imageio.imread(tmp_path / "out" / "steps=2" / "pred" / f"{name}.png").astype(int)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from genvs.config import PRESETS, SceneConfig
+from genvs.data.scene_input import read_scene
 from genvs.data.transforms import TransformsScenes
 from genvs.geometry import project
-from inference.scene_input import read_scene
 
 
 def silhouettes(split: Path, names: list[str], side: int) -> torch.Tensor:
@@ -38,7 +40,7 @@ def test_the_visual_hull_of_twelve_views_fits_held_out_ones(shared):
         TransformsScenes(chair / f"transforms_{split}.json", resolution=32).load(0, range(count))
         for split, count in (("train", 12), ("test", 6))
     ]
-    scene = read_scene(chair, resolution=32, near=2, far=6)
+    scene = read_scene(chair, dataclasses.replace(PRESETS["cpu-demo"], scene=SceneConfig(near=2, far=6)))
     assert torch.equal(scene.inputs.images[0], views[0].images)
     torch.testing.assert_close(scene.target_cameras.c2w[0], views[1].cameras.c2w)
     masks = silhouettes(chair / "train", scene.names, 100)

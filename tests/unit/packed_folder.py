@@ -25,6 +25,11 @@ def pack_of(split: Path, resolution: int = 32) -> Path:
     return split.with_name(f"{split.name}.{resolution}px.pack")
 
 
+def visible(folder: Path) -> list[str]:
+    """The names in a folder, in order, without hidden ones such as locks."""
+    return sorted(path.name for path in folder.glob("[!.]*"))
+
+
 def opened(split: Path, **options) -> SRNScenes:
     return SRNScenes(split, **{"resolution": 32, **options})
 

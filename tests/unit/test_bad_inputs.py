@@ -169,7 +169,7 @@ def test_missing_intrinsics_of_a_view(scene):
 
 @pytest.mark.parametrize(("near", "far"), [(0, 1), (-1, 1), (2, 1), (1, 1), (np.nan, 1), (0.5, np.inf)])
 def test_bad_near_and_far(scene, near, far):
-    assert "--near" in refused("cars_train", lambda: SRNScenes(scene.parent, resolution=32, near=near, far=far))
+    assert "`near`" in refused("cars_train", lambda: SRNScenes(scene.parent, resolution=32, near=near, far=far))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]" * 2, '{"near": 1}', '{"near": "a", "far": 2}', "[" * 60_000, "3"])
@@ -359,7 +359,7 @@ def test_too_few_views(scene):
     write_scene(scene.parent / "car2", num_views=1)
     dataset = SRNScenes(scene.parent, resolution=32)
     dataset.check_views(1)
-    assert "1 views where 4" in refused("car2", lambda: dataset.check_views(4))
+    assert "1 view where 4" in refused("car2", lambda: dataset.check_views(4))
     refused("car2", lambda: dataset[[SampleRequest(1, 0, 1, 1)]])
 
 
@@ -369,14 +369,13 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "readme.txt").write_text("")
     for name in ("absent", "empty", "file.tar", "loose", "x" * 300):
-        message = refused(name, lambda name=name: open_splits(tmp_path / name))
-        assert "python -m genvs.data.synthetic --out" in message or len(name) == 300
+        assert "give a folder" in refused(name, lambda name=name: open_splits(tmp_path / name))
     for name in ("absent", "empty"):
         refused(name, lambda name=name: SRNScenes(tmp_path / name, resolution=32))
 
 
 def test_ambiguous_paths(scene, tmp_path):
-    assert "single scene" in refused("cars_train/car1", lambda: open_splits(scene))
+    assert open_splits(scene).train == scene
     write_split(tmp_path / "chairs_train", num_scenes=1)
     assert "cars_train and chairs_train" in refused(str(tmp_path), lambda: open_splits(tmp_path))
 

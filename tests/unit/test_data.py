@@ -276,7 +276,7 @@ def test_images_that_have_to_be_enlarged_are_warned_of(tmp_path, recwarn, kind):
     path = write_split(tmp_path / "cars_train", size=32)
     path = path if kind is SRNScenes else write_capture(tmp_path / "car", size=32) / "transforms.json"
     assert kind(path, resolution=32).enlarged_from is None and not recwarn
-    with pytest.warns(UserWarning, match="view .*1: is 32x32 pixels, enlarged to 48x48.*larger images, or train with"):
+    with pytest.warns(UserWarning, match="view .*1: is 32x32 pixels, enlarged to 48x48.*larger images, or"):
         assert kind(path, resolution=48).enlarged_from == (32, 32)
 
 

@@ -9,7 +9,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -19,8 +18,17 @@ from genvs.data.packed import Pack, PackPlan, ensure_pack
 from genvs.data.srn import SRNScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest
+from genvs.geometry import Cameras
 from tests.small_training import small_run
-from tests.unit.packed_folder import equal_scenes, opened, pack_of, packed_scenes, same_views, write_uneven_split
+from tests.unit.packed_folder import (
+    equal_scenes,
+    opened,
+    pack_of,
+    packed_scenes,
+    same_views,
+    visible,
+    write_uneven_split,
+)
 from tests.unit.srn_folder import INTRINSICS, c2w_text, flip_bit, refused, some_c2w, write_scene, write_split
 from training.data import open_data, pack_data
 
@@ -54,7 +62,7 @@ def refuse_to_decode(self, scene: int):
 def test_packed_views_are_those_of_the_files_bit_for_bit(split, workers, resolution):
     files = opened(split, resolution=resolution)
     assert equal_scenes(packed_scenes(split, workers, resolution=resolution), files)
-    assert sorted(os.listdir(split.parent)) == ["cars_train", f"cars_train.{resolution}px.pack"]
+    assert visible(split.parent) == ["cars_train", f"cars_train.{resolution}px.pack"]
     assert opened(split).scene_names == ["car1", "car2", "car3"]
 
 
@@ -149,7 +157,7 @@ def test_it_is_made_anew_when_the_files_change(split, change):
     dataset = packed_scenes(split)
     assert file_identity(pack_of(split)) != before
     assert equal_scenes(dataset, opened(split))
-    assert len(os.listdir(split.parent)) == 2, "in the place of the old one"
+    assert len(visible(split.parent)) == 2, "in the place of the old one"
 
 
 def cut(data: bytes) -> bytes:
@@ -164,10 +172,6 @@ def emptied(data: bytes) -> bytes:
     return b""
 
 
-def zeroed_images(data: bytes) -> bytes:
-    return data[: packed.HEADER_BYTES] + bytes(len(data) - packed.HEADER_BYTES)
-
-
 def another_file(data: bytes) -> bytes:
     return pickle.dumps({"images": list(range(1000))})
 
@@ -176,7 +180,7 @@ def damaged_header(data: bytes) -> bytes:
     return flip_bit(data, 60)
 
 
-@pytest.mark.parametrize("damage", [cut, longer, emptied, zeroed_images, another_file, damaged_header])
+@pytest.mark.parametrize("damage", [cut, longer, emptied, another_file, damaged_header])
 def test_a_damaged_pack_is_made_anew(split, damage):
     packed_scenes(split)
     whole = pack_of(split).read_bytes()
@@ -186,7 +190,7 @@ def test_a_damaged_pack_is_made_anew(split, damage):
 
 
 @pytest.mark.parametrize("block", ["images", "c2w", "intrinsics", "checksums"])
-def test_a_changed_bit_anywhere_is_noticed(split, block):
+def test_a_changed_bit_anywhere_is_noticed_where_that_is_asked_for(split, block):
     plan = opened(split).make_pack(0)
     whole = pack_of(split).read_bytes()
     place = plan.blocks[block]
@@ -194,6 +198,8 @@ def test_a_changed_bit_anywhere_is_noticed(split, block):
         pack_of(split).write_bytes(flip_bit(whole, byte))
         assert not Pack(plan).is_undamaged()
         opened(split).make_pack(0)
+        assert pack_of(split).read_bytes() != whole
+        opened(split).make_pack(0, verify=True)
         assert pack_of(split).read_bytes() == whole
 
 
@@ -217,7 +223,7 @@ def test_the_pack_of_a_zip_lies_beside_it_and_follows_it(split, tmp_path):
     inside = zip_of(split, other / "srn.zip")
     packed_scenes(inside, workers=2)
     pack = other / f"srn.zip.{tmp_path.name}.cars_train.32px.pack"
-    assert sorted(other.iterdir()) == [other / "srn.zip", pack]
+    assert visible(other) == ["srn.zip", pack.name]
     made = file_identity(pack)
     assert equal_scenes(packed_scenes(inside), opened(split)) and file_identity(pack) == made
     new_intrinsics(split)
@@ -241,7 +247,7 @@ def test_a_bad_file_is_refused_as_without_a_pack(split, workers):
     dataset = opened(split)
     path.unlink()
     assert refused("car3/rgb/4.png", lambda: dataset.make_pack(workers)) == line, "gone since the dataset was opened"
-    assert os.listdir(split.parent) == ["cars_train"] and multiprocessing.active_children() == []
+    assert visible(split.parent) == ["cars_train"] and multiprocessing.active_children() == []
 
 
 def test_an_unfinished_pack_is_not_opened(split):
@@ -253,7 +259,7 @@ def test_an_unfinished_pack_is_not_opened(split):
 
 
 def denied(path, mode="r"):
-    if "a" in mode:
+    if "w" in mode:
         raise PermissionError(13, "Permission denied", str(path))  # root may write to a folder of any mode
     return open(path, mode)
 
@@ -267,13 +273,13 @@ def disk_full(path, mode="r"):
 @pytest.mark.parametrize("problem", [denied, disk_full])
 def test_where_it_cannot_be_written_a_line_says_so_and_files_are_read(split, problem, monkeypatch, capfd):
     data = open_data(small_run(split))
-    assert os.listdir(split.parent) == ["cars_train"], "opening makes nothing"
+    assert visible(split.parent) == ["cars_train"], "opening makes nothing"
     monkeypatch.setattr(packed, "open", problem, raising=False)
     pack_data(data)
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith(f"Warning: {split}: ")
     assert ("Permission denied" if problem is denied else "No space left on device") in err and "--cache" in err
-    assert equal_scenes(data.train, opened(split)) and os.listdir(split.parent) == ["cars_train"]
+    assert equal_scenes(data.train, opened(split)) and visible(split.parent) == ["cars_train"]
 
 
 def test_a_stale_pack_that_cannot_be_replaced_is_not_used(split):
@@ -289,8 +295,8 @@ def vanishing(scene: int):
     """Decodes a scene and removes the file that it would be written to."""
     for partial in Path(os.environ["PACK_FOLDER"]).glob("*.partial"):
         partial.unlink()
-    parts = [np.zeros((1, *shape), dtype) for shape, dtype in (((3, 8, 8), "u1"), ((4, 4), "f4"), ((3, 3), "f4"))]
-    return packed.DecodedViews(*parts)
+    cameras = Cameras(torch.zeros(1, 4, 4), torch.zeros(1, 3, 3), torch.zeros(1), torch.ones(1))
+    return Views(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), cameras)
 
 
 def test_a_workers_failure_to_write_keeps_its_reason(tmp_path, monkeypatch):
@@ -298,5 +304,5 @@ def test_a_workers_failure_to_write_keeps_its_reason(tmp_path, monkeypatch):
     plan = PackPlan(tmp_path / "x.pack", resolution=8, num_views=(1, 1, 1), sources="")
     with pytest.raises(FileNotFoundError) as caught:
         ensure_pack(plan, vanishing, workers=1)
-    assert caught.value.filename == str(tmp_path / "x.pack.partial") and os.listdir(tmp_path) == []
+    assert caught.value.filename == str(tmp_path / "x.pack.partial") and visible(tmp_path) == []
     assert multiprocessing.active_children() == []

@@ -17,7 +17,15 @@ import torch
 
 from genvs.data.srn import SRNScenes
 from tests.small_training import small_run
-from tests.unit.packed_folder import equal_scenes, opened, pack_of, packed_scenes, same_views, write_uneven_split
+from tests.unit.packed_folder import (
+    equal_scenes,
+    opened,
+    pack_of,
+    packed_scenes,
+    same_views,
+    visible,
+    write_uneven_split,
+)
 from tests.unit.srn_folder import refused, write_split
 from torch_utils import distributed
 from training.data import open_data, pack_data
@@ -55,7 +63,7 @@ def test_of_several_processes_at_once_one_makes_it(split):
     for racer in racers:
         racer.join(60)
     assert [racer.exitcode for racer in racers] == [0, 0, 0] and decoded.value == 3
-    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack"]
+    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"]
 
 
 def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) -> None:
@@ -129,12 +137,12 @@ def interrupted_packing(split: Path, number: int, workers: int, delay: float) ->
 @pytest.mark.parametrize(("workers", "delay"), [(0, 0.1), (2, 0.005), (2, 0.2)])
 def test_interrupted_it_ends_and_leaves_nothing(split, workers, delay):
     assert interrupted_packing(split, signal.SIGINT, workers, delay) == (130, "\n")
-    assert os.listdir(split.parent) == ["cars_train"]
+    assert visible(split.parent) == ["cars_train"]
 
 
 def test_what_a_killed_process_leaves_is_not_trusted_and_taken_over(split):
     code, _ = interrupted_packing(split, signal.SIGKILL, 2, 0.4)
     assert code == -signal.SIGKILL
-    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack.partial"]
+    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack.partial"]
     assert equal_scenes(packed_scenes(split), opened(split))
-    assert sorted(os.listdir(split.parent)) == ["cars_train", "cars_train.32px.pack"]
+    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"]

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from genvs.config import PRESETS
+from genvs.data.scene_input import read_scene
 from genvs.errors import InputError
 from genvs.geometry import project
-from genvs.geometry.trajectories import spherical_c2w
+from genvs.geometry.trajectories import spherical_c2w, trajectory_cameras
 from inference import inference
-from inference.scene_input import read_scene, trajectory_cameras
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "srn_cars_two_views"
 INTRINSICS = "131.25 64 64 0.\n0. 0. 0.\n1.\n128 128\n"
-SETTINGS = {"resolution": 32, "near": 0.8, "far": 1.8}
+CONFIG = PRESETS["cpu-demo"]  # 32 pixels, depths from 0.8 to 1.8
 
 
 def write_pose(path: Path, azimuth: float, elevation: float = 0.4, radius: float = 1.3) -> None:
@@ -43,7 +43,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_views_pair_in_natural_order(folder):
-    scene = read_scene(folder, **SETTINGS)
+    scene = read_scene(folder, CONFIG)
     assert scene.names == ["1", "2", "10"] and scene.target_names == ["a2", "a10"]
     assert scene.inputs.images.shape == (1, 3, 3, 32, 32) and scene.inputs.images.dtype == torch.uint8
     assert scene.inputs.images[0, :, 0, 0, 0].tolist() == [10, 20, 100]
@@ -61,7 +61,7 @@ def test_intrinsics_per_view_are_used_and_targets_take_the_first(folder):
     (folder / "intrinsics").mkdir()
     for name, focal in (("1", 100), ("2", 120), ("10", 140)):
         (folder / "intrinsics" / f"{name}.txt").write_text(INTRINSICS.replace("131.25", str(focal)))
-    scene = read_scene(folder, **SETTINGS)
+    scene = read_scene(folder, CONFIG)
     assert (scene.inputs.cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 120, 140])
     assert (scene.target_cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 100])
 
@@ -70,7 +70,7 @@ def test_one_view_without_targets(folder):
     for path in [*folder.glob("*/10.*"), *folder.glob("*/2.*"), *folder.glob("target_pose/*")]:
         path.unlink()
     (folder / "target_pose").rmdir()
-    scene = read_scene(folder, **SETTINGS)
+    scene = read_scene(folder, CONFIG)
     assert scene.inputs.shape == (1, 1) and scene.target_cameras is None and scene.target_names == []
 
 
@@ -106,14 +106,14 @@ def test_bad_folders_are_refused_in_one_line_that_names_the_file(folder, name):
     break_it, named = BAD_FOLDERS[name]
     break_it(folder)
     with pytest.raises(InputError, match=named) as caught:
-        read_scene(folder, **SETTINGS)
+        read_scene(folder, CONFIG)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "intrinsics.txt"])
-def test_what_is_no_folder_is_refused(folder, name):
-    with pytest.raises(InputError, match=f"{name}: no such folder"):
-        read_scene(folder / name, **SETTINGS)
+@pytest.mark.parametrize(("name", "reason"), [("nowhere", "no such folder"), ("intrinsics.txt", "neither a folder")])
+def test_what_is_no_folder_is_refused(folder, name, reason):
+    with pytest.raises(InputError, match=f"{name}: .*{reason}"):
+        read_scene(folder / name, CONFIG)
 
 
 def test_cameras_that_face_away_are_warned_of(folder):
@@ -121,7 +121,7 @@ def test_cameras_that_face_away_are_warned_of(folder):
         opengl = np.array(path.read_text().split(), dtype=float).reshape(4, 4) * [1, -1, -1, 1]
         path.write_text(" ".join(map(str, opengl.ravel())))
     with pytest.warns(UserWarning, match="every camera faces away"):
-        read_scene(folder, **SETTINGS)
+        read_scene(folder, CONFIG)
 
 
 def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(folder):
@@ -129,11 +129,11 @@ def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(fol
         c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
         c2w[0, 3] += 5e5
         path.write_text(" ".join(map(str, c2w.ravel())))
-    with pytest.warns(UserWarning, match="not exact to a pixel.*--normalize"):
-        read_scene(folder, **SETTINGS)
+    with pytest.warns(UserWarning, match="not exact to a pixel.*`normalize`"):
+        read_scene(folder, CONFIG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_scene(folder, **SETTINGS, radius=1.3)
+        read_scene(folder, CONFIG, normalize=True)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_lens_or_a_shape_unlike_the_training_datas_is_warned_of(folder, capsys
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
 def test_real_srn_cars():
-    scene = read_scene(REAL, **{**SETTINGS, "resolution": 128})
+    scene = read_scene(REAL, CONFIG)
     assert scene.names == ["1", "2"] and scene.target_names == [str(name) for name in range(1, 8)]
     for cameras in (scene.inputs.cameras, scene.target_cameras):
         uv, depth = project(torch.zeros(1, cameras.shape[1], 1, 3), cameras)
@@ -170,7 +170,7 @@ def test_real_srn_cars():
 
 @pytest.mark.parametrize("trajectory", ["orbit", "spiral"])
 def test_trajectories_look_at_the_origin_from_the_inputs_distance(folder, trajectory):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    inputs = read_scene(folder, CONFIG).inputs.cameras
     cameras = trajectory_cameras(inputs, trajectory, 12)
     assert cameras.shape == (1, 12)
     uv, depth = project(torch.zeros(1, 12, 1, 3), cameras)
@@ -181,7 +181,7 @@ def test_trajectories_look_at_the_origin_from_the_inputs_distance(folder, trajec
 
 
 def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(folder):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    inputs = read_scene(folder, CONFIG).inputs.cameras
     cameras = trajectory_cameras(inputs, "orbit", 4, elevation=90 * 0.4 / (math.pi / 2))
     expected = torch.tensor(0.4)
     first = 1.3 * torch.stack(
@@ -191,7 +191,7 @@ def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(folder):
 
 
 def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(folder):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    inputs = read_scene(folder, CONFIG).inputs.cameras
     cameras = trajectory_cameras(inputs, "spiral", 8, elevation=90)
     assert cameras.centers[0, :, 2].max().item() == pytest.approx(1.3, abs=1e-5)
     assert torch.isfinite(cameras.c2w).all()
@@ -199,7 +199,7 @@ def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(folder):
 
 @pytest.mark.parametrize(("radius", "near", "far"), [(2.3, 1.8, 2.8), (0.6, 0.1, 1.1), (0.3, 0.008, 0.8)])
 def test_depth_planes_move_with_the_radius_and_stay_in_front(folder, radius, near, far):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
+    inputs = read_scene(folder, CONFIG).inputs.cameras
     cameras = trajectory_cameras(inputs, "orbit", 3, radius=radius)
     torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((1, 3), radius))
     torch.testing.assert_close(cameras.near, torch.full((1, 3), near), rtol=0, atol=1e-5)
@@ -208,13 +208,13 @@ def test_depth_planes_move_with_the_radius_and_stay_in_front(folder, radius, nea
 
 @pytest.mark.parametrize("bad", [{"radius": r} for r in (0.0, -1.0, math.nan, math.inf)])
 def test_radius_that_no_camera_can_have(folder, bad):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
-    with pytest.raises(InputError, match="--radius=.*1.3"):
+    inputs = read_scene(folder, CONFIG).inputs.cameras
+    with pytest.raises(InputError, match="`radius`=.*1.3"):
         trajectory_cameras(inputs, "orbit", 3, **bad)
 
 
 @pytest.mark.parametrize("elevation", [90.5, -91, math.nan])
 def test_elevation_that_no_camera_can_have(folder, elevation):
-    inputs = read_scene(folder, **SETTINGS).inputs.cameras
-    with pytest.raises(InputError, match="--elevation="):
+    inputs = read_scene(folder, CONFIG).inputs.cameras
+    with pytest.raises(InputError, match="`elevation`="):
         trajectory_cameras(inputs, "spiral", 3, elevation=elevation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,18 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
+from genvs.config import PRESETS, SceneConfig
+from genvs.data.scene_input import read_scene
 from genvs.data.scenes import SceneDataset
 from genvs.data.splits import dataset_class, open_splits
 from genvs.data.srn import SRNScenes
 from genvs.data.transforms import TransformsScenes
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
-from inference.scene_input import read_scene
 from tests.unit.packed_folder import equal_scenes, same_views
 from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene
 from tests.unit.transforms_folder import OPENGL, frame, write_capture, write_transforms
 
-MODEL = {"resolution": 32, "near": 0.8, "far": 1.8}
+MODEL = PRESETS["cpu-demo"]
 
 
 def opened(path: Path, **options) -> SceneDataset:
@@ -326,7 +328,7 @@ def test_axes_are_guessed_with_a_warning_or_as_stated(tmp_path):
     for dataset in (stated, guessed):
         views = dataset.load(0, range(4))
         assert same_views(views, right) and dataset.scene_config() == opened(tmp_path / "right_train").scene_config()
-    with pytest.warns(UserWarning, match="as --convention says; opengl's look right"):
+    with pytest.warns(UserWarning, match="as `convention` says; opengl's look right"):
         believed = opened(tmp_path / "turned_train", convention="opencv")
     torch.testing.assert_close(believed.load(0, [0]).cameras.c2w[0, :, 2], -right.cameras.c2w[0, :, 2])
 
@@ -336,7 +338,7 @@ def test_cameras_that_look_outwards_are_left_as_stated(tmp_path):
     outwards = some_c2w(6)
     outwards[:, :3, :3] *= [-1, 1, -1]
     folder = write_capture(tmp_path, c2w=outwards)
-    with pytest.warns(UserWarning, match="as --convention says"):
+    with pytest.warns(UserWarning, match="as `convention` says"):
         dataset = opened(folder, convention="opengl", near=0.1, far=9)
     torch.testing.assert_close(dataset.load(0, range(6)).cameras.c2w, torch.from_numpy(outwards).float())
 
@@ -364,17 +366,17 @@ def test_an_inference_folder_draws_its_test_cameras(tmp_path):
     folder = write_capture(tmp_path, 3, file="transforms_train.json")
     targets = [frame(f"./test/r_{view}", c2w) for view, c2w in enumerate(some_c2w(12, radius=2.6))]
     write_transforms(folder / "transforms_test.json", targets, fl_x=40, w=64, h=64)
-    scene = read_scene(folder, **MODEL)
+    scene = read_scene(folder, MODEL)
     assert scene.names == ["r_1", "r_2", "r_3"] and scene.target_names == [f"r_{view}" for view in range(12)]
     torch.testing.assert_close(scene.inputs.cameras.c2w[0], torch.from_numpy(some_c2w(3)).float())
     torch.testing.assert_close(scene.target_cameras.c2w[0], torch.from_numpy(some_c2w(12, radius=2.6)).float())
     assert float(scene.inputs.cameras.intrinsics[0, 0, 0, 0]) == pytest.approx(0.5 / math.tan(0.45))
     assert float(scene.target_cameras.intrinsics[0, 5, 0, 0]) == pytest.approx(40 / 64)
     assert scene.placement is None
-    half = read_scene(folder, **MODEL, radius=0.65)
-    assert half.placement.scale == pytest.approx(0.5)
-    for before, after in ((scene.inputs.cameras, half.inputs.cameras), (scene.target_cameras, half.target_cameras)):
-        torch.testing.assert_close(after.centers, 0.5 * before.centers, rtol=0, atol=1e-5)
+    nearer = read_scene(folder, dataclasses.replace(MODEL, scene=SceneConfig(radius=0.91)), normalize=True)
+    assert nearer.placement.scale == pytest.approx(0.7)
+    for before, after in ((scene.inputs.cameras, nearer.inputs.cameras), (scene.target_cameras, nearer.target_cameras)):
+        torch.testing.assert_close(after.centers, 0.7 * before.centers, rtol=0, atol=1e-5)
         assert torch.equal(after.near, before.near)
 
 
@@ -382,9 +384,9 @@ def test_an_inference_folder_of_the_other_axes(tmp_path):
     folder = as_opengl(write_scene(tmp_path / "in", num_views=3))
     (folder / "target_pose").mkdir()
     (folder / "target_pose" / "a.txt").write_text(c2w_text(some_c2w(9)[8] * OPENGL))
-    stated = read_scene(folder, **MODEL, convention="opengl")
+    stated = read_scene(folder, MODEL, convention="opengl")
     with pytest.warns(UserWarning, match="taken to be opengl's"):
-        guessed = read_scene(folder, **MODEL)
+        guessed = read_scene(folder, MODEL)
     for scene in (stated, guessed):
         torch.testing.assert_close(scene.inputs.cameras.c2w[0], torch.from_numpy(some_c2w(3)).float())
         torch.testing.assert_close(scene.target_cameras.c2w[0, 0], torch.from_numpy(some_c2w(9)[8]).float())
@@ -394,4 +396,4 @@ def test_targets_of_one_name_in_two_folders(tmp_path):
     folder = write_capture(tmp_path, 3)
     targets = [frame(f"{place}/0.png", c2w) for place, c2w in zip("ab", some_c2w(2), strict=True)]
     write_transforms(folder / "transforms_test.json", targets, fl_x=40)
-    assert read_scene(folder, **MODEL).target_names == ["a_0.png", "b_0.png"]
+    assert read_scene(folder, MODEL).target_names == ["a_0.png", "b_0.png"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from genvs.data.mesh.dataset import CAMERAS, ensure_meshes
+from genvs.data.storage import counted
 from genvs.errors import run_program
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m genvs.data.mesh",
         description="Draw meshes from all around, a scene each. The object is centred and scaled to a bounding box of "
@@ -28,10 +30,10 @@ def main() -> None:
     parser.add_argument("--up", choices=["y", "z"], default="y", help="the meshes' upward axis")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(arguments))
     try:
         split = ensure_meshes(options.pop("out"), options.pop("meshes"), **options)
-        print(f"{split.folder}: all of {len(split.subjects)} scenes are there")
+        print(f"Finished: {counted(len(split.subjects), 'scene')} in {split.folder}")
     except KeyboardInterrupt:
         print("\nInterrupted: the same command draws the rest.", file=sys.stderr)
         raise

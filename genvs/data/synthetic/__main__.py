@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from genvs.data.storage import counted
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, ensure_dataset
 from genvs.errors import run_program
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m genvs.data.synthetic",
         description="Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes what is missing.",
@@ -26,10 +28,10 @@ def main() -> None:
     parser.add_argument("--val-scenes", type=int, default=40, help="validation scenes")
     parser.add_argument("--test-scenes", type=int, default=10, help="test scenes")
     parser.add_argument("--test-views", type=int, default=SPIRAL_VIEWS, help="views per test scene, of SRN's spiral")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(arguments))
     try:
         for split in ensure_dataset(options.pop("out"), **options):
-            print(f"{split.folder}: all of {len(split.subjects)} scenes are there")
+            print(f"Finished: {counted(len(split.subjects), 'scene')} in {split.folder}")
     except KeyboardInterrupt:
         print("\nInterrupted: the same command makes the rest.", file=sys.stderr)
         raise
