@@ -88,6 +88,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     loss = {name: given.pop(name) for name in ("rgb_weight", "augment") if name in given}
     if net.numerics != base.net.numerics:
         loss.setdefault("rgb_weight", 0.0)  # its feature images have no colours
+        changes.setdefault("ema_rampup_ratio", None)  # as there, where training goes on from a snapshot
     if loss:
         changes["loss"] = dataclasses.replace(base.loss, **loss)
     net = dataclasses.replace(net, view_weighting=given.pop("cam_weighting_method", net.view_weighting))

@@ -147,6 +147,7 @@ def update(preset: str, batch: int, meter: Meter) -> Result:
     step.state.cur_nimg = 10 * batch  # the average moves, and fast enough to see more of it than rounding
     born = list(step.state.net.parameters())
     gradients = [torch.randn_like(parameter) * 1e-3 for parameter in born]
+    assert config.ema_rampup_ratio is not None
     beta = 0.5 ** (batch / (step.state.cur_nimg * config.ema_rampup_ratio))
     weights, averages = ([parameter.detach().clone() for parameter in born] for _ in range(2))
     optimizer = torch.optim.Adam(weights, lr=config.lr)

@@ -67,7 +67,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     loss_scale: float = 1.0
     ema_halflife_kimg: float = 500.0
-    ema_rampup_ratio: float = 0.05
+    ema_rampup_ratio: float | None = 0.05
     encoder_weights: str = "none"
     only_train_cam_weighter: bool = False
     transfer: str | None = None

@@ -13,16 +13,19 @@ from genvs.models import GeNVS
 class EMA:
     """beta = 0.5 ** (batch_size / half-life); the half-life grows with the run at first (EDM's ramp-up).
 
-    halflife_kimg: in thousands of target images. rampup_ratio: the half-life is at most this share of the images seen.
+    halflife_kimg: in thousands of target images. rampup_ratio: the half-life is at most this share of the images seen;
+    None for no ramp-up.
     """
 
-    def __init__(self, net: GeNVS, halflife_kimg: float, rampup_ratio: float) -> None:
+    def __init__(self, net: GeNVS, halflife_kimg: float, rampup_ratio: float | None) -> None:
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
         self.halflife_kimg, self.rampup_ratio = halflife_kimg, rampup_ratio
 
     @torch.no_grad()
     def update(self, net: nn.Module, *, batch_size: int, cur_nimg: int) -> None:
         """Move towards `net`, of which `batch_size` images were seen since the last update, `cur_nimg` before it."""
-        halflife = min(self.halflife_kimg * 1000, cur_nimg * self.rampup_ratio)
+        halflife = self.halflife_kimg * 1000
+        if self.rampup_ratio is not None:
+            halflife = min(halflife, cur_nimg * self.rampup_ratio)
         beta = 0.5 ** (batch_size / max(halflife, 1e-8))
         torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - beta)

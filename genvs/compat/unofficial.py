@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs.config import GeNVSConfig
+from genvs.config import EncoderConfig, GeNVSConfig
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
 from genvs.models.denoiser import ConditionedDenoiser
@@ -39,7 +39,21 @@ from genvs.random import Stream, fold, normal, uniform
 
 
 class UnofficialEncoder(FeatureVolumeEncoder):
-    """Volumes are never negative."""
+    """Volumes are never negative. What the unofficial network does not have is not trained.
+
+    These are the biases of convolutions that a normalisation layer follows there, and the weights of the colours.
+    """
+
+    WITHOUT_BIAS = ("backbone", "aspp", "low_level", "fuse")
+
+    def __init__(self, config: EncoderConfig, resolution: int) -> None:
+        super().__init__(config, resolution)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not (name.startswith(self.WITHOUT_BIAS) and name.endswith(".bias")))
+
+    def head_weight(self) -> Tensor:
+        weight = self.to_volume.weight
+        return torch.cat([weight[:, :-3], weight[:, -3:].detach()], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(super().forward(images))

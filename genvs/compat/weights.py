@@ -173,9 +173,12 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
             raise InputError(f"its weight {name!a:.80} is not known")
         if name.endswith(".resample_filter") and weights[name].shape != (1, 1, taps, taps):
             raise InputError(f"its filter {name!a:.80} is not of {taps}x{taps} taps, as that U-Net's is here")
+    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
     state = {
-        name: _converted(weights.get(names[name]), parameter.shape, names[name], config.encoder)
-        for name, parameter in net.state_dict().items()
+        name: torch.zeros(ours.shape)  # a bias that the unofficial network does not have
+        if name in frozen and names[name] not in weights
+        else _converted(weights.get(names[name]), ours.shape, names[name], config.encoder)
+        for name, ours in net.state_dict().items()
     }
     net.load_state_dict(state, assign=True)
     return net
@@ -184,10 +187,7 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
 def _converted(weight: Tensor | None, shape: torch.Size, theirs: str, encoder: EncoderConfig) -> Tensor:
     """The weight that they call `theirs`, as our parameter of `shape` has it."""
     if weight is None:
-        # Its convolutions have no bias where a normalisation layer follows, bypassed or not.
-        if not theirs.startswith(ENCODER) or not theirs.endswith(".bias") or "_up." in theirs or "_head." in theirs:
-            raise InputError(f"its weight {theirs} is missing")
-        return torch.zeros(shape)
+        raise InputError(f"its weight {theirs} is missing")
     is_head, is_bias = "reshape_conv" in theirs, len(shape) == 1
     wanted = (shape[0], encoder.decoder_channels, 1, 1) if is_head and not is_bias else tuple(shape)
     if tuple(weight.shape) != wanted:

@@ -88,6 +88,10 @@ class FeatureVolumeEncoder(nn.Module):
         for colour in range(3):
             weight[:, colour, colour - 3] = 1
 
+    def head_weight(self) -> Tensor:
+        """The last layer's weight; its last three columns are for the image's colours."""
+        return self.to_volume.weight
+
     def forward(self, images: Tensor) -> Tensor:
         """images: `[N, 3, H, W]` in [-1, 1]. Returns `[N, C, D, h, w]`, in memory `[N, h, w, D, C]`."""
         features = self.backbone(images)
@@ -99,6 +103,6 @@ class FeatureVolumeEncoder(nn.Module):
             x = stage(skip, up(x))
         colours = F.interpolate(images, size=x.shape[2:], mode="area") - WHITE
         x = cat_channels(x, colours).permute(0, 2, 3, 1)
-        weight = F.pad(self.to_volume.weight, (0, x.shape[-1] - self.to_volume.in_features))
+        weight = F.pad(self.head_weight(), (0, x.shape[-1] - self.to_volume.in_features))
         volume = F.linear(x, weight, self.to_volume.bias)
         return volume.unflatten(-1, (self.config.volume_depth, self.config.volume_channels)).permute(0, 4, 3, 1, 2)

@@ -18,7 +18,7 @@ import torch
 import genvs
 from genvs.compat import UnofficialGeNVS
 from genvs.compat.convert import main as convert
-from genvs.config import UNOFFICIAL
+from genvs.config import PRESETS, UNOFFICIAL
 from genvs.data.scene_input import read_scene
 from genvs.data.types import Views
 from genvs.errors import run_program
@@ -164,6 +164,7 @@ def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, cap
     options = json.loads(output[: output.rindex("}") + 1])
     assert options["net"] == json.loads(json.dumps(dataclasses.asdict(published_config())))
     assert options["loss"]["rgb_weight"] == 0, "its feature images hold no colours"
+    assert options["ema_rampup_ratio"] is None, "as there"
 
 
 def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
@@ -175,6 +176,11 @@ def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     content = train(config, tmp_path)
     changed = [name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])]
     assert {name.partition(".")[0] for name in changed} == {"encoder", "renderer", "denoiser"}
+    frozen = {name for name, parameter in start.net.named_parameters() if not parameter.requires_grad}
+    assert frozen.isdisjoint(changed) and not content["net"]["encoder.to_volume.weight"][:, -3:].any()
+    with torch.device("meta"):
+        of_published_size = UnofficialGeNVS(dataclasses.replace(PRESETS["srn128"], numerics=UNOFFICIAL))
+    assert sum(not parameter.requires_grad for parameter in of_published_size.parameters()) == 45
     assert all(tensor.isfinite().all() for tensor in content["net"].values())
     longer = dataclasses.replace(saved_config(last_state(tmp_path)), duration_kimg=0.024, transfer=None)
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24

@@ -70,6 +70,12 @@ def test_ema_ramps_up_with_the_run(net):
         assert value == pytest.approx(2 - distance, abs=1e-6)
 
 
+def test_without_a_ramp_up_the_half_life_is_the_same_from_the_start(net):
+    ema = EMA(filled(net, 0.0), halflife_kimg=0.032, rampup_ratio=None)
+    ema.update(filled(net, 1.0), batch_size=32, cur_nimg=0)
+    assert values(ema) == {0.5}
+
+
 def test_ema_is_a_copy_that_nothing_trains(net):
     filled(net, 3.0)
     ema = EMA(net, 1.0, 0.1)
