@@ -10,7 +10,7 @@ from torch import Tensor
 from genvs.errors import InputError
 from genvs.geometry.cameras import Cameras
 
-TRAJECTORIES = ("orbit", "spiral")
+TRAJECTORIES = ("orbit", "spiral", "archimedean")
 
 
 def spherical_c2w(azimuth: Tensor, elevation: Tensor, radius: Tensor | float) -> Tensor:
@@ -57,12 +57,23 @@ def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
     return spherical_c2w(azimuth, elevation, radius).float()
 
 
+def archimedean(num_views: int = 498, radius: float = 1.3, turns: float = 10.0) -> Tensor:
+    """An Archimedean spiral on the sphere, from pole to pole: c2w `[num_views, 4, 4]`; radius in world units.
+
+    The azimuth is proportional to the angle from the north pole. By default it is the path of the unofficial
+    implementation's videos, which show 30 of these views a second.
+    """
+    from_pole = torch.linspace(0, math.pi, num_views, dtype=torch.float64)
+    return spherical_c2w(2 * turns * from_pole, math.pi / 2 - from_pole, radius).float()
+
+
 def trajectory_cameras(
     inputs: Cameras, trajectory: str, num_views: int, *, radius: float | None = None, elevation: float | None = None
 ) -> Cameras:
     """Cameras `[1, num_views]` around the origin, with the first input's intrinsics.
 
-    inputs: `[1, V]`. trajectory: 'orbit', a full turn that starts at the first input's azimuth, or 'spiral'.
+    inputs: `[1, V]`. trajectory: 'orbit', a full turn that starts at the first input's azimuth, 'spiral' or
+    'archimedean', from pole to pole.
     radius: world units; by default the inputs' mean distance. The depth planes move with the cameras, so that they
     enclose what they enclose at that distance. elevation: degrees; of the orbit, by default 20, or the spiral's
     highest, by default 60. Raises InputError for a radius or an elevation that no camera can have.
@@ -79,7 +90,9 @@ def trajectory_cameras(
     if trajectory == "orbit":
         x, y, _ = inputs.centers[0, 0].tolist()
         c2w = orbit(num_views, radius, math.radians(elevation), start=math.atan2(y, x))
-    else:
+    elif trajectory == "spiral":
         c2w = spiral(num_views, radius, highest=math.radians(elevation))
+    else:
+        c2w = archimedean(num_views, radius)
     planes = (torch.full((1, num_views), plane) for plane in (max(near, 0.01 * far), far))
     return Cameras(c2w[None], inputs.intrinsics[:, :1].expand(-1, num_views, -1, -1), *planes)

@@ -21,7 +21,7 @@ from genvs.geometry import (
     stratified_depths,
     unproject,
 )
-from genvs.geometry.trajectories import orbit, spherical_c2w, spiral, srn_spiral
+from genvs.geometry.trajectories import archimedean, orbit, spherical_c2w, spiral, srn_spiral
 from tests.small_model import some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -264,6 +264,20 @@ def test_spiral_climbs_from_the_horizon_to_the_top_and_back():
     azimuth = torch.atan2(c2w[:, 1, 3], c2w[:, 0, 3])
     turned = torch.remainder(azimuth.roll(-1) - azimuth, 2 * math.pi)
     assert_close(turned, torch.full((60,), 2 * 2 * math.pi / 60), rtol=0, atol=1e-5)
+
+
+def test_the_archimedean_spiral_goes_from_pole_to_pole_in_ten_turns():
+    c2w = archimedean().double()
+    centers, forward = c2w[:, :3, 3], c2w[:, :3, 2]
+    assert c2w.shape == (498, 4, 4)
+    assert_close(centers.norm(dim=-1), torch.full((498,), 1.3, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert_close(forward * 1.3, -centers, rtol=0, atol=1e-6)
+    assert_close(centers[[0, -1]], float64([[0, 0, 1.3], [0, 0, -1.3]]), rtol=0, atol=1e-6)
+    from_pole = torch.acos((centers[:, 2] / 1.3).clamp(-1, 1))[1:-1]
+    assert_close(from_pole.diff(), torch.full((495,), math.pi / 497, dtype=torch.float64), rtol=0, atol=1e-5)
+    azimuth = torch.atan2(centers[1:-1, 1], centers[1:-1, 0])
+    steps = azimuth.diff() % (2 * math.pi)
+    assert_close(steps, torch.full((495,), 20 * math.pi / 497, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "radius"), [("cars", 1.3), ("chairs", 2.0)])
