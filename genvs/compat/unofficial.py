@@ -91,7 +91,7 @@ class UnofficialRenderer(FeatureRenderer):
         return near + (far - near) * steps
 
     def field_values(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Field.forward`: density is per unit of depth over focal length."""
+        """As `genvs.ops.reference.evaluate_field`: density is per unit of depth over focal length."""
         raw = self.field.layers(fused)
         return F.relu(raw[..., 0]), fused + raw[..., 1:]
 
@@ -141,7 +141,7 @@ def corner_rays(cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
-    """As `genvs.ops.fuse_views`, where volumes are zero outside of themselves. One view at a time: memory is short."""
+    """As `fuse_views` of `genvs.ops.reference`, with zeros outside of volumes; one view at a time, to save memory."""
     flat = points.flatten(1, 3)
     fused = torch.zeros(*points.shape[:-1], volume.shape[2], device=points.device)
     for view in range(volume.shape[1]):

@@ -8,15 +8,15 @@ from genvs.config import RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops import FieldLayers, evaluate_field, render
+from genvs.ops import FieldLayers, render
 from genvs.random import Stream, fold, uniform
 
 
 class Field(nn.Module):
-    """Fused features -> density and features, as in pixelNeRF (arXiv 2012.02190): C -> hidden -> hidden -> 1 + C."""
+    """The MLP from fused features to density and features, C -> hidden -> hidden -> 1 + C (pixelNeRF, 2012.02190)."""
 
-    # At birth density is 10 * softplus(-2.5) = 0.8 per world unit: about half of the light of a unit-deep scene is
-    # absorbed, so that gradients reach every sample, and nothing can be born dead as behind a ReLU.
+    # The initial density is 10 * softplus(-2.5) = 0.8 per world unit: a scene of unit depth absorbs about half of the
+    # light, so that gradients reach every sample. Behind a ReLU a field could start without any.
     DENSITY_SCALE, DENSITY_SHIFT = 10.0, -2.5
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
@@ -30,12 +30,8 @@ class Field(nn.Module):
         )
 
     def tensors(self) -> FieldLayers:
-        """What `genvs.ops` evaluates."""
+        """The layers as `genvs.ops.render` takes them."""
         return FieldLayers(tuple(self.layers.parameters()), self.DENSITY_SCALE, self.DENSITY_SHIFT)
-
-    def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """fused: `[..., C]`. Returns density `[...]`, per world unit, and features `[..., C]`."""
-        return evaluate_field(fused, self.tensors())
 
 
 class FeatureRenderer(nn.Module):

@@ -1,7 +1,7 @@
-"""The operations of volume rendering and of the networks. Models import them from here and never know which runs.
+"""The operations of volume rendering and of the networks that have a fused kernel.
 
-Where Triton and a GPU are there, those from `render` on run as fused kernels; everywhere else, and within
-`reference_only()`, all are plain torch (`genvs.ops.reference`), which defines what is correct.
+With Triton and a GPU they run as kernels; elsewhere, and within `reference_only()`, as plain torch
+(`genvs.ops.reference`), which defines what is correct. Callers need not know which.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from genvs.ops.types import FieldLayers
 
 __all__ = [
     "FieldLayers",
-    "composite",
     "concat",
     "conv_epilogue",
     "downsample",
-    "evaluate_field",
-    "fuse_views",
     "group_norm_silu",
     "reference_only",
     "render",
-    "sample_volume",
     "upsample",
     "uses_kernels",
 ]
@@ -39,7 +35,7 @@ _reference_only = ContextVar("reference_only", default=False)
 
 @contextlib.contextmanager
 def reference_only() -> Iterator[None]:
-    """Within, every operation is plain torch: for comparisons. Backward follows what its forward was."""
+    """Inside, every operation is plain torch, for comparisons. A backward pass runs as its forward pass did."""
     token = _reference_only.set(True)
     try:
         yield
@@ -48,49 +44,14 @@ def reference_only() -> Iterator[None]:
 
 
 @functools.cache
-def _triton_is_there() -> bool:
+def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
 def uses_kernels(x: Tensor) -> bool:
     """Whether operations on `x` run as fused kernels."""
     supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.is_cuda and supported and not _reference_only.get() and _triton_is_there()
-
-
-def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
-    """Trilinear samples of feature volumes.
-
-    volume: `[N, C, D, H, W]`; the centre of voxel (d, h, w) lies at w=(d+.5)/D, v=(h+.5)/H, u=(w+.5)/W.
-    uvw: `[N, P, 3]`, normalised; positions beyond the outermost centres take the border's value.
-    Returns `[N, C, P]`.
-    """
-    return reference.sample_volume(volume, uvw)
-
-
-def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Volume rendering (NeRF, arXiv 2003.08934, eq. 3), with a transmittance that excludes the own sample.
-
-    density: `[..., S]`, per world unit. features: `[..., S, C]`. deltas: `[..., S]`, world units.
-    Returns the rendered features `[..., C]`, weights `[..., S]` and the final transmittance `[...]`;
-    weights and final transmittance sum to 1.
-    """
-    return reference.composite(density, features, deltas)
-
-
-def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
-    """Features of world points: the weighted mean of what the input views that see each point say of it.
-
-    volume: `[B, V, C, D, H, W]`, as in `sample_volume`. points: `[B, T, R, S, 3]`, world. frusta: `[B, V, 4, 4]`, of
-    the input views, as `genvs.geometry.frustum_matrix` gives them. view_weights: `[B, T, V]`.
-    Returns `[B, T, R, S, C]`; 0 where no input view sees the point.
-    """
-    return reference.fuse_views(volume, points, frusta, view_weights)
-
-
-def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
-    """Fused features `[..., C]` to density `[...]`, per world unit, and features `[..., C]` (pixelNeRF, 2012.02190)."""
-    return reference.evaluate_field(fused, field)
+    return x.is_cuda and supported and not _reference_only.get() and _has_triton()
 
 
 def render(
@@ -103,15 +64,16 @@ def render(
     lengths: Tensor,
     field: FieldLayers,
 ) -> Tensor:
-    """Features rendered along rays: `fuse_views`, `evaluate_field` and `composite`, at `depths` along each ray.
+    """Features rendered along rays: `fuse_views`, `evaluate_field` and `composite` of `genvs.ops.reference`.
 
-    volume, frusta, view_weights: as in `fuse_views`. origins, directions: `[B, T, R, 3]`, world. depths: `[B, T, R,
-    S]`, in units of `directions`, increasing. lengths: `[B, T, R, S]`, of the samples' intervals, world units.
-    Returns `[B, T, R, C]`, float32 or better. The fused kernel has gradients for the volume and the field alone; where
-    another input needs one, or the sizes do not suit it, plain torch runs.
+    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`. origins, directions: `[B, T, R,
+    3]`, world. depths: `[B, T, R, S]`, of the samples, in units of `directions`, increasing. lengths: `[B, T, R, S]`,
+    of the samples' intervals, world units. Returns `[B, T, R, C]`, float32 or better.
+
+    The fused kernel has gradients for the volume and the field alone; where another input needs one, or for sizes that
+    it is not made for, plain torch runs.
     """
     others = (frusta, view_weights, origins, directions, depths, lengths)
-    # What the kernels' tiles are made for.
     sizes_fit = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
     if not (uses_kernels(volume) and sizes_fit) or any(part.requires_grad for part in others):
         return reference.render(volume, frusta, view_weights, origins, directions, depths, lengths, field)
@@ -135,10 +97,10 @@ def group_norm_silu(
 ) -> tuple[Tensor, Tensor]:
     """GroupNorm (arXiv 1803.08494) of x + shift, then SiLU and dropout.
 
-    x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None for none. silu: False leaves it out. dropout: with
-    this probability, by each sample's own key of `keys` (int64 `[N]`; None for no dropout).
-    Returns `[N, C, H, W]`, the kernel's channels last and in autocast's dtype or that of `x`; and x itself: where a
-    shortcut takes it from here, the kernel sums both gradients in the pass that it makes anyway.
+    x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None. silu: False leaves SiLU out. dropout: its
+    probability. keys: int64 `[N]`, random seeds of the samples' dropout (genvs.random); None for no dropout.
+    Returns `[N, C, H, W]`, from the kernel channels last, in autocast's dtype or that of `x`; and x itself. A shortcut
+    that takes x from here saves a pass: the kernel then adds both of its gradients.
     """
     if not uses_kernels(x):
         return reference.group_norm_silu(
@@ -153,9 +115,9 @@ def group_norm_silu(
 def conv_epilogue(
     x: Tensor, bias: Tensor | None, *, residual: Tensor | None = None, scale: float = 1.0, relu: bool = False
 ) -> Tensor:
-    """What follows a convolution: (x + bias + residual) * scale, and ReLU where asked.
+    """What follows a convolution: (x + bias + residual) * scale, then ReLU if `relu`.
 
-    x: `[N, C, H, W]`. bias: `[C]`, residual: `[N, C, H, W]`; None for none. Returns `[N, C, H, W]`, in x's dtype.
+    x: `[N, C, H, W]`. bias: `[C]` or None. residual: `[N, C, H, W]` or None. Returns `[N, C, H, W]`, in x's dtype.
     """
     if bias is None or not uses_kernels(x):
         return reference.conv_epilogue(x, bias, residual=residual, scale=scale, relu=relu)

@@ -1,4 +1,7 @@
-"""Plain torch: the definition of correct, on any device and in any dtype. What each does is said in `genvs.ops`."""
+"""The operations in plain torch, which define what is correct, on any device and in any dtype.
+
+Those that `genvs.ops` has too are described there.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,17 @@ from torch import Tensor
 from genvs import random
 from genvs.ops.types import FieldLayers
 
-# The least that the views of a point weigh together; where they weigh less, it fades. float32 still divides by it.
-LEAST_WEIGHT = 1e-30
+# Lower bound for the sum of the view weights at a point, by which features are divided; float32 can still do that.
+MIN_WEIGHT_SUM = 1e-30
 
 
 def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
+    """Trilinear samples of feature volumes.
+
+    volume: `[N, C, D, H, W]`; the centre of voxel (d, h, w) lies at w=(d+.5)/D, v=(h+.5)/H, u=(w+.5)/W.
+    uvw: `[N, P, 3]`, normalised; positions beyond the outermost centres take the border's value.
+    Returns `[N, C, P]`.
+    """
     grid = (2 * uvw - 1)[:, :, None, None, :]
     # Positions keep their precision: bf16's would be up to half a voxel of a hundred off.
     values = volume.to(torch.promote_types(volume.dtype, grid.dtype))
@@ -22,6 +31,12 @@ def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
 
 
 def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Volume rendering (NeRF, arXiv 2003.08934, eq. 3); a sample's transmittance counts only samples in front of it.
+
+    density: `[..., S]`, per world unit. features: `[..., S, C]`. deltas: `[..., S]`, world units.
+    Returns the rendered features `[..., C]`, weights `[..., S]` and the final transmittance `[...]`;
+    weights and final transmittance sum to 1.
+    """
     optical_depth = density * deltas
     # Shifted, not subtracted: cumsum - own cancels catastrophically behind an opaque sample.
     before = F.pad(optical_depth.cumsum(dim=-1), (1, 0))
@@ -31,6 +46,12 @@ def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor
 
 
 def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
+    """Features of world points: the weighted mean over the input views that see each point.
+
+    volume: `[B, V, C, D, H, W]`, as in `sample_volume`. points: `[B, T, R, S, 3]`, world. frusta: `[B, V, 4, 4]`, of
+    the input views, as `genvs.geometry.frustum_matrix` gives them. view_weights: `[B, T, V]`.
+    Returns `[B, T, R, S, C]`; 0 where no input view sees the point.
+    """
     batch, num_targets, num_rays, num_samples, _ = points.shape
     num_inputs, channels = volume.shape[1:3]
     x, y, z = points.flatten(1, 3)[:, None, :, None, :].unbind(dim=-1)
@@ -44,12 +65,13 @@ def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Ten
     valid = ((uvw >= 0) & (uvw <= 1)).all(dim=-1) & (depth[..., 0] > 0)
     sampled = sample_volume(volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
     share = view_weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
-    share = share / share.sum(dim=1, keepdim=True).clamp_min(LEAST_WEIGHT)
+    share = share / share.sum(dim=1, keepdim=True).clamp_min(MIN_WEIGHT_SUM)
     fused = torch.einsum("bvcp,bvp->bpc", sampled, share.to(sampled.dtype))
     return fused.reshape(batch, num_targets, num_rays, num_samples, channels)
 
 
 def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
+    """Fused features `[..., C]` to density `[...]`, per world unit, and features `[..., C]` (pixelNeRF, 2012.02190)."""
     weight1, bias1, weight2, bias2, weight3, bias3 = field.parameters
     hidden = F.relu(F.linear(F.relu(F.linear(fused, weight1, bias1)), weight2, bias2))
     raw = F.linear(hidden, weight3, bias3)

@@ -14,7 +14,8 @@ from genvs.config import PRESETS, RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, pixel_centers, unproject
 from genvs.models import GeNVS
 from genvs.models.renderer import FeatureRenderer, Field
-from genvs.ops import fuse_views, reference, sample_volume
+from genvs.ops import reference
+from genvs.ops.reference import fuse_views, sample_volume
 from tests.small_model import randomize, small_net, some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -200,7 +200,7 @@ def test_rays_leave_the_views():
     frusta, weights, origins, directions, depths, _ = some_rays(3, 70)
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
     volume = torch.eye(3, device=DEVICE)[None, :, :, None, None, None].expand(2, -1, -1, 2, 2, 2)  # says whose it is
-    views = (ops.fuse_views(volume, points, frusta, torch.ones_like(weights)) > 0).sum(dim=-1)
+    views = (ops.reference.fuse_views(volume, points, frusta, torch.ones_like(weights)) > 0).sum(dim=-1)
     assert min(views.flatten().bincount(minlength=4)) > 20
     depth = torch.einsum("bvi,btrsi->bvtrs", frusta[:, :, 3, :3], points) + frusta[:, :, 3, 3, None, None, None]
     assert (depth < 0).sum() > 20
@@ -246,7 +246,7 @@ def test_backward_sees_the_features_that_made_the_image():
     rendered = render(rays, volume, *field)
     fused = next(x for x in rendered.grad_fn.saved_tensors if x.dtype == torch.float16)
     density = torch.full_like(depths, 10 * math.log1p(math.exp(-2.5)))
-    assert_close(rendered, ops.composite(density, fused.float(), lengths)[0], rtol=1e-5, atol=1e-6)
+    assert_close(rendered, ops.reference.composite(density, fused.float(), lengths)[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # where no view sees a point, and nothing is added
@@ -276,7 +276,7 @@ def test_what_kernels_are_for(monkeypatch):
     with ops.reference_only():
         assert not uses_kernels(on_gpu(torch.float32))
     assert uses_kernels(on_gpu(torch.float32))
-    monkeypatch.setattr(ops, "_triton_is_there", lambda: False)
+    monkeypatch.setattr(ops, "_has_triton", lambda: False)
     assert not uses_kernels(on_gpu(torch.float32))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from genvs.geometry import Cameras, generate_rays, interval_lengths, stratified_depths
-from genvs.ops import composite, sample_volume
+from genvs.ops.reference import composite, sample_volume
 from tests.small_model import some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -15,18 +15,10 @@ PROGRAMS = 2048  # of the backward pass: each leaves one row of partial bias gra
 
 @triton.jit
 def epilogue_kernel(
-    x_ptr,
-    bias_ptr,
-    residual_ptr,
-    y_ptr,
-    scale,
-    rows_total,
-    channels,
-    RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    x_ptr, bias_ptr, residual_ptr, y_ptr,
+    scale, rows_total, channels,
+    RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """y = relu((x + bias + residual) * scale)."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     cols = tl.program_id(1) * COLS + tl.arange(0, COLS)
@@ -46,18 +38,10 @@ def epilogue_kernel(
 
 @triton.jit
 def epilogue_gradient_kernel(
-    dy_ptr,
-    y_ptr,
-    dx_ptr,
-    dbias_ptr,
-    scale,
-    rows_total,
-    rows_each,
-    channels,
-    RELU: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    dy_ptr, y_ptr, dx_ptr, dbias_ptr,
+    scale, rows_total, rows_each, channels,
+    RELU: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """dx = dy * scale where y > 0; and its sums over a program's rows, `[programs, C]`."""
     start = tl.program_id(0).to(tl.int64) * rows_each
     cols = tl.program_id(1) * COLS + tl.arange(0, COLS)
@@ -86,17 +70,7 @@ class Epilogue(torch.autograd.Function):
         channels = x.shape[1]
         rows, cols = x.numel() // channels, column_block(channels)
         epilogue_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
-            x,
-            bias,
-            residual,
-            y,
-            scale,
-            rows,
-            channels,
-            RESIDUAL=residual is not None,
-            RELU=relu,
-            COLS=cols,
-            **TILE,
+            x, bias, residual, y, scale, rows, channels, RESIDUAL=residual is not None, RELU=relu, COLS=cols, **TILE
         )
         ctx.scale, ctx.relu = scale, relu
         ctx.bias_dtype, ctx.residual_dtype = bias.dtype, None if residual is None else residual.dtype

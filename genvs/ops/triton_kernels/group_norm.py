@@ -1,4 +1,4 @@
-"""GroupNorm of x + shift, SiLU and dropout, channels last, in as few passes over memory as can be."""
+"""GroupNorm of x + shift, SiLU and dropout, channels last, in as few passes over memory as possible."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from genvs.ops.triton_kernels import group_norm_whole as whole
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
 TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
-STAGES = 3  # tiles on their way at a time, where a program sums over several
+STAGES = 3  # tiles in flight at a time, where a program sums over several
 PROGRAMS = 1024  # about as many as fill a large GPU several times
-# One program holds a group of at most so many elements. It reads memory in short pieces: where a batch fills the GPU
-# anyway, it is the slower way.
+# The largest group of channels that one program holds, and the largest batch for which it does, in elements. It reads
+# memory in short pieces, which is slower where a batch fills the GPU anyway.
 MOST_IN_GROUP, MOST_IN_BATCH = 2**14, 2**22
 
 
@@ -30,30 +30,16 @@ class GroupNormSiLU(torch.autograd.Function):
         pixels = x.shape[2] * x.shape[3]
         if shift is not None and shift.stride(1) != 1:
             shift = shift.contiguous()
-        shift_stride = 0 if shift is None else shift.stride(0)
         y = like_rows(x, out_dtype)
         coefficients = x.new_empty((samples, 3, channels), dtype=torch.float32)
         ctx.groups, ctx.shift_dtype = groups, None if shift is None else shift.dtype
         ctx.dropout = (round(dropout * 2**32), 1 / (1 - dropout))
         ctx.flags = {"SILU": silu, "DROPOUT": keys is not None and dropout > 0}
+        shifts = (shift, 0 if shift is None else shift.stride(0))
+        maps = (coefficients, weight, bias, keys, *ctx.dropout, pixels, channels)
         if _fits_one_program(x, groups):
-            whole.norm_kernel[samples, groups](
-                x,
-                y,
-                shift,
-                shift_stride,
-                coefficients,
-                weight,
-                bias,
-                keys,
-                *ctx.dropout,
-                pixels,
-                channels,
-                eps,
-                HAS_SHIFT=shift is not None,
-                **ctx.flags,
-                **_whole_sizes(pixels, channels, groups),
-            )
+            sizes = {**ctx.flags, **_whole_sizes(pixels, channels, groups)}
+            whole.norm_kernel[samples, groups](x, y, *shifts, *maps, eps, HAS_SHIFT=shift is not None, **sizes)
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
@@ -62,20 +48,10 @@ class GroupNormSiLU(torch.autograd.Function):
             )
             sizes, group_blocks = _group_sizes(channels, groups)
             tiled.coefficients_kernel[samples, group_blocks](
-                x,
-                sums,
-                shift,
-                shift_stride,
-                coefficients,
-                pixels,
-                channels,
-                parts,
-                eps,
-                HAS_SHIFT=shift is not None,
-                **sizes,
+                x, sums, *shifts, coefficients, pixels, channels, parts, eps, HAS_SHIFT=shift is not None, **sizes
             )
             tiled.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
-                x, y, coefficients, weight, bias, keys, *ctx.dropout, pixels, channels, COLS=cols, **ctx.flags, **TILE
+                x, y, *maps, COLS=cols, **ctx.flags, **TILE
             )
         ctx.save_for_backward(x, weight, bias, coefficients, keys)
         return y, given

@@ -1,9 +1,20 @@
-"""What the kernels of normalisation share, element by element."""
+"""What the kernels of normalisation share."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols):
+    """Of some channels: rstd and offset, which make xhat = x * rstd + offset, and the weight and bias after that."""
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    return rstd, offset, weight, bias
 
 
 @triton.jit
@@ -16,22 +27,11 @@ def keep_element(key, index, threshold):
 
 @triton.jit
 def gradient_at(
-    x_ptr,
-    dy_ptr,
-    at,
-    mask,
-    index,
-    key,
-    rstd,
-    offset,
-    weight,
-    bias,
-    threshold,
-    keep_scale,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-):
-    """xhat, and the gradient that reaches xhat * weight + bias."""
+    x_ptr, dy_ptr,
+    at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale,
+    SILU: tl.constexpr, DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """xhat, and the gradient of xhat * weight + bias."""
     x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
     dz = tl.load(dy_ptr + at, mask=mask, other=0.0).to(tl.float32)
     xhat = x * rstd[None, :] + offset[None, :]

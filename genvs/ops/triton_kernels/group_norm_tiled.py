@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element
+from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element, load_map
 
 
 @triton.jit
@@ -38,20 +38,10 @@ def sums_kernel(
 
 @triton.jit
 def coefficients_kernel(
-    x_ptr,
-    sums_ptr,
-    shift_ptr,
-    shift_stride,
-    coefficients_ptr,
-    pixels,
-    channels,
-    parts,
-    eps,
-    HAS_SHIFT: tl.constexpr,
-    GROUP_SIZE: tl.constexpr,
-    GROUPS: tl.constexpr,
-    PADDED: tl.constexpr,
-):
+    x_ptr, sums_ptr, shift_ptr, shift_stride, coefficients_ptr,
+    pixels, channels, parts, eps,
+    HAS_SHIFT: tl.constexpr, GROUP_SIZE: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
     """Per channel: 1 / std, and (shift - mean) / std, of its group; and the channel's own mean, normalised."""
     sample = tl.program_id(0).to(tl.int64)
     group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
@@ -82,32 +72,17 @@ def coefficients_kernel(
 
 @triton.jit
 def apply_kernel(
-    x_ptr,
-    y_ptr,
-    coefficients_ptr,
-    weight_ptr,
-    bias_ptr,
-    keys_ptr,
-    threshold,
-    keep_scale,
-    pixels,
-    channels,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    x_ptr, y_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr,
+    threshold, keep_scale, pixels, channels,
+    SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """y = dropout(silu(xhat * weight + bias))."""
     sample = tl.program_id(0).to(tl.int64)
     rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels
     mask = (rows < pixels)[:, None] & in_cols[None, :]
     at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
-    coefficients = coefficients_ptr + sample * 3 * channels + cols
-    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
-    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
-    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
     y = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
     y = y * (rstd * weight)[None, :] + (offset * weight + bias)[None, :]
     if SILU:
@@ -120,33 +95,15 @@ def apply_kernel(
 
 @triton.jit
 def gradient_sums_kernel(
-    x_ptr,
-    dy_ptr,
-    coefficients_ptr,
-    weight_ptr,
-    bias_ptr,
-    keys_ptr,
-    sums_ptr,
-    threshold,
-    keep_scale,
-    pixels,
-    channels,
-    rows_each,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    x_ptr, dy_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr, sums_ptr,
+    threshold, keep_scale, pixels, channels, rows_each,
+    SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Sums of dz and dz * xhat over a program's pixels: `[N, programs, 2, C]`."""
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     cols = tl.program_id(2) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels
-    coefficients = coefficients_ptr + sample * 3 * channels + cols
-    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
-    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
-    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
     key = tl.load(keys_ptr + sample) if DROPOUT else 0
     total, product = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
     start = part * rows_each
@@ -167,18 +124,10 @@ def gradient_sums_kernel(
 
 @triton.jit
 def gradient_coefficients_kernel(
-    sums_ptr,
-    coefficients_ptr,
-    weight_ptr,
-    gradients_ptr,
-    means_ptr,
-    pixels,
-    channels,
-    parts,
-    GROUP_SIZE: tl.constexpr,
-    GROUPS: tl.constexpr,
-    PADDED: tl.constexpr,
-):
+    sums_ptr, coefficients_ptr, weight_ptr, gradients_ptr, means_ptr,
+    pixels, channels, parts,
+    GROUP_SIZE: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
     """Per sample and channel: the gradients of bias, weight and shift; and the group's means of w dz and w dz xhat."""
     sample = tl.program_id(0).to(tl.int64)
     group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
@@ -208,25 +157,10 @@ def gradient_coefficients_kernel(
 
 @triton.jit
 def input_gradient_kernel(
-    x_ptr,
-    dy_ptr,
-    passed_ptr,
-    dx_ptr,
-    coefficients_ptr,
-    weight_ptr,
-    bias_ptr,
-    keys_ptr,
-    means_ptr,
-    threshold,
-    keep_scale,
-    pixels,
-    channels,
-    PASSED: tl.constexpr,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    x_ptr, dy_ptr, passed_ptr, dx_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr, means_ptr,
+    threshold, keep_scale, pixels, channels,
+    PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std, and what reaches x another way."""
     sample = tl.program_id(0).to(tl.int64)
     rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
@@ -234,12 +168,9 @@ def input_gradient_kernel(
     mask = (rows < pixels)[:, None] & in_cols[None, :]
     at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
     index = cols[None, :] * pixels + rows[:, None]
-    coefficients, means = coefficients_ptr + sample * 3 * channels + cols, means_ptr + sample * 2 * channels + cols
-    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
-    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
+    means = means_ptr + sample * 2 * channels + cols
     mean, mean_product = tl.load(means, mask=in_cols, other=0.0), tl.load(means + channels, mask=in_cols, other=0.0)
-    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
     key = tl.load(keys_ptr + sample) if DROPOUT else 0
     xhat, dz = gradient_at(
         x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT

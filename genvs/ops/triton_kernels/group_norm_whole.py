@@ -5,31 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element
+from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element, load_map
 
 
 @triton.jit
 def norm_kernel(
-    x_ptr,
-    y_ptr,
-    shift_ptr,
-    shift_stride,
-    coefficients_ptr,
-    weight_ptr,
-    bias_ptr,
-    keys_ptr,
-    threshold,
-    keep_scale,
-    pixels,
-    channels,
-    eps,
-    HAS_SHIFT: tl.constexpr,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    GROUP_SIZE: tl.constexpr,
-    PADDED: tl.constexpr,
+    x_ptr, y_ptr, shift_ptr, shift_stride, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr,
+    threshold, keep_scale, pixels, channels, eps,
+    HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
-):
+):  # fmt: skip
     """y = dropout(silu(xhat * weight + bias)); and the coefficients of xhat, `[N, 3, C]`, as the tiled kernels' are."""
     sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
     cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
@@ -59,37 +44,18 @@ def norm_kernel(
 
 @triton.jit
 def norm_gradient_kernel(
-    x_ptr,
-    dy_ptr,
-    passed_ptr,
-    dx_ptr,
-    coefficients_ptr,
-    weight_ptr,
-    bias_ptr,
-    keys_ptr,
-    gradients_ptr,
-    threshold,
-    keep_scale,
-    pixels,
-    channels,
-    PASSED: tl.constexpr,
-    SILU: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    GROUP_SIZE: tl.constexpr,
-    PADDED: tl.constexpr,
+    x_ptr, dy_ptr, passed_ptr, dx_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr, gradients_ptr,
+    threshold, keep_scale, pixels, channels,
+    PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
-):
+):  # fmt: skip
     """dx, and what reaches x another way; per sample and channel the gradients of bias, weight, shift, `[3, N, C]`."""
     sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
     cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
     mask = (rows < pixels)[:, None] & in_cols[None, :]
     at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
     index = cols[None, :] * pixels + rows[:, None]
-    coefficients = coefficients_ptr + sample * 3 * channels + cols
-    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
-    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
-    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
     key = tl.load(keys_ptr + sample) if DROPOUT else 0
     xhat, dz = gradient_at(
         x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT

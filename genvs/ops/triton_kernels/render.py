@@ -1,9 +1,9 @@
 """The whole rendering of feature images in one kernel: project, sample, fuse, field MLP, composite.
 
 A program takes a tile of rays and walks along them, near to far. Backward is two kernels. The first walks the same way
-from the fused features that forward has left: with P_k the features rendered up to sample k, a sample's optical depth
-has the gradient T_{k+1} f_k.g - (P_S - P_k).g, which needs nothing from behind k but the final image. The second
-scatters the fused features' gradients into the volumes, a tile of samples a program.
+over the fused features that forward has stored: with P_k the features rendered up to sample k, the gradient of a
+sample's optical depth is T_{k+1} f_k.g - (P_S - P_k).g, which needs only the final image besides what lies before k.
+The second scatters the fused features' gradients into the volumes, a tile of samples a program.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 from torch.autograd.function import once_differentiable
 
 from genvs.ops.triton_kernels.render_parts import (
-    LEAST_WEIGHT,
+    MIN_WEIGHT_SUM,
     PRODUCTS,
     corner,
     field_in_halves,
@@ -32,9 +32,9 @@ from genvs.ops.triton_kernels.render_parts import (
 )
 
 RAYS = 64  # of a tile
-# In backward, the first hidden layer goes in two halves: that keeps the products that sum over a tile off the
-# asynchronous matrix unit (wgmma), which starts at 64 rows. Nothing waits for these until the end, and there Triton 3.6
-# lets them run on while their operands' memory is used again. One stage: weights that do not change need no queue.
+# Backward takes the first hidden layer in two halves. That keeps products that sum over a tile off the asynchronous
+# matrix unit (wgmma), which takes 64 rows or more: Triton 3.6 would reuse their operands' memory before they are done.
+# One stage, because the weights do not change from one sample to the next.
 BACKWARD = {"num_warps": 4, "num_stages": 1}
 POINTS = 64  # samples that one program scatters
 
@@ -65,7 +65,7 @@ def render_kernel(
             volume_ptr, frusta_ptr, shares_ptr, views, ox + t * dx, oy + t * dy, oz + t * dz,
             CHANNELS, WIDTH, HEIGHT, DEPTH, RAYS,
         )  # fmt: skip
-        # What is kept is what is used: else backward would see other densities than those that made the image.
+        # Rounded here as it is stored, so that backward sees the densities that made the image.
         fused = fused.to(DOT).to(tl.float32)
         if KEEP_FUSED:
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
@@ -164,7 +164,7 @@ def scatter_kernel(
         shares += tl.where(valid, tl.load(shares_ptr + view), 0.0)
     gradient_at = point[:, None] * CHANNELS + columns[None, :]
     gradient = tl.load(dfused_ptr + gradient_at, mask=inside[:, None], other=0.0).to(tl.float32)
-    gradient /= tl.maximum(shares, LEAST_WEIGHT)[:, None]
+    gradient /= tl.maximum(shares, MIN_WEIGHT_SUM)[:, None]
     for view in range(views):
         i, j, k, fi, fj, fk, valid = locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
         share = tl.load(shares_ptr + view)
@@ -191,20 +191,8 @@ class Render(torch.autograd.Function):
         out = torch.empty((*origins.shape[:3], channels), dtype=torch.float32, device=volume.device)
         fused = volume.new_empty((*depths.shape, channels)) if keep else None
         grid = (triton.cdiv(origins.shape[2], RAYS), origins.shape[0] * origins.shape[1])
-        render_kernel[grid](
-            volume,
-            *rays,
-            out,
-            fused,
-            *field,
-            *density,
-            volume.shape[1],
-            *depths.shape[1:],
-            HIDDEN=field[0].shape[0],
-            RAYS=RAYS,
-            KEEP_FUSED=keep,
-            **_sizes(volume.shape),
-        )
+        sizes = {"HIDDEN": field[0].shape[0], "RAYS": RAYS, "KEEP_FUSED": keep, **_sizes(volume.shape)}
+        render_kernel[grid](volume, *rays, out, fused, *field, *density, volume.shape[1], *depths.shape[1:], **sizes)
         ctx.density, ctx.volume_shape = density, volume.shape
         ctx.save_for_backward(*rays, out, fused, *field)
         return out
@@ -218,45 +206,26 @@ class Render(torch.autograd.Function):
         grid = (triton.cdiv(rays, RAYS), batch * targets)
         dfield = [parameter.new_empty((grid[0] * grid[1], *parameter.shape)) for parameter in field]
         dfused = torch.empty_like(fused)
+        sizes = {"CHANNELS": fused.shape[-1], "HIDDEN": field[0].shape[0], "RAYS": RAYS, **BACKWARD}
+        gradients = (dfused, *dfield)
         field_gradient_kernel[grid](
-            fused,
-            depths,
-            lengths,
-            out,
-            dout.contiguous(),
-            *field,
-            *ctx.density,
-            dfused,
-            *dfield,
-            rays,
-            samples,
-            CHANNELS=fused.shape[-1],
-            HIDDEN=field[0].shape[0],
-            RAYS=RAYS,
-            **BACKWARD,
+            fused, depths, lengths, out, dout.contiguous(), *field, *ctx.density, *gradients, rays, samples, **sizes
         )
         dvolume = torch.zeros(ctx.volume_shape, dtype=_sums_dtype(fused), device=fused.device)
+        places, sizes = (frusta, shares, origins, directions, depths), {"POINTS": POINTS, **_sizes(ctx.volume_shape)}
         scatter_kernel[triton.cdiv(rays * samples, POINTS), batch * targets](
-            dfused,
-            dvolume,
-            frusta,
-            shares,
-            origins,
-            directions,
-            depths,
-            views,
-            targets,
-            rays,
-            samples,
-            POINTS=POINTS,
-            **_sizes(ctx.volume_shape),
+            dfused, dvolume, *places, views, targets, rays, samples, **sizes
         )
         sums = (part.sum(dim=0) for part in dfield)
         return dvolume.to(fused.dtype).permute(0, 1, 5, 4, 2, 3), *[None] * 7, *sums
 
 
 def _sums_dtype(x: torch.Tensor) -> torch.dtype:
-    """What gradients of volumes of x's precision are added up in. GPUs before Hopper cannot add to bf16 in memory."""
+    """The dtype in which gradients of volumes like `x` are added up: their own, where the GPU can add to it in memory.
+
+    In bf16 that takes half the memory and traffic of float32. A voxel gets a few contributions from each target, so
+    the sum's rounding is about that of the result. GPUs before Hopper have no atomic additions of bf16.
+    """
     slow = x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (9, 0)
     return torch.float32 if slow else x.dtype
 

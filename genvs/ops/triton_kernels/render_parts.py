@@ -7,7 +7,7 @@ import triton.language as tl
 
 from genvs.ops import reference
 
-LEAST_WEIGHT: tl.constexpr = tl.constexpr(reference.LEAST_WEIGHT)
+MIN_WEIGHT_SUM: tl.constexpr = tl.constexpr(reference.MIN_WEIGHT_SUM)
 PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers: on tensor cores, and as exact as without
 
 
@@ -87,7 +87,7 @@ def fuse_at(
             value = tl.load(at, mask=valid[:, None], other=0.0).to(tl.float32)
             fused += (weight * share)[:, None] * value
         volume_ptr += HEIGHT * WIDTH * DEPTH * CHANNELS
-    return fused / tl.maximum(shares, LEAST_WEIGHT)[:, None]
+    return fused / tl.maximum(shares, MIN_WEIGHT_SUM)[:, None]
 
 
 @triton.jit
