@@ -16,7 +16,7 @@ from genvs.config import LEARNED_VIEW_WEIGHTINGS, VIEW_WEIGHTINGS, GeNVSConfig, 
 from genvs.errors import InputError
 from genvs.geometry import Cameras, opencv_from_opengl
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops.reference import LEAST_WEIGHT
+from genvs.ops.reference import MIN_WEIGHT_SUM
 from tests.small_model import small_net, some_batch, some_cameras
 
 NAMES = [name.replace("=A", "=0.3").replace("=B", "=2") for name in VIEW_WEIGHTINGS]
@@ -90,7 +90,7 @@ def test_no_view_vanishes(name):
     c2w = base.c2w.clone()
     c2w[:, 0, :3, 3] *= 1e3
     weights = weighting_of(name)(dataclasses.replace(base, c2w=c2w), base[:, 1:2])
-    assert weights.min() > 100 * LEAST_WEIGHT
+    assert weights.min() > 100 * MIN_WEIGHT_SUM
 
 
 @pytest.mark.parametrize("name", INVERSE)
