@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from genvs.data.files import MAX_IMAGE_BYTES
+from genvs.data.map_style import adapted
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.srn import IMAGE_SUFFIXES, LAYOUT, SRNScenes
 from genvs.data.storage import Storage, find_storage, printable
@@ -95,7 +96,10 @@ def dataset_class(split: Path) -> type[SceneDataset]:
 
 
 def own_dataset_class(name: str) -> type[SceneDataset]:
-    """The class of the user's own that `package.module.Class` names. Raises InputError where it cannot be one."""
+    """The class of the user's own that `package.module.Class` names. Raises InputError where it cannot be one.
+
+    A class that was written for the unofficial implementation is adapted (genvs.data.map_style).
+    """
     shown = f"`data_class`={printable(name)}"
     module, _, attribute = name.rpartition(".")
     if not module or not attribute:
@@ -106,6 +110,8 @@ def own_dataset_class(name: str) -> type[SceneDataset]:
         raise InputError(f"{shown}: {error}; {NAME_ONE}") from None
     if not isinstance(found, type):
         raise InputError(f"{shown}: module {module!r} has no class {attribute!r}; {NAME_ONE}")
+    if not issubclass(found, SceneDataset) and hasattr(found, "__getitem__") and hasattr(found, "__len__"):
+        return adapted(found)
     if not issubclass(found, SceneDataset):
         raise InputError(f"{shown}: is not derived from genvs.data.scenes.SceneDataset; see docs/data.md")
     if inspect.isabstract(found):

@@ -1,0 +1,119 @@
+"""Dataset classes that were written for the unofficial implementation of GeNVS, as they are.
+
+Such a class is built as `Class(path, distr="train")`, or "val" or "test". Its items are the scenes, each a dict of
+`images`, float `[N, 3, H, W]` in [-1, 1]; `poses`, camera-to-world `[N, 4, 4]` with OpenGL axes; `focal`, in half image
+widths; and `z_near` and `z_far`, depth planes in world units over `focal`. All scenes have the same number of views.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genvs.data.scenes import Scene, SceneDataset, Splits
+from genvs.errors import InputError
+
+KEYS = ("images", "poses", "focal", "z_near", "z_far")
+CACHED_SCENES = 32  # of each loader process: an item holds all of a scene's images, of which a sample uses few
+
+
+class MapStyleScene(Scene):
+    """One item. It is read when a view is first asked for."""
+
+    convention = "opengl"
+
+    def __init__(self, index: int, shown: str, view_names: list[str], read_item: Callable[[int], dict]) -> None:
+        self.name, self.shown, self.view_names = f"{index:06d}", shown, view_names
+        self.index, self.read_item = index, read_item
+
+    def item(self) -> dict[str, Tensor]:
+        item, expected = self.read_item(self.index), len(self.view_names)
+        if len(item["images"]) != expected:
+            raise InputError(
+                f"{self.shown}: has {len(item['images'])} views, and the first scene has {expected}: give all scenes "
+                "of a split the same number"
+            )
+        return item
+
+    def read_c2w(self, view: int) -> np.ndarray:
+        return self.item()["poses"][view].numpy()
+
+    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        item, (width, height) = self.item(), self.image_size(view)
+        image = item["images"][view]
+        if (width, height) != (resolution, resolution):
+            resized = F.interpolate(image[None].float(), (resolution, resolution), mode="bilinear", antialias=True)
+            image = resized[0].round().to(torch.uint8)
+        focal = float(item["focal"]) / 2
+        return image.numpy(), np.array([[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]])
+
+    def image_size(self, view: int) -> tuple[int, int]:
+        height, width = self.item()["images"].shape[2:]
+        return width, height
+
+    def file_states(self) -> Iterable[tuple]:
+        item = self.item()
+        yield self.name, *(hashlib.sha256(item[key].numpy().tobytes()).hexdigest() for key in KEYS)
+
+
+class MapStyleScenes(SceneDataset):
+    """The scenes of `dataset_class`. path: what that class takes, and below it the split: 'train', 'val' or 'test'."""
+
+    dataset_class: type
+    _first: dict[str, Tensor]  # item
+
+    @classmethod
+    def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
+        """A held-out split that the class cannot open, or finds empty, is taken as missing."""
+        held_out = (Path(path, split) if cls._has(path, split) else None for split in ("val", "test"))
+        return Splits(Path(path, "train"), *held_out)
+
+    @classmethod
+    def _has(cls, path: str | os.PathLike[str], split: str) -> bool:
+        try:
+            return len(cls.dataset_class(str(path), distr=split)) > 0
+        except (OSError, LookupError, ValueError, NotImplementedError):
+            return False
+
+    def list_scenes(self, path: Path) -> list[MapStyleScene]:
+        items = self.dataset_class(str(path.parent), distr=path.name)
+        shown = [f"{path.parent} ({path.name}): scene {index}" for index in range(len(items))]
+        read_item = functools.lru_cache(CACHED_SCENES)(lambda index: checked_item(items[index], shown[index]))
+        if not shown:
+            return []
+        self._first = read_item(0)
+        views = [str(view) for view in range(len(self._first["images"]))]
+        return [MapStyleScene(index, shown[index], views, read_item) for index in range(len(items))]
+
+    def default_depths(self) -> tuple[float, float]:
+        return float(self._first["z_near"] * self._first["focal"]), float(self._first["z_far"] * self._first["focal"])
+
+
+def adapted(dataset_class: type) -> type[SceneDataset]:
+    """A class that was written for the unofficial implementation, as a SceneDataset of the same name."""
+    names = {"__module__": dataset_class.__module__, "__qualname__": dataset_class.__qualname__}
+    return type(dataset_class.__name__, (MapStyleScenes,), {"dataset_class": dataset_class, **names})
+
+
+def checked_item(item: Any, shown: str) -> dict[str, Tensor]:
+    """An item's parts, with images in uint8. Raises InputError if one is missing or not of its shape."""
+    try:
+        parts = {key: torch.as_tensor(item[key]).detach().cpu().double() for key in KEYS}
+        images, poses = parts["images"], parts["poses"]
+        if images.dim() != 4 or images.shape[1] != 3 or poses.shape != (len(images), 4, 4):
+            raise ValueError(f"images {list(images.shape)} and poses {list(poses.shape)}")
+        lens = {key: parts[key].reshape(()) for key in KEYS[2:]}
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{shown}: its item is no dict of {', '.join(KEYS)} ({type(error).__name__}: {error}): see docs/data.md"
+        ) from None
+    return {"images": ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "poses": poses, **lens}

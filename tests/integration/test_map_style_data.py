@@ -1,0 +1,126 @@
+"""A dataset class written for the unofficial implementation trains unchanged, and its cameras are right."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import genvs
+from genvs.data.splits import own_dataset_class
+from genvs.errors import InputError
+from genvs.geometry import opencv_from_opengl
+from genvs.geometry.trajectories import spherical_c2w
+
+ROOT = Path(__file__).parents[2]
+FOCAL, NEAR, FAR = 2.05, 0.8, 1.8  # half image widths; world units
+SIZE, VIEWS = 32, 5
+
+
+class YourDataset(Dataset):
+    """Three scenes to train on, one to validate with, none to test: noise, seen from random places."""
+
+    def __init__(self, path, distr="train"):
+        self.seeds = {"train": [0, 1, 2], "val": [3]}[distr]
+        assert Path(path).is_dir()
+
+    def __len__(self):
+        return len(self.seeds)
+
+    def __getitem__(self, index):
+        rng = torch.Generator().manual_seed(self.seeds[index])
+        angles = torch.rand(2, VIEWS, generator=rng, dtype=torch.float64) * 1.5
+        return {
+            "images": torch.rand(VIEWS, 3, SIZE, SIZE, generator=rng) * 2 - 1,
+            "poses": spherical_c2w(*angles, 1.3) @ torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64)),
+            "focal": FOCAL,
+            "z_near": NEAR / FOCAL,
+            "z_far": FAR / FOCAL,
+        }
+
+
+class Wide(YourDataset):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return {**item, "images": item["images"][:, :, : SIZE // 2]}
+
+
+class Uneven(YourDataset):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return {**item, **{key: item[key][: VIEWS - index] for key in ("images", "poses")}}
+
+
+class NoFocal(YourDataset):
+    def __getitem__(self, index):
+        return {key: value for key, value in super().__getitem__(index).items() if key != "focal"}
+
+
+class OneView(YourDataset):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return {**item, "images": item["images"][0]}
+
+
+def opened(name: str, path: Path, resolution: int = SIZE):
+    kind = own_dataset_class(f"{__name__}.{name}")
+    return kind(kind.find_splits(path).train, resolution=resolution)
+
+
+def test_images_and_cameras_are_the_items(tmp_path):
+    item, views = YourDataset(tmp_path)[1], opened("YourDataset", tmp_path).load(1, range(VIEWS))
+    torch.testing.assert_close(views.images / 127.5 - 1, item["images"], rtol=0, atol=0.5 / 127.5 + 1e-6)
+    torch.testing.assert_close(views.cameras.c2w, opencv_from_opengl(item["poses"]).float())
+    expected = torch.tensor([[FOCAL / 2, 0, 0.5], [0, FOCAL / 2, 0.5], [0, 0, 1]])
+    torch.testing.assert_close(views.cameras.intrinsics[0], expected)
+    torch.testing.assert_close(views.cameras.near, torch.full((VIEWS,), NEAR))
+    torch.testing.assert_close(views.cameras.far, torch.full((VIEWS,), FAR))
+
+
+def test_other_sizes_are_resized(tmp_path):
+    views = opened("Wide", tmp_path, resolution=16).load(0, [1])
+    assert views.images.shape == (1, 3, 16, 16)
+    assert views.cameras.intrinsics[0, 0, 0] == FOCAL / 2 and views.cameras.intrinsics[0, 1, 1] == FOCAL
+    assert (views.images.float().mean() / 127.5 - 1).abs() < 0.1
+
+
+def test_splits_are_those_that_the_class_has(tmp_path):
+    kind = own_dataset_class(f"{__name__}.YourDataset")
+    assert kind.find_splits(tmp_path) == (tmp_path / "train", tmp_path / "val", None)
+    train, val = (kind(tmp_path / split, resolution=SIZE) for split in ("train", "val"))
+    assert (len(train), len(val)) == (3, 1) and train.digest_of_files() != val.digest_of_files()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("Uneven", "the same number"), ("NoFocal", "'focal'"), ("OneView", "images [3, 32, 32]")]
+)
+def test_what_is_wrong_with_an_item_is_named(tmp_path, name, reason):
+    with pytest.raises(InputError, match=".") as caught:
+        opened(name, tmp_path).load(1, [0])
+    assert f"{tmp_path} (train): scene" in str(caught.value) and reason in str(caught.value)
+
+
+def test_two_updates(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    options = {"preset": "cpu-demo", "data": "data", "data-class": f"{__name__}.YourDataset", "outdir": "runs"}
+    options |= {"batch": 2, "targets": 1, "duration": 4e-6, "workers": 1}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", *(f"--{name}={value}" for name, value in options.items()), "--notensorboard"]
+    )
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    output, errors = capsys.readouterr()
+    assert exited.value.code == 0, errors + output
+    (run,) = (tmp_path / "runs").iterdir()
+    (snapshot,), (state,) = run.glob("network-snapshot-*.pkl"), run.glob("training-state-*.pt")
+    nets = [genvs.load_snapshot(path) for path in (snapshot, state)]
+    for net in nets:
+        scene = net.config.scene
+        assert net.notes["cur_nimg"] == 4 and abs(scene.near - NEAR) + abs(scene.far - FAR) < 1e-5
+        assert abs(scene.focal - FOCAL / 2) < 1e-5
+    assert all(torch.equal(*pair) for pair in zip(*(net.state_dict().values() for net in nets), strict=True))
