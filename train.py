@@ -15,101 +15,46 @@ from typing import Any
 
 import click
 
-from dnnlib.command import checked_by, run_command
-from genvs.config import (
-    ARCHITECTURES,
-    AUGMENT_LABELS,
-    CONVENTIONS,
-    PRESETS,
-    SIGMA_RANGES,
-    VIEW_WEIGHTINGS,
-    DenoiserConfig,
-    parse_view_weighting,
-    scaled_to,
-)
+from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
+from genvs.config import ARCHITECTURES, CONVENTIONS, PRESETS, SIGMA_RANGES
 from genvs.errors import InputError
-from training.config import TRAIN_PRESETS, TrainConfig, resumed
+from genvs.settings import changed, flat, types_of_settings
+from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
 
-# What `--arch` changes in a preset besides; sizes stay the preset's.
-OF_ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "ddpmpp": {},
-    "ncsnpp": {"residual_encoder": True},
-    "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)},
-}
+FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
+
+
+class InThousands(FiniteRange):
+    """A number of images in units of `images`, converted to thousands, in which the config counts."""
+
+    def __init__(self, images: float) -> None:
+        super().__init__(min=0, min_open=True)
+        self.factor = images / 1000
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return super().convert(value, param, ctx) * self.factor
+
+
+def path_of(name: str) -> str:
+    """The path of the setting that an option of this name changes: the shortest one that ends in it."""
+    paths = [path for path in types_of_settings(TrainConfig) if path.rpartition(".")[2] == name]
+    return min(paths, key=lambda path: path.count("."), default="")
 
 
 def folder_words(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """The callback of an option whose text becomes a part of a folder's name."""
     if text is not None and not re.fullmatch(r"[\w.,=+-]{1,100}", text):
         raise click.BadParameter(f"{text!r}: give letters, digits, and any of _ . , = + -, at most 100")
     return text
 
 
-class ViewRange(click.ParamType):
-    """`3` or `1-3`: how many input views a sample has."""
-
-    name = "N|MIN-MAX"
-
-    def convert(self, value, param, ctx) -> tuple[int, int]:
-        low, _, high = str(value).partition("-")
-        try:
-            return int(low), int(high or low)
-        except ValueError:
-            self.fail(f"{value!r}: give a number such as 3 or a range such as 1-3", param, ctx)
-
-
-def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainConfig:
-    """The preset (or the resumed run's config), with every option that was given on top of it.
-
-    Raises InputError for values that do not fit together.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    changes = {name: given.pop(name) for name in list(given) if name in TrainConfig.__dataclass_fields__}
-    for option, name in (("duration", "duration_kimg"), ("ema", "ema_halflife_kimg")):
-        if option in given:
-            changes[name] = given.pop(option) * 1000
-    if "views" in given:
-        changes["min_inputs"], changes["max_inputs"] = given.pop("views")
-    if changes.get("fp16"):
-        changes.setdefault("bf16", False)
-    if "transfer" in changes and changes.get("encoder_weights", "none") != "none":
-        raise InputError("--encoder-weights with --transfer: a snapshot brings its encoder's weights: give one of them")
-    base = saved or TRAIN_PRESETS[changes.get("preset") or default_preset()]
-    net = base.net
-    if "transfer" in changes and not saved:
-        from training.state import net_to_start_from
-
-        net = net_to_start_from(changes["transfer"], net)
-    if "resolution" in given and base.data is None and "data" not in changes:
-        changes["embedded"] = dataclasses.replace(base.embedded, resolution=given["resolution"])
-    if "augment" in given:
-        given["augment_labels"] = AUGMENT_LABELS if given["augment"] > 0 else 0
-    net = scaled_to(net, given.pop("resolution", net.resolution), build_denoiser(net.denoiser, given))
-    loss = {name: given.pop(name) for name in ("rgb_weight", "augment") if name in given}
-    if net.numerics != base.net.numerics:
-        loss.setdefault("rgb_weight", 0.0)  # its feature images have no colours
-        changes.setdefault("ema_rampup_ratio", None)  # as there, where training goes on from a snapshot
-    if loss:
-        changes["loss"] = dataclasses.replace(base.loss, **loss)
-    net = dataclasses.replace(net, view_weighting=given.pop("cam_weighting_method", net.view_weighting))
-    if net != base.net:
-        changes["net"] = net
-    config = resumed(saved, changes) if saved else dataclasses.replace(base, **changes)
-    if config.only_train_cam_weighter and config.transfer is None:
-        raise InputError("--only_train_cam_weighter: all else stays as it is, so give a trained one: --transfer PKL")
-    return config
-
-
-def build_denoiser(base: DenoiserConfig, given: dict[str, Any]) -> DenoiserConfig:
-    """`base` with every option that was given on top of it; these are taken out of `given`."""
-    names = {"cbase": "model_channels", "cres": "channel_mult"}
-    taken = [name for name in given if name in names or name in DenoiserConfig.__dataclass_fields__]
-    changes = {names.get(name, name): given.pop(name) for name in taken}
-    if changes.get("arch", base.arch) != base.arch:
-        changes = {**OF_ARCHITECTURES[changes["arch"]], **changes}
-    if "precond" in changes:
-        changes["sigma_min"], changes["sigma_max"] = SIGMA_RANGES[changes["precond"]]
-    return dataclasses.replace(base, **changes)
+def settings_by_path(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text or text.startswith(FOLLOWING):
+            raise click.BadParameter(
+                f"{text!r}: give PATH=VALUE, such as loss.P_mean=-0.5; the preset, net.scene and augment_labels follow "
+                "from --preset, --data, --near, --far and --augment"
+            )
+    return dict(text.partition("=")[::2] for text in texts)
 
 
 def default_preset() -> str:
@@ -118,192 +63,157 @@ def default_preset() -> str:
     return "srn128" if torch.cuda.is_available() else "cpu-demo"
 
 
-def parse_multipliers(ctx, param, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        multipliers = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        multipliers = ()
-    if not multipliers or min(multipliers) < 1:
-        raise click.BadParameter(f"{value!r}: give whole numbers separated by commas, such as 1,1,2,2,2")
-    return multipliers
+def preset_values(context: click.Context) -> dict[str, Any]:
+    """The preset's value for each option, for --help."""
+    preset = context.params.get("preset") or default_preset()
+    leaves = flat(dataclasses.asdict(TRAIN_PRESETS[preset]))
+    values = {}
+    for option in context.command.params:
+        name = str(option.name)
+        value: Any = leaves.get(path_of(name))
+        values[name] = value / option.type.factor if isinstance(option.type, InThousands) else value
+    inputs = f"{leaves['min_inputs']}-{leaves['max_inputs']}"
+    return {**values, "preset": preset, "kimg": leaves["duration_kimg"], "min_inputs": inputs}
+
+
+def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> TrainConfig:
+    """The preset (or the resumed run's config) with the given options on top of it.
+
+    options: by parameter name; None where not given. Raises InputError for values that do not fit together.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    more = given.pop("settings", {})
+    if "kimg" in given and "duration_kimg" in given:
+        raise InputError("--kimg and --duration both set the length: give one of them")
+    if "kimg" in given:
+        given["duration_kimg"] = given.pop("kimg")
+    if "min_inputs" in given:
+        low, _, high = given["min_inputs"].partition("-")
+        given |= {"min_inputs": low, "max_inputs": high or low}
+    settings = {path_of(name): value for name, value in given.items()} | more
+    if saved:
+        return resumed(saved, settings)
+    base = TRAIN_PRESETS[given.get("preset") or default_preset()]
+    if "transfer" in given:
+        from training.state import start_from
+
+        base = start_from(given["transfer"], base)
+    config = changed(base, settings)
+    if config.only_train_cam_weighter and config.transfer is None:
+        raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
+    return config
 
 
 def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
     """Raise InputError for what only GPUs can do, where there is none."""
-    if config.grad_compression != "none" and not has_gpu:
-        raise InputError(f"--grad-compression={config.grad_compression}: there is no GPU: train on GPUs, or without it")
-    if config.fp16 and not has_gpu:
-        raise InputError("--fp16=true: there is no GPU: train on one, or without it")
-
-
-def announcement(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
-    """A run's first lines."""
-    lines = [f"training to {config.total_nimg / 1000:g} kimg in {run_dir}"]
-    if new and config.transfer is None:
-        lines.append(f"encoder's first weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)")
-    return "\n".join(lines)
-
-
-def conclusion(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
-    """A run's last line."""
-    if cur_nimg < config.total_nimg:
-        saved = run_dir / f"training-state-{cur_nimg // 1000:06d}.pt"
-        # A run that went on from an earlier state still has the later ones, which the folder alone would mean.
-        what = saved if any(state > saved for state in run_dir.glob("training-state-*.pt")) else run_dir
-        return f"stopped at {cur_nimg / 1000:.1f} kimg; ./train.sh --resume {what} continues"
-    return f"done: {run_dir} holds the snapshot, samples and logs"
+    for name, wanted in (("grad_compression", config.grad_compression != "none"), ("fp16", config.fp16)):
+        if wanted and not has_gpu:
+            raise InputError(
+                f"`{name}`={getattr(config, name)}: there is no GPU: train on one, or leave the option out"
+            )
 
 
 def check_files(config: TrainConfig, state_path: Path | None, content: dict[str, Any] | None) -> None:
-    """Read what a run would start from: with `content` of the training state that it resumes, if any.
-
-    Raises InputError where it cannot be used.
-    """
+    """Raise InputError for data, a snapshot, weights or a training state (its content) that cannot be used."""
     import torch
 
     from training.data import open_data
     from training.state import check_data, create_state
 
-    scene = config.net.scene
-    if config.data is not None:
-        data = open_data(config)
-        scene = data.scene
-        if content is not None:
-            check_data(content, data.facts(), state_path)
+    data = open_data(config) if config.data else None
+    if data and content:
+        check_data(content, data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
-        create_state(config, scene, torch.device("cpu"))
+        create_state(config, data.scene if data else config.net.scene, torch.device("cpu"))
 
 
-def describe(config: TrainConfig, world_size: int, device: str) -> str:
+def folder_name(config: TrainConfig, world_size: int, device: str, words: str | None) -> str:
     """The run folder's name after its number."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
     precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
-    return f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
+    name = f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
+    return f"{name}-{words}" if words else name
 
 
-@click.command(context_settings={"max_content_width": 110})
-# Where things are.
-@click.option("--outdir", help="Where run folders go", metavar="DIR", default="training_runs", show_default=True)
-@click.option(
-    "--data", help="Dataset: PATH of PATH_train, a split folder or a .zip [default: the embedded one]", metavar="PATH"
+def first_lines(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
+    line = f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}"
+    weights = f"The encoder starts from these weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)"
+    return f"{line}\n{weights}" if new and config.transfer is None else line
+
+
+def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
+    if cur_nimg >= config.total_nimg:
+        return f"Done: the snapshots and logs are in {run_dir}"
+    saved = run_dir / f"training-state-{cur_nimg // 1000:06d}.pt"
+    # The folder means its newest state; a run that went on from an earlier one still has those after it.
+    state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
+    return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"
+
+
+data, model, training, machine, output = map(option_group, ("Data", "Model", "Training", "Machine", "Output"))
+WEIGHTS = "none|imagenet|PATH"
+OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs beside train.py"}
+
+
+@click.command(cls=Command, shown_defaults=preset_values)
+@data("--data", help="PATH of PATH_train, a split's folder or a .zip", type=FullPath(), show_default="embedded cars")
+@data("--data-class", help="A class of your own to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
+@data("--near", help="Near depth plane, world units", metavar="FLOAT", show_default="the dataset's")
+@data("--far", help="Far depth plane, world units", metavar="FLOAT", show_default="the dataset's")
+@data("--convention", help="Camera axes of the poses", type=click.Choice(CONVENTIONS), show_default="the format's")
+@data("--normalize", help="Move and scale every scene by its cameras", type=bool)
+@data("--cond", help="Train a class-conditional network, on the classes in the dataset's labels.json", type=bool)
+@data("--xflip", help="Mirror half of the scenes, images and cameras alike", type=bool)
+@data("--cache", help="Pack decoded images beside the dataset, once", type=bool)
+@model("--preset", help="Sizes and recipe", type=click.Choice(list(PRESETS)), is_eager=True)
+@model("--resolution", help="Side of the images, pixels", metavar="INT")
+@model("--arch", help="U-Net", type=click.Choice(list(ARCHITECTURES)))
+@model("--precond", help="Preconditioning and loss", type=click.Choice(list(SIGMA_RANGES)))
+@model("--cbase", "model_channels", help="U-Net channel multiplier", metavar="INT")
+@model("--cres", "channel_mult", help="U-Net channels per resolution, over --cbase", metavar="LIST")
+@model("--dropout", help="U-Net dropout probability", metavar="FLOAT")
+@model("--cam_weighting_method", "view_weighting", help="Weighting of input views (docs/options.md)", metavar="NAME")
+@model("--only_train_cam_weighter", help="Train the view weighting alone, in the network of --transfer", type=bool)
+@model("--encoder-weights", help="The ResNet's initial weights; imagenet downloads them", metavar=WEIGHTS)
+@model("--transfer", help="Start from the weights of a snapshot", type=FullPath(), metavar="PKL")
+@training(
+    "--duration", "duration_kimg", help="Length, millions of target images", metavar="MIMG", type=InThousands(1e6)
 )
-@click.option("--near", help="Near depth plane of the cameras, world units [default: the dataset's]", type=float)
-@click.option("--far", help="Far depth plane [default: the dataset's]", type=float)
-@click.option(
-    "--convention",
-    help="The camera axes that poses are in [default: opengl in transforms.json, else opencv]",
-    type=click.Choice(CONVENTIONS),
-)
-@click.option("--normalize", help="Move and scale every scene alike, by its cameras", metavar="BOOL", type=bool)
-@click.option("--data-class", help="A class of your own to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
-# The model.
-@click.option(
-    "--preset", help="Sizes and recipe [default: srn128 with a GPU, else cpu-demo]", type=click.Choice(list(PRESETS))
-)
-@click.option("--resolution", help="Side of the images, pixels [default: the preset's]", type=int)
-@click.option("--arch", help="U-Net [default: ddpmpp]", type=click.Choice(ARCHITECTURES))
-@click.option("--precond", help="Preconditioning and loss [default: edm]", type=click.Choice(list(SIGMA_RANGES)))
-@click.option(
-    "--cond", help="Tell the network the scenes' classes, of the dataset's labels.json", metavar="BOOL", type=bool
-)
-@click.option("--cbase", help="U-Net channel multiplier", metavar="INT", type=int)
-@click.option(
-    "--cres", help="U-Net channels per resolution, such as 1,1,2,2,2", metavar="LIST", callback=parse_multipliers
-)
-@click.option("--dropout", help="U-Net dropout probability", metavar="FLOAT", type=float)
-@click.option(
-    "--cam_weighting_method",
-    help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)} [default: baseline_mean]",
-    metavar="NAME",
-    callback=checked_by(parse_view_weighting),
-)
-@click.option(
-    "--only_train_cam_weighter",
-    help="Train the view weighting alone, in the network that --transfer gives",
-    metavar="[BOOL]",
-    type=bool,
-    is_flag=False,
-    flag_value=True,
-)
-@click.option(
-    "--encoder-weights",
-    help="ResNet's first weights: none, imagenet (downloads) or a file [default: none]",
-    metavar="none|imagenet|PATH",
-)
-# The recipe.
-@click.option("--duration", help="Training length, millions of target images", metavar="MIMG", type=float)
-@click.option("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT", type=int)
-@click.option(
-    "--batch-gpu", help="Target images per GPU at a time [default: as many as --batch gives]", metavar="INT", type=int
-)
-@click.option("--views", help="Input views per sample [default: 1-3]", type=ViewRange())
-@click.option("--targets", "num_targets", help="Target views per scene and sample", metavar="INT", type=int)
-@click.option("--lr", help="Learning rate", metavar="FLOAT", type=float)
-@click.option("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT", type=float)
-@click.option(
-    "--augment",
-    help="Probability of each step of augmentation: flips, turns, shifts [default: 0]",
-    metavar="FLOAT",
-    type=float,
-)
-@click.option("--ema", help="Half-life of the weights' moving average, millions of images", metavar="MIMG", type=float)
-@click.option("--xflip", help="Mirror half of the scenes, images and cameras alike", metavar="BOOL", type=bool)
-@click.option("--bf16", help="bfloat16 arithmetic on GPUs that have it [default: true]", metavar="BOOL", type=bool)
-@click.option(
-    "--fp16",
-    help="float16 arithmetic and adaptive loss scaling, on GPUs, instead of bfloat16 [default: false]",
-    metavar="BOOL",
-    type=bool,
-)
-@click.option(
-    "--grad-compression",
-    help="Gradients travel between GPUs in full, or in half the bytes [default: none]",
-    type=click.Choice(["none", "bf16"]),
-)
-@click.option("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT", type=float)
-@click.option("--seed", help="Random seed", metavar="INT", type=int)
-@click.option("--transfer", help="Start from the weights of a snapshot", metavar="PKL")
-# The machine.
-@click.option("--bench", help="cuDNN benchmarking", metavar="BOOL", type=bool)
-@click.option("--cuda-graphs", help="Replay the step as CUDA graphs [default: true]", metavar="BOOL", type=bool)
-@click.option("--cache", help="Pack decoded images beside the dataset, once [default: true]", metavar="BOOL", type=bool)
-@click.option("--workers", help="Loader processes per GPU", metavar="INT", type=int)
-# What is written, and when.
-@click.option("--desc", help="Words at the end of the run folder's name", metavar="STR", callback=folder_words)
-@click.option("--nosubdir", help="Write to --outdir itself", is_flag=True)
-@click.option("--tick", "kimg_per_tick", help="Status line every so many thousand images", metavar="KIMG", type=float)
-@click.option(
-    "--log_freq",
-    "log_kimg",
-    help="Numbers to tensorboard and stats.jsonl every so many thousand images",
-    metavar="KIMG",
-    type=float,
-)
-@click.option(
-    "--snap",
-    "snapshot_ticks",
-    help="Snapshot, samples and held-out PSNR every so many ticks",
-    metavar="TICKS",
-    type=int,
-)
-@click.option(
-    "--dump", "state_ticks", help="Training state (for --resume) every so many ticks", metavar="TICKS", type=int
-)
-@click.option("--notensorboard", help="Write no tensorboard events", is_flag=True)
-@click.option(
-    "--resume",
-    help="Continue the newest run, or the run folder or training-state-*.pt given",
-    metavar="[PATH]",
-    is_flag=False,
-    flag_value="newest",
-)
-@click.option("-n", "--dry-run", help="Check everything, print the options, and exit", is_flag=True)
+@training("--kimg", help="Length, thousands of target images, instead of --duration", metavar="KIMG")
+@training("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")
+@training("--batch-gpu", help="Target images per GPU at a time", metavar="INT", show_default="a share of --batch")
+@training("--views", "min_inputs", help="Input views per sample, such as 2 or 1-3", metavar="N|MIN-MAX")
+@training("--targets", "num_targets", help="Target views per scene and sample", metavar="INT")
+@training("--lr", help="Learning rate", metavar="FLOAT")
+@training("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=InThousands(1e6))
+@training("--augment", help="Probability of each augmentation: flips, turns, shifts", metavar="FLOAT")
+@training("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT")
+@training("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT")
+@training("--seed", help="Random seed", metavar="INT")
+@training("--set", "settings", help="Any setting, such as loss.P_mean=-0.5; may be repeated (list: docs/options.md)",
+          metavar="PATH=VALUE", multiple=True, callback=settings_by_path)  # fmt: skip
+@machine("--bf16", help="bfloat16 arithmetic on GPUs that have it", type=bool)
+@machine("--fp16", help="float16 arithmetic with adaptive loss scaling on GPUs, instead of bfloat16", type=bool)
+@machine("--bench", help="cuDNN benchmarking", type=bool)
+@machine("--cuda-graphs", help="Replay the training step as CUDA graphs", type=bool)
+@machine("--grad-compression", help="Compress gradients between GPUs", type=click.Choice(["none", "bf16"]))
+@machine("--workers", help="Loader processes per GPU, at most one per core", metavar="INT")
+@output("--outdir", help="Where run folders go", type=FullPath(), metavar="DIR", **OUTDIR)
+@output("--desc", help="Words at the end of the run folder's name", metavar="STR", callback=folder_words)
+@output("--nosubdir", help="Write to --outdir itself", is_flag=True)
+@output("--tick", "kimg_per_tick", help="A status line every so many thousand images", metavar="KIMG")
+@output("--snap", "snapshot_ticks", help="Snapshot, samples, held-out PSNR every so many ticks", metavar="TICKS")
+@output("--dump", "state_ticks", help="Training state (for --resume) every so many ticks", metavar="TICKS")
+@output("--log_freq", "log_kimg", help="Logged numbers every so many images", metavar="IMAGES", type=InThousands(1))
+@output("--notensorboard", help="Write no TensorBoard events", is_flag=True)
+@output("--resume", help="Continue the newest run, or that of the run folder or training-state-*.pt given",
+        metavar="[PATH]", is_flag=False, flag_value="newest")  # fmt: skip
+@output("-n", "--dry-run", help="Check everything, print all settings, and exit", is_flag=True)
 def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
     """Train GeNVS on posed images: novel views of an object from one to a few others.
 
-    With no --data it trains on an embedded dataset of procedural cars, which it makes first.
+    Without --data it trains on an embedded dataset of procedural cars, which it makes first. Relative paths are taken
+    from the working folder. The defaults below are those of --preset, if it comes before --help.
     """
     import torch
 
@@ -316,21 +226,22 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
 
     if notensorboard:
         options["tensorboard"] = False
-    if not resume:
+    if resume:
+        path = resume if resume == "newest" else os.path.abspath(resume)
+        state_path, content = run_folder.find_resume_state(path, outdir)
+        config = build_config(options, saved_config(content, state_path))
+    else:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
-    state_path, content = run_folder.find_resume_state(resume, outdir) if resume else (None, None)
-    config = build_config(options, saved_config(content, state_path) if content else None)
+        state_path, content, config = None, None, build_config(options)
     config.rounds(distributed.get_world_size())
     check_devices(config, has_gpu=torch.cuda.is_available())
     if content and content["cur_nimg"] >= config.total_nimg:
-        raise InputError(
-            f"{state_path}: has {content['cur_nimg'] / 1000:g} of {config.total_nimg / 1000:g} kimg: give a longer "
-            "--duration to go on"
-        )
-    # What a new run starts from is not needed again, and may be gone.
-    birth = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
+        seen, total = content["cur_nimg"] / 1000, config.total_nimg / 1000
+        raise InputError(f"{state_path}: has {seen:g} of {total:g} kimg: give a longer --duration to go on")
+    # A resumed run does not need what it started from, which may be gone.
+    start = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
     if dry_run:
-        check_files(birth, state_path, content)
+        check_files(start, state_path, content)
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return
@@ -338,23 +249,23 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     if config.data is None:
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
-    data = open_data(config)
-    check_ranks_agree(config, data.facts(), content["cur_nimg"] if content else 0)
+    run_data = open_data(config)
+    check_ranks_agree(config, run_data.facts(), content["cur_nimg"] if content else 0)
     if config.cache:
-        pack_data(data)
-    state = create_state(birth, data.scene, device)
-    state.data = data.facts()
+        pack_data(run_data)
+    state = create_state(start, run_data.scene, device)
+    state.data = run_data.facts()
     if content is not None:
         restore(state, content, state_path)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
-        name = describe(config, distributed.get_world_size(), device.type) + (f"-{desc}" if desc else "")
+        name = folder_name(config, distributed.get_world_size(), device.type, desc)
         run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     with run_folder.recorded(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
-        distributed.print0(announcement(config, run_dir, new=content is None))
-        training_loop(config, run_dir, data, state, device)
-        distributed.print0(conclusion(state.cur_nimg, config, run_dir))
+        distributed.print0(first_lines(config, run_dir, new=content is None), flush=True)
+        training_loop(config, run_dir, run_data, state, device)
+        distributed.print0(last_line(state.cur_nimg, config, run_dir))
     distributed.shutdown()
     if state.cur_nimg < config.total_nimg:
         raise KeyboardInterrupt

@@ -113,10 +113,7 @@ def renderer(config: GeNVSConfig, views: int) -> Layers:
     shape, channels, hidden = config.renderer, config.encoder.volume_channels, config.renderer.hidden_channels
     weights = channels * hidden + hidden * hidden + hidden * (1 + channels)
     sample = 2 * (weights + views * channels) * shape.render_width**2
-    # Importance samples cost a coarse pass, which has no backward, and then join it.
-    coarse = sample * shape.num_samples if shape.importance_samples else 0
-    fine = sample * (shape.num_samples + shape.importance_samples)
-    return Layers(coarse + fine, weights + 2 * hidden + 1 + channels, spared=2 * coarse)
+    return Layers(sample * shape.num_samples, weights + 2 * hidden + 1 + channels)
 
 
 def denoiser(config: GeNVSConfig) -> Layers:

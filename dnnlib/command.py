@@ -34,8 +34,7 @@ class Command(click.Command):
         self.shown_defaults = shown_defaults
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        shown = self.shown_defaults(ctx)
-        ctx.default_map = {name: str(v).lower() if isinstance(v, bool) else v for name, v in shown.items()}
+        ctx.default_map = {name: _as_given(value) for name, value in self.shown_defaults(ctx).items()}
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -44,6 +43,15 @@ class Command(click.Command):
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _as_given(value: Any) -> str | None:
+    """A value as one would give it on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return value if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Option(click.Option):

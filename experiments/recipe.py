@@ -24,13 +24,13 @@ from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, check_writable, float32_products
 from benchmarks.model import PATHS
 from dnnlib.command import run_command
-from genvs.config import from_dict
 from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
+from genvs.settings import changed
 from inference.protocol import LIST_VIEWS
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import RunData, open_data, pack_data
@@ -41,7 +41,8 @@ from training.training_loop import training_loop
 PRESET, REFERENCE = "preset", "reference"
 # What the unofficial implementation trains with; its ops and products are then plain torch in strict fp32, too.
 AS_THE_REFERENCE = (
-    "net.numerics=unofficial net.denoiser.centre_on_colours=false loss.rgb_weight=0 loss.P_mean=-1 loss.P_std=1.4 "
+    "net.numerics=unofficial net.encoder.aspp_rates=12,24,36 net.denoiser.centre_on_colours=false "
+    "loss.rgb_weight=0 loss.P_mean=-1 loss.P_std=1.4 "
     "loss.input_noise_probability=0.5 num_targets=1 lr=2e-5 lr_rampup_kimg=0 bf16=false cuda_graphs=false"
 )
 VARIANTS = (
@@ -52,7 +53,6 @@ VARIANTS = (
     "loss.P_mean=-1 loss.P_std=1.4",
     "loss.input_noise_probability=0.5",
     "loss.conditioning_dropout=0",
-    "net.renderer.importance_samples=12",
     "lr=3e-4",
 )
 POLL_SECONDS = 0.2
@@ -151,31 +151,8 @@ def main(
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
     """`config` with the settings that a variant names, with spaces between. Raises InputError for what is none."""
     short = {PRESET: "", REFERENCE: AS_THE_REFERENCE}
-    tree = dataclasses.asdict(config)
-    for setting in " ".join(short.get(word, word) for word in variant.split()).split():
-        path, _, value = setting.partition("=")
-        *parents, name = path.split(".")
-        node: Any = tree
-        for parent in parents:
-            node = node.get(parent, {}) if isinstance(node, dict) else {}
-        if not isinstance(node, dict) or name not in node or isinstance(node[name], dict):
-            raise InputError(f"--variant: {setting!r} is no setting of a run: see a run's training_options.json")
-        node[name] = parsed(setting, value, instead_of=node[name])
-    return from_dict(TrainConfig, tree)
-
-
-def parsed(setting: str, text: str, instead_of: Any) -> Any:
-    """A setting's value, as JSON or plain text. Raises InputError where it is of another kind than the preset's."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    kinds: dict[type, Any] = {float: (int, float), tuple: list}
-    if instead_of is not None and not isinstance(value, kinds.get(type(instead_of), type(instead_of))):
-        raise InputError(
-            f"--variant: {setting!r} is of another kind than the preset's {instead_of!r}: give one of that"
-        )
-    return value
+    words = " ".join(short.get(word, word) for word in variant.split()).split()
+    return changed(config, dict(word.partition("=")[::2] for word in words))
 
 
 @contextlib.contextmanager

@@ -1,15 +1,14 @@
-"""Every size of the model, and the presets. The dataclasses own the defaults (those of `srn128`)."""
+"""Every size of the model, which are allowed, and the presets. The dataclasses own the defaults (those of `srn128`)."""
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from genvs.errors import InputError
-
-T = TypeVar("T")
+from genvs.settings import NOT_NEGATIVE, POSITIVE, changed, check_choice, check_numbers, from_dict
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 VIEW_WEIGHTINGS = (
@@ -31,23 +30,29 @@ LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attent
 _MISSPELT = {"l1_weighing": "l1_weighting", "error_weighing_alpha": "error_weighting_alpha"}  # the reference's names
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
 
-ARCHITECTURES = ("ddpmpp", "ncsnpp", "adm")
-AUGMENT_LABELS = 6  # numbers that say how an image was augmented (genvs.models.labels)
-# By preconditioning: sigma_min and sigma_max of sampling. VE's network knows no less noise than its own minimum.
+# The settings with which a U-Net was published, where they are not those of ddpmpp.
+_DDPMPP: dict[str, Any] = {"residual_encoder": True, "attention_resolutions": (16,)}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "ddpmpp": {},
+    "ncsnpp": {"residual_encoder": True},
+    "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)},
+}
+AUGMENT_LABELS = 6  # numbers that describe how an image was augmented (genvs.models.labels)
+# sigma_min and sigma_max of sampling, by preconditioning. VE's training draws its noise levels from the same range.
 SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
-CONVENTIONS = ("opencv", "opengl")  # how the axes of a camera may lie in its pose
+CONVENTIONS = ("opencv", "opengl")  # the axes of a camera, in its pose
 UNOFFICIAL = "unofficial"
 NUMERICS = ("genvs", UNOFFICIAL)
 STEM_STRIDE = 4  # of the encoder's decoder output; the volume head upsamples from there
-BACKBONE_STRIDE = 16
+BACKBONE_STRIDE = 16  # of the map that ASPP's dilated convolutions see
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """The camera model of the data that a network was trained on, so that no script has to know it.
+    """What the training data are like, so that no script has to know it: their cameras and classes.
 
     near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
-    the cameras from the origin, world units. num_classes: of the scenes, where the network is told them, else 0.
+    the cameras from the origin, world units. num_classes: of the scenes, for a class-conditional network, else 0.
     """
 
     near: float = 0.8
@@ -55,6 +60,12 @@ class SceneConfig:
     focal: float = 131.25 / 128
     radius: float = 1.3
     num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, POSITIVE, "near", "far", "focal")
+        check_numbers(self, NOT_NEGATIVE, "radius", "num_classes")
+        if self.near >= self.far:
+            raise InputError(f"`near`={self.near:g}, `far`={self.far:g}: choose `near` below `far`")
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,17 @@ class EncoderConfig:
     backbone: str = "resnet"
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    aspp_rates: tuple[int, ...] = (12, 24, 36)
+    aspp_rates: tuple[int, ...] = (1, 2, 4)
     decoder_channels: int = 256
     low_level_channels: int = 48
     volume_channels: int = 16
     volume_depth: int = 64
     volume_width: int = 128
+
+    def __post_init__(self) -> None:
+        check_numbers(self, POSITIVE, *self.__dataclass_fields__.keys() - {"backbone"})
+        if not len(self.widths) == len(self.blocks) == 4:
+            raise InputError(f"`widths`={self.widths}, `blocks`={self.blocks}: give four numbers each, one for a stage")
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,10 @@ class RendererConfig:
 
     hidden_channels: int = 64
     num_samples: int = 64
-    importance_samples: int = 0
     render_width: int = 64
+
+    def __post_init__(self) -> None:
+        check_numbers(self, POSITIVE, *self.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -87,23 +105,42 @@ class DenoiserConfig:
     """The U-Net, its preconditioning, and the noise range that it is sampled over.
 
     arch: ddpmpp, ncsnpp or adm. precond: edm, vp or ve (see genvs.diffusion.preconditioning).
-    centre_on_colours: denoise what the target differs by from the feature image's colours (its first three channels).
-    augment_labels: numbers that tell the network how its image was augmented: AUGMENT_LABELS, or 0 for none.
+    attention_resolutions, residual_encoder: None for those of the architecture; sigma_min, sigma_max: None for those of
+    the preconditioning. The config that is made holds the values themselves.
+    centre_on_colours: denoise the difference between the target and the feature image's colours (first three channels).
+    augment_labels: how many numbers describe an image's augmentation to the network: AUGMENT_LABELS, or 0 for none.
     """
 
     model_channels: int = 128
     channel_mult: tuple[int, ...] = (1, 1, 2, 2, 2)
     blocks_per_level: int = 4
-    attention_resolutions: tuple[int, ...] = (16,)
-    residual_encoder: bool = True
+    attention_resolutions: tuple[int, ...] = None  # type: ignore[assignment]
+    residual_encoder: bool = None  # type: ignore[assignment]
     dropout: float = 0.13
     centre_on_colours: bool = False
     arch: str = "ddpmpp"
     precond: str = "edm"
     augment_labels: int = 0
     sigma_data: float = 0.5
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
+    sigma_min: float = None  # type: ignore[assignment]
+    sigma_max: float = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        check_choice(self, "arch", ARCHITECTURES)
+        check_choice(self, "precond", SIGMA_RANGES)
+        low, high = SIGMA_RANGES[self.precond]
+        own = {**_DDPMPP, **ARCHITECTURES[self.arch], "sigma_min": low, "sigma_max": high}
+        for name, value in own.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        check_numbers(self, POSITIVE, "channel_mult", "blocks_per_level", "sigma_data", "sigma_min", "sigma_max")
+        check_numbers(self, NOT_NEGATIVE, "augment_labels")
+        if self.model_channels < 4 or self.model_channels % 4:
+            raise InputError(f"`model_channels`={self.model_channels}: choose a multiple of 4, from 4 up")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"`dropout`={self.dropout:g}: give a probability from 0 to below 1")
+        if self.sigma_min >= self.sigma_max:
+            raise InputError(f"`sigma_min`={self.sigma_min:g}: choose less than `sigma_max`={self.sigma_max:g}")
 
 
 @dataclass(frozen=True)
@@ -124,80 +161,100 @@ class GeNVSConfig:
 
     def __post_init__(self) -> None:
         parse_view_weighting(self.view_weighting)
-        if self.numerics not in NUMERICS:
-            raise InputError(f"numerics={self.numerics!r} is not known: choose one of {', '.join(NUMERICS)}")
-        if self.denoiser.arch not in ARCHITECTURES:
-            raise InputError(f"--arch={self.denoiser.arch}: choose one of {', '.join(ARCHITECTURES)}")
-        if self.denoiser.precond not in SIGMA_RANGES:
-            raise InputError(f"--precond={self.denoiser.precond}: choose one of {', '.join(SIGMA_RANGES)}")
+        check_choice(self, "numerics", NUMERICS)
         size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)
         if not 32 <= size <= 256 or size % BACKBONE_STRIDE or size % coarsest:
             step = max(BACKBONE_STRIDE, coarsest)
-            fewer = ", or fewer levels (--cres)" if coarsest > BACKBONE_STRIDE else ""
-            raise InputError(f"--resolution={size}: choose a multiple of {step} from 32 to 256{fewer}")
-        widths = [size // STEM_STRIDE, size // 2, size]
-        if self.encoder.volume_width not in widths:
-            raise InputError(f"volume_width={self.encoder.volume_width} at resolution {size}: choose one of {widths}")
-        if self.renderer.render_width not in (size // 4, size // 2, size):
-            raise InputError(f"render_width={self.renderer.render_width}: choose {size // 4}, {size // 2} or {size}")
-        if self.denoiser.model_channels < 4 or self.denoiser.model_channels % 4:
-            raise InputError(f"--cbase={self.denoiser.model_channels}: choose a multiple of 4, from 4 up")
+            fewer = ", or fewer levels (`channel_mult`)" if coarsest > BACKBONE_STRIDE else ""
+            raise InputError(f"`resolution`={size}: choose a multiple of {step} from 32 to 256{fewer}")
+        widths = (size // STEM_STRIDE, size // 2, size)
+        given = {"volume_width": self.encoder.volume_width, "render_width": self.renderer.render_width}
+        for name, width in given.items():
+            if width not in widths:
+                raise InputError(f"`{name}`={width} at `resolution`={size}: choose one of {widths}")
+
+    def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings, by path, that follow from `changes` (`genvs.settings.changed`).
+
+        An architecture and a preconditioning bring their own settings along. At another resolution the model keeps its
+        layers, and volumes and rendered images the same share of the resolution.
+        """
+        found: dict[str, Any] = {}
+        old, new = self.denoiser.arch, changes.get("denoiser.arch")
+        if new != old and new in ARCHITECTURES:
+            own = {**_DDPMPP, **ARCHITECTURES[new]}
+            found |= {f"denoiser.{name}": own[name] for name in {**ARCHITECTURES[old], **ARCHITECTURES[new]}}
+        if "denoiser.precond" in changes:
+            found |= {"denoiser.sigma_min": None, "denoiser.sigma_max": None}
+        size = changes.get("resolution", self.resolution)
+        if size != self.resolution:
+
+            def scaled(side: int) -> int:
+                return max(1, round(side * size / self.resolution))
+
+            attention = "denoiser.attention_resolutions"
+            found[attention] = tuple(map(scaled, found.get(attention, self.denoiser.attention_resolutions)))
+            found["encoder.volume_width"] = scaled(self.encoder.volume_width)
+            found["renderer.render_width"] = scaled(self.renderer.render_width)
+            if self.numerics != UNOFFICIAL:
+                largest = max(1, size // BACKBONE_STRIDE - 1)
+                found["encoder.aspp_rates"] = tuple(min(rate, largest) for rate in self.encoder.aspp_rates)
+        return found
+
+    def check_aspp_rates(self) -> None:
+        """Raise InputError for dilation rates at which only the kernel's centre meets the feature map.
+
+        Networks that were trained with such rates can be read, but new ones should not be trained with them. Those of
+        the unofficial implementation have them.
+        """
+        side, rates = self.resolution // BACKBONE_STRIDE, self.encoder.aspp_rates
+        if self.numerics != UNOFFICIAL and max(rates) >= side:
+            raise InputError(
+                f"`aspp_rates`={rates}: choose rates below {side}, the side of the feature map at "
+                f"`resolution`={self.resolution}"
+            )
 
 
 def parse_view_weighting(name: str) -> tuple[str, float | None]:
     """A view weighting's method, as in VIEW_WEIGHTINGS without its number, and the number, where it has one.
 
-    Raises InputError for a name or number that it cannot be.
+    Raises InputError for an unknown name and for a number out of range.
     """
     method, given, number = name.partition("=")
     method = _MISSPELT.get(method, method)
     try:
         value = float(number) if given else None
     except ValueError:
-        value = float("nan")
+        value = math.nan
     names = [other.partition("=")[0] for other in VIEW_WEIGHTINGS]
     if method not in names or (method in _LARGEST_NUMBER) != (value is not None):
-        raise InputError(f"{name!r} is no view weighting: choose one of {', '.join(VIEW_WEIGHTINGS)}")
+        raise InputError(f"`view_weighting`={name!r}: choose one of {', '.join(VIEW_WEIGHTINGS)}")
     if value is not None and not 0 <= value <= _LARGEST_NUMBER[method]:
-        raise InputError(f"view weighting {name!r}: give a number from 0 to {_LARGEST_NUMBER[method]:g}")
+        raise InputError(f"`view_weighting`={name!r}: give a number from 0 to {_LARGEST_NUMBER[method]:g}")
     return method, value
 
 
-def from_dict(cls: type[T], data: dict[str, Any]) -> T:
-    """The inverse of `dataclasses.asdict`, for nested dataclasses; lists become tuples again.
+def config_of_snapshot(data: Mapping[str, Any]) -> GeNVSConfig:
+    """The config that a snapshot holds as a dict. Raises InputError where it cannot be used.
 
-    Raises InputError for a name that the class does not have.
+    Older snapshots also state how many samples were drawn by importance, which this version does not do.
     """
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise InputError(f"{cls.__name__} has no setting {unknown[0]!r}: the file was written by another version")
-    values = {}
-    for name, value in data.items():
-        if dataclasses.is_dataclass(hints[name]):
-            value = from_dict(typing.cast(type, hints[name]), value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**values)
+    renderer = dict(data["renderer"])
+    if renderer.pop("importance_samples", 0):
+        raise InputError("it was trained with importance sampling, which this version does not have")
+    return from_dict(GeNVSConfig, {**data, "renderer": renderer})
 
 
-def scaled_to(config: GeNVSConfig, resolution: int, denoiser: DenoiserConfig | None = None) -> GeNVSConfig:
-    """The same model at another resolution: with the same layers, and the same share of it for volumes and rendering.
-
-    denoiser: what `config` is to have at its own resolution, if not what it has.
-    """
-    factor, denoiser = resolution / config.resolution, denoiser or config.denoiser
-    attention = tuple(round(side * factor) for side in denoiser.attention_resolutions)
-    denoiser = dataclasses.replace(denoiser, attention_resolutions=attention)
-    encoder = dataclasses.replace(config.encoder, volume_width=round(config.encoder.volume_width * factor))
-    renderer = dataclasses.replace(config.renderer, render_width=round(config.renderer.render_width * factor))
-    return dataclasses.replace(config, resolution=resolution, encoder=encoder, renderer=renderer, denoiser=denoiser)
+def scaled_to(config: GeNVSConfig, resolution: int) -> GeNVSConfig:
+    """The same model at another resolution (`GeNVSConfig.dependent_settings`)."""
+    return changed(config, {"resolution": resolution})
 
 
 PRESETS: dict[str, GeNVSConfig] = {
     "srn128": GeNVSConfig(),
     "srn64": GeNVSConfig(
         resolution=64,
-        encoder=EncoderConfig(decoder_channels=128, volume_width=64),
+        encoder=EncoderConfig(aspp_rates=(1, 2, 3), decoder_channels=128, volume_width=64),
         renderer=RendererConfig(num_samples=48, render_width=32),
         denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
     ),
@@ -220,7 +277,7 @@ PRESETS: dict[str, GeNVSConfig] = {
         encoder=EncoderConfig(
             widths=(32, 48, 64, 64),
             blocks=(1, 1, 1, 1),
-            aspp_rates=(1, 2),
+            aspp_rates=(1,),
             decoder_channels=48,
             low_level_channels=16,
             volume_channels=8,

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from genvs import files
-from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, from_dict
+from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
+from genvs.settings import from_dict
 
 FORMAT, VERSION = "GeNVS snapshot", 2
 TRAINING_STATE = "GeNVS training state"  # the format of train.py's training-state-*.pt
@@ -63,8 +64,6 @@ def load_snapshot(
     scene = net.config.scene
     near, far = scene.near if near is None else near, scene.far if far is None else far
     scene = dataclasses.replace(scene, near=near, far=far)
-    if not 0 < scene.near < scene.far:
-        raise InputError(f"`near`={scene.near:g}, `far`={scene.far:g}: choose 0 < `near` < `far`")
     net.config = dataclasses.replace(net.config, scene=scene)
     return net.eval().requires_grad_(False).to_device(device)
 
@@ -76,13 +75,13 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
         files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     try:
         if is_state:
-            config = from_dict(GeNVSConfig, content["config"]["net"])
+            config = config_of_snapshot(content["config"]["net"])
             facts = {name: float(content["data"][name]) for name in SceneConfig.__dataclass_fields__}
             scene = from_dict(SceneConfig, {**facts, "num_classes": int(facts["num_classes"])})
             config, weights = dataclasses.replace(config, scene=scene), content["ema"]
             notes = {"cur_nimg": content["cur_nimg"]}
         else:
-            config, weights = from_dict(GeNVSConfig, content["config"]), content["state"]
+            config, weights = config_of_snapshot(content["config"]), content["state"]
             notes = content["notes"]
         net = build_net(config)
         net.load_state_dict(weights)

@@ -1,19 +1,24 @@
-"""Everything that defines a training run. The dataclasses own the defaults; train.py's options override them."""
+"""Everything that defines a training run. The dataclasses own the defaults; train.py's options change them."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from genvs.config import LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
+from genvs.config import AUGMENT_LABELS, CONVENTIONS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.errors import InputError
+from genvs.settings import NOT_NEGATIVE, POSITIVE, changed, check_choice, check_numbers, flat
 from training.loss import LossConfig
+
+ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
 
 
 @dataclass(frozen=True)
 class EmbeddedData:
-    """Size of the embedded dataset that a preset trains on when no other is given."""
+    """Size of the embedded dataset, on which a preset trains when no other is given."""
 
     resolution: int
     scenes: int
@@ -23,23 +28,28 @@ class EmbeddedData:
     test_views: int
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_numbers(self, POSITIVE, *set(self.__dataclass_fields__) - {"seed"})
+        check_numbers(self, NOT_NEGATIVE, "seed")
+
     @property
     def path(self) -> str:
-        return f"datasets/synthetic_{self.resolution}px_{self.scenes}x{self.views}/cars"
+        return str(ROOT / "datasets" / f"synthetic_{self.resolution}px_{self.scenes}x{self.views}" / "cars")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Lengths are in thousands of target images (kimg), over all ranks.
 
+    net: its scene is the data's, once they are read; whether it takes augmentation labels follows from `loss`.
     data: a dataset path; None for the embedded one. data_class: `package.module.Class` that reads it, None for the
     layouts of docs/data.md. near, far: depth planes in world units; None to take the data's. convention: of the poses,
     None for what is usual. normalize: move and scale every scene to the origin and one distance from its cameras.
-    cond: tell the network the classes of the scenes. cache: pack decoded images beside the dataset, once.
+    cond: train a class-conditional network. cache: pack decoded images beside the dataset, once.
     batch_size: target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one
-    round. grad_compression: how gradients travel between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA
-    graphs, on GPUs. only_train_cam_weighter: the view weighting learns, all else stays as it was transferred.
-    Raises InputError where values do not fit together.
+    round. grad_compression: of gradients between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA graphs,
+    on GPUs. only_train_cam_weighter: train the view weighting alone; all else stays as it was transferred.
+    Raises InputError where values are not allowed or do not fit together.
     """
 
     preset: str = "srn128"
@@ -84,48 +94,48 @@ class TrainConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        positive = {
-            "--duration": self.duration_kimg / 1000,  # the options count millions
-            "--batch": self.batch_size,
-            "--batch-gpu": 1 if self.batch_gpu is None else self.batch_gpu,
-            "--lr": self.lr,
-            "--ema": self.ema_halflife_kimg / 1000,
-            "--tick": self.kimg_per_tick,
-            "--snap": self.snapshot_ticks,
-            "--dump": self.state_ticks,
-            "--log_freq": self.log_kimg,
-            "--targets": self.num_targets,
-            "--ls": self.loss_scale,
-        }
-        for option, value in positive.items():
-            if not value > 0 or value == float("inf"):
-                raise InputError(f"{option}={value:g}: give a number above 0")
+        check_numbers(self, POSITIVE, "duration_kimg", "batch_size", "batch_gpu", "num_targets", "lr", "loss_scale")
+        check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
+        check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
+        check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "workers")
+        check_choice(self, "preset", PRESETS)
+        check_choice(self, "grad_compression", ("none", "bf16"))
+        if self.convention is not None:
+            check_choice(self, "convention", CONVENTIONS)
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"`seed`={self.seed}: give a number from 0 up, below 2^63")
         if not 1 <= self.min_inputs <= self.max_inputs:
-            raise InputError(f"--views={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
-        if self.data == "":
-            raise InputError("--data= is empty: give a path, or leave it out for the embedded cars")
-        for option, number in (("--workers", self.workers), ("--seed", self.seed)):
-            if not 0 <= number < 2**63:
-                raise InputError(f"{option}={number}: give a number from 0 up, below 2^63")
+            raise InputError(f"`min_inputs`={self.min_inputs}, `max_inputs`={self.max_inputs}: give 1 <= min <= max")
         if self.fp16 and self.bf16:
-            raise InputError("--fp16 and --bf16 exclude each other: leave one of them out")
-        if not 0 <= self.loss.augment <= 1:
-            raise InputError(f"--augment={self.loss.augment:g}: give a probability from 0 to 1")
-        if (self.loss.augment > 0) != (self.net.denoiser.augment_labels > 0):
-            raise InputError("loss.augment and net.denoiser.augment_labels go together: set both or neither")
-        if not 0 <= self.loss.rgb_weight < float("inf"):
-            raise InputError(f"--rgb_weight={self.loss.rgb_weight:g}: give a number from 0 up")
-        if not 0 <= self.net.denoiser.dropout < 1:
-            raise InputError(f"--dropout={self.net.denoiser.dropout:g}: give a probability from 0 to below 1")
+            raise InputError("`fp16` and `bf16` exclude each other: leave one of them out")
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
             raise InputError(
-                f"--only_train_cam_weighter: {self.net.view_weighting} has nothing to learn: "
-                f"add --cam_weighting_method {' or '.join(LEARNED_VIEW_WEIGHTINGS)}"
+                f"`only_train_cam_weighter`: {self.net.view_weighting} has nothing to learn: "
+                f"choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`"
+            )
+        if self.transfer is not None and self.encoder_weights != "none":
+            raise InputError(
+                "`encoder_weights` with `transfer`: a snapshot has its encoder's weights: give one of them"
             )
         if self.data_class and not self.data:
-            raise InputError(f"--data-class={self.data_class}: give --data too, for the class to open")
-        if self.near is not None and self.far is not None and not 0 < self.near < self.far:
-            raise InputError(f"--near={self.near:g}, --far={self.far:g}: near must be above 0 and below far")
+            raise InputError(f"`data_class`={self.data_class}: give `data` too, for the class to open")
+        if self.near is not None and self.far is not None and self.near >= self.far:
+            raise InputError(f"`near`={self.near:g}, `far`={self.far:g}: choose `near` below `far`")
+        self.net.check_aspp_rates()
+        labels = AUGMENT_LABELS if self.loss.augment > 0 else 0
+        if self.net.denoiser.augment_labels != labels:
+            denoiser = dataclasses.replace(self.net.denoiser, augment_labels=labels)
+            object.__setattr__(self, "net", dataclasses.replace(self.net, denoiser=denoiser))
+
+    def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings, by path, that follow from `changes` (`genvs.settings.changed`)."""
+        of_net = {path.removeprefix("net."): value for path, value in changes.items() if path.startswith("net.")}
+        found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
+        if "resolution" in of_net:
+            found["embedded.resolution"] = of_net["resolution"]
+        if changes.get("fp16"):
+            found["bf16"] = False
+        return found
 
     @property
     def total_nimg(self) -> int:
@@ -142,13 +152,13 @@ class TrainConfig:
         batch_gpu = self.images_at_a_time(world_size)
         each = batch_gpu * world_size if self.batch_gpu else world_size
         if self.batch_size % each:
-            divisor = f"{world_size} processes" + (f" x --batch-gpu={batch_gpu}" if self.batch_gpu else "")
+            divisor = f"{world_size} processes" + (f" x `batch_gpu`={batch_gpu}" if self.batch_gpu else "")
             fits = max(self.batch_size // each, 1) * each
-            raise InputError(f"--batch={self.batch_size} must be divisible by {divisor}: give {fits}, for example")
+            raise InputError(f"`batch_size`={self.batch_size} must be divisible by {divisor}: give {fits}, for example")
         if batch_gpu % self.num_targets:
             raise InputError(
-                f"--batch-gpu={batch_gpu} (images per process and round) must be divisible by "
-                f"--targets={self.num_targets} (images per scene)"
+                f"`batch_gpu`={batch_gpu} (images per process and round) must be divisible by "
+                f"`num_targets`={self.num_targets} (images per scene)"
             )
         return self.batch_size // (batch_gpu * world_size)
 
@@ -192,8 +202,10 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 }
 
 
-# What may change when a run resumes: none of it alters what the run computes.
+# What may change when a run resumes: none of it alters what the run computes. Data may have moved; that they are the
+# same data is checked.
 RESUMABLE = (
+    "data",
     "duration_kimg",
     "batch_gpu",
     "workers",
@@ -208,29 +220,24 @@ RESUMABLE = (
 )
 
 
-OF_A_MACHINE = ("data", "workers")  # what may differ among the processes of a run
+PER_PROCESS = ("data", "workers")  # what may differ among the processes of a run
 
 
-def resumed(saved: TrainConfig, changes: dict) -> TrainConfig:
-    """The saved run's config with the given changes. Raises InputError, with the difference, for another run's."""
-    config = dataclasses.replace(saved, **changes)
+def resumed(saved: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """The saved run's config with settings changed, by path. Raises InputError, with the difference, for another run's.
+
+    `transfer` and `encoder_weights` say what the run started from, which is not read again.
+    """
+    config = changed(saved, changes)
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
     if old != new:
         raise InputError(
-            f"--resume with other options would be a different run ({', '.join(differences(old, new))}): leave them "
-            "out, or start a new run with --transfer"
+            f"`resume` with other options would be a different run ({', '.join(differences(old, new))}): leave them "
+            "out, or start a new run with `transfer`"
         )
     return config
 
 
-def differences(old: dict, new: dict) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What two flat dicts do not share, as `name old -> new`."""
     return [f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def flat(tree: dict, prefix: str = "") -> dict:
-    """Nested dicts as one, with names such as `net.denoiser.dropout`."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return leaves

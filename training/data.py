@@ -24,9 +24,10 @@ from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from genvs.random import Stream, numpy_generator
+from genvs.settings import flat
 from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
-from training.config import OF_A_MACHINE, TrainConfig, differences, flat
+from training.config import PER_PROCESS, TrainConfig, differences
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
 
@@ -118,7 +119,7 @@ def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int)
 
     facts: of the data. cur_nimg: where training starts. Call it on all ranks.
     """
-    options = flat({**dataclasses.asdict(config), **dict.fromkeys(OF_A_MACHINE)})
+    options = flat({**dataclasses.asdict(config), **dict.fromkeys(PER_PROCESS)})
     first, *others = distributed.gather_objects({**options, **facts, "images seen": cur_nimg})
     for rank, other in enumerate(others, start=1):
         if other != first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, WHITE
+from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, WHITE
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import (
     inverse_variance,
@@ -18,8 +19,10 @@ from genvs.diffusion.noise import (
     ve_training_sigma,
     vp_training_sigma,
 )
+from genvs.errors import InputError
 from genvs.models.labels import augmented
 from genvs.random import Stream
+from genvs.settings import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_numbers
 from training.augment import draw_augmentation
 
 
@@ -45,6 +48,14 @@ class LossConfig:
     rgb_weight: float = 1.0
     augment: float = 0.0
     class_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        probabilities = ("conditioning_dropout", "input_noise_probability", "augment", "class_dropout")
+        check_numbers(self, PROBABILITY, *probabilities)
+        check_numbers(self, POSITIVE, "P_std")
+        check_numbers(self, NOT_NEGATIVE, "input_noise_max", "rgb_weight")
+        if not math.isfinite(self.P_mean):
+            raise InputError(f"`P_mean`={self.P_mean}: give a number")
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,8 @@ class GeNVSLoss:
         if self.precond == "edm":
             sigma = lognormal_sigma(random.normal(keys), self.config.P_mean, self.config.P_std)
             return sigma, loss_weight(sigma, self.sigma_data)
-        of_uniform = {"vp": vp_training_sigma, "ve": ve_training_sigma}[self.precond]
-        sigma = of_uniform(random.uniform(keys))
+        uniform = random.uniform(keys)
+        sigma = vp_training_sigma(uniform) if self.precond == "vp" else ve_training_sigma(uniform, *SIGMA_RANGES["ve"])
         return sigma, inverse_variance(sigma)
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:

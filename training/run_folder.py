@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +23,11 @@ def check_outdir(outdir: str, *, nosubdir: bool) -> None:
     if nosubdir and Path(outdir, OPTIONS_FILE).exists():
         raise InputError(f"{outdir}: already holds a run: continue it with --resume {outdir}, or choose another")
     root = Path(outdir).absolute()
-    there = next(path for path in [root, *root.parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = "cannot be written" if there.is_dir() else "is no folder"
-        raise InputError(f"{there}: {reason}: choose a writable --outdir")
+    existing = next(path for path in [root, *root.parents] if path.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
+        raise InputError(f"{existing}: cannot be written ({error.strerror}): choose another `outdir`") from None
 
 
 def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from genvs import files, load_snapshot, save_snapshot
-from genvs.config import PRESETS, GeNVSConfig, SceneConfig, from_dict, scaled_to
+from genvs.config import PRESETS, GeNVSConfig, SceneConfig, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
+from genvs.settings import from_dict
 from genvs.snapshot import build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
@@ -106,6 +107,9 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     initialize_encoder(net.encoder.backbone, config.encoder_weights)
     if config.transfer is not None:
         source = load_snapshot(config.transfer)
+        ours, theirs = net.config.denoiser.precond, source.config.denoiser.precond
+        if ours != theirs:
+            raise InputError(f"{config.transfer}: was trained with `precond`={theirs}, not {ours}: give {theirs} too")
         try:
             net.load_state_dict(state_to_transfer(net, source))
         except RuntimeError:
@@ -175,16 +179,16 @@ def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWr
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 
-def net_to_start_from(transfer: str, net: GeNVSConfig) -> GeNVSConfig:
-    """The network's config in a new run with --transfer: `net`, or the snapshot's own where its numerics are others.
-
-    Raises InputError for a snapshot that cannot be used, or was trained for another preconditioning.
+def start_from(transfer: str, preset: TrainConfig) -> TrainConfig:
+    """What a new run with --transfer starts from, before other options count: `preset`, or where the snapshot is of
+    other numerics, its network with the preset's recipe. Raises InputError for a snapshot that cannot be used.
     """
     source = load_snapshot(transfer).config
-    ours, theirs = net.denoiser.precond, source.denoiser.precond
-    if ours != theirs:
-        raise InputError(f"{transfer}: was trained with --precond {theirs}, not {ours}: give --precond {theirs} too")
-    return net if source.numerics == net.numerics else source
+    if source.numerics == preset.net.numerics:
+        return preset
+    # Its feature images have no colours, and its own training goes on from a snapshot without EMA ramp-up.
+    loss = dataclasses.replace(preset.loss, rgb_weight=0.0)
+    return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
 
 
 def saved_config(content: dict, path: Path | None = None) -> TrainConfig:

@@ -20,7 +20,6 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 
 VP_BETA_D, VP_BETA_MIN = 19.9, 0.1  # of Song et al., arXiv 2011.13456
 VP_SHORTEST_TIME = 1e-5
-VE_SIGMA_MIN, VE_SIGMA_MAX = 0.02, 100.0
 
 
 def vp_sigma(time: Tensor) -> Tensor:
@@ -35,13 +34,13 @@ def vp_time(sigma: Tensor) -> Tensor:
 
 
 def vp_training_sigma(uniform: Tensor) -> Tensor:
-    """Training noise levels of `--precond vp`: at times even in (VP_SHORTEST_TIME, 1], from uniform in [0, 1)."""
+    """Training noise levels of VP: at times uniform in (VP_SHORTEST_TIME, 1], from uniform in [0, 1)."""
     return vp_sigma(1 - (1 - VP_SHORTEST_TIME) * uniform)
 
 
-def ve_training_sigma(uniform: Tensor) -> Tensor:
-    """Training noise levels of `--precond ve`: ln sigma even over its range, from uniform in [0, 1)."""
-    return VE_SIGMA_MIN * (VE_SIGMA_MAX / VE_SIGMA_MIN) ** uniform
+def ve_training_sigma(uniform: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
+    """Training noise levels of VE: ln sigma uniform between the two levels, from uniform in [0, 1)."""
+    return sigma_min * (sigma_max / sigma_min) ** uniform
 
 
 def inverse_variance(sigma: Tensor) -> Tensor:

@@ -1,19 +1,29 @@
-"""Configs: through JSON and back, and what they refuse."""
+"""Configs: through JSON and back, changed by path, and what they refuse."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-from pathlib import Path
 
 import pytest
 
-from genvs.config import PRESETS, DenoiserConfig, EncoderConfig, GeNVSConfig, RendererConfig, from_dict, scaled_to
-from genvs.data.synthetic.__main__ import main as make_dataset
+from genvs.config import (
+    PRESETS,
+    SIGMA_RANGES,
+    DenoiserConfig,
+    EncoderConfig,
+    GeNVSConfig,
+    RendererConfig,
+    SceneConfig,
+    config_of_snapshot,
+    scaled_to,
+)
 from genvs.errors import InputError
+from genvs.settings import changed, flat, from_dict, set_by_path
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.loss import LossConfig
+
+SRN128 = PRESETS["srn128"]
 
 
 def through_json(config) -> dict:
@@ -23,24 +33,18 @@ def through_json(config) -> dict:
 def refusal(function, *args, **kwargs) -> str:
     with pytest.raises(InputError) as caught:
         function(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_models_configs_survive_json(preset):
-    assert from_dict(GeNVSConfig, through_json(PRESETS[preset])) == PRESETS[preset]
-
-
 @pytest.mark.parametrize("preset", list(TRAIN_PRESETS))
-def test_training_configs_survive_json(preset):
+def test_configs_survive_json(preset):
     config = dataclasses.replace(
         TRAIN_PRESETS[preset], data="some/where", near=0.7, batch_gpu=4, loss=LossConfig(P_mean=-0.3), xflip=True
     )
     back = from_dict(TrainConfig, through_json(config))
-    assert back == config
+    assert back == config and back.net == PRESETS[preset]
     assert isinstance(back.net.denoiser.channel_mult, tuple), "hashable, as configs are"
-    assert back.net == PRESETS[preset] and back.preset == preset
 
 
 def test_every_preset_of_the_model_has_a_recipe():
@@ -61,16 +65,9 @@ def test_srn128_is_the_paper():
     assert (config.min_inputs, config.max_inputs, config.batch_size) == (1, 3, 96)
 
 
-def test_the_readme_makes_the_dataset_that_srn128_trains_on():
-    page = (Path(__file__).parents[2] / "README.md").read_text()
-    command = next(line for line in page.splitlines() if "python -m genvs.data.synthetic" in line)
-    made, embedded = make_dataset.make_context("", shlex.split(command)[3:]).params, TRAIN_PRESETS["srn128"].embedded
-    assert str(made["out"]) == embedded.path and dataclasses.asdict(embedded).items() <= made.items()
-
-
 @pytest.mark.parametrize("place", [(), ("encoder",), ("scene",)])
-def test_unknown_settings_are_refused(place):
-    data = through_json(PRESETS["srn128"])
+def test_unknown_settings_in_a_file_are_refused(place):
+    data = through_json(SRN128)
     inner = data
     for name in place:
         inner = inner[name]
@@ -78,68 +75,147 @@ def test_unknown_settings_are_refused(place):
     assert "'colour'" in refusal(from_dict, GeNVSConfig, data)
 
 
-def test_missing_settings_take_their_defaults():
-    data = through_json(PRESETS["srn128"])
-    del data["encoder"]["volume_depth"], data["renderer"]
-    assert from_dict(GeNVSConfig, data) == PRESETS["srn128"]
+# Invariants
+
+
+@pytest.mark.parametrize(
+    ("arch", "precond", "residual_encoder", "attention"),
+    [("ddpmpp", "edm", True, (16,)), ("ncsnpp", "vp", True, (16,)), ("adm", "ve", False, (32, 16, 8))],
+)
+def test_an_architecture_and_a_preconditioning_bring_their_own_settings(arch, precond, residual_encoder, attention):
+    config = DenoiserConfig(arch=arch, precond=precond)
+    assert (config.residual_encoder, config.attention_resolutions) == (residual_encoder, attention)
+    assert (config.sigma_min, config.sigma_max) == SIGMA_RANGES[precond]
+    assert DenoiserConfig(arch=arch, attention_resolutions=(8,)).attention_resolutions == (8,)
+    net = changed(PRESETS["cpu-demo"], {"denoiser.arch": arch, "denoiser.precond": precond}).denoiser
+    assert (net.sigma_min, net.sigma_max) == SIGMA_RANGES[precond]
+    assert net.residual_encoder == (arch == "ncsnpp"), "cpu-demo is a DDPM++ without it"
+    assert changed(SRN128, {"denoiser.arch": arch, "denoiser.attention_resolutions": "4"}).denoiser == DenoiserConfig(
+        arch=arch, attention_resolutions=(4,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "name"),
+    [
+        (GeNVSConfig, {"encoder": EncoderConfig(volume_width=100)}, "volume_width"),
+        (GeNVSConfig, {"renderer": RendererConfig(render_width=63)}, "render_width"),
+        (GeNVSConfig, {"resolution": 64, "denoiser": DenoiserConfig(channel_mult=(1,) * 8)}, "multiple of 128"),
+        (GeNVSConfig, {"numerics": "exact"}, "numerics"),
+        (GeNVSConfig, {"view_weighting": "nearness"}, "view_weighting"),
+        (SceneConfig, {"near": 2.0}, "near"),
+        (SceneConfig, {"focal": float("nan")}, "focal"),
+        (EncoderConfig, {"widths": (8, 8, 0, 8)}, "widths"),
+        (EncoderConfig, {"blocks": (1, 1)}, "blocks"),
+        (EncoderConfig, {"volume_depth": -1}, "volume_depth"),
+        (RendererConfig, {"num_samples": 0}, "num_samples"),
+        (DenoiserConfig, {"model_channels": 30}, "model_channels"),
+        (DenoiserConfig, {"channel_mult": ()}, "channel_mult"),
+        (DenoiserConfig, {"dropout": 1.0}, "dropout"),
+        (DenoiserConfig, {"dropout": float("nan")}, "dropout"),
+        (DenoiserConfig, {"sigma_min": 90.0}, "sigma_min"),
+        (DenoiserConfig, {"arch": "edm2"}, "arch"),
+        (DenoiserConfig, {"precond": "iddpm"}, "precond"),
+        (LossConfig, {"conditioning_dropout": 7.0}, "conditioning_dropout"),
+        (LossConfig, {"P_std": -1.0}, "P_std"),
+        (LossConfig, {"P_mean": float("inf")}, "P_mean"),
+        (LossConfig, {"input_noise_max": -0.5}, "input_noise_max"),
+        (TrainConfig, {"max_grad_norm": 0.0}, "max_grad_norm"),
+        (TrainConfig, {"ema_rampup_ratio": -1.0}, "ema_rampup_ratio"),
+        (TrainConfig, {"duration_kimg": float("inf")}, "duration_kimg"),
+        (TrainConfig, {"batch_gpu": -4}, "batch_gpu"),
+        (TrainConfig, {"lr_rampup_kimg": -1.0}, "lr_rampup_kimg"),
+        (TrainConfig, {"min_inputs": 0}, "min_inputs"),
+        (TrainConfig, {"min_inputs": 4}, "max_inputs"),
+        (TrainConfig, {"workers": -1}, "workers"),
+        (TrainConfig, {"seed": 2**63}, "seed"),
+        (TrainConfig, {"near": 2.0, "far": 1.0}, "near"),
+        (TrainConfig, {"fp16": True}, "bf16"),
+        (TrainConfig, {"grad_compression": "fp8"}, "grad_compression"),
+    ],
+)
+def test_values_out_of_range_are_refused(cls, values, name):
+    assert name in refusal(cls, **values)
 
 
 @pytest.mark.parametrize("resolution", [0, -32, 16, 31, 33, 40, 272, 512])
 def test_bad_resolutions_are_refused(resolution):
-    assert f"--resolution={resolution}" in refusal(scaled_to, PRESETS["srn128"], resolution)
+    assert f"`resolution`={resolution}" in refusal(scaled_to, SRN128, resolution)
 
 
-def test_a_unet_too_deep_for_the_resolution_is_refused():
-    denoiser = DenoiserConfig(channel_mult=(1,) * 8)
-    assert "multiple of 128" in refusal(dataclasses.replace, scaled_to(PRESETS["srn128"], 64), denoiser=denoiser)
+def test_dilation_rates_that_never_meet_the_map_are_read_but_not_trained():
+    old = {**through_json(SRN128), "encoder": {**through_json(SRN128.encoder), "aspp_rates": [12, 24, 36]}}
+    old["renderer"]["importance_samples"] = 0  # as files of older versions have it
+    config = config_of_snapshot(old)
+    assert config.encoder.aspp_rates == (12, 24, 36)
+    assert "aspp_rates" in refusal(TrainConfig, net=config)
+    TrainConfig(net=dataclasses.replace(config, numerics="unofficial"))
+    for preset in PRESETS.values():
+        for resolution in (32, 64, 128):
+            scaled_to(preset, resolution).check_aspp_rates()
+    old["renderer"]["importance_samples"] = 12
+    assert "importance" in refusal(config_of_snapshot, old)
+
+
+def test_augmentation_comes_with_its_labels():
+    config = TrainConfig(loss=LossConfig(augment=0.1))
+    assert config.net.denoiser.augment_labels == 6
+    assert dataclasses.replace(config, loss=LossConfig()) == TrainConfig()
+
+
+# Changes by path
 
 
 @pytest.mark.parametrize(
-    ("part", "name"),
+    ("path", "text", "value"),
     [
-        ({"encoder": EncoderConfig(volume_width=100)}, "volume_width=100"),
-        ({"renderer": RendererConfig(render_width=63)}, "render_width=63"),
-        ({"denoiser": DenoiserConfig(model_channels=30)}, "--cbase=30"),
+        ("net.renderer.num_samples", "96", 96),
+        ("loss.P_mean", "-5e-1", -0.5),
+        ("bf16", "False", False),
+        ("net.denoiser.channel_mult", "1,2,4", (1, 2, 4)),
+        ("net.denoiser.attention_resolutions", "8", (8,)),
+        ("batch_gpu", "8", 8),
+        ("near", "none", None),
+        ("encoder_weights", "none", "none"),
+        ("net.view_weighting", "distance", "distance"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(part, name):
-    assert name in refusal(GeNVSConfig, **part)
+def test_settings_are_changed_by_path_and_read_as_their_type(path, text, value):
+    before = dataclasses.replace(TrainConfig(), near=0.5)
+    after = flat(dataclasses.asdict(set_by_path(before, path, text)))
+    assert after == {**flat(dataclasses.asdict(before)), path: value} and type(after[path]) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("setting", "option"),
+    ("path", "text", "named"),
     [
-        ({"duration_kimg": 0.0}, "--duration=0"),
-        ({"duration_kimg": float("nan")}, "--duration=nan"),
-        ({"duration_kimg": float("inf")}, "--duration=inf"),
-        ({"batch_size": 0}, "--batch=0"),
-        ({"batch_gpu": -4}, "--batch-gpu=-4"),
-        ({"lr": -1e-4}, "--lr=-0.0001"),
-        ({"kimg_per_tick": 0.0}, "--tick=0"),
-        ({"snapshot_ticks": 0}, "--snap=0"),
-        ({"state_ticks": -1}, "--dump=-1"),
-        ({"log_kimg": 0.0}, "--log_freq=0"),
-        ({"num_targets": 0}, "--targets=0"),
-        ({"loss_scale": 0.0}, "--ls=0"),
-        ({"min_inputs": 0}, "--views=0-3"),
-        ({"min_inputs": 3, "max_inputs": 2}, "--views=3-2"),
-        ({"workers": -1}, "--workers=-1"),
-        ({"seed": -1}, "--seed=-1"),
-        ({"near": 2.0, "far": 1.0}, "--near=2"),
-        ({"near": -1.0, "far": 1.0}, "--near=-1"),
-        ({"net": GeNVSConfig(denoiser=DenoiserConfig(dropout=1.0))}, "--dropout=1"),
-        ({"net": GeNVSConfig(denoiser=DenoiserConfig(dropout=float("nan")))}, "--dropout=nan"),
+        ("num_samples", "96", ["num_samples", "net.renderer.num_samples"]),
+        ("loss.P_maen", "1", ["loss.P_maen", "loss.P_mean"]),
+        ("net.renderer", "96", ["net.renderer"]),
+        ("net.renderer.num_samples", "many", ["net.renderer.num_samples", "many", "whole number"]),
+        ("net.renderer.num_samples", "1.5", ["whole number"]),
+        ("lr", "fast", ["lr", "fast", "number"]),
+        ("bf16", "perhaps", ["true or false"]),
+        ("net.denoiser.channel_mult", "1,x", ["channel_mult", "1,x", "1,2,2"]),
+        ("batch_gpu", "few", ["whole number", "none"]),
+        ("lr", "-1", ["lr", "-1"]),
     ],
 )
-def test_numbers_out_of_range_are_refused(setting, option):
-    assert option in refusal(TrainConfig, **setting)
+def test_wrong_paths_and_texts_are_refused(path, text, named):
+    message = refusal(set_by_path, TrainConfig(), path, text)
+    assert all(name in message for name in named), message
 
 
-def test_a_batch_that_does_not_divide_comes_with_one_that_does():
-    with pytest.raises(InputError, match="--batch=15 must be divisible by 2 processes: give 14"):
-        TrainConfig(batch_size=15).rounds(world_size=2)
-    with pytest.raises(InputError, match="--batch=3 must be divisible by 2 processes x --batch-gpu=4: give 8"):
-        TrainConfig(batch_size=3, batch_gpu=4).rounds(world_size=2)
+def test_at_another_resolution_sizes_keep_their_share():
+    config = set_by_path(TRAIN_PRESETS["srn128"], "net.resolution", "64")
+    net = config.net
+    assert (net.encoder.volume_width, net.renderer.render_width, net.denoiser.attention_resolutions) == (64, 32, (8,))
+    assert net.encoder.aspp_rates == (1, 2, 3) and config.embedded.resolution == 64
+    given = changed(SRN128, {"resolution": 64, "encoder.volume_width": 32, "denoiser.arch": "adm"})
+    assert given.encoder.volume_width == 32 and given.denoiser.attention_resolutions == (16, 8, 4)
+
+
+# Lengths, batches and resuming
 
 
 @pytest.mark.parametrize(
@@ -151,7 +227,7 @@ def test_the_total_is_rounded_up_to_whole_updates(duration_kimg, batch_size, tot
 
 
 def test_a_whole_number_of_updates_is_met_exactly():
-    """However the options' decimals round on their way from millions to images: 0.000072 * 1000 * 1000 > 72."""
+    """However decimals round on their way from millions to images: 0.000072 * 1000 * 1000 > 72."""
     for updates in range(1, 1000):
         duration = float(f"{updates * 8 / 1e6:.6f}")
         assert TrainConfig(duration_kimg=duration * 1000, batch_size=8).total_nimg == updates * 8
@@ -168,12 +244,12 @@ def test_rounds(batch_size, batch_gpu, world_size, rounds):
 @pytest.mark.parametrize(
     ("batch_size", "batch_gpu", "world_size", "num_targets", "named"),
     [
-        (32, None, 3, 1, ["--batch=32", "3 processes"]),
-        (32, 5, 1, 1, ["--batch=32", "--batch-gpu=5"]),
-        (32, 32, 2, 1, ["--batch=32", "2 processes", "--batch-gpu=32"]),
-        (4, None, 8, 1, ["--batch=4", "8 processes"]),
-        (30, None, 1, 4, ["--batch-gpu=30", "--targets=4"]),
-        (32, 2, 1, 4, ["--batch-gpu=2", "--targets=4"]),
+        (32, None, 3, 1, ["`batch_size`=32", "3 processes", "give 30"]),
+        (15, None, 2, 1, ["give 14"]),
+        (32, 5, 1, 1, ["`batch_size`=32", "`batch_gpu`=5"]),
+        (3, 4, 2, 1, ["2 processes x `batch_gpu`=4", "give 8"]),
+        (4, None, 8, 1, ["`batch_size`=4", "8 processes"]),
+        (30, None, 1, 4, ["`batch_gpu`=30", "`num_targets`=4"]),
     ],
 )
 def test_a_batch_that_does_not_divide_is_refused(batch_size, batch_gpu, world_size, num_targets, named):
@@ -184,11 +260,9 @@ def test_a_batch_that_does_not_divide_is_refused(batch_size, batch_gpu, world_si
 
 def test_resuming_may_change_the_length_but_not_the_path():
     saved = TrainConfig(seed=3)
-    changed = resumed(saved, {"duration_kimg": 9.0, "workers": 0, "batch_gpu": 8, "seed": 3})
-    assert changed == dataclasses.replace(saved, duration_kimg=9.0, workers=0, batch_gpu=8)
-    others = {"seed": 4, "lr": 1e-3, "batch_size": 48, "num_targets": 2, "data": "elsewhere"}
-    for name, value in {**others, "grad_compression": "bf16"}.items():
-        message = refusal(resumed, saved, {name: value})
-        assert "--resume" in message and f"{name} {getattr(saved, name)} -> {value}" in message
-    smaller = dataclasses.replace(saved.net, denoiser=dataclasses.replace(saved.net.denoiser, dropout=0.2))
-    assert "(net.denoiser.dropout 0.13 -> 0.2)" in refusal(resumed, saved, {"net": smaller})
+    new = {"duration_kimg": 9.0, "workers": 0, "batch_gpu": 8, "seed": 3, "data": "/moved/here"}
+    assert resumed(saved, new) == dataclasses.replace(saved, **new)
+    others = {"seed": 4, "lr": 1e-3, "batch_size": 48, "num_targets": 2, "grad_compression": "bf16"}
+    for path, value in {**others, "net.denoiser.dropout": 0.2}.items():
+        old = flat(dataclasses.asdict(saved))[path]
+        assert f"({path} {old} -> {value})" in refusal(resumed, saved, {path: value})

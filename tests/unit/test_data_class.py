@@ -181,7 +181,7 @@ def test_no_scenes_and_no_data(tmp_path):
     (tmp_path / "captures").mkdir()
     config = small_run(tmp_path / "captures", data_class=EXAMPLE)
     assert "NpzScenes finds no scene" in refused("captures", lambda: open_data(config))
-    with pytest.raises(InputError, match="--data-class=a.B: give --data too"):
+    with pytest.raises(InputError, match="`data_class`=a.B: give `data`"):
         dataclasses.replace(TrainConfig(), data_class="a.B")
 
 

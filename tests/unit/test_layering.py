@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # What each part of the project may import besides itself; a part covers what lies under it. A module outside all parts
 # has no place yet, which is an error too: give it one here. The first part that covers a module counts.
 _BASE = {"genvs.errors", "genvs.random", "genvs.files"}
-_VALUES = _BASE | {"genvs.config"}
+_VALUES = _BASE | {"genvs.config", "genvs.settings"}
 _NETWORK = _VALUES | {"genvs.geometry", "genvs.ops", "genvs.diffusion"}
 _SCRIPTS = {"genvs", "torch_utils", "dnnlib"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.files": {"genvs.errors"},
     "dnnlib": {"genvs.errors"},
     "torch_utils": _BASE | {"dnnlib"},
-    "genvs.config": _BASE,
+    "genvs.settings": {"genvs.errors"},
+    "genvs.config": _BASE | {"genvs.settings"},
     "genvs.geometry": _BASE,
     "genvs.ops": _BASE,
     "genvs.diffusion": _BASE,

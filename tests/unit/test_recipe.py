@@ -16,7 +16,8 @@ import torch
 from experiments import recipe
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
-from training.config import TRAIN_PRESETS, flat
+from genvs.settings import flat
+from training.config import TRAIN_PRESETS
 
 PRESET = TRAIN_PRESETS["cpu-demo"]
 
@@ -36,16 +37,10 @@ def test_a_variant_changes_what_it_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "variant", ["learning_rate", "loss=3", "loss.nothing=3", "lr.P_mean=3", "num_targets=1 nothing=2"]
+    "variant", ["learning_rate", "loss=3", "lr.P_mean=3", "num_targets=1 nothing=2", "lr=fast", "lr"]
 )
-def test_a_setting_that_is_none_is_refused(variant: str) -> None:
-    with pytest.raises(InputError, match="is no setting of a run"):
-        recipe.variant_of(PRESET, variant)
-
-
-@pytest.mark.parametrize("variant", ["lr=fast", "bf16=no", "net.denoiser.channel_mult=2", "num_targets=1.5", "lr"])
-def test_a_value_of_another_kind_is_refused(variant: str) -> None:
-    with pytest.raises(InputError, match=f"'{variant}' is of another kind"):
+def test_what_is_no_setting_is_refused(variant: str) -> None:
+    with pytest.raises(InputError, match=variant.split()[-1].partition("=")[0]):
         recipe.variant_of(PRESET, variant)
 
 

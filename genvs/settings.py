@@ -1,0 +1,120 @@
+"""Settings in nested dataclasses: checked, read from dicts, and changed by path, such as `net.renderer.num_samples`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from types import NoneType
+from typing import Any, TypeVar
+
+from genvs.errors import InputError
+
+T = TypeVar("T")
+
+POSITIVE, NOT_NEGATIVE, PROBABILITY = "a number above 0", "a number from 0 up", "a probability from 0 to 1"
+_ALLOWED = {
+    POSITIVE: lambda number: 0 < number < math.inf,
+    NOT_NEGATIVE: lambda number: 0 <= number < math.inf,
+    PROBABILITY: lambda number: 0 <= number <= 1,
+}
+
+
+def check_numbers(config: Any, kind: str, *names: str) -> None:
+    """Raise InputError for a number, or one of a tuple, that is not of this kind (POSITIVE and so on). None passes."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or not all(number is None or _ALLOWED[kind](number) for number in numbers):
+            raise InputError(f"`{name}`={f'{value:g}' if isinstance(value, float) else value}: give {kind}")
+
+
+def check_choice(config: Any, name: str, choices: Iterable[str]) -> None:
+    """Raise InputError where a setting is none of the choices."""
+    if getattr(config, name) not in choices:
+        raise InputError(f"`{name}`={getattr(config, name)}: choose one of {', '.join(choices)}")
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The inverse of `dataclasses.asdict`, for nested dataclasses; lists become tuples again.
+
+    Raises InputError for a name that the class does not have.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise InputError(f"{cls.__name__} has no setting {unknown[0]!r}: the file was written by another version")
+    values = {}
+    for name, value in data.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(typing.cast(type, hints[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, by path."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves
+
+
+def types_of_settings(cls: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every setting of a dataclass, by path."""
+    types: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        path = f"{prefix}{name}"
+        types |= types_of_settings(hint, f"{path}.") if dataclasses.is_dataclass(hint) else {path: hint}
+    return types
+
+
+def set_by_path(config: T, path: str, value: str) -> T:
+    """`config` with one setting changed, as by `changed`: `set_by_path(config, "renderer.num_samples", "96")`."""
+    return changed(config, {path: value})
+
+
+def changed(config: T, settings: Mapping[str, Any]) -> T:
+    """A dataclass with settings changed, by path. A value may be text, which is read as the setting's type.
+
+    Other settings follow as the config's method `dependent_settings` says, unless they are given too.
+    Raises InputError for an unknown path (with similar ones), for text of another type and for values not allowed.
+    """
+    types = types_of_settings(type(config))
+    values = {}
+    for path, value in settings.items():
+        if path not in types:
+            raise InputError(f"there is no setting {path}{_similar(path, types)}")
+        values[path] = _parsed(path, types[path], value) if isinstance(value, str) else value
+    tree = dataclasses.asdict(typing.cast(Any, config))
+    for path, value in {**typing.cast(Any, config).dependent_settings(values), **values}.items():
+        *parents, name = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[name] = value
+    return from_dict(type(config), tree)
+
+
+def _similar(path: str, known: Iterable[str]) -> str:
+    same_name = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
+    similar = same_name or difflib.get_close_matches(path, known)
+    return f": did you mean {' or '.join(similar)}?" if similar else ""
+
+
+def _parsed(path: str, hint: Any, text: str) -> Any:
+    """A setting's value. Raises InputError where the text is not of its type."""
+    optional = NoneType in typing.get_args(hint)
+    kind = next(kind for kind in typing.get_args(hint) if kind is not NoneType) if optional else hint
+    if optional and text == "none":
+        return None
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.strip("()[]").split(","))
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        numbers = "whole numbers with commas between, such as 1,2,2"
+        wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, numbers)
+        raise InputError(f"`{path}`={text}: give {wanted}{', or none' if optional else ''}") from None
