@@ -1,25 +1,24 @@
-"""The reimplementation's numerics, for networks that were trained in them.
+"""The unofficial implementation's numerics, for networks that were trained with them.
 
-`UnofficialGeNVS` is our network with what differs, and all that differs, in this file. Where no reason is given, ours
-does better, as the project's tests measure.
+`UnofficialGeNVS` is our network with everything that differs, which is all in this file. Where no reason is given, our
+own way works better, as the project's tests measure.
 
-* Feature volumes are never negative (a ReLU behind the head), and the head does not see the image's colours.
-* The farthest depth comes first in its volumes. Its head's weights are put in our order when they are read
-  (`genvs.compat.weights`), so that here the nearest does.
-* The focal length, near and far plane of the batch's first camera stand for all, and the principal point is the middle.
-* Rays pass through the corners of the picture's outermost pixels, not through pixel centres. Samples lie on the near
+* Feature volumes are never negative (a ReLU after the head), and the head does not see the image's colours.
+* The farthest depth comes first in its volumes. The head's weights are put in our order when they are read
+  (`genvs.compat.weights`), so that here the nearest comes first.
+* The focal length, near and far plane of the batch's first camera are used for all; the principal point is the middle.
+* Rays pass through the corners of the image's outermost pixels, not through pixel centres. Samples lie on the near
   plane, on the far plane and evenly between. Jitter moves all but the first and last, by half an interval at most.
-* A volume is zero outside of itself, and blends into that over half a voxel. Input views that do not see a point count
-  with these zeros.
+* A volume is zero outside itself, and fades to that over half a voxel. Input views that do not see a point contribute
+  these zeros.
 * Density is the ReLU of the field's output. An interval reaches to the next sample, in units of depth over focal length
-  (where the picture reaches from -1 to 1), and the last one has no end.
-* Transmittance includes the own interval: what is opaque is not seen.
-* Feature images are enlarged with the corner pixels kept in the corners.
+  (where the image reaches from -1 to 1), and the last one has no end.
+* Transmittance includes the sample's own interval: what is opaque is not seen.
+* Feature images are enlarged with `align_corners=True`.
 * c_in multiplies the feature image too.
-* Where the denoiser has to do without a feature image, it sees unit normal noise.
+* Without a feature image, the denoiser sees unit normal noise in its place.
 
-Not repeated: the reimplementation jitters samples in inference too, which makes videos flicker. One noise for all views
-of a run is common to both.
+Not repeated: the unofficial implementation jitters samples in inference too, which makes videos flicker.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class UnofficialEncoder(FeatureVolumeEncoder):
 
 
 class UnofficialRenderer(FeatureRenderer):
-    """Shared focal length, rays through corners, zeros outside of volumes, transmittance with the own interval."""
+    """Shared focal length, rays through corners, zeros outside volumes, transmittance with the own interval."""
 
     def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
         """As in `FeatureRenderer`; in float32."""
@@ -73,7 +72,7 @@ class UnofficialRenderer(FeatureRenderer):
         with torch.autocast(points.device.type, enabled=False):
             fused = mean_of_views(feature_volume, points, frustum_matrix(inputs), weights)
             density, features = self.field_values(fused)
-            # From -1 to 1 the picture is 2 wide: its focal length is twice ours, which is over its width.
+            # From -1 to 1 the image is 2 wide: its focal length is twice ours, which is over the width.
             focal = 2 * targets.intrinsics[..., 0, 0]
             sample_weights = weights_inclusive(density, depths / focal[..., None, None])
             rendered = (sample_weights[..., None] * features).sum(dim=-2)
@@ -105,7 +104,7 @@ class UnofficialDenoiser(ConditionedDenoiser):
 
 
 class UnofficialGeNVS(GeNVS):
-    """The reimplementation's model; what differs from `GeNVS` is listed in this file's first lines."""
+    """The unofficial implementation's model; this file's first lines list what differs from `GeNVS`."""
 
     def __init__(self, config: GeNVSConfig) -> None:
         super().__init__(config, UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser)
@@ -120,7 +119,7 @@ class UnofficialGeNVS(GeNVS):
 
 
 def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:
-    """`cameras` with the focal length (over the picture's height), near and far plane of the first camera in `of`."""
+    """`cameras` with the focal length (over the image's height), near and far plane of the first camera in `of`."""
     first = (0,) * len(of.shape)
     focal = of.intrinsics[first][1, 1]
     zero, half, one = torch.zeros_like(focal), torch.full_like(focal, 0.5), torch.ones_like(focal)
@@ -131,7 +130,7 @@ def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:
 
 
 def corner_rays(cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
-    """As `genvs.geometry.generate_rays` for a square picture, but from corner to corner of it."""
+    """As `genvs.geometry.generate_rays` for a square image, but from corner to corner of it."""
     corners = torch.linspace(-1, 1, width, device=cameras.device, dtype=cameras.c2w.dtype)
     x, y = torch.meshgrid(corners, corners, indexing="xy")
     focal = 2 * cameras.intrinsics[..., 0, 0, None, None]
