@@ -1,4 +1,4 @@
-"""What the hardware reaches at best: memory bandwidth, and operations a second of large matrix products."""
+"""What the hardware reaches at best: memory bandwidth, and operations per second of large matrix products."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from benchmarks.common import PRECISIONS, Meter, Result, benchmark, float32_products, rotating
-from benchmarks.floors import conv
 from dnnlib.command import run_command
 from genvs.config import PRESETS
 
@@ -66,7 +65,7 @@ def convolution_rate(meter: Meter, preset: str, batch: int) -> Iterator[Result]:
     calls: dict[str, tuple[Callable, int]] = {"forward": (forward, 1), "forward + backward": (both, 3)}
     for name, (call, passes) in calls.items():
         timing = meter.time(rotating(call, sets))
-        rate = passes * batch * conv(channels, channels, side).operations / timing.seconds / 1e12
+        rate = passes * 2 * batch * side**2 * 9 * channels**2 / timing.seconds / 1e12
         name = f"3x3 convolution, {channels} channels, {side} px, {name}"
         yield Result(name, rate, "TFLOP/s", precision, batch, timing.spread)
 

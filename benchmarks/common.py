@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import functools
 import gc
-import importlib.metadata
 import itertools
 import json
 import math
@@ -33,17 +32,16 @@ from genvs.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("bf16", "tf32", "fp32")
-PLAIN, REFERENCE = "plain path in strict fp32", "reference in this process"  # what a figure may be beside
+PLAIN, REFERENCE = "plain path in strict fp32", "reference in this process"  # baselines
 LESS_IS_BETTER = ("ms", "s", "GB", "% of the time", "% of what a seed changes")
-LEAST_ERROR = 1e-4  # that a fast path in strict fp32 may have: it sums in another order
-MIN_REPEATS, MAX_REPEATS = 5, 200  # of one thing, whatever time it takes
+MIN_REPEATS, MAX_REPEATS = 5, 200
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations and bytes that something takes, at the least."""
+    """Floating-point operations and bytes moved."""
 
     operations: float = 0.0
     bytes: float = 0.0
@@ -55,7 +53,7 @@ class Work:
         return Work(self.operations * factor, self.bytes * factor)
 
     def seconds(self, rate: float, bandwidth: float) -> float:
-        """The floor: `rate` in operations/s, `bandwidth` in bytes/s."""
+        """The shortest time possible: `rate` in operations/s, `bandwidth` in bytes/s."""
         return max(self.operations / rate, self.bytes / bandwidth)
 
 
@@ -63,8 +61,8 @@ class Work:
 class Result:
     """One measured figure.
 
-    name: what was measured, a key of `reference_figures.json` where there is a goal. unit: of value; of LESS_IS_BETTER
-    less is better, of others more. spread: (90th - 10th percentile) / median of its repetitions.
+    name: what was measured, a key of `reference_figures.json` if there is a goal. unit: of value; for those in
+    LESS_IS_BETTER less is better, for others more. spread: (90th - 10th percentile) / median of its repetitions.
     work: per item (the image of "images/s", the call that took "ms"). baseline: the slow way, measured in the same
     process, in the same unit; baseline_name: which one. curves: numbers behind the figure.
     """
@@ -81,9 +79,9 @@ class Result:
     note: str = ""
     curves: dict[str, list[float]] | None = None
 
-    def beside(self, other: Result, name: str) -> Result:
-        """The same, with `other`, called `name`, as its baseline."""
-        return dataclasses.replace(self, baseline=other.value, baseline_name=name)
+    def beside(self, baseline: float, name: str) -> Result:
+        """The same, with a baseline."""
+        return dataclasses.replace(self, baseline=baseline, baseline_name=name)
 
     @property
     def line(self) -> str:
@@ -94,7 +92,7 @@ class Result:
             parts.append(f"[{self.precision}, batch {self.batch}]")
         if self.baseline is not None:
             parts.append(f"{self.gain(self.baseline):.2f}x the {self.baseline_name} ({self.baseline:.4g})")
-        return " ".join(parts + [self.note])
+        return " ".join([*parts, self.note])
 
     def gain(self, other: float) -> float:
         """How many times better this is than `other`, in the same unit."""
@@ -104,7 +102,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the median, and the spread (90th - 10th percentile) as a share of it."""
+    """Seconds per call: the median, and the spread (90th - 10th percentile) as a share of it."""
 
     seconds: float
     spread: float
@@ -113,13 +111,13 @@ class Timing:
 def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., Iterator[Result]]], click.Command]:
     """Makes a click command of a generator of results `function(preset, meter, **options)`. device: if not the GPU.
 
-    Each result is printed, and the file --out rewritten, as soon as it is there: what was measured survives a failure.
+    Each result is printed, and the file --out rewritten, at once: what was measured survives a failure.
     """
 
     def make(function: Callable[..., Iterator[Result]]) -> click.Command:
-        @click.command(name, help=function.__doc__, context_settings={"max_content_width": 110})
+        @click.command(name, help=function.__doc__, context_settings={"max_content_width": 110, "show_default": True})
         @click.option("--preset", type=click.Choice(list(PRESETS)), show_default="srn128 with a GPU, else cpu-demo")
-        @click.option("--seconds", type=float, default=1.0, show_default=True, help="How long one thing is measured.")
+        @click.option("--seconds", type=float, default=1.0, help="How long each thing is measured.")
         @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A JSON file for the results.")
         @functools.wraps(function)
         def command(preset: str | None, seconds: float, out: Path | None, **options) -> None:
@@ -140,48 +138,29 @@ def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., I
 
 
 def check_writable(file: Path | None) -> None:
-    """Raise InputError, before anything is measured, where a file could not be written; None could."""
+    """Raise InputError, before anything is measured, if a file could not be written. None always could."""
     if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError(f"{file}: its folder is not there, or cannot be written: make it, or choose another")
+        raise InputError(f"{file}: its folder does not exist or cannot be written: make it, or choose another")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """On what, with what and of which code a measurement is."""
-    try:
-        triton_version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        triton_version = None
+    """What ran, on which device, with which versions. COMMIT of the environment names a copy without .git."""
+    git = subprocess.run("git describe --always --dirty", shell=True, cwd=ROOT, capture_output=True, text=True)
     return {
-        "command": shlex.join([*Path(sys.argv[0]).parts[-1:], *sys.argv[1:]]),
-        "device": device_name(device),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "torch": torch.__version__,
-        "triton": triton_version,
-        "commit": commit(),
+        "commit": os.environ.get("COMMIT") or git.stdout.strip() or "unknown",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
+def cpu_name() -> str:
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    return model
-
-
-def commit() -> str:
-    """The code's state: COMMIT of the environment (for a copy without .git), else git's answer, else unknown."""
-    if os.environ.get("COMMIT"):
-        return os.environ["COMMIT"]
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)
@@ -221,9 +200,9 @@ class Meter:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def memory_peak(self) -> float | None:
-        """GB (2^30 bytes) that tensors took at once since `start_memory_peak`; None on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.on_gpu else None
+    def memory_peak(self) -> float:
+        """GB (2^30 bytes) that tensors took at once since `start_memory_peak`, on a GPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30
 
 
 def _event_times(call: Callable[[], Any], repeats: int) -> list[float]:
@@ -272,32 +251,10 @@ def rotating(function: Callable[[T], Any], sets: Sequence[T]) -> Callable[[], An
     return lambda: function(next(turn))
 
 
-@torch.no_grad()
-def relative_error(values: Sequence[torch.Tensor], references: Sequence[torch.Tensor]) -> float:
-    """|values - references| / |references| over all elements of all tensors; NaN where any has one."""
-    pairs = zip(values, references, strict=True)
-    error = sum(float((value.double() - reference.double()).square().sum()) for value, reference in pairs)
-    return math.sqrt(error / sum(float(reference.double().square().sum()) for reference in references))
-
-
-def check(name: str, fast: dict, plain: dict, exact: dict) -> None:
-    """The gate: what the paths gave for the same inputs; `plain` in fast's precision, `exact` in strict fp32.
-
-    Raises ClickException where fast is wrong.
-    """
-    for what in exact:
-        error, plain_error = (relative_error(path[what], exact[what]) for path in (fast, plain))
-        if not error <= 2 * plain_error + LEAST_ERROR:
-            raise click.ClickException(
-                f"{name}: the fast path's {what}: relative error {error:.2g}, the plain path's {plain_error:.2g}: "
-                "what is wrong is not worth timing"
-            )
-
-
 def adapter_function(folder: Path, name: str) -> Callable[..., Callable[[], Any]]:
     """A function of `folder/adapter.py`, which may import what lies beside it (see benchmarks/README.md).
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     path = folder / "adapter.py"
     if not path.is_file():

@@ -34,9 +34,9 @@ KINDS = {
 WARM_UP = 5
 
 
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--views", type=click.IntRange(min=1), default=2, show_default=True, help="Input views of a sample.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", show_default=True, help="fp32 is strict.")
+@click.option("--batch", type=click.IntRange(min=1), default=32)
+@click.option("--views", type=click.IntRange(min=1), default=2, help="Input views of a sample.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="bf16", help="fp32 is strict.")
 @benchmark("kernels")
 def main(preset: str, meter: Meter, batch: int, views: int, precision: str) -> Iterator[Result]:
     """GPU time of one update, by kind of kernel, from torch's profiler."""

@@ -20,7 +20,6 @@ from genvs.data.synthetic.dataset import ensure_dataset
 
 POLL_SECONDS = 0.02
 RECORDS = 10
-SETTLED = 0.5  # rates are of what comes after this share of a run: compilation and warm-up lie before
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,11 @@ class Run:
 
     @property
     def settled(self) -> list[dict]:
-        """The later records of training; one of an evaluation alone repeats the number of images."""
-        advancing = [
-            second
-            for first, second in zip([{"nimg": 0}, *self.records[:-1]], self.records, strict=True)
-            if second["nimg"] > first["nimg"]
-        ]
-        return advancing[int(len(advancing) * SETTLED) :]
+        """The later half of training's records: compilation and warm-up lie before. An evaluation's own record repeats
+        the number of images, and is left out."""
+        seen = [0, *(record["nimg"] for record in self.records)]
+        advancing = [record for record, before in zip(self.records, seen, strict=False) if record["nimg"] > before]
+        return advancing[len(advancing) // 2 :]
 
     @property
     def images_per_second(self) -> float:
@@ -49,30 +46,24 @@ class Run:
 def train(
     data: Path,
     preset: str,
-    *,
+    *options: str,
     batch: int,
     updates: int,
-    options: dict[str, object] | None = None,
     processes: int = 1,
     environment: dict[str, str] | None = None,
 ) -> Run:
     """Run `./train.sh` on `data` for `updates` updates of `batch` images over all `processes`, recorded RECORDS times.
 
-    options: others of train.py. environment: variables besides this process's own. The run folder does not stay.
-    Raises ClickException where the run fails.
+    options: more of train.py's. environment: variables besides this process's own. The run folder is deleted.
+    Raises ClickException if the run fails.
     """
     kimg = batch * updates / 1000
-    every = f"{max(kimg / RECORDS, batch / 1000):.9g}"
-    given = {"--batch": batch, "--duration": f"{kimg / 1000:.9g}", "--tick": every, "--log_freq": every} | (
-        options or {}
-    )
+    every = max(kimg / RECORDS, batch / 1000)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         stats = Path(folder, "stats.jsonl")
-        command = [
-            str(ROOT / "train.sh"),
-            *("--preset", preset, "--data", str(data), "--outdir", folder, "--nosubdir", "--notensorboard"),
-            *(str(word) for pair in given.items() for word in pair),
-        ]
+        command = [str(ROOT / "train.sh"), "--preset", preset, "--data", str(data), "--outdir", folder, "--nosubdir"]
+        command += ["--notensorboard", f"--batch={batch}", f"--duration={kimg / 1000:.9g}", f"--tick={every:.9g}"]
+        command += [f"--log_freq={every:.9g}", *options]
         variables = {**os.environ, "NGPU": str(processes), **(environment or {})}
         start, first_step = time.perf_counter(), None
         with (
@@ -92,7 +83,7 @@ def train(
 
 @contextlib.contextmanager
 def dataset(data: Path | None, preset: str, *, scenes: int, views: int, held_out: int = 2) -> Iterator[Path]:
-    """`data`, or else an embedded dataset at the preset's resolution, which lasts as long as the block."""
+    """`data`, or else an embedded dataset at the preset's resolution, which is deleted after the block."""
     if data is not None:
         yield data
         return

@@ -23,10 +23,8 @@ BATCHES_AT_A_TIME = 10
 
 @data_option
 @click.option("--scenes", type=click.IntRange(min=1), help="Of the dataset made.", show_default="40, 2 on a CPU")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Samples of a batch.")
-@click.option(
-    "--workers", type=click.IntRange(min=0), multiple=True, show_default="0, 1 and 4, as many as there are cores"
-)
+@click.option("--batch", type=click.IntRange(min=1), default=32, help="Samples of a batch.")
+@click.option("--workers", type=click.IntRange(min=0), multiple=True, show_default="0, 1 and 4, up to the cores")
 @benchmark("loader")
 def main(
     preset: str, meter: Meter, data: Path | None, scenes: int | None, batch: int, workers: tuple[int, ...]

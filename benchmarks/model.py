@@ -1,4 +1,4 @@
-"""What is measured: networks of random weights, random inputs, and one true update of training."""
+"""What is measured: networks with random weights, random inputs, and one update of training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 
 @torch.no_grad()
 def randomize(net: nn.Module, seed: int = 0) -> None:
-    """Give every weight a value: at birth many are nearly zero, which would hide errors and can run faster."""
+    """Give every weight a value: many are nearly zero at first, which would hide errors and can run faster."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in net.named_parameters():
         z = torch.randn(parameter.shape, generator=generator)
@@ -45,7 +45,7 @@ def randomize(net: nn.Module, seed: int = 0) -> None:
 
 
 def random_net(preset: str, device: torch.device) -> GeNVS:
-    """A network of random weights, in eval mode."""
+    """A network with random weights, in eval mode."""
     net = GeNVS(PRESETS[preset]).eval()
     randomize(net)
     return net.to_device(device)
@@ -93,7 +93,7 @@ def training_config(preset: str, *, batch: int, views: int, precision: str, **ch
 
 
 class TrainingStep:
-    """One update as the training loop makes it, on the next of some batches in memory."""
+    """One update as the training loop makes it, on the next batch."""
 
     def __init__(self, config: TrainConfig, batches: Iterator[ViewBatch], device: torch.device) -> None:
         self.config, self.batches = config, batches
@@ -117,10 +117,7 @@ class TrainingStep:
 
 
 def in_memory_batches(config: TrainConfig, device: torch.device, count: int = 4) -> Iterator[ViewBatch]:
-    """`count` random batches on the device, in turn, for ever."""
-    scenes = config.batch_size // config.num_targets
-    batches = [
-        random_batch(config.net, scenes, config.max_inputs, config.num_targets, seed).to(device)
-        for seed in range(count)
-    ]
+    """`count` random batches on the device, in turn, without end."""
+    scenes, views, targets = config.batch_size // config.num_targets, config.max_inputs, config.num_targets
+    batches = [random_batch(config.net, scenes, views, targets, seed).to(device) for seed in range(count)]
     return itertools.cycle(batches)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from benchmarks import ceilings, floors
+from benchmarks import ceilings
 from benchmarks.common import PRECISIONS, REFERENCE, Result, Work
+from benchmarks.floors import BANDWIDTH, COMPUTED, FIGURES, RATES
 from dnnlib.command import run_command
 from genvs.errors import InputError
 from genvs.files import write_atomic
 
-FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
-PUBLISHED = "reference"
 COLUMNS = ("what", "figure", "ratio", "share of the floor", "goal", "precision", "batch", "preset", "commit", "device")
 
 
-@dataclass(frozen=True)
-class Ceilings:
+class Ceilings(NamedTuple):
     """rates: operations/s by precision. bandwidth: bytes/s."""
 
     rates: dict[str, float]
@@ -47,44 +44,46 @@ def main(files: tuple[Path, ...], out: Path | None, join: Path | None) -> None:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The records of a file: one benchmark's, or several joined. Raises InputError where it is no such file."""
+    """The records of a file: one benchmark's, or several joined. Raises InputError for another kind of file."""
     try:
         content = json.loads(file.read_text())
         records = content if isinstance(content, list) else [content]
-        for record in records:
-            record["results"] = [{**result, "work": result["work"] or None} for result in record["results"]]
+        results_of(records[0])
     except (OSError, ValueError, TypeError, LookupError):
         raise InputError(f"{file}: is not a benchmark's result: give files that --out wrote") from None
     return records
 
 
+def results_of(record: dict[str, Any]) -> list[Result]:
+    return [
+        Result(**{**fields, "work": Work(**fields["work"]) if fields["work"] else None}) for fields in record["results"]
+    ]
+
+
 def table(records: list[dict[str, Any]]) -> str:
-    """One row a figure."""
+    """One row per figure."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for record in records:
         limits = ceilings_of(record["device"], records)
-        for fields in record["results"]:
-            work = Work(**fields["work"]) if fields["work"] else None
-            lines.append("| " + " | ".join(row(Result(**{**fields, "work": work}), record, limits)) + " |")
+        lines += ["| " + " | ".join(row(result, record, limits)) + " |" for result in results_of(record)]
     return "\n".join(lines) + f"\n\nReference: {FIGURES['source']}.\n"
 
 
 def row(result: Result, record: dict[str, Any], limits: Ceilings | None) -> Iterable[str]:
     """The cells of COLUMNS."""
-    figure = f"{result.value:.4g} {result.unit}"
-    if result.spread is not None:
-        figure += f" ±{result.spread:.1%}"
     known = FIGURES["figures"].get(result.name, {}) if record["preset"] == FIGURES["preset"] else {}
     comparable = record["device"] == FIGURES["device"] and known.get("batch", result.batch) == result.batch
-    ratios = {} if result.baseline is None else {result.baseline_name: result.gain(result.baseline)}
+    ratios = {}
     if comparable and "reference" in known:
-        ratios = {PUBLISHED: result.gain(known["reference"]), **ratios}
+        ratios["reference"] = result.gain(known["reference"])
+    if result.baseline is not None:
+        ratios[result.baseline_name] = result.gain(result.baseline)
     # Goals are ratios to the reference, not to our own slow path.
-    ratio = ratios.get(REFERENCE, ratios.get(PUBLISHED))
-    share = None if limits is None or result.work is None else share_of_floor(result, limits)
+    ratio = ratios.get(REFERENCE, ratios.get("reference"))
+    share = None if limits is None or result.work is None else share_of_floor(result, result.work, limits)
     return (
-        " ".join(filter(None, [result.name, f"({result.note})" if result.note else ""])),
-        figure,
+        result.name + (f" ({result.note})" if result.note else ""),
+        f"{result.value:.4g} {result.unit}" + (f" ±{result.spread:.1%}" if result.spread is not None else ""),
         "; ".join(f"{gain:.2f}x the {name}" for name, gain in ratios.items()),
         "" if share is None else f"{share:.0%}",
         verdict(result, known, ratio),
@@ -92,7 +91,7 @@ def row(result: Result, record: dict[str, Any], limits: Ceilings | None) -> Iter
         str(result.batch),
         record["preset"],
         record["commit"],
-        floors.COMPUTED if record["benchmark"] == "floors" else record["device"],
+        COMPUTED if record["benchmark"] == "floors" else record["device"],
     )
 
 
@@ -115,20 +114,19 @@ def ceilings_of(device: str, records: list[dict[str, Any]]) -> Ceilings | None:
         if record["device"] == device and record["benchmark"] == "ceilings"
         for result in record["results"]
     }
-    names = {precision: ceilings.matmul_name(precision) for precision in PRECISIONS}
     if ceilings.COPY in measured:
+        names = {precision: ceilings.matmul_name(precision) for precision in PRECISIONS}
         rates = {precision: measured[name] * 1e12 for precision, name in names.items() if name in measured}
         return Ceilings(rates, measured[ceilings.COPY] * 1e9)
-    return Ceilings(floors.RATES, floors.BANDWIDTH) if device == FIGURES["device"] else None
+    return Ceilings(RATES, BANDWIDTH) if device == FIGURES["device"] else None
 
 
-def share_of_floor(result: Result, limits: Ceilings) -> float | None:
-    """The least time that the work takes over the time that it took; None where no ceiling is known."""
-    assert result.work is not None
+def share_of_floor(result: Result, work: Work, limits: Ceilings) -> float | None:
+    """The least time that the work takes over the time that it took; None if no ceiling is known."""
     rate = limits.rates.get(result.precision)
-    if rate is None and result.work.operations:
+    if rate is None and work.operations:
         return None
-    floor = result.work.seconds(rate or math.inf, limits.bandwidth)
+    floor = work.seconds(rate or math.inf, limits.bandwidth)
     if result.unit.endswith("/s"):
         return floor * result.value
     return floor / (result.value * {"ms": 1e-3, "s": 1.0}[result.unit])

@@ -27,24 +27,11 @@ def main(
     rates: dict[int, float] = {}
     with launch.dataset(data, preset, scenes=64 if meter.on_gpu else 8, views=24) as path:
         for count in (1, *(gpus or (count for count in (2, 4) if count <= there))):
-            run = launch.train(
-                path,
-                preset,
-                batch=count * batch,
-                updates=updates,
-                options={"--views": 2, "--targets": 1},
-                processes=count,
-            )
-            rates[count] = run.images_per_second
-            precision = meter.precision("bf16")
-            yield Result(
-                f"training, {count} {several if count > 1 else one}",
-                rates[count],
-                "images/s",
-                precision,
-                batch,
-                note=f"batch per {one}",
-            )
+            options, size = ("--views=2", "--targets=1"), count * batch
+            run = launch.train(path, preset, *options, batch=size, updates=updates, processes=count)
+            rates[count], precision = run.images_per_second, meter.precision("bf16")
+            name, note = f"training, {count} {several if count > 1 else one}", f"batch per {one}"
+            yield Result(name, rates[count], "images/s", precision, batch, note=note)
             if count > 1:
                 efficiency = 100 * rates[count] / (count * rates[1])
                 yield Result(f"weak scaling, {count} {several}", efficiency, f"% of 1 {one}", precision, batch)

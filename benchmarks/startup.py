@@ -36,7 +36,7 @@ def main(preset: str, meter: Meter) -> Iterator[Result]:
 
 
 def save_pauses(preset: str, meter: Meter) -> Iterator[Result]:
-    """What saving adds to the time of some updates that follow it at once."""
+    """What saving adds to the time of the updates that follow it."""
     batch, updates = (32, 6) if meter.on_gpu else (2, 1)
     precision = meter.precision("bf16")
     config = training_config(preset, batch=batch, views=2, precision=precision)

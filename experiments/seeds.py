@@ -45,9 +45,8 @@ def main(preset: str, meter: Meter, data: Path | None, seeds: int, kimg: float, 
         data, preset, scenes=embedded.scenes, views=embedded.views, held_out=embedded.val_scenes
     ) as path:
         for seed in range(seeds):
-            run = launch.train(
-                path, preset, batch=batch, updates=round(kimg * 1000 / batch), options={"--seed": seed, "--snap": 2}
-            )
+            updates = round(kimg * 1000 / batch)
+            run = launch.train(path, preset, f"--seed={seed}", "--snap=2", batch=batch, updates=updates)
             measured = [record for record in run.records if MODEL in record]
             curves[seed] = np.array([record[MODEL] for record in measured])
             baselines = {"nearest input copied": measured[-1][NEAREST], "mean training image": measured[-1][MEAN]}
