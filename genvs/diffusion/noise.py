@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def lognormal_sigma(standard_normal: Tensor, P_mean: float, P_std: float) -> Tensor:
-    """Training noise levels: ln sigma ~ N(P_mean, P_std^2) (EDM, table 1). Any shape, kept."""
+    """Training noise levels: ln sigma ~ N(P_mean, P_std^2) (EDM, table 1). Any shape."""
     return (standard_normal * P_std + P_mean).exp()
 
 
 def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (EDM, table 1): unit loss at birth everywhere."""
+    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (EDM, table 1): the untrained network's loss is 1 at all levels."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
@@ -23,7 +23,7 @@ VP_SHORTEST_TIME = 1e-5
 
 
 def vp_sigma(time: Tensor) -> Tensor:
-    """The noise level of the variance-preserving process at a time in [0, 1] (EDM, table 1). Any shape, kept."""
+    """The noise level of the variance-preserving process at times in [0, 1] (EDM, table 1). Any shape."""
     return (VP_BETA_D / 2 * time**2 + VP_BETA_MIN * time).expm1().sqrt()
 
 
@@ -44,15 +44,15 @@ def ve_training_sigma(uniform: Tensor, sigma_min: float, sigma_max: float) -> Te
 
 
 def inverse_variance(sigma: Tensor) -> Tensor:
-    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1): unit loss at birth everywhere."""
+    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1): the untrained network's loss is 1 at all levels."""
     return 1 / sigma**2
 
 
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sampling noise levels `[num_steps + 1]`, float64, from sigma_max down to sigma_min and 0 (EDM, eq. 5).
 
-    rho: the larger, the more of the levels are low; math.inf is the limit, equal steps of ln sigma. One step goes from
-    sigma_max to 0.
+    rho: the larger, the more of the levels are low; math.inf is the limit, equal steps of ln sigma. num_steps=1 goes
+    from sigma_max to 0.
     """
     ramp = torch.arange(num_steps, dtype=torch.float64) / max(num_steps - 1, 1)
     if math.isinf(rho):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genvs.diffusion.noise import vp_time
 
-VP_NOISE_LEVELS = 1000  # that the discrete VP models were trained with
+VP_NOISE_LEVELS = 1000  # of the discrete VP models
 
 
 class Coefficients(NamedTuple):
@@ -28,7 +28,7 @@ def edm(sigma: Tensor, sigma_data: float) -> Coefficients:
 
 
 def vp(sigma: Tensor, sigma_data: float) -> Coefficients:
-    """Variance preserving (Song et al., arXiv 2011.13456): F predicts the noise and is told the time, 0 to 999."""
+    """Variance preserving (Song et al., arXiv 2011.13456): F predicts the noise and sees the time, 0 to 999."""
     return Coefficients(1.0, -sigma, 1 / (sigma**2 + 1).sqrt(), (VP_NOISE_LEVELS - 1) * vp_time(sigma))
 
 

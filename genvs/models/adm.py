@@ -1,7 +1,8 @@
-"""ADM (Dhariwal and Nichol, arXiv 2105.05233) in EDM's form (arXiv 2206.00364, appendix F.2): `--arch adm`.
+"""ADM (Dhariwal and Nichol, arXiv 2105.05233) in EDM's form (arXiv 2206.00364, appendix F.2).
 
-The embedding scales and shifts what a block's second norm gives, attention has many heads, and stands in all of the
-decoder's blocks. Weights start as torch's own (Kaiming uniform), those that end a residual branch at zero.
+The embedding scales and shifts the output of a block's second norm. Attention has several heads, and the decoder has it
+in all blocks of a level. Weights start as torch initialises them (Kaiming uniform), those that end a residual branch at
+zero.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CHANNELS_PER_HEAD = 64
 
 
 def adm_init(layer: Layer, scale: float = 1.0) -> Layer:
-    """The layer as torch made it; zero where `scale` is tiny, which DDPM++ has instead."""
+    """The layer as torch initialised it, or zero where DDPM++ has a tiny `scale`."""
     if scale < 1e-4:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
@@ -34,16 +35,16 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        most = max(1, channels // CHANNELS_PER_HEAD)
-        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+        wanted = max(1, channels // CHANNELS_PER_HEAD)
+        self.heads = next(heads for heads in range(wanted, 0, -1) if channels % heads == 0)
         self.norm = GroupNorm(channels, silu=False, eps=EPS)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = adm_init(nn.Conv2d(channels, channels, 1), scale=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: `[N, C, H, W]`, kept."""
+        """x: `[N, C, H, W]`. Returns the same shape."""
         normalized, x = self.norm(x)
-        # The channels of a head come together; q, k and v are interleaved, as in EDM's weights.
+        # Channels are grouped by heads; within a head q, k and v are interleaved, as in EDM's weights.
         query, key, value = self.qkv(normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
         attended = F.scaled_dot_product_attention(query, key, value).mT.flatten(1, 2).unflatten(2, x.shape[2:])
         return conv_act(self.proj, attended, residual=x)
@@ -74,7 +75,7 @@ class ADMBlock(nn.Module):
         self.attention = MultiHeadAttention(out_channels) if attention else None
 
     def forward(self, x: Tensor, scale_and_shift: Tensor, keys: Tensor | None) -> Tensor:
-        """x: `[N, in, H, W]`; scale_and_shift: `[N, 2 out]`; keys: `[N]`, for dropout, or None for none."""
+        """x: `[N, in, H, W]`. scale_and_shift: `[N, 2 out]`. keys: int64 `[N]`, seeds of dropout, or None."""
         x, shortcut = self.norm0(x)
         if self.resample is not None:
             shortcut, x = self.resample(shortcut), self.resample(x)

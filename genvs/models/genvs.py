@@ -39,16 +39,16 @@ class GeNVS(nn.Module):
         self.denoiser = denoiser(config.denoiser, config.resolution, channels, config.scene.num_classes)
 
     def to_device(self, device: torch.device | str) -> GeNVS:
-        """Move to `device`, laid out in memory as its convolutions want it there. Returns itself."""
+        """Move to `device`, in the memory format that is fastest there. Returns itself."""
         # Matrix units read channels last. On CPUs it gains little, and torch 2.13's backward then damages its heap.
         if torch.device(device).type == "cuda":
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)
 
     def set_view_weighting(self, name: str) -> None:
-        """Weigh input views by another method than the network was trained with (`genvs.models.view_weighting`).
+        """Weight input views by another method than the network was trained with (`genvs.models.view_weighting`).
 
-        Raises InputError for a name that is none, and for a method with weights, which the network does not have.
+        Raises InputError for an unknown name, and for a method with learned weights, which the network does not have.
         """
         if parse_view_weighting(name) == parse_view_weighting(self.config.view_weighting):
             return
@@ -69,20 +69,20 @@ class GeNVS(nn.Module):
     def render(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
         """Feature images `[B, T, C, H, W]` at `targets` `[B, T]`, from the volumes `[B, V, ...]` of `inputs` `[B, V]`.
 
-        keys: int64 `[B, T]`, to jitter ray samples in training; None for inference.
+        keys: int64 `[B, T]`, random seeds to jitter ray samples in training; None for inference.
         """
         low = self.renderer(feature_volume, inputs, targets, keys)
         return self.enlarge(low.flatten(0, 1)).unflatten(0, targets.shape)
 
     def enlarge(self, feature_image: Tensor) -> Tensor:
-        """Feature images `[N, C, h, w]` as the renderer makes them, at the model's resolution."""
+        """Rendered feature images `[N, C, h, w]`, upsampled to the model's resolution."""
         size = (self.config.resolution, self.config.resolution)
         return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=False)
 
     def without_conditioning(self, feature_image: Tensor, keys: Tensor) -> Tensor:
-        """What the denoiser sees in the place of feature images `[..., C, H, W]` that it has to do without: zeros.
+        """What the denoiser sees instead of feature images `[..., C, H, W]` where conditioning is dropped: zeros.
 
-        keys: int64 `[...]`, for numerics where that is random.
+        keys: int64 `[...]`, random seeds, for numerics in which it is noise.
         """
         return torch.zeros_like(feature_image)
 
@@ -96,8 +96,8 @@ class GeNVS(nn.Module):
     ) -> Tensor:
         """The expected image: noisy `[N, 3, H, W]`, sigma a scalar or `[N, 1, 1, 1]`, feature_image `[N, C, H, W]`.
 
-        keys: int64 `[N]`, for dropout in training; None for inference. labels: `[N, L]`, what the network is told of
-        the image (genvs.models.labels); None, as zeros, for nothing.
+        keys: int64 `[N]`, random seeds of dropout in training; None for inference. labels: `[N, L]`, of the image's
+        class and augmentation (genvs.models.labels); None for zeros.
         """
         return self.denoiser(noisy, sigma, feature_image, keys, labels)
 
@@ -112,13 +112,13 @@ class GeNVS(nn.Module):
         keys: Tensor,
         labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """All that a training step needs, in one call (what DDP synchronises).
+        """All of a training step's network, in one call, as DDP needs it.
 
-        input_images: `[B, V, 3, H, W]`; noisy: `[B, T, 3, H, W]`; sigma: `[B, T, 1, 1, 1]`.
-        keep_conditioning: bool `[B, T]`; elsewhere the denoiser learns to do without (`without_conditioning`).
-        keys: int64 `[B, T]`. labels: `[B, T, L]`, of the targets, for a network that has any; where they say that a
-        target is augmented, its feature image follows. Returns denoised `[B, T, 3, H, W]` and feature_image
-        `[B, T, C, H, W]`, as it was rendered.
+        input_images: `[B, V, 3, H, W]`. noisy: `[B, T, 3, H, W]`. sigma: `[B, T, 1, 1, 1]`. keep_conditioning: bool
+        `[B, T]`; where it is False the denoiser sees `without_conditioning`. keys: int64 `[B, T]`, random seeds of
+        jitter and dropout. labels: `[B, T, L]` of the targets, or None for a network without labels; where a target is
+        augmented, its feature image is augmented alike.
+        Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`, which is not augmented.
         """
         feature_image = self.render(self.encode(input_images), inputs, targets, keys)
         return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys, labels), feature_image
@@ -132,7 +132,7 @@ class GeNVS(nn.Module):
         keys: Tensor,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The last part of `forward`, with its arguments: all targets denoised, `[B, T, 3, H, W]`."""
+        """The second half of `forward`, with its arguments: the denoised targets `[B, T, 3, H, W]`."""
         without = self.without_conditioning(feature_image, keys)
         conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without).flatten(0, 1)
         labels = None if labels is None else labels.flatten(0, 1)

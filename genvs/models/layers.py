@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,9 @@ def _zero_bias(layer: Layer) -> Layer:
 
 
 def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
-    """relu(layer(first and second, joined along channels)), as a sum of two convolutions where kernels run.
+    """relu(layer(first and second, concatenated along channels)), as a sum of two convolutions where kernels run.
 
-    So nothing is joined or taken apart, and a few channels beside many do not push them off the matrix units' grid.
+    That saves the copy, and a few channels beside many do not spoil the alignment that matrix units need.
     """
     if not ops.uses_kernels(first):
         return conv_act(layer, cat_channels(first, second), relu=True)
@@ -35,7 +35,7 @@ def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
 
 
 def convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The layer's convolution with `bias` instead of its own. Channels that x has beyond the layer's are padding."""
+    """The layer's convolution of x, with `bias` instead of its own. Channels of x beyond the layer's are padding."""
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, layer.weight, bias, layer.stride)
     weight, padding = layer.weight, x.shape[1] - layer.in_channels
@@ -60,7 +60,7 @@ def conv_act(
     scale: float = 1.0,
     relu: bool = False,
 ) -> Tensor:
-    """relu((layer(x) + residual) * scale), in as few passes over memory as can be; residual_conv goes over it first."""
+    """relu((layer(x) + residual_conv(residual)) * scale), in as few passes over memory as possible."""
     bias = bias_of(layer)
     if residual is not None and residual_conv is not None:
         residual, bias = convolve(residual_conv, residual), bias + bias_of(residual_conv)
@@ -70,10 +70,10 @@ def conv_act(
 
 
 def cat_channels(*parts: Tensor) -> Tensor:
-    """Join `[N, C_i, H, W]` along channels, in the lowest precision among them.
+    """Concatenate `[N, C_i, H, W]` along channels, in the lowest precision among them.
 
-    Where kernels run, zeros fill up to a multiple of 8 channels, without which convolutions miss the matrix units;
-    `convolve` knows of them.
+    Where kernels run, zeros fill up to a multiple of 8 channels, which convolutions on matrix units need; `convolve`
+    takes such an input.
     """
     dtype = min((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
     missing = -sum(part.shape[1] for part in parts) % 8
@@ -83,7 +83,7 @@ def cat_channels(*parts: Tensor) -> Tensor:
 
 
 class ConvReLU(nn.Sequential):
-    """Convolutions, of which only the last has a bias, and a ReLU after it."""
+    """Convolutions, of which only the last has a bias, then a ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         *first, last = self
@@ -122,7 +122,7 @@ def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm and SiLU, in EDM's number of groups: min(32, channels / 4), or the largest divisor of it that fits."""
+    """GroupNorm and SiLU, with EDM's number of groups: the largest that divides min(32, channels / 4) and channels."""
 
     def __init__(self, channels: int, *, silu: bool = True, eps: float = 1e-6) -> None:
         super().__init__()
@@ -133,21 +133,12 @@ class GroupNorm(nn.Module):
     def forward(
         self, x: Tensor, shift: Tensor | None = None, *, dropout: float = 0.0, keys: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x: `[N, C, H, W]`, kept. shift: `[N, C]`, added first. keys: `[N]`, for dropout after all.
+        """x: `[N, C, H, W]`. shift: `[N, C]`, added first. dropout, keys: applied last, as in `ops.group_norm_silu`.
 
-        Returns the result, and x for a shortcut (see `ops.group_norm_silu`).
+        Returns the result, and x for a shortcut (see there).
         """
-        return ops.group_norm_silu(
-            x,
-            self.weight,
-            self.bias,
-            groups=self.groups,
-            eps=self.eps,
-            shift=shift,
-            silu=self.silu,
-            dropout=dropout,
-            keys=keys,
-        )
+        options: dict[str, Any] = {"groups": self.groups, "eps": self.eps, "silu": self.silu}
+        return ops.group_norm_silu(x, self.weight, self.bias, shift=shift, dropout=dropout, keys=keys, **options)
 
 
 def positional_embedding(x: Tensor, channels: int) -> Tensor:
@@ -169,8 +160,8 @@ class SelfAttention(nn.Module):
         self.proj = xavier_init(nn.Conv2d(channels, channels, 1), scale=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: `[N, C, H, W]`, kept."""
-        # The channels of q, k and v are interleaved (channel-major, then the three), as in EDM's weights.
+        """x: `[N, C, H, W]`. Returns the same shape."""
+        # The channels of q, k and v are interleaved, as in EDM's weights.
         normalized, x = self.norm(x)
         query, key, value = self.qkv(normalized).flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)
         attended = F.scaled_dot_product_attention(query, key, value).mT.unflatten(2, x.shape[2:])

@@ -1,6 +1,6 @@
-"""NCSN++ (Song et al., arXiv 2011.13456) in EDM's form (arXiv 2206.00364, appendix F.2): `--arch ncsnpp`.
+"""NCSN++ (Song et al., arXiv 2011.13456) in EDM's form (arXiv 2206.00364, appendix F.2).
 
-What it has besides DDPM++: a random Fourier embedding of the noise, a smooth resampling filter, and the input skip.
+It differs from DDPM++ in a random Fourier embedding of the noise, a smooth resampling filter, and the input skip.
 """
 
 from __future__ import annotations
@@ -15,37 +15,6 @@ from genvs.config import DenoiserConfig
 from genvs.models.unet import UNet
 
 FOURIER_SCALE = 16.0
-
-
-class NCSNpp(UNet):
-    """As `UNet`, of a config whose `residual_encoder` is True."""
-
-    frequencies: Tensor
-    branch_padding = 2  # the filter's own padding comes before the convolution here
-
-    def __init__(
-        self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int, num_classes: int = 0
-    ) -> None:
-        super().__init__(config, resolution, in_channels, out_channels, num_classes)
-        self.register_buffer("frequencies", torch.empty(self.noise_channels // 2).normal_(std=FOURIER_SCALE))
-
-    def width_of_noise(self, config: DenoiserConfig) -> int:
-        return 2 * config.model_channels
-
-    def encode_noise(self, c_noise: Tensor) -> Tensor:
-        angles = 2 * math.pi * c_noise.float()[:, None] * self.frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-    @staticmethod
-    def down(x: Tensor) -> Tensor:
-        return smooth_downsample(x)
-
-    @staticmethod
-    def up(x: Tensor) -> Tensor:
-        return smooth_upsample(x)
-
-    def branch_down(self, x: Tensor) -> Tensor:
-        return smooth_downsample(x, padding=0)
 
 
 def smooth_filter(x: Tensor) -> Tensor:
@@ -63,3 +32,25 @@ def smooth_downsample(x: Tensor, padding: int = 1) -> Tensor:
 def smooth_upsample(x: Tensor) -> Tensor:
     """Twice the resolution: the transpose of `smooth_downsample`, times 4."""
     return F.conv_transpose2d(x, 4 * smooth_filter(x), stride=2, padding=1, groups=x.shape[1])
+
+
+class NCSNpp(UNet):
+    """As `UNet`, usually of a config whose `residual_encoder` is True."""
+
+    frequencies: Tensor
+    channel_mult_noise = 2
+    down, up = staticmethod(smooth_downsample), staticmethod(smooth_upsample)
+    branch_padding = 2  # here the filter's own padding comes before the convolution
+
+    def __init__(
+        self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int, num_classes: int = 0
+    ) -> None:
+        super().__init__(config, resolution, in_channels, out_channels, num_classes)
+        self.register_buffer("frequencies", torch.empty(self.noise_channels // 2).normal_(std=FOURIER_SCALE))
+
+    def encode_noise(self, c_noise: Tensor) -> Tensor:
+        angles = 2 * math.pi * c_noise.float()[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    def branch_down(self, x: Tensor) -> Tensor:
+        return smooth_downsample(x, padding=0)

@@ -1,4 +1,4 @@
-"""Feature volumes -> feature image at a target camera: pixel-aligned sampling, view fusion, field MLP, compositing."""
+"""Feature volumes to a feature image at a target camera: sampling, view fusion, field MLP, compositing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FeatureRenderer(nn.Module):
         """Render `[B, T, C, render_width, render_width]`.
 
         feature_volume: `[B, V, C, D, H, W]`, the frusta of `inputs` `[B, V]`. targets: `[B, T]`.
-        keys: int64 `[B, T]`, to jitter the samples along each ray in training; None puts them in the middle.
+        keys: int64 `[B, T]`, random seeds to jitter the samples along each ray in training; None for no jitter.
         """
         width, num_samples = self.config.render_width, self.config.num_samples
         origins, directions = (rays.flatten(2, 3) for rays in generate_rays(targets, width, width))

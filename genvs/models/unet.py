@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -28,7 +27,7 @@ SKIP_SCALE = math.sqrt(0.5)
 
 
 class UNetBlock(nn.Module):
-    """Norm, SiLU, conv, twice, with the noise embedding added between, a shortcut, and attention where asked."""
+    """Norm, SiLU and convolution, twice, with the noise embedding added between; a shortcut; attention if asked for."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class UNetBlock(nn.Module):
         self.attention = SelfAttention(out_channels, SKIP_SCALE) if attention else None
 
     def forward(self, x: Tensor, shift: Tensor, keys: Tensor | None) -> Tensor:
-        """x: `[N, in, H, W]`; shift: `[N, out]`, of `shifts_of_blocks`; keys: `[N]`, for dropout, or None for none."""
+        """x: `[N, in, H, W]`. shift: `[N, out]`, from the embedding. keys: int64 `[N]`, seeds of dropout, or None."""
         x, shortcut = self.norm0(x)
         if self.resample is not None:
             shortcut, x = self.resample(shortcut), self.resample(x)
@@ -63,30 +62,10 @@ class UNetBlock(nn.Module):
         return x if self.attention is None else self.attention(x)
 
 
-def shifts_of_blocks(blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator[Tensor]:
-    """What each block adds after its first convolution, `[N, out]`: its projection of the embedding `[N, E]`.
-
-    One product serves all blocks, and the convolutions' biases come with it: so they take no pass over memory.
-    """
-    weight = torch.cat([block.affine.weight for block in blocks])
-    biases = [*(block.affine.bias for block in blocks), *(bias_of(block.conv0) for block in blocks)]
-    # Joined before they are added: a sum of two joined tensors would give both the same memory for their gradients.
-    bias = torch.cat(biases).view(2, -1).sum(dim=0)
-    return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
-
-
-def keys_of_blocks(keys: Tensor | None, count: int) -> Iterator[Tensor | None]:
-    """Each block's own keys for dropout, from the samples' `[N]`."""
-    if keys is None:
-        return itertools.repeat(None, count)
-    blocks = torch.arange(count, device=keys.device)[:, None]
-    return iter(fold(keys, Stream.DROPOUT, blocks).unbind())
-
-
 class UNet(nn.Module):
-    """F(x; c_noise): `[N, in_channels, H, W]` to `[N, out_channels, H, W]`. No preconditioning inside.
+    """F(x; c_noise): `[N, in_channels, H, W]` to `[N, out_channels, H, W]`, without preconditioning.
 
-    Its layout is that of the others too; where they differ, they override what comes first here.
+    NCSN++ and ADM have the same layout; they override the class attributes and some methods.
     """
 
     block_type: type[nn.Module] = UNetBlock
@@ -94,6 +73,7 @@ class UNet(nn.Module):
     norm_eps = 1e-6
     down, up = staticmethod(ops.downsample), staticmethod(ops.upsample)
     branch_padding = 1  # of the input skip's convolutions
+    channel_mult_noise = 1
     attends_in_all_of_decoder = False
     augment_init_scale = 1.0
 
@@ -103,7 +83,7 @@ class UNet(nn.Module):
         super().__init__()
         embedding_channels = 4 * config.model_channels
         self.num_classes, self.num_labels = num_classes, num_classes + config.augment_labels
-        self.noise_channels = self.width_of_noise(config)
+        self.noise_channels = self.channel_mult_noise * config.model_channels
         self.embed0 = self.init(nn.Linear(self.noise_channels, embedding_channels))
         self.embed1 = self.init(nn.Linear(embedding_channels, embedding_channels))
         self.embed_class = self.class_layer(embedding_channels) if num_classes else None
@@ -145,18 +125,15 @@ class UNet(nn.Module):
         self.norm_out = GroupNorm(channels, eps=self.norm_eps)
         self.conv_out = self.init(nn.Conv2d(channels, out_channels, 3, padding=1), scale=1e-5)
 
-    def width_of_noise(self, config: DenoiserConfig) -> int:
-        return config.model_channels
-
     def encode_noise(self, c_noise: Tensor) -> Tensor:
-        """`[N]` to `[N, noise_channels]`."""
+        """c_noise `[N]` to `[N, noise_channels]`."""
         return positional_embedding(c_noise, self.noise_channels)
 
     def class_layer(self, embedding_channels: int) -> nn.Linear:
         return self.init(nn.Linear(self.num_classes, self.noise_channels))
 
     def embed(self, c_noise: Tensor, classes: Tensor, augment: Tensor) -> Tensor:
-        """`[N, E]`: c_noise `[N]`, classes `[N, K]` and augment `[N, A]`."""
+        """The embedding `[N, E]` of c_noise `[N]`, classes `[N, K]` and augmentation labels `[N, A]`."""
         x = self.encode_noise(c_noise)
         if self.embed_class is not None:
             x = x + self.embed_class(classes * math.sqrt(self.num_classes))
@@ -164,34 +141,41 @@ class UNet(nn.Module):
             x = x + self.embed_augment(augment)
         return F.silu(self.embed1(F.silu(self.embed0(x))))
 
-    def split_labels(self, labels: Tensor | None, c_noise: Tensor) -> tuple[Tensor, Tensor]:
-        """labels `[N, L]`, or None as zeros, to the class `[N, K]` and the augmentation `[N, A]`."""
-        if labels is None:
-            labels = c_noise.new_zeros(len(c_noise), self.num_labels)
-        return labels[:, : self.num_classes], labels[:, self.num_classes :]
-
     def shifts(self, blocks: Sequence[nn.Module], embedding: Tensor) -> Iterator[Tensor]:
-        """What each block is told of the embedding."""
-        return shifts_of_blocks(cast(Sequence[UNetBlock], blocks), embedding)
+        """What each block adds after its first convolution, `[N, out]`: its projection of the embedding `[N, E]`.
+
+        One product serves all blocks. The convolutions' biases are added here too, which saves them a pass over memory.
+        """
+        ours = cast(Sequence[UNetBlock], blocks)
+        weight = torch.cat([block.affine.weight for block in ours])
+        biases = [*(block.affine.bias for block in ours), *(bias_of(block.conv0) for block in ours)]
+        # Joined before they are added: a sum of two joined tensors would give both the same memory for their gradients.
+        bias = torch.cat(biases).view(2, -1).sum(dim=0)
+        return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in ours], dim=1))
 
     def branch_down(self, x: Tensor) -> Tensor:
-        """Half the resolution, after a convolution of the input skip."""
+        """Half the resolution, after a convolution of NCSN++'s input skip."""
         return self.down(x)
 
     def forward(self, x: Tensor, c_noise: Tensor, keys: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        """x: `[N, in, H, W]`; c_noise: `[N]`; keys: int64 `[N]`, one a sample, for dropout, or None for none.
+        """x: `[N, in, H, W]`. c_noise: `[N]`. keys: int64 `[N]`, random seeds of the samples' dropout, or None.
 
         labels: `[N, L]` (genvs.models.labels), or None for zeros.
         """
-        embedding = self.embed(c_noise, *self.split_labels(labels, c_noise))
+        if labels is None:
+            labels = c_noise.new_zeros(len(c_noise), self.num_labels)
+        embedding = self.embed(c_noise, labels[:, : self.num_classes], labels[:, self.num_classes :])
         blocks = [*self.encoder, *self.middle, *self.decoder]
-        arguments = zip(self.shifts(blocks, embedding), keys_of_blocks(keys, len(blocks)), strict=True)
+        keys_of_blocks: Iterable[Tensor | None] = [None] * len(blocks)
+        if keys is not None:
+            keys_of_blocks = fold(keys, Stream.DROPOUT, torch.arange(len(blocks), device=keys.device)[:, None])
+        arguments = zip(self.shifts(blocks, embedding), keys_of_blocks, strict=True)
         branch, x = x, conv_act(self.conv_in, x)
         skips, residual_convs = [x], iter(self.residual_convs)
         for layer in self.encoder:
             x = layer(x, *next(arguments))
             if layer.resample is self.down and len(self.residual_convs) > 0:
-                # NCSN++'s input skip: the network's input comes down beside the main path and joins it.
+                # NCSN++'s input skip: the network's input is downsampled beside the main path and added to it.
                 conv = cast(nn.Conv2d, next(residual_convs))
                 down = self.branch_down(convolve(conv, branch))
                 branch = x = ops.conv_epilogue(down, bias_of(conv), residual=x, scale=SKIP_SCALE)
