@@ -1,7 +1,7 @@
 """Samplers over any `denoise(noisy, sigma) -> denoised`, and the table of them.
 
-They integrate in float64 and never wait for a device: what a step multiplies by is computed on the host, and the noise
-levels that the denoiser is told go to its device once, before the first step.
+They integrate in float64 and never wait for a device: a step's coefficients are computed on the host, and the noise
+levels for the denoiser go to its device once, before the first step.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def sample_heun(
     gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
     churned = torch.where((S_min <= steps) & (steps <= S_max), steps * (1 + gamma), steps)
     levels = torch.stack([steps[:-1], churned[:-1], steps[1:]], dim=1)
-    asked = levels.float().to(noise.device, non_blocking=True)
+    sigmas = levels.float().to(noise.device, non_blocking=True)
 
     def slope(x: Tensor, sigma: float, level: Tensor) -> Tensor:
         return (x - denoise(x.float(), level).double()) / sigma
 
     x = noise.double() * sigma_max
-    for (quiet, sigma, next_sigma), (_, level, next_level) in zip(levels.tolist(), asked, strict=True):
+    for (quiet, sigma, next_sigma), (_, level, next_level) in zip(levels.tolist(), sigmas, strict=True):
         if sigma > quiet:
             fresh = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
             x = x + (sigma**2 - quiet**2) ** 0.5 * S_noise * fresh
@@ -81,10 +81,10 @@ def sample_unipc(
     Integrated in float64. One step is the denoiser's estimate at sigma_max. Returns samples `[N, ...]`, float32.
     """
     steps = karras_steps(num_steps, max(sigma_min, sigma_end), sigma_max, rho)
-    asked = steps.float().to(noise.device, non_blocking=True)
+    sigmas = steps.float().to(noise.device, non_blocking=True)
     x = start = noise.double() * sigma_max
     before: list[tuple[Tensor, float]] = []  # of the steps made: D where they began, their width in lambda
-    for h, level in zip((-steps[:-1].log().diff()).tolist(), asked[:-2], strict=True):
+    for h, level in zip((-steps[:-1].log().diff()).tolist(), sigmas[:-2], strict=True):
         denoised = line = denoise(x.float(), level).double()
         if before:
             x = _unipc_corrected(start, denoised, before)
@@ -92,7 +92,7 @@ def sample_unipc(
             line = denoised + h / (2 * width) * (denoised - last)
         start, before = x, [*before[-1:], (denoised, h)]
         x = math.exp(-h) * start - math.expm1(-h) * line
-    return denoise(x.float(), asked[-2]).float()  # where the step to sigma = 0 ends
+    return denoise(x.float(), sigmas[-2]).float()  # where the step to sigma = 0 ends
 
 
 def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
