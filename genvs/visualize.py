@@ -1,9 +1,9 @@
-"""Pictures for people: tensors as colours, and labelled contact sheets."""
+"""Pictures of tensors, and labelled contact sheets."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,22 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (images.movedim(-3, -1).clamp(-1, 1) * 127.5 + 127.5).round().byte().cpu().numpy()
 
 
-def feature_colors(feature_images: Tensor) -> np.ndarray:
-    """Feature images `[K, C, H, W]` as colours `[K, H, W, 3]` uint8, by one map for all K of them.
+FEATURES_CAPTION = (
+    "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
+)
 
-    Red, green and blue are the three directions in which the features of ALL given images vary most (principal
-    components), each squashed by a logistic with its own spread; so colours are comparable between the images of one
-    call. A direction's sign is chosen so that a zero feature, an empty ray, comes out mid-gray or lighter.
+
+def feature_colors(feature_images: Tensor) -> np.ndarray:
+    """Feature images `[K, C, H, W]` as colours `[K, H, W, 3]` uint8, by one map for all K of them."""
+    return feature_color_map(feature_images)(feature_images)
+
+
+def feature_color_map(feature_images: Tensor) -> Callable[[Tensor], np.ndarray]:
+    """The map of `feature_colors`, fitted to feature images `[K, C, H, W]`; it takes others as well.
+
+    Red, green and blue are the three directions in which the features of ALL these images vary most (principal
+    components), each squashed by a logistic with its own spread; so colours are comparable between the images that one
+    map has coloured. A direction's sign is chosen so that a zero feature, an empty ray, comes out mid-gray or lighter.
     """
     pixels = feature_images.float().movedim(1, -1)
     mean = pixels.mean(dim=(0, 1, 2))
@@ -42,9 +52,14 @@ def feature_colors(feature_images: Tensor) -> np.ndarray:
     directions = directions * (1 - 2 * (-mean @ directions < 0).float())
     # A direction without spread carries rounding errors only: the floor turns it into an even gray.
     spread = variances.clamp(min=1e-6 * float(pixels.square().mean()) + 1e-12).sqrt()
-    colors = (0.7 * centered @ directions / spread).sigmoid()
-    colors = F.pad(colors, (0, 3 - colors.shape[1]), value=0.5)
-    return (colors * 255).round().byte().cpu().numpy().reshape(*pixels.shape[:3], 3)
+
+    def colors(feature_images: Tensor) -> np.ndarray:
+        components = (feature_images.float().movedim(1, -1) - mean) @ directions
+        squashed = (0.7 * components / spread).sigmoid()
+        squashed = F.pad(squashed, (0, 3 - squashed.shape[-1]), value=0.5)
+        return (squashed * 255).round().byte().cpu().numpy()
+
+    return colors
 
 
 def enlarge(picture: np.ndarray, side: int) -> Image.Image:
@@ -56,11 +71,13 @@ def enlarge(picture: np.ndarray, side: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
 
 
-def contact_sheet(title: str, bands: Sequence[tuple[Sequence[str], Sequence[Column]]]) -> Image.Image:
-    """Lay out labelled pictures for a look at a whole run.
+def contact_sheet(
+    title: str, bands: Sequence[tuple[Sequence[str], Sequence[Column]]], caption: str = ""
+) -> Image.Image:
+    """Lay out labelled pictures on one page.
 
     bands: from top to bottom; each is (names of its picture rows, its columns), and a column has one picture for each
-    name. A band with many columns is wrapped.
+    name. A band with many columns is wrapped. caption: a line at the bottom.
     """
     tile = enlarge(bands[0][1][0].pictures[0], SHEET_TILE)
     font, small = ImageFont.load_default(20), ImageFont.load_default(15)
@@ -75,10 +92,13 @@ def contact_sheet(title: str, bands: Sequence[tuple[Sequence[str], Sequence[Colu
     ]
     gap, label_height = 8, 26
     heights = [label_height + len(names) * (tile.height + gap) + margin for names, _ in lines]
-    width = max(gutter + per_line * (tile.width + gap), gutter + math.ceil(font.getlength(title))) + margin
-    sheet = Image.new("RGB", (width, header + sum(heights)), "#f3f3f3")
+    longest = math.ceil(max(font.getlength(title), small.getlength(caption)))
+    width = gutter + max(per_line * (tile.width + gap), longest) + margin
+    height = header + sum(heights) + (margin if caption else 0)
+    sheet = Image.new("RGB", (width, height), "#f3f3f3")
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, 20), title, fill="#111111", font=font)
+    draw.text((margin, header + sum(heights)), caption, fill="#555555", font=small, anchor="lm")
     for index, (names, columns) in enumerate(lines):
         top = header + sum(heights[:index])
         rows = [top + label_height + row * (tile.height + gap) for row in range(len(names))]

@@ -24,26 +24,25 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-import genvs
-from dnnlib.command import run_command
-from genvs.config import CONVENTIONS
-from genvs.data.splits import own_dataset_class
+from dnnlib.command import Command, FullPath, option_group, run_command
+from genvs.config import UNOFFICIAL
+from genvs.data.baselines import mean_training_image
+from genvs.data.scenes import SceneDataset
+from genvs.data.splits import dataset_class, open_splits, own_dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
+from genvs.models import GeNVS
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.guidance import load_guide, weigh_views
-from inference import protocol, report, writers
-from inference.baselines import BASELINES, check_baselines, open_mean_image
-from inference.inference import ROOT, choose_device, default_snapshot
-from inference.job import RESULTS_FILE, SAMPLES, Job, results_folder
+from genvs.sampling.guidance import load_guide
+from inference import options, protocol, report, writers
+from inference.evaluation import BASELINES, RESULTS_FILE, SAMPLES, Evaluation
 from inference.measures import ALWAYS, MEASURES, Measures, Scores
-from inference.protocol import Protocol, Source, evenly
-from inference.sampling_options import NAMES, sampling_options, settle
+from inference.protocol import Protocol, evenly
 from torch_utils import distributed
 
-PATIENCE = timedelta(days=7)  # a rank that is done waits for the others that long
-EXTRAS = [name for name in MEASURES if name not in ALWAYS]
+PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
+data, measuring, output = (option_group(title) for title in ("Data", "Measuring", "Output"))
 
 
 def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -60,121 +59,106 @@ def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter,
     return parse
 
 
-class Figures(NamedTuple):
-    """What was measured of the samples, or of a baseline: by object, and of all objects."""
-
-    objects: dict[str, Scores]
-    summary: Scores
-
-
-@click.command(context_settings={"show_default": True, "max_content_width": 120})
-@click.option(
-    "--ckpt_path",
-    type=click.Path(path_type=Path),
-    show_default="the newest under training_runs, else models/demo.pkl",
-    help="Network snapshot.",
-)
-@click.option(
+@click.command(cls=Command)
+@data(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FullPath(path_type=Path),
     required=True,
     help="Dataset, as train.py takes it; or the folder or .zip of the split itself.",
 )
-@click.option(
-    "--convention",
-    type=click.Choice(CONVENTIONS),
-    show_default="as train.py",
-    help="The camera axes that the poses are in.",
-)
-@click.option("--normalize", is_flag=True, help="Move and scale every object by its cameras, as in training.")
-@click.option(
-    "--data-class", help="The class of your own that --data is read with, as in training.", metavar="PKG.MODULE.CLASS"
-)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
-@click.option(
+@data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
+@data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many.")
+@data(
     "--num_inputs",
     type=click.IntRange(1, len(protocol.INPUT_VIEWS)),
     default=1,
     help=f"Input views: the first of {', '.join(map(str, protocol.INPUT_VIEWS))}.",
 )
-@click.option(
+@data(
     "--views",
     default="all",
     metavar="all|list|FILE",
     help="Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file.",
 )
-@click.option(
-    "--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many."
-)
-@sampling_options
-@click.option(
+@options.camera_options
+@options.network_options
+@options.sampling_options(noise="fresh")
+@measuring(
     "--seeds",
     default="0",
     metavar="LIST",
-    callback=protocol.parse_seeds,
-    help="Of the noise, a sample of every view for each: 0-9, or 0,3,5.",
+    callback=options.parse_numbers,
+    help="Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5.",
 )
-@click.option(
+@measuring(
     "--baselines",
     default="none",
     metavar="LIST",
     callback=some_of(BASELINES),
     help=f"Measure beside the samples: some of {', '.join(BASELINES)}; all; or none.",
 )
-@click.option(
+@measuring(
     "--metrics",
     default="consistency",
     metavar="LIST",
-    callback=some_of(EXTRAS),
-    help=f"Besides {' and '.join(ALWAYS)}: some of {', '.join(EXTRAS)}; all; or none.",
+    callback=some_of(MEASURES),
+    help=f"Besides {', '.join(ALWAYS)}: some of {', '.join(name for name in MEASURES if name not in ALWAYS)}; all; "
+    "or none.",
 )
-@click.option(
+@output(
     "--out_dir",
-    type=click.Path(path_type=Path),
+    type=FullPath(path_type=Path),
     show_default="a folder under inference/output, by the options",
     help="Where images and results go. Images that are there already are not drawn again.",
 )
-@click.option("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
-@click.option("-n", "--dry-run", is_flag=True, help="Check everything, say what would be drawn, and exit.")
-def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **options) -> None:
+@output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
+@output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
+def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **given) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
-    What is interrupted, or done with fewer objects, seeds, baselines or metrics, goes on when it is started again.
+    An evaluation that was interrupted, or done with fewer objects, seeds, baselines or metrics, continues when it is
+    started again.
     """
-    chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"), None)
+    chosen = options.choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if not dry_run:
         chosen = distributed.init(chosen.type, timeout=PATIENCE)
-    job = open_job(chosen, metrics=metrics, **options)
-    job.check()
-    measures = {name: Measures(metrics, chosen) for name in job.drawings}
-    distributed.print0("\n".join(job.facts()))
+    evaluation = open_evaluation(chosen, metrics=metrics, **given)
+    evaluation.check()
+    measures = Measures(metrics, evaluation.drawings, chosen)
+    distributed.print0("\n".join(evaluation.facts()))
     if dry_run:
         click.echo("Dry run: everything is in order.")
         return
-    with job.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
+    with evaluation.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.barrier()
-        evaluate(job, measures, batch_size, chosen)
+        evaluate(evaluation, measures, batch_size, chosen)
     distributed.shutdown()
 
 
-def evaluate(job: Job, measures: dict[str, Measures], batch_size: int, device: torch.device) -> None:
-    """Draw, measure and write what there is to say, on all ranks."""
+class Result(NamedTuple):
+    """What was measured of the samples, or of a baseline: by object, and of all objects."""
+
+    objects: dict[str, Scores]
+    summary: Scores
+
+
+def evaluate(evaluation: Evaluation, measures: Measures, batch_size: int, device: torch.device) -> None:
+    """Draw, measure and write the results, on all ranks."""
     try:
-        scores = draw_and_measure(job, measures, batch_size, device)
+        scores = draw_and_measure(evaluation, measures, batch_size, device)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     parts = distributed.gather_objects(scores)
-    num_images = sum(len(job.views(index)[1]) for index in range(job.num_objects))
-    figures = {}
-    for name in job.drawings:
-        objects = dict(sorted(pair for part in parts for pair in part[name].items()))
-        figures[name] = Figures(objects, report.summarize(objects, measures[name].of_sets(num_images)))
+    num_images = sum(len(evaluation.views(index)[1]) for index in range(evaluation.num_objects))
+    results = {}
+    for name in evaluation.drawings:
+        objects = {scene: of_object[name] for scene, of_object in sorted(pair for p in parts for pair in p.items())}
+        results[name] = Result(objects, report.summarize(objects, measures.of_sets(name, num_images)))
     if distributed.get_rank() == 0:
-        write_results(job, figures)
+        write_results(evaluation, results)
 
 
-def open_job(
+def open_evaluation(
     device: torch.device,
     *,
     ckpt_path: Path | None,
@@ -182,6 +166,8 @@ def open_job(
     convention: str | None,
     normalize: bool,
     data_class: str | None,
+    near: float | None,
+    far: float | None,
     split: str,
     max_objects: int | None,
     seeds: list[int],
@@ -192,16 +178,35 @@ def open_job(
     views: str,
     cam_weighting: str | None,
     **sampling,
-) -> Job:
-    """What the options ask for, of the command's names. Raises InputError where it cannot be opened."""
-    sampling = settle(sampling)
-    ckpt_path = ckpt_path or default_snapshot(ROOT)
-    net = genvs.load_snapshot(ckpt_path)
-    weigh_views(net, cam_weighting)
-    check_baselines(baselines, net)
-    source = Source(data, convention, normalize, own_dataset_class(data_class) if data_class else None)
-    dataset = source.open(source.find(split), net.config)
-    mean_image = open_mean_image(source, split, net) if "mean" in baselines else None
+) -> Evaluation:
+    """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
+    sampling = options.settle(sampling)
+    ckpt_path, net = options.open_network(ckpt_path, cam_weighting, near, far)
+    own_class = own_dataset_class(data_class) if data_class else None
+
+    def opened(path: Path) -> SceneDataset:
+        scene = net.config.scene
+        with distributed.warnings_as_lines():
+            return (own_class or dataset_class(path))(
+                path,
+                resolution=net.config.resolution,
+                near=scene.near,
+                far=scene.far,
+                convention=convention,
+                normalize=normalize,
+            )
+
+    path, split_name = protocol.find_split(data, split, own_class)
+    dataset = opened(path)
+    if "colours" in baselines and net.config.numerics == UNOFFICIAL:
+        raise InputError(
+            "--baselines: a snapshot of the unofficial implementation renders features that are no colours: leave "
+            "colours out"
+        )
+    mean_image = None
+    if "mean" in baselines:
+        train = opened(train_split(data, path, split, own_class))
+        mean_image = mean_training_image(train, range(len(train)))
     classes = dataset.checked_classes() if net.config.scene.num_classes else None
     guide = load_guide(
         sampling["guide"],
@@ -211,7 +216,6 @@ def open_job(
         cam_weighting=cam_weighting,
         class_id=classes[0] if classes else None,
     )
-    how = {name: sampling[name] for name in NAMES} | {"bf16": sampling["bf16"] and has_native_bf16(device)}
     chosen = Protocol(
         snapshot=str(ckpt_path),
         snapshot_sha256=protocol.sha256(ckpt_path),
@@ -219,92 +223,113 @@ def open_job(
         data_sha256=protocol.digest(dataset.digest_of_files(), classes, data_class),
         convention=dataset.convention,
         normalize=normalize,
+        near=net.config.scene.near,
+        far=net.config.scene.far,
         num_inputs=num_inputs,
         view_weighting=net.config.view_weighting,
         views=protocol.read_views(views),
         resolution=net.config.resolution,
-        **how,
+        **{name: sampling[name] for name in options.SAMPLING if name != "bf16"},
+        bf16=sampling["bf16"] and has_native_bf16(device),
         guide_sha256=protocol.sha256(sampling["guide"]) if guide else None,
     )
-    out_dir = out_dir or results_folder(ROOT / "inference" / "output", chosen, sampling, cam_weighting)
+    asked = {"data_class": data_class, "cam_weighting": cam_weighting, "metrics": metrics, "split": split_name}
+    asked["guide"] = str(sampling["guide"]) if guide else None
+    out_dir = out_dir or options.ROOT / "inference" / "output" / results_folder(chosen, net, sampling, cam_weighting)
     num_objects = min(max_objects or len(dataset), len(dataset))
-    asked = {"data_class": data_class, "cam_weighting": cam_weighting, "metrics": metrics}
-    asked |= {"split": source.name_of(split), "guide": str(sampling["guide"]) if guide else None}
-    return Job(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, asked, out_dir)
+    return Evaluation(net, guide, dataset, classes, chosen, num_objects, seeds, baselines, mean_image, asked, out_dir)
+
+
+def train_split(data: Path, measured: Path, split: str, own_class: type[SceneDataset] | None) -> Path:
+    """The train split beside the measured one, for the baseline mean. Raises InputError where there is none."""
+    with contextlib.suppress(InputError):
+        train = own_class.find_splits(data).train if own_class else open_splits(data).train
+        if split == "train" or train != measured:
+            return train
+    raise InputError(
+        f"--data={data}: has no train split by name, which the baseline mean is made of: name the folders NAME_train "
+        "and NAME_test and give NAME, or leave mean out of --baselines"
+    )
+
+
+def results_folder(chosen: Protocol, net: GeNVS, sampling: dict, cam_weighting: str | None) -> str:
+    """The folder of results by default: the same for the same options, so that it is found again."""
+    snapshot = Path(chosen.snapshot)
+    views = chosen.views if isinstance(chosen.views, str) else f"file_{protocol.digest(chosen.views)[:6]}"
+    name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
+    name += f"-{Path(chosen.data).stem}_{chosen.data_sha256[:6]}-inputs={chosen.num_inputs}-views={views}"
+    name += "" if cam_weighting is None else f"-{cam_weighting}"
+    return f"{name}-{options.described(sampling)}"
 
 
 def draw_and_measure(
-    job: Job, measures: dict[str, Measures], batch_size: int, device: torch.device
+    evaluation: Evaluation, measures: Measures, batch_size: int, device: torch.device
 ) -> dict[str, dict[str, Scores]]:
-    """Draw and measure this rank's objects: of the samples and of each baseline, as `job.drawings`, by object."""
-    share = protocol.share(job.num_objects)
-    denoise = FastDenoiser(job.net.to_device(device), bf16=job.protocol.bf16, labels=job.label(0, job.net))
-    scores: dict[str, dict[str, Scores]] = {name: {} for name in job.drawings}
+    """Draw and measure this rank's objects: the scores by object, then by drawing."""
+    share, net, guide = evaluation.share(), evaluation.net, evaluation.guide
+    denoise = FastDenoiser(net.to_device(device), bf16=evaluation.protocol.bf16, labels=evaluation.label(0, net))
+    scores = {}
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    total = sum(map(len, job.drawings.values())) * sum(len(job.views(index)[1]) for index in share)
+    total = sum(map(len, evaluation.drawings.values())) * sum(len(evaluation.views(index)[1]) for index in share)
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in share:
-            denoise.set_labels(job.label(index, job.net))
-            if job.guide:
-                job.guide.set_labels(job.label(index, job.guide.net))
-            inputs, targets = (job.dataset.load(index, places) for places in job.views(index))
-            for name, drawings in job.drawings.items():
+            denoise.set_labels(evaluation.label(index, net))
+            if guide:
+                guide.set_labels(evaluation.label(index, guide.net))
+            inputs, targets = (evaluation.dataset.load(index, places) for places in evaluation.views(index))
+            drawn = {}
+            for name, drawings in evaluation.drawings.items():
+                images = []
                 for drawing in drawings:
-                    job.draw(index, drawing, (inputs, targets), denoise, batch_size)
+                    images.append(evaluation.draw(index, drawing, (inputs, targets), denoise, batch_size))
                     bar.update(len(targets.images))
-                drawn = torch.stack([job.drawn(index, drawing, job.views(index)[1]) for drawing in drawings])
-                scores[name][job.name(index)] = measures[name].of_object(drawn, inputs, targets)
+                drawn[name] = torch.stack(images)
+            scores[evaluation.name(index)] = measures.of_object(drawn, inputs, targets)
     return scores
 
 
-def write_results(job: Job, figures: dict[str, Figures]) -> None:
-    """results.json, table.md and contact_sheet.png; the table's figures on stdout too."""
-    departures = protocol.departures(job.dataset, job.protocol, job.num_objects, job.asked["split"])
-    objects, summary = figures[SAMPLES]
-    baselines = {name: figures[name] for name in job.baselines}
-    inputs, targets = job.views(0)
-    results = {
-        "protocol": {
-            **asdict(job.protocol),
-            **job.asked,
-            "seeds": job.seeds,
-            "input_views": inputs,
-            "target_views": targets,
-        },
+def write_results(evaluation: Evaluation, results: dict[str, Result]) -> None:
+    """results.json, table.md and contact_sheet.png; the table on stdout too."""
+    chosen, asked = evaluation.protocol, evaluation.asked
+    departures = protocol.departures(evaluation.dataset, chosen, evaluation.num_objects, asked["split"])
+    objects, summary = results[SAMPLES]
+    inputs, targets = evaluation.views(0)
+    views = {"seeds": evaluation.seeds, "input_views": inputs, "target_views": targets}
+    content = {
+        "protocol": {**asdict(chosen), **asked, **views},
         "not_comparable_because": departures,
         "num_objects": len(objects),
         "summary": summary,
         "objects": objects,
-        "baselines": {name: of_baseline._asdict() for name, of_baseline in baselines.items()},
+        "baselines": {name: results[name]._asdict() for name in evaluation.baselines},
     }
-    title = f"{Path(job.protocol.snapshot).name} on {job.dataset.path.name}"
-    beside = {BASELINES[name]: of_baseline.summary for name, of_baseline in baselines.items()}
-    table = report.markdown(title, job.facts(), departures, summary, len(job.seeds), beside)
-    paths = [job.out_dir / name for name in (RESULTS_FILE, "table.md", "contact_sheet.png")]
-    try:
-        write_atomic(json.dumps(results, indent=1) + "\n", paths[0])
-        write_atomic(table, paths[1])
-    except OSError as error:
-        raise InputError(f"{job.out_dir}: cannot be written ({error}): choose another --out_dir") from None
-    writers.write_png(paths[2], draw_sheet(job, objects, title))
+    title = f"{Path(chosen.snapshot).name} on {evaluation.dataset.path.name}"
+    beside = {BASELINES[name]: results[name].summary for name in evaluation.baselines}
+    table = report.markdown(title, evaluation.facts(), departures, summary, len(evaluation.seeds), beside)
+    paths = [evaluation.out_dir / name for name in (RESULTS_FILE, "table.md", "contact_sheet.png")]
+    write_atomic(json.dumps(content, indent=1) + "\n", paths[0])
+    write_atomic(table, paths[1])
+    writers.write_png(paths[2], draw_sheet(evaluation, objects, title))
     click.echo("\n" + table)
     for path in paths:
         click.echo(f"Wrote {path}")
 
 
-def draw_sheet(job: Job, objects: dict[str, Scores], title: str) -> Image.Image:
+def draw_sheet(evaluation: Evaluation, objects: dict[str, Scores], title: str) -> Image.Image:
     """The best, the median and the worst object, as `report.sheet` shows them."""
-    indices = {job.name(index): index for index in range(job.num_objects)}
+    indices = {evaluation.name(index): index for index in range(evaluation.num_objects)}
+    rows: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in evaluation.seeds[: report.SHEET_SAMPLES]}
+    rows |= {BASELINES[baseline]: baseline for baseline in evaluation.baselines}
     shown = []
     for rank, name in report.best_median_worst(objects).items():
         index = indices[name]
-        given, wanted = job.views(index)
+        given, wanted = evaluation.views(index)
         wanted = [wanted[place] for place in evenly(len(wanted), report.SHEET_TARGETS)]
-        inputs, targets = (pictures(places, job.dataset.load(index, places).images) for places in (given, wanted))
-        rows: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in job.seeds[: report.SHEET_SAMPLES]}
-        rows |= {BASELINES[baseline]: baseline for baseline in job.baselines}
-        drawn = {row: pictures(wanted, job.drawn(index, drawing, wanted)) for row, drawing in rows.items()}
+        inputs, targets = (
+            pictures(places, evaluation.dataset.load(index, places).images) for places in (given, wanted)
+        )
+        drawn = {row: pictures(wanted, evaluation.drawn(index, drawing, wanted)) for row, drawing in rows.items()}
         label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
         shown.append(report.SheetObject(label, name, inputs, targets, drawn))
     return report.sheet(title, shown)

@@ -1,12 +1,11 @@
-"""Novel views, or a video around the object, from a folder of posed images and a trained snapshot."""
+"""Novel views of an object, or a video around it, from posed images and a trained network."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 # A script's path starts at its own folder, where `inference` is this very file.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,173 +18,239 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import genvs
-from dnnlib.command import FiniteRange, named_options, run_command
-from genvs.config import CONVENTIONS, GeNVSConfig, SceneConfig
+from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
+from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.scene_input import SceneInput, read_scene
+from genvs.data.splits import own_dataset_class
 from genvs.errors import InputError
+from genvs.files import new_numbered_folder
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.models.labels import label_of_class
-from genvs.sampling.guidance import load_guide, weigh_views
+from genvs.sampling.guidance import load_guide
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
-from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
-from inference import writers
-from inference.sampling_options import described, sampling_options, settle
+from genvs.visualize import FEATURES_CAPTION, Column, contact_sheet, feature_color_map, feature_colors, to_uint8
+from inference import options, writers
 from torch_utils import distributed
 
-ROOT = Path(__file__).resolve().parents[1]
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
+ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial implementation's video
+VIDEO = {"frames": 60, "fps": 20.0}
+scene, video_options, output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 120})
-@click.option(
+@click.command(cls=Command)
+@scene(
     "--in_dir",
-    type=click.Path(path_type=Path),
-    default=ROOT / "inference" / "input",
+    type=FullPath(path_type=Path),
+    default=options.ROOT / "inference" / "input",
     show_default="inference/input",
-    help="Folder with rgb/*.png, pose/*.txt, intrinsics.txt and, for images, target_pose/*.txt; or transforms.json.",
+    help="A scene, or a dataset as train.py takes it: rgb/, pose/ and intrinsics.txt, or transforms.json.",
 )
-@click.option(
-    "--out_dir",
-    type=click.Path(path_type=Path),
-    show_default="a new folder under inference/output",
-    help="Where results go. What is there already is never overwritten.",
+@scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
+@scene(
+    "--inputs",
+    metavar="LIST",
+    callback=options.parse_numbers,
+    show_default="all beside target_pose/, else the first three",
+    help="Numbers of the views to draw from, from 0 up: 3,10 or 0-2.",
 )
-@click.option(
-    "--convention",
-    type=click.Choice(CONVENTIONS),
-    show_default="opengl in transforms.json, else opencv; guessed where cameras face away",
-    help="The camera axes that the poses are in.",
+@scene(
+    "--targets",
+    metavar="LIST",
+    callback=options.parse_numbers,
+    show_default="target_pose/, else all other views",
+    help="Numbers of the views to draw.",
 )
-@click.option(
-    "--normalize", is_flag=True, help="Move and scale the scene to where the network expects it, and say by how much."
-)
-@click.option(
-    "--ckpt_path",
-    type=click.Path(path_type=Path),
-    show_default="the newest under training_runs, else models/demo.pkl",
-    help="Network snapshot.",
-)
-@sampling_options
-@click.option(
+@options.camera_options
+@options.network_options
+@options.network("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
+@options.sampling_options(noise="fixed")
+@options.sampling(
     "--cond_method",
     type=click.Choice(COND_METHODS),
     default="normal",
-    help="What a view is conditioned on: the inputs; or, autoreg, views drawn before it too, one at a time.",
+    help="Draw each view from the inputs; or, autoreg, one at a time, from the views drawn before it too.",
 )
-@click.option("--class_id", type=int, show_default="untold", help="The object's class, for networks of --cond.")
-@click.option("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU")
-@click.option("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
-@click.option("--video", is_flag=True, help="Draw a video along a trajectory instead of the views of target_pose/.")
-@click.option("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="Video: the camera's path.")
-@click.option("--frames", type=click.IntRange(min=1), default=60, help="Video: number of views.")
-@click.option(
+@options.sampling("--class_id", type=int, show_default="none", help="The object's class, for networks of --cond.")
+@options.sampling("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
+@options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
+@video_options("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
+@video_options("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
+@video_options(
+    "--frames",
+    type=click.IntRange(min=1),
+    show_default=f"{VIDEO['frames']}; archimedean {ARCHIMEDEAN['frames']}",
+    help="Number of views.",
+)
+@video_options(
     "--radius",
     type=FiniteRange(min=0, min_open=True),
-    show_default="the inputs' mean",
-    help="Video: distance from the origin.",
+    show_default=f"the inputs' mean; archimedean {ARCHIMEDEAN['radius']}",
+    help="Distance from the origin, world units.",
 )
-@click.option(
+@video_options(
     "--elevation",
     type=FiniteRange(-90, 90),
     show_default="orbit 20, spiral 60",
-    help="Video: degrees above the horizon; a spiral's highest.",
+    help="Degrees above the horizon; a spiral's highest.",
 )
-@click.option("--fps", type=FiniteRange(1, 120), default=20, help="Video: frames a second.")
-@click.option("--gif", is_flag=True, help="Video: write a GIF as well.")
+@video_options(
+    "--fps",
+    type=FiniteRange(1, 120),
+    show_default=f"{VIDEO['fps']:g}; archimedean {ARCHIMEDEAN['fps']:g}",
+    help="Frames a second.",
+)
+@video_options("--gif", is_flag=True, help="Write a GIF as well.")
+@output(
+    "--out_dir",
+    type=FullPath(path_type=Path),
+    show_default="a new folder under inference/output",
+    help="Where results go. What is there already is never overwritten.",
+)
 @click.pass_context
 def main(
     context: click.Context,
     in_dir: Path,
     out_dir: Path | None,
-    convention: str | None,
-    normalize: bool,
     ckpt_path: Path | None,
+    cam_weighting: str | None,
+    near: float | None,
+    far: float | None,
     device: str | None,
     gpu_id: int | None,
     video: bool,
-    trajectory: str,
-    frames: int,
-    radius: float | None,
-    elevation: float | None,
-    fps: float,
-    gif: bool,
-    cam_weighting: str | None,
-    **sampling,
+    **given,
 ) -> None:
-    """Draw novel views of the object in a folder, as images or as a video around it."""
+    """Draw novel views of an object, as images or as a video around it."""
     if not video:
         refuse_video_options(context)
-    chosen_device = choose_device(device, gpu_id)
-    ckpt_path = ckpt_path or default_snapshot(ROOT)
-    net = genvs.load_snapshot(ckpt_path)
-    weigh_views(net, cam_weighting)
-    scene = read_folder(in_dir, net.config, convention, normalize, targets=[] if video else None)
-    name = in_dir.resolve().name
-    sampling = settle(sampling)
+    chosen_device = options.choose_device(device, gpu_id)
+    path, net = options.open_network(ckpt_path, cam_weighting, near, far)
+    along = {name: given.pop(name) for name in VIDEO_OPTIONS}
+    read = {name: given.pop(name) for name in READ}
+    views = open_scene(in_dir, net.config, **{**read, "targets": [] if video else read["targets"]})
+    sampling = options.settle(given)
     if sampling["class_id"] is not None:
         label_of_class(sampling["class_id"], net.config)  # refuses one that the network does not know
-    run = described(sampling)
-    conditioning = {"cam_weighting": cam_weighting, "class_id": sampling["class_id"]}
-    sampling["guide"] = load_guide(sampling["guide"], net, chosen_device, bf16=sampling["bf16"], **conditioning)
+    run = options.described(sampling)
+    sampling["guide"] = load_guide(
+        sampling["guide"],
+        net,
+        chosen_device,
+        bf16=sampling["bf16"],
+        cam_weighting=cam_weighting,
+        class_id=sampling["class_id"],
+    )
+    targets, results = views.target_cameras, [run]
     if video:
+        targets = video_cameras(views.inputs.cameras, along)
         run += f"_cond_method={sampling['cond_method']}"
-        targets = trajectory_cameras(scene.inputs.cameras, trajectory, frames, radius=radius, elevation=elevation)
-    elif scene.target_cameras is not None:
-        targets = scene.target_cameras
-    else:
-        raise InputError(f"{in_dir / 'target_pose'}: no such folder: put the poses to draw there, or pass --video")
-    out_dir = out_dir or numbered_folder(ROOT / "inference" / "output", name)
-    results = [out_dir / f"{run}.mp4", *([out_dir / f"{run}.gif"] if gif else [])] if video else [out_dir / run]
-    prepare_output(out_dir, results, folder=not video)
+        results = [f"{run}.mp4", *([f"{run}.gif"] if along["gif"] else [])]
+    elif targets is None:
+        raise InputError(f"{in_dir}: has no other views and no target_pose/: give --targets, or pass --video")
+    name = in_dir.name
+    out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", name)
+    paths = prepare_output(out_dir, results, folder=not video)
 
-    click.echo(f"{ckpt_path}: {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {chosen_device}.")
+    click.echo(f"Drawing {targets.shape[1]} view(s) from {len(views.names)} input view(s) on {chosen_device}.")
     try:
-        views = synthesize_views(net.to_device(chosen_device), scene.inputs, targets, **sampling)
+        drawn = synthesize_views(net.to_device(chosen_device), views.inputs, targets, **sampling)
         if video:
-            draw_video(results, views, fps)
+            draw_video(paths, drawn, along)
         else:
-            title = f"{name}: {run}, cond_method={sampling['cond_method']}, {ckpt_path.name}"
-            draw_images(results[0], views, scene, title)
+            draw_images(paths[0], drawn, views, f"{name}: {run}, cond_method={sampling['cond_method']}, {path.name}")
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
-    for path in results:
+    for path in paths:
         click.echo(f"Wrote {path}")
 
 
-def draw_images(folder: Path, views: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
+READ = ("scene", "inputs", "targets", "data_class", "convention", "normalize")
+
+
+def open_scene(in_dir: Path, config: GeNVSConfig, *, data_class: str | None = None, **read: Any) -> SceneInput:
+    """The scene for a network of this config. Prints how it was moved, and on stderr what looks wrong with its cameras.
+
+    data_class: by its name. read: other options of `read_scene`.
+    """
+    if not in_dir.exists():
+        raise InputError(f"--in_dir={in_dir}: does not exist: give a folder with rgb/ and pose/, or a transforms.json")
+    own_class = own_dataset_class(data_class) if data_class else None
+    with distributed.warnings_as_lines():
+        views = read_scene(in_dir, config, dataset_class=own_class, **read)
+    trained = config.scene
+    if views.placement is not None:
+        click.echo(
+            f"--normalize: the scene is {views.placement}; its cameras are now {trained.radius:.3g} from the origin, "
+            f"and depths from {trained.near:.3g} to {trained.far:.3g} are drawn."
+        )
+    for message in unlike_training(views.inputs.cameras, trained):
+        options.warn(f"{in_dir}: {message}")
+    return views
+
+
+def video_cameras(inputs: Cameras, along: dict[str, Any]) -> Cameras:
+    """The cameras of the video. Fills in `along`, the video's options, where none was given."""
+    usual = ARCHIMEDEAN if along["trajectory"] == "archimedean" else VIDEO
+    along |= {name: value for name, value in usual.items() if along[name] is None}
+    return trajectory_cameras(
+        inputs, along["trajectory"], along["frames"], radius=along["radius"], elevation=along["elevation"]
+    )
+
+
+def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
     """Write pred/ as the views come, then feature_image/ and the contact sheet."""
     pictures, feature_images = [], []
-    for name, (image, feature_image) in zip(scene.target_names, views, strict=True):
+    for name, (image, feature_image) in zip(scene.target_names, drawn, strict=True):
         pictures.append(to_uint8(image))
         feature_images.append(feature_image)
         writers.write_png(folder / "pred" / f"{name}.png", pictures[-1])
     colors = feature_colors(torch.stack(feature_images))
     for name, color in zip(scene.target_names, colors, strict=True):
         writers.write_png(folder / "feature_image" / f"{name}.png", color)
-    given = to_uint8(scene.inputs.to("cpu").images[0])
-    inputs = [Column(name, [picture]) for name, picture in zip(scene.names, given, strict=True)]
-    drawn = zip(scene.target_names, colors, pictures, strict=True)
-    targets = [Column(name, [color, picture]) for name, color, picture in drawn]
-    sheet = contact_sheet(title, [(["input"], inputs), (["feature image", "prediction"], targets)])
+    rows = {"feature image": list(colors), "prediction": pictures}
+    if scene.target_images is not None:
+        rows["target"] = list(as_pictures(scene.target_images))
+    bands = [
+        (
+            ["input"],
+            [Column(*column) for column in zip(scene.names, as_pictures(scene.inputs.images)[:, None], strict=True)],
+        ),
+        (
+            list(rows),
+            [Column(*column) for column in zip(scene.target_names, zip(*rows.values(), strict=True), strict=True)],
+        ),
+    ]
+    sheet = contact_sheet(title, bands, caption=FEATURES_CAPTION)
     writers.write_png(folder / "contact_sheet.png", sheet)
 
 
-def draw_video(paths: list[Path], views: Iterable[tuple[Tensor, Tensor]], fps: float) -> None:
-    """Write an MP4, and a GIF where a second path asks for one."""
+def as_pictures(images: Tensor) -> np.ndarray:
+    """uint8 images `[1, N, 3, H, W]` as pictures `[N, H, W, 3]`."""
+    return images[0].movedim(1, -1).numpy()
+
+
+def draw_video(paths: Sequence[Path], drawn: Iterable[tuple[Tensor, Tensor]], along: dict[str, Any]) -> None:
+    """Write an MP4, and a GIF where a second path asks for one. Along 'archimedean' the feature image stands beside the
+    image, in the colours of the first frame's map.
+    """
     frames: list[np.ndarray] = []
 
     def remembered() -> Iterator[np.ndarray]:
-        for image, _ in views:
-            frames.append(to_uint8(image))
-            yield frames[-1]
+        colors = None
+        for image, features in drawn:
+            frame = to_uint8(image)
+            if along["trajectory"] == "archimedean":
+                colors = colors or feature_color_map(features[None])
+                frame = np.concatenate([frame, colors(features[None])[0]], axis=1)
+            if along["gif"]:
+                frames.append(frame)
+            yield frame
 
-    writers.write_video(paths[0], remembered(), fps)
+    writers.write_video(paths[0], remembered(), along["fps"])
     for path in paths[1:]:
-        writers.write_gif(path, frames, fps)
+        writers.write_gif(path, frames, along["fps"])
 
 
 def refuse_video_options(context: click.Context) -> None:
@@ -195,98 +260,25 @@ def refuse_video_options(context: click.Context) -> None:
             raise InputError(f"--{name} has no effect on images: add --video, or leave it out")
 
 
-def choose_device(device: str | None, gpu_id: int | None) -> torch.device:
-    """The device that --device and --gpu_id ask for. Raises InputError where it does not exist."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cpu" and gpu_id is not None:
-        raise InputError(f"--gpu_id={gpu_id} and --device=cpu exclude each other: leave one of them out")
-    if visible == 0 and (device == "cuda" or gpu_id is not None):
-        option = "--device=cuda" if gpu_id is None else f"--gpu_id={gpu_id}"
-        raise InputError(f"{option}: no CUDA GPU is visible here: pass --device cpu instead")
-    if gpu_id is not None and not 0 <= gpu_id < visible:
-        raise InputError(f"--gpu_id={gpu_id}: no such GPU: choose from 0 to {visible - 1}")
-    if device == "cpu" or visible == 0:
-        if device is None:
-            click.echo("No GPU is visible: running on the CPU.")
-        return torch.device("cpu")
-    chosen = torch.device("cuda", gpu_id or 0)
-    torch.cuda.set_device(chosen)  # where whatever names no device goes, Triton's kernels among it
-    return chosen
+def prepare_output(out_dir: Path, names: Sequence[str], *, folder: bool) -> list[Path]:
+    """Make `out_dir`; returns the paths of the results. Raises InputError where one of them exists already.
 
-
-def default_snapshot(root: Path) -> Path:
-    """The snapshot that was written last under training_runs; where there is none, the one that comes with the code.
-
-    Says so where it is the latter. Raises InputError where there is neither.
+    folder: the only result is a folder, which is made at once, so that no other run takes it.
     """
-    runs, shipped = root / "training_runs", root / "models" / "demo.pkl"
-    snapshots = runs.rglob("network-snapshot-*.pkl")
-    newest = max(snapshots, key=lambda path: (path.stat().st_mtime, path.name), default=None)
-    if newest is not None:
-        return newest
-    if not shipped.is_file():
-        raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
-    distributed.print0(f"No snapshot under {runs}: using {shipped}, which comes with the code.")
-    return shipped
-
-
-def numbered_folder(parent: Path, name: str) -> Path:
-    """Make the first `parent/00000-name`, counting on, whose number nothing in `parent` has yet."""
-    while True:
-        taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
-        folder = parent / f"{max(taken, default=-1) + 1:05d}-{name}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # somebody else was faster
-            continue
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}): pass another --out_dir") from None
-
-
-def prepare_output(out_dir: Path, results: Sequence[Path], *, folder: bool) -> None:
-    """Make `out_dir`. Raises InputError where it cannot be written, or holds one of `results` already.
-
-    folder: the only result is one, which is made at once, so that it is nobody else's.
-    """
+    paths = [out_dir / name for name in names]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out_dir):
-            pass
-    except OSError as error:
-        raise InputError(f"--out_dir={out_dir}: not a writable folder ({error.strerror}): choose another") from None
-    try:
-        for path in results:
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"--out_dir={out_dir}: is not a folder: choose another") from None
+    for path in paths:
+        try:
             if path.exists():
                 raise FileExistsError
-        if folder:
-            path.mkdir()
-    except FileExistsError:
-        raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away") from None
-
-
-def read_folder(
-    in_dir: Path,
-    config: GeNVSConfig,
-    convention: str | None = None,
-    normalize: bool = False,
-    targets: Sequence[int] | None = None,
-) -> SceneInput:
-    """As `read_scene`; prints what looks wrong with the cameras on stderr."""
-    trained = config.scene.radius
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        scene = read_scene(in_dir, config, convention=convention, normalize=normalize, targets=targets)
-    messages = [named_options(str(warning.message)) for warning in caught]
-    if scene.placement is not None:
-        click.echo(
-            f"--normalize: the scene is {scene.placement}; its cameras are now {trained:.3g} from the origin, and "
-            f"depths from {config.scene.near:.3g} to {config.scene.far:.3g} are drawn."
-        )
-    messages += [f"{in_dir}: {unlike}" for unlike in unlike_training(scene.inputs.cameras, config.scene)]
-    for message in messages:
-        click.echo(f"Warning: {message}", err=True)
-    return scene
+            if folder:
+                path.mkdir()
+        except FileExistsError:
+            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away") from None
+    return paths
 
 
 def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:

@@ -1,9 +1,8 @@
-"""What an evaluation draws: which objects and views of a split, and everything else that images depend on."""
+"""What an evaluation draws: which split, which views of an object, and everything else that images depend on."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
@@ -12,16 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
-from genvs.config import GeNVSConfig
-from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.splits import dataset_class, open_splits, spelled_out
+from genvs.data.scenes import SceneDataset
+from genvs.data.splits import open_splits
 from genvs.data.storage import find_storage
 from genvs.errors import InputError
 from genvs.files import write_atomic
-from inference import sampling_options
-from torch_utils import distributed
+from inference.options import SAMPLING
 
 SRN_VIEWS = 251  # of a test object, on a spiral from the horizon (view 0) to the zenith (view 250)
 SRN_OBJECTS = 704  # in cars_test
@@ -33,9 +28,10 @@ PUBLISHED_RESOLUTION = 128
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the images of one view, object and seed depend on. num_inputs: of INPUT_VIEWS. views: 'all', 'list', or
-    their numbers. Paths are as given; the snapshot is known by its hash, the data by their files' names, sizes and
-    times of change, and by the objects' classes.
+    """What the images of one view, object and seed depend on.
+
+    Paths are as given: the snapshot is recognised by its hash, and the data by their files' names, sizes and times of
+    change, and by the objects' classes. num_inputs: of INPUT_VIEWS. views: 'all', 'list', or their numbers.
     """
 
     snapshot: str
@@ -44,6 +40,8 @@ class Protocol:
     data_sha256: str
     convention: str
     normalize: bool
+    near: float
+    far: float
     num_inputs: int
     view_weighting: str
     views: str | list[int]
@@ -58,14 +56,14 @@ class Protocol:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How `synthesize_views` is to sample."""
-        return {name: getattr(self, name) for name in sampling_options.NAMES}
+        """The options of `synthesize_views`."""
+        return {name: getattr(self, name) for name in SAMPLING}
 
     def check(self, path: Path) -> None:
-        """Raise InputError where the protocol that is written in `path`, if there is one, is another."""
-        ours = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("snapshot", "data")}
+        """Raise InputError where the protocol in the file `path`, if there is one, differs from this one."""
         if not path.exists():
             return
+        ours = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("snapshot", "data")}
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))
             differing = [key for key in ours if ours[key] != theirs[key]]
@@ -85,12 +83,41 @@ class Protocol:
         write_atomic(json.dumps(dataclasses.asdict(self), indent=1) + "\n", path)
 
 
+def find_split(path: Path, split: str, own_class: type[SceneDataset] | None = None) -> tuple[Path, str | None]:
+    """A split of the dataset at `path`, and what it is called: 'train', 'val', 'test', or None for scenes that are not
+    split at all, which are measured all together. Raises InputError where there is no such split.
+
+    Besides what training takes, `path` may be the common part of `cars_test` where there is no `cars_train`.
+    """
+    beside = path.with_name(f"{path.name}_{split}")
+    if own_class is None and find_storage(beside):
+        return open_splits(beside).train, split
+    splits = own_class.find_splits(path) if own_class else open_splits(path)
+    called = None if own_class else split_name(splits.train)
+    if called != "train" and not (splits.val or splits.test):
+        if split in (called, "test"):
+            return splits.train, called
+        raise InputError(f"--data={path}: has no {split} split: give --split test")
+    found = getattr(splits, split)
+    if found is None:
+        there = " or ".join(name for name, part in splits._asdict().items() if part)
+        raise InputError(f"--data={path}: has no {split} split: give --split {there}")
+    return found, split
+
+
+def split_name(path: Path) -> str | None:
+    """'train', 'val' or 'test', where the name of a folder, a .zip or a transforms_*.json ends so."""
+    path = path.parent if path.name == "transforms.json" else path
+    match = re.search(r"(?:^|_)(train|val|test)(?:\.zip|\.json)?$", path.name)
+    return match[1] if match else None
+
+
 def choose_views(num_views: int, num_inputs: int, views: str | Sequence[int]) -> tuple[list[int], list[int]]:
     """The inputs and the targets among the `num_views` views of an object, as their places in order.
 
-    An object of fewer or more views than SRN's 251 is taken to have those that are evenly spaced among them, and SRN's
-    numbers stand for the nearest ones. Numbers from a file are taken as they are. Raises InputError for a number that
-    the object does not have, or that is an input.
+    An object with fewer or more views than SRN's 251 is taken to have views that are evenly spaced among these, and
+    SRN's numbers stand for the nearest ones. Numbers from a file are taken as they are. Raises InputError for a number
+    that the object does not have, or that is an input.
     """
 
     def nearest(view: int) -> int:
@@ -128,87 +155,20 @@ def read_views(option: str) -> str | list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
-def parse_seeds(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    """--seeds: numbers and ranges, such as 0-9 or 0,3,5."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not 0 <= last - first < 10_000:
-            raise click.BadParameter(f"{part!r} is neither a number nor a range: give some as 0-9 or 0,3,5")
-        seeds += range(first, last + 1)
-    return list(dict.fromkeys(seeds))
-
-
-@dataclass(frozen=True)
-class Source:
-    """The dataset that is measured on. path: as train.py takes it. convention, normalize: as SceneDataset takes them.
-    own_class: the class that reads it, None for the layouts of docs/data.md.
-    """
-
-    path: Path
-    convention: str | None = None
-    normalize: bool = False
-    own_class: type[SceneDataset] | None = None
-
-    def find(self, split: str) -> Path:
-        """The path of a split. Raises InputError where there is none.
-
-        Besides what training takes, `path` may be the common part of `cars_test` where there is nothing to train on.
-        Where no split has a name, all there is stands for the test split.
-        """
-        common = spelled_out(self.path)
-        beside = common.parent / f"{common.name}_{split}"
-        if not self.own_class and common.name and find_storage(beside):
-            return open_splits(beside).train
-        splits = self._splits
-        if not self.has_no_splits():
-            path, named = getattr(splits, split), [name for name, found in splits._asdict().items() if found]
-        else:
-            whole = split == "test" or self._called(splits.train).endswith(f"_{split}")
-            path, named = splits.train if whole else None, ["test"]
-        if path is None:
-            raise InputError(f"--data={self.path}: has no {split} split: give --split {' or '.join(named)}")
-        return path
-
-    def has_no_splits(self) -> bool:
-        """Whether the data are one part alone: a split by whatever name, or scenes of which training may know some."""
-        splits = self._splits
-        named = not self.own_class and self._called(splits.train).endswith("_train")
-        return not (splits.val or splits.test or named)
-
-    def name_of(self, split: str) -> str | None:
-        """What the data call the split that `find` gives for this one; None where that is all there is, by no name."""
-        named = None if self.own_class else re.search(r"(?:^|_)(train|val|test)$", self._called(self.find(split)))
-        if named:
-            return named[1]
-        return None if self.has_no_splits() else split
-
-    @staticmethod
-    def _called(split: Path) -> str:
-        """The name that may say which split this is: a folder's with all its dots, for `transforms.json` too."""
-        path = split.parent if split.name == "transforms.json" else split
-        return path.stem if path.suffix == ".json" or path.is_file() else path.name
-
-    @functools.cached_property  # finding them compares images
-    def _splits(self) -> Splits:
-        return self.own_class.find_splits(self.path) if self.own_class else open_splits(self.path)
-
-    def open(self, split: Path, config: GeNVSConfig) -> SceneDataset:
-        """Objects at the resolution and the depth planes of a network. What looks wrong with cameras is said on stderr.
-
-        split: as `find` gives it.
-        """
-        kind = self.own_class or dataset_class(split)
-        with distributed.warnings_as_lines():
-            return kind(
-                split,
-                resolution=config.resolution,
-                near=config.scene.near,
-                far=config.scene.far,
-                convention=self.convention,
-                normalize=self.normalize,
-            )
+def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, split: str | None) -> list[str]:
+    """In what figures are not of the published protocol; for a reader. split: as `find_split` gives it."""
+    width, height = dataset.enlarged_from or (0, 0)
+    found = {
+        "this is the train split, so training may have seen these objects": split == "train",
+        "the data are no split by name, so training may have seen these objects": split is None,
+        f"the data are not the ShapeNet-SRN cars, but {dataset.path}": not is_shapenet_srn(dataset),
+        f"the first {num_objects} of {len(dataset)} objects": num_objects != len(dataset),
+        f"{protocol.num_inputs} input views, not 1": protocol.num_inputs != 1,
+        "some of the views, not all others": protocol.views != "all",
+        f"images of {width}x{height} pixels, enlarged to {protocol.resolution}x{protocol.resolution}": width > 0,
+        f"{protocol.resolution} pixels a side, not {PUBLISHED_RESOLUTION}": protocol.resolution != PUBLISHED_RESOLUTION,
+    }
+    return [departure for departure, holds in found.items() if holds]
 
 
 def is_shapenet_srn(dataset: SceneDataset) -> bool:
@@ -222,34 +182,11 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
     )
 
 
-def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, split: str | None) -> list[str]:
-    """In what figures are not of the published protocol; for a reader. split: as `Source.name_of` gives it."""
-    found = []
-    if split == "train":
-        found.append("this is the train split, so training may have seen these objects")
-    if split is None:
-        found.append("the data are no split by name, so training may have seen these objects")
-    if not is_shapenet_srn(dataset):
-        found.append(f"the data are not the ShapeNet-SRN cars, but {dataset.path}")
-    if num_objects != len(dataset):
-        found.append(f"the first {num_objects} of {len(dataset)} objects")
-    if protocol.num_inputs != 1:
-        found.append(f"{protocol.num_inputs} input views, not 1")
-    if protocol.views != "all":
-        found.append("some of the views, not all others")
-    if dataset.enlarged_from:
-        width, height = dataset.enlarged_from
-        found.append(f"images of {width}x{height} pixels, enlarged to {protocol.resolution}x{protocol.resolution}")
-    if protocol.resolution != PUBLISHED_RESOLUTION:
-        found.append(f"{protocol.resolution} pixels a side, not {PUBLISHED_RESOLUTION}")
-    return found
-
-
 def sha256(path: Path) -> str:
     """The hash of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
 
@@ -263,11 +200,3 @@ def evenly(count: int, limit: int) -> list[int]:
     """At most `limit` of `count` places, evenly spaced, the first and the last among them."""
     limit = min(count, limit)
     return [round(step * (count - 1) / max(limit - 1, 1)) for step in range(limit)]
-
-
-def share(num_objects: int) -> Sequence[int]:
-    """The objects that this rank draws and measures. Raises InputError where there are fewer than ranks."""
-    world_size = distributed.get_world_size()
-    if num_objects < world_size:
-        raise InputError(f"{num_objects} object(s) for {world_size} processes: start at most {num_objects} (NGPU)")
-    return range(distributed.get_rank(), num_objects, world_size)

@@ -16,25 +16,19 @@ from inference.measures import MEASURES, Scores
 AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}
 SHEET_TARGETS = 8  # of each object shown
 SHEET_SAMPLES = 4
-
-
-class Published(NamedTuple):
-    """ShapeNet-SRN cars, one input view, 128 x 128; None where a paper gives no figure."""
-
-    name: str
-    psnr: float
-    ssim: float
-    lpips_vgg: float | None
-    fid: float | None
-
-
-PUBLISHED = (
-    Published("pixelNeRF", 23.17, 0.90, 0.146, 59.24),
-    Published("VisionNeRF", 22.88, 0.91, 0.084, 21.31),
-    Published("3DiM", 21.01, 0.57, None, 8.99),
-    Published("SSDNeRF", 23.52, 0.91, 0.078, 16.39),
-    Published("Splatter Image", 24.00, 0.92, 0.078, None),
-    Published("SplatDiffusion", 24.84, 0.93, 0.077, None),
+COLUMNS = ("psnr", "ssim_uniform", "lpips_vgg", "fid")
+PUBLISHED = {
+    "pixelNeRF": (23.17, 0.90, 0.146, 59.24),
+    "VisionNeRF": (22.88, 0.91, 0.084, 21.31),
+    "3DiM": (21.01, 0.57, None, 8.99),
+    "SSDNeRF": (23.52, 0.91, 0.078, 16.39),
+    "Splatter Image": (24.00, 0.92, 0.078, None),
+    "SplatDiffusion": (24.84, 0.93, 0.077, None),
+}
+ABOUT_PUBLISHED = (
+    "Published figures: one input view, ShapeNet-SRN cars, 128 x 128; - where a paper gives none. pixelNeRF's SSIM has "
+    "the 7x7 uniform window (scikit-image's default), to which the others compare theirs; the gaussian window gives "
+    "lower values."
 )
 
 
@@ -61,35 +55,31 @@ def markdown(
 ) -> str:
     """The whole page. facts: what was drawn, a line each. departures: why its figures cannot be compared, if so.
 
-    summary: of the samples. baselines: summaries of what stands beside them, by title.
+    summary: of the samples. baselines: the summaries of baselines, by title.
     """
-    columns = ("psnr", "ssim", "lpips_vgg", "fid")
-    lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), ""]
-    if departures:
-        lines += [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""]
-    lines += _row("", *(MEASURES[name].title for name in columns)), _row("---", *["---:"] * len(columns))
     aggregates = [aggregate for aggregate in AGGREGATES if aggregate in summary["psnr"]]
-    for aggregate in aggregates:
-        of_samples = "" if num_samples == 1 else f", {AGGREGATES[aggregate].format(k=num_samples)}"
-        figures = (_shown(name, summary.get(name, {}).get(aggregate)) for name in columns)
-        lines.append(
+    names = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
+    beside = [_row("", *(MEASURES[name].title for name in COLUMNS)), _row("---", *["---:"] * len(COLUMNS))]
+    for aggregate, name in zip(aggregates, names, strict=True):
+        of_samples = "" if num_samples == 1 else f", {name}"
+        figures = (_shown(name, summary.get(name, {}).get(aggregate)) for name in COLUMNS)
+        beside.append(
             _row(f"**GeNVS, this snapshot{of_samples}**" + (" (not comparable)" if departures else ""), *figures)
         )
-    for paper in PUBLISHED:
-        lines.append(_row(paper.name, *(_shown(name, getattr(paper, name)) for name in columns)))
-    lines += ["", "Published figures: one input view, ShapeNet-SRN cars, 128 x 128; - where a paper gives none.", ""]
-    lines += ["## All that was measured", ""]
-    headings = ["samples" if baselines else "mean"]
-    if num_samples > 1:
-        headings = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
+    beside += [_row(paper, *map(_shown, COLUMNS, figures)) for paper, figures in PUBLISHED.items()]
+
+    headings = names if num_samples > 1 else ["samples" if baselines else "mean"]
     headings += ["standard error", *baselines]
-    lines += _row("", *headings), _row("---", *["---:"] * len(headings))
+    measured = [_row("", *headings), _row("---", *["---:"] * len(headings))]
     for name, of_name in summary.items():
         better = "larger" if MEASURES[name].larger_is_better else "smaller"
         shown = [_shown(name, of_name.get(aggregate)) for aggregate in [*aggregates, "standard_error"]]
         shown += [_shown(name, of_baseline[name]["mean"]) for of_baseline in baselines.values()]
-        lines.append(_row(f"{MEASURES[name].title}, {better} is better", *shown))
-    return "\n".join(lines) + "\n"
+        measured.append(_row(f"{MEASURES[name].title}, {better} is better", *shown))
+
+    warning = [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""] if departures else []
+    lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), "", *warning, *beside, "", ABOUT_PUBLISHED, ""]
+    return "\n".join([*lines, "## All that was measured", "", *measured, ""])
 
 
 def _row(*cells: str) -> str:
@@ -101,7 +91,7 @@ def _shown(name: str, value: float | None) -> str:
 
 
 class SheetObject(NamedTuple):
-    """An object for the sheet: pictures `[H, W, 3]` uint8 by the numbers of their views; drawn, for each row."""
+    """An object for the sheet: pictures `[H, W, 3]` uint8, by the numbers of their views; `drawn` by row, too."""
 
     label: str
     name: str
@@ -111,7 +101,7 @@ class SheetObject(NamedTuple):
 
 
 def sheet(title: str, objects: Sequence[SheetObject]) -> Image.Image:
-    """Inputs, targets, what was drawn, and the error of the first row of it: a band of columns for each object."""
+    """Inputs, targets, what was drawn, and the error of its first row: a band of columns for each object."""
     bands: list[tuple[Sequence[str], Sequence[Column]]] = []
     for shown in objects:
         inputs = [Column(f"{shown.name}, view {view}", [picture]) for view, picture in shown.inputs.items()]
@@ -133,8 +123,5 @@ def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
 def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:
     """'best', 'median' and 'worst' to the names of objects, by PSNR; fewer where there are fewer objects."""
     ranked = sorted(objects, key=lambda name: objects[name]["psnr"]["mean"], reverse=True)
-    chosen: dict[str, str] = {}
-    for rank, place in (("best", 0), ("worst", len(ranked) - 1), ("median", len(ranked) // 2)):
-        if ranked[place] not in chosen.values():
-            chosen[rank] = ranked[place]
-    return {rank: chosen[rank] for rank in ("best", "median", "worst") if rank in chosen}
+    places = {ranked[len(ranked) // 2]: "median", ranked[-1]: "worst", ranked[0]: "best"}
+    return {place: name for name in ranked if (place := places.get(name))}

@@ -1,18 +1,22 @@
-"""Results as files: PNG, MP4, GIF. Every file appears whole or not at all, under its final name."""
+"""Results as files: PNG, MP4, GIF. Every file appears whole or not at all, under its final name.
+
+Each function makes the file's folder, and raises OSError, naming the file, where it cannot be written.
+"""
 
 from __future__ import annotations
 
-import os
+import errno
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from genvs.errors import InputError
+from genvs import files
 from genvs.visualize import enlarge
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
@@ -20,27 +24,16 @@ GIF_SIDE = 256  # GIFs are big for what they show
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name in `path`'s folder, with the same suffix, which becomes `path` if the block ends well.
-
-    Makes the folder. Raises InputError where a file cannot be written.
-    """
-    temporary = path.with_name(f".{os.getpid()}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]  # ffmpeg's errors go on for many lines
-        raise InputError(f"{path}: cannot be written ({reason}); free some space, or choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as file:
+        yield file
 
 
 def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
     """Write a picture, `[H, W, 3]` uint8 or Pillow's."""
-    with whole_file(path) as temporary:
-        (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(temporary)
+    with _new_file(path) as file:
+        (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, format="PNG")
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
@@ -48,28 +41,38 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     # Rec. 709 is both used and named in the file: players guess it differently where a file does not say.
     color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709"]
     color += ["-color_trc", "bt709", "-color_range", "tv"]
-    quality = ["-crf", "14", "-preset", "slow", "-movflags", "+faststart"]
-    with whole_file(path) as temporary:
-        writer = imageio.get_writer(
-            temporary,
-            format="FFMPEG",
+    quality = ["-crf", "14", "-preset", "slow", "-movflags", "+faststart", "-f", "mp4"]
+    with _new_file(path) as file:
+        enlarged = map(_enlarged, frames)
+        first = next(enlarged)
+        encoder = imageio_ffmpeg.write_frames(
+            file.name,
+            first.shape[1::-1],
             fps=fps,
             codec="libx264",
-            pixelformat="yuv420p",
             macro_block_size=2,
             quality=None,
             output_params=color + quality,
             ffmpeg_log_level="error",
         )
+        encoder.send(None)
         count = 0
-        with closing(writer):
-            for frame in frames:
-                enlarged = np.asarray(enlarge(frame, VIDEO_SIDE))
-                height, width = enlarged.shape[:2]  # yuv420p needs even sides
-                writer.append_data(np.pad(enlarged, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
-                count += 1
-        if _frames_in(temporary) != count:  # the encoder does not say so when it fails
-            raise OSError("the encoder left it incomplete")
+        try:
+            with closing(encoder):
+                for frame in itertools.chain([first], enlarged):
+                    encoder.send(np.ascontiguousarray(frame))
+                    count += 1
+        except OSError as error:  # ffmpeg's own words go on for many lines
+            raise OSError(error.errno or errno.EIO, str(error).partition("\n")[0]) from error
+        if _frames_in(file.name) != count:  # the encoder does not say so when it fails
+            raise OSError(errno.EIO, "the encoder left it incomplete")
+
+
+def _enlarged(frame: np.ndarray) -> np.ndarray:
+    """At least `VIDEO_SIDE` pixels a side, and even sides, as yuv420p needs them."""
+    enlarged = np.asarray(enlarge(frame, VIDEO_SIDE))
+    height, width = enlarged.shape[:2]
+    return np.pad(enlarged, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
@@ -77,11 +80,11 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     pictures = [enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames]
     # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
     duration = 10 * max(2, round(100 / fps))
-    with whole_file(path) as temporary:
-        pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    with _new_file(path) as file:
+        pictures[0].save(file, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
 
 
-def _frames_in(video: Path) -> int:
+def _frames_in(video: str) -> int:
     """The number of frames that decode; 0 for what is no video."""
     try:
         return imageio_ffmpeg.count_frames_and_secs(video)[0]

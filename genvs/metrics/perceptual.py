@@ -1,129 +1,136 @@
-"""LPIPS, DISTS, FID and KID, as torchmetrics computes them: the extra `metrics`, loaded when asked for.
+"""LPIPS and DISTS: distances between images in the features of a network that was trained on ImageNet.
 
-Their networks' weights are files that torch.hub keeps; where they are not there yet they are downloaded.
+They need torchvision's weights of VGG16 and AlexNet, which torch.hub keeps and which are downloaded where they are
+missing, and the metrics' own few weights, files of the package torchmetrics (the extra `metrics`). Neither torchmetrics
+nor torchvision is imported: that fails where torchvision does not fit torch.
 """
 
 from __future__ import annotations
 
-import functools
-import pickle
-import warnings
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from genvs import files
 from genvs.errors import InputError
 
+IMAGE_METRICS = ("lpips_vgg", "lpips_alex", "dists")
 INSTALL = "pip install -c constraints.txt -e .[metrics]"
-VGG, ALEXNET = "vgg16-397923af.pth", "alexnet-owt-7be5be79.pth"  # torchvision's, of ImageNet
-INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's, of FID's first implementation
-WEIGHTS = {"lpips_vgg": VGG, "lpips_alex": ALEXNET, "dists": VGG, "fid": INCEPTION, "kid": INCEPTION}
-KID_SUBSET = 1000
+URL = "https://download.pytorch.org/models/"
+NETWORKS = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+# The convolutions by their numbers in these files, up to each layer that is compared.
+STAGES = {
+    "vgg": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+    "alex": ((0,), (3,), (6,), (8,), (10,)),
+}
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-def image_metric(name: str, device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
-    """'lpips_vgg', 'lpips_alex' (arXiv 1801.03924) or 'dists' (arXiv 2004.07728): 0 for equal images.
+def image_metric(name: str, device: torch.device | str) -> Distance:
+    """One of IMAGE_METRICS: a function of images and targets, `[N, 3, H, W]` in [-1, 1] on `device`, that gives `[N]`.
 
-    Returns a function of images and targets, `[N, 3, H, W]` in [-1, 1] on `device`, that gives `[N]`.
-    Raises InputError where the library or the weights are missing.
+    0 for equal images. Raises InputError where weights are missing.
     """
-
-    def build() -> Any:
-        if name == "dists":
-            # Not the metric around it, which reads the weights for every batch.
-            from torchmetrics.functional.image.dists import DISTSNetwork
-
-            return DISTSNetwork()
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        return LearnedPerceptualImagePatchSimilarity(name.removeprefix("lpips_"), reduction="none")
-
-    metric = _loaded(name, build).to(device)
+    distance = _dists(device) if name == "dists" else _lpips(name.removeprefix("lpips_"), device)
 
     @torch.inference_mode()
     def measure(images: Tensor, targets: Tensor) -> Tensor:
-        pair = images.float().clamp(-1, 1), targets.float().clamp(-1, 1)
-        if name == "dists":
-            return metric(*((part + 1) / 2 for part in pair)).reshape(-1)
-        values = metric(*pair).reshape(-1)
-        metric.reset()  # it would keep the values of all calls
-        return values
+        return distance(images.float().clamp(-1, 1), targets.float().clamp(-1, 1))
 
     return measure
 
 
-class SetMetrics:
-    """FID (arXiv 1706.08500) and KID (arXiv 1801.01401): the distance between all generated and all real images.
-
-    Each rank adds its own; `compute` is of all ranks' images, and all have to call it.
+def _lpips(name: str, device: torch.device | str) -> Distance:
+    """Zhang et al. (arXiv 1801.03924), eq. 1: features of unit length, and their squared differences, weighted by
+    channel; the mean over pixels, and the sum over layers.
     """
+    weights, network = _weights_of_metric(f"lpips_models/{name}.pth"), _Network(name, device)
+    channels = [weights[f"lin{layer}.model.1.weight"].to(device) for layer in range(5)]
+    mean = torch.tensor([-0.030, -0.088, -0.188], device=device)[:, None, None]
+    std = torch.tensor([0.458, 0.448, 0.450], device=device)[:, None, None]
 
-    def __init__(self, names: list[str], device: torch.device | str) -> None:
-        """names: some of 'fid', 'kid'. Raises InputError where a library or the weights are missing."""
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, kernel_size=2 if name == "vgg" else 3, stride=2)
 
-        def build(name: str) -> Any:
-            if name == "fid":
-                from torchmetrics.image.fid import FrechetInceptionDistance
+    def distance(images: Tensor, targets: Tensor) -> Tensor:
+        a, b = (map(F.normalize, network((x - mean) / std, pool)) for x in (images, targets))
+        layers = zip(a, b, channels, strict=True)
+        return torch.stack([(w * (x - y).square()).sum(dim=1).mean(dim=(1, 2)) for x, y, w in layers]).sum(dim=0)
 
-                return FrechetInceptionDistance()
-            from torchmetrics.image.kid import KernelInceptionDistance
-
-            return KernelInceptionDistance(subset_size=KID_SUBSET)
-
-        self._metrics = {name: _loaded(name, functools.partial(build, name)).to(device) for name in names}
-        self._device = device
-
-    def add(self, images: Tensor, *, real: bool) -> None:
-        """images: uint8 `[N, 3, H, W]`."""
-        for metric in self._metrics.values():
-            with torch.inference_mode():
-                metric.update(images.to(self._device), real=real)
-
-    def compute(self, num_images: int) -> dict[str, float]:
-        """By name. num_images: the smaller of how many real and generated images all ranks have added, at least 2.
-
-        KID is the mean over 100 subsets of `KID_SUBSET` images, or of all where there are fewer; with as many
-        ranks they are the same ones.
-        """
-        values = {}
-        for name, metric in self._metrics.items():
-            if name == "kid":
-                metric.subset_size = min(KID_SUBSET, num_images)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                value = metric.compute()
-            values[name] = float(value[0] if name == "kid" else value)
-        return values
+    return distance
 
 
-def _loaded(name: str, build: Callable[[], Any]) -> Any:
-    """What `build` makes of its library and its weights; InputError where it cannot."""
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS[name]
-    there = weights.is_file()
-    # Libraries that do not fit to this torch fail in any way while they are imported.
-    try:
-        import torch_fidelity  # noqa: F401
-        import torchmetrics.image  # noqa: F401
-        import torchvision.models  # noqa: F401
-    except Exception as error:
-        raise InputError(
-            f"--metrics {name}: torchmetrics, torchvision or torch-fidelity cannot be used here ({_line(error)}): "
-            f"{INSTALL}, or leave {name} out"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other people's code, which nobody here can heed
-            return build()
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        problem = "damaged" if there else "not there, and cannot be downloaded"
-        raise InputError(
-            f"{weights}: {problem} ({_line(error)}): put {WEIGHTS[name]} there (another folder: TORCH_HOME), "
-            f"or leave {name} out of --metrics"
-        ) from None
+def _dists(device: torch.device | str) -> Distance:
+    """Ding et al. (arXiv 2004.07728), eq. 6 to 8: SSIM's two terms, of means and of covariances, over the whole image
+    and whole feature maps, weighted by channel. Averages of squares in a Hann window replace VGG16's pooling.
+    """
+    weights, network = _weights_of_metric("dists_models/weights.pt"), _Network("vgg", device)
+    alpha, beta = (weights[name].flatten().to(device) for name in ("alpha", "beta"))
+    hann = torch.tensor([0.25, 0.5, 0.25], device=device)
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+
+    def pool(x: Tensor) -> Tensor:
+        window = (hann[:, None] * hann).expand(x.shape[1], 1, 3, 3)
+        return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+
+    def features(x: Tensor) -> list[Tensor]:
+        x = (x + 1) / 2
+        return [part.flatten(2) for part in (x, *network((x - mean) / std, pool))]
+
+    def distance(images: Tensor, targets: Tensor) -> Tensor:
+        of_means, of_covariances = [], []
+        for a, b in zip(features(images), features(targets), strict=True):
+            mean_a, mean_b = a.mean(-1), b.mean(-1)
+            variances = a.var(-1, correction=0) + b.var(-1, correction=0)
+            of_means.append((2 * mean_a * mean_b + 1e-6) / (mean_a.square() + mean_b.square() + 1e-6))
+            of_covariances.append((2 * ((a * b).mean(-1) - mean_a * mean_b) + 1e-6) / (variances + 1e-6))
+        similarity = torch.cat(of_means, dim=1) @ alpha + torch.cat(of_covariances, dim=1) @ beta
+        return 1 - similarity / (alpha.sum() + beta.sum())
+
+    return distance
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+class _Network:
+    """The convolutions of VGG16 or AlexNet."""
+
+    def __init__(self, name: str, device: torch.device | str) -> None:
+        """Raises InputError where the weights are missing and cannot be downloaded, or the file is another one."""
+        path = Path(torch.hub.get_dir()) / "checkpoints" / NETWORKS[name]
+        try:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(URL + path.name, str(path), path.stem[-8:], progress=False)
+            state = files.load(path)
+            parts = [[(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in s] for s in STAGES[name]]
+        except OSError as error:
+            raise InputError(
+                f"{path}: is missing and cannot be downloaded ({error}): put it there (TORCH_HOME names another folder)"
+            ) from None
+        except (KeyError, TypeError):
+            raise InputError(f"{path}: does not hold torchvision's weights: delete it") from None
+        self._stages = [[(weight.to(device), bias.to(device)) for weight, bias in stage] for stage in parts]
+        self._pooled = range(1, 5 if name == "vgg" else 3)
+
+    def __call__(self, x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """The layers that are compared, of normalised images `[N, 3, H, W]`: five of `[N, C, h, w]`."""
+        layers = []
+        for number, stage in enumerate(self._stages):
+            x = pool(x) if number in self._pooled else x
+            for weight, bias in stage:
+                side = weight.shape[-1]
+                # AlexNet's first convolution, of side 11, has a stride, and less padding than would keep the size.
+                x = F.conv2d(x, weight, bias, stride=4 if side == 11 else 1, padding=min(side // 2, 2)).relu()
+            layers.append(x)
+        return layers
+
+
+def _weights_of_metric(name: str) -> dict[str, Tensor]:
+    package = importlib.util.find_spec("torchmetrics")
+    if package is None or not package.submodule_search_locations:
+        raise InputError(f"`metrics`: LPIPS and DISTS need files of torchmetrics: {INSTALL}, or leave them out")
+    return files.load(Path(package.submodule_search_locations[0]) / "functional" / "image" / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
+from inference import options as shared_options
 from tests.published import published_weights, write_snapshot
 from tests.small_model import SIZE, randomize, small_config, small_net
 
@@ -61,7 +61,7 @@ def run(*arguments: object) -> int:
 def done(options, tmp_path_factory) -> Path:
     """The results of two seeds."""
     out = tmp_path_factory.mktemp("evaluation") / "new" / "out"
-    assert run(*options, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", out) == 0
+    assert run(*options, "--seeds", "0,5", "--metrics", "consistency", "--out_dir", out) == 0
     return out
 
 
@@ -85,7 +85,8 @@ def test_images_are_the_algorithms(done, net, cars):
     dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
     for seed in (0, 5):
         inputs, targets = dataset.load(1, [INPUT]), dataset.load(1, TARGETS)
-        views = synthesize_views(net, inputs[None], targets.cameras[None], num_steps=1, seed=seed, progress=False)
+        fresh = {"noise": "fresh", "first_view": 1 << 20, "seed": seed}
+        views = synthesize_views(net, inputs[None], targets.cameras[None], num_steps=1, progress=False, **fresh)
         expected = torch.stack([image for image, _ in views]) * 127.5 + 127.5
         assert (drawn(done, OBJECTS[1], seed) - expected).abs().max() <= 1
 
@@ -131,7 +132,7 @@ def test_everything_is_written_down(done, snapshot):
 def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
     done = shutil.copytree(done, tmp_path / "out")
     before, content = change_times(done), results(done)
-    again = [*options, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", done]
+    again = [*options, "--seeds", "0,5", "--metrics", "consistency", "--out_dir", done]
     # As a killed run leaves it: half of an object under another name.
     folder = done / "images" / "seed=5" / OBJECTS[2]
     folder.rename(folder.with_name(f".{OBJECTS[2]}.partial"))
@@ -154,10 +155,10 @@ def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
 
 
 def test_figures_are_not_lost_to_who_asks_for_fewer(done, options, capsys):
-    asked = [*options, "--out_dir", done, "--seeds", "0,5", "--metrics", "ssim_uniform,consistency"]
+    asked = [*options, "--out_dir", done, "--seeds", "0,5", "--metrics", "consistency"]
     fewer = {
         "seeds (5)": ["--seeds", "0"],
-        "metrics (ssim_u": ["--metrics", "consistency"],
+        "metrics (consist": ["--metrics", "none"],
         "objects (": ["--objects", 1],
     }
     for lost, changed in fewer.items():
@@ -177,9 +178,13 @@ def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, c
 def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     arguments = [*options, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
     (tmp_path / "out").mkdir()
-    with open(tmp_path / "out" / ".lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    hold = f"import genvs.files\nwith genvs.files.lock('{tmp_path}/out/.lock'):\n    print(flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        other.stdout.readline()
         assert run(*arguments) == 2 and "another evaluation writes there" in one_error(capsys)
+        other.communicate("\n")
     assert run(*arguments) == 0
 
 
@@ -191,7 +196,10 @@ def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
         list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Wrote out/results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
+    assert (
+        result.stdout.count(f"Wrote {tmp_path}/out/results.json") == 1
+        and result.stdout.count("samples: sampler heun") == 2
+    )
     objects = results(tmp_path / "out")["objects"]
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
     dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
@@ -245,7 +253,7 @@ def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
 def test_baselines_can_be_added_later(done, options, tmp_path):
     """To the same folder, beside samples that stay as they are."""
     out = shutil.copytree(done, tmp_path / "out")
-    before, asked = change_times(out), ["--seeds", "0,5", "--metrics", "ssim_uniform,consistency", "--out_dir", out]
+    before, asked = change_times(out), ["--seeds", "0,5", "--metrics", "consistency", "--out_dir", out]
     assert run(*options, *asked, "--baselines", "nearest") == 0
     added = change_times(out)
     assert before.items() <= added.items()
@@ -279,7 +287,10 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
     assert run(*arguments, "--num_inputs", 2, "--views", file, "--out_dir", tmp_path / "out") == 0
     content = results(tmp_path / "out")
     assert content["protocol"]["input_views"] == [1, 2] and content["protocol"]["target_views"] == [5, 0]
-    assert content["summary"].keys() == {"psnr", "ssim"} and "standard_error" not in content["summary"]["psnr"]
+    assert (
+        content["summary"].keys() == {"psnr", "ssim", "ssim_uniform"}
+        and "standard_error" not in content["summary"]["psnr"]
+    )
     assert content["protocol"]["guide_sha256"] == content["protocol"]["snapshot_sha256"]
     dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
     inputs, targets = dataset.load(0, [1, 2]), dataset.load(0, [5, 0])
@@ -294,7 +305,7 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
 
 
 def test_views_are_weighted_as_asked(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    monkeypatch.setattr(shared_options, "ROOT", tmp_path)
     arguments = [*options, "--num_inputs", 2, "--metrics", "none", "--objects", 1]
     for weighting in (["--cam_weighting", "distance_cubed"], []):
         assert run(*arguments, *weighting) == 0
@@ -305,9 +316,9 @@ def test_views_are_weighted_as_asked(options, tmp_path, monkeypatch):
 
 
 def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    monkeypatch.setattr(shared_options, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
-    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val_*-inputs=1-views=list-steps=1"
+    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val_*-inputs=1-views=list-steps=1_noise=fresh"
     assert len(list(tmp_path.glob(f"inference/output/{folder}/table.md"))) == 1
     for view in "05":  # whatever their files are called
         file = tmp_path / view / "views.txt"
@@ -341,13 +352,13 @@ def one_error(capsys) -> str:
         (["--data", "nothing/there"], "no such folder"),
         (["--seeds", "0-"], "--seeds"),
         (["--metrics", "psnr2"], "--metrics"),
-        (["--metrics", "lpips_vgg,fid"], "pip install -c constraints.txt -e .[metrics]"),
+        (["--metrics", "lpips_vgg,fid"], "--metrics"),
         (["--views", "some"], "--views=some"),
         (["--num_inputs", 4], "--num_inputs"),
         (["--denoising_steps", 0], "--denoising_steps"),
         (["--objects", 0], "--objects"),
         (["--sampler", "ddim"], "--sampler"),
-        (["--guide", "old.pkl"], "--guide=old.pkl has no effect"),
+        (["--guide", "old.pkl"], "old.pkl has no effect"),
         (["--guide", "old.pkl", "--guidance", 2], "old.pkl"),
         (["--sampler", "unipc", "--churn", 3], "--churn=3"),
     ],

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import genvs
 from dnnlib.command import run_command
 from genvs.data.types import Views
 from genvs.diffusion.samplers import SAMPLERS
@@ -24,7 +25,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.sampling import synthesis
 from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
-from inference import inference
+from inference import inference, options
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "srn_cars_two_views"
@@ -192,21 +193,10 @@ def test_the_script_draws_images_and_resolves_paths_where_the_user_stands(folder
     command += ["--denoising_steps", "2", "--device", "cpu"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert "Wrote out/steps=2" in result.stdout
+    assert f"Wrote {tmp_path / 'out' / 'steps=2'}" in result.stdout
     assert files_under(tmp_path / "out") == ["steps=2/contact_sheet.png", *(f"steps=2/{name}" for name in IMAGES)]
     for name in IMAGES:
         assert imageio.imread(tmp_path / "out" / "steps=2" / name).shape == (SIZE, SIZE, 3)
-
-
-def test_images_are_the_algorithms(folder, snapshot, net, inputs, tmp_path):
-    out = tmp_path / "out"
-    assert (
-        run("--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--denoising_steps", 2, "--device=cpu") == 0
-    )
-    expected, _ = synthesize(net, inputs, cameras_on_a_ring(3))
-    for index, image in enumerate(expected):
-        written = np.asarray(Image.open(out / "steps=2" / "pred" / f"{index}.png")).astype(float)
-        assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
 
 
 def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
@@ -219,15 +209,7 @@ def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
     assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
-def test_runs_at_once_do_not_share_a_folder(tmp_path):
-    first, second = (inference.numbered_folder(tmp_path, "input") for _ in range(2))
-    assert (first.name, second.name) == ("00000-input", "00001-input")
-    inference.prepare_output(first, [first / "steps=1"], folder=True)
-    with pytest.raises(InputError, match="steps=1 exists"):
-        inference.prepare_output(first, [first / "steps=1"], folder=True)
-
-
-@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("seconds", [0.3, 1.0])
 def test_ctrl_c_while_the_program_starts_is_quiet(seconds):
     command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", "nowhere"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -236,15 +218,43 @@ def test_ctrl_c_while_the_program_starts_is_quiet(seconds):
     assert "Traceback" not in process.communicate(timeout=30)[1]
 
 
-def test_another_sampler_and_precision(folder, snapshot, net, inputs, tmp_path):
+def test_images_are_those_of_the_algorithm(folder, snapshot, net, inputs, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--device=cpu", "--bf16=false"]
-    assert run(*arguments, "--sampler", "unipc", "--denoising_steps", 3) == 0
-    expected, _ = synthesize(net, inputs, cameras_on_a_ring(3), sampler="unipc", num_steps=3)
-    written = np.asarray(Image.open(out / "steps=3_sampler=unipc" / "pred" / "1.png")).astype(float)
-    assert np.abs(written - (expected[1].permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
-    assert run(*arguments, "--sampler", "unipc") == 0
-    assert (out / "steps=12_sampler=unipc" / "contact_sheet.png").is_file()
+    arguments = ["--in-dir", folder, "--out-dir", out, "--ckpt_path", snapshot, "--device=cpu", "--bf16=false"]
+    assert run(*arguments, "--sampler", "unipc", "--denoising-steps", 3, "--seed", 4) == 0
+    expected, _ = synthesize(net, inputs, cameras_on_a_ring(3), sampler="unipc", num_steps=3, seed=4)
+    for index, image in enumerate(expected):
+        written = np.asarray(Image.open(out / "steps=3_sampler=unipc" / "pred" / f"{index}.png")).astype(float)
+        assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+
+
+def test_views_and_planes_are_chosen_by_options(folder, snapshot, net, inputs, tmp_path, capsys):
+    """The second view is drawn from the first, with other depth planes; its own image stands on the sheet."""
+    out = tmp_path / "out"
+    chosen = ["--inputs", 0, "--targets", 1, "--near", 0.6, "--far", 2.0]
+    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--denoising_steps", 1, "--device=cpu"]
+    assert run(*arguments, *chosen) == 0
+    ring = cameras_on_a_ring(7)
+    planes = Cameras(ring.c2w, ring.intrinsics, torch.full((1, 7), 0.6), torch.full((1, 7), 2.0))
+    expected, _ = synthesize(net, Views(inputs.images[:, :1], planes[:, :1]), planes[:, 1:2], num_steps=1)
+    written = np.asarray(Image.open(out / "steps=1" / "pred" / "b.png")).astype(float)
+    assert np.abs(written - (expected[0].permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+    with Image.open(out / "steps=1" / "contact_sheet.png") as sheet:
+        assert sheet.height > 4 * 192, "input, feature image, prediction, target"
+    capsys.readouterr()
+    assert run(*arguments, "--inputs", 7) == 2 and "--inputs" in one_error(capsys)
+    assert run(*arguments, "--near", 3) == 2 and "--near=3" in one_error(capsys)
+
+
+def test_how_far_the_network_is_trained_is_said(folder, net, tmp_path, capsys):
+    arguments = ["--in_dir", folder, "--denoising_steps", 1, "--device=cpu"]
+    for num_images, warned in ((1200, True), (2_500_000, False)):
+        path = tmp_path / f"{num_images}.pkl"
+        genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=num_images)
+        assert run(*arguments, "--ckpt_path", path, "--out_dir", tmp_path / str(num_images)) == 0
+        said = capsys.readouterr()
+        assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images / 1000:,.1f} thousand images" in said.out
+        assert ("demo.pkl" in said.err) == warned
 
 
 def test_video_and_gif(folder, snapshot, tmp_path):
@@ -258,38 +268,33 @@ def test_video_and_gif(folder, snapshot, tmp_path):
         assert gif.n_frames == 4
 
 
-def test_defaults_take_the_newest_snapshot_and_a_fresh_folder(folder, snapshot, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "ROOT", tmp_path)
+def test_the_newest_network_is_taken_else_that_of_the_code(folder, snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(options, "ROOT", tmp_path)
     (tmp_path / "target").mkdir()
     arguments = ["--in_dir", folder, "--denoising_steps", 1, "--device", "cpu"]
     assert run(*arguments) == 2
     assert "train.sh" in one_error(capsys) and not (tmp_path / "inference").exists()
-    for run_name, file_name, age in [("00000-a", "000200", 50), ("00001-b", "000010", 10), ("00001-b", "000009", 20)]:
-        path = tmp_path / "training_runs" / run_name / f"network-snapshot-{file_name}.pkl"
+
+    def add(*parts: str) -> Path:
+        path = tmp_path.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(snapshot.read_bytes())
+        return path
+
+    taken = [add("models", "demo.pkl")]
+    assert run(*arguments) == 0 and f"Network: {taken[0]}" in capsys.readouterr().out
+    runs = tmp_path / "training_runs"
+    for age, parts in ((50, ("a", "network-snapshot-000200.pkl")), (20, ("b", "network-snapshot-000009.pkl"))):
+        path = add("training_runs", *parts)
         os.utime(path, (time.time() - age, time.time() - age))
-    assert run(*arguments) == 0 and run(*arguments) == 0
-    output = capsys.readouterr().out
-    assert "00001-b/network-snapshot-000010.pkl" in output and "comes with the code" not in output
+    add("training_runs", "b", "training-state-000010.pt")
+    assert options.default_snapshot(tmp_path) == runs / "b" / "network-snapshot-000009.pkl"
+    state = add("training_runs", "c", "training-state-000001.pt")
+    os.utime(state, (time.time() + 10, time.time() + 10))
+    assert options.default_snapshot(tmp_path) == state
+    assert run(*arguments) == 0 and f"Network: {state}" in capsys.readouterr().out
     outputs = sorted(path.name for path in (tmp_path / "inference" / "output").iterdir())
     assert outputs == ["00000-my car", "00001-my car"]
-
-
-def test_without_a_run_the_snapshot_that_comes_with_the_code_is_taken(folder, snapshot, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "ROOT", tmp_path)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
-    arguments = ["--in_dir", folder, "--out_dir", tmp_path / "out", "--device", "cpu", "--denoising_steps"]
-    assert run(*arguments, 1) == 0
-    lines = capsys.readouterr().out.splitlines()
-    said = f"No snapshot under {tmp_path / 'training_runs'}: using {tmp_path / 'models' / 'demo.pkl'}, which comes"
-    assert sum(line.startswith(said) for line in lines) == 1
-    path = tmp_path / "training_runs" / "00000-a" / "network-snapshot-000001.pkl"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(snapshot.read_bytes())
-    assert run(*arguments, 2) == 0
-    assert str(path) in (output := capsys.readouterr().out) and "demo.pkl" not in output
 
 
 def one_error(capsys) -> str:
@@ -301,29 +306,26 @@ def one_error(capsys) -> str:
 
 BAD_OPTIONS = [
     (["--denoising_steps", 0], "--denoising_steps"),
-    (["--denoising_steps", -1], "--denoising_steps"),
-    (["--denoising_steps", 1_000_000], "--denoising_steps"),
     (["--batch_size", 0], "--batch_size"),
     (["--cond_method", "both"], "--cond_method"),
     (["--sampler", "both"], "--sampler"),
     (["--bf16", "both"], "--bf16"),
     (["--cam_weighting", "nearness"], "--cam_weighting"),
     (["--gpu_id", 99], "--gpu_id=99"),
-    (["--gpu_id", -1], "--gpu_id=-1"),
     (["--gpu_id", 0, "--device", "cpu"], "--gpu_id=0"),
     (["--frames", 12], "--frames"),
     (["--video", "--frames", 0], "--frames"),
     (["--video", "--radius", "nan"], "--radius"),
     (["--video", "--elevation", 91], "--elevation"),
     (["--video", "--fps", 0], "--fps"),
-    (["--video", "--fps", "nan"], "--fps"),
     (["--guidance", "nan"], "--guidance"),
     (["--churn", "inf"], "--churn"),
     (["--class_id", 1], "class_id=1"),
     (["--colour"], "--colour"),
     (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
     (["--ckpt_path", __file__], "test_inference.py"),
-    (["--in_dir", "nowhere"], "nowhere"),
+    (["--in_dir", "nowhere"], "--in_dir="),
+    (["--inputs", "one"], "--inputs"),
 ]
 
 
@@ -366,9 +368,8 @@ def test_cameras_at_another_distance_are_warned_of(folder, snapshot, tmp_path, c
         c2w[:3, 3] *= 2
         path.write_text(" ".join(map(str, c2w.ravel())))
     out = tmp_path / "out"
-    assert (
-        run("--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--denoising_steps=1", "--device=cpu") == 0
-    )
+    arguments = ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--denoising_steps=1", "--device=cpu"]
+    assert run(*arguments) == 0
     assert "Warning: " in (error := capsys.readouterr().err) and "2.6" in error and "1.3" in error
 
 

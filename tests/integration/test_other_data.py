@@ -39,7 +39,7 @@ def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(inference.main, [*map(str, arguments), "--denoising_steps=1", "--device=cpu", "--normalize"])
     said = capsys.readouterr()
-    assert ended.value.code == 0 and "Warning" not in said.err
+    assert ended.value.code == 0 and said.err.count("Warning") == 1 and "trained on 16 images" in said.err
     assert "--normalize: the scene is moved by (-50, 0, 20), then scaled by 0.1625; its cameras are now 1.3" in said.out
     for name in "ab":
         with Image.open(tmp_path / "out" / "steps=1" / "pred" / f"{name}.png") as image:

@@ -19,7 +19,7 @@ from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.guidance import load_guide
 from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import save_snapshot
-from inference.sampling_options import described, settle
+from inference.options import described, settle
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -146,7 +146,7 @@ def test_options_settle_and_name_results():
     assert described(guided) == "steps=25_guidance=2_guide=000007"
     with pytest.raises(InputError, match="--guide=old.pkl has no effect with --guidance=1"):
         settle({**USUAL, "guide": Path("old.pkl")})
-    with pytest.raises(InputError, match="--churn=40 has no effect with --sampler=unipc"):
+    with pytest.raises(InputError, match="churn`=40 has no effect with `sampler`=unipc"):
         settle({**USUAL, "sampler": "unipc", "churn": 40.0})
 
 

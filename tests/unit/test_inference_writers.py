@@ -8,10 +8,9 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 
 from genvs import visualize
-from genvs.errors import InputError
 from inference import writers
 
 COLORS = [(200, 30, 40), (20, 160, 60), (40, 70, 210)]
@@ -39,6 +38,13 @@ def test_feature_colors_are_one_map_for_all_frames():
     assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
 
 
+def test_a_map_of_feature_colors_holds_for_other_images():
+    features = torch.randn(3, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    colors = visualize.feature_color_map(features)
+    assert np.array_equal(colors(features), visualize.feature_colors(features))
+    assert np.array_equal(colors(features[1:2])[0], colors(features)[1])
+
+
 def test_feature_colors_never_show_empty_rays_darker_than_gray():
     features = torch.zeros(2, 6, 16, 16)
     features[:, :, 4:10, 4:10] = torch.randn(2, 6, 6, 6, generator=torch.Generator().manual_seed(1)) - 1
@@ -51,15 +57,6 @@ def test_feature_colors_of_even_features_are_gray(channels):
     assert np.abs(colors.astype(int) - 128).max() <= 1
 
 
-def test_whole_file_keeps_the_old_file_and_no_rest_when_writing_fails(tmp_path):
-    path = tmp_path / "result.png"
-    path.write_text("old")
-    with pytest.raises(RuntimeError, match="disk"), writers.whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
 def test_write_png_reads_back_exactly(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     path = tmp_path / "new" / "folder" / "view.1.png"
@@ -69,7 +66,7 @@ def test_write_png_reads_back_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mp4", ".gif"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, suffix):
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, suffix):
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     write = {
         ".png": lambda path: writers.write_png(path, picture),
@@ -79,21 +76,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, suffix):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(InputError, match=rf"{tmp_path}/results/new{suffix}: cannot be written") as caught:
+        with pytest.raises(OSError, match="could not be saved") as caught:
             write(tmp_path / "results" / f"new{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(caught.value) and list((tmp_path / "results").iterdir()) == []
+    assert caught.value.filename == str(tmp_path / "results" / f"new{suffix}") and "\n" not in str(caught.value)
+    assert list((tmp_path / "results").iterdir()) == []
 
 
-@pytest.mark.parametrize(("size", "side", "enlarged"), [((32, 32), 512, (512, 512)), ((48, 30), 64, (144, 90))])
+@pytest.mark.parametrize(
+    ("size", "side", "enlarged"),
+    [((32, 32), 512, (512, 512)), ((48, 30), 64, (144, 90)), ((300, 300), 192, (300, 300))],
+)
 def test_enlarge_by_a_whole_factor(size, side, enlarged):
     picture = visualize.enlarge(plain(COLORS[0], size[1], size[0]), side)
     assert picture.size == enlarged and picture.getcolors() == [(enlarged[0] * enlarged[1], COLORS[0])]
-
-
-def test_enlarge_never_shrinks():
-    assert visualize.enlarge(plain(COLORS[0], 300, 300), 192).size == (300, 300)
 
 
 @pytest.mark.parametrize("num_targets", [1, 3, 70])
@@ -102,20 +99,14 @@ def test_contact_sheet_shows_every_picture_whole(num_targets):
     targets = [
         visualize.Column(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)
     ]
-    sheet = visualize.contact_sheet("title", [(["input"], inputs), (["feature image", "prediction"], targets)])
+    bands = [(["input"], inputs), (["feature image", "prediction"], targets)]
+    sheet = visualize.contact_sheet("title", bands, caption="caption")
     counts = {color: count for count, color in sheet.getcolors(1 << 24)}
     assert [counts[color] / 192**2 for color in COLORS] == [1, num_targets, num_targets]
     assert max(sheet.size) < 6000
     pixels = np.asarray(sheet)
     input_rows = np.flatnonzero((pixels == COLORS[0]).all(-1).any(1))
     assert input_rows.max() < np.flatnonzero((pixels == COLORS[1]).all(-1).any(1)).min(), "inputs are on top"
-
-
-def test_long_labels_keep_both_ends_and_fit():
-    font = ImageFont.load_default(15)
-    shown = visualize._shorten("front_view_of_the_red_car_number_0017", font, 120)
-    assert font.getlength(shown) <= 120 and shown.startswith("front") and shown.endswith("0017")
-    assert visualize._shorten("0017", font, 120) == "0017"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio's reader leaves pipes open
@@ -144,7 +135,7 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("fps", "milliseconds"), [(20, 50), (24, 40), (34, 30), (45, 20), (120, 20), (1.5, 670)])
+@pytest.mark.parametrize(("fps", "milliseconds"), [(24, 40), (120, 20), (1.5, 670)])
 def test_gif_reads_back_with_its_frames_and_pace(tmp_path, fps, milliseconds):
     path = tmp_path / "turn.gif"
     writers.write_gif(path, [plain(color) for color in COLORS], fps)

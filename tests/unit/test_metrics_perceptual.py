@@ -1,163 +1,124 @@
-"""LPIPS, DISTS, FID and KID: what is said where their library or weights are missing, and how it is asked.
+"""LPIPS, DISTS, FID and KID, where their packages and weights are there; and what is said where they are not.
 
-The library itself stands in here: it is an extra, and its weights are not in the project.
+LPIPS and DISTS need VGG16's and AlexNet's weights in torch.hub's folder and the package torchmetrics, which is not
+imported; FID and KID need torchmetrics, torch-fidelity and a torchvision that fits torch.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from types import ModuleType
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from genvs.errors import InputError
-from genvs.metrics.perceptual import SetMetrics, image_metric
+from genvs.metrics import perceptual
+from genvs.metrics.distributions import SetMetrics
+from genvs.metrics.perceptual import IMAGE_METRICS, NETWORKS, image_metric
 
-IMAGE_METRICS = ["lpips_vgg", "lpips_alex", "dists"]
-SET_METRICS = ["fid", "kid"]
-
-
-def build(name: str) -> object:
-    return image_metric(name, "cpu") if name in IMAGE_METRICS else SetMetrics([name], "cpu")
+# Of `pair()`, by torchmetrics 1.9.0 with torchvision's weights.
+EXPECTED = {"lpips_vgg": 0.129160, "lpips_alex": 0.012067, "dists": 0.170402}
 
 
-def refusal(name: str) -> str:
-    with pytest.raises(InputError) as caught:
-        build(name)
-    message = str(caught.value)
-    assert message.isprintable()
-    return message
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    """A pattern of 64x64 pixels and one that has another mixed in, in [-1, 1]."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    first = torch.stack([(7 * x + 3 * y + 40 * channel) % 256 for channel in range(3)]) / 127.5 - 1
+    second = ((x * y) % 256 / 127.5 - 1).expand(3, -1, -1)
+    return first[None], (0.9 * first + 0.1 * second)[None]
 
 
-@pytest.mark.parametrize("name", [*IMAGE_METRICS, *SET_METRICS])
-def test_without_the_library_its_install_is_named(name, monkeypatch):
-    for module in ("torch_fidelity", "torchmetrics", "torchmetrics.image", "torchvision"):
-        monkeypatch.setitem(sys.modules, module, None)
-    message = refusal(name)
-    assert f"--metrics {name}" in message and "pip install -c constraints.txt -e .[metrics]" in message
+def weights_are_there() -> bool:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return all((folder / name).is_file() for name in NETWORKS.values())
 
 
-class Library:
-    """Stands in for torchmetrics: its metrics note how they are made and what they are given."""
+@pytest.mark.skipif(not weights_are_there(), reason="VGG16's and AlexNet's weights are not in torch.hub's folder")
+@pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="torchmetrics is not installed")
+@pytest.mark.parametrize("name", IMAGE_METRICS)
+def test_distances_are_those_of_torchmetrics_without_torchvision(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    measure = image_metric(name, "cpu")
+    first, second = pair()
+    assert measure(first, second).item() == pytest.approx(EXPECTED[name], abs=2e-5)
+    values = measure(torch.cat([first, second, 3 * first]).double(), torch.cat([first, first, first.sign()]).double())
+    assert values.shape == (3,) and values[0].abs() < 1e-6
+    assert values[1].item() == pytest.approx(EXPECTED[name], abs=2e-5), "it is symmetric"
+    alone = measure((3 * first).clamp(-1, 1), first.sign()).item()
+    assert values[2].item() == pytest.approx(alone, abs=1e-5), "images are clamped, and each has its own value"
 
-    def __init__(self, monkeypatch) -> None:
-        self.made: list[tuple] = []
-        self.given: list[tuple] = []
-        self.failure: Exception | None = None
-        library = self
 
-        class Metric(nn.Module):
-            def __init__(self, *args, **options) -> None:
-                super().__init__()
-                if library.failure:
-                    raise library.failure
-                library.made.append((type(self).__name__, *args, *options.items()))
+@pytest.mark.parametrize("name", IMAGE_METRICS)
+def test_what_is_missing_is_named(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="`metrics`.*torchmetrics.*pip install"):
+        image_metric(name, "cpu")
+    monkeypatch.setattr(perceptual, "_weights_of_metric", lambda name: {})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(perceptual, "URL", (tmp_path / "nowhere").as_uri() + "/")
+    file = NETWORKS["alex" if name == "lpips_alex" else "vgg"]
+    path = tmp_path / "hub" / "checkpoints" / file
+    with pytest.raises(InputError, match=f"{path}: is missing and cannot be downloaded"):
+        image_metric(name, "cpu")
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=f"{path}: does not hold"):
+        image_metric(name, "cpu")
 
-            def reset(self) -> None:
-                library.given.append(("reset",))
 
-        class LearnedPerceptualImagePatchSimilarity(Metric):
-            def forward(self, images, targets):
-                assert images.dtype == torch.float32 and images.min() >= -1 and images.max() <= 1
-                return (images - targets).abs().mean(dim=(1, 2, 3)).squeeze()
-
-        class DISTSNetwork(Metric):
-            def forward(self, images, targets):
-                assert images.min() >= 0 and images.max() <= 1
-                return (images - targets).abs().mean(dim=(1, 2, 3)).squeeze()
-
-        class FrechetInceptionDistance(Metric):
-            def update(self, images, real) -> None:
-                assert images.dtype == torch.uint8
-                library.given.append((real, len(images)))
-
-            def compute(self):
-                return torch.tensor(12.5)
-
-        class KernelInceptionDistance(FrechetInceptionDistance):
-            def compute(self):
-                return torch.rand(()), torch.tensor(float(self.subset_size))
-
-        homes = {
-            "torch_fidelity": (),
-            "torchvision": (),
-            "torchvision.models": (),
-            "torchmetrics": (),
-            "torchmetrics.image": (),
-            "torchmetrics.image.lpip": (LearnedPerceptualImagePatchSimilarity,),
-            "torchmetrics.functional": (),
-            "torchmetrics.functional.image": (),
-            "torchmetrics.functional.image.dists": (DISTSNetwork,),
-            "torchmetrics.image.fid": (FrechetInceptionDistance,),
-            "torchmetrics.image.kid": (KernelInceptionDistance,),
-        }
-        for home, classes in homes.items():
-            module = ModuleType(home)
-            module.__path__ = []
-            for one in classes:
-                setattr(module, one.__name__, one)
-            monkeypatch.setitem(sys.modules, home, module)
+def test_without_the_package_of_fid_its_install_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    with pytest.raises(InputError, match="`metrics`=fid.*pip install"):
+        SetMetrics(["fid"], ["samples"], "cpu")
+    assert SetMetrics([], ["samples"], "cpu").compute("samples", 5) == {}
 
 
 @pytest.fixture
-def library(monkeypatch) -> Library:
-    return Library(monkeypatch)
+def sets(monkeypatch) -> SetMetrics:
+    """With torch-fidelity's Inception, of random weights: its own are a download."""
+    try:
+        from torch_fidelity import feature_extractor_inceptionv3 as module
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torch-fidelity cannot be used here: {error}")
+    pytest.importorskip("torchmetrics")
+    with monkeypatch.context() as during:
+        during.setattr(module, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        during.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+        metrics = SetMetrics(["fid", "kid"], ["samples", "nearest"], "cpu")
+    torch.manual_seed(0)
+    for layer in metrics._inception.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    return metrics
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("lpips_vgg", "vgg16-397923af.pth"),
-        ("lpips_alex", "alexnet-owt-7be5be79.pth"),
-        ("dists", "vgg16-397923af.pth"),
-        ("fid", "weights-inception-2015-12-05-6726825d.pth"),
-        ("kid", "weights-inception-2015-12-05-6726825d.pth"),
-    ],
-)
-def test_without_weights_their_file_is_named(name, file, library, monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    library.failure = OSError("<urlopen error [Errno -2] Name or service not known>\nand more")
-    path = tmp_path / "checkpoints" / file
-    message = refusal(name)
-    assert message.startswith(f"{path}: not there") and "urlopen" in message and "TORCH_HOME" in message
-    path.parent.mkdir()
-    path.write_bytes(b"half of it")
-    library.failure = EOFError()
-    assert refusal(name).startswith(f"{path}: damaged")
+def test_images_are_resized_as_by_the_first_implementation(sets):
+    """TensorFlow 1's bilinear interpolation: output pixel i lies at i * side / 299 of the input, no half pixels."""
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    seen = []
+    sets._inception.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    sets.add(images)
+    place = torch.arange(299) * 64 / 299
+    low = place.long()
+    high, part = (low + 1).clamp(max=63), place - low
+    rows = torch.lerp(images[:, :, low].float(), images[:, :, high].float(), part[:, None])
+    expected = torch.lerp(rows[..., low], rows[..., high], part)
+    torch.testing.assert_close(seen[0], (expected - 128) / 128, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "made"),
-    [
-        ("lpips_vgg", ("LearnedPerceptualImagePatchSimilarity", "vgg", ("reduction", "none"))),
-        ("lpips_alex", ("LearnedPerceptualImagePatchSimilarity", "alex", ("reduction", "none"))),
-        ("dists", ("DISTSNetwork",)),
-    ],
-)
-def test_each_image_has_its_value(name, made, library):
-    measure = image_metric(name, "cpu")
-    assert library.made == [made]
-    targets = torch.zeros(4, 3, 8, 8, dtype=torch.float64)
-    error = torch.tensor([0.0, 0.2, 0.4, 3.0], dtype=torch.float64).reshape(4, 1, 1, 1)
-    scale = 2 if name == "dists" else 1  # DISTS takes images in [0, 1]
-    expected = torch.tensor([0.0, 0.2, 0.4, 1.0]) / scale
-    torch.testing.assert_close(measure(targets + error, targets), expected)
-    torch.testing.assert_close(measure((targets + error)[1:2], targets[:1]), expected[1:2])
-
-
-def test_sets_of_images(library):
-    sets = SetMetrics(SET_METRICS, "cpu")
-    assert [made[0] for made in library.made] == ["FrechetInceptionDistance", "KernelInceptionDistance"]
-    sets.add(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), real=True)
-    sets.add(torch.zeros(7, 3, 8, 8, dtype=torch.uint8), real=False)
-    assert library.given == [(True, 5), (True, 5), (False, 7), (False, 7)]
+def test_sets_of_images_are_compared_each_by_itself(sets):
+    generator = torch.Generator().manual_seed(0)
+    real, other = (torch.randint(0, high, (4, 3, 32, 32), generator=generator).byte() for high in (256, 128))
+    calls = []
+    sets._inception.register_forward_hook(lambda *_: calls.append(1))
+    sets.add(real)
+    sets.add(real, "samples")
+    sets.add(other, "nearest")
+    assert len(calls) == 3, "images are seen once for all sets and metrics"
     before = torch.get_rng_state()
-    first, again = sets.compute(5), sets.compute(5)
-    assert first == again and first["fid"] == 12.5, "KID's subsets are always the same"
-    assert sets._metrics["kid"].subset_size == 5
+    same, different = sets.compute("samples", 4), sets.compute("nearest", 4)
+    assert same["fid"] == pytest.approx(0, abs=1e-3) and different["fid"] > same["fid"] + 1e-3
+    assert different["kid"] > same["kid"] and sets.compute("nearest", 4) == different, "subsets are always the same"
     assert torch.equal(torch.get_rng_state(), before)
-    sets.compute(10_000)
-    assert sets._metrics["kid"].subset_size == 1000
-    assert SetMetrics([], "cpu").compute(5) == {}

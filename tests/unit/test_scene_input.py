@@ -149,7 +149,7 @@ def test_a_lens_or_a_shape_unlike_the_training_datas_is_warned_of(folder, capsys
     (folder / "intrinsics.txt").write_text(intrinsics)
     for path in folder.glob("rgb/*"):
         Image.new("RGB", (width, height)).save(path)
-    assert inference.read_folder(folder, PRESETS["cpu-demo"]).inputs.images.shape[-2:] == (32, 32)
+    assert inference.open_scene(folder, PRESETS["cpu-demo"]).inputs.images.shape[-2:] == (32, 32)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == (said is not None)
     for line in lines:

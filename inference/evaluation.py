@@ -1,9 +1,8 @@
-"""An evaluation's work: the network, the images to draw, and the drawing of them, object by object."""
+"""What an evaluation draws, object by object, and the folder that keeps the images."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -17,32 +16,40 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genvs import files
+from genvs.config import WHITE
+from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import Views
 from genvs.errors import InputError
+from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.synthesis import synthesize_views
+from genvs.sampling.synthesis import Conditioned, synthesize_views
 from genvs.visualize import to_uint8
 from inference import protocol, writers
-from inference.baselines import BASELINES, draw_baseline
 from inference.measures import ALWAYS
 from inference.protocol import Protocol
-from inference.sampling_options import described
+from torch_utils import distributed
 
 PROTOCOL_FILE, RESULTS_FILE = "protocol.json", "results.json"
 SAMPLES = "samples"
+BASELINES = {
+    "colours": "feature image's colours",
+    "nearest": "nearest input view",
+    "mean": "mean training image",
+}
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is evaluated: which images of which objects, drawn by which network, and where they are kept.
+class Evaluation:
+    """Which images of which objects are drawn, by which network, and where they are kept.
 
-    classes: of the dataset's objects, for a network that is told them. baselines: of BASELINES, beside the samples.
-    mean_image: for that one of the baselines. asked: by option, what the protocol does not hold, or by what it does;
-    "split" is the one that was found, by name, or None.
+    classes: of the dataset's objects, for a class-conditional network. baselines: of BASELINES, beside the samples.
+    mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name. asked: other options, by name; "split" is what
+    the data call it, or None.
     """
 
     net: GeNVS
@@ -59,7 +66,7 @@ class Job:
 
     @property
     def drawings(self) -> dict[str, list[int] | list[str]]:
-        """What is measured, each by itself: the samples, of some seeds, and every baseline. `draw` takes the values."""
+        """What is measured, each by itself: the samples, by seed, and every baseline, by its name."""
         return {SAMPLES: self.seeds, **{name: [name] for name in self.baselines}}
 
     def views(self, index: int) -> tuple[list[int], list[int]]:
@@ -67,17 +74,20 @@ class Job:
         return protocol.choose_views(self.dataset.num_views(index), self.protocol.num_inputs, self.protocol.views)
 
     def name(self, index: int) -> str:
-        """What files call an object, whatever its dataset calls it."""
+        """An object's name in files."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
 
     def label(self, index: int, net: GeNVS) -> Tensor | None:
-        """What `net` is told of an object, `[1, L]`. Raises InputError for a class that it does not know."""
+        """An object's class label for `net`, `[1, L]`. Raises InputError for a class that the network does not know."""
         return label_of_class(self.classes[index], net.config) if self.classes else None
 
-    def folder(self, index: int, drawing: int | str) -> Path:
-        """Where an object's images are kept. drawing: a sample's seed, or a baseline's name."""
-        kind = "seed" if isinstance(drawing, int) else "baseline"
-        return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
+    def share(self) -> range:
+        """The objects that this rank draws and measures. Raises InputError where there are fewer than ranks."""
+        world_size = distributed.get_world_size()
+        if self.num_objects < world_size:
+            most = self.num_objects
+            raise InputError(f"{most} object(s) for {world_size} processes: start at most {most} (NGPU)")
+        return range(distributed.get_rank(), self.num_objects, world_size)
 
     def check(self) -> None:
         """Raise InputError for what would go wrong later."""
@@ -85,12 +95,12 @@ class Job:
             raise InputError(f"--out_dir={self.out_dir}: is no folder: choose another")
         self.protocol.check(self.out_dir / PROTOCOL_FILE)
         self._check_results()
+        self.share()
         self.dataset.check_views(self.protocol.num_inputs + 1)
         for index in range(self.num_objects):
             self.views(index)
             for net in (self.net, *([self.guide.net] if self.guide else [])):
                 self.label(index, net)
-        protocol.share(self.num_objects)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         if "consistency" in self.asked["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
             raise InputError(
@@ -102,7 +112,7 @@ class Job:
         path = self.out_dir / RESULTS_FILE
         try:
             old = json.loads(path.read_text(encoding="utf-8"))
-            there = {
+            lost = {
                 "--objects": set(old["objects"]) - {self.name(index) for index in range(self.num_objects)},
                 "--metrics": set(old["summary"]) - {*ALWAYS, *self.asked["metrics"]},
                 "--baselines": set(old["baselines"]) - {*self.baselines},
@@ -110,7 +120,7 @@ class Job:
             }
         except (OSError, ValueError, LookupError, TypeError):
             return
-        for option, names in there.items():
+        for option, names in lost.items():
             if names:
                 raise InputError(
                     f"{path}: holds {len(names)} more {option} ({', '.join(sorted(names)[:3])}), whose figures would "
@@ -123,6 +133,7 @@ class Job:
         inputs, targets = self.views(0)
         options = [f"{name} {self.asked[name]}" for name in ("data_class", "cam_weighting") if self.asked[name]]
         split = f"split {self.asked['split']}" if self.asked["split"] else "no split by name"
+        sampling = ", ".join(f"{name} {value}" for name, value in chosen.sampling.items())
         return [
             f"snapshot: {chosen.snapshot}",
             f"data: {chosen.data}, {split}, {self.num_objects} of {len(self.dataset)} objects, "
@@ -130,54 +141,45 @@ class Job:
             *([f"also: {', '.join(options)}"] if options else []),
             f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
             f"{len(targets)} drawn",
-            f"samples: {', '.join(f'{name} {value}' for name, value in chosen.sampling.items())}; "
-            f"seed {', '.join(map(str, self.seeds))}" + ("; guided by a worse network" if self.guide else ""),
+            f"samples: {sampling}; seed {', '.join(map(str, self.seeds))}"
+            + ("; guided by a worse network" if self.guide else ""),
             *(f"baseline {name}: the {BASELINES[name]}" for name in self.baselines),
         ]
 
     @contextlib.contextmanager
     def own_folder(self) -> Iterator[None]:
-        """Make `out_dir`, with its protocol, and keep others out of it inside.
+        """Make `out_dir`, with its protocol, and keep other evaluations out of it meanwhile.
 
-        Raises InputError where it cannot be written, or another evaluation is at it.
+        Raises InputError where it cannot be written, or another evaluation writes there.
         """
-        with contextlib.ExitStack() as closed_at_the_end:
+        with contextlib.ExitStack() as stack:
             try:
                 self.out_dir.mkdir(parents=True, exist_ok=True)
-                lock = closed_at_the_end.enter_context(open(self.out_dir / ".lock", "ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, however this process ends
+                stack.enter_context(files.lock(self.out_dir / ".lock"))
                 self.protocol.check(self.out_dir / PROTOCOL_FILE)
                 self.protocol.write(self.out_dir / PROTOCOL_FILE)
             except BlockingIOError:
                 raise InputError(
                     f"--out_dir={self.out_dir}: another evaluation writes there: wait for it, or choose another"
                 ) from None
-            except OSError as error:
-                reason = error.strerror
-                raise InputError(f"--out_dir={self.out_dir}: cannot be written ({reason}): choose another") from None
             yield
 
     def draw(
         self, index: int, drawing: int | str, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int
-    ) -> None:
-        """Draw an object, unless that is done. Its folder appears when all images are in it; a damaged one is replaced.
+    ) -> Tensor:
+        """The images of an object, uint8 `[T, 3, H, W]`, drawn unless they are there whole.
 
-        The baseline 'mean' is drawn anew: it depends on the train split too, which the protocol does not hold.
         drawing: a sample's seed, or a baseline's name. views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its
-        device. batch_size: views at a time.
+        device. The mean training image is drawn anew: it depends on the train split, which the protocol does not state.
         """
-        folder = self.folder(index, drawing)
+        places = self.views(index)[1]
         if drawing != "mean":
             with contextlib.suppress(InputError):
-                self.drawn(index, drawing, self.views(index)[1])
-                return
-        shutil.rmtree(folder, ignore_errors=True)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+                return self.drawn(index, drawing, places)
         inputs, cameras = views[0][None], views[1].cameras[None]
         images: Iterable[Tensor]
         if isinstance(drawing, str):
-            images = draw_baseline(drawing, inputs, cameras, self.mean_image, denoise, batch_size)
+            images = self._baseline(drawing, inputs, cameras, denoise, batch_size)
         else:
             sampled = synthesize_views(
                 self.net,
@@ -185,45 +187,58 @@ class Job:
                 cameras,
                 **self.protocol.sampling,
                 seed=drawing,
+                first_view=index << 20,  # objects have fewer views than that, so that no two views share fresh noise
                 batch_size=batch_size,
                 progress=False,
                 denoise=denoise,
                 guide=self.guide,
             )
             images = (image for image, _ in sampled)
-        for place, image in zip(self.views(index)[1], images, strict=True):
-            writers.write_png(partial / file_name(place), to_uint8(image))
-        try:
-            os.replace(partial, folder)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror}): choose another --out_dir") from None
+        self._write(self._folder(index, drawing), {place: to_uint8(i) for place, i in zip(places, images, strict=True)})
+        return self.drawn(index, drawing, places)
 
     def drawn(self, index: int, drawing: int | str, places: list[int]) -> Tensor:
-        """What `draw` has drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
-        folder = self.folder(index, drawing)
+        """What was drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
+        folder = self._folder(index, drawing)
         try:
             images = []
             for place in places:
-                with Image.open(folder / file_name(place)) as image:
+                with Image.open(folder / f"{place:06d}.png") as image:
                     images.append(np.asarray(image.convert("RGB")))
             return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: cannot be read ({error}): delete this folder, and it is drawn again") from None
 
+    def _folder(self, index: int, drawing: int | str) -> Path:
+        kind = "seed" if isinstance(drawing, int) else "baseline"
+        return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
 
-def file_name(place: int) -> str:
-    """Of an image, by its place among the object's views."""
-    return f"{place:06d}.png"
+    @staticmethod
+    def _write(folder: Path, pictures: dict[int, np.ndarray]) -> None:
+        """Replace `folder`, which appears when all pictures are in it."""
+        partial = folder.with_name(f".{folder.name}.partial")
+        for old in (folder, partial):
+            shutil.rmtree(old, ignore_errors=True)
+        for place, picture in pictures.items():
+            writers.write_png(partial / f"{place:06d}.png", picture)
+        os.replace(partial, folder)
 
+    @torch.inference_mode()
+    def _baseline(
+        self, name: str, inputs: Views, targets: Cameras, denoise: FastDenoiser, batch_size: int
+    ) -> Iterator[Tensor]:
+        """Images `[3, H, W]` in [-1, 1] on the CPU, for targets `[1, T]`.
 
-def results_folder(parent: Path, chosen: Protocol, sampling: dict[str, Any], cam_weighting: str | None) -> Path:
-    """Where results go by default: the same folder for the same options, so that they are found again.
-
-    sampling: the settled options. cam_weighting: as it was asked for.
-    """
-    snapshot = Path(chosen.snapshot).resolve()
-    views = chosen.views if isinstance(chosen.views, str) else f"file_{protocol.digest(chosen.views)[:6]}"
-    name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
-    name += f"-{Path(chosen.data).stem}_{chosen.data_sha256[:6]}-inputs={chosen.num_inputs}-views={views}"
-    name += "" if cam_weighting is None else f"-{cam_weighting}"
-    return parent / f"{name}-{described(sampling)}"
+        'colours' are those that training's auxiliary loss (`--rgb_weight`) teaches a feature image's first three
+        channels: what can be expected of the view, as in pixelNeRF (arXiv 2012.02190).
+        """
+        if name == "nearest":
+            yield from nearest_input(inputs.to("cpu"), targets)[0]
+        elif name == "mean":
+            assert self.mean_image is not None
+            yield from self.mean_image.expand(targets.shape[1], -1, -1, -1)
+        else:
+            conditioned = Conditioned(denoise, inputs.to(denoise.device), batch_size=batch_size)
+            for start in range(0, targets.shape[1], batch_size):
+                feature_images = conditioned.render(targets[:, start : start + batch_size].to(denoise.device))
+                yield from (feature_images[:, :3] + WHITE).clamp(-1, 1).cpu()

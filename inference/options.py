@@ -1,0 +1,225 @@
+"""What inference.py and evaluate.py share: options, the network that they name, and the device."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import genvs
+from dnnlib.command import FiniteRange, FullPath, checked_by, option_group
+from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS, parse_view_weighting
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.errors import InputError
+from genvs.models import GeNVS
+from genvs.sampling.guidance import weigh_views
+from genvs.sampling.synthesis import NOISES, known_sampler
+from torch_utils import distributed
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("network-snapshot-*.pkl", "training-state-*.pt")  # of files that hold a network, the better first
+USEFUL_IMAGES = 5000  # a network that was trained on fewer draws little more than noise
+SAMPLING = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `synthesize_views` takes them
+
+network, cameras, sampling = (option_group(title) for title in ("Network", "Cameras", "Sampling"))
+
+
+def together(*options: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
+    """Several click options as one decorator."""
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+network_options = together(
+    network(
+        "--ckpt_path",
+        type=FullPath(path_type=Path),
+        show_default="the newest under training_runs, else models/demo.pkl",
+        help="Network snapshot or training state; models/demo.pkl comes with the code.",
+    ),
+    network(
+        "--cam_weighting",
+        metavar="NAME",
+        callback=checked_by(parse_view_weighting),
+        show_default="the snapshot's",
+        help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
+    ),
+    network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
+    network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),
+)
+camera_options = together(
+    cameras(
+        "--data-class",
+        metavar="PKG.MODULE.CLASS",
+        help="A dataset class of your own, which reads the data as in training.",
+    ),
+    cameras(
+        "--convention",
+        type=click.Choice(CONVENTIONS),
+        show_default="as in training",
+        help="The axes that the poses are in.",
+    ),
+    cameras("--normalize", is_flag=True, help="Move and scale each scene to where the network expects it."),
+    cameras(
+        "--near",
+        type=FiniteRange(min=0, min_open=True),
+        show_default="the snapshot's",
+        help="Near depth plane, world units.",
+    ),
+    cameras(
+        "--far",
+        type=FiniteRange(min=0, min_open=True),
+        show_default="the snapshot's",
+        help="Far depth plane, world units.",
+    ),
+)
+
+
+def sampling_options(noise: str) -> Callable[[Callable], Callable]:
+    """The options SAMPLING (but bf16) and `guide`. noise: the default of --noise."""
+    return together(
+        sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
+        sampling(
+            "--denoising_steps",
+            "num_steps",
+            type=click.IntRange(1, 10000),
+            show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
+            help=f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images.",
+        ),
+        sampling(
+            "--guidance",
+            type=FiniteRange(0, 100),
+            default=1.0,
+            help="Above 1: lead away from what is drawn without the inputs (classifier-free), at twice the work.",
+        ),
+        sampling(
+            "--guide",
+            type=FullPath(path_type=Path),
+            show_default="none",
+            help="Autoguidance: an earlier snapshot, which --guidance leads away from instead.",
+        ),
+        sampling(
+            "--noise",
+            type=click.Choice(NOISES),
+            default=noise,
+            help="Start all views from one noise, so that videos do not flicker, or each from its own.",
+        ),
+        sampling(
+            "--churn",
+            type=FiniteRange(min=0),
+            default=0.0,
+            help="Stochastic sampling: EDM's S_churn, noise added and removed on the way; sampler heun only.",
+        ),
+    )
+
+
+def parse_numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
+    """The callback of an option that takes numbers and ranges, such as 0-9 or 0,3,5."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 <= last - first < 10_000:
+            raise click.BadParameter(f"{part!r} is neither a number nor a range: give some as 0-9 or 0,3,5")
+        numbers += range(first, last + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def settle(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the sampler's own number of steps where none was given; warns if that is too few.
+
+    options: SAMPLING and `guide`; others stay as they are. Raises InputError for options that exclude each other.
+    """
+    sampler = known_sampler(options["sampler"], options["churn"])
+    if options["guide"] is not None and options["guidance"] == 1:
+        raise InputError(f"--guide={options['guide']} has no effect with --guidance=1: choose more, such as 2")
+    num_steps = options["num_steps"] or sampler.num_steps
+    if 1 < num_steps < sampler.fewest_steps:
+        warn(
+            f"--denoising_steps={num_steps}: so few steps of {options['sampler']} leave noise in the images: give "
+            f"{sampler.fewest_steps} or more, 1 for a preview, or --sampler unipc"
+        )
+    return {**options, "num_steps": num_steps}
+
+
+def described(options: dict[str, Any]) -> str:
+    """Settled options in the names of results: `steps=25`, and whatever differs from the usual."""
+    words = [f"steps={options['num_steps']}"]
+    for name, usual in (("sampler", "heun"), ("guidance", 1.0), ("noise", "fixed"), ("churn", 0.0)):
+        value = options[name]
+        if value != usual:
+            words.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+    if options["guide"] is not None:
+        words.append(f"guide={options['guide'].stem.removeprefix('network-snapshot-')}")
+    return "_".join(words)
+
+
+def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device:
+    """The device that the options ask for. Raises InputError where it does not exist."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" and gpu_id is not None:
+        raise InputError(f"--gpu_id={gpu_id} and --device=cpu exclude each other: leave one of them out")
+    if visible == 0 and (device == "cuda" or gpu_id is not None):
+        option = "--device=cuda" if gpu_id is None else f"--gpu_id={gpu_id}"
+        raise InputError(f"{option}: no CUDA GPU is visible here: pass --device cpu instead")
+    if gpu_id is not None and not 0 <= gpu_id < visible:
+        raise InputError(f"--gpu_id={gpu_id}: no such GPU: choose from 0 to {visible - 1}")
+    if device == "cpu" or visible == 0:
+        if device is None:
+            distributed.print0("No GPU is visible: running on the CPU.")
+        return torch.device("cpu")
+    chosen = torch.device("cuda", gpu_id or 0)
+    torch.cuda.set_device(chosen)  # for what names no device, such as Triton's kernels
+    return chosen
+
+
+def open_network(
+    ckpt_path: Path | None, cam_weighting: str | None, near: float | None, far: float | None
+) -> tuple[Path, GeNVS]:
+    """The network that the options name, and its file. Says which one it is; warns if it was hardly trained."""
+    path = ckpt_path or default_snapshot(ROOT)
+    net = genvs.load_snapshot(path, near=near, far=far)
+    weigh_views(net, cam_weighting)
+    num_images = net.notes.get("cur_nimg")
+    trained = "" if num_images is None else f", trained on {num_images / 1000:,.1f} thousand images"
+    distributed.print0(f"Network: {path}, {net.config.resolution}x{net.config.resolution} pixels{trained}")
+    if num_images is not None and num_images < USEFUL_IMAGES:
+        warn(
+            f"{path}: trained on {num_images:,} images, which is too few to draw more than noise: train longer, or "
+            f"pass --ckpt_path {ROOT / 'models' / 'demo.pkl'}"
+        )
+    return path, net
+
+
+def default_snapshot(root: Path) -> Path:
+    """The newest snapshot of the newest run under training_runs, or its newest training state if it has no snapshot;
+    without a run, the snapshot that comes with the code. Raises InputError where there is neither.
+    """
+    runs, demo = root / "training_runs", root / "models" / "demo.pkl"
+
+    def age(path: Path) -> tuple[float, str]:
+        return path.stat().st_mtime, path.name
+
+    newest = max((file for kind in KINDS for file in runs.rglob(kind)), key=age, default=None)
+    if newest is not None:
+        return next(max(files, key=age) for kind in KINDS if (files := list(newest.parent.glob(kind))))
+    if not demo.is_file():
+        raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
+    distributed.print0(f"No snapshot under {runs}: using {demo}, which comes with the code.")
+    return demo
+
+
+def warn(message: str) -> None:
+    distributed.print0(f"Warning: {message}", file=sys.stderr)
