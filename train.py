@@ -121,7 +121,7 @@ def check_files(config: TrainConfig, state_path: Path | None, content: dict[str,
     from training.state import check_data, create_state
 
     data = open_data(config) if config.data else None
-    if data and content:
+    if data and content and state_path:
         check_data(content, data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
         create_state(config, data.scene if data else config.net.scene, torch.device("cpu"))
@@ -142,9 +142,11 @@ def first_lines(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
 
 
 def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
+    from training.state import state_path
+
     if cur_nimg >= config.total_nimg:
         return f"Done: the snapshots and logs are in {run_dir}"
-    saved = run_dir / f"training-state-{cur_nimg // 1000:06d}.pt"
+    saved = state_path(run_dir, cur_nimg)
     # The folder means its newest state; a run that went on from an earlier one still has those after it.
     state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
     return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"
@@ -221,9 +223,11 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     from torch_utils import distributed
     from training import run_folder
     from training.data import check_ranks_agree, open_data, pack_data
+    from training.signals import stop_at_once
     from training.state import create_state, restore, saved_config
     from training.training_loop import training_loop
 
+    stop_at_once()
     if notensorboard:
         options["tensorboard"] = False
     if resume:
@@ -255,14 +259,14 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         pack_data(run_data)
     state = create_state(start, run_data.scene, device)
     state.data = run_data.facts()
-    if content is not None:
+    if content and state_path:
         restore(state, content, state_path)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
         name = folder_name(config, distributed.get_world_size(), device.type, desc)
         run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
-    with run_folder.recorded(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
+    with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(first_lines(config, run_dir, new=content is None), flush=True)
         training_loop(config, run_dir, run_data, state, device)
         distributed.print0(last_line(state.cur_nimg, config, run_dir))

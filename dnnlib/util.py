@@ -10,6 +10,7 @@ import sys
 import traceback
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO
@@ -30,7 +31,21 @@ class _Tee:
             with contextlib.suppress(OSError):  # a full disk: what cannot be logged is still said
                 self._file.write(text)
                 self._file.flush()
-        return self._stream.write(text)
+        with self._without_reader():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._without_reader():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _without_reader(self) -> Iterator[None]:
+        """Ctrl-C ends `tee` as well: what is printed from then on is only logged."""
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

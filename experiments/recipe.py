@@ -34,7 +34,7 @@ from genvs.settings import changed
 from inference.protocol import LIST_VIEWS
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import RunData, open_data, pack_data
-from training.evaluation import HeldOutScenes
+from training.evaluation import Evaluation
 from training.state import create_state
 from training.training_loop import training_loop
 
@@ -181,7 +181,7 @@ def run(config: TrainConfig, device: torch.device, minutes: float | None, object
         raise KeyboardInterrupt
     kimg, spent, psnr = curve(records)
     if not kimg or kimg[-1] < state.cur_nimg / 1000:  # stopped between two evaluations
-        held_out = HeldOutScenes(
+        held_out = Evaluation(
             data.held_out, data.held_out_scenes, mean_training_image(data.train, data.train_scenes), device
         )
         kimg.append(state.cur_nimg / 1000)

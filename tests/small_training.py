@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,10 +19,11 @@ from torch_utils.background_writer import BackgroundWriter
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
 from training.run_folder import find_resume_state
+from training.signals import STOP_SIGNALS
 from training.state import TrainState, create_state, restore, save_training_state, saved_config
 from training.training_loop import training_loop
 
-BATCH = 8
+BATCH = 4
 CPU = torch.device("cpu")
 
 
@@ -59,28 +61,35 @@ def opened(config: TrainConfig, held_out: bool = False) -> RunData:
     return data if held_out else dataclasses.replace(data, held_out_scenes=range(0))
 
 
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """What is done inside to the handlers of signals is undone."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_out: bool = False) -> dict:
     """Run to the end in `run_dir`; returns the content of the last training state."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with own_signals():
         data = opened(config, held_out)
         state = create_state(config, data.scene, CPU)
         state.data = data.facts()
         if resume is not None:
-            restore(state, resume)
+            restore(state, resume, run_dir)
         training_loop(config, run_dir, data, state, CPU)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     distributed.barrier()  # the first rank writes
     return last_state(run_dir)
 
 
 def resume(run_dir: Path, **changes) -> dict:
     """Continue the run in `run_dir` as `--resume` does, with some options changed."""
-    _, content = find_resume_state(str(run_dir), "")
-    return train(resumed(saved_config(content), changes), run_dir, content)
+    path, content = find_resume_state(str(run_dir), "")
+    return train(resumed(saved_config(content, path), changes), run_dir, content)
 
 
 def last_state(run_dir: Path) -> dict:

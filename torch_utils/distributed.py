@@ -1,4 +1,4 @@
-"""Ranks and collectives. All of it works in a process that no launcher started too: one rank, nothing to wait for."""
+"""Ranks and collectives. All of it also works in a process without a launcher, as the only rank."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed
 
-# Before there is a process group: imported later, as by DDP, its functions' default arguments would hold on to it for
-# ever. Its threads would outlive Python, and one that then lets go of a tensor aborts the process (libtorch 2.13).
+# Imported before there is a process group. Imported later, as by DDP, its functions' default arguments would keep the
+# group alive. Its threads would outlive Python, and one that then frees a tensor aborts the process (libtorch 2.13).
 import torch.distributed.nn
 
 from dnnlib.command import named_options
@@ -27,7 +27,7 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
     """Joins the process group that the launcher describes, if there is one, and returns this rank's device.
 
     `device_type` is "cuda" (NCCL; the device is the one numbered LOCAL_RANK) or "cpu" (gloo). `timeout` is how long a
-    collective waits for the other ranks; the default leaves one of them the time to pack a dataset.
+    collective waits for the other ranks; the default leaves one of them enough time to pack a dataset.
     """
     device = torch.device(device_type)
     if device.type == "cuda":
@@ -42,12 +42,12 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
 
 
 def shutdown() -> None:
-    """Leaves the process group, whose threads end. For the end of work that went well on every rank.
+    """Leaves the process group, whose threads end. Call it when the work is done on every rank.
 
-    A DDP module that is still in use holds on to the group: let go of it before.
+    A DDP module keeps the group alive: delete it first.
     """
     if is_initialized():
-        # Rank 0 keeps the others' meeting point: it must not leave while one of them is still busy.
+        # Rank 0 hosts the store of the group: it must not leave while another rank is still busy.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
@@ -80,7 +80,10 @@ def print0(*args: Any, **kwargs: Any) -> None:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Python's user warnings inside are kept back; at the end rank 0 prints each once, as a line on stderr."""
+    """Collects Python's user warnings; at the end rank 0 prints each once, as a line on stderr.
+
+    Options of the running command stand in place of parameters in backticks.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
@@ -119,10 +122,10 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class AnyRank:
-    """Whether a flag was raised on any rank: the answer comes with the next call, so that nobody waits for the device.
+    """Whether a flag was raised on any rank. The answer comes with the next call, so that no rank waits for its device.
 
     any_rank = AnyRank(device)       # the device that `init` returned
-    any_rank(flag)                   # on all ranks alike; the same answer on all of them, to the flags of the last call
+    any_rank(flag)                   # on all ranks; returns the same on all, for the flags of the last call
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -133,7 +136,7 @@ class AnyRank:
 
     def __call__(self, flag: bool) -> bool:
         if self._arrived is not None:
-            self._arrived.synchronize()  # of the last call: it is there long since
+            self._arrived.synchronize()  # of the last call, long ago
         answer = bool(self._answer)
         raised = torch.full((), int(flag), dtype=torch.int32, device=self._device)
         if is_initialized():

@@ -17,17 +17,12 @@ from torch_utils import distributed
 class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
     """Yields (item, position) without end: position counts start_idx, start_idx + 1, ...; item is in [0, num_items).
 
-    The item at a position is a function of (seed, position) alone: each run of `num_items` positions is one permutation
-    of all items. A sampler that starts later therefore goes on exactly where an earlier one would be by then.
+    The item at a position is a function of (seed, position) alone: every `num_items` positions are one permutation of
+    all items. A sampler with a later start_idx therefore continues exactly like an earlier one.
     """
 
     def __init__(self, num_items: int, *, seed: int, start_idx: int = 0) -> None:
-        """Raises ValueError for no items or a negative number."""
-        if num_items < 1 or seed < 0 or start_idx < 0:
-            raise ValueError(f"{num_items=} must be at least 1, {seed=} and {start_idx=} at least 0")
-        self.num_items = num_items
-        self.seed = seed
-        self.start_idx = start_idx
+        self.num_items, self.seed, self.start_idx = num_items, seed, start_idx
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, offset = divmod(self.start_idx, self.num_items)

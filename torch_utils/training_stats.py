@@ -1,73 +1,49 @@
-"""Means and deviations of what training reports, over steps and ranks, without a device sync at each report."""
+"""Means of what training reports, over steps and ranks, without a device sync at each report."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-import torch.distributed
 
 from torch_utils import distributed
 
 
-class Stat(NamedTuple):
-    """Of all elements reported under one name since the last update: how many, their mean and population deviation."""
-
-    num: int
-    mean: float
-    std: float
-
-
 class Collector:
-    """Accumulates scalars by name.
+    """Averages scalars by name.
 
     collector = Collector(device)
     collector.report("Loss/loss", loss)      # each step: a number or a tensor of any shape, every element counts
-    stats = collector.update()               # each tick, on every rank: {"Loss/loss": Stat(num, mean, std)}
+    means = collector.update()               # each tick, on every rank: {"Loss/loss": mean}
     """
 
     def __init__(self, device: torch.device) -> None:
         """`device` is where this rank communicates: what `distributed.init` returned."""
         self._device = device
-        self._moments: dict[tuple[str, torch.device], torch.Tensor] = {}
+        self._sums: dict[tuple[str, torch.device], torch.Tensor] = {}
 
     @torch.no_grad()
     def report(self, name: str, value: torch.Tensor | float, mask: torch.Tensor | None = None) -> None:
-        """Adds the elements of `value` (those where `mask`, of its shape, is true) to the statistics of `name`.
+        """Adds the elements of `value` (those where `mask`, of its shape, is true) to the mean of `name`.
 
         Nothing waits for the device. Values that are not finite are counted like others, so that the mean shows them.
         """
         elements = torch.as_tensor(value).detach().to(torch.float64)
         included = torch.ones_like(elements) if mask is None else mask.to(elements)
-        count = included.sum()
         if mask is not None:
             elements = torch.where(mask, elements, 0.0)
-        moments = torch.stack([count, elements.sum(), elements.square().sum()])
+        sums = torch.stack([included.sum(), elements.sum()])
         key = (name, elements.device)
-        self._moments[key] = self._moments[key] + moments if key in self._moments else moments
+        self._sums[key] = self._sums[key] + sums if key in self._sums else sums
 
-    def update(self) -> dict[str, Stat]:
-        """The statistics of everything reported since the last update, by name in order, equal on every rank.
+    def update(self) -> dict[str, float]:
+        """The means of everything reported since the last update, in the order of names, equal on every rank.
 
-        Every rank must call it; a name may be reported on some ranks only. Begins anew afterwards.
+        Every rank must call it; a name may be reported on some ranks only.
         """
-        names = self._names_of_all_ranks()
-        totals = torch.zeros(len(names), 3, dtype=torch.float64, device=self._device)
-        for (name, _), moments in self._moments.items():
-            totals[names.index(name)] += moments.to(self._device)
-        self._moments.clear()
-        distributed.all_reduce_sum(totals)
-        stats = {}
-        for name, (num, total, squares) in zip(names, totals.tolist(), strict=True):
-            if num > 0:
-                mean = total / num
-                stats[name] = Stat(int(num), mean, max(squares / num - mean**2, 0.0) ** 0.5)
-        return stats
-
-    def _names_of_all_ranks(self) -> list[str]:
-        names = [name for name, _ in self._moments]
-        if distributed.is_initialized():
-            of_ranks: list[list[str]] = [[] for _ in range(distributed.get_world_size())]
-            torch.distributed.all_gather_object(of_ranks, names)
-            names = [name for of_rank in of_ranks for name in of_rank]
-        return sorted(set(names))
+        reported = distributed.gather_objects([name for name, _ in self._sums])
+        names = sorted({name for of_rank in reported for name in of_rank})
+        totals = torch.zeros(len(names), 2, dtype=torch.float64, device=self._device)
+        for (name, _), sums in self._sums.items():
+            totals[names.index(name)] += sums.to(self._device)
+        self._sums.clear()
+        counts_and_sums = distributed.all_reduce_sum(totals).tolist()
+        return {name: total / count for name, (count, total) in zip(names, counts_and_sums, strict=True) if count > 0}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from dnnlib.command import named_options
 from genvs.config import SceneConfig
 from genvs.data.packed import PackPlan
 from genvs.data.scenes import SceneDataset
@@ -28,6 +30,7 @@ from genvs.settings import flat
 from torch_utils import distributed
 from torch_utils.misc import InfiniteSampler
 from training.config import PER_PROCESS, TrainConfig, differences
+from training.signals import detach_worker, signals_blocked
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
 
@@ -36,7 +39,7 @@ HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is hel
 class RunData:
     """train, held_out: datasets (the same one where there is no validation split), and the scenes to use of each.
 
-    train_classes, held_out_classes: float32 `[scenes, K]`, one-hot, with `--cond`; else None.
+    A single scene is both. train_classes, held_out_classes: float32 `[scenes, K]`, one-hot, of a class-conditional run.
     """
 
     train: SceneDataset
@@ -47,10 +50,16 @@ class RunData:
     train_classes: Tensor | None = None
     held_out_classes: Tensor | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """What must not change while a run goes on: the training scenes, in their order, and the camera model.
+    @property
+    def evaluated_views(self) -> str:
+        """What evaluations say that their views are."""
+        trained = self.held_out is self.train and self.held_out_scenes == self.train_scenes
+        return "training-view" if trained else "held-out"
 
-        Numbers are rounded: other processors compute other last digits from the same cameras.
+    def facts(self) -> dict[str, Any]:
+        """What must stay the same when a run resumes: the training scenes, in their order, and the camera model.
+
+        Numbers are rounded, because processors differ in the last digits of what they compute from the same cameras.
         """
         views = [(name, self.train.num_views(scene)) for scene, name in enumerate(self.train.scene_names)]
         facts = {
@@ -63,7 +72,7 @@ class RunData:
 def open_data(config: TrainConfig) -> RunData:
     """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used.
 
-    What looks wrong with cameras is said on stderr.
+    Cameras that look wrong give warnings on stderr.
     """
     with distributed.warnings_as_lines():
         data = _open_scenes(config)
@@ -88,20 +97,21 @@ def _open_scenes(config: TrainConfig) -> RunData:
         convention=config.convention,
     )
     if config.normalize:
-        distributed.print0(f"--normalize: every scene is moved and scaled; {train.scene_names[0]} {train.placement(0)}")
+        distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
     scene = train.scene_config()
     if splits.val is not None:
         held_out = opened(splits.val, near=scene.near, far=scene.far, convention=train.convention)
         held_out.check_views(2)
         return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
-    count = -(-len(train) // HELD_OUT_SHARE) if len(train) > 1 else 0
-    kept = len(train) - count
+    if len(train) == 1:
+        return RunData(train, range(1), train, range(1), scene)
+    kept = len(train) - math.ceil(len(train) / HELD_OUT_SHARE)
     return RunData(train, range(kept), train, range(kept, len(train)), scene)
 
 
 def _with_classes(data: RunData) -> RunData:
-    """The same data with the classes of its scenes. Raises InputError as `classes`, and for an unknown class."""
+    """The same data with the classes of its scenes. Raises InputError where a scene's class is missing or unknown."""
     datasets = (data.train, data.held_out)
     train, held_out = (dataset.checked_classes() for dataset in datasets)
     num_classes = 1 + max(train)
@@ -115,7 +125,7 @@ def _with_classes(data: RunData) -> RunData:
 
 
 def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int) -> None:
-    """Raise InputError, on all ranks, where one was started otherwise than the first, as on another machine.
+    """Raise InputError, on all ranks, where one of them was started with other options or data than the first.
 
     facts: of the data. cur_nimg: where training starts. Call it on all ranks.
     """
@@ -124,16 +134,16 @@ def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int)
     for rank, other in enumerate(others, start=1):
         if other != first:
             raise InputError(
-                f"process {rank} was started otherwise than process 0 ({', '.join(differences(first, other))}): start "
-                "all of them with the same options, on the same data"
+                f"process {rank} differs from process 0 ({', '.join(differences(first, other))}): "
+                "start all of them with the same options, on the same data"
             )
 
 
 def pack_data(data: RunData) -> None:
-    """Let the datasets take views from packs beside them (see genvs.data.packed), which is much faster than from files.
+    """Let the datasets read views from packs beside them (see genvs.data.packed), which is much faster than from files.
 
-    One process of each machine looks for the packs, and makes them where they are missing or of other files, while the
-    others wait. Where a pack cannot be written a line says so, and views come from files. Call it on all ranks. Raises
+    One process of each machine checks the packs, and makes those that are missing or out of date, while the others
+    wait. Where a pack cannot be written, a warning says so and views come from files. Call it on all ranks. Raises
     InputError, on all of them, for a file that cannot be used.
     """
     datasets = list(dict.fromkeys([data.train, data.held_out]))
@@ -158,20 +168,19 @@ def _make_pack(dataset: SceneDataset) -> PackPlan | None:
     try:
         return dataset.make_pack(workers=cores)
     except OSError as error:
-        print(
+        line = (
             f"Warning: {printable(dataset.path)}: images cannot be packed beside it ({error.strerror}), so they are "
-            "decoded each time they are used, which is slow; make room, allow writing there, or pass --cache false",
-            file=sys.stderr,
-            flush=True,
+            "decoded each time they are used, which is slow: make room, allow writing there, or set `cache` to false"
         )
+        print(named_options(line), file=sys.stderr, flush=True)
         return None
 
 
 class BatchSchedule:
     """Which scenes each micro-batch of one rank holds: a function of (seed, images seen), from any start.
 
-    An update's scenes follow the global order, and are dealt to rounds and ranks in contiguous shares; so any number
-    of ranks and rounds sees the same samples. The number of input views is drawn per update, equal on all ranks.
+    An update's scenes follow the global order and are divided among rounds and ranks in contiguous shares, so that any
+    number of ranks and rounds sees the same samples. The number of input views is drawn per update, for all ranks.
     """
 
     def __init__(self, config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int) -> None:
@@ -195,25 +204,28 @@ class BatchSchedule:
             step += 1
 
 
-def leave_process_group(worker: int) -> None:
-    """What asks a run to stop often goes to its whole process group. Its loaders go on, so that it can end its update
-    and save; they end with it, or some seconds after it where it is killed."""
-    os.setsid()
+class WithClasses(Dataset):
+    """Batches of `dataset`, with the one-hot classes of their scenes: float32 `[scenes, K]`."""
+
+    def __init__(self, dataset: SceneDataset, classes: Tensor) -> None:
+        self.dataset, self.classes = dataset, classes
+
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
+        classes = self.classes[[request.scene for request in requests]]
+        return dataclasses.replace(self.dataset[requests], classes=classes)
 
 
 def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
-    """Micro-batches for ever, on `device`, in the order of `schedule`."""
+    """Micro-batches without end, on `device`, in the order of `schedule`."""
     loader = DataLoader(
-        data.train,
+        data.train if data.train_classes is None else WithClasses(data.train, data.train_classes),
         batch_size=None,  # an item is a whole batch
         sampler=schedule,
         num_workers=workers,
-        worker_init_fn=leave_process_group,
+        worker_init_fn=detach_worker,
         pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
     )
-    for batch, requests in zip(loader, schedule, strict=False):
-        if data.train_classes is not None:
-            classes = data.train_classes[[request.scene for request in requests]]
-            batch = dataclasses.replace(batch, classes=classes.pin_memory() if loader.pin_memory else classes)
+    with signals_blocked():  # here the workers start
+        batches = iter(loader)
+    for batch in batches:
         yield batch.to(device, non_blocking=True)

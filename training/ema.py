@@ -23,7 +23,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, *, batch_size: int, cur_nimg: int) -> None:
-        """Move towards `net`, of which `batch_size` images were seen since the last update, `cur_nimg` before it."""
+        """Move towards `net`, which has seen `batch_size` images since the last update and `cur_nimg` before it."""
         halflife = self.halflife_kimg * 1000
         if self.rampup_ratio is not None:
             halflife = min(halflife, cur_nimg * self.rampup_ratio)

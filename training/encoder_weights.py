@@ -1,4 +1,4 @@
-"""Where the encoder's first weights come from: `--encoder-weights none|imagenet|PATH`."""
+"""The encoder's initial weights: random, ImageNet's, or from a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CACHE = Path.home() / ".cache" / "genvs" / "resnet34-b627a593.pth"
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:
-    """Load ImageNet weights into the encoder's backbone, from torchvision's file.
+    """Load torchvision's ImageNet weights into the encoder's backbone.
 
-    source: "none" leaves it as it is; "imagenet" downloads torchvision's ResNet-34 once, into the user's cache; else
+    source: "none" changes nothing; "imagenet" downloads torchvision's ResNet-34 once, into the user's cache; otherwise
     the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
     """
     if source == "none":
@@ -31,11 +31,11 @@ def initialize_encoder(backbone: Backbone, source: str) -> None:
                 download(IMAGENET_URL, path)
             except OSError as error:
                 raise InputError(
-                    f"--encoder-weights imagenet: cannot download {IMAGENET_URL} ({error}): "
-                    "fetch it elsewhere and give its path, or train with --encoder-weights none"
+                    f"`encoder_weights`=imagenet: cannot download {IMAGENET_URL} ({error}): "
+                    "fetch it elsewhere and give its path, or train with `encoder_weights`=none"
                 ) from None
         distributed.barrier()
     state = files.load(path)
     if not isinstance(state, dict):
-        raise InputError(f"--encoder-weights: {path} is not a state dict: give torchvision's ResNet-34 file")
+        raise InputError(f"`encoder_weights`: {path} is not a state dict: give torchvision's ResNet-34 file")
     load_imagenet_weights(backbone, state)

@@ -1,4 +1,4 @@
-"""What training says of itself on held-out scenes: PSNR against two baselines, and a panel of pictures."""
+"""How training evaluates itself: PSNR against two baselines, and a sheet of samples."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import choose_views
-from genvs.diffusion.samplers import sample_heun
+from genvs.diffusion.samplers import Denoise
 from genvs.metrics import psnr
 from genvs.models import GeNVS
 from genvs.models.labels import class_labels
 from genvs.random import Stream, normal, numpy_generator, sample_keys
+from genvs.sampling.synthesis import sampler_of
 from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 
-NUM_INPUTS = 3  # held-out scenes are judged with the first one of them, and with all
+NUM_INPUTS = 3  # PSNR is measured with the first of them, and with all
 NUM_TARGETS = 3
 MAX_SCENES = 64
 PANEL_SCENES = 8
@@ -32,7 +33,7 @@ PANEL_STEPS = 12
 
 @contextlib.contextmanager
 def without_benchmarks() -> Iterator[None]:
-    """cuDNN would try its algorithms on every new shape, which takes longer than the few batches of an evaluation."""
+    """Inside, cuDNN does not try its algorithms on new shapes: that takes longer than an evaluation's few batches."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
@@ -41,8 +42,8 @@ def without_benchmarks() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-class HeldOutScenes:
-    """A fixed choice of inputs and targets of scenes that training never sees, shared out among the ranks."""
+class Evaluation:
+    """A fixed choice of input and target views of some scenes, divided among the ranks."""
 
     def __init__(
         self,
@@ -54,112 +55,91 @@ class HeldOutScenes:
     ) -> None:
         """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see genvs.data.baselines).
 
-        classes: one-hot, of all scenes of the dataset, for a network that is told them.
+        classes: one-hot, of all scenes of the dataset, for a class-conditional network.
         """
-        self.classes = None if classes is None else classes[list(scenes)[:MAX_SCENES]].to(device)
+        scenes = list(scenes)
         self.device, self.mean_image = device, mean_image.to(device)
-        # A scene with fewer views gives fewer inputs, then fewer targets, but is never left out silently.
-        least = min(dataset.num_views(scene) for scene in scenes)
-        num_targets = max(1, min(NUM_TARGETS, least - NUM_INPUTS))
-        num_inputs = min(NUM_INPUTS, least - num_targets)
-        given, wanted = [], []
-        for scene in list(scenes)[:MAX_SCENES]:
+        # Where a scene has few views, all scenes give fewer inputs, then fewer targets.
+        fewest = min(dataset.num_views(scene) for scene in scenes)
+        num_targets = max(1, min(NUM_TARGETS, fewest - NUM_INPUTS))
+        num_inputs = min(NUM_INPUTS, fewest - num_targets)
+        scenes = scenes[:MAX_SCENES]
+        self.classes = None if classes is None else classes[scenes].to(device)
+        inputs, targets = [], []
+        for scene in scenes:
             rng = numpy_generator(Stream.EVALUATED_VIEWS, scene)
             input_indices, target_indices = choose_views(dataset.num_views(scene), num_inputs, num_targets, rng)
-            given.append(dataset.load(scene, input_indices))
-            wanted.append(dataset.load(scene, target_indices))
-        inputs, targets = Views.stack(given), Views.stack(wanted)
-        self.batch = ViewBatch(inputs, targets, torch.arange(len(given))).to(device)
-        keys = sample_keys(0, torch.arange(targets.shape.numel())).unflatten(0, targets.shape)
-        self.noise = normal(keys, tuple(targets.images.shape[2:]))
+            inputs.append(dataset.load(scene, input_indices))
+            targets.append(dataset.load(scene, target_indices))
+        self.batch = ViewBatch(Views.stack(inputs), Views.stack(targets), torch.arange(len(scenes))).to(device)
+        shape = self.batch.targets.images.shape
+        keys = sample_keys(0, torch.arange(shape[:2].numel())).unflatten(0, shape[:2])
+        self.noise = normal(keys, tuple(shape[2:])).to(device)
 
     @without_benchmarks()
     @torch.inference_mode()
     def measure(self, net: GeNVS, batch_gpu: int) -> dict[str, float]:
-        """Mean PSNR (dB) of one-step estimates and baselines, over all targets of all held-out scenes.
+        """Mean PSNR (dB) of one-step estimates and baselines, over all targets; the same on every rank.
 
         batch_gpu: images at a time.
         Keys: `PSNR/V_input` of the model, `PSNR/V_input_nearest` of the nearest input view copied (V = 1 and 3), and
-        `PSNR/mean_image`. The same on every rank.
+        `PSNR/mean_image`.
         """
-        num_scenes = len(self.batch.sample_index)
-        share = torch.arange(num_scenes)[distributed.get_rank() :: distributed.get_world_size()]
-        sums: dict[str, Tensor] = {}
-
-        def add(name: str, images: Tensor, targets: Tensor) -> None:
-            sums[name] = sums.get(name, torch.zeros((), device=self.device)) + psnr(images, targets).sum()
-
         counts = sorted({1, self.batch.inputs.shape[1]})
-        for name in ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]:
-            sums[name] = torch.zeros((), device=self.device)
-        # Torch splits nothing into one empty part; with more ranks than scenes some have nothing to do.
-        for chunk in share.split(max(1, batch_gpu // self.batch.targets.shape[1])) if len(share) else ():
-            targets, noise = self.batch.targets[chunk], self.noise[chunk]
-            volume = net.encode(self.batch.inputs[chunk].images)
-            add("mean_image", self.mean_image.expand_as(targets.images), targets.images)
-            for num_inputs in counts:
-                inputs = self.batch.inputs[chunk][:, :num_inputs]
-                add(f"{num_inputs}_input_nearest", nearest_input(inputs, targets.cameras), targets.images)
-                told = self.labels(net, chunk, targets.shape[1])
-                ours = self.one_step(net, volume[:, :num_inputs], inputs, targets, noise, told)
-                add(f"{num_inputs}_input", ours, targets.images)
-        totals = distributed.all_reduce_sum(torch.stack(list(sums.values()))) / self.batch.targets.shape.numel()
+        names = ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]
+        sums = {name: torch.zeros((), device=self.device) for name in names}
+        one_step = sampler_of(net, "heun", 1)
+        share = torch.arange(len(self.noise))[distributed.get_rank() :: distributed.get_world_size()]
+        # With more ranks than scenes some have nothing to do; torch would split that into one empty part.
+        for scenes in share.split(max(1, batch_gpu // self.noise.shape[1])) if len(share) else ():
+            targets, noise = self.batch.targets[scenes], self.noise[scenes]
+            volume = net.encode(self.batch.inputs[scenes].images)
+            sums["mean_image"] += psnr(self.mean_image.expand_as(targets.images), targets.images).sum()
+            for count in counts:
+                inputs = self.batch.inputs[scenes][:, :count]
+                copied = nearest_input(inputs, targets.cameras)
+                sums[f"{count}_input_nearest"] += psnr(copied, targets.images).sum()
+                feature_images = net.render(volume[:, :count], inputs.cameras, targets.cameras).flatten(0, 1)
+                images = one_step(self.denoiser(net, feature_images, scenes), noise.flatten(0, 1))
+                sums[f"{count}_input"] += psnr(images, targets.images.flatten(0, 1)).sum()
+        totals = distributed.all_reduce_sum(torch.stack(list(sums.values()))) / self.noise.shape[:2].numel()
         return {f"PSNR/{name}": value for name, value in zip(sums, totals.tolist(), strict=True)}
 
-    def labels(self, net: GeNVS, scenes: Tensor, num_targets: int) -> Tensor | None:
-        """What the network is told of the targets of some scenes, `[B * T, L]`; None for nothing."""
-        if self.classes is None:
-            return None
-        return class_labels(self.classes[scenes.to(self.device)], net.config).repeat_interleave(num_targets, dim=0)
-
-    def one_step(
-        self, net: GeNVS, volume: Tensor, inputs: Views, targets: Views, noise: Tensor, labels: Tensor | None = None
-    ) -> Tensor:
-        """The denoiser's estimate from pure noise: `[B, T, 3, H, W]`. volume: `[B, V, ...]`, of the inputs."""
-        feature_image = net.render(volume, inputs.cameras, targets.cameras).flatten(0, 1)
-        images = self.sample(net, feature_image, noise.flatten(0, 1).to(self.device), 1, labels)
-        return images.unflatten(0, targets.shape)
-
-    def sample(
-        self, net: GeNVS, feature_image: Tensor, noise: Tensor, num_steps: int, labels: Tensor | None = None
-    ) -> Tensor:
-        return sample_heun(
-            functools.partial(net.denoise, feature_image=feature_image, labels=labels),
-            noise,
-            num_steps=num_steps,
-            sigma_min=net.config.denoiser.sigma_min,
-            sigma_max=net.config.denoiser.sigma_max,
-        )
+    def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor) -> Denoise:
+        """For a sampler: of the views of these feature images, equally many of each of the scenes."""
+        labels = None
+        if self.classes is not None:
+            labels = class_labels(self.classes[scenes], net.config)
+            labels = labels.repeat_interleave(len(feature_images) // len(scenes), dim=0)
+        return functools.partial(net.denoise, feature_image=feature_images, labels=labels)
 
     @without_benchmarks()
     @torch.inference_mode()
     def panel(self, net: GeNVS, title: str) -> Image.Image:
-        """One input view | feature image | noisy | denoised | one step | sample | target, a column a scene."""
-        first = torch.arange(min(PANEL_SCENES, len(self.batch.sample_index)))
-        inputs, targets = self.batch.inputs[first][:, :1], self.batch.targets[first][:, :1]
-        noise = self.noise[first][:, 0].to(self.device)
-        images = targets.images[:, 0]
-        feature_image = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras)[:, 0]
-        noisy, sigma = images + PANEL_SIGMA * noise, torch.tensor(PANEL_SIGMA, device=self.device)
-        told = self.labels(net, first, 1)
-        sample = functools.partial(self.sample, net, feature_image, noise, labels=told)
+        """One input view | feature image | noisy | denoised | one step | sample | target, a column per scene."""
+        scenes = torch.arange(min(PANEL_SCENES, len(self.noise)))
+        inputs, targets = self.batch.inputs[scenes][:, :1], self.batch.targets[scenes][:, :1]
+        noise, images = self.noise[scenes][:, 0], targets.images[:, 0]
+        feature_images = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras)[:, 0]
+        denoise = self.denoiser(net, feature_images, scenes)
+        noisy = images + PANEL_SIGMA * noise
         rows = {
             "input": to_uint8(inputs.images[:, 0]),
-            "feature image": feature_colors(feature_image),
+            "feature image": feature_colors(feature_images),
             f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
-            "denoised": to_uint8(net.denoise(noisy, sigma, feature_image, labels=told)),
-            "one step": to_uint8(sample(num_steps=1)),
-            f"{PANEL_STEPS} steps": to_uint8(sample(num_steps=PANEL_STEPS)),
+            "denoised": to_uint8(denoise(noisy, torch.tensor(PANEL_SIGMA, device=self.device))),
+            "one step": to_uint8(sampler_of(net, "heun", 1)(denoise, noise)),
+            f"{PANEL_STEPS} steps": to_uint8(sampler_of(net, "heun", PANEL_STEPS)(denoise, noise)),
             "target": to_uint8(images),
         }
-        columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in first.tolist()]
+        columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in scenes.tolist()]
         return contact_sheet(title, [(list(rows), columns)])
 
 
-def verdict(scores: dict[str, float]) -> str:
-    """One line for a person: the model against the better baseline, with one input view."""
-    ours, nearest, mean = (scores[f"PSNR/{name}"] for name in ("1_input", "1_input_nearest", "mean_image"))
+def summary(scores: dict[str, float], views: str = "held-out") -> str:
+    """One line for a person: the model against the better baseline, with one input view. views: which are evaluated."""
+    model, nearest, mean = (scores[f"PSNR/{name}"] for name in ("1_input", "1_input_nearest", "mean_image"))
     return (
-        f"held-out PSNR, 1 input view, one step: {ours:.2f} dB (nearest input copied {nearest:.2f}, "
-        f"mean training image {mean:.2f}: {ours - max(nearest, mean):+.2f} dB over the better one)"
+        f"{views} PSNR, 1 input view, one step: {model:.2f} dB (nearest input copied {nearest:.2f}, "
+        f"mean training image {mean:.2f}: {model - max(nearest, mean):+.2f} dB over the better one)"
     )

@@ -28,16 +28,16 @@ from training.augment import draw_augmentation
 
 @dataclass(frozen=True)
 class LossConfig:
-    """P_mean, P_std: of ln sigma, with `--precond edm`. The others: GeNVS, arXiv 2304.02602, section 3.4.
+    """P_mean, P_std: of ln sigma, with EDM's preconditioning. The others: GeNVS, arXiv 2304.02602, section 3.4.
 
     conditioning_dropout: probability that a target's denoiser does not see its feature image.
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
     deviation U(0, max), in units of images in [-1, 1].
-    rgb_weight: of an auxiliary loss that asks the feature image's first three channels to be the target's colours less
-    white, so that an empty ray, which renders zeros, stands for the white background. It teaches geometry directly,
-    as in pixelNeRF (arXiv 2012.02190), long before the denoiser could.
-    augment: probability of each step of augmentation (training/augment.py). class_dropout: with `--cond`, probability
-    that a target's denoiser is not told the class, as it may be in inference.
+    rgb_weight: of an auxiliary loss that trains the feature image's first three channels to predict the target's
+    colours minus white, so that an empty ray, which renders zeros, is the white background. It teaches geometry
+    directly, as in pixelNeRF (arXiv 2012.02190), long before the denoiser could.
+    augment: probability of each step of augmentation (training/augment.py). class_dropout: in class-conditional
+    training, probability that a target's denoiser is not given the class, as it may be in inference.
     """
 
     P_mean: float = -1.0
@@ -81,8 +81,8 @@ class GeNVSLoss:
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
         """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
-        unchanged = images = batch.targets.images
-        num_targets = images.shape[1]
+        targets = images = batch.targets.images  # `images`: as augmented below
+        num_targets = targets.shape[1]
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
         keys = random.fold(sample_keys[:, None], Stream.TARGET, torch.arange(num_targets, device=images.device))
         sigma, weight = self.noise_levels(random.fold(keys, Stream.SIGMA))
@@ -104,24 +104,24 @@ class GeNVSLoss:
             labels=labels,
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
-        rgb_loss = (feature_image[:, :, :3] - (unchanged - WHITE)).square().mean(dim=(2, 3, 4))
+        rgb_loss = (feature_image[:, :, :3] - (targets - WHITE)).square().mean(dim=(2, 3, 4))
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
     def labels(self, batch: ViewBatch, keys: Tensor) -> Tensor | None:
-        """What the network is told of its targets (genvs.models.labels), `[B, T, L]`, by their keys `[B, T]`.
+        """The network's labels of its targets (genvs.models.labels), `[B, T, L]`, by their keys `[B, T]`.
 
-        None where neither `--cond` nor `--augment` asks for any.
+        None for a network without classes and augmentation.
         """
         parts = []
         if batch.classes is not None:
-            told = random.uniform(random.fold(keys, Stream.KEEP_CLASS)) >= self.config.class_dropout
-            parts.append(batch.classes[:, None] * told[..., None])
+            keep = random.uniform(random.fold(keys, Stream.KEEP_CLASS)) >= self.config.class_dropout
+            parts.append(batch.classes[:, None] * keep[..., None])
         if self.config.augment:
             parts.append(draw_augmentation(keys, self.config.augment))
         return torch.cat(parts, dim=-1) if parts else None
 
     def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """sigma and its weight in the loss, as the preconditioning has them: keys `[...]` to twice `[...]`."""
+        """sigma and its weight in the loss, by the preconditioning: from keys `[...]`, `[...]` each."""
         if self.precond == "edm":
             sigma = lognormal_sigma(random.normal(keys), self.config.P_mean, self.config.P_std)
             return sigma, loss_weight(sigma, self.sigma_data)

@@ -1,4 +1,4 @@
-"""What a run tells people: status lines, a progress bar, stats.jsonl, tensorboard. A no-op off rank 0."""
+"""What a run reports: status lines, a progress bar, stats.jsonl, tensorboard. Only rank 0 writes."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Monitor:
 
     def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
         self.run_dir, self.collector, self.device = run_dir, Collector(device), device
-        self.enabled = rank == 0
+        self.enabled, self.total = rank == 0, total
         self.start_time = self.last_time = time.time()
         self.last_nimg = cur_nimg
-        self.losses: list[Tensor] = []  # [3, B * T] of each micro-batch since the last record
+        self.losses: list[Tensor] = []  # `[3, B * T]` of each micro-batch since the last record
         self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
         self.writer, self.stats_file = None, None
-        # disable=None hides the bar where stderr is no terminal.
+        # disable=None hides the bar where stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         if not self.enabled:
             return
@@ -66,7 +66,7 @@ class Monitor:
         self.collector.report(name, value, mask)
 
     def record(self, cur_nimg: int, **numbers: float) -> None:
-        """Bring together what was reported since the last record, and write it out with `numbers`.
+        """Average over ranks what was reported since the last record, and write it out with `numbers`.
 
         Raises OSError, with the run folder's name, where they cannot be written.
         """
@@ -75,16 +75,16 @@ class Monitor:
         if cur_nimg > self.last_nimg:
             self.report("Timing/data_wait", self.data_wait / (time.time() - self.last_time))
         self.data_wait = 0.0
-        moments = {name: stat.mean for name, stat in self.collector.update().items()}
+        means = self.collector.update()
         now = time.time()
         if cur_nimg > self.last_nimg:
-            moments["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
+            means["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
         # A record that follows an evaluation leaves the evaluation's time out of the next rate.
         self.last_time, self.last_nimg = now, cur_nimg
-        fresh = {**moments, **self._memory(), **numbers}
-        self.numbers |= fresh
+        new = {**means, **self._memory(), **numbers}
+        self.numbers |= new
         try:
-            self._write(cur_nimg, now - self.start_time, fresh)
+            self._write(cur_nimg, now - self.start_time, new)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
 
@@ -97,7 +97,7 @@ class Monitor:
             self.writer.flush()
 
     def _report_losses(self) -> None:
-        """The losses since the last record: all, and by noise level."""
+        """Report the losses since the last record: all, and by noise level."""
         loss, rgb_loss, sigma = torch.cat(self.losses, dim=1)
         self.losses.clear()
         self.report("Loss/all", loss)
@@ -114,11 +114,13 @@ class Monitor:
     def status(self, tick: int, cur_nimg: int) -> None:
         """One line about the run so far, from the numbers last recorded."""
         get = self.numbers.get
+        rate = get("Timing/images_per_sec", 0)
         parts = [
             f"tick {tick:<4d}",
             f"kimg {cur_nimg / 1000:<8.1f}",
             f"time {format_time(time.time() - self.start_time):<11s}",
-            f"images/s {get('Timing/images_per_sec', 0):<7.1f}",
+            f"left {format_time((self.total - cur_nimg) / rate) if rate else '?':<11s}",
+            f"images/s {rate:<7.1f}",
             f"loss {get('Loss/all', float('nan')):<7.4f}",
             f"grad {get('Gradient/norm', float('nan')):<7.3f}",
             f"lr {get('Progress/lr', 0):<8.2g}",
@@ -139,7 +141,7 @@ class Monitor:
         self.bar.close()
         for file in (self.writer, self.stats_file):
             if file is not None:
-                with contextlib.suppress(OSError):  # of what could not be written, which `record` has told
+                with contextlib.suppress(OSError):  # `record` has raised it already
                     file.close()
 
     def _memory(self) -> dict[str, float]:

@@ -9,21 +9,24 @@ from pathlib import Path
 import torch
 
 from genvs.data.baselines import mean_training_image
+from genvs.files import replacing
 from torch_utils import distributed
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig
 from training.data import RunData
-from training.evaluation import HeldOutScenes, verdict
+from training.evaluation import Evaluation, summary
 from training.monitor import Monitor
 from training.state import TrainState, save_network_snapshot, save_training_state
 
+FIRST_STATUS_UPDATES = (1, 3, 10)  # a person soon sees that a run goes on, and how long it will take
+
 
 class Reporter:
-    """Follows a run: numbers every `log_kimg`, a status line every tick, a snapshot with samples and held-out PSNR
-    every `snapshot_ticks`, a training state every `state_ticks`, and everything at the end.
+    """Follows a run: numbers every `log_kimg`, a status line every tick, a snapshot with samples and PSNR every
+    `snapshot_ticks`, a training state every `state_ticks`, and everything at the end.
 
-    Files are written while training goes on. A file that could not be written ends the run with its error (OSError),
-    at the next record at latest.
+    Files are written while training goes on. A file that cannot be written ends the run with its error (OSError), at
+    the next record at the latest.
     """
 
     def __init__(
@@ -35,23 +38,19 @@ class Reporter:
         monitor: Monitor,
         device: torch.device,
     ) -> None:
-        self.config, self.run_dir, self.state, self.monitor = config, run_dir, state, monitor
-        self.first = distributed.get_rank() == 0
-        self.held_out = None
-        if len(data.held_out_scenes) > 0:
+        self.config, self.run_dir, self.data, self.state, self.monitor = config, run_dir, data, state, monitor
+        self.evaluation = None
+        if data.held_out_scenes:
             mean_image = mean_training_image(data.train, data.train_scenes)
-            self.held_out = HeldOutScenes(
-                data.held_out, data.held_out_scenes, mean_image, device, classes=data.held_out_classes
-            )
-        else:
-            monitor.say("one scene only: none is held out, so no PSNR and no samples are reported")
+            self.evaluation = Evaluation(data.held_out, data.held_out_scenes, mean_image, device, data.held_out_classes)
         self.last_nimg = state.cur_nimg
-        self.saved_nimg = -1
+        self.saved_nimg = state.cur_nimg or -1  # a run that resumes has its state already
+        self.first_status = [state.cur_nimg + updates * config.batch_size for updates in FIRST_STATUS_UPDATES]
         self.files = BackgroundWriter()
 
     def _passed(self, kimg: float) -> bool:
-        """Whether the last step went past a multiple of `kimg`; so any batch size keeps to the schedule."""
-        nimg = round(kimg * 1000, 3)  # of a product such as 0.1 * 3, which is not 0.3
+        """Whether the last step went past a multiple of `kimg`, which any batch size does."""
+        nimg = round(kimg * 1000, 3)  # because 0.1 * 3 is not 0.3
         return self.state.cur_nimg // nimg > self.last_nimg // nimg
 
     def step(self) -> None:
@@ -62,31 +61,40 @@ class Reporter:
         """
         config, nimg = self.config, self.state.cur_nimg
         tick = config.kimg_per_tick
-        if self._passed(config.log_kimg) or self._passed(tick):
-            skipped, _ = self.state.look_at_skipped()
-            self.files.check()
-            self.monitor.record(nimg, **{"Gradient/skipped": skipped})
-        if self._passed(tick):
+        status = self._passed(tick) or nimg in self.first_status
+        if status or self._passed(config.log_kimg):
+            self._record()
+        if status:
             self.monitor.status(int(nimg // (tick * 1000)), nimg)
         if nimg < config.total_nimg:
             if self._passed(tick * config.snapshot_ticks):
                 self.snapshot()
+                self.evaluate()
             if self._passed(tick * config.state_ticks):
                 self.save_state()
         self.last_nimg = nimg
 
+    def _record(self) -> None:
+        skipped, _ = self.state.skipped_counts()
+        self.files.check()
+        self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
+
     def snapshot(self) -> None:
-        """Save the EMA network, held-out PSNR and a sheet of samples."""
-        nimg, net = self.state.cur_nimg, self.state.ema.net
         self._save(save_network_snapshot, self.run_dir, self.state)
-        if self.held_out is None:
+
+    def evaluate(self) -> None:
+        """PSNR and a sheet of samples of the EMA network."""
+        if self.evaluation is None:
             return
+        nimg, net = self.state.cur_nimg, self.state.ema.net
         start = time.perf_counter()
-        scores = self.held_out.measure(net, self.config.images_at_a_time(distributed.get_world_size()))
-        self.monitor.say(verdict(scores))
-        if self.first:
-            panel = self.held_out.panel(net, f"held-out scenes after {nimg / 1000:.1f} kimg; {verdict(scores)}")
-            panel.save(self.run_dir / f"samples-{nimg // 1000:06d}.png")
+        scores = self.evaluation.measure(net, self.config.images_at_a_time(distributed.get_world_size()))
+        line = summary(scores, self.data.evaluated_views)
+        self.monitor.say(line)
+        if distributed.get_rank() == 0:
+            panel = self.evaluation.panel(net, f"after {nimg / 1000:.1f} kimg; {line}")
+            with replacing(self.run_dir / f"samples-{nimg // 1000:06d}.png") as file:
+                panel.save(file, "png")
             self.monitor.picture("Samples", panel, nimg)
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 
@@ -96,20 +104,21 @@ class Reporter:
 
     def _save(self, save: Callable[..., None], *what) -> None:
         self.state.check_weights()  # all ranks end alike
-        if self.first:
+        if distributed.get_rank() == 0:
             start = time.perf_counter()
             save(*what, self.files)
             self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
 
     def finish(self, interrupted: bool) -> None:
-        """Save what is not saved yet. Raises as `step` does."""
-        skipped, _ = self.state.look_at_skipped()  # here all ranks end alike; saving is the first one's
+        """Save what is not saved yet, and evaluate unless `interrupted`. Raises as `step` does."""
+        self.state.skipped_counts()  # raises on all ranks alike, while only rank 0 saves
         if self.monitor.last_nimg < self.state.cur_nimg:
-            self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
+            self._record()
         if self.saved_nimg != self.state.cur_nimg:
             self.save_state()
+        self.snapshot()
         if not interrupted:
-            self.snapshot()
+            self.evaluate()
         self.files.wait()
 
     def close(self) -> None:

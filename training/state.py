@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,7 @@ from genvs import files, load_snapshot, save_snapshot
 from genvs.config import PRESETS, GeNVSConfig, SceneConfig, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from genvs.settings import from_dict
+from genvs.settings import flat, from_dict
 from genvs.snapshot import build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
@@ -28,17 +27,19 @@ from training.encoder_weights import initialize_encoder
 FORMAT, VERSION = "GeNVS training state", 4
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
+VIEW_WEIGHTS = "renderer.view_weights."
 LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
+LOWER_RATE = "start a new run with a lower `lr`, or with `transfer` from an earlier snapshot's weights"
 
 
 @dataclass
 class TrainState:
-    """All that training changes; and of what data.
+    """All that training changes, and the facts of the data that it trains on.
 
-    data: their `RunData.facts`. cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the
-    loss with which small gradients survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
-    skipped, skipped_in_a_row: int64 `[]`, updates left out because a gradient was not finite; on the network's device,
-    where that is decided.
+    data: `RunData.facts`. cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the loss
+    with which small gradients survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
+    skipped, skipped_in_a_row: int64 `[]`, updates skipped because a gradient was not finite. The tensors are on the
+    network's device, where updates are skipped.
     """
 
     net: GeNVS
@@ -60,7 +61,7 @@ class TrainState:
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
     def count_update(self, skipped: Tensor) -> None:
-        """Count one update, left out or not: bool `[]`. A row of MAX_SKIPPED_IN_A_ROW is kept until it is looked at."""
+        """Count one update, skipped or not: bool `[]`. `skipped_in_a_row` never falls from its limit to 0 again."""
         self.skipped += skipped
         in_a_row = self.skipped_in_a_row
         self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
@@ -75,8 +76,8 @@ class TrainState:
         self.scale = self.scale * torch.where(finite, 1.0 + grow, 0.5)
         self.scale_updates = updates * ~grow
 
-    def look_at_skipped(self) -> tuple[int, int]:
-        """Both counts as numbers. It waits for the device.
+    def skipped_counts(self) -> tuple[int, int]:
+        """`skipped` and `skipped_in_a_row` as numbers. It waits for the device.
 
         Raises FloatingPointError after MAX_SKIPPED_IN_A_ROW skips in a row.
         """
@@ -84,21 +85,20 @@ class TrainState:
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
                 f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, before {self.cur_nimg} images: "
-                "start a new run with a lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
+                f"{LOWER_RATE}"
             )
         return skipped, in_a_row
 
     def check_weights(self) -> None:
-        """Raise FloatingPointError where training has led the weights out of all bounds. It waits for the device."""
+        """Raise FloatingPointError where weights are not finite or too large to be squared. It waits for the device."""
         if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.net.parameters()]).isfinite():
             raise FloatingPointError(
-                f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: start a new "
-                "run with a lower --lr; --transfer SNAPSHOT goes on from an earlier snapshot's weights"
+                f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: {LOWER_RATE}"
             )
 
 
 def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
-    """Network (for the cameras of `scene`), EMA and optimizer at birth; the same on every rank.
+    """A new network (for the cameras of `scene`), its EMA and optimizer; the same on every rank.
 
     Raises InputError for a snapshot or encoder weights that cannot be used.
     """
@@ -106,14 +106,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     net = build_net(dataclasses.replace(config.net, scene=scene))
     initialize_encoder(net.encoder.backbone, config.encoder_weights)
     if config.transfer is not None:
-        source = load_snapshot(config.transfer)
-        ours, theirs = net.config.denoiser.precond, source.config.denoiser.precond
-        if ours != theirs:
-            raise InputError(f"{config.transfer}: was trained with `precond`={theirs}, not {ours}: give {theirs} too")
-        try:
-            net.load_state_dict(state_to_transfer(net, source))
-        except RuntimeError:
-            raise InputError(f"{config.transfer}: of another network: give {sizes_of(source.config)}") from None
+        transfer(config.transfer, net)
     net.to_device(device)
     ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
     if config.only_train_cam_weighter:
@@ -124,37 +117,83 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     return TrainState(net, ema, optimizer, fp16=config.fp16)
 
 
-def sizes_of(net: GeNVSConfig) -> str:
+# Starting from a snapshot
+
+
+def start_from(path: str, preset: TrainConfig) -> TrainConfig:
+    """The config that a new run from the snapshot at `path` has before its options: `preset`, or where the snapshot is
+    of the other numerics, its network with the preset's recipe. Raises InputError for a snapshot that cannot be used.
+    """
+    source = load_snapshot(path).config
+    if source.numerics == preset.net.numerics:
+        return preset
+    # Its feature images have no colours, and its own training goes on from a snapshot without EMA ramp-up.
+    loss = dataclasses.replace(preset.loss, rgb_weight=0.0)
+    return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
+
+
+def transfer(path: str, net: GeNVS) -> None:
+    """Load the weights of the snapshot at `path` into `net`.
+
+    A view weighting that the snapshot does not have keeps its own weights. Layers for classes and augmentations that it
+    does not have start at 0, and those that `net` does not have are left out, so that at first nothing changes.
+    Raises InputError where it is damaged, or of another architecture or preconditioning.
+    """
+    source = load_snapshot(path)
+    precond = source.config.denoiser.precond
+    if precond != net.config.denoiser.precond:
+        raise InputError(f"{path}: was trained with `precond`={precond}, not {net.config.denoiser.precond}: set it too")
+    own, given = net.state_dict(), source.state_dict()
+    weights = {name: tensor for name, tensor in given.items() if not LABEL_LAYERS.fullmatch(name)}
+    weights |= {name: given.get(name, torch.zeros_like(own[name])) for name in own if LABEL_LAYERS.fullmatch(name)}
+    of_weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
+    if of_weighting.keys() != {name for name in weights if name.startswith(VIEW_WEIGHTS)}:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(VIEW_WEIGHTS)} | of_weighting
+    fault = fault_in(weights, own)
+    if fault is not None:
+        raise InputError(f"{path}: {fault}: use another snapshot, or set {options_like(source.config)}")
+    net.load_state_dict(weights)
+
+
+def options_like(net: GeNVSConfig) -> str:
     """The options that make such a network, as far as there are any."""
     like = [name for name, config in PRESETS.items() if scaled_to(config, net.resolution).encoder == net.encoder]
-    sizes = ",".join(map(str, net.denoiser.channel_mult))
+    denoiser = net.denoiser
+    sizes = ",".join(map(str, denoiser.channel_mult))
     return (
-        f"{f'--preset {like[0]}' if like else 'its preset,'} --resolution {net.resolution} --arch {net.denoiser.arch} "
-        f"--cbase {net.denoiser.model_channels} --cres {sizes}"
+        f"{f'`preset`={like[0]}' if like else 'its `preset`'}, `resolution`={net.resolution}, `arch`={denoiser.arch}, "
+        f"`model_channels`={denoiser.model_channels} and `channel_mult`={sizes} as there"
     )
 
 
-def state_to_transfer(net: GeNVS, source: GeNVS) -> dict[str, Tensor]:
-    """The weights of `source` for `net`; those of a view weighting that it does not have are the own ones of `net`.
+def fault_in(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with `tensors`, which should have the names, shapes and types of `expected` and be finite."""
+    differ = sorted(map(str, tensors.keys() ^ expected.keys()))
+    if differ:
+        return f"{differ[0]} is {'not expected' if differ[0] in tensors else 'missing'}"
+    for name, like in expected.items():
+        tensor = tensors[name]
+        if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            return f"{name} is not {like.dtype} {list(like.shape)}"
+        if not tensor.isfinite().all():
+            return f"{name} holds numbers that are not finite"
+    return None
 
-    Where only one of them is told classes or augmentations, that begins at 0, or is left out: nothing changes at first.
-    """
-    prefix = "renderer.view_weights."
-    state = source.state_dict()
-    of_weighting = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
-    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(prefix)}
-    ours = {name: tensor for name, tensor in net.state_dict().items() if LABEL_LAYERS.fullmatch(name)}
-    told = {name: state.pop(name) for name in list(state) if LABEL_LAYERS.fullmatch(name)}
-    labels = {name: told.get(name, torch.zeros_like(tensor)) for name, tensor in ours.items()}
-    return {**state, **labels, **(of_weighting if of_weighting.keys() == own.keys() else own)}
+
+# Saving and restoring
+
+
+def state_path(run_dir: Path, cur_nimg: int) -> Path:
+    """The file of the training state after `cur_nimg` images: one of its own, so that none replaces another."""
+    return run_dir / f"training-state-{cur_nimg:09d}.pt"
 
 
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
-    """Have `training-state-KKKKKK.pt` written, complete alone: weights, EMA, optimizer, counters, config, data's facts.
+    """Have the training state written, complete in itself: weights, EMA, optimizer, counters, config, data's facts.
 
-    Raises FloatingPointError, as `TrainState.look_at_skipped` does, rather than save what has gone wrong.
+    Raises FloatingPointError, as `TrainState.skipped_counts` does, rather than save a state that has gone wrong.
     """
-    skipped, skipped_in_a_row = state.look_at_skipped()
+    skipped, skipped_in_a_row = state.skipped_counts()
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -169,7 +208,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
         "ema": state.ema.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    writer.submit(files.save_atomic, content, run_dir / f"training-state-{state.cur_nimg // 1000:06d}.pt")
+    writer.submit(files.save_atomic, content, state_path(run_dir, state.cur_nimg))
 
 
 def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWriter) -> None:
@@ -179,65 +218,74 @@ def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWr
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 
-def start_from(transfer: str, preset: TrainConfig) -> TrainConfig:
-    """What a new run with --transfer starts from, before other options count: `preset`, or where the snapshot is of
-    other numerics, its network with the preset's recipe. Raises InputError for a snapshot that cannot be used.
+def load_training_state(path: Path) -> dict[str, Any]:
+    """The content of a training state; its tensors are checked by `restore`.
+
+    Raises InputError where the file cannot be read, is no training state, or its config or counters are damaged.
     """
-    source = load_snapshot(transfer).config
-    if source.numerics == preset.net.numerics:
-        return preset
-    # Its feature images have no colours, and its own training goes on from a snapshot without EMA ramp-up.
-    loss = dataclasses.replace(preset.loss, rgb_weight=0.0)
-    return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
+    content = files.load_format(path, FORMAT, VERSION, "give a training-state-*.pt that train.py wrote")
+    counters = [content.get(name) for name in ("cur_nimg", "scale_updates", "skipped", "skipped_in_a_row")]
+    scale = content.get("scale")
+    if not all(type(count) is int and count >= 0 for count in counters):
+        raise _damaged(path, "its counters are not whole numbers from 0 up")
+    if type(scale) is not float or not 0 < scale < float("inf"):
+        raise _damaged(path, "its loss scale is not a finite number above 0")
+    if content["cur_nimg"] % saved_config(content, path).batch_size:
+        raise _damaged(path, "its images are not a multiple of its batch size")
+    return content
 
 
-def saved_config(content: dict, path: Path | None = None) -> TrainConfig:
-    """The config that a training state was saved with. path: the state's, for messages. Raises InputError for none."""
-    with _content_of(path):
+def saved_config(content: dict[str, Any], path: Path) -> TrainConfig:
+    """The config that the training state from `path` was saved with. Raises InputError where there is none."""
+    try:
         return from_dict(TrainConfig, content["config"])
+    except (LookupError, TypeError, AttributeError, InputError) as error:
+        raise _damaged(path, f"its config cannot be used ({error})") from None
 
 
-def restore(state: TrainState, content: dict, path: Path | None = None) -> None:
-    """Put a loaded training state into `state`, strictly. path: its file, for messages.
+def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
+    """Put the training state from `path` into `state`, strictly.
 
-    Raises InputError where it is of other data, or does not hold what it should.
+    Raises InputError, before anything changes, where it is of other data or another network, or damaged.
     """
-    with _content_of(path):
-        check_data(content, state.data, path)
-        state.net.load_state_dict(content["net"])
-        state.ema.net.load_state_dict(content["ema"])
-        state.optimizer.load_state_dict(content["optimizer"])
-        # On a CPU weights lie otherwise in memory than on a GPU, and a fused optimizer takes moments as they lie there.
-        for parameter, moments in state.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
-        state.cur_nimg = content["cur_nimg"]
-        state.skipped.fill_(content["skipped"])
-        state.skipped_in_a_row.fill_(content["skipped_in_a_row"])
-        state.scale.fill_(content["scale"])
-        state.scale_updates.fill_(content["scale_updates"])
+    check_data(content, state.data, path)
+    parts = {"net": state.net.state_dict(), "ema": state.ema.net.state_dict()}
+    learning = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    if content["cur_nimg"] > 0:
+        step = torch.zeros(())
+        moments = {n: {"step": step, "exp_avg": p, "exp_avg_sq": p} for n, p in enumerate(learning)}
+    saved = flat({part: content.get(part) for part in (*parts, "optimizer")})
+    saved.pop("optimizer.param_groups", None)  # settings, which are the config's
+    fault = fault_in(saved, flat({**parts, "optimizer": {"state": moments}}))
+    if fault is not None:
+        raise _damaged(path, fault)
+    state.net.load_state_dict(content["net"])
+    state.ema.net.load_state_dict(content["ema"])
+    settings = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})
+    # A fused optimizer needs moments in the memory format of the weights, which differs between CPUs and GPUs.
+    for parameter, of_parameter in state.optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            of_parameter[name] = torch.empty_like(parameter).copy_(of_parameter[name])
+    state.cur_nimg = content["cur_nimg"]
+    for name in ("skipped", "skipped_in_a_row", "scale", "scale_updates"):
+        getattr(state, name).fill_(content[name])
 
 
-def check_data(content: dict, facts: dict, path: Path | None) -> None:
-    """Raise InputError, with the difference, where a loaded training state is of other data than these `facts` are."""
-    with _content_of(path):
-        old, new = dict(content["data"]), facts
-    if old != new:
+def check_data(content: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
+    """Raise InputError where the training state from `path` is of other data than these `facts`."""
+    saved = content.get("data")
+    if not isinstance(saved, dict):
+        raise _damaged(path, "it does not say what data it was trained on")
+    if saved != facts:
         raise InputError(
-            f"--resume with other data would be a different run ({', '.join(differences(old, new))}): bring them back, "
-            "or start a new run with --transfer"
+            f"{path}: `resume` with other data would be a different run ({', '.join(differences(saved, facts))}): "
+            "bring the data back, or start a new run with `transfer`"
         )
 
 
-@contextlib.contextmanager
-def _content_of(path: Path | None) -> Iterator[None]:
-    """Inside, a training state of the file `path` that lacks something, or holds it otherwise, is an InputError."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise InputError(
-            f"{path}: does not hold what this version's training states do: resume another one, or start a new run; "
-            "--transfer SNAPSHOT takes over weights"
-        ) from None
+def _damaged(path: Path, fault: str) -> InputError:
+    return InputError(
+        f"{path}: {fault}: resume another state of the run, or start a new run with `transfer` from a snapshot"
+    )

@@ -25,10 +25,11 @@ from training.state import TrainState
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
     """Train `state` to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
 
-    Between records nothing waits for the device. Raises InputError for data that cannot be used or a step that cannot
-    be recorded, FloatingPointError when training diverges, and OSError for a file that cannot be written.
+    Between records nothing waits for the device. Raises InputError for data that cannot be used, FloatingPointError
+    when training diverges, and OSError for a file that cannot be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     misc.check_ddp_consistency(state.net)
     net = training_net(state.net, config, device)
@@ -36,20 +37,13 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     loss_fn = GeNVSLoss(config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=denoiser.precond)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
     batches = load_batches(data, schedule, config.workers, device)
-    monitor = Monitor(
-        run_dir,
-        device,
-        rank=rank,
-        tensorboard=config.tensorboard,
-        cur_nimg=state.cur_nimg,
-        total=config.total_nimg,
-    )
+    progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
+    monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, run_dir, data, state, monitor, device)
-    stop = StopRequest(device, config.rounds(world_size))
     if world_size > 2:
         batches = settle_order_of_sums(net, loss_fn, batches, config)
 
-    # Whatever ends the run, the file that is being written is completed.
+    # However the run ends, the file that is being written is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):
         while state.cur_nimg < config.total_nimg and not stop.agreed():
             accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
@@ -70,8 +64,7 @@ def accumulate_gradients(
 ) -> None:
     """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last.
 
-    net: as `training_net` gives it. scale: `[]`, a factor on the loss besides `--ls`.
-    Raises InputError as GraphedGeNVS does.
+    net: as `training_net` gives it. scale: `[]`, a factor on the loss besides `config.loss_scale`.
     """
     rounds = config.rounds(distributed.get_world_size())
     for number in range(rounds):
@@ -90,7 +83,7 @@ def accumulate_gradients(
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
     """One optimizer step with warmed-up learning rate and clipped gradients; skipped where a gradient is not finite.
 
-    Gradients are already summed over ranks, so all ranks decide alike; the device decides, and the host does not wait.
+    Gradients are already summed over ranks, so all ranks decide alike. The device decides, and the host does not wait.
     """
     optimizer = state.optimizer
     lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
@@ -99,8 +92,8 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     finite, norm = norm.isfinite(), norm / state.scale
-    # What torch.amp.GradScaler.step hands to fused optimizers: gradients are divided by `grad_scale`, and where
-    # `found_inf` is 1 nothing changes, nor the count of steps. Clipped as torch.nn.utils.clip_grad_norm_ does.
+    # As torch.amp.GradScaler does for fused optimizers: they divide gradients by `grad_scale`, and skip the step,
+    # without counting it, where `found_inf` is 1. Clipped as by torch.nn.utils.clip_grad_norm_.
     limit = config.max_grad_norm * config.loss_scale
     optimizer.grad_scale = state.scale * ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]

@@ -74,6 +74,7 @@ def test_steps_between_records_wait_for_nothing(tmp_path, signals, bf16, rounds)
     batches, stop = load_batches(), StopRequest(device)
     monitor = Monitor(tmp_path, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     reporter = Reporter(config, tmp_path, SimpleNamespace(held_out_scenes=[]), state, monitor, device)
+    reporter.first_status = []
 
     def step() -> None:
         assert not stop.agreed()
@@ -89,7 +90,7 @@ def test_steps_between_records_wait_for_nothing(tmp_path, signals, bf16, rounds)
         with no_syncs():
             for _ in range(4):
                 step()
-        assert state.look_at_skipped() == (0, 0)
+        assert state.skipped_counts() == (0, 0)
         monitor.record(state.cur_nimg)
     assert monitor.numbers["Gradient/norm"] > 0 and monitor.numbers["Loss/all"] > 0
 

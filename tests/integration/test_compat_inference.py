@@ -182,7 +182,7 @@ def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
         of_published_size = UnofficialGeNVS(dataclasses.replace(PRESETS["srn128"], numerics=UNOFFICIAL))
     assert sum(not parameter.requires_grad for parameter in of_published_size.parameters()) == 45
     assert all(tensor.isfinite().all() for tensor in content["net"].values())
-    longer = dataclasses.replace(saved_config(last_state(tmp_path)), duration_kimg=0.024, transfer=None)
+    longer = dataclasses.replace(saved_config(last_state(tmp_path), tmp_path), duration_kimg=0.024, transfer=None)
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
     (snapshot,) = (tmp_path / "on").glob("network-snapshot-*.pkl")
     assert type(genvs.load_snapshot(snapshot)) is UnofficialGeNVS

@@ -22,7 +22,7 @@ from tests.small_model import randomize, small_config, small_net, some_batch, so
 from tests.small_training import CPU, fresh_state, kimg, records, resume, small_run, train, unequal
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
-from training.evaluation import HeldOutScenes
+from training.evaluation import Evaluation
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.state import create_state
@@ -183,7 +183,7 @@ def test_evaluation_tells_the_class_too(labelled):
     data, state = open_data(config), fresh_state(config)
     mean = mean_training_image(data.train, data.train_scenes)
     told_right, told_wrong = (
-        HeldOutScenes(data.held_out, data.held_out_scenes, mean, CPU, classes=data.held_out_classes.roll(turn, 0))
+        Evaluation(data.held_out, data.held_out_scenes, mean, CPU, classes=data.held_out_classes.roll(turn, 0))
         for turn in (0, 1)
     )
     randomize(state.net)

@@ -61,7 +61,7 @@ def test_the_options_reach_the_data(tmp_path, capsys):
 def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     config = small_run(write_npz(tmp_path / "captures"), updates=2, data_class=EXAMPLE, convention="opencv")
     content = train(config, tmp_path / "run")
-    assert saved_config(content) == config
+    assert saved_config(content, tmp_path / "run") == config
     assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 24
 
 

@@ -177,8 +177,8 @@ def test_counts_of_skipped_updates_are_saved_and_come_back(cars, tmp_path):
     config = small_run(cars)
     save_state(tmp_path, config, with_skips(config, 3))
     state = fresh_state(config)
-    restore(state, last_state(tmp_path))
-    assert state.look_at_skipped() == (3, 3)
+    restore(state, last_state(tmp_path), tmp_path)
+    assert state.skipped_counts() == (3, 3)
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -18,10 +20,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import genvs
+import train as program
 from genvs import files
 from genvs.data.baselines import mean_training_image
 from genvs.data.view_sampling import SampleRequest
-from genvs.errors import InputError
 from tests.small_model import randomize
 from tests.small_training import (
     BATCH,
@@ -31,6 +33,7 @@ from tests.small_training import (
     kimg,
     last_state,
     opened,
+    own_signals,
     records,
     resume,
     save_state,
@@ -40,32 +43,35 @@ from tests.small_training import (
 )
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
-from training.evaluation import HeldOutScenes
+from training.evaluation import Evaluation
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter
-from training.run_folder import find_resume_state
-from training.state import saved_config
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(*arguments: str, processes: int = 1, start_new_session: bool = False) -> subprocess.Popen:
-    """`train.py` in processes of its own, as train.sh launches it."""
+def begun(run_dir: Path, *options: str, processes: int = 1) -> subprocess.Popen:
+    """The run in `run_dir`, resumed by `train.py` in processes of a session of their own, after two more records."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    launcher = ["-m", "torch_utils.launch", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, *(launcher if processes > 1 else []), "train.py", *arguments],
+    launcher = ["torch_utils/launch.py", "--standalone", "--nproc-per-node", str(processes)]
+    process = subprocess.Popen(
+        [sys.executable, *(launcher if processes > 1 else []), "train.py", "--resume", str(run_dir), *options],
         cwd=ROOT,
         env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=start_new_session,
+        start_new_session=True,
     )
+    stats, deadline = run_dir / "stats.jsonl", time.monotonic() + 100
+    while not (stats.exists() and len(stats.read_text().splitlines()) >= 2):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
 
 
-def finished(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+def finished(process: subprocess.Popen, code: int) -> tuple[str, str]:
     """stdout and stderr of a process that ends with this exit code within two minutes."""
     try:
         out, err = process.communicate(timeout=120)
@@ -73,10 +79,6 @@ def finished(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
         process.kill()
     assert process.returncode == code, err
     return out, err
-
-
-def mimg(updates: int) -> str:
-    return f"{updates * BATCH / 1e6:.8f}"
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +105,8 @@ def test_training_learns(cars, tmp_path):
     before, after, of_ema = loss_of(net.state_dict()), loss_of(state["net"]), loss_of(state["ema"])
     assert state["cur_nimg"] == 40 * BATCH and state["skipped"] == 0
     for part in ("total", "loss", "rgb_loss"):
-        ours, averaged, unlearned = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
-        assert ours < 0.75 * unlearned and averaged < 0.75 * unlearned, (part, ours, averaged, unlearned)
-    logged = [record["Loss/all"] for record in records(tmp_path)]
-    assert len(logged) == 40 and sum(logged[-10:]) < 0.75 * 2 * sum(logged[:5])
+        trained, averaged, untrained = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
+        assert trained < 0.75 * untrained and averaged < 0.75 * untrained, (part, trained, averaged, untrained)
 
 
 # The same run, interrupted, divided, or shared out
@@ -117,63 +117,85 @@ def test_a_run_is_a_function_of_its_seed(cars, tmp_path, six_updates):
     assert distance(train(small_run(cars, 6, seed=1), tmp_path / "other"), six_updates) > 0.1
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_updates, stop):
-    assert train(small_run(cars, stop), tmp_path)["cur_nimg"] == stop * BATCH
-    state = resume(tmp_path, duration_kimg=kimg(6), workers=1)
-    assert unequal(state, six_updates) == []
+def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_updates):
+    assert train(small_run(cars, 1), tmp_path)["cur_nimg"] == BATCH
+    resume(tmp_path, duration_kimg=kimg(4))
+    assert unequal(resume(tmp_path, duration_kimg=kimg(6), workers=1), six_updates) == []
     assert [record["nimg"] for record in records(tmp_path)] == [BATCH * (step + 1) for step in range(6)]
+    states = [files.load(path)["cur_nimg"] for path in sorted(tmp_path.glob("*.pt"))]
+    assert states == [BATCH, 4 * BATCH, 6 * BATCH], "no state replaces another, however soon it comes"
 
 
 def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
-    config, run_dir = small_run(cars, 1), tmp_path / "00000-run"
+    """SIGTERM to the process group reaches the loaders too; and nobody reads the output, as when `tee` has ended."""
+    run_dir = tmp_path / "run"
     run_dir.mkdir()
-    save_state(run_dir, config, fresh_state(config))
-    process = launch("--outdir", str(tmp_path), "--resume", "--duration", "1")
-    deadline = time.monotonic() + 100
-    while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    save_state(run_dir, small_run(cars, 1), fresh_state(small_run(cars, 1)))
+    process = begun(run_dir, "--duration=1", "--workers=1")
+    process.stdout.close()
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = finished(process, code=130)
+    assert err.strip() == ""
+    state = last_state(run_dir)
+    updates = state["cur_nimg"] // BATCH
+    assert f"Stopped at {state['cur_nimg'] / 1000:.1f} kimg" in (run_dir / "log.txt").read_text()
+    assert updates >= 2 and len(records(run_dir)) == updates
+    snapshot = genvs.load_snapshot(run_dir / "network-snapshot-000000.pkl").state_dict()
+    assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in snapshot.items())
+    state = resume(run_dir, duration_kimg=kimg(updates + 2))
+    assert unequal(state, train(small_run(cars, updates + 2), tmp_path / "undisturbed")) == []
+
+
+@pytest.fixture(scope="module")
+def started(cars, tmp_path_factory) -> tuple[TrainConfig, Path]:
+    """A run at its start. No weight is zero, so that no gradient is so small that Adam blows up its rounding."""
+    run_dir = tmp_path_factory.mktemp("started")
+    config = small_run(cars, 3, lr=1e-3, snapshot_ticks=1)
+    state = fresh_state(config)
+    randomize(state.net)
+    randomize(state.ema.net)
+    save_state(run_dir, config, state)
+    return config, run_dir
+
+
+def test_accumulated_rounds_equal_one_round(started, tmp_path):
+    config, run_dir = started
+    content = last_state(run_dir)
+    whole = train(config, tmp_path / "whole", content)
+    rounds = train(dataclasses.replace(config, batch_gpu=2), tmp_path / "rounds", content)
+    assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
+    norms = [[record["Gradient/norm"] for record in records(tmp_path / run)] for run in ("rounds", "whole")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    less = train(dataclasses.replace(config, duration_kimg=kimg(2)), tmp_path / "less", content)
+    assert distance(less, whole) > 1e-4, "a step shows"
+
+
+def test_two_processes_equal_one_at_the_same_batch_and_save_when_the_launcher_is_terminated(started, tmp_path):
+    config, start = started
+    run_dir = shutil.copytree(start, tmp_path / "two")
+    process = begun(run_dir, "--duration=1", "--workers=1", processes=2)
+    process.send_signal(signal.SIGTERM)
     out, _ = finished(process, code=130)
-    stopped = last_state(run_dir)["cur_nimg"]
-    assert stopped >= 2 * BATCH and f"stopped at {stopped / 1000:.1f} kimg" in out
-    updates = stopped // BATCH + 2
-    state = resume(run_dir, duration_kimg=kimg(updates))
-    assert unequal(state, train(small_run(cars, updates), tmp_path / "undisturbed")) == []
-    assert [record["nimg"] for record in records(run_dir)] == [BATCH * (step + 1) for step in range(updates)]
+    assert out.count("Stopped at") == 1, "one process speaks"
+    two = last_state(run_dir)
+    config = dataclasses.replace(config, duration_kimg=two["cur_nimg"] / 1000)
+    one = train(config, tmp_path / "one", last_state(start), held_out=True)
+    assert two["cur_nimg"] == one["cur_nimg"] >= 2 * BATCH
+    assert distance(two, one) < 1e-5 and distance(two, one, "ema") < 1e-5
+    for name in ("Loss/all", "Loss/rgb", "Gradient/norm"):
+        found = [[record[name] for record in records(run) if name in record] for run in (run_dir, tmp_path / "one")]
+        assert found[0] == pytest.approx(found[1], rel=1e-4), name
+    for name in ("PSNR/mean_image", "PSNR/3_input", "PSNR/1_input_nearest"):
+        found = [next(record[name] for record in records(run) if name in record) for run in (run_dir, tmp_path / "one")]
+        assert found[0] == pytest.approx(found[1], rel=1e-4), name
 
 
-def begun(cars: Path, run_dir: Path, processes: int) -> subprocess.Popen:
-    """A run with a loader for each process, in a session of its own, that has made two records."""
-    options = ["--preset=cpu-demo", f"--data={cars}", f"--outdir={run_dir}", "--nosubdir", "--cbase=8", "--batch=4"]
-    options += ["--workers=1", "--log_freq=0.004", "--tick=0.1", "--snap=10000", "--notensorboard"]
-    process = launch(*options, processes=processes, start_new_session=True)
-    deadline = time.monotonic() + 100
-    while not ((run_dir / "stats.jsonl").exists() and len(records_so_far(run_dir)) >= 2):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    return process
-
-
-@pytest.mark.parametrize(("processes", "receiver"), [(1, "group"), (2, "launcher")])
-def test_sigterm_saves_the_run_though_loaders_get_it_too(cars, tmp_path, processes, receiver):
-    """As launchers and schedulers send it: torchrun passes it on to the group of every process."""
-    process = begun(cars, tmp_path, processes)
-    send = os.killpg if receiver == "group" else os.kill
-    send(process.pid, signal.SIGTERM)
-    out, _ = finished(process, code=130)
-    stopped = last_state(tmp_path)["cur_nimg"]
-    assert f"stopped at {stopped / 1000:.1f} kimg" in out
-    assert records(tmp_path)[-1]["nimg"] == stopped
-
-
-def test_when_one_process_is_killed_all_end_soon(cars, tmp_path):
-    process = begun(cars, tmp_path, processes=2)
+def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
+    process = begun(shutil.copytree(started[1], tmp_path / "run"), "--duration=1", processes=2)
     pids = map(int, filter(str.isdecimal, os.listdir("/proc")))
-    (of_rank_1,) = [pid for pid in pids if is_rank_1(pid, process.pid)]
+    (rank_1,) = [pid for pid in pids if is_rank_1(pid, process.pid)]
     start = time.monotonic()
-    os.kill(of_rank_1, signal.SIGKILL)
+    os.kill(rank_1, signal.SIGKILL)
     finished(process, code=137)
     assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
 
@@ -186,51 +208,6 @@ def is_rank_1(pid: int, launcher: int) -> bool:
         return False
 
 
-def records_so_far(run_dir: Path) -> list[str]:
-    return (run_dir / "stats.jsonl").read_text().splitlines()
-
-
-@pytest.fixture
-def started(cars, tmp_path) -> tuple[TrainConfig, Path]:
-    """A run at its start. No weight is zero, so that no gradient is so small that Adam blows up its rounding."""
-    config, run_dir = small_run(cars, 4, lr=1e-3), tmp_path / "00000-started"
-    state = fresh_state(config)
-    randomize(state.net)
-    randomize(state.ema.net)
-    run_dir.mkdir()
-    save_state(run_dir, config, state)
-    return config, run_dir
-
-
-@pytest.mark.parametrize("batch_gpu", [2, 4])
-def test_accumulated_rounds_equal_one_round(started, tmp_path, batch_gpu):
-    config, start = started
-    content = last_state(start)
-    whole = train(config, tmp_path / "whole", content)
-    rounds = train(dataclasses.replace(config, batch_gpu=batch_gpu), tmp_path / "rounds", content)
-    assert distance(rounds, whole) < 1e-5 and distance(rounds, whole, "ema") < 1e-5
-    norms = [[record["Gradient/norm"] for record in records(tmp_path / run)] for run in ("rounds", "whole")]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
-    less = train(dataclasses.replace(config, duration_kimg=kimg(3)), tmp_path / "less", content)
-    assert distance(less, whole) > 1e-4, "a step shows"
-
-
-def test_two_processes_equal_one_at_the_same_batch(started, tmp_path):
-    config, run_dir = started
-    content = last_state(run_dir)
-    out, _ = finished(launch("--resume", str(run_dir), "--duration", mimg(4), processes=2))
-    assert out.count("done:") == 1, "one process speaks"
-    one, two = train(config, tmp_path / "one", content, held_out=True), last_state(run_dir)
-    assert two["cur_nimg"] == one["cur_nimg"] == 4 * BATCH
-    assert distance(two, one) < 1e-5 and distance(two, one, "ema") < 1e-5
-    ours, theirs = records(tmp_path / "one"), records(run_dir)
-    assert [record["nimg"] for record in ours] == [record["nimg"] for record in theirs]
-    for name in ("Loss/all", "Loss/rgb", "Gradient/norm", "PSNR/mean_image", "PSNR/3_input", "PSNR/1_input_nearest"):
-        found = [[record[name] for record in run if name in record] for run in (theirs, ours)]
-        assert found[0] == pytest.approx(found[1], rel=1e-4), name
-    assert json.loads((run_dir / "training_options.json").read_text())["duration_kimg"] == kimg(4)
-
-
 # What a run leaves on disk
 
 
@@ -239,35 +216,30 @@ def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
     """A run of `train.py` as a person starts it, and what it printed."""
     outdir = tmp_path_factory.mktemp("training_runs")
     options = {"outdir": outdir, "data": cars, "preset": "cpu-demo", "desc": "trial", "seed": 3}
-    options |= {"cbase": 8, "cres": "1,1,1", "batch": 8, "targets": 2, "views": "1-2"}
-    options |= {"duration": 48e-6, "tick": 0.016, "log_freq": 0.008, "snap": 2}
-    out, _ = finished(launch(*[part for name, value in options.items() for part in (f"--{name}", f"{value}")]))
+    options |= {"cbase": 8, "cres": "1,1,1", "batch": 8, "targets": 2, "views": "1-2", "workers": 0}
+    options |= {"duration": 48e-6, "tick": 0.016, "log_freq": 8, "snap": 2}
+    printed = io.StringIO()
+    with own_signals(), contextlib.redirect_stdout(printed):
+        program.main.main([f"--{name}={value}" for name, value in options.items()], standalone_mode=False)
     (run,) = outdir.iterdir()
-    return run, out
+    return run, printed.getvalue()
 
 
 def test_the_run_folder(run_folder, cars):
     run, out = run_folder
     assert run.name == "00000-cars-cpu-demo-cpu1-batch8-fp32-trial"
-    names = sorted(path.name for path in run.iterdir())
+    names = {path.name for path in run.iterdir()}
     (events,) = [name for name in names if name.startswith("events.out.tfevents")]
-    assert names == sorted(
-        [
-            ".lock",
-            "log.txt",
-            "network-snapshot-000000.pkl",
-            "samples-000000.png",
-            "stats.jsonl",
-            "training-state-000000.pt",
-            "training_options.json",
-            events,
-        ]
-    )
+    expected = {".lock", "log.txt", "network-snapshot-000000.pkl", "samples-000000.png", "stats.jsonl"}
+    assert names == expected | {"training-state-000000048.pt", "training_options.json", events}
     options = json.loads((run / "training_options.json").read_text())
     assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 8)
     log = (run / "log.txt").read_text()
     assert log == out, "the log is what was printed"
-    assert log.count("tick ") == 3 and "held-out PSNR" in log and log.count("done:") == 1
+    assert "held-out PSNR" in log and log.count("Done:") == 1
+    status = [line for line in log.splitlines() if line.startswith("tick ")]
+    assert len(status) == 5, "of the first and third update, and of each tick"
+    assert all("left" in line for line in status)
 
 
 def test_stats_and_events_tell_the_same(run_folder):
@@ -292,22 +264,30 @@ def test_stats_and_events_tell_the_same(run_folder):
         values = {event.step: event.value for event in events.Scalars(name)}
         assert values[48] == pytest.approx(line[name], rel=1e-5)
     assert {event.step for event in events.Images("Samples")} == {32, 48}
-
-
-def test_the_samples_sheet_is_a_picture_of_all_held_out_scenes(run_folder):
-    with Image.open(run_folder[0] / "samples-000000.png") as sheet:
+    with Image.open(run / "samples-000000.png") as sheet:
         assert sheet.width > 3 * 192 and sheet.height > 7 * 192
         assert len(sheet.convert("RGB").resize((64, 64)).getcolors(4096)) > 100
 
 
-def test_the_snapshot_is_the_ema_with_the_datas_cameras(run_folder):
+def test_the_snapshot_is_the_ema_with_the_datas_cameras_and_scores(run_folder, cars):
     run, _ = run_folder
     net, state = genvs.load_snapshot(run / "network-snapshot-000000.pkl"), last_state(run)
-    assert state["cur_nimg"] == 48
     assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in net.state_dict().items())
     scene = net.config.scene
     assert (scene.near, scene.far) == (0.8, 1.8)
     assert scene.focal == pytest.approx(131.25 / 128) and scene.radius == pytest.approx(1.3, rel=1e-4)
+    data = open_data(small_run(cars))
+    held_out = Evaluation(data.held_out, range(3), mean_training_image(data.train, range(12)), CPU)
+    scores = held_out.measure(net, 8)
+    assert scores == pytest.approx({name: records(run)[-1][name] for name in scores}, abs=1e-4)
+
+
+def test_one_scene_alone_is_evaluated_and_said_to_be_trained_on(cars, tmp_path, capsys):
+    train_split = cars.with_name("cars_train")
+    shutil.copytree(train_split / "000000", tmp_path / "one" / "000000")
+    train(small_run(tmp_path / "one", 1), tmp_path / "run", held_out=True)
+    assert "training-view PSNR" in capsys.readouterr().out
+    assert "PSNR/1_input" in records(tmp_path / "run")[-1] and list((tmp_path / "run").glob("samples-*.png"))
 
 
 def test_files_are_written_when_due(cars, tmp_path):
@@ -323,79 +303,60 @@ def test_files_are_written_when_due(cars, tmp_path):
     reporter.finish(interrupted=False)
     reporter.close()
     monitor.close()
-    written = sorted(path.name for path in tmp_path.iterdir())
-    states, snapshots = (1, 2, 3, 4), (2, 4)
-    expected = [f"training-state-{number:06d}.pt" for number in states]
-    assert written == sorted(
-        [*expected, *(f"network-snapshot-{number:06d}.pkl" for number in snapshots), "stats.jsonl"]
-    )
-    contents = [files.load(tmp_path / name)["cur_nimg"] for name in expected]
-    assert contents == [1200, 2160, 3120, 4800], "the last of a number is kept: at 4080 and at the end"
-    assert [record["nimg"] for record in records(tmp_path)] == [
-        720,
-        1200,
-        1680,
-        2160,
-        2640,
-        3120,
-        3600,
-        4080,
-        4560,
-        4800,
-    ]
+    written = {path.name for path in tmp_path.iterdir()}
+    states = {f"training-state-{nimg:09d}.pt" for nimg in (1200, 2160, 3120, 4080, 4800)}
+    assert written == states | {f"network-snapshot-00000{kimg}.pkl" for kimg in (2, 4)} | {"stats.jsonl"}
+    due = [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560, 4800]
+    first = [240, 720, 2400]  # the first, third and tenth update
+    assert [record["nimg"] for record in records(tmp_path)] == sorted({*due, *first})
 
 
-def test_the_scores_are_those_of_the_snapshot(run_folder, cars):
-    run, _ = run_folder
-    data = open_data(small_run(cars))
-    held_out = HeldOutScenes(data.held_out, range(3), mean_training_image(data.train, range(12)), CPU)
-    scores = held_out.measure(genvs.load_snapshot(run / "network-snapshot-000000.pkl"), 8)
-    assert scores == pytest.approx({name: records(run)[-1][name] for name in scores}, abs=1e-4)
+# Starting from a snapshot
 
 
-def test_training_starts_from_a_transferred_snapshot(cars, tmp_path):
+@pytest.mark.parametrize("resolution", [32, 48])
+def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, resolution):
     config = small_run(cars, 1)
     state = fresh_state(config)
     randomize(state.net, seed=5)
     genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
-    started = fresh_state(dataclasses.replace(config, transfer=str(tmp_path / "net.pkl")))
+    other = dataclasses.replace(config, net=genvs.config.scaled_to(config.net, resolution))
+    started = fresh_state(dataclasses.replace(other, transfer=str(tmp_path / "net.pkl")))
+    assert started.net.config.resolution == resolution
     source = state.net.state_dict()
     for net in (started.net, started.ema.net):
         assert all(torch.equal(tensor, source[name]) for name, tensor in net.state_dict().items())
 
 
-def test_a_transferred_network_may_be_told_more_or_less_than_before(cars, tmp_path):
+def test_a_transferred_network_may_have_labels_or_lack_them(cars, tmp_path):
     plain = small_run(cars, 1)
     denoiser = dataclasses.replace(plain.net.denoiser, augment_labels=6)
     net, loss = dataclasses.replace(plain.net, denoiser=denoiser), dataclasses.replace(plain.loss, augment=0.12)
-    told = dataclasses.replace(plain, net=net, loss=loss)
+    labelled = dataclasses.replace(plain, net=net, loss=loss)
     layer = "denoiser.unet.embed_augment.weight"
-    for source, target in ((plain, told), (told, plain)):
+    for source, target in ((plain, labelled), (labelled, plain)):
         state = fresh_state(source)
         randomize(state.net, seed=5)
         genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
         weights = state.net.state_dict()
         started = fresh_state(dataclasses.replace(target, transfer=str(tmp_path / "net.pkl"))).net.state_dict()
         assert started.keys() ^ weights.keys() == {layer}
-        assert all(torch.equal(weights.get(name, torch.zeros(())), tensor) for name, tensor in started.items()
-                   if name != layer) and not started.get(layer, torch.zeros(())).any()  # fmt: skip
+        assert not started.pop(layer, torch.zeros(())).any()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in started.items())
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(cars, tmp_path, six_updates, capsys):
-    train(small_run(cars, 4), tmp_path)
-    good = tmp_path / "training-state-000000.pt"
-    for number, keep in ((1, 0), (2, 1000), (10, 50_000)):
-        damaged = tmp_path / f"training-state-{number:06d}.pt"
-        shutil.copy(good, damaged)
-        os.truncate(damaged, keep)
-    for path in tmp_path.glob("training-state-*.pt"):
-        if path != good:
-            with pytest.raises(InputError):
-                files.load(path)
-    capsys.readouterr()
-    path, content = find_resume_state(str(tmp_path), "")
-    assert path == good and content["cur_nimg"] == 4 * BATCH
-    out = capsys.readouterr().out
-    assert all(f"training-state-{number:06d}.pt" in out for number in (1, 2, 10))
-    longer = dataclasses.replace(saved_config(content), duration_kimg=kimg(6))
-    assert unequal(train(longer, tmp_path / "on", content), six_updates) == []
+@pytest.mark.parametrize(
+    ("damage", "fault"), [("nan", "finite"), ("sizes", "`model_channels`=8"), ("precond", "`precond`=edm")]
+)
+def test_a_snapshot_that_cannot_be_transferred_is_refused(cars, tmp_path, damage, fault):
+    config = small_run(cars, 1)
+    net = fresh_state(config).net
+    if damage == "nan":
+        next(net.denoiser.parameters()).data.view(-1)[0] = float("nan")
+    changes = {"sizes": {"model_channels": 16}, "precond": {"precond": "vp"}}.get(damage, {})
+    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
+    denoiser = dataclasses.replace(config.net.denoiser, **changes)
+    config = dataclasses.replace(config, net=dataclasses.replace(config.net, denoiser=denoiser))
+    with pytest.raises(genvs.errors.InputError, match=fault) as caught:
+        fresh_state(dataclasses.replace(config, transfer=str(tmp_path / "net.pkl")))
+    assert str(caught.value).startswith(f"{tmp_path / 'net.pkl'}: ")

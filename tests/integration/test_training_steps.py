@@ -17,9 +17,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data._utils import signal_handling
 
-import genvs
-from genvs.config import scaled_to
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from tests.small_model import some_batch
@@ -30,6 +29,7 @@ from tests.small_training import (
     kimg,
     last_state,
     opened,
+    own_signals,
     records,
     resume,
     save_state,
@@ -43,7 +43,7 @@ from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.reporting import Reporter
 from training.run_folder import records_before
-from training.signals import StopRequest
+from training.signals import StopRequest, stop_at_once
 from training.state import MAX_SKIPPED_IN_A_ROW, restore
 from training.training_loop import accumulate_gradients, update_weights
 
@@ -245,13 +245,10 @@ def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path
 
 @pytest.fixture
 def stop(monkeypatch):
-    """A StopRequest; what it does to signals is undone, and a signal that it missed does no harm."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, frame: None) for number in numbers]
+    """A StopRequest; what it does to signals is undone."""
     monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
-    yield StopRequest(CPU)
-    for number, handler in zip(numbers, handlers, strict=True):
-        signal.signal(number, handler)
+    with own_signals():
+        yield StopRequest(CPU)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -267,6 +264,27 @@ def test_a_signal_asks_to_stop_and_a_later_one_insists(stop, monkeypatch, number
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
         time.sleep(1)
+
+
+def test_a_signal_before_training_ends_the_program_and_says_so(capsys):
+    with own_signals():
+        stop_at_once()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    assert "before training" in capsys.readouterr().out
+
+
+def test_loaders_survive_a_signal_to_the_process_group_while_they_start(cars, monkeypatch):
+    """It arrives where torch has set its handler, which ends the worker."""
+    set_handlers = signal_handling._set_worker_signal_handlers
+
+    def set_handlers_and_signal() -> None:
+        set_handlers()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", set_handlers_and_signal)
+    assert len(batches(small_run(cars, workers=2), 4)) == 4
 
 
 # The log across a resume
@@ -291,9 +309,9 @@ def test_the_slower_an_update_the_more_often_ranks_ask(stop, monkeypatch, device
 
 
 def test_what_was_trained_since_the_last_record_is_recorded_at_the_end(cars, tmp_path):
-    config = dataclasses.replace(small_run(cars, 3), log_kimg=2 * 8 / 1000)
-    train(config, tmp_path)
-    assert [record["nimg"] for record in records(tmp_path) if "Loss/all" in record] == [16, 24]
+    train(small_run(cars, 5, log_kimg=kimg(4), kimg_per_tick=kimg(100)), tmp_path)
+    numbers = [record["nimg"] // BATCH for record in records(tmp_path) if "Loss/all" in record]
+    assert numbers == [1, 3, 4, 5], "the first status lines need some too"
 
 
 def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
@@ -304,7 +322,7 @@ def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
     times = [record["time"] for record in records(tmp_path)]
     assert times == sorted(times) and times[-1] > first
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert [event.step for event in events.Scalars("Loss/all")] == [8, 16, 24, 32]
+    assert [event.step for event in events.Scalars("Loss/all")] == [BATCH * step for step in (1, 2, 3, 4)]
 
 
 def test_other_data_are_refused_on_resume(cars, tmp_path):
@@ -313,7 +331,7 @@ def test_other_data_are_refused_on_resume(cars, tmp_path):
     for change in ({"scenes": 11}, {"far": 3.0}, {"hash of their names and numbers of views": "0"}):
         state.data = {**fresh_state(small_run(cars)).data, **change}
         with pytest.raises(InputError, match=f"other data .*{next(iter(change))} .* -> {next(iter(change.values()))}"):
-            restore(state, last_state(tmp_path))
+            restore(state, last_state(tmp_path), tmp_path)
 
 
 def test_data_are_others_with_fewer_views_but_not_with_other_last_digits(cars, tmp_path):
@@ -334,14 +352,3 @@ def test_a_product_of_decimals_is_passed_where_it_says(ticks, nimg):
     for last, now, passed in ((nimg - 20, nimg, True), (nimg, nimg + 20, False)):
         reporter = SimpleNamespace(state=SimpleNamespace(cur_nimg=now), last_nimg=last)
         assert Reporter._passed(reporter, 0.1 * ticks) == passed
-
-
-@pytest.mark.parametrize("resolution", [32, 48])
-def test_a_snapshot_of_another_resolution_is_taken_over(cars, tmp_path, resolution):
-    config = small_run(cars)
-    net = fresh_state(config).net
-    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
-    other = dataclasses.replace(config, net=scaled_to(config.net, resolution), transfer=str(tmp_path / "net.pkl"))
-    started = fresh_state(other).net
-    assert started.config.resolution == resolution
-    assert all(torch.equal(weight, net.state_dict()[name]) for name, weight in started.state_dict().items())

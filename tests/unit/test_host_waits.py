@@ -32,6 +32,7 @@ def steps(tmp_path, monkeypatch) -> Iterator[dict[str, Callable[[], object]]]:
     stop = StopRequest(CPU)
     monitor = Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     reporter = Reporter(config, tmp_path, SimpleNamespace(held_out_scenes=[]), state, monitor, CPU)
+    reporter.first_status = []
 
     def count() -> None:
         state.cur_nimg += BATCH
@@ -44,7 +45,7 @@ def steps(tmp_path, monkeypatch) -> Iterator[dict[str, Callable[[], object]]]:
             "ema": lambda: state.ema.update(state.net, batch_size=BATCH, cur_nimg=state.cur_nimg),
             "count": count,
             "report": reporter.step,
-            "record": lambda: monitor.record(state.cur_nimg, **{"Gradient/skipped": state.look_at_skipped()[0]}),
+            "record": lambda: monitor.record(state.cur_nimg, **{"Gradient/skipped": state.skipped_counts()[0]}),
         }
 
 

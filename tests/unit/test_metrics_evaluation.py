@@ -18,7 +18,7 @@ from genvs.metrics import psnr
 from tests.small_model import SIZE, small_net, some_cameras
 from tests.unit.srn_folder import write_split
 from torch_utils import distributed
-from training.evaluation import HeldOutScenes, verdict
+from training.evaluation import Evaluation, summary
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,12 @@ def test_the_mean_training_image_is_the_mean_of_the_images(split, scenes):
 
 
 @pytest.fixture(scope="module")
-def held_out(scenes) -> HeldOutScenes:
-    return HeldOutScenes(scenes, range(1, 5), mean_training_image(scenes, range(1)), torch.device("cpu"))
+def held_out(scenes) -> Evaluation:
+    return Evaluation(scenes, range(1, 5), mean_training_image(scenes, range(1)), torch.device("cpu"))
 
 
 def test_inputs_and_targets_are_fixed_and_apart(scenes, held_out):
-    again = HeldOutScenes(scenes, range(1, 5), held_out.mean_image, torch.device("cpu"))
+    again = Evaluation(scenes, range(1, 5), held_out.mean_image, torch.device("cpu"))
     assert torch.equal(held_out.batch.inputs.images, again.batch.inputs.images)
     assert torch.equal(held_out.batch.targets.images, again.batch.targets.images)
     assert held_out.batch.inputs.shape == (4, 3) and held_out.batch.targets.shape == (4, 3)
@@ -150,9 +150,7 @@ def test_ranks_share_the_scenes_out_though_some_get_none(held_out, monkeypatch):
 
 def test_scenes_of_two_views_are_judged_too(tmp_path):
     split = write_split(tmp_path / "cars_val", num_scenes=2, num_views=2)
-    held_out = HeldOutScenes(
-        SRNScenes(split, resolution=SIZE), range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu")
-    )
+    held_out = Evaluation(SRNScenes(split, resolution=SIZE), range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu"))
     assert held_out.batch.inputs.shape == held_out.batch.targets.shape == (2, 1)
     assert "PSNR/1_input" in held_out.measure(small_net(), 8)
 
@@ -164,7 +162,7 @@ def test_the_panel_shows_the_held_out_scenes(held_out):
     assert np.array_equal(np.asarray(panel), np.asarray(held_out.panel(net, "title")))
 
 
-def test_the_verdict_compares_with_the_better_baseline():
-    line = verdict({"PSNR/1_input": 15.5, "PSNR/1_input_nearest": 12.0, "PSNR/mean_image": 13.25})
+def test_the_summary_compares_with_the_better_baseline():
+    line = summary({"PSNR/1_input": 15.5, "PSNR/1_input_nearest": 12.0, "PSNR/mean_image": 13.25})
     assert "15.50 dB" in line and "+2.25 dB" in line and "\n" not in line
-    assert "-1.50 dB" in verdict({"PSNR/1_input": 12.5, "PSNR/1_input_nearest": 14.0, "PSNR/mean_image": 13.25})
+    assert "-1.50 dB" in summary({"PSNR/1_input": 12.5, "PSNR/1_input_nearest": 14.0, "PSNR/mean_image": 13.25})

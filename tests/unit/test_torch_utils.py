@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from genvs import files
 from genvs.errors import InputError
 from torch_utils import distributed, misc
-from torch_utils.training_stats import Collector, Stat
+from torch_utils.training_stats import Collector
 
 CPU = torch.device("cpu")
 
@@ -57,31 +57,21 @@ def test_a_dry_run_knows_the_world_to_come(monkeypatch: pytest.MonkeyPatch) -> N
     assert distributed.get_world_size() == 8
 
 
-def test_collector_gives_the_moments_of_all_elements() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(5.0, 2.0, size=(7, 3, 4)).astype(np.float32)
+def test_collector_gives_the_mean_of_all_elements_and_hides_no_nan() -> None:
+    values = torch.rand(7, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     collector = Collector(CPU)
     for step in values:
-        collector.report("Loss/loss", torch.from_numpy(step))
+        collector.report("Loss/loss", step)
+        collector.report("Loss/large", step, mask=step > 0.9)
         collector.report("Progress/lr", 0.25)
         collector.report("Nothing/at_all", torch.zeros(0))
-    stats = collector.update()
-    assert list(stats) == ["Loss/loss", "Progress/lr"]
-    exact = values.astype(np.float64)
-    assert stats["Loss/loss"].num == exact.size
-    assert stats["Loss/loss"].mean == pytest.approx(exact.mean(), rel=1e-12)
-    assert stats["Loss/loss"].std == pytest.approx(exact.std(), rel=1e-9)
-    assert stats["Progress/lr"] == Stat(num=7, mean=0.25, std=0.0)
+    collector.report("Bad", torch.tensor(float("nan")))
+    means = collector.update()
+    assert list(means) == ["Bad", "Loss/large", "Loss/loss", "Progress/lr"]
+    exact = values.detach().double()
+    expected = [float("nan"), exact[values > 0.9].mean().item(), exact.mean().item(), 0.25]
+    assert list(means.values()) == pytest.approx(expected, rel=1e-12, nan_ok=True)
     assert collector.update() == {}, "an update begins anew"
-
-
-def test_collector_keeps_no_graph_and_hides_no_nan() -> None:
-    collector = Collector(CPU)
-    weight = torch.ones(2, requires_grad=True)
-    collector.report("Loss/loss", weight * 2)
-    collector.report("Loss/loss", torch.tensor(float("nan")))
-    assert not any(moments.requires_grad for moments in collector._moments.values())
-    assert np.isnan(collector.update()["Loss/loss"].mean)
 
 
 # --- files
@@ -248,12 +238,6 @@ def test_sampler_is_a_function_of_seed_and_position() -> None:
     assert take(60, seed=4) != whole
 
 
-@pytest.mark.parametrize("wrong", [{"num_items": 0}, {"seed": -1}, {"start_idx": -1}])
-def test_sampler_refuses_nonsense(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.* must be|{next(iter(wrong))}=.* at least"):
-        misc.InfiniteSampler(**{"num_items": 1, "seed": 0, **wrong})
-
-
 def test_checksum_sees_every_bit_and_the_order() -> None:
     tensor = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     other = tensor.clone()
@@ -300,8 +284,7 @@ def on_two_ranks(rank: int, port: int) -> None:
     collector = Collector(device)
     collector.report("both", torch.tensor([1.0, 2.0]) + 2 * rank)  # 1 2 | 3 4
     collector.report(f"only {rank}", float(rank))
-    expected = {"both": Stat(4, 2.5, 1.25**0.5), "only 0": Stat(1, 0.0, 0.0), "only 1": Stat(1, 1.0, 0.0)}
-    assert collector.update() == expected
+    assert collector.update() == {"both": 2.5, "only 0": 0.0, "only 1": 1.0}
     assert collector.update() == {}
 
     torch.manual_seed(0)
@@ -345,9 +328,9 @@ def test_ddp_sync_leaves_other_modules_alone() -> None:
 def test_only_what_the_dead_have_left_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    files = {f".state.pt.{dead.pid}.tmp": False, f".state.pt.{os.getpid()}.tmp": True, ".state.pt.1.tmp": True}
-    files |= {".notes.tmp": True, f"state.pt.{dead.pid}.tmp": True, "training-state-000001.pt": True}
-    for name in files:
+    kept = {f".state.pt.{dead.pid}.tmp": False, f".state.pt.{os.getpid()}.tmp": True, ".state.pt.1.tmp": True}
+    kept |= {".notes.tmp": True, f"state.pt.{dead.pid}.tmp": True, "training-state-000001.pt": True}
+    for name in kept:
         (tmp_path / name).touch()
     files.remove_orphans(tmp_path)
-    assert {name: (tmp_path / name).exists() for name in files} == files
+    assert {name: (tmp_path / name).exists() for name in kept} == kept
