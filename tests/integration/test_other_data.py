@@ -14,7 +14,7 @@ import genvs
 from dnnlib.command import run_command
 from inference import evaluate, inference
 from tests.small_model import small_net
-from tests.small_training import kimg, records, resume, small_run, train
+from tests.small_training import BATCH, kimg, records, resume, small_run, train
 from tests.unit.srn_folder import some_c2w
 from tests.unit.test_data_class import EXAMPLE, write_npz
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
@@ -62,7 +62,7 @@ def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     config = small_run(write_npz(tmp_path / "captures"), updates=2, data_class=EXAMPLE, convention="opencv")
     content = train(config, tmp_path / "run")
     assert saved_config(content, tmp_path / "run") == config
-    assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 24
+    assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 3 * BATCH
 
 
 def snapshot_options(folder: Path) -> list[str]:

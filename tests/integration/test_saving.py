@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from genvs import files
+from genvs.errors import InputError
 from tests.small_training import (
     BATCH,
     CPU,
@@ -31,7 +35,7 @@ from training.config import TrainConfig
 from training.monitor import Monitor
 from training.reporting import Reporter
 from training.signals import StopRequest
-from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, restore
+from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, load_training_state, restore
 
 Before = Callable[[dict, Path], None]
 
@@ -75,13 +79,15 @@ def test_training_goes_on_while_a_state_is_written_and_the_state_is_of_its_time(
     assert unequal(contents[0], train(small_run(cars, 2), tmp_path / "two updates")) == []
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow over 100 kB: records can be written, states cannot."""
+@contextlib.contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file can grow over `size` bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -99,9 +105,13 @@ def after_step(monkeypatch) -> Callable[[Callable[[TrainState], None]], None]:
     return install
 
 
-def test_a_full_disk_ends_the_run_at_the_next_record_with_one_line(cars, tmp_path, full_disk, after_step):
+def test_a_full_disk_ends_the_run_at_the_next_record_with_one_line(cars, tmp_path, after_step):
+    """Records can still be written, states cannot."""
     after_step(lambda state: time.sleep(0.3 if state.cur_nimg == 2 * BATCH else 0))  # until the write has failed
-    with pytest.raises(OSError, match=r"could not be saved: File too large: '.*/training-state-000000.pt'$") as caught:
+    with (
+        limited(100_000),
+        pytest.raises(OSError, match=r"could not be saved: File too large: '.*/training-state-\d+.pt'$") as caught,
+    ):
         train(saving_run(cars, 500), tmp_path)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"], "and leaves nothing behind"
@@ -126,7 +136,7 @@ def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, bef
             raise OSError(f"{path.name} could not be saved")
 
     before_saving(fail)
-    with pytest.raises(OSError, match=f"000000{suffix} could not be saved"):
+    with pytest.raises(OSError, match=f"{suffix} could not be saved"):
         train(small_run(cars, 1), tmp_path)
 
 
@@ -142,11 +152,12 @@ def test_an_interrupt_during_a_write_loses_nothing(cars, tmp_path, before_saving
             time.sleep(0.01)  # until training has gone on
         os.kill(os.getpid(), signal.SIGINT)  # also while the last state is written: the same request, again
         time.sleep(0.2)
-        written.append(content["cur_nimg"])
+        written.append(content.get("cur_nimg") or content["notes"]["cur_nimg"])
 
     before_saving(interrupt)
     state = train(saving_run(cars, 1000), tmp_path)
-    assert written == [2 * BATCH, state["cur_nimg"]] and state["cur_nimg"] < 1000 * BATCH
+    last = state["cur_nimg"]
+    assert written == [2 * BATCH, last, last] and last < 1000 * BATCH, "two states, and a snapshot at the end"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -163,7 +174,7 @@ def test_an_error_in_a_step_waits_for_the_write(cars, tmp_path, before_saving, a
     assert last_state(tmp_path)["cur_nimg"] == 2 * BATCH
 
 
-# Updates that were skipped, which nobody has looked at yet
+# What is saved, and what of it is taken back
 
 
 def with_skips(config: TrainConfig, count: int) -> TrainState:
@@ -179,6 +190,72 @@ def test_counts_of_skipped_updates_are_saved_and_come_back(cars, tmp_path):
     state = fresh_state(config)
     restore(state, last_state(tmp_path), tmp_path)
     assert state.skipped_counts() == (3, 3)
+
+
+def put(content: dict, path: str, value) -> dict:
+    """`content` with another value, or without one (None), at a path with slashes."""
+    name, _, rest = path.partition("/")
+    key = int(name) if name.isdecimal() else name
+    changed = {**content, key: put(content[key], rest, value) if rest else value}
+    return {name: part for name, part in changed.items() if part is not None}
+
+
+MOMENT = "optimizer/state/0/exp_avg"
+DAMAGES = [
+    *[(f"cur_nimg={value}", "cur_nimg", value) for value in (None, "8", -8, 7, True)],
+    *[(f"scale={value}", "scale", value) for value in (None, math.nan, 0.0, math.inf, 1)],
+    *[(name, name, value) for name, value in (("skipped", -1), ("skipped_in_a_row", 0.5), ("scale_updates", None))],
+    *[(name, name, None) for name in ("config", "data", "net", "ema", "optimizer")],
+    ("config of another type", "config", {"net": 1}),
+    ("no moments", "optimizer/state", {}),
+    ("a moment of another shape", MOMENT, torch.zeros(3)),
+    ("a moment that is not finite", f"{MOMENT}_sq", math.inf),
+    ("a step without a number", "optimizer/state/0/step", math.nan),
+    *[(f"{part}: {value}", f"{part}/*", value) for part in ("net", "ema") for value in (None, math.nan, "text")],
+]
+
+
+@pytest.mark.parametrize(("path", "value"), [each[1:] for each in DAMAGES], ids=[each[0] for each in DAMAGES])
+def test_a_damaged_state_is_refused_by_name_and_changes_nothing(trained, tmp_path, path, value):
+    content, state = trained
+    part, _, name = path.partition("/")
+    if name == "*":
+        path = f"{part}/{max(content[part])}"
+    if isinstance(value, float) and "/" in path:
+        like = functools.reduce(lambda tree, key: tree[int(key) if key.isdecimal() else key], path.split("/"), content)
+        value = torch.full_like(like, value)
+    file = tmp_path / "training-state-000000008.pt"
+    files.save_atomic(put(content, path, value), file)
+    before = [tensor.clone() for tensor in state.net.state_dict().values()]
+    with pytest.raises(InputError) as caught:
+        restore(state, load_training_state(file), file)
+    assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, state.net.state_dict().values(), strict=True))
+    assert state.cur_nimg == 0 and not state.optimizer.state
+
+
+@pytest.fixture(scope="module")
+def trained(cars, tmp_path_factory) -> tuple[dict, TrainState]:
+    """The training state of a run, as it was saved, and a fresh one that could take it."""
+    config = small_run(cars, 2)
+    return train(config, tmp_path_factory.mktemp("trained")), fresh_state(config)
+
+
+def test_a_fault_of_the_device_is_not_taken_for_a_damaged_state(cars, trained, tmp_path, monkeypatch):
+    state = fresh_state(small_run(cars))
+    monkeypatch.setattr(state.ema.net, "load_state_dict", Mock(side_effect=RuntimeError("CUDA error")))
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        restore(state, trained[0], tmp_path)
+
+
+def test_samples_are_written_whole_or_not_at_all(cars, tmp_path):
+    config = small_run(cars)
+    arguments = {"rank": 0, "tensorboard": False, "cur_nimg": 0, "total": config.total_nimg}
+    with contextlib.closing(Monitor(tmp_path, CPU, **arguments)) as monitor:
+        reporter = Reporter(config, tmp_path, opened(config, held_out=True), fresh_state(config), monitor, CPU)
+        with contextlib.closing(reporter), limited(20_000), pytest.raises(OSError, match="samples-000000.png"):
+            reporter.evaluate()
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

@@ -279,7 +279,7 @@ def test_a_finished_run_is_not_resumed_without_more_to_do(program, run_folder, c
     state = fresh_state(config)
     state.cur_nimg = config.total_nimg
     save_state(run_folder, config, state)
-    assert_refused(program("--resume", "--dry-run"), "training-state-000000040.pt", "--duration")
+    assert_refused(program("--resume", "--dry-run"), "training-state-000000020.pt", "--duration")
     assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
 
 
