@@ -61,10 +61,8 @@ def load_snapshot(
     content = None if compat.is_pickle(path) else files.load(path)
     unofficial = content is None or compat.is_training_state(content)
     net = compat.load_network(path, content) if unofficial else _network_in(content, path)
-    scene = net.config.scene
-    near, far = scene.near if near is None else near, scene.far if far is None else far
-    scene = dataclasses.replace(scene, near=near, far=far)
-    net.config = dataclasses.replace(net.config, scene=scene)
+    planes: dict[str, Any] = {name: depth for name, depth in (("near", near), ("far", far)) if depth is not None}
+    net.config = dataclasses.replace(net.config, scene=dataclasses.replace(net.config.scene, **planes))
     return net.eval().requires_grad_(False).to_device(device)
 
 

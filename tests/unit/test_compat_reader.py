@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -147,14 +145,6 @@ def test_an_unknown_view_weighting_is_refused(weights, tmp_path):
     assert "by_colour" in message and "distance_squared" in message
 
 
-def test_depth_planes_can_be_given(weights, tmp_path):
-    path = write_snapshot(tmp_path / "net.pkl", weights)
-    scene = genvs.load_snapshot(path, near=2.5, far=5.5).config.scene
-    assert (scene.near, scene.far) == (2.5, 5.5)
-    with pytest.raises(InputError, match=re.escape("`near`=2, `far`=1.8")):
-        genvs.load_snapshot(path, near=2)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -205,23 +195,17 @@ def test_other_content_is_named(tmp_path):
         assert "no state dict" in refusal(path)
 
 
-def test_every_cut_is_refused(weights, tmp_path):
-    whole = write_snapshot(tmp_path / "net.pkl", weights).read_bytes()
-    path = tmp_path / "cut.pkl"
-    for keep in (1, 2, 3, 10, 11, 50, 500, len(whole) // 3, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:keep])
-        refusal(path)
-
-
-def test_flipped_bits_are_refused_or_change_a_value(tmp_path):
+def test_damaged_files_are_refused_or_change_a_value(tmp_path):
     weights = {name: tensor for name, tensor in published_weights().items() if "mlp" in name}
     whole = write_snapshot(tmp_path / "net.pkl", weights).read_bytes()
-    generator = torch.Generator().manual_seed(0)
-    path = tmp_path / "flipped.pkl"
-    for place in torch.randint(len(whole), (300,), generator=generator).tolist():
-        path.write_bytes(whole[:place] + struct.pack("B", whole[place] ^ 16) + whole[place + 1 :])
+    damaged = [whole[:keep] for keep in (1, 2, 3, 10, 11, 50, 500, len(whole) // 3, len(whole) // 2, len(whole) - 1)]
+    for content in damaged:
+        (tmp_path / "net.pkl").write_bytes(content)
+        refusal(tmp_path / "net.pkl")
+    for place in torch.randint(len(whole), (300,), generator=torch.Generator().manual_seed(0)).tolist():
+        (tmp_path / "net.pkl").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         try:
-            assert all(isinstance(tensor, torch.Tensor) for tensor in read_snapshot(path)[0].values())
+            assert all(isinstance(tensor, torch.Tensor) for tensor in read_snapshot(tmp_path / "net.pkl")[0].values())
         except InputError as error:
             assert "\n" not in str(error)
 
@@ -296,7 +280,7 @@ def seen(corpus, weights, tmp_path_factory) -> list:
 def test_hostile_files_are_refused_and_nothing_of_them_is_executed(corpus, seen):
     paths, _ = corpus
     refused, executed, _, _ = seen
-    assert not executed and refused.keys() == paths.keys() and len(paths) >= 65
+    assert not executed and refused.keys() == paths.keys() and len(paths) >= 40
     for name, (said, events, seconds) in refused.items():
         assert said.startswith(f"InputError: {paths[name]} "), (name, said)
         assert "\n" not in said and len(said) < 500, (name, said)

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 import os
-import pickle
 import pickletools
 import subprocess
 import sys
@@ -72,26 +71,21 @@ def test_the_config_comes_back_whole(net, snapshot):
 
 
 def test_a_snapshot_holds_tensors_and_plain_values_only(snapshot):
-    content = torch.load(snapshot, weights_only=True)
-
-    def check(value) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                assert type(key) is str
-                check(inner)
-        elif isinstance(value, (list, tuple)):
-            for inner in value:
-                check(inner)
-        else:
-            assert type(value) in (torch.Tensor, str, int, float, bool), type(value)
-
-    check(content)
-    assert content["notes"] == {"cur_nimg": 12345}
+    """The pickle in it names nothing but what rebuilds tensors."""
+    assert (
+        torch.load(snapshot, weights_only=True)["notes"] == {"cur_nimg": 12345} == genvs.load_snapshot(snapshot).notes
+    )
     with zipfile.ZipFile(snapshot) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         code = archive.read(name)
     modules = {argument.split()[0] for op, argument, _ in pickletools.genops(code) if op.name == "GLOBAL"}
     assert modules <= {"torch", "torch._utils", "collections"}
+
+
+def test_depth_planes_can_be_given(net, snapshot):
+    assert genvs.load_snapshot(snapshot, far=3.0).config.scene == dataclasses.replace(net.config.scene, far=3.0)
+    with pytest.raises(InputError, match="`near`=3, `far`=1.8"):
+        genvs.load_snapshot(snapshot, near=3.0)
 
 
 def refusal(path: Path) -> str:
@@ -119,32 +113,6 @@ def test_missing_and_foreign_files_are_refused(snapshot, tmp_path):
     assert "not a GeNVS snapshot" in refusal(state_dict)
     torch.save([torch.zeros(3)], state_dict)
     assert "not a GeNVS snapshot" in refusal(state_dict)
-
-
-def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
-    canary, path = tmp_path / "canary", tmp_path / "forged.pkl"
-
-    class Forged:
-        def __reduce__(self):
-            return open, (str(canary), "w")
-
-    for protocol in (2, 5):
-        path.write_bytes(pickle.dumps({"ema": Forged()}, protocol))
-        refusal(path)
-    torch.save({"format": "genvs-snapshot", "version": 1, "config": {}, "state": Forged()}, path)
-    assert "could run code" in refusal(path)
-    assert not canary.exists()
-
-
-def test_damaged_files_are_refused(snapshot):
-    whole = snapshot.read_bytes()
-    snapshot.write_bytes(whole[: len(whole) // 2])
-    refusal(snapshot)
-    middle = len(whole) // 2
-    snapshot.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
-    refusal(snapshot)
-    snapshot.write_bytes(b"")
-    assert "empty" in refusal(snapshot)
 
 
 def test_another_version_is_named(snapshot):
@@ -243,9 +211,3 @@ def test_halving_refuses_in_one_line_and_overwrites_nothing(snapshot, tmp_path, 
         error = capsys.readouterr().err
         assert error.startswith("Error: ") and error.count("\n") == 1 and reason in error
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_every_preset_makes_a_snapshot_that_loads(tmp_path):
-    net = GeNVS(PRESETS["cpu-demo"])
-    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
-    assert genvs.load_snapshot(tmp_path / "net.pkl", device="cpu").config == PRESETS["cpu-demo"]
