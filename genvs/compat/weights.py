@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from genvs.compat.unofficial import UnofficialGeNVS
 from genvs.config import UNOFFICIAL, DenoiserConfig, EncoderConfig, GeNVSConfig, RendererConfig, parse_view_weighting
@@ -151,6 +152,16 @@ def learned_view_weighting(weights: Mapping[str, Tensor]) -> str:
     return next((known[part] for part in sorted(parts) if part in known), "baseline_mean")
 
 
+class WithoutNormal(TorchFunctionMode):
+    """Skips normal initialisation, for which torch would import for seconds on the meta device."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return kwargs.get("tensor", *args[:1])
+        return func(*args, **kwargs)
+
+
 def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None) -> UnofficialGeNVS:
     """A network with the unofficial implementation's weights, given by its names.
 
@@ -161,7 +172,7 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
     parse_view_weighting(view_weighting)
     try:
         config = config_of(weights, view_weighting)
-        with torch.device("meta"):  # shapes without memory, to be compared with those of the weights
+        with torch.device("meta"), WithoutNormal():  # shapes without memory, to compare with the weights
             net = UnofficialGeNVS(config)
     except (LookupError, ArithmeticError, ValueError, RuntimeError):
         raise InputError("its weights are not those of an encoder on a ResNet and one of EDM's U-Nets") from None
