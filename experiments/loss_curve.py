@@ -13,7 +13,7 @@ from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, float32_products
 from benchmarks.model import PATHS, TrainingStep, training_config
 from dnnlib.command import run_command
-from experiments.plot import draw_curves
+from experiments.plot import plot_option, subplots
 from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data, pack_data
 
@@ -22,8 +22,8 @@ FAST, PLAIN_RUN, OTHER_SEED = "every fast path", "none of them, strict fp32", "e
 
 @launch.data_option
 @click.option("--steps", type=click.IntRange(min=10), help="Updates of a run.", show_default="500, 20 on a CPU")
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images of an update.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A PNG file for the curves.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, help="Images of an update.")
+@plot_option
 @benchmark("loss_curve")
 def main(
     preset: str, meter: Meter, data: Path | None, steps: int | None, batch: int, plot: Path | None
@@ -32,37 +32,27 @@ def main(
     that a seed makes."""
     steps, precision = steps or (500 if meter.on_gpu else 20), meter.precision("bf16")
     runs = {FAST: ("fast", precision, 0), PLAIN_RUN: ("reference", "fp32", 0), OTHER_SEED: ("fast", precision, 1)}
-    curves = {}
+    losses, rampup = {}, batch * steps / 1e4
     with launch.dataset(data, preset, scenes=40 if meter.on_gpu else 4, views=24) as path:
         for name, (ops, arithmetic, seed) in runs.items():
-            config = training_config(
-                preset,
-                batch=batch,
-                views=2,
-                precision=arithmetic,
-                data=str(path),
-                seed=seed,
-                lr_rampup_kimg=batch * steps / 1e4,
-            )
+            changes = {"data": str(path), "seed": seed, "lr_rampup_kimg": rampup}
+            config = training_config(preset, batch=batch, views=2, precision=arithmetic, **changes)
             with PATHS[ops](), float32_products(arithmetic):
-                curves[name] = losses_of(config, steps, meter.device)
-    smooth = {name: smoothed(losses) for name, losses in curves.items()}
+                losses[name] = losses_of(config, steps, meter.device)
+    smooth = {name: running_mean(values) for name, values in losses.items()}
     if plot is not None:
-        draw_curves(smooth, f"Loss of {preset}, {steps} updates of {batch} images, running mean, logarithmic").save(
-            plot
-        )
+        figure, (axes,) = subplots()
+        for name, values in smooth.items():
+            axes.plot(values, label=name)
+        axes.set(yscale="log", xlabel=f"updates of {batch} images", ylabel=f"loss of {preset}, running mean")
+        axes.legend()
+        figure.savefig(plot)
     difference, noise = (np.abs(smooth[FAST] - smooth[other]).mean() for other in (PLAIN_RUN, OTHER_SEED))
-    ends = [f"{losses[-max(1, steps // 5) :].mean():.4g}" for losses in curves.values()]
+    ends = [f"{values[-max(1, steps // 5) :].mean():.4g}" for values in losses.values()]
     note = "mean loss of the last fifth: {} with, {} without, {} with another seed".format(*ends)
-    yield Result(
-        "loss: what the fast paths change",
-        100 * difference / noise,
-        "% of what a seed changes",
-        precision,
-        batch,
-        note=note,
-        curves={name: losses.tolist() for name, losses in curves.items()},
-    )
+    curves = {name: values.tolist() for name, values in losses.items()}
+    name, value = "loss: what the fast paths change", 100 * difference / noise
+    yield Result(name, value, "% of what a seed changes", precision, batch, note=note, curves=curves)
 
 
 def losses_of(config: TrainConfig, steps: int, device: torch.device) -> np.ndarray:
@@ -77,8 +67,8 @@ def losses_of(config: TrainConfig, steps: int, device: torch.device) -> np.ndarr
     return torch.stack([kept[0].mean() for kept in step.monitor.losses]).double().cpu().numpy()
 
 
-def smoothed(losses: np.ndarray) -> np.ndarray:
-    """Running means over a twentieth of the run: single losses jump with the noise levels that were drawn."""
+def running_mean(losses: np.ndarray) -> np.ndarray:
+    """Over a twentieth of the run: single losses jump with the noise levels that were drawn."""
     window = max(1, len(losses) // 20)
     return np.convolve(losses, np.full(window, 1 / window), mode="valid")
 

@@ -1,4 +1,4 @@
-"""Whether every seed learns: how networks are born, and the held-out PSNR of short runs that differ in their seed."""
+"""Whether every seed learns: the density of new networks, and the held-out PSNR of short runs that differ in their seed."""
 
 from __future__ import annotations
 
@@ -7,64 +7,65 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark
-from benchmarks.model import random_cameras
+from benchmarks.model import random_views
 from dnnlib.command import run_command
-from experiments.plot import draw_curves
+from experiments.plot import plot_option, subplots
 from genvs.config import PRESETS
 from genvs.snapshot import build_net
 from training.config import TRAIN_PRESETS
 
-BIRTHS = 24
-MODEL, NEAREST, MEAN = "PSNR/1_input", "PSNR/1_input_nearest", "PSNR/mean_image"
+NETWORKS = 24
+MODEL = "PSNR/1_input"
+BASELINES = {"PSNR/1_input_nearest": "nearest input copied", "PSNR/mean_image": "mean training image"}
 
 
 @launch.data_option
-@click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--kimg", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True, help="Of a run.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="A PNG file for the curves.")
+@click.option("--seeds", type=click.IntRange(min=1), default=20)
+@click.option("--kimg", type=click.FloatRange(min=0, min_open=True), default=6.0, help="Of a run.")
+@plot_option
 @benchmark("seeds")
 def main(preset: str, meter: Meter, data: Path | None, seeds: int, kimg: float, plot: Path | None) -> Iterator[Result]:
-    """Networks that are born dead: their rendering is empty, and no gradient will ever reach what is before it. Then
-    runs that beat both baselines, the nearest input view copied and the mean training image, on held-out scenes."""
+    """New networks whose rendering is empty, so that no gradient reaches the encoder. Then runs that beat both
+    baselines, the nearest input view copied and the mean training image, on held-out scenes."""
     for numerics, name in (
-        ("genvs", "of ours"),
+        ("genvs", "here"),
         ("unofficial", "with the unofficial numerics and torch's initialisation"),
     ):
-        dead = sum(is_born_dead(preset, numerics, seed) for seed in range(BIRTHS))
-        yield Result(f"born dead, {name}", dead, f"of {BIRTHS} seeds", "fp32", 1)
-    batch = TRAIN_PRESETS[preset].batch_size
-    embedded = TRAIN_PRESETS[preset].embedded
-    curves: dict[int, np.ndarray] = {}
-    with launch.dataset(
-        data, preset, scenes=embedded.scenes, views=embedded.views, held_out=embedded.val_scenes
-    ) as path:
+        empty = sum(renders_nothing(preset, numerics, seed) for seed in range(NETWORKS))
+        yield Result(f"new networks that render nothing, {name}", empty, f"of {NETWORKS} seeds", "fp32", 1)
+    recipe = TRAIN_PRESETS[preset]
+    size = {"scenes": recipe.embedded.scenes, "views": recipe.embedded.views, "held_out": recipe.embedded.val_scenes}
+    batch, gains, figure_and_axes = recipe.batch_size, [], subplots() if plot else None
+    with launch.dataset(data, preset, **size) as path:
         for seed in range(seeds):
             updates = round(kimg * 1000 / batch)
             run = launch.train(path, preset, f"--seed={seed}", "--snap=2", batch=batch, updates=updates)
-            measured = [record for record in run.records if MODEL in record]
-            curves[seed] = np.array([record[MODEL] for record in measured])
-            baselines = {"nearest input copied": measured[-1][NEAREST], "mean training image": measured[-1][MEAN]}
-            gain = curves[seed][-1] - max(baselines.values())
-            yield Result(f"seed {seed}: above the better baseline", gain, "dB", "fp32", batch, note=f"{kimg:g} kimg")
-            if plot is not None:
-                flat = {name: np.full(len(curves[seed]), level) for name, level in baselines.items()}
-                title = f"Held-out PSNR (dB) of {preset}, 1 input view, one step: {len(curves)} seeds, {kimg:g} kimg"
-                draw_curves(flat, title, list(curves.values()), linear=True).save(plot)
-    won = sum(bool(curve[-1] > max(baselines.values())) for curve in curves.values())
-    spread = [curve[-1] for curve in curves.values()]
-    note = f"of {seeds}; {min(spread):.2f} to {max(spread):.2f} dB"
-    kept = {f"seed {seed}": curve.tolist() for seed, curve in curves.items()}
-    yield Result("seeds that beat both baselines", won, "seeds", "fp32", batch, note=note, curves=kept)
+            scores = [record for record in run.records if MODEL in record]
+            psnr = [record[MODEL] for record in scores]
+            gains.append(psnr[-1] - max(scores[-1][name] for name in BASELINES))
+            note, curves = f"{psnr[-1]:.2f} dB after {kimg:g} kimg", {MODEL: psnr}
+            name = f"seed {seed}: above the better baseline"
+            yield Result(name, gains[-1], "dB", "fp32", batch, note=note, curves=curves)
+            if figure_and_axes is not None:
+                figure_and_axes[1][0].plot([record["nimg"] / 1000 for record in scores], psnr, color="C0", alpha=0.4)
+    if figure_and_axes is not None:
+        figure, (axes,) = figure_and_axes
+        for (name, label), colour in zip(BASELINES.items(), ("C1", "0.5"), strict=True):
+            axes.axhline(scores[-1][name], color=colour, label=label)
+        axes.set(xlabel="thousand images", ylabel=f"held-out PSNR (dB) of {preset}, {seeds} seeds")
+        axes.legend()
+        figure.savefig(plot)
+    won = sum(gain > 0 for gain in gains)
+    yield Result("seeds that beat both baselines", won, "seeds", "fp32", batch, note=f"of {seeds}")
 
 
 @torch.no_grad()
-def is_born_dead(preset: str, numerics: str, seed: int) -> bool:
+def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
     """Whether what a new network of the preset renders is zero everywhere, for random images and cameras."""
     torch.manual_seed(seed)
     net = build_net(dataclasses.replace(PRESETS[preset], numerics=numerics))
@@ -72,10 +73,8 @@ def is_born_dead(preset: str, numerics: str, seed: int) -> bool:
         for module in net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 module.reset_parameters()
-    generator = torch.Generator().manual_seed(seed)
-    inputs, targets = (random_cameras(net.config, (2, 1), generator) for _ in range(2))
-    images = torch.rand(2, 1, 3, net.config.resolution, net.config.resolution, generator=generator) * 2 - 1
-    return not net.render(net.encode(images), inputs, targets).any()
+    inputs, targets = (random_views(net.config, (2, 1), torch.Generator().manual_seed(seed)) for seed in range(2))
+    return not net.render(net.encode(inputs.images), inputs.cameras, targets.cameras).any()
 
 
 if __name__ == "__main__":
