@@ -62,8 +62,8 @@ def train(
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         stats = Path(folder, "stats.jsonl")
         command = [str(ROOT / "train.sh"), "--preset", preset, "--data", str(data), "--outdir", folder, "--nosubdir"]
-        command += ["--notensorboard", f"--batch={batch}", f"--duration={kimg / 1000:.9g}", f"--tick={every:.9g}"]
-        command += [f"--log_freq={every:.9g}", *options]
+        command += ["--notensorboard", f"--batch={batch}", f"--kimg={kimg:.9g}", f"--tick={every:.9g}"]
+        command += [f"--log_freq={every * 1000:.9g}", *options]
         variables = {**os.environ, "NGPU": str(processes), **(environment or {})}
         start, first_step = time.perf_counter(), None
         with (

@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
     "variants",
     multiple=True,
     metavar="SETTINGS",
-    help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 loss.rgb_weight=0'; "
+    help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
     "'reference' stands for the unofficial implementation's. Once for each run [default: some of all].",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""Whether every seed learns: the density of new networks, and the held-out PSNR of short runs that differ in their seed."""
+"""Whether every seed learns: what new networks render, and the held-out PSNR of short runs of many seeds."""
 
 from __future__ import annotations
 
