@@ -19,9 +19,9 @@ from genvs.errors import InputError
 
 
 def save_atomic(obj: Any, path: str | os.PathLike[str]) -> None:
-    """`torch.save` to `path`, which holds the old file or the whole new one at every instant, power cuts included.
+    """`torch.save` to `path`, which at any time holds the old file or the whole new one, even after a power cut.
 
-    Raises OSError naming `path` if it cannot be written (disk full, read-only folder); what was there stays.
+    Raises OSError naming `path` if it cannot be written (disk full, read-only folder); the old file stays.
     """
     with replacing(Path(path)) as file:
         torch.save(obj, file)
@@ -34,7 +34,7 @@ def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
 
 
 def remove_orphans(folder: str | os.PathLike[str]) -> None:
-    """Removes the unfinished files that killed processes of this machine have left in `folder`."""
+    """Removes the unfinished files that killed processes of this machine left in `folder`."""
     for path in Path(folder).glob(".*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and not _is_alive(int(pid)):
@@ -54,10 +54,10 @@ def _is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
-    """Holds `path`, created if need be, against other processes. A process that ends, however it ends, lets go of it.
+    """Locks `path`, which is created if need be, against other processes until the block or this process ends.
 
-    Processes forked meanwhile do not hold it. Where files cannot be locked, nothing is.
-    Raises BlockingIOError where another process holds it, unless `wait`; OSError where it cannot be opened.
+    Forked processes do not inherit the lock. On file systems without locks it does nothing.
+    Raises BlockingIOError if another process holds the lock, unless `wait`; OSError if the file cannot be opened.
     """
     with open(path, "ab") as file:
         try:
@@ -70,9 +70,9 @@ def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
 
 
 def new_numbered_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Makes `parent/NNNNN-name`, with the number after the largest there; never one that another process has made.
+    """Makes `parent/NNNNN-name`, with the number after the largest there; never a folder of another process.
 
-    Raises OSError where it cannot be made.
+    Raises OSError if it cannot be made.
     """
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
@@ -89,16 +89,15 @@ def new_numbered_folder(parent: str | os.PathLike[str], name: str) -> Path:
 def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
     """Reads what `torch.save` wrote, if it holds only tensors and plain containers; nothing in it is executed.
 
-    Each part's checksum is compared first, which `torch.load` leaves out. Raises InputError for everything that can be
-    wrong with a file.
+    Checksums are compared first, which `torch.load` does not do. Raises InputError for whatever is wrong with the file.
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for its writer
             raise InputError(f"{path} is no file: name one")
         _check_whole(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which end in an error of one line below
+            warnings.simplefilter("ignore")  # about odd pickles, which end in an error of one line below
             return torch.load(path, map_location=map_location, weights_only=True)
     except InputError:
         raise
@@ -108,19 +107,19 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         raise InputError(f"{path} is a folder: name a file in it") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the file and its permissions") from error
-    except Exception as error:  # damaged bytes make the reader fail in every way there is
+    except Exception as error:  # damaged bytes lead to errors of every kind
         raise InputError(_diagnosis(path, str(error))) from error
 
 
 def load_format(path: str | os.PathLike[str], name: str, version: int, remedy: str) -> dict[str, Any]:
-    """Reads a dict that states this format and version. Raises InputError where it does not."""
+    """Reads a dict that states this format and version. Raises InputError if it does not."""
     content = load(path)
     check_format(content, path, name, version, remedy)
     return content
 
 
 def check_format(content: Any, path: str | os.PathLike[str], name: str, version: int, remedy: str) -> None:
-    """Raises InputError where `content`, read from `path`, is not of this format and version."""
+    """Raises InputError if `content`, read from `path`, is not of this format and version."""
     if not isinstance(content, dict) or content.get("format") != name:
         raise InputError(f"{path} is not a {name}: {remedy}")
     if content.get("version") != version:
@@ -131,7 +130,7 @@ def check_format(content: Any, path: str | os.PathLike[str], name: str, version:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and leaves no trace otherwise."""
+    """A binary file that replaces `path` if the block succeeds, and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -146,19 +145,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             raise
         raise OSError(cause.errno, f"could not be saved: {cause.strerror}", str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # gone when all went well; and never in the way of the error above
+        with contextlib.suppress(OSError):  # it is gone after success, and must not hide the error above
             temporary.unlink()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The OSError behind `error`: torch.save reports a failed write as a RuntimeError that hides the reason."""
+    """The OSError behind `error`. torch.save reports a failed write as a RuntimeError without the reason."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Makes a new name in `folder` last through a power cut."""
+    """Makes a new name in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -183,7 +182,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _diagnosis(path: Path, reason: str) -> str:
-    """One line for what torch.load says in many."""
+    """In one line what torch.load says in many."""
     blocked = re.search(r"GLOBAL ([\w.]+)|(TorchScript)", reason)
     if blocked:
         return (

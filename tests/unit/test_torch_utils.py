@@ -1,27 +1,17 @@
-"""torch_utils: ranks, statistics, files, data order; alone and as two processes on gloo."""
+"""torch_utils: ranks, statistics, data order; alone and as two processes on gloo."""
 
 from __future__ import annotations
 
-import fractions
 import itertools
 import os
-import pickle
-import resource
 import socket
-import stat
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from genvs import files
-from genvs.errors import InputError
 from torch_utils import distributed, misc
 from torch_utils.training_stats import Collector
 
@@ -72,152 +62,6 @@ def test_collector_gives_the_mean_of_all_elements_and_hides_no_nan() -> None:
     expected = [float("nan"), exact[values > 0.9].mean().item(), exact.mean().item(), 0.25]
     assert list(means.values()) == pytest.approx(expected, rel=1e-12, nan_ok=True)
     assert collector.update() == {}, "an update begins anew"
-
-
-# --- files
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    state = {"net": {"w": torch.arange(6.0).reshape(2, 3)}, "steps": [1, 2], "name": "x", "lr": 0.5}
-    files.save_atomic({"old": 1}, path)
-    files.save_atomic(state, path)
-    assert names_in(tmp_path) == ["state.pt"]
-    loaded = files.load(path)
-    assert torch.equal(loaded["net"].pop("w"), state["net"].pop("w"))
-    assert loaded == state
-    files.write_atomic("é\n", tmp_path / "options.json")
-    assert (tmp_path / "options.json").read_bytes() == b"\xc3\xa9\n"
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode), "as readable as any other file"
-
-
-def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    fsync, replace = os.fsync, os.replace
-
-    def seen_fsync(descriptor: int) -> None:
-        fsync(descriptor)
-        events.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
-
-    def seen_replace(source: Path, target: Path) -> None:
-        replace(source, target)
-        events.append(f"replace {Path(target).name}")
-
-    monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(os, "replace", seen_replace)
-    files.save_atomic([1], tmp_path / "a.pt")
-    files.write_atomic("1", tmp_path / "b.txt")
-    assert events == ["sync file", "replace a.pt", "sync folder", "sync file", "replace b.txt", "sync folder"]
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow over 100 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize("what", ["tensors", "text"])
-def test_a_failed_save_names_the_file_and_keeps_the_old_one(tmp_path: Path, full_disk: None, what: str) -> None:
-    path = tmp_path / "state"
-    path.write_text("old")
-    with pytest.raises(OSError, match=r"could not be saved: File too large: '.*/state'$") as caught:
-        if what == "tensors":
-            files.save_atomic({"w": torch.zeros(100_000)}, path)
-        else:
-            files.write_atomic("x" * 200_000, path)
-    assert "\n" not in str(caught.value)
-    assert path.read_text() == "old"
-    assert names_in(tmp_path) == ["state"]
-
-
-def test_a_save_to_nowhere_names_the_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent" / "a.pt", tmp_path / ("n" * 300)):
-        with pytest.raises(OSError, match=f"could not be saved: .*{path.name}"):
-            files.save_atomic({}, path)
-    with pytest.raises(AttributeError, match="local object"):  # the caller's mistake is no failure to save
-        files.save_atomic(lambda: None, tmp_path / "a.pt")
-    assert names_in(tmp_path) == []
-
-
-class Harmful:
-    """Its pickle makes a folder when it is loaded without care."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-def bad_files(folder: Path) -> dict[str, Path]:
-    """Files that `load` must refuse, by what is wrong with them."""
-    good, legacy = folder / "good", folder / "legacy"
-    torch.save({"w": torch.arange(1000.0)}, good)
-    torch.save({"w": torch.arange(1000.0)}, legacy, _use_new_zipfile_serialization=False)
-    content = good.read_bytes()
-    flipped = bytearray(content)
-    flipped[content.index(torch.arange(500.0, 600.0).numpy().tobytes())] ^= 1
-    bad = {name: folder / name for name in ("absent", "empty", "cut", "cut legacy", "flipped", "text", "pickle")}
-    bad["empty"].touch()
-    bad["cut"].write_bytes(content[: len(content) // 2])
-    bad["cut legacy"].write_bytes(legacy.read_bytes()[:-1000])
-    bad["flipped"].write_bytes(flipped)
-    bad["text"].write_text("<html>404</html>")
-    bad["pickle"].write_bytes(pickle.dumps({"w": [1.0, 2.0]}))
-    for name, obj in {"class": {"x": fractions.Fraction(1, 2)}, "harmful": [Harmful(folder / "canary")]}.items():
-        bad[name] = folder / name
-        torch.save(obj, bad[name])
-    return {**bad, "folder": folder}
-
-
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        ("absent", "does not exist: check the path"),
-        ("folder", "is a folder: name a file in it"),
-        ("empty", "is empty: use another copy of it"),
-        ("cut", "is cut short or damaged: use another copy of it"),
-        ("flipped", "is damaged (the checksum of 'good/data/0' is wrong): use another copy of it"),
-        ("cut legacy", "is not a file of tensors that torch.save wrote, or is damaged: check the path"),
-        ("text", "is not a file of tensors that torch.save wrote, or is damaged: check the path"),
-        ("pickle", "is not a file of tensors that torch.save wrote, or is damaged: check the path"),
-        ("class", "holds more than tensors and plain containers (fractions.Fraction), which could run code"),
-        ("harmful", "holds more than tensors and plain containers (posix.mkdir), which could run code"),
-    ],
-)
-def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, case: str, message: str) -> None:
-    path = bad_files(tmp_path)[case]
-    with pytest.raises(InputError) as caught:
-        files.load(path)
-    assert str(caught.value).startswith(f"{path} {message}")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "canary").exists()
-
-
-def test_any_damaged_byte_is_refused_or_harmless(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    values = torch.arange(50.0)
-    files.save_atomic({"w": values}, path)
-    content = path.read_bytes()
-    for position in np.random.default_rng(0).integers(len(content), size=300):
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << int(position % 8)
-        path.write_bytes(damaged)
-        try:
-            loaded = files.load(path)
-        except InputError as error:
-            assert "\n" not in str(error)
-        else:
-            assert list(loaded) == ["w"] and torch.equal(loaded["w"], values), f"byte {position} changed the result"
 
 
 # --- the order of data
@@ -323,14 +167,3 @@ def test_ddp_sync_leaves_other_modules_alone() -> None:
     net = torch.nn.Linear(3, 1, bias=False)
     assert gradient(net, [torch.ones(1, 3), torch.full((1, 3), 10.0)]).flatten().tolist() == [11.0] * 3
     misc.check_ddp_consistency(net)  # a rank that is alone agrees with itself
-
-
-def test_only_what_the_dead_have_left_is_removed(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    kept = {f".state.pt.{dead.pid}.tmp": False, f".state.pt.{os.getpid()}.tmp": True, ".state.pt.1.tmp": True}
-    kept |= {".notes.tmp": True, f"state.pt.{dead.pid}.tmp": True, "training-state-000001.pt": True}
-    for name in kept:
-        (tmp_path / name).touch()
-    files.remove_orphans(tmp_path)
-    assert {name: (tmp_path / name).exists() for name in kept} == kept
