@@ -9,7 +9,7 @@ import torch
 
 from genvs.config import ARCHITECTURES, AUGMENT_LABELS
 from genvs.data.types import ViewBatch
-from tests.gpu.test_graphed_step import Run, batch_of, check_same, config_of, exact_products  # noqa: F401
+from tests.gpu.test_graphed_step import Run, batch_of, check_same, config_of
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_training import BATCH
 from training.config import TrainConfig

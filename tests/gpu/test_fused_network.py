@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,15 +18,6 @@ from tests.small_model import randomize, small_config, some_batch
 pytestmark = pytest.mark.gpu
 
 IMAGES = ("features", "denoised")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact_products() -> Iterator[None]:
-    """fp32 is fp32: what is left is the order of sums."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
 
 
 def autocast(bf16: bool) -> contextlib.AbstractContextManager:

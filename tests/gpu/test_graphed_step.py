@@ -7,7 +7,6 @@ import gc
 import itertools
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
-from genvs.models import GeNVS
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
@@ -27,20 +25,11 @@ from training.config import TrainConfig
 from training.graphed import GraphedGeNVS
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.parallel import distributed_net, training_net
+from training.parallel import distributed_net
 from training.state import TrainState, create_state
 from training.training_loop import accumulate_gradients, update_weights
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def exact_products() -> Iterator[None]:
-    """fp32 is fp32: what is left is the order of sums."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
 
 
 def config_of(**changes) -> TrainConfig:
@@ -124,13 +113,6 @@ def test_gradients_of_several_rounds_are_summed(bf16, tolerance):
     for seed, num_inputs in ((0, 2), (2, 1), (4, 2)):
         batches = [batch_of(num_inputs, seed + number, scenes=BATCH // 4) for number in range(2)]
         check_same(ours.gradients(*batches), plain.gradients(*batches), tolerance)
-
-
-def test_training_replays_unless_told_not_to():
-    config = config_of()
-    net, device = GeNVS(config.net).to("cuda"), torch.device("cuda")
-    assert isinstance(training_net(net, config, device), GraphedGeNVS)
-    assert training_net(net, dataclasses.replace(config, cuda_graphs=False), device) is net
 
 
 def wait_for_the_gpu(images: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from genvs import random
 from genvs.config import AUGMENT_LABELS, WHITE
 from genvs.models import GeNVS
-from genvs.models.labels import MAX_SHIFT, augment_labels, augmented, class_labels
+from genvs.models.labels import MAX_SHIFT, augment_labels, augmented
 from genvs.random import Stream
 from tests.host_waits import host_waits
 from tests.small_model import part_of, randomize, small_config, small_net, some_batch
@@ -105,13 +105,6 @@ def test_each_step_is_drawn_with_its_probability():
     assert not draw_augmentation(torch.arange(1000), 0.0).any()
 
 
-def test_what_is_drawn_goes_by_the_samples_key():
-    keys = torch.arange(12).view(3, 4)
-    labels = draw_augmentation(keys, 0.8)
-    assert labels.shape == (3, 4, AUGMENT_LABELS)
-    assert torch.equal(draw_augmentation(keys[1], 0.8), labels[1])
-
-
 # In training
 
 
@@ -186,12 +179,6 @@ def test_the_network_is_told_the_class_of_most_targets():
     there = labels.any(dim=-1)
     assert float(there.double().mean()) == pytest.approx(0.7, abs=0.12)
     assert torch.equal(labels, classes[:, None] * there[..., None])
-
-
-def test_class_labels_stand_before_those_of_augmentation():
-    one_hot = torch.eye(3)
-    assert torch.equal(class_labels(one_hot, net_of(3, augment=0).config), one_hot)
-    assert torch.equal(class_labels(one_hot, net_of(3).config), torch.cat([one_hot, torch.zeros(3, 6)], dim=1))
 
 
 def test_a_network_that_is_told_nothing_takes_no_labels():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from torch.testing import assert_close
 
 from genvs import ops
 from genvs import random as stateless_random
-from genvs.ops import uses_kernels
 from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
 
 ON_GPU = DEVICE.type == "cuda"
@@ -91,12 +89,6 @@ def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
     """As those of large images do; the last of them has fewer tiles."""
     monkeypatch.setattr(group_norm, "PROGRAMS", 8)
     check_norm(SIZES[4], torch.float32, *ALL)
-
-
-def test_norm_of_large_batches_is_tiled():
-    for samples, one_program in ((64, True), (65, False)):
-        x = torch.empty(samples, 1024, 8, 8, device="meta")
-        assert group_norm._fits_one_program(x, groups=32) == one_program
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.6])
@@ -195,24 +187,9 @@ def test_render(views, channels, hidden, rays):
     check_render(views, channels, hidden, rays)
 
 
-def test_rays_leave_the_views():
-    """So that the tests above have points that all, some and none of the input views see, and points behind them."""
-    frusta, weights, origins, directions, depths, _ = some_rays(3, 70)
-    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
-    volume = torch.eye(3, device=DEVICE)[None, :, :, None, None, None].expand(2, -1, -1, 2, 2, 2)  # says whose it is
-    views = (ops.reference.fuse_views(volume, points, frusta, torch.ones_like(weights)) > 0).sum(dim=-1)
-    assert min(views.flatten().bincount(minlength=4)) > 20
-    depth = torch.einsum("bvi,btrsi->bvtrs", frusta[:, :, 3, :3], points) + frusta[:, :, 3, 3, None, None, None]
-    assert (depth < 0).sum() > 20
-
-
 def test_render_of_one_voxel_a_view():
     """Which has no neighbours to read, or to send gradients to."""
     check_render(1, 16, 32, 36, size=(1, 1, 1))
-
-
-def test_render_of_an_opaque_field():
-    check_render(1, 16, 32, 36, density=20.0)
 
 
 def test_render_of_empty_space_is_nothing():
@@ -232,7 +209,7 @@ def test_render_where_no_view_counts():
 
 
 def test_render_where_all_views_count_little():
-    frusta, weights, *others = some_rays(2, 36)
+    frusta, weights, *others = some_rays(2, 9)
     inputs = some_volume(2, 16), *some_field(16, 32)
     check(functools.partial(render, [frusta, weights * 1e-12, *others]), *inputs)
     assert_close(render([frusta, weights * 1e-12, *others], *inputs), render([frusta, weights, *others], *inputs))
@@ -252,7 +229,7 @@ def test_backward_sees_the_features_that_made_the_image():
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # where no view sees a point, and nothing is added
 def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
     """As on GPUs before Hopper."""
-    volume, field, rays = some_volume(2, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(2, 9)
+    volume, field, rays = some_volume(1, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(1, 4)
 
     def gradient() -> Tensor:
         return torch.autograd.grad(render(rays, volume, *field).sum(), volume)[0]
@@ -265,19 +242,6 @@ def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
 
 
 # Which of the two runs
-
-
-def test_what_kernels_are_for(monkeypatch):
-    def on_gpu(dtype):
-        return SimpleNamespace(is_cuda=True, dtype=dtype)
-
-    assert [uses_kernels(on_gpu(dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [True] * 3
-    assert not uses_kernels(on_gpu(torch.float64)) and not uses_kernels(torch.zeros(1))
-    with ops.reference_only():
-        assert not uses_kernels(on_gpu(torch.float32))
-    assert uses_kernels(on_gpu(torch.float32))
-    monkeypatch.setattr(ops, "_has_triton", lambda: False)
-    assert not uses_kernels(on_gpu(torch.float32))
 
 
 @pytest.fixture
@@ -305,12 +269,6 @@ def test_within_reference_only_plain_torch_runs(calls):
     with ops.reference_only():
         all_operations()
     assert calls == ["render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"]
-
-
-def test_without_a_bias_plain_torch_runs(calls):
-    x = image(1, 4, 2, 2)
-    assert_close(ops.conv_epilogue(x, None, relu=True), x.relu())
-    assert calls == ["conv_epilogue"]
 
 
 @pytest.mark.parametrize(("channels", "hidden"), [(8, 32), (16, 16), (12, 48), (64, 64)])

@@ -56,18 +56,12 @@ def test_numbers_are_a_function_of_the_key_alone(keys):
 def test_uniform_numbers_are_uniform(keys):
     values = random.uniform(keys, (2000,)).flatten()
     assert values.dtype == torch.float32 and values.min() >= 0 and values.max() < 1
-    assert values.mean().item() == pytest.approx(0.5, abs=0.003)
-    assert values.var().item() == pytest.approx(1 / 12, abs=0.001)
     assert scipy.stats.kstest(values.double().numpy(), "uniform").pvalue > 0.01
 
 
 def test_normal_numbers_are_normal(keys):
     values = random.normal(keys, (2000,)).flatten().double()
     assert values.isfinite().all() and values.abs().max() > 4
-    assert values.mean().item() == pytest.approx(0, abs=0.01)
-    assert values.var().item() == pytest.approx(1, abs=0.02)
-    assert (values**3).mean().item() == pytest.approx(0, abs=0.04)
-    assert (values**4).mean().item() == pytest.approx(3, abs=0.1)
     assert scipy.stats.kstest(values.numpy(), "norm").pvalue > 0.01
 
 

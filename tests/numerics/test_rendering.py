@@ -44,12 +44,6 @@ def test_one_opaque_sample_hides_all_behind_it_and_renders_itself(place):
     assert transmittance == 0
 
 
-def test_a_surface_of_one_sample_at_optical_depth_ten():
-    density, deltas = torch.tensor([0.0, 100.0, 0.0], dtype=FLOAT64), torch.full((3,), 0.1, dtype=FLOAT64)
-    _, weights, _ = composite(density, torch.ones(3, 1, dtype=FLOAT64), deltas)
-    assert weights[1].item() == pytest.approx(1 - math.exp(-10), abs=1e-15)
-
-
 def test_a_huge_interval_behind_an_opaque_sample_does_not_cancel():
     """cumsum - own would lose the sample in front against a last optical depth of 1e10 in float32."""
     density, deltas = torch.tensor([2.0, 3.0, 1.0]), torch.tensor([0.5, 0.5, 1e10])
@@ -65,11 +59,6 @@ def test_constant_density_absorbs_by_beers_law(num_samples):
     features = torch.tensor([2.0, -1.0], dtype=FLOAT64).expand(num_samples, 2)
     rendered, _, _ = composite(torch.full((num_samples,), density, dtype=FLOAT64), features, deltas)
     assert_close(rendered, features[0] * (1 - math.exp(-density * length)), **EXACT)
-
-
-def test_nothing_renders_nothing():
-    rendered, weights, transmittance = composite(torch.zeros(4, 6), torch.ones(4, 6, 2), torch.ones(4, 6))
-    assert rendered.abs().max() == 0 and weights.abs().max() == 0 and (transmittance == 1).all()
 
 
 def sphere_errors(cameras: Cameras, num_samples: int, density: float, radius: float) -> torch.Tensor:
@@ -102,31 +91,9 @@ def test_an_analytic_sphere_and_its_convergence():
     assert means[-1] < 2e-4
 
 
-def test_oblique_rays_are_longer():
-    """A slab between two depth planes: the corner ray's path is longer than the middle's by its direction's norm."""
-    intrinsics = torch.tensor([[0.7, 0, 0.5], [0, 0.7, 0.5], [0, 0, 1]], dtype=FLOAT64)
-    planes = (torch.tensor(1.0, dtype=FLOAT64), torch.tensor(2.0, dtype=FLOAT64))
-    camera = Cameras(torch.eye(4, dtype=FLOAT64), intrinsics, *planes)
-    _, directions = generate_rays(camera, 9, 9)
-    depths = stratified_depths(*planes, 16)
-    deltas = interval_lengths(depths, *planes) * directions.norm(dim=-1, keepdim=True)
-    opacity, _, _ = composite(torch.full_like(deltas, 0.9), torch.ones(9, 9, 16, 1, dtype=FLOAT64), deltas)
-    tangent = math.hypot(4 / 9, 4 / 9) / 0.7
-    assert opacity[4, 4, 0].item() == pytest.approx(1 - math.exp(-0.9), abs=1e-12)
-    assert opacity[0, 0, 0].item() == pytest.approx(1 - math.exp(-0.9 * math.hypot(1, tangent)), abs=1e-12)
-
-
 def test_gradients_of_composite():
     inputs = [random(3, 5), random(3, 5, 2, seed=1), random(3, 5, seed=2)]
     assert torch.autograd.gradcheck(composite, [tensor.requires_grad_() for tensor in inputs])
-
-
-def test_gradients_of_composite_at_zero_density():
-    density = torch.zeros(3, 5, dtype=FLOAT64, requires_grad=True)
-    rendered, _, _ = composite(density, torch.ones(3, 5, 1, dtype=FLOAT64), torch.full((3, 5), 0.2, dtype=FLOAT64))
-    rendered.sum().backward()
-    assert density.grad is not None
-    assert_close(density.grad, torch.full((3, 5), 0.2, dtype=FLOAT64), **EXACT)
 
 
 # Sampling of volumes

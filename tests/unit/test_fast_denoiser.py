@@ -92,9 +92,3 @@ def test_known_views_keep_the_newest_frames_in_place():
         assert known.volume.stride()[1:] == volumes.stride()[1:]
     assert torch.equal(known.volume, volumes[:, expected])
     assert torch.equal(known.cameras.c2w, cameras.c2w[:, expected])
-
-
-def test_nothing_is_generated_when_nothing_is_to_be_remembered():
-    volumes = torch.randn(1, 2, 3, 4, 5, 6)
-    known = KnownViews([volumes], some_cameras(1, 2), max_generated=0)
-    assert torch.equal(known.volume, volumes) and known.volume.untyped_storage().nbytes() == volumes.nbytes

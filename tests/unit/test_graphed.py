@@ -18,7 +18,6 @@ from genvs.sampling.cuda_graphs import Recorder
 from tests.small_model import randomize, small_net, some_batch
 from tests.small_training import CPU, small_run
 from training import graphed
-from training.config import TrainConfig, resumed
 from training.loss import GeNVSLoss
 from training.parallel import training_net
 
@@ -177,8 +176,3 @@ def test_ending_a_failed_recording_does_not_hide_why_it_failed(monkeypatch):
         recorder.record(lambda: 1 / 0)
     with pytest.raises(torch.AcceleratorError):
         recorder.record(lambda: 1)
-
-
-def test_a_resumed_run_may_replay_or_not():
-    saved = TrainConfig()
-    assert saved.cuda_graphs and not resumed(saved, {"cuda_graphs": False}).cuda_graphs

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from genvs.config import BACKBONE_STRIDE, PRESETS, DenoiserConfig, GeNVSConfig, scaled_to
+from genvs.config import BACKBONE_STRIDE, PRESETS, GeNVSConfig, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
@@ -26,19 +26,6 @@ def num_parameters(module: torch.nn.Module) -> int:
 
 
 # Sizes
-
-
-def test_ddpmpp_has_the_papers_parameters():
-    """EDM's CIFAR-10 network, less its augmentation labels (9 x 128)."""
-    config = DenoiserConfig(model_channels=128, channel_mult=(2, 2, 2), residual_encoder=False)
-    with torch.device("meta"):
-        assert num_parameters(UNet(config, 32, in_channels=3, out_channels=3)) == 55_732_739
-
-
-def test_the_conditioned_unet_has_the_published_parameters():
-    """67,789,315 less the 6 x 128 of augmentation labels that nothing feeds."""
-    with torch.device("meta"):
-        assert num_parameters(UNet(PRESETS["srn128"].denoiser, 128, 19, 3)) == 67_788_547
 
 
 def test_srn128_encodes_to_the_papers_volume():
@@ -77,7 +64,7 @@ def parameter_sizes(config: GeNVSConfig) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-@pytest.mark.parametrize("resolution", [32, 48, 64, 96, 128, 256])
+@pytest.mark.parametrize("resolution", [32, 96, 256])
 def test_every_preset_builds_at_every_resolution(preset, resolution):
     config = scaled_to(PRESETS[preset], resolution)
     volumes, renderings = ({c.resolution / width(c) for c in (config, PRESETS[preset])} for width in WIDTHS)
@@ -94,8 +81,7 @@ def test_every_preset_builds_at_every_resolution(preset, resolution):
     assert denoised.shape == noisy.shape
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-@pytest.mark.parametrize("share", [0.25, 0.5, 1])
+@pytest.mark.parametrize(("resolution", "share"), [(32, 1), (64, 0.25), (64, 0.5), (64, 1), (256, 0.5)])
 def test_a_small_model_runs_at_every_resolution(resolution, share):
     """From images to a denoised view and back to all gradients, whatever share of it the volume's resolution is."""
     base = scaled_to(small_config(channel_mult=(1, 1, 1, 1), attention_resolutions=(4,)), resolution)
@@ -124,11 +110,6 @@ def denoiser() -> ConditionedDenoiser:
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_without_noise_the_image_is_returned(denoiser):
-    noisy, features = normal(2, 3, SIZE, SIZE), normal(2, 4, SIZE, SIZE, seed=1)
-    assert_close(denoiser(noisy, torch.tensor(1e-6), features), noisy, rtol=0, atol=1e-4)
 
 
 def centred_on(centre: bool, features: Tensor) -> Tensor | float:
@@ -201,29 +182,6 @@ def test_everything_given_shows_everywhere(what, residual_encoder):
 
 
 # Dropout and the whole
-
-
-def test_dropout_goes_by_keys_in_any_batch_position(denoiser):
-    noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 4, SIZE, SIZE, seed=1)
-    sigma, keys = torch.ones(()), torch.tensor([5, 6, 7, 8])
-    dropped = denoiser(noisy, sigma, features, keys)
-    assert torch.equal(dropped, denoiser(noisy, sigma, features, keys))
-    swapped = denoiser(noisy.flip(0), sigma, features.flip(0), keys.flip(0)).flip(0)
-    assert_close(dropped, swapped, rtol=1e-4, atol=1e-5)
-    assert_close(dropped[1:2], denoiser(noisy[1:2], sigma, features[1:2], keys[1:2]), rtol=1e-4, atol=1e-5)
-    for other in (denoiser(noisy, sigma, features, keys + 10), denoiser(noisy, sigma, features)):
-        assert (dropped - other).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-    assert torch.equal(denoiser(noisy, sigma, features), denoiser(noisy, sigma, features)), "none without keys"
-
-
-def test_every_block_has_a_dropout_of_its_own():
-    net, seen = UNet(small_config().denoiser, SIZE, 7, 3), []
-    blocks = [*net.encoder, *net.middle, *net.decoder]
-    for block in blocks:
-        block.register_forward_hook(lambda block, arguments, output: seen.append(arguments[2]))
-    net(normal(3, 7, SIZE, SIZE), torch.zeros(3), torch.tensor([5, 6, 7]))
-    assert len(seen) == len(blocks) and torch.stack(seen).unique().numel() == 3 * len(blocks)
-    assert all(block.dropout == 0.1 for block in blocks)
 
 
 def test_gradients_add_up_apart_from_each_other():
@@ -322,17 +280,6 @@ def test_imagenet_weights_fold_batchnorm_exactly():
     other = torchvision_forward(state, blocks, images, pad=1.0)[0]
     assert_close(features[2][..., 2:-2, 2:-2], other[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
     assert (features[2] - other).abs().max() > 0.01
-
-
-def test_resnet34_state_dicts_fit_the_presets():
-    config = PRESETS["srn128"].encoder
-    backbone = ResNet(config.widths, config.blocks)
-    state = torchvision_state(config.widths, config.blocks)
-    load_imagenet_weights(backbone, state)
-    name = "layer3.5"
-    scale = state[f"{name}.bn2.weight"] / (state[f"{name}.bn2.running_var"] + 1e-5).sqrt()
-    loaded = backbone.get_parameter(f"{name}.conv2.weight")
-    assert_close(loaded.data, state[f"{name}.conv2.weight"] * scale[:, None, None, None])
 
 
 def test_weights_of_another_architecture_are_refused_in_one_line():
