@@ -21,7 +21,7 @@ from genvs.geometry import (
     stratified_depths,
     unproject,
 )
-from genvs.geometry.trajectories import archimedean, spherical_c2w, spiral, srn_spiral
+from genvs.geometry.trajectories import archimedean, orbit, spherical_c2w, spiral, srn_spiral
 from tests.small_model import some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
