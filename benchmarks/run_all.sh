@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs benchmarks one after the other: bash benchmarks/run_all.sh FOLDER [NAME...]
 #
-# Leaves in FOLDER: report.md, results.json (all figures), log.txt and, of loss_curve, loss_curve.png. Without names it
-# runs those that one GPU does; `scaling`, `loss_curve` and `cpu` are run by name. One that fails, or takes longer than
-# LIMIT seconds (300), is named and does not stop the others. COMMIT names the code's state where there is no .git.
+# Leaves in FOLDER: report.md, results.json (all figures) and log.txt. Without names it runs those for one GPU; `scaling`
+# and `cpu` are run by name. One that fails, or takes longer than LIMIT seconds (300), is named and does not stop the
+# others. COMMIT names the commit where there is no .git.
 set -uo pipefail
 
 if (($# == 0)); then
@@ -21,9 +21,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 : >"$out/log.txt"
 
-# One dataset for all that need one.
+# One dataset for all benchmarks that need one.
 data=()
-if [[ " ${names[*]} " =~ " "(loader|e2e|scaling|loss_curve)" " ]]; then
+if [[ " ${names[*]} " =~ " "(loader|e2e|scaling)" " ]]; then
     "$PYTHON" -m genvs.data.synthetic --out "$work/cars" --scenes 40 --views 50 --val-scenes 4 --test-scenes 0 \
         >>"$out/log.txt" 2>&1 && data=(--data "$work/cars")
 fi
@@ -32,8 +32,7 @@ failed=()
 for name in "${names[@]}"; do
     options=()
     case $name in
-        loader | e2e | scaling | loss_curve) options=("${data[@]}") ;;&
-        loss_curve) options+=(--plot "$out/loss_curve.png") ;;
+        loader | e2e | scaling) options=("${data[@]}") ;;
         cpu) options=(--preset srn128) ;;
         train_step) options=(--precision bf16 --precision tf32 --precision fp32) ;;
     esac
