@@ -1,9 +1,10 @@
-"""A log file beside the terminal, classes by name, readable durations, and a download that is whole or absent."""
+"""A log file beside the terminal, readable durations, and downloads."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import shutil
 import sys
@@ -12,8 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -21,16 +21,15 @@ from tqdm import tqdm
 class _Tee:
     """A text stream that writes to `stream` and, as long as it is open, to `file`."""
 
-    def __init__(self, stream: TextIO, file: IO[str]) -> None:
+    def __init__(self, stream: TextIO, file: io.FileIO) -> None:
         self._stream = stream
         self._file = file
 
     def write(self, text: str) -> int:
         # A carriage return in front redraws a line on a terminal (a progress bar): no text for a file.
         if not self._file.closed and not text.startswith("\r"):
-            with contextlib.suppress(OSError):  # a full disk: what cannot be logged is still said
-                self._file.write(text)
-                self._file.flush()
+            with contextlib.suppress(OSError):  # with a full disk, what cannot be logged is still printed
+                self._file.write(text.encode())
         with self._without_reader():
             self._stream.write(text)
         return len(text)
@@ -51,43 +50,25 @@ class _Tee:
         return getattr(self._stream, name)
 
 
-class Logger:
-    """Copies everything that is printed to stdout and stderr into a file too, until it is closed.
+@contextlib.contextmanager
+def logged(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Copies everything that is printed to stdout and stderr into a file too, inside the block.
 
-    with Logger(run_dir / "log.txt"):
-        print("kept")
-
-    Each write is flushed, so that the log survives a kill; the trace of an error that leaves the block is kept too.
-    Code that has kept `sys.stdout` from inside the block may go on writing to it: that reaches the terminal alone.
+    The file is appended to, without a buffer, so that the log survives a kill. The trace of an error that leaves the
+    block is kept too. Code that has kept `sys.stdout` from inside the block may go on writing to it: that reaches the
+    terminal alone. Raises OSError if the file cannot be opened.
     """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens `path` for appending. Raises OSError if it cannot be written."""
-        self._file = open(path, "a", encoding="utf-8")
-        self._streams = (sys.stdout, sys.stderr)
-        self._tees = (_Tee(sys.stdout, self._file), _Tee(sys.stderr, self._file))
-        sys.stdout, sys.stderr = self._tees
-
-    def close(self) -> None:
-        """Stops copying; a second call does nothing."""
-        # Where someone else has replaced a stream since then, theirs stays: what it wraps still works.
-        if sys.stdout is self._tees[0]:
-            sys.stdout = self._streams[0]
-        if sys.stderr is self._tees[1]:
-            sys.stderr = self._streams[1]
-        with contextlib.suppress(OSError):  # of what could not be written
-            self._file.close()
-
-    def __enter__(self) -> Logger:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
+    with (
+        open(path, "ab", buffering=0) as file,
+        contextlib.redirect_stdout(_Tee(sys.stdout, file)),
+        contextlib.redirect_stderr(_Tee(sys.stderr, file)),
+    ):
+        try:
+            yield
+        except Exception:
             with contextlib.suppress(OSError):
-                traceback.print_exception(error, file=self._file)
-        self.close()
+                file.write(traceback.format_exc().encode())
+            raise
 
 
 def format_time(seconds: float) -> str:
@@ -123,7 +104,7 @@ def download(url: str, path: str | os.PathLike[str]) -> None:
         os.replace(temporary, path)
     except (OSError, http.client.HTTPException, ValueError) as error:  # a ValueError is a malformed URL
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is the response too
+            error.close()  # it is the response, too
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise OSError(f"{url} could not be downloaded ({reason}): fetch it yourself and put it at {path}") from error
     finally:

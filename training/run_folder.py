@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dnnlib.util import Logger
+from dnnlib.util import logged
 from genvs import files
 from genvs.errors import InputError
 from training.config import TrainConfig
@@ -58,7 +58,7 @@ def locked_and_logged(run_dir: Path, config: TrainConfig) -> Iterator[None]:
             raise InputError(f"{run_dir}: another process trains there: wait for it, or resume another run") from None
         files.remove_orphans(run_dir)
         files.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
-        stack.enter_context(Logger(run_dir / "log.txt"))
+        stack.enter_context(logged(run_dir / "log.txt"))
         yield
 
 
