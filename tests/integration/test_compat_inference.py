@@ -1,4 +1,4 @@
-"""The published reimplementation's files on every road of a snapshot: inference, conversion, training."""
+"""Snapshots of the unofficial implementation in inference, conversion and training."""
 
 from __future__ import annotations
 
@@ -131,6 +131,12 @@ def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, co
     theirs, ours = genvs.load_snapshot(published), genvs.load_snapshot(converted)
     assert type(ours) is UnofficialGeNVS and ours.config == theirs.config == published_config()
     assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in theirs.state_dict().items())
+
+
+def test_conversion_keeps_the_depth_planes_that_are_given(published, tmp_path):
+    assert program(convert, published, tmp_path / "net.pkl", "--near", 2.5, "--far", 5.5) == 0
+    scene = genvs.load_snapshot(tmp_path / "net.pkl").config.scene
+    assert (scene.near, scene.far) == (2.5, 5.5)
 
 
 def test_conversion_refuses_in_one_line(published, converted, tmp_path, capsys):

@@ -72,9 +72,7 @@ def test_the_config_comes_back_whole(net, snapshot):
 
 def test_a_snapshot_holds_tensors_and_plain_values_only(snapshot):
     """The pickle in it names nothing but what rebuilds tensors."""
-    assert (
-        torch.load(snapshot, weights_only=True)["notes"] == {"cur_nimg": 12345} == genvs.load_snapshot(snapshot).notes
-    )
+    assert genvs.load_snapshot(snapshot).notes == {"cur_nimg": 12345}
     with zipfile.ZipFile(snapshot) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         code = archive.read(name)
