@@ -1,43 +1,31 @@
 """Parsers for the three files of a view: pose, intrinsics and image. Each returns what is valid or raises InputError.
 
-Every parser takes a path, or the bytes of a file together with the name to show in messages. All work and memory are
-bounded, whatever the file holds.
+Every parser takes a file's content and its name for messages.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import struct
 import warnings
-import zlib
-from collections.abc import Callable
-from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from genvs.data.storage import printable, read_bytes
+from genvs.data.storage import printable
 from genvs.errors import InputError
 from genvs.geometry import normalize_intrinsics
 
-MAX_TEXT_BYTES = 64 * 1024
-MAX_IMAGE_BYTES = 128 * 1024**2
-MAX_PIXELS = 64_000_000
-MAX_PNG_CHUNKS = 65_536
 MIN_SIDE = 8
 MAX_TRANSLATION = 1e6  # world units; beyond this a pose is damage, not a camera
 ROTATION_TOLERANCE = 1e-3
 FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 ASPECT_TOLERANCE = 0.02
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_DEPTH = 24  # where a PNG says how many bits its values have
+PNG_DEPTH = 24  # the byte of a PNG that states how many bits its values have
 EXIF_ORIENTATION = 0x0112
-
-Source = str | PathLike[str] | bytes
 
 
 class Intrinsics(NamedTuple):
@@ -48,12 +36,9 @@ class Intrinsics(NamedTuple):
     height: int | None
 
 
-IntrinsicsOfSize = Callable[[int, int], Intrinsics]  # from an image's width and height, pixels
-
-
-def read_pose(source: Source, name: str = "") -> np.ndarray:
+def read_pose(data: bytes, name: str) -> np.ndarray:
     """Camera-to-world `[4, 4]` float64, axes as in the file, from 16 numbers, row-major, on one line or on four."""
-    rows, shown = _read_rows(source, name)
+    rows, shown = _read_rows(data, name)
     values = [value for row in rows for value in row]
     if len(values) != 16:
         raise InputError(f"{shown}: has {len(values)} numbers; a pose is 16, a 4x4 camera-to-world matrix row by row")
@@ -77,13 +62,13 @@ def checked_pose(c2w: np.ndarray, shown: str) -> np.ndarray:
     return c2w
 
 
-def read_intrinsics(source: Source, name: str = "") -> Intrinsics:
+def read_intrinsics(data: bytes, name: str) -> Intrinsics:
     """Intrinsics in pixels, in either of two forms.
 
     SRN's: `f cx cy 0.` / three numbers / one number / `height width`. Or the 3x3 matrix, row by row, with or without a
-    fourth line `height width`. Without one, `read_view` takes the image's own size.
+    fourth line `height width`; without one, they are for the image's own size.
     """
-    rows, shown = _read_rows(source, name)
+    rows, shown = _read_rows(data, name)
     lengths = [len(row) for row in rows]
     if lengths in ([4, 3, 1, 2], [3, 3, 1, 2]):
         focal, center_x, center_y = rows[0][:3]
@@ -106,25 +91,14 @@ def read_intrinsics(source: Source, name: str = "") -> Intrinsics:
     return Intrinsics(matrix, int(width), int(height))
 
 
-def image_size(source: Source, name: str = "") -> tuple[int, int]:
-    """Width and height of an image, pixels."""
-    height, width = _decode(source, name)[0].shape[:2]
-    return width, height
+def square_view(rgb: np.ndarray, intrinsics: Intrinsics, resolution: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image uint8 `[H, W, 3]` as `[3, resolution, resolution]`, and its normalised intrinsics `[3, 3]` float64.
 
-
-def read_view(
-    source: Source, intrinsics: Intrinsics | IntrinsicsOfSize, resolution: int, name: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
-    """A PNG or JPEG as uint8 RGB `[3, resolution, resolution]`, and its normalised intrinsics `[3, 3]` float64.
-
-    Transparency is composited on white before resizing; gray, palette and 16-bit images are converted. A non-square
-    image is squeezed: with normalised intrinsics that is exact, for pixel centres keep their place.
+    A non-square image is squeezed: with normalised intrinsics that is exact, for pixel centres keep their place.
     The image may have another size than the one that the intrinsics were written for, but not another shape.
     """
-    rgb, shown = _decode(source, name)
+    shown = printable(name)
     height, width = rgb.shape[:2]
-    if callable(intrinsics):
-        intrinsics = intrinsics(width, height)
     of_width, of_height = intrinsics.width or width, intrinsics.height or height
     if abs(width * of_height / (height * of_width) - 1) > ASPECT_TOLERANCE:
         raise InputError(
@@ -138,17 +112,9 @@ def _join(values) -> str:
     return ", ".join(f"{value:.4g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
-def _content(source: Source, name: str, limit: int) -> tuple[bytes, str]:
-    if not isinstance(source, bytes):
-        return read_bytes(source, limit), printable(source)
-    if len(source) > limit:
-        raise InputError(f"{printable(name)}: {len(source):,} bytes, more than the {limit:,} allowed; check this file")
-    return source, printable(name)
-
-
-def _read_rows(source: Source, name: str) -> tuple[list[list[float]], str]:
+def _read_rows(data: bytes, name: str) -> tuple[list[list[float]], str]:
     """The finite numbers of a text file, by line, without the empty lines; and its name to show."""
-    data, shown = _content(source, name, MAX_TEXT_BYTES)
+    shown = printable(name)
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -187,60 +153,44 @@ def normalized_intrinsics(matrix: np.ndarray, width: int, height: int, shown: st
     return normalized
 
 
-def _decode(source: Source, name: str) -> tuple[np.ndarray, str]:
-    """A whole, undamaged image as uint8 RGB `[H, W, 3]` on white; and its name to show."""
-    data, shown = _content(source, name, MAX_IMAGE_BYTES)
-    if data.startswith(PNG_SIGNATURE):
-        _check_png(data, shown)
-    elif not data.startswith(b"\xff\xd8\xff"):
-        what = "is empty" if not data else "is neither PNG nor JPEG"
-        raise InputError(f"{shown}: {what}; replace it by the image, saved as PNG")
+def read_image(data: bytes, name: str) -> np.ndarray:
+    """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with transparency composited on white.
+
+    Gray, palette and 16-bit images are converted. Images that are cut, damaged, animated or turned are refused.
+    """
+    shown = printable(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
-            _check_size(*image.size, shown)
+            _open(data).verify()  # checksums, which decoding does not look at
+            image = _open(data)
+            if min(image.size) < MIN_SIDE:
+                raise InputError(f"{shown}: {image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
+            if getattr(image, "is_animated", False):
+                raise InputError(f"{shown}: is animated; save one frame as PNG")
             image.load()
             if image.info.get("exif") and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
                 raise InputError(f"{shown}: its EXIF data ask for a rotation; save it upright, as its camera is meant")
             if image.mode == "L" and "transparency" in image.info:  # which Pillow scales to 8 bits, but not this value
                 image.info["transparency"] *= 255 // (2 ** data[PNG_DEPTH] - 1)
-            return _rgb_on_white(image, shown), shown
+            return _rgb_on_white(image, shown)
     except InputError:
         raise
+    except UnidentifiedImageError:
+        what = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
+        raise InputError(f"{shown}: {what}; replace it by the image, saved as PNG") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(f"{shown}: more than {MAX_PIXELS:,} pixels; save it smaller") from None
-    except Exception as error:  # a decoder may raise anything on a hostile file
+        raise InputError(f"{shown}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller") from None
+    except Exception as error:  # a decoder may raise anything for a damaged file
         reason = printable(str(error)[:100])
-        raise InputError(f"{shown}: cannot be decoded ({reason}); replace it by a whole image") from None
+        raise InputError(
+            f"{shown}: cannot be decoded ({reason}); copy or download it again, or save it as PNG"
+        ) from None
 
 
-def _check_png(data: bytes, shown: str) -> None:
-    """Refuse a PNG that is cut, damaged anywhere, or animated: a decoder overlooks little damage."""
-    offset = len(PNG_SIGNATURE)
-    for _ in range(MAX_PNG_CHUNKS):
-        length, kind = struct.unpack_from(">I4s", data, offset) if offset + 12 <= len(data) else (len(data), b"")
-        end = offset + 12 + length
-        if end > len(data):
-            raise InputError(f"{shown}: is cut off after {len(data):,} bytes; copy or download it again")
-        if zlib.crc32(memoryview(data)[offset + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise InputError(f"{shown}: is damaged near byte {offset:,} (checksum); copy or download it again")
-        if (kind == b"IHDR") != (offset == len(PNG_SIGNATURE)):
-            raise InputError(f"{shown}: is damaged (its header is not once, at the start); copy or download it again")
-        if kind == b"acTL":
-            raise InputError(f"{shown}: is animated; save one frame as PNG")
-        if kind == b"IEND":
-            return
-        offset = end
-    raise InputError(f"{shown}: has more than {MAX_PNG_CHUNKS:,} chunks; save it again as PNG")
-
-
-def _check_size(width: int, height: int, shown: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{shown}: {width}x{height} is more than {MAX_PIXELS:,} pixels; save it smaller")
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{shown}: {width}x{height} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
+def _open(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
 
 
 def _rgb_on_white(image: Image.Image, shown: str) -> np.ndarray:

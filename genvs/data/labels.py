@@ -16,7 +16,6 @@ from genvs.errors import InputError
 LABELS_FILE = "labels.json"
 EXAMPLE = '{"<scene>": <class, from 0 up>, ...}'
 MAX_CLASSES = 10_000
-MAX_LABELS_BYTES = 64 * 2**20
 
 
 def read_classes(split: Path, scene_names: Sequence[str]) -> list[Any]:
@@ -28,7 +27,7 @@ def read_classes(split: Path, scene_names: Sequence[str]) -> list[Any]:
     if storage is None or LABELS_FILE not in storage.names():
         raise InputError(f"{shown}: is missing, and class-conditional networks (`cond`) need it; write {EXAMPLE}")
     try:
-        classes = json.loads(storage.read(LABELS_FILE, MAX_LABELS_BYTES))
+        classes = json.loads(storage.read(LABELS_FILE))
     except (ValueError, RecursionError):
         classes = None
     if not isinstance(classes, dict):

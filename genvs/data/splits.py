@@ -7,7 +7,6 @@ import inspect
 import os
 from pathlib import Path
 
-from genvs.data.files import MAX_IMAGE_BYTES
 from genvs.data.map_style import adapted
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.srn import IMAGE_SUFFIXES, LAYOUT, SRNScenes
@@ -176,4 +175,4 @@ def _refuse_shared_scenes(train: Path, held_out: Path) -> None:
 def _first_image(storage: Storage, scene: str) -> bytes | None:
     names = storage.names(f"{scene}rgb") if "rgb/" in storage.names(scene) else []
     first = min((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), default=None)
-    return storage.read(f"{scene}rgb/{first}", MAX_IMAGE_BYTES) if first else None
+    return storage.read(f"{scene}rgb/{first}") if first else None

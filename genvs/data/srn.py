@@ -6,6 +6,7 @@ which is much faster, all files are read once into a pack.
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 from collections.abc import Iterable
@@ -15,14 +16,12 @@ import numpy as np
 
 from genvs.config import SceneConfig
 from genvs.data.files import (
-    MAX_IMAGE_BYTES,
-    MAX_TEXT_BYTES,
     MIN_SIDE,
     Intrinsics,
-    image_size,
+    read_image,
     read_intrinsics,
     read_pose,
-    read_view,
+    square_view,
 )
 from genvs.data.scenes import Scene, SceneDataset, Targets
 from genvs.data.storage import Storage, find_storage, natural_key, printable
@@ -35,7 +34,32 @@ LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose"
 
 
-class SRNScene(Scene):
+class StoredScene(Scene):
+    """A scene with an image file for each view: `images` are their paths within `storage`, which is at `path`."""
+
+    storage: Storage
+    path: Path
+    images: list[str]
+
+    @abc.abstractmethod
+    def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
+        """Of a view, in pixels; its image has this size, pixels."""
+
+    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        image = self._read_image(view)
+        intrinsics = self.read_intrinsics(view, image.shape[1], image.shape[0])
+        return square_view(image, intrinsics, resolution, str(self.path / self.images[view]))
+
+    def image_size(self, view: int) -> tuple[int, int]:
+        height, width = self._read_image(view).shape[:2]
+        return width, height
+
+    def _read_image(self, view: int) -> np.ndarray:
+        """uint8 `[H, W, 3]`."""
+        return read_image(self.storage.read(self.images[view]), str(self.path / self.images[view]))
+
+
+class SRNScene(StoredScene):
     """A scene in `folder` ('' or 'a/') of `storage`, which is at `path`. Views pair by name, in natural order.
 
     Raises InputError for files that are missing or do not pair.
@@ -72,24 +96,14 @@ class SRNScene(Scene):
 
     def _read_pose(self, name: str) -> np.ndarray:
         if name not in self._c2w:
-            self._c2w[name] = read_pose(self.storage.read(name, MAX_TEXT_BYTES), str(self.path / name))
+            self._c2w[name] = read_pose(self.storage.read(name), str(self.path / name))
         return self._c2w[name]
 
-    def read_intrinsics(self, view: int) -> Intrinsics:
-        """In pixels."""
+    def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
         name = self.intrinsics[view]
         if name not in self._intrinsics:
-            self._intrinsics[name] = read_intrinsics(self.storage.read(name, MAX_TEXT_BYTES), str(self.path / name))
+            self._intrinsics[name] = read_intrinsics(self.storage.read(name), str(self.path / name))
         return self._intrinsics[name]
-
-    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        name = self.images[view]
-        data = self.storage.read(name, MAX_IMAGE_BYTES)
-        return read_view(data, self.read_intrinsics(view), resolution, str(self.path / name))
-
-    def image_size(self, view: int) -> tuple[int, int]:
-        name = self.images[view]
-        return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
 
     def read_targets(self) -> Targets | None:
         """The poses in `target_pose/*.txt`, with the first view's intrinsics."""
@@ -167,7 +181,7 @@ def _recorded_depths(storage: Storage, path: Path) -> tuple[float, float] | None
     if "dataset.json" not in storage.names():
         return None
     try:
-        record = json.loads(storage.read("dataset.json", MAX_TEXT_BYTES))
+        record = json.loads(storage.read("dataset.json"))
         return (float(record["near"]), float(record["far"])) if "near" in record or "far" in record else None
     except (ValueError, TypeError, LookupError, RecursionError):
         raise InputError(

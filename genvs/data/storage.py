@@ -1,12 +1,12 @@
 """Reading files from a folder or from inside a `.zip`, with the same calls: `names`, `read`, `state` and `beside`.
 
-A folder is its owner's, so links in it are followed; only regular files are read. A zip may be anyone's: its members
-are checked when it is opened, nothing is ever unpacked to disk, and no member is inflated beyond the caller's limit.
+Links in a folder are followed; only regular files are read. Nothing in a zip is ever unpacked to disk.
 """
 
 from __future__ import annotations
 
 import functools
+import lzma
 import os
 import re
 import stat
@@ -14,12 +14,11 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 from genvs.errors import InputError
 
-MAX_ZIP_MEMBERS = 2_000_000  # all of srn_cars.zip is 780,000
-LOCAL_HEADER = struct.Struct("<4s22x2H")  # signature, then the lengths of name and extra field
+# What zipfile raises for archives and members that are damaged, encrypted or compressed in an unknown way.
+ZIP_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 IGNORED = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 
@@ -40,20 +39,18 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return parts, name
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
-    """A regular file's content. Raises InputError, also for more than `limit` bytes. Never waits for a pipe."""
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A regular file's content. Raises InputError for anything else, also for a pipe, without waiting for it."""
     shown = printable(path)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{shown}: is a pipe or a device, not a file; replace it by the file or remove it")
-            if status.st_size > limit:
-                raise InputError(f"{shown}: {status.st_size:,} bytes, more than the {limit:,} allowed; check this file")
-            return file.read(limit)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown}: cannot be read ({reason}); restore the file or remove its whole view") from None
+            return file.read()
+    except OSError as error:
+        raise InputError(
+            f"{shown}: cannot be read ({error.strerror}); restore the file or remove its whole view"
+        ) from None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -67,7 +64,7 @@ class FolderStorage:
         self.root = root
 
     def names(self, folder: str = "") -> list[str]:
-        """Names in `folder`, unordered; those of folders end with '/'. Dotfiles and the like are left out."""
+        """Names in `folder`, unordered; those of folders end with '/'. Hidden files and the like are left out."""
         try:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 visible = (entry for entry in entries if not _is_ignored(entry.name))
@@ -76,12 +73,12 @@ class FolderStorage:
             shown = printable(error.filename or self.root)
             raise InputError(f"{shown}: cannot be listed ({error.strerror}); check its permissions") from None
 
-    def read(self, name: str, limit: int) -> bytes:
-        """The content of a file of at most `limit` bytes."""
-        return read_bytes(os.path.join(self.root, name), limit)
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return read_bytes(os.path.join(self.root, name))
 
     def state(self, name: str) -> tuple[int, int]:
-        """Size in bytes and time of change (ns) of a file: another content shows in one of them."""
+        """Size in bytes and time of change (ns) of a file, of which one changes when its content does."""
         path = os.path.join(self.root, name)
         try:
             status = os.stat(path)
@@ -98,49 +95,39 @@ class FolderStorage:
 
 
 class ZipStorage:
-    """Members of a zip below `prefix` ('' or a folder's name with '/' at its end).
-
-    Holds no open file, so that it can be shared with, or sent to, any number of loader processes.
-    """
+    """Members of a zip below `prefix` ('' or a folder's name with '/' at its end). Each process opens it by itself."""
 
     def __init__(self, archive: Path, prefix: str) -> None:
-        self.archive = archive
-        self.root = archive / prefix
+        self.archive, self.prefix, self.root = archive, prefix, archive / prefix
         status = os.stat(archive)
-        self.prefix, self.archive_state = prefix, (status.st_size, status.st_mtime_ns)
-        index = _zip_index(os.fspath(archive), status.st_mtime_ns, status.st_size)
-        self.folders = {name[len(prefix) :]: found for name, found in index.items() if name.startswith(prefix)}
+        self.archive_state = status.st_size, status.st_mtime_ns
+
+    @property
+    def _opened(self) -> _OpenZip:
+        return _open_zip(os.fspath(self.archive), self.archive_state)
+
+    def has(self, folder: str) -> bool:
+        """Whether the zip has this folder, '' or with '/' at its end."""
+        return self.prefix + folder in self._opened.folders
 
     def names(self, folder: str = "") -> list[str]:
         """As `FolderStorage.names`."""
         if folder and not folder.endswith("/"):
             folder += "/"
-        if folder not in self.folders:
+        if not self.has(folder):
             raise InputError(f"{printable(self.root / folder)}: no such folder in this zip; check the path")
-        return list(self.folders[folder])
+        return list(self._opened.folders[self.prefix + folder])
 
-    def read(self, name: str, limit: int) -> bytes:
+    def read(self, name: str) -> bytes:
         """As `FolderStorage.read`; also raises InputError for a damaged member."""
-        folder, slash, base = name.rpartition("/")
-        member = self.folders.get(folder + slash, {}).get(base)
         shown = printable(self.root / name)
-        if member is None:
-            raise InputError(f"{shown}: no such file in this zip; make the zip again with it")
-        if max(member.size, member.compressed_size) > limit:
-            raise InputError(f"{shown}: {member.size:,} bytes, more than the {limit:,} allowed; check this file")
         try:
-            with open(self.archive, "rb") as file:
-                file.seek(member.offset)
-                signature, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-                file.seek(name_length + extra_length, os.SEEK_CUR)
-                data = file.read(member.compressed_size)
-            if member.method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit)
-        except (OSError, struct.error, zlib.error):
-            signature, data = b"", b""
-        if signature != b"PK\3\4" or len(data) != member.size or zlib.crc32(data) != member.crc:
-            raise InputError(f"{shown}: damaged, or changed since it was opened; make or download the zip again")
-        return data
+            return self._opened.file().read(self.prefix + name)
+        except KeyError:
+            raise InputError(f"{shown}: no such file in this zip; make the zip again with it") from None
+        except ZIP_ERRORS as error:
+            reason = printable(str(error)[:100])
+            raise InputError(f"{shown}: cannot be read ({reason}); make or download the zip again") from None
 
     def state(self, name: str) -> tuple[int, int]:
         """As `FolderStorage.state`, but of the whole zip, when it was opened."""
@@ -156,18 +143,50 @@ class ZipStorage:
 Storage = FolderStorage | ZipStorage
 
 
-class _Member(NamedTuple):
-    offset: int
-    compressed_size: int
-    size: int
-    method: int
-    crc: int
+class _OpenZip:
+    """A zip and what is in its folders ('' or 'a/b/'): names of files, and of folders with '/' at their ends."""
+
+    def __init__(self, archive: str) -> None:
+        self._zip, self._pid = zipfile.ZipFile(archive), os.getpid()
+        self.folders: dict[str, dict[str, None]] = {"": {}}  # the dicts are ordered sets
+        for name in self._zip.namelist():
+            folder, slash, base = name.rpartition("/")
+            folder = self._known(folder + slash)
+            if base and not _is_ignored(base):
+                self.folders[folder][base] = None
+
+    def _known(self, folder: str) -> str:
+        """`folder` itself, after it and its parents have been listed."""
+        if folder not in self.folders:
+            parent, slash, base = folder[:-1].rpartition("/")
+            parent = self._known(parent + slash)
+            self.folders[folder] = {}
+            if base and not _is_ignored(base):
+                self.folders[parent][base + "/"] = None
+        return folder
+
+    def file(self) -> zipfile.ZipFile:
+        if self._pid != os.getpid():  # a forked process shares its parent's place in an open file
+            if self._zip.fp:
+                self._zip.fp.close()
+            self._zip.fp, self._pid = open(str(self._zip.filename), "rb"), os.getpid()
+        return self._zip
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(archive: str, state: tuple[int, int]) -> _OpenZip:
+    """Opened once for all splits in it, and again when its size or time of change (`state`) is another."""
+    try:
+        return _OpenZip(archive)
+    except ZIP_ERRORS as error:
+        reason = printable(str(error))
+        raise InputError(f"{printable(archive)}: not a whole zip file ({reason}); download it again") from None
 
 
 def find_storage(path: str | os.PathLike[str]) -> Storage | None:
     """The folder `path`, which may lie inside a zip (`cars.zip/cars_train`); None where there is none.
 
-    Raises InputError for a zip that is damaged or unsafe.
+    Raises InputError for a zip that is damaged.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -176,69 +195,9 @@ def find_storage(path: str | os.PathLike[str]) -> Storage | None:
         if archive.suffix.lower() == ".zip" and os.path.isfile(archive):
             inside = path.relative_to(archive).as_posix()
             storage = ZipStorage(archive, "" if inside == "." else inside + "/")
-            return storage if storage.folders else None
+            return storage if storage.has("") else None
     return None
 
 
 def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name in IGNORED
-
-
-@functools.lru_cache(maxsize=1)
-def _zip_index(archive: str, mtime_ns: int, size: int) -> dict[str, dict[str, _Member | None]]:
-    """Folder ('' or 'a/b/') to what is in it: files, and folders ('c/') with None.
-
-    The time and size are arguments so that a changed zip is read anew; its splits share one reading.
-    """
-    shown = printable(archive)
-    try:
-        with zipfile.ZipFile(archive) as file:
-            infos = file.infolist()
-    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise InputError(f"{shown}: not a whole zip file ({printable(str(error))}); download it again") from None
-    if len(infos) > MAX_ZIP_MEMBERS:
-        raise InputError(f"{shown}: {len(infos):,} members, more than the {MAX_ZIP_MEMBERS:,} allowed; unpack it")
-    folders: dict[str, dict[str, _Member | None]] = {"": {}}
-    for info in infos:
-        problem = _member_problem(info)
-        folder, slash, base = info.filename.rstrip("/").rpartition("/")
-        folder += slash
-        if not problem and not info.is_dir() and base in folders.get(folder, {}):
-            problem = "is there twice"
-        if problem:
-            raise InputError(f"{shown}: member '{printable(info.filename[:200])}' {problem}; make the zip without it")
-        _add_folder(folders, info.filename if info.is_dir() else folder)
-        if not info.is_dir() and not _is_ignored(base):
-            folders[folder][base] = _Member(
-                info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
-            )
-    return folders
-
-
-def _add_folder(folders: dict[str, dict[str, _Member | None]], folder: str) -> None:
-    """Make `folder` ('' or 'a/b/') and its parents known."""
-    if folder not in folders:
-        parent, slash, base = folder[:-1].rpartition("/")
-        _add_folder(folders, parent + slash)
-        folders[folder] = {}
-        if not _is_ignored(base):
-            folders[parent + slash][base + "/"] = None
-
-
-def _member_problem(info: zipfile.ZipInfo) -> str | None:
-    """What makes a member unsafe or unreadable, or None."""
-    name = info.orig_filename
-    if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name):
-        return "has an absolute path or a backslash"
-    parts = name.removesuffix("/").split("/")
-    if ".." in parts:
-        return "points outside the zip"
-    if "" in parts or "." in parts or not name.isprintable() or len(name) > 1024:
-        return "has an unusable name"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "is a link"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed by a method other than deflate"
-    return None

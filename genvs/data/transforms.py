@@ -17,24 +17,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genvs.data.files import (
-    MAX_IMAGE_BYTES,
-    MIN_SIDE,
-    Intrinsics,
-    checked_pose,
-    image_size,
-    normalized_intrinsics,
-    read_view,
-)
+from genvs.data.files import MIN_SIDE, Intrinsics, checked_pose, normalized_intrinsics
 from genvs.data.labels import read_classes
-from genvs.data.scenes import Scene, SceneDataset, Targets
-from genvs.data.srn import IMAGE_SUFFIXES
+from genvs.data.scenes import SceneDataset, Targets
+from genvs.data.srn import IMAGE_SUFFIXES, StoredScene
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 
 TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that is there
 TARGET_FRAMES = "transforms_test.json"
-MAX_JSON_BYTES = 64 * 1024**2
 CAMERA_SETTINGS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
 PINHOLE_MODELS = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -82,7 +73,7 @@ class Frame(NamedTuple):
         return None if angle is None else 0.5 * side / math.tan(angle / 2)
 
 
-class TransformsScene(Scene):
+class TransformsScene(StoredScene):
     """The frames of `file`, in natural order of their images; `folder` of `storage` ('' or 'a/') holds it.
 
     path: of `storage`. Raises InputError for what is wrong with the file, and one for all images that are missing.
@@ -100,14 +91,8 @@ class TransformsScene(Scene):
     def read_c2w(self, view: int) -> np.ndarray:
         return self.frames[view].c2w
 
-    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        name = self.images[view]
-        data = self.storage.read(name, MAX_IMAGE_BYTES)
-        return read_view(data, self.frames[view].intrinsics, resolution, str(self.path / name))
-
-    def image_size(self, view: int) -> tuple[int, int]:
-        name = self.images[view]
-        return image_size(self.storage.read(name, MAX_IMAGE_BYTES), str(self.path / name))
+    def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
+        return self.frames[view].intrinsics(width, height)
 
     def read_targets(self) -> Targets | None:
         """The cameras in `transforms_test.json`, beside a file of TRANSFORMS. Their images need not exist."""
@@ -157,7 +142,7 @@ def read_frames(storage: Storage, path: Path, file: str) -> list[Frame]:
     """
     shown = printable(path / file)
     try:
-        record = json.loads(storage.read(file, MAX_JSON_BYTES))
+        record = json.loads(storage.read(file))
     except (ValueError, RecursionError):
         raise InputError(f"{shown}: not JSON; write it again") from None
     entries = record.get("frames") if isinstance(record, dict) else None

@@ -10,21 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from genvs.data.files import Intrinsics, Source, read_view
 from genvs.data.srn import SRNScenes
 from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
 
 INTRINSICS = "32.8125 16.0 16.0 0.\n0. 0. 0.\n1.\n32 32\n"
-
-
-def read_image(source: Source, resolution: int, name: str = "") -> np.ndarray:
-    """The image of a view whose camera has a field of view of 53 degrees."""
-
-    def intrinsics(width: int, height: int) -> Intrinsics:
-        return Intrinsics(np.array([[width, 0, width / 2], [0, height, height / 2], [0, 0, 1.0]]), width, height)
-
-    return read_view(source, intrinsics, resolution, name)[0]
 
 
 def c2w_text(c2w: np.ndarray) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
-from genvs.data.files import read_intrinsics, read_pose, read_view
+from genvs.data.files import read_image, read_intrinsics, read_pose, square_view, to_square
 from genvs.data.scenes import Splits
 from genvs.data.splits import open_splits
 from genvs.data.srn import SRNScenes
@@ -26,7 +26,7 @@ from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
 from genvs.random import Stream, numpy_generator
-from tests.unit.srn_folder import c2w_text, read_image, some_c2w, write_scene, write_split
+from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split
 from tests.unit.transforms_folder import write_capture
 
 
@@ -241,14 +241,14 @@ def test_rgba_is_composited_on_white_exactly(tmp_path):
     Image.fromarray(np.stack([colour, 255 - colour, colour, alpha], axis=-1)).save(tmp_path / "1.png")
     c, a = colour.astype(np.int64), alpha.astype(np.int64)
     expected = (2 * (c * a + 255 * (255 - a)) + 255) // 510  # to the nearest
-    assert np.array_equal(read_image(tmp_path / "1.png", 256)[0], expected)
+    assert np.array_equal(read_image((tmp_path / "1.png").read_bytes(), "1.png")[..., 0], expected)
 
 
 def test_compositing_comes_before_resizing(tmp_path):
     rgba = np.zeros((64, 64, 4), dtype=np.uint8)  # transparent black, with every other column opaque red
     rgba[:, ::2] = (255, 0, 0, 255)
     Image.fromarray(rgba).save(tmp_path / "1.png")
-    image = read_image(tmp_path / "1.png", 32)
+    image = to_square(read_image((tmp_path / "1.png").read_bytes(), "1.png"), 32)
     assert (image[0] == 255).all() and (abs(image[1:].astype(int) - 127.5) <= 0.5).all()
 
 
@@ -267,8 +267,8 @@ def test_other_kinds_of_images_are_converted(tmp_path, mode):
     else:
         image = image.convert(mode)
     image.save(path, **options)
-    read = read_image(path.read_bytes(), 32, name="1.png")
-    assert np.abs(read.astype(int) - gray).max() <= (8 if mode == "jpg" else 0) and read.shape == (3, 32, 32)
+    read = read_image(path.read_bytes(), "1.png")
+    assert np.abs(read.astype(int) - gray[..., None]).max() <= (8 if mode == "jpg" else 0) and read.shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", [SRNScenes, TransformsScenes])
@@ -288,10 +288,10 @@ def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometr
     u, v, _ = intrinsics_px @ point  # the centre of pixel i is at i + 0.5
     y, x = np.mgrid[:height, :width] + 0.5
     spot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 6.0**2))
-    Image.fromarray(spot.round().astype(np.uint8)).save(tmp_path / "1.png")
-    (tmp_path / "intrinsics.txt").write_text(f"{fx} {cx} {cy} 0.\n0. 0. 0.\n1.\n{height} {width}\n")
+    rgb = spot.round().astype(np.uint8)[..., None].repeat(3, axis=2)
+    of_file = read_intrinsics(f"{fx} {cx} {cy} 0.\n0. 0. 0.\n1.\n{height} {width}\n".encode(), "intrinsics.txt")
     for resolution in (48, 40, 128):
-        image, intrinsics = read_view(tmp_path / "1.png", read_intrinsics(tmp_path / "intrinsics.txt"), resolution)
+        image, intrinsics = square_view(rgb, of_file, resolution, "1.png")
         expected = (intrinsics @ point)[:2]
         weight = image[0].astype(float)
         centers = (np.arange(resolution) + 0.5) / resolution
@@ -318,9 +318,9 @@ def test_poses_parse_in_every_accepted_form():
     numbers = one_line.split()
     four_lines = "\r\n".join(" ".join(numbers[4 * row : 4 * row + 4]) for row in range(4)) + "\r\n\r\n"
     for text in (one_line, four_lines, "\ufeff" + one_line):
-        assert np.array_equal(read_pose(text.encode(), name="1.txt"), expected)
+        assert np.array_equal(read_pose(text.encode(), "1.txt"), expected)
     numbers[12] = "1e-310"
-    assert read_pose(" ".join(numbers).encode())[3, 0] == 1e-310
+    assert read_pose(" ".join(numbers).encode(), "1.txt")[3, 0] == 1e-310
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_poses_parse_in_every_accepted_form():
     ],
 )
 def test_intrinsics_parse_in_every_accepted_form(text, expected, size):
-    matrix, width, height = read_intrinsics(text.encode())
+    matrix, width, height = read_intrinsics(text.encode(), "1.txt")
     assert matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected and (width, height) == size
 
 
@@ -375,12 +375,9 @@ def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
 
 def test_real_car_views_are_read(shared):
     folder = shared / "data" / "srn_cars_two_views"
-    intrinsics = read_intrinsics(folder / "intrinsics.txt")
-    assert intrinsics.matrix[0, 0] == 131.25 and (intrinsics.width, intrinsics.height) == (128, 128)
-    for view in (1, 2):
-        image, normalized = read_view(folder / "rgb" / f"{view}.png", intrinsics, 128)
-        c2w = read_pose(folder / "pose" / f"{view}.txt")
-        assert normalized[0].tolist() == [131.25 / 128, 0, 0.5]
-        assert (image[:, 0] == 255).all() and image.std() > 20  # a car on white
+    views = SRNScenes(folder, resolution=128).load(0, range(2))
+    assert views.cameras.intrinsics[:, 0].tolist() == [[131.25 / 128, 0, 0.5]] * 2
+    assert (views.images[:, :, 0] == 255).all() and views.images.float().std() > 20  # cars on white
+    for c2w in views.cameras.c2w.numpy():
         assert abs(np.linalg.norm(c2w[:3, 3]) - 1.3) < 1e-5
         assert np.allclose(-c2w[:3, 3] / 1.3, c2w[:3, 2], atol=1e-5)  # it looks at the origin

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+from genvs.data.files import read_image
 from genvs.errors import InputError
-from tests.unit.srn_folder import read_image
 
 SIDE = 16
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -38,7 +38,7 @@ def some_values(depth: int, kind: int) -> np.ndarray:
 def error(content: bytes, rgb: np.ndarray, opacity: np.ndarray | float = 1.0) -> float:
     """The largest one, in levels of 255. rgb: in [0, 1]. opacity: of the colours over white."""
     expected = 255 * (rgb * opacity + 1 - opacity) * np.ones(3)
-    return float(np.abs(read_image(content, SIDE, "a.png") - expected.transpose(2, 0, 1)).max())
+    return float(np.abs(read_image(content, "a.png") - expected).max())
 
 
 @pytest.mark.parametrize(("depth", "kind"), [*((d, GRAY) for d in (1, 2, 4, 8, 16)), (8, RGB), (16, RGB)])
@@ -59,7 +59,7 @@ def test_a_transparent_colour(depth, kind):
 def test_a_transparent_colour_of_16_bits_is_refused():
     key = chunk(b"tRNS", struct.pack(">3H", 5, 65535, 7))
     with pytest.raises(InputError, match=r"a\.png: has a transparent colour of 16 bits; save it as RGBA"):
-        read_image(png(some_values(16, RGB), 16, RGB, key), SIDE, "a.png")
+        read_image(png(some_values(16, RGB), 16, RGB, key), "a.png")
 
 
 @pytest.mark.parametrize(("depth", "kind"), [(8, RGBA), (16, RGBA), (8, GRAY_ALPHA), (16, GRAY_ALPHA)])
