@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -21,7 +22,12 @@ class InputError(ValueError):
         return lines[-1].removeprefix(f"{__name__}.InputError: ") if lines else ""
 
 
-def run_program(program: Callable[[], object], translate: Callable[[str], str] = lambda line: line) -> NoReturn:
+def as_options(line: str) -> str:
+    """`line` with an option in place of each parameter in backticks, where options have the names of parameters."""
+    return re.sub(r"`(\w+)`", lambda name: "--" + name[1].replace("_", "-"), line)
+
+
+def run_program(program: Callable[[], object], translate: Callable[[str], str] = as_options) -> NoReturn:
     """Run `program` and exit: 0; 130 when it is interrupted; 2 with one line on stderr for bad input, for files that
     cannot be read or written, and for training that has diverged.
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from genvs.config import SceneConfig
 from genvs.data.mesh.__main__ import main
 from genvs.data.mesh.dataset import ensure_meshes
 from genvs.data.mesh.loading import GLTF_TO_WORLD, PaintedMesh, creased_normals, load_mesh, sample_texture
 from genvs.data.srn import SRNScenes
-from genvs.data.synthetic.scene import FOCAL, RADIUS
 from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import project
@@ -36,6 +36,7 @@ from tests.unit.mesh_files import (
     write_ply,
 )
 
+CARS = SceneConfig()
 SIDE = 33
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float32)
 CUBE_FACES = np.array(
@@ -47,8 +48,8 @@ GLTF_UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)  # of SQU
 
 def seen_from(model: PaintedMesh, azimuth: float, elevation: float = 0.0) -> np.ndarray:
     """The image of a camera, `[SIDE, SIDE, 3]`."""
-    c2w = spherical_c2w(torch.tensor([azimuth]).double(), torch.tensor([elevation]).double(), RADIUS)
-    return next(iter(render(model, c2w.numpy(), FOCAL * SIDE, SIDE)))[0].astype(int)
+    c2w = spherical_c2w(torch.tensor([azimuth]).double(), torch.tensor([elevation]).double(), CARS.radius)
+    return next(iter(render(model, c2w.numpy(), CARS.focal * SIDE, SIDE)))[0].astype(int)
 
 
 def colors_of(model: PaintedMesh) -> np.ndarray:
@@ -214,8 +215,8 @@ def test_test_cameras_are_srns_spiral(tmp_path):
     mesh = write_ply(tmp_path / "a.ply", SQUARE, SQUARE_FACES)
     ensure_meshes(tmp_path / "a_test", [mesh], views=2, resolution=8, cameras="spiral")
     c2w = SRNScenes(tmp_path / "a_test", resolution=8).load(0, range(2)).cameras.c2w
-    assert float(c2w[0, 2, 3]) < 0.1 and float(c2w[1, 2, 3]) == pytest.approx(RADIUS, abs=0.05)
-    with pytest.raises(InputError, match="--views=252"):
+    assert float(c2w[0, 2, 3]) < 0.1 and float(c2w[1, 2, 3]) == pytest.approx(CARS.radius, abs=0.05)
+    with pytest.raises(InputError, match="`views`=252"):
         ensure_meshes(tmp_path / "b_test", [mesh], views=252, resolution=8, cameras="spiral")
 
 
@@ -268,10 +269,10 @@ BAD_MESHES = {
     "nan.ply": (lambda path: write_ply(path, SQUARE * np.nan, SQUARE_FACES), "not finite"),
     "moved.gltf": (moved_texture, "KHR_texture_transform"),
     "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
-    "gone.gltf": (lambda path: textured(path, "data:image", "gone.png?"), "its texture gone.png.* is not there"),
+    "gone.gltf": (lambda path: textured(path, "data:image/png;base64,", "gone"), "its texture gone.* is not there"),
     "damaged.gltf": (
         lambda path: textured(path, "iVBORw0KGgo", "iVBORw0KGGG"),
-        "its texture image 0 cannot be decoded",
+        "its texture image 0 is not there or damaged",
     ),
     "ktx.gltf": (lambda path: textured(path, '"source": 0', '"extensions": {}'), "neither PNG, JPEG nor WebP"),
     "second.gltf": (lambda path: textured(path, '{"index": 0', '{"texCoord": 1, "index": 0'), "uses TEXCOORD_1"),
@@ -281,7 +282,7 @@ BAD_MESHES = {
     ),
     "uv.gltf": (
         lambda path: textured(path, attributes={"TEXCOORD_0": GLTF_UV * np.float32(np.nan)}),
-        "texture coordinates not finite",
+        "not finite",
     ),
     "position.gltf": (lambda path: gltf_in_integers(path, "POSITION", SQUARE), "has POSITION in integers"),
     "ushort.gltf": (lambda path: gltf_in_integers(path, "TEXCOORD_0", GLTF_UV), "has TEXCOORD_0 in integers"),
@@ -292,7 +293,7 @@ BAD_MESHES = {
     ),
     "no mtl.obj": (lambda path: obj_without(path, ".mtl"), "its mtllib no mtl.mtl is not there"),
     "no png.obj": (lambda path: obj_without(path, ".png"), "its texture no png.png is not there"),
-    "cut.obj": (obj_with_a_cut_texture, "its texture cut.png cannot be decoded"),
+    "cut.obj": (obj_with_a_cut_texture, "cannot be read .*truncated"),
     "comment.ply": (ply_with_a_texture, "its texture gone.png is not there"),
 }
 

@@ -17,16 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
+from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.catalog import CLASSES
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
 from genvs.data.synthetic.parts import smooth_profile
-from genvs.data.synthetic.scene import FOCAL, RADIUS
 from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import Cameras, unproject
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 
+CARS = SceneConfig()
 ROOT = Path(__file__).parents[2]
 SETTINGS = dict(scenes=3, views=4, resolution=16, seed=3, val_scenes=1, test_scenes=1, test_views=3)
 
@@ -42,7 +43,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 
 def side_view(azimuth: float = 2.3, elevation: float = 0.35) -> np.ndarray:
-    return spherical_c2w(torch.tensor([azimuth]), torch.tensor([elevation]), RADIUS).double().numpy()
+    return spherical_c2w(torch.tensor([azimuth]), torch.tensor([elevation]), CARS.radius).double().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,10 @@ def test_cameras_look_at_the_origin_from_srns_distance(made):
 
 
 def test_test_cameras_are_srns_spiral_and_training_cameras_cover_the_sphere():
-    spiral = srn_spiral(RADIUS).double().numpy()
+    spiral = srn_spiral(CARS.radius).double().numpy()
     np.testing.assert_array_equal(split_cameras("test", 251, np.random.default_rng(0)), spiral)
     np.testing.assert_array_equal(split_cameras("test", 3, np.random.default_rng(0)), spiral[[0, 125, 250]])
-    centers = split_cameras("train", 4000, np.random.default_rng(0))[:, :3, 3] / RADIUS
+    centers = split_cameras("train", 4000, np.random.default_rng(0))[:, :3, 3] / CARS.radius
     # On a sphere each coordinate is uniform in [-1, 1]: mean 0, variance 1/3, and no correlation.
     np.testing.assert_allclose(centers.mean(0), 0, atol=0.04)
     np.testing.assert_allclose(centers.T @ centers / len(centers), np.eye(3) / 3, atol=0.03)
@@ -155,14 +156,14 @@ def test_interrupted_it_is_clean_and_silent(tmp_path):
 
 def test_refuses_other_settings_and_other_folders(made, tmp_path):
     for change in ({"seed": 4}, {"views": 5}, {"resolution": 32}):
-        with pytest.raises(InputError, match=r"cars_train: made with .* choose another --out or delete"):
+        with pytest.raises(InputError, match=r"cars_train: made with .* choose another folder"):
             ensure_dataset(made, **{**SETTINGS, **change})
     (tmp_path / "mine_train").mkdir()
     (tmp_path / "mine_train/photo.png").touch()
     with pytest.raises(InputError, match="mine_train: exists but is no dataset made by this program"):
         ensure_dataset(tmp_path / "mine", **SETTINGS)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="choose another --out"):
+    with pytest.raises(InputError, match="choose another folder"):
         ensure_dataset(tmp_path / "file/cars", **SETTINGS)
 
 
@@ -210,10 +211,10 @@ def nearest_crossings(corners: np.ndarray, origin: np.ndarray, directions: np.nd
 
 
 def test_depth_is_that_of_every_triangle_tested_and_unprojects_onto_the_car():
-    resolution, focal = 20, FOCAL * 20
+    resolution, focal = 20, CARS.focal * 20
     model, _ = build_car(np.random.default_rng(5))
     c2w = split_cameras("train", 3, np.random.default_rng(5))
-    intrinsics = torch.tensor([[FOCAL, 0, 0.5], [0, FOCAL, 0.5], [0, 0, 1]], dtype=torch.float64)
+    intrinsics = torch.tensor([[CARS.focal, 0, 0.5], [0, CARS.focal, 0.5], [0, 0, 1]], dtype=torch.float64)
     corners = model.corners.astype(np.float64)
     rows, columns = np.indices((resolution, resolution))
     pixels = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], -1)
@@ -254,7 +255,7 @@ def test_front_is_at_positive_y():
         model, _ = build_car(np.random.default_rng(seed), "sedan")
         for end in redness:
             c2w = side_view(azimuth=end * math.pi / 2, elevation=0.0)
-            image, depth = next(render(model, c2w, FOCAL * 48, 48))
+            image, depth = next(render(model, c2w, CARS.focal * 48, 48))
             color = image[depth > 0].astype(float)
             redness[end].append(((color[:, 0] > 90) & (color[:, 0] > 3.5 * color[:, 2]) & (color[:, 1] < 40)).sum())
     assert np.median(redness[-1]) > np.median(redness[1])
@@ -275,7 +276,7 @@ def test_cars_are_visibly_different():
     images = []
     for seed in range(200):
         model, _ = build_car(np.random.default_rng((0, 0, seed)))
-        image, _ = next(render(model, side_view(), FOCAL * 24, 24))
+        image, _ = next(render(model, side_view(), CARS.focal * 24, 24))
         images.append(image.astype(np.float32).ravel() / 255)
     pixels = np.stack(images)
     squared = (pixels**2).sum(1)

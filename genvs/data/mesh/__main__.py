@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m genvs.data.mesh",
         description="Draw meshes from all around, a scene each. The object is centred and scaled to a bounding box of "
-        "diagonal 1, as SRN's cars are, and seen from 1.3 away. Run again, it draws only what is missing.",
+        "diagonal 1, and seen from the distance of SRN's cars. Run again, the command draws only what is missing.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH", help=".glb, .gltf, .obj, .ply, or a folder")

@@ -6,12 +6,10 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from genvs.data.mesh.loading import SUFFIXES, MeshFile
 from genvs.data.storage import natural_key, printable
-from genvs.data.synthetic.dataset import GENERATOR, SPIRAL_VIEWS, Split, ensure_splits
-from genvs.data.synthetic.scene import FAR, NEAR
+from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, split_settings
 from genvs.errors import InputError
 
 CAMERAS = {"sphere": "train", "spiral": "test"}  # and the split of the embedded dataset that has such cameras
@@ -36,19 +34,18 @@ def ensure_meshes(
     """
     out = Path(os.path.abspath(out))
     if cameras == "spiral" and views > SPIRAL_VIEWS:
-        raise InputError(f"--views={views}: SRN's spiral has {SPIRAL_VIEWS} cameras; give at most as many")
+        raise InputError(f"`views`={views}: SRN's spiral has {SPIRAL_VIEWS} cameras; give at most as many")
     subjects: dict[str, MeshFile] = {}
     for path in _files(meshes):
         name = path.stem
         if name in subjects:
             raise InputError(
-                f"{printable(path)}: {printable(subjects[name].path)} has the same name; draw one of them into another "
-                "--out, or rename it"
+                f"{printable(path)}: {printable(subjects[name].path)} has the same name; rename one of them, "
+                "or draw it into another folder"
             )
         key = (seed, list(CAMERAS).index(cameras), zlib.crc32(os.fsencode(name)))
         subjects[name] = MeshFile(key, path, up)
-    settings: dict[str, Any] = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR}
-    settings |= {"far": FAR, "views": views, "cameras": cameras, "up": up}
+    settings = split_settings(seed, resolution, views, cameras=cameras, up=up)
     split = Split(CAMERAS[cameras], out, subjects, settings)
     ensure_splits(out, [split], workers)
     return split

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from genvs.data.mesh.textures import files_beside, refuse_unusable_parts
+from genvs.data.mesh.textures import load_scene
 from genvs.data.storage import printable
 from genvs.data.synthetic.parts import Array, Finish
 from genvs.data.synthetic.scene import Subject
@@ -28,7 +28,6 @@ from genvs.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 GLTF = (".glb", ".gltf")
-MAX_TRIANGLES = 20_000_000
 CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
 SURFACE = Finish((1.0, 1.0, 1.0))  # its specular terms
 PLAIN = 0.6  # gray of what has no colour, as displayed
@@ -108,9 +107,8 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
     if not pieces:
         raise InputError(f"{shown}: holds no triangles; export the mesh with its faces")
     corners, normals, colors, uv = (np.concatenate([piece[part] for piece in pieces]) for part in range(4))
-    if len(corners) > MAX_TRIANGLES or not np.isfinite(corners).all():
-        what = f"more than {MAX_TRIANGLES:,} triangles" if len(corners) > MAX_TRIANGLES else "coordinates not finite"
-        raise InputError(f"{shown}: {what}; simplify or repair the mesh")
+    if not np.isfinite(corners).all() or not np.isfinite(uv).all():
+        raise InputError(f"{shown}: has coordinates that are not finite; repair the mesh")
     low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
     if not np.linalg.norm(high - low) > 0:
         raise InputError(f"{shown}: all its points are one; export the mesh again")
@@ -118,8 +116,6 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     if not np.abs(face_normals).sum() > 1e-12:  # what rounding leaves
         raise InputError(f"{shown}: all its faces have area 0; export the mesh again")
-    if not np.isfinite(uv).all():
-        raise InputError(f"{shown}: texture coordinates not finite; unwrap the mesh again")
     face_normals *= np.where((face_normals * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
     images = {id(piece.image): piece.image for piece in pieces if piece.image is not None}
     number = {key: place for place, key in enumerate(images)} | {id(None): -1}
@@ -140,9 +136,7 @@ def _read_pieces(path: Path, up: str) -> list[_Piece]:
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if gltf else Y_UP_TO_WORLD
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = files_beside(path)
-        refuse_unusable_parts(path, files.get)
-        scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False, resolver=files))
+        scene = load_scene(path)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], placement) for placement, name in placed]
         return [
@@ -166,6 +160,7 @@ def _piece(mesh: trimesh.Trimesh, placement: Array, axes: Array, gltf: bool) -> 
     uv = getattr(mesh.visual, "uv", None)
     if uv is None or image is None:
         return _Piece(corners, normals, colors, np.zeros((len(faces), 3, 2)), None)
+    image.load()  # raises what a damaged image raises
     return _Piece(corners, normals, colors, np.asarray(uv)[faces], image)
 
 

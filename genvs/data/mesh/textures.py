@@ -1,18 +1,15 @@
-"""Whether a mesh file's colour textures, and a glTF's numbers, can be read: trimesh does not say what it cannot."""
+"""Loading mesh files through trimesh, which does not say what it leaves out or misreads: that is refused here."""
 
 from __future__ import annotations
 
-import base64
-import io
+import contextlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import trimesh
-from PIL import Image
 
 from genvs.data.storage import printable
 from genvs.errors import InputError
@@ -21,124 +18,102 @@ FLOAT, UNSIGNED_SHORT = 5126, 5123  # componentType of a glTF's accessors
 
 
 class _FilesBeside(trimesh.resolvers.FilePathResolver):
+    """Finds the files that a mesh names: in its folder, and in others, as in ShapeNet's `../images`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.allow_anywhere = True  # trimesh before 5 has no such setting, and does so
+
     def get(self, name: str) -> bytes:
-        try:
-            return super().get(name)
-        except OSError:
-            return super().get(unquote(name))  # glTF's URIs have %20 for a space
+        for spelling in (name, unquote(name)):  # glTF's URIs have %20 for a space
+            with contextlib.suppress(OSError, ValueError):
+                return super().get(spelling)
+        raise FileNotFoundError(name)
 
 
-def files_beside(path: Path) -> trimesh.resolvers.FilePathResolver:
-    """Where trimesh finds what a mesh names: in its folder, and in others, as in ShapeNet's `../images`."""
-    resolver = _FilesBeside(str(path))
-    resolver.allow_anywhere = True  # trimesh before 5 has no such setting, and does so
-    return resolver
+def load_scene(path: Path) -> trimesh.Scene:
+    """A mesh file with its textures.
 
-
-def refuse_unusable_parts(path: Path, read: Callable[[str], bytes]) -> None:
-    """Raise InputError for a mesh whose colour textures are missing, damaged, or placed in a way that is not read, or
-    that has coordinates or colours in an encoding that is not.
-
-    read: the content of a file by the name that the mesh has for it. A file that is no mesh may raise anything.
+    Raises InputError where a colour texture is missing, damaged or placed in a way that trimesh does not follow, or
+    coordinates or colours are encoded in a way that it does not know. A damaged file may raise anything.
     """
-    data, suffix = path.read_bytes(), path.suffix.lower()
-    if suffix == ".ply":
-        for name in re.findall(rb"(?im)^comment[ \t]+texturefile(.*)$", data.partition(b"end_header")[0]):
-            _check_image(path, name.decode().strip(), read)
-    elif suffix == ".obj":
-        _check_obj(path, trimesh.util.decode_text(data), read)
+    shown, files, data, suffix = printable(path), _FilesBeside(path), path.read_bytes(), path.suffix.lower()
+    wanted: set[str] = set()  # names of textures
+    if suffix == ".obj":
+        textures = _obj_textures(shown, trimesh.util.decode_text(data), files)
+    elif suffix == ".ply":
+        wanted = {name.decode().strip() for name in re.findall(rb"(?im)^comment[ \t]+texturefile(.*)$", data[:65536])}
     else:
-        _check_gltf(path, data, read)
+        wanted = _gltf_textures(shown, data)
+    scene = cast(trimesh.Scene, trimesh.load(path, force="scene", process=False, resolver=files))
+    materials = [getattr(mesh.visual, "material", None) for mesh in scene.geometry.values()]
+    images = [getattr(material, "baseColorTexture", getattr(material, "image", None)) for material in materials]
+    if suffix == ".obj":
+        named = [(getattr(material, "name", None), image) for material, image in zip(materials, images, strict=True)]
+        wanted = {textures[name] for name, image in named if image is None and name in textures}
+        images = []
+    if len({id(image) for image in images if image is not None}) < len(wanted):
+        names = " or ".join(printable(name[:200]) for name in sorted(wanted))
+        raise InputError(f"{shown}: its texture {names} is not there or damaged; export the mesh with its textures")
+    return scene
 
 
-def _check_image(path: Path, name: str, read: Callable[[str], bytes]) -> None:
-    shown = f"{printable(path)}: its texture {printable(name[:200])}"
-    try:
-        data = read(name)
-    except (OSError, ValueError):
-        raise InputError(
-            f"{shown} is not there; put it where the mesh looks for it, or export the mesh with it"
-        ) from None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Exception:  # a decoder may raise anything on a damaged file
-        raise InputError(f"{shown} cannot be decoded; save it again as PNG") from None
-
-
-def _check_obj(path: Path, text: str, read: Callable[[str], bytes]) -> None:
-    """The textures of those materials that faces use."""
-    used = {" ".join(name.split()) for name in re.findall(r"(?m)^[ \t]*usemtl[ \t]+(.*)$", text)}
-    libraries = list(dict.fromkeys(name.strip() for name in re.findall(r"(?m)^[ \t]*mtllib[ \t]+(.*)$", text)))
-    if not used or not libraries:
-        return
+def _obj_textures(shown: str, text: str, files: _FilesBeside) -> dict[str, str]:
+    """The colour texture of each material in the file's library."""
+    libraries = {name.strip() for name in re.findall(r"(?m)^[ \t]*mtllib[ \t]+(.*)$", text)}
+    if not libraries or not re.search(r"(?m)^[ \t]*usemtl", text):
+        return {}
     if len(libraries) > 1:
-        raise InputError(f"{printable(path)}: names {len(libraries)} mtllib, of which one is read; join them into one")
+        raise InputError(f"{shown}: names {len(libraries)} mtllib, of which one is read; join them into one")
+    library = libraries.pop()
     try:
-        lines = trimesh.util.decode_text(read(libraries[0])).splitlines()
-    except (OSError, ValueError):
-        shown = f"{printable(path)}: its mtllib {printable(libraries[0][:200])}"
-        raise InputError(f"{shown} is not there; put it beside the mesh") from None
-    material = ""
-    for line in lines:
-        key, _, value = line.strip().replace("\t", " ").partition(" ")
+        lines = trimesh.util.decode_text(files.get(library))
+    except OSError:
+        raise InputError(
+            f"{shown}: its mtllib {printable(library[:200])} is not there; put it beside the mesh"
+        ) from None
+    textures, material = {}, ""
+    for key, value in re.findall(r"(?im)^[ \t]*(newmtl|map_kd)[ \t]+(.+)$", lines):
         if key.lower() == "newmtl":
             material = " ".join(value.split())
-        elif key.lower() == "map_kd" and value.strip() and material in used:
-            _check_image(path, value.strip(), read)
+        else:
+            textures[material] = value.strip()
+    return textures
 
 
-def _check_gltf(path: Path, data: bytes, read: Callable[[str], bytes]) -> None:
-    binary = b""
+def _gltf_textures(shown: str, data: bytes) -> set[str]:
+    """The names of the colour textures that primitives use. Raises InputError for what trimesh misreads."""
     if data.startswith(b"glTF"):
-        end = 20 + int.from_bytes(data[12:16], "little")  # the first chunk is the JSON
-        data, binary = data[20:end], data[end + 8 :]
+        data = data[20 : 20 + int.from_bytes(data[12:16], "little")]  # the first chunk is the JSON
     record = json.loads(data)
     for extension in record.get("extensionsRequired", []):
         if extension.endswith("_compression"):  # Draco's and meshopt's
-            raise InputError(
-                f"{printable(path)}: is compressed ({printable(extension)}); export it without compression"
-            )
-    _check_numbers(path, record)
-
-    def content(uri: str) -> bytes:
-        return base64.b64decode(uri.partition("base64,")[2]) if "base64," in uri else read(uri)
-
-    def content_of_image(name: str) -> bytes:
-        image = record["images"][int(name.removeprefix("image "))]
-        if "bufferView" not in image:
-            return content(image.get("uri", ""))
-        view = record["bufferViews"][image["bufferView"]]
-        buffer, start = record["buffers"][view["buffer"]], view.get("byteOffset", 0)
-        return (content(buffer["uri"]) if "uri" in buffer else binary)[start : start + view["byteLength"]]
-
-    numbers = [_image_number(path, record, material) for material in record.get("materials", [])]
-    for number in sorted({number for number in numbers if number is not None}):
-        uri = record["images"][number].get("uri", "data:")
-        if uri.startswith("data:"):
-            _check_image(path, f"image {number}", content_of_image)
-        else:
-            _check_image(path, uri, read)
+            raise InputError(f"{shown}: is compressed ({printable(extension)}); export it without compression")
+    primitives = [primitive for mesh in record.get("meshes", []) for primitive in mesh["primitives"]]
+    for primitive in primitives:
+        _check_numbers(shown, record, primitive)
+    used = {primitive["material"] for primitive in primitives if "material" in primitive}
+    numbers = {_image_number(shown, record, record["materials"][number]) for number in used}
+    images = {number: record["images"][number].get("uri", "data:") for number in numbers if number is not None}
+    return {f"image {number}" if uri.startswith("data:") else uri for number, uri in images.items()}
 
 
-def _check_numbers(path: Path, record: dict[str, Any]) -> None:
-    """Refuse integers that stand for fractions where trimesh takes them for themselves."""
-    for primitive in [primitive for mesh in record.get("meshes", []) for primitive in mesh["primitives"]]:
-        accessors = {name: record["accessors"][number] for name, number in primitive["attributes"].items()}
-        types = {name: accessor["componentType"] for name, accessor in accessors.items()}
-        misread = {
-            "POSITION": accessors["POSITION"].get("normalized"),
-            "TEXCOORD_0": "material" in primitive and types.get("TEXCOORD_0", FLOAT) != FLOAT,
-            "COLOR_0": "material" not in primitive and types.get("COLOR_0") == UNSIGNED_SHORT,
-        }
-        for name in misread:
-            if misread[name]:
-                raise InputError(f"{printable(path)}: has {name} in integers; export it with float attributes")
+def _check_numbers(shown: str, record: dict[str, Any], primitive: dict[str, Any]) -> None:
+    """Refuse integers that stand for fractions where trimesh takes them as they are."""
+    accessors = {name: record["accessors"][number] for name, number in primitive["attributes"].items()}
+    types = {name: accessor["componentType"] for name, accessor in accessors.items()}
+    misread = {
+        "POSITION": accessors["POSITION"].get("normalized"),
+        "TEXCOORD_0": "material" in primitive and types.get("TEXCOORD_0", FLOAT) != FLOAT,
+        "COLOR_0": "material" not in primitive and types.get("COLOR_0") == UNSIGNED_SHORT,
+    }
+    for name in misread:
+        if misread[name]:
+            raise InputError(f"{shown}: has {name} in integers; export it with float attributes")
 
 
-def _image_number(path: Path, record: dict[str, Any], material: dict[str, Any]) -> int | None:
+def _image_number(shown: str, record: dict[str, Any], material: dict[str, Any]) -> int | None:
     """The place in `images` of a material's colour texture; None where it has none."""
-    shown = printable(path)
     if "diffuseTexture" in material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {}):
         raise InputError(
             f"{shown}: has KHR_materials_pbrSpecularGlossiness textures; export it with metal and roughness"
@@ -147,8 +122,7 @@ def _image_number(path: Path, record: dict[str, Any], material: dict[str, Any]) 
     if texture is None:
         return None
     moved = texture.get("extensions", {}).get("KHR_texture_transform", {})
-    values = moved.get("offset", [0, 0]), moved.get("scale", [1, 1]), moved.get("rotation", 0)
-    if values != ([0, 0], [1, 1], 0):
+    if (moved.get("offset", [0, 0]), moved.get("scale", [1, 1]), moved.get("rotation", 0)) != ([0, 0], [1, 1], 0):
         raise InputError(f"{shown}: moves its textures (KHR_texture_transform); export it without that")
     channel = moved.get("texCoord", texture.get("texCoord", 0))
     if channel != 0:

@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from genvs.data.storage import counted
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, ensure_dataset
 from genvs.errors import run_program
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The options on the command line, as `ensure_dataset` takes them."""
     parser = argparse.ArgumentParser(
         prog="python -m genvs.data.synthetic",
         description="Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes what is missing.",
@@ -28,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--val-scenes", type=int, default=40, help="validation scenes")
     parser.add_argument("--test-scenes", type=int, default=10, help="test scenes")
     parser.add_argument("--test-views", type=int, default=SPIRAL_VIEWS, help="views per test scene, of SRN's spiral")
-    options = vars(parser.parse_args(arguments))
+    return vars(parser.parse_args(arguments))
+
+
+def main() -> None:
+    options = parse(None)
     try:
         for split in ensure_dataset(options.pop("out"), **options):
             print(f"Finished: {counted(len(split.subjects), 'scene')} in {split.folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
@@ -19,10 +18,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from genvs.data.synthetic.scene import FAR, NEAR, RADIUS, Car, SceneTask, Subject
+from genvs.config import SceneConfig
+from genvs.data.synthetic.scene import Car, SceneTask, Subject
 from genvs.errors import InputError
+from genvs.files import lock
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 
+CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 GENERATOR = 1  # raise it when the same seed gives other bytes
 SPIRAL_VIEWS = 251
 SPLITS = ("train", "val", "test")
@@ -50,7 +52,7 @@ class Split:
     def check_settings(self) -> None:
         """Raise InputError if the folder holds anything other than a dataset made with these settings."""
         record = self.folder / "dataset.json"
-        remedy = "choose another --out or delete the folder"
+        remedy = "choose another folder, or delete this one"
         try:
             found = json.loads(record.read_text())
         except (FileNotFoundError, NotADirectoryError):
@@ -65,17 +67,23 @@ class Split:
                 raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
 
 
+def split_settings(seed: int, resolution: int, views: int, **others: Any) -> dict[str, Any]:
+    """What a split of this generator records of how it was made. views: of each scene."""
+    shared = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": CARS.near, "far": CARS.far}
+    return {**shared, "views": views, **others}
+
+
 def split_cameras(split: str, views: int, rng: np.random.Generator) -> np.ndarray:
-    """A scene's cameras `[views, 4, 4]`, camera-to-world, OpenCV axes, at SRN's distance from the origin.
+    """A scene's cameras `[views, 4, 4]`, camera-to-world, OpenCV axes, at the distance of SRN's cars from the origin.
 
     Train and val: uniform on the whole sphere. Test: SRN's spiral, or evenly spaced cameras of it.
     """
     if split == "test":
         steps = np.round(np.linspace(0, SPIRAL_VIEWS - 1, views)).astype(int)
-        return srn_spiral(RADIUS, SPIRAL_VIEWS)[steps].double().numpy()
+        return srn_spiral(CARS.radius, SPIRAL_VIEWS)[steps].double().numpy()
     azimuth = torch.from_numpy(rng.uniform(0, 2 * np.pi, views))
     elevation = torch.from_numpy(np.arcsin(rng.uniform(-1, 1, views)))
-    return spherical_c2w(azimuth, elevation, RADIUS).numpy()
+    return spherical_c2w(azimuth, elevation, CARS.radius).numpy()
 
 
 def _tasks(split: Split, missing: Sequence[str], partial: Path) -> Iterator[SceneTask]:
@@ -143,8 +151,7 @@ def _open_split(split: Split, partial: Path) -> None:
 def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
     """Make what is missing, one process at a time, in a folder of its own beside `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_name(out.name + ".lock"), "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed, however this process ends
+    with lock(out.with_name(out.name + ".lock"), wait=True):
         for stale in out.parent.glob(f"{out.name}.partial-*"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
@@ -181,14 +188,14 @@ def ensure_dataset(
     """
     out = Path(os.path.abspath(out))
     if not out.name:
-        raise InputError(f"{out}: no name for a dataset; choose another --out")
-    shared = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": NEAR, "far": FAR}
+        raise InputError(f"{out}: has no name for a dataset; choose another path")
     plan = {"train": (scenes, views), "val": (val_scenes, views), "test": (test_scenes, test_views)}
     splits = []
     for name, (number, per_scene) in plan.items():
         if number:
             cars = {f"{index:06d}": Car((seed, SPLITS.index(name), index)) for index in range(number)}
-            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, {**shared, "views": per_scene}))
+            settings = split_settings(seed, resolution, per_scene)
+            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, settings))
     ensure_splits(out, splits, workers)
     return splits
 
@@ -206,4 +213,4 @@ def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
     try:
         _make_missing(out, splits, workers)
     except OSError as error:
-        raise InputError(f"{error.filename or out}: {error.strerror}; choose another --out") from error
+        raise InputError(f"{error.filename or out}: {error.strerror}; choose another folder") from error

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.parts import Array
 from genvs.data.synthetic.shading import Castable, render
 from genvs.errors import InputError
 
-RADIUS, NEAR, FAR = 1.3, 0.8, 1.8  # SRN's cars: distance of the cameras, and the planes that hold every car
-FOCAL = 131.25 / 128  # in image widths
+CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 
 
@@ -60,7 +60,7 @@ class SceneTask:
 
 def write_scene(task: SceneTask) -> None:
     """Draw and write a scene folder: rgb/, pose/, depth/, intrinsics.txt and scene.json."""
-    resolution, focal = task.resolution, FOCAL * task.resolution
+    resolution, focal = task.resolution, CARS.focal * task.resolution
     model, info = task.subject.build()
     for name in ("rgb", "pose", "depth"):
         (task.partial / name).mkdir(parents=True)
@@ -73,7 +73,7 @@ def write_scene(task: SceneTask) -> None:
     center = resolution / 2
     intrinsics = f"{focal:f} {center:f} {center:f} 0.\n0. 0. 0.\n1.\n{resolution} {resolution}\n"
     (task.partial / "intrinsics.txt").write_text(intrinsics)
-    record = {"depth_scale": DEPTH_SCALE, "near": NEAR, "far": FAR, **info}
+    record = {"depth_scale": DEPTH_SCALE, "near": CARS.near, "far": CARS.far, **info}
     (task.partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
     if not task.folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
         os.replace(task.partial, task.folder)
@@ -88,7 +88,9 @@ def main() -> None:
         except InputError as error:
             answer = str(error)
         except OSError as error:
-            answer = f"{error.filename or task.folder}: {error.strerror}; free the space or choose another --out"
+            answer = (
+                f"{error.filename or task.folder}: {error.strerror}; free some space there, or choose another folder"
+            )
         try:
             os.write(1, f"{answer}\n".encode())  # one small write: whole, though the workers share a pipe
         except BrokenPipeError:
