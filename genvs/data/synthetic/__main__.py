@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from genvs.data.storage import counted
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, ensure_dataset
 from genvs.errors import run_program
 
 
-def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
-    """The options on the command line, as `ensure_dataset` takes them."""
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m genvs.data.synthetic",
         description="Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes what is missing.",
@@ -30,11 +27,7 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     parser.add_argument("--val-scenes", type=int, default=40, help="validation scenes")
     parser.add_argument("--test-scenes", type=int, default=10, help="test scenes")
     parser.add_argument("--test-views", type=int, default=SPIRAL_VIEWS, help="views per test scene, of SRN's spiral")
-    return vars(parser.parse_args(arguments))
-
-
-def main() -> None:
-    options = parse(None)
+    options = vars(parser.parse_args())
     try:
         for split in ensure_dataset(options.pop("out"), **options):
             print(f"Finished: {counted(len(split.subjects), 'scene')} in {split.folder}")
