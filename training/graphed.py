@@ -1,9 +1,9 @@
-"""The network's part of a training step as CUDA graphs: thousands of kernels, which a CPU takes longer to start than a
+"""The network's part of a training step as CUDA graphs: thousands of kernels, which take a CPU longer to start than a
 GPU to run, start as four.
 
-`torch.cuda.make_graphed_callables` does not serve here: it lets every other thread that talks to the GPU meanwhile (the
-one that pins the loader's batches) spoil a recording, it differentiates the weights themselves, to which
-DistributedDataParallel has tied work on another stream, and the gradients it returns change with the next replay.
+`torch.cuda.make_graphed_callables` does not fit: other threads that use the GPU meanwhile, such as the one that pins
+batches, break its recording; it differentiates the weights themselves, whose hooks of DistributedDataParallel work on
+another stream; and the gradients that it returns are overwritten by the next replay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genvs.models import GeNVS
 from genvs.models.precision import autocast, cast_weights
 from genvs.sampling.cuda_graphs import Recorder
 
-# CUDA's errors that a recording alone can cause: cudaErrorStreamCaptureUnsupported to cudaErrorCapturedEvent, and
+# CUDA's error codes that only a recording can cause, from cudaErrorStreamCaptureUnsupported to
 # cudaErrorStreamCaptureWrongThread.
 CAPTURE_ERRORS = range(900, 909)
 
@@ -33,10 +33,10 @@ pytree.register_dataclass(Cameras)
 class GraphedGeNVS(nn.Module):
     """`GeNVS.forward` for training on a GPU: the same arguments, results and gradients.
 
-    The first call of each shape records it, in the autocast that all calls are made in; later calls replay that. There
-    are two parts, so that DistributedDataParallel, around this, sends the U-Net's gradients while the encoder's are
-    computed. All shapes share one memory: a forward pass's backward pass comes before the next forward pass, and what
-    a call returns holds until then. Weights are read where they are: they may change in place, but not move.
+    The first call of each shape records it, under the current autocast, which must stay the same; later calls replay
+    it. There are two parts, so that DistributedDataParallel around this module sends the U-Net's gradients while the
+    encoder's are computed. All shapes share one pool of memory: run the backward pass before the next forward pass,
+    which overwrites results. Weights are read in place: they may be updated, but not replaced.
 
     Raises InputError where a shape does not fit into memory or cannot be recorded.
     """
@@ -76,10 +76,10 @@ class GraphedGeNVS(nn.Module):
         return denoise((feature_image, *others)), feature_image
 
     def _record(self, views: tuple, others: tuple) -> tuple[GraphedPart, GraphedPart]:
-        # What autocast casts has to be in the graph, not taken from the casts that it keeps.
+        # Without autocast's cache: the graph must contain the casts that it uses.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         with autocast(torch.device("cuda"), dtype, cache_enabled=False):
-            # In the order in which they run: what one leaves in the shared memory, the next finds there.
+            # In the order in which they run, because each finds in the pool what those before it have left there.
             render = GraphedPart(self._parts[0], views, self._recorder)
             feature_image = render.output.detach().requires_grad_()
             denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
@@ -108,10 +108,10 @@ class Part(nn.Module):
 
     @functools.cached_property
     def weights(self) -> dict[str, Tensor]:
-        """Weights to record with: what hangs on the parameters (DDP's hooks) stays out of the graphs.
+        """Weights to record with in place of the parameters, so that these' hooks, which are DDP's, are not recorded.
 
-        They need gradients where the parameters do, and share their memory, but for those that autocast would cast one
-        by one, the products': `cast` makes these, all at once; so are their gradients cast on the way back.
+        They share the parameters' memory, except those that autocast would cast one by one: `cast` makes all of these
+        at once, and their gradients are cast back likewise.
         """
         weights = {name: parameter.detach() for name, parameter in self.named_parameters()}
         if torch.is_autocast_enabled("cuda"):
@@ -163,10 +163,10 @@ class GraphedPart:
         self._gradients, self._backward = recorder.record(
             lambda: self._gradients_of(self._differentiable, self._output_gradient)
         )
-        del self._differentiable, self._leaves  # and with them what they keep
+        del self._differentiable, self._leaves  # frees the graph of autograd that they hold
 
     def _gradients_of(self, output: Tensor, gradient: Tensor | None = None) -> list[Tensor]:
-        """With respect to inputs that need one and to weights, each laid out in memory as what it belongs to."""
+        """Of inputs and weights that need one, each in the memory layout of what it belongs to."""
         gradient = torch.zeros_like(output) if gradient is None else gradient
         found = torch.autograd.grad(output, self._leaves, gradient)
         pairs = zip(found, self._leaves, strict=True)
@@ -176,7 +176,7 @@ class GraphedPart:
         return Replay.apply(self, *tensors_in(arguments), *self._parameters)
 
     def replay_forward(self, tensors: Sequence[Tensor]) -> Tensor:
-        for own, given in zip(self._inputs, tensors, strict=False):  # parameters come last, and are where they are
+        for own, given in zip(self._inputs, tensors, strict=False):  # parameters come last, and are read in place
             own.copy_(given)
         self._forward.replay()
         return self.output.detach()
@@ -185,7 +185,7 @@ class GraphedPart:
         """Gradients of all inputs and of all parameters, None where none is needed."""
         self._output_gradient.copy_(gradient)
         self._backward.replay()
-        # Copies: autograd makes the first gradient that it gets the weight's own, and adds the next round's to it.
+        # Copies, because autograd keeps the first gradient that it gets as the weight's, and adds the next round's.
         copies = [torch.empty_like(x) if x.requires_grad else None for x in (*self._inputs, *self._parameters)]
         torch._foreach_copy_([copy for copy in copies if copy is not None], self._gradients)
         return copies

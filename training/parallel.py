@@ -21,14 +21,14 @@ from training.loss import GeNVSLoss
 
 
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
-    """`net` as training calls it: its kernels replayed as CUDA graphs on a GPU, its gradients the mean over ranks."""
+    """`net` as training calls it: replayed as CUDA graphs on a GPU, with gradients averaged over ranks."""
     module = GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
     return module if distributed.get_world_size() == 1 else distributed_net(module, config)
 
 
 def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParallel:
-    """`net`, whose gradients become their mean over the ranks. Compressing them needs GPUs."""
-    # cuDNN lays out the gradients of 1x1 convolutions in its own way; the copy costs little, the warning a page.
+    """`net` with gradients averaged over ranks. Compressing them needs GPUs."""
+    # cuDNN returns gradients of 1x1 convolutions in a layout of its own. The copy costs little; the warning is long.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
     if config.grad_compression == "bf16":
@@ -36,14 +36,14 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
     return ddp
 
 
-def settle_order_of_sums(
+def order_gradient_buckets(
     net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig
 ) -> Iterator[ViewBatch]:
     """`batches`, after a backward pass whose gradients are thrown away.
 
-    In its first one DDP learns in which order gradients come, and arranges them anew for all that follow. What more
-    than two ranks sum depends on that in its last bits, so that a resumed run's first update would differ from the
-    undisturbed one's.
+    In its first one DDP learns in which order gradients arrive, and rearranges its buckets once and for all. With more
+    than two ranks the last bits of a sum depend on the buckets, so that a resumed run's first update would differ from
+    that of an uninterrupted one.
     """
     first = next(batches)
     with training_precision(config, first.sample_index.device):

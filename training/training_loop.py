@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.data import BatchSchedule, RunData, load_batches
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.parallel import settle_order_of_sums, training_net, training_precision
+from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
 from training.signals import StopRequest
 from training.state import TrainState
@@ -41,7 +41,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, run_dir, data, state, monitor, device)
     if world_size > 2:
-        batches = settle_order_of_sums(net, loss_fn, batches, config)
+        batches = order_gradient_buckets(net, loss_fn, batches, config)
 
     # However the run ends, the file that is being written is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genvs.ops import reference
-from genvs.ops.types import FieldLayers
+from genvs.ops.reference import FieldLayers
 
 __all__ = [
     "FieldLayers",

@@ -5,15 +5,28 @@ Those that `genvs.ops` has too are described there.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from genvs import random
-from genvs.ops.types import FieldLayers
 
 # Lower bound for the sum of the view weights at a point, by which features are divided; float32 can still do that.
 MIN_WEIGHT_SUM = 1e-30
+
+
+class FieldLayers(NamedTuple):
+    """The field's MLP, C -> hidden -> hidden -> 1 + C, with ReLU between.
+
+    parameters: weight `[out, in]` and bias `[out]` of each of the three layers in turn, as in `nn.Linear`.
+    Density is density_scale * softplus(raw[0] + density_shift), per world unit; features are the input + raw[1:].
+    """
+
+    parameters: tuple[Tensor, ...]
+    density_scale: float
+    density_shift: float
 
 
 def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Recorder:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Call `function` a few times, beside the default stream, as the recording will."""
+        """Call `function` a few times on the stream of the recording."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
@@ -50,9 +50,9 @@ class Recorder:
 class CUDAGraphed:
     """`function`, of tensors to a tensor, without gradients: the same result.
 
-    On a GPU the first call of each shape records its kernels in a CUDA graph, which later calls start as one. A graph
-    reads its inputs where they were when it was recorded: every call copies its own there, and its result out.
-    Elsewhere `function` is called.
+    On a GPU the first call of each shape records its kernels in a CUDA graph, which later calls replay. A graph reads
+    its inputs where they were during the recording: every call copies its inputs there, and its result out of there.
+    On other devices `function` is called.
     """
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:

@@ -17,13 +17,13 @@ from genvs.sampling.cuda_graphs import CUDAGraphed
 class FastDenoiser:
     """`GeNVS.denoise` for inference: the same arguments, the same result up to rounding, and no gradients.
 
-    bf16: run under autocast, with weights that are converted once, here, instead of in every evaluation. Noise levels,
-    what EDM's preconditioning adds and multiplies, and the result stay float32.
+    bf16: run under autocast, with weights that are cast once, here, instead of in every evaluation. Noise levels, the
+    preconditioning's arithmetic and the result stay float32.
 
-    On a GPU an evaluation is hundreds of kernels, which, as long as batches are small, take less time to run than a CPU
-    takes to start them: they are `CUDAGraphed`. So is `encode`, the network's own, which a video calls for every frame.
+    On a GPU an evaluation is hundreds of kernels; for small batches they take less time to run than a CPU takes to
+    start them, so they are `CUDAGraphed`, and so is `encode`, which an autoregressive video calls for every frame.
 
-    Weights are those that `net` has now: make another one after a change. The rest of the network stays at `net`.
+    It uses the weights that `net` has now: make another one after they change.
     """
 
     def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Normalisation of images too large for one program, in three steps each way.
+"""Normalisation of images too large for one program, in three kernels in each direction.
 
-Normalising is an affine map of each (sample, channel): a first kernel sums over pixels, a second turns the sums into
-the maps' coefficients, a third applies them. Backward does the same.
+Normalising is an affine map of each (sample, channel). The first kernel sums over pixels, the second computes the maps'
+coefficients from the sums, and the third applies the maps.
 """
 
 from __future__ import annotations

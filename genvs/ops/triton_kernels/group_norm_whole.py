@@ -1,4 +1,4 @@
-"""Normalisation of images small enough that one program holds a whole group of channels: one kernel each way."""
+"""Normalisation of images so small that one program holds a whole group of channels: one kernel in each direction."""
 
 from __future__ import annotations
 

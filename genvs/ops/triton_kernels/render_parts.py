@@ -1,4 +1,4 @@
-"""What the kernels of the rendering are made of: where points lie in volumes, and the field MLP of a tile of points."""
+"""Parts of the rendering kernels: where points lie in volumes, and the field MLP for a tile of points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 from genvs.ops import reference
 
 MIN_WEIGHT_SUM: tl.constexpr = tl.constexpr(reference.MIN_WEIGHT_SUM)
-PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers: on tensor cores, and as exact as without
+PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers, on tensor cores; as exact as without them
 
 
 @triton.jit
@@ -28,9 +28,9 @@ def row_dot(row_ptr, x, y, z):
 
 @triton.jit
 def grid_position(normalized, valid, size):
-    """Lower voxel and fraction of a position in [0, 1]; the border's voxel beyond the outermost centres."""
+    """Lower voxel and fraction of a position in [0, 1]; beyond the outermost centres those of the border."""
     position = tl.minimum(tl.maximum(normalized * size - 0.5, 0.0), size - 1.0)
-    # Outside, any position will do (it counts nothing), as long as it is in bounds.
+    # Outside, any position in bounds will do: it has no weight.
     position = tl.where(valid, position, 0.0)
     lower = position.to(tl.int32)
     return lower, position - lower.to(tl.float32)
@@ -69,7 +69,7 @@ def fuse_at(
     volume_ptr, frusta_ptr, shares_ptr, views, x, y, z,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
-    """The weighted mean over input views of what their volumes hold at points, `[RAYS, C]`.
+    """The weighted mean of the input views' features at points, `[RAYS, C]`.
 
     volume_ptr, frusta_ptr: of the scene's first view. shares_ptr: the weights of its views for the target.
     """
@@ -108,7 +108,7 @@ def first_layer(
 
 @triton.jit
 def into_second_layer(h1, w2_ptr, START: tl.constexpr, UNITS: tl.constexpr, HIDDEN: tl.constexpr, DOT: tl.constexpr):
-    """What some units of the first hidden layer send to the second: `[RAYS, HIDDEN]`."""
+    """The contribution of some units of the first hidden layer to the second: `[RAYS, HIDDEN]`."""
     units, hidden = START + tl.arange(0, UNITS), tl.arange(0, HIDDEN)
     w2 = tl.load(w2_ptr + hidden[None, :] * HIDDEN + units[:, None]).to(DOT)
     return tl.dot(h1.to(DOT), w2, input_precision=PRODUCTS)
@@ -147,7 +147,7 @@ def field_in_halves(
 
 @triton.jit
 def second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, DOT: tl.constexpr):
-    """The gradients that reach the second layer, before its ReLU, from those of the raw density and the features."""
+    """The second layer's gradients, before its ReLU, from those of the raw density and the features."""
     columns, hidden = tl.arange(0, CHANNELS), tl.arange(0, HIDDEN)
     w3 = tl.load(w3_ptr + (1 + columns[:, None]) * HIDDEN + hidden[None, :]).to(DOT)
     dh2 = tl.dot(dchange.to(DOT), w3, input_precision=PRODUCTS) + draw[:, None] * tl.load(w3_ptr + hidden)[None, :]
@@ -159,7 +159,7 @@ def first_layer_gradient(
     dh2, h1, w1_ptr, w2_ptr,
     START: tl.constexpr, UNITS: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """The gradients that reach some units of the first layer, before their ReLU, and through them its input."""
+    """The gradients of some units of the first layer, before their ReLU, and of the input through these units."""
     columns, units, hidden = tl.arange(0, CHANNELS), START + tl.arange(0, UNITS), tl.arange(0, HIDDEN)
     w2 = tl.load(w2_ptr + hidden[:, None] * HIDDEN + units[None, :]).to(DOT)
     dh1 = tl.where(h1 > 0, tl.dot(dh2.to(DOT), w2, input_precision=PRODUCTS), 0.0)
