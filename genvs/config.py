@@ -12,20 +12,10 @@ from genvs.settings import NOT_NEGATIVE, POSITIVE, changed, check_choice, check_
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 VIEW_WEIGHTINGS = (
-    "baseline_mean",
-    "distance",
-    "distance_squared",
-    "distance_cubed",
-    "distance_gaussian_b=B",
-    "l1_weighting",
-    "f_norm_weighting",
-    "error_weighting_alpha=A",
-    "rel_cam_poses_l2",
-    "rel_cam_poses_f_norm",
-    "cross_attention",
-    "learned_cross_attention",
-    "relative_pose_self_attention",
-)
+    "baseline_mean distance distance_squared distance_cubed distance_gaussian_b=B l1_weighting f_norm_weighting "
+    "error_weighting_alpha=A rel_cam_poses_l2 rel_cam_poses_f_norm cross_attention learned_cross_attention "
+    "relative_pose_self_attention"
+).split()
 LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attention")
 _MISSPELT = {"l1_weighing": "l1_weighting", "error_weighing_alpha": "error_weighting_alpha"}  # the reference's names
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}

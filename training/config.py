@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +141,8 @@ class TrainConfig:
     @property
     def total_nimg(self) -> int:
         """Target images to train on, rounded up to whole updates."""
-        # Rounded first: 0.072 * 1000 is a little more than 72, and would ask for one update more.
-        return -int(-round(self.duration_kimg * 1000, 3) // self.batch_size) * self.batch_size
+        # Rounded first: 0.072 * 1000 is a little more than 72, which would take one update more.
+        return math.ceil(round(self.duration_kimg * 1000, 3) / self.batch_size) * self.batch_size
 
     def images_at_a_time(self, world_size: int) -> int:
         """Target images per GPU and round: `batch_gpu`, or an equal share of the batch."""
@@ -205,21 +206,9 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 # What may change when a run resumes: none of it alters what the run computes. Data may have moved; that they are the
 # same data is checked.
 RESUMABLE = (
-    "data",
-    "duration_kimg",
-    "batch_gpu",
-    "workers",
-    "cache",
-    "bench",
-    "cuda_graphs",
-    "kimg_per_tick",
-    "snapshot_ticks",
-    "state_ticks",
-    "log_kimg",
-    "tensorboard",
-)
-
-
+    "data duration_kimg batch_gpu workers cache bench cuda_graphs kimg_per_tick snapshot_ticks state_ticks log_kimg "
+    "tensorboard"
+).split()
 PER_PROCESS = ("data", "workers")  # what may differ among the processes of a run
 
 
