@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
 from genvs.config import ARCHITECTURES, CONVENTIONS, PRESETS, SIGMA_RANGES
 from genvs.errors import InputError
 from genvs.settings import changed, flat, types_of_settings
+from torch_utils import distributed
+from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
+from training.data import check_ranks_agree, open_data, pack_data
+from training.signals import stop_at_once
+from training.state import check_data, create_state, restore, saved_config, start_from
+from training.training_loop import training_loop
 
 FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
 
@@ -58,8 +65,6 @@ def settings_by_path(context: click.Context, parameter: click.Parameter, texts: 
 
 
 def default_preset() -> str:
-    import torch
-
     return "srn128" if torch.cuda.is_available() else "cpu-demo"
 
 
@@ -94,10 +99,8 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> T
     if saved:
         return resumed(saved, settings)
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
-    if "transfer" in given:
-        from training.state import start_from
-
-        base = start_from(given["transfer"], base)
+    if "transfer" in settings:
+        base = start_from(settings["transfer"], base)
     config = changed(base, settings)
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
@@ -106,53 +109,20 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> T
 
 def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
     """Raise InputError for what only GPUs can do, where there is none."""
-    for name, wanted in (("grad_compression", config.grad_compression != "none"), ("fp16", config.fp16)):
-        if wanted and not has_gpu:
-            raise InputError(
-                f"`{name}`={getattr(config, name)}: there is no GPU: train on one, or leave the option out"
-            )
+    if not has_gpu and (config.fp16 or config.grad_compression != "none"):
+        raise InputError(f"`{'fp16' if config.fp16 else 'grad_compression'}`: there is no GPU: leave the option out")
 
 
 def check_files(config: TrainConfig, state_path: Path | None, content: dict[str, Any] | None) -> None:
     """Raise InputError for data, a snapshot, weights or a training state (its content) that cannot be used."""
-    import torch
-
-    from training.data import open_data
-    from training.state import check_data, create_state
-
-    data = open_data(config) if config.data else None
-    if data and content and state_path:
-        check_data(content, data.facts(), state_path)
+    run_data = open_data(config) if config.data else None
+    if run_data and content and state_path:
+        check_data(content, run_data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
-        create_state(config, data.scene if data else config.net.scene, torch.device("cpu"))
+        create_state(config, run_data.scene if run_data else config.net.scene, torch.device("cpu"))
 
 
-def folder_name(config: TrainConfig, world_size: int, device: str, words: str | None) -> str:
-    """The run folder's name after its number."""
-    data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
-    precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
-    name = f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
-    return f"{name}-{words}" if words else name
-
-
-def first_lines(config: TrainConfig, run_dir: Path, *, new: bool) -> str:
-    line = f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}"
-    weights = f"The encoder starts from these weights: {config.encoder_weights} (--encoder-weights none|imagenet|PATH)"
-    return f"{line}\n{weights}" if new and config.transfer is None else line
-
-
-def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
-    from training.state import state_path
-
-    if cur_nimg >= config.total_nimg:
-        return f"Done: the snapshots and logs are in {run_dir}"
-    saved = state_path(run_dir, cur_nimg)
-    # The folder means its newest state; a run that went on from an earlier one still has those after it.
-    state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
-    return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"
-
-
-data, model, training, machine, output = map(option_group, ("Data", "Model", "Training", "Machine", "Output"))
+data, model, recipe, machine, output = map(option_group, ("Data", "Model", "Training", "Machine", "Output"))
 WEIGHTS = "none|imagenet|PATH"
 OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs beside train.py"}
 
@@ -178,21 +148,19 @@ OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs
 @model("--only_train_cam_weighter", help="Train the view weighting alone, in the network of --transfer", type=bool)
 @model("--encoder-weights", help="The ResNet's initial weights; imagenet downloads them", metavar=WEIGHTS)
 @model("--transfer", help="Start from the weights of a snapshot", type=FullPath(), metavar="PKL")
-@training(
-    "--duration", "duration_kimg", help="Length, millions of target images", metavar="MIMG", type=InThousands(1e6)
-)
-@training("--kimg", help="Length, thousands of target images, instead of --duration", metavar="KIMG")
-@training("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")
-@training("--batch-gpu", help="Target images per GPU at a time", metavar="INT", show_default="a share of --batch")
-@training("--views", "min_inputs", help="Input views per sample, such as 2 or 1-3", metavar="N|MIN-MAX")
-@training("--targets", "num_targets", help="Target views per scene and sample", metavar="INT")
-@training("--lr", help="Learning rate", metavar="FLOAT")
-@training("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=InThousands(1e6))
-@training("--augment", help="Probability of each augmentation: flips, turns, shifts", metavar="FLOAT")
-@training("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT")
-@training("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT")
-@training("--seed", help="Random seed", metavar="INT")
-@training("--set", "settings", help="Any setting, such as loss.P_mean=-0.5; may be repeated (list: docs/options.md)",
+@recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=InThousands(1e6))
+@recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG")
+@recipe("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")
+@recipe("--batch-gpu", help="Target images per GPU at a time", metavar="INT", show_default="a share of --batch")
+@recipe("--views", "min_inputs", help="Input views per sample, such as 2 or 1-3", metavar="N|MIN-MAX")
+@recipe("--targets", "num_targets", help="Target views per scene and sample", metavar="INT")
+@recipe("--lr", help="Learning rate", metavar="FLOAT")
+@recipe("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=InThousands(1e6))
+@recipe("--augment", help="Probability of each augmentation: flips, turns, shifts", metavar="FLOAT")
+@recipe("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT")
+@recipe("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT")
+@recipe("--seed", help="Random seed", metavar="INT")
+@recipe("--set", "settings", help="Any setting, such as loss.P_mean=-0.5; may be repeated (list: docs/options.md)",
           metavar="PATH=VALUE", multiple=True, callback=settings_by_path)  # fmt: skip
 @machine("--bf16", help="bfloat16 arithmetic on GPUs that have it", type=bool)
 @machine("--fp16", help="float16 arithmetic with adaptive loss scaling on GPUs, instead of bfloat16", type=bool)
@@ -217,16 +185,6 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
     Without --data it trains on an embedded dataset of procedural cars, which it makes first. Relative paths are taken
     from the working folder. The defaults below are those of --preset, if it comes before --help.
     """
-    import torch
-
-    from genvs.data.synthetic.dataset import ensure_dataset
-    from torch_utils import distributed
-    from training import run_folder
-    from training.data import check_ranks_agree, open_data, pack_data
-    from training.signals import stop_at_once
-    from training.state import create_state, restore, saved_config
-    from training.training_loop import training_loop
-
     stop_at_once()
     if notensorboard:
         options["tensorboard"] = False
@@ -251,6 +209,8 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         return
 
     if config.data is None:
+        from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
+
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
     device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
     run_data = open_data(config)
@@ -263,13 +223,15 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         restore(state, content, state_path)
     run_dir = state_path.parent if state_path else None
     if run_dir is None and distributed.get_rank() == 0:
-        name = folder_name(config, distributed.get_world_size(), device.type, desc)
+        name = run_folder.folder_name(config, distributed.get_world_size(), device.type, desc)
         run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
-        distributed.print0(first_lines(config, run_dir, new=content is None), flush=True)
+        distributed.print0(f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}", flush=True)
+        if config.transfer is None and content is None:
+            distributed.print0(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
         training_loop(config, run_dir, run_data, state, device)
-        distributed.print0(last_line(state.cur_nimg, config, run_dir))
+        distributed.print0(run_folder.last_line(state.cur_nimg, config, run_dir))
     distributed.shutdown()
     if state.cur_nimg < config.total_nimg:
         raise KeyboardInterrupt

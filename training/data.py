@@ -162,11 +162,14 @@ def pack_data(data: RunData) -> None:
             dataset.use_pack(plan)
 
 
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _make_pack(dataset: SceneDataset) -> PackPlan | None:
     """Make and use a dataset's pack; None, with a line for the user, where it cannot be written."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        return dataset.make_pack(workers=cores)
+        return dataset.make_pack(workers=usable_cores())
     except OSError as error:
         line = (
             f"Warning: {printable(dataset.path)}: images cannot be packed beside it ({error.strerror}), so they are "
@@ -216,12 +219,12 @@ class WithClasses(Dataset):
 
 
 def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
-    """Micro-batches without end, on `device`, in the order of `schedule`."""
+    """Micro-batches without end, on `device`, in the order of `schedule`. workers: processes, at most one per core."""
     loader = DataLoader(
         data.train if data.train_classes is None else WithClasses(data.train, data.train_classes),
         batch_size=None,  # an item is a whole batch
         sampler=schedule,
-        num_workers=workers,
+        num_workers=min(workers, usable_cores()),
         worker_init_fn=detach_worker,
         pin_memory=device.type == "cuda",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from dnnlib.util import logged
 from genvs import files
 from genvs.errors import InputError
 from training.config import TrainConfig
-from training.state import load_training_state
+from training.state import load_training_state, state_path
 
 OPTIONS_FILE = "training_options.json"
 
@@ -28,6 +29,14 @@ def check_outdir(outdir: str, *, nosubdir: bool) -> None:
         tempfile.TemporaryDirectory(dir=existing).cleanup()
     except OSError as error:
         raise InputError(f"{existing}: cannot be written ({error.strerror}): choose another `outdir`") from None
+
+
+def folder_name(config: TrainConfig, world_size: int, device: str, words: str | None) -> str:
+    """A run folder's name, after its number. words: at its end."""
+    data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
+    precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
+    name = f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
+    return f"{name}-{words}" if words else name
 
 
 def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
@@ -96,3 +105,13 @@ def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
             keep = False
         if keep:
             yield line
+
+
+def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
+    """What a run prints at its end: where its results are, or how to continue it."""
+    if cur_nimg >= config.total_nimg:
+        return f"Done: the snapshots and logs are in {run_dir}"
+    saved = state_path(run_dir, cur_nimg)
+    # The folder means its newest state; a run that went on from an earlier one still has those after it.
+    state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
+    return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"

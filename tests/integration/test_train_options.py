@@ -18,14 +18,13 @@ import pytest
 import torch
 
 import genvs
-import train
 from genvs.config import PRESETS, DenoiserConfig, scaled_to
 from genvs.models import GeNVS
 from genvs.settings import from_dict, set_by_path
 from tests.small_model import small_net
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
-from training.run_folder import OPTIONS_FILE, locked_and_logged, new_run_folder
+from training.run_folder import OPTIONS_FILE, last_line, locked_and_logged, new_run_folder
 from training.state import state_path
 
 ROOT = Path(__file__).parents[2]
@@ -149,32 +148,21 @@ REFUSED = {
     "no such data": (["--data", "nowhere/cars"], ["/nowhere/cars", "no such folder"]),
     "data of an empty variable": (["--data", ""], ["--data", "empty"]),
     "batch by batch-gpu": (["--batch", "32", "--batch-gpu", "5"], ["--batch=32", "--batch-gpu=5"]),
-    "batch by targets": (["--batch", "30", "--targets", "4"], ["--batch-gpu=30", "--targets=4"]),
     "a negative duration": (["--duration", "-1"], ["--duration", "-1"]),
-    "duration nan": (["--duration", "nan"], ["--duration", "nan"]),
     "two durations": (["--duration", "1", "--kimg", "1000"], ["--duration", "--kimg"]),
     "a path as a description": (["--desc", "a/b"], ["--desc", "'a/b'"]),
     "outdir that is a file": (["--outdir", str(Path(__file__))], ["test_train_options.py", "--outdir"]),
     "outdir that cannot be made": (["--outdir", "/proc/runs"], ["/proc", "--outdir"]),
-    "resolution": (["--resolution", "100"], ["--resolution=100", "multiple of 16"]),
     "too deep": (["--cres", "1,1,1,1,1,1,1"], ["--resolution=32", "--cres"]),
     "views backwards": (["--views", "3-1"], ["--views=3"]),
-    "views in words": (["--views", "three"], ["--views=three"]),
-    "lr": (["--lr", "-1"], ["--lr=-1"]),
     "lr in words": (["--lr", "fast"], ["--lr=fast"]),
-    "cbase": (["--cbase", "30"], ["--cbase=30"]),
     "cres": (["--cres", "1,x"], ["--cres=1,x"]),
-    "near beyond far": (["--near", "2", "--far", "1"], ["--near=2", "--far=1"]),
-    "preset": (["--preset", "srn9"], ["--preset", "'srn9'"]),
-    "view weighting": (["--cam_weighting_method", "nearness"], ["--cam_weighting_method='nearness'"]),
     "nothing to train": (["--only_train_cam_weighter"], ["--only_train", "nothing to learn", "--cam_weighting_method"]),
     "no trained network": (
         ["--only_train_cam_weighter", "--cam_weighting_method", "learned_cross_attention"],
-        ["--only_train_cam_weighter", "--transfer"],
+        ["--transfer"],
     ),
-    "no such transfer": (["--transfer", "x.pkl"], ["x.pkl"]),
-    "grad-compression": (["--grad-compression", "bf16"], ["--grad-compression=bf16", "no GPU"]),
-    "fp16 without a GPU": (["--fp16"], ["--fp16", "no GPU"]),
+    "grad-compression": (["--grad-compression", "bf16"], ["--grad-compression", "no GPU"]),
     "fp16 and bf16": (["--fp16", "true", "--bf16", "true"], ["--fp16", "--bf16"]),
     "a setting without a value": (["--set", "loss.P_mean"], ["--set", "loss.P_mean"]),
     "an unknown setting": (["--set", "P_mean=1"], ["P_mean", "loss.P_mean"]),
@@ -207,16 +195,18 @@ def test_scenes_with_too_few_views_are_refused(program, cars):
     assert_refused(done, "000000", "7 are needed")
 
 
+@pytest.mark.parametrize("option", ["--transfer", "--encoder-weights"])
 @pytest.mark.parametrize("what", ["missing", "text", "another architecture"])
-def test_a_snapshot_that_cannot_be_transferred_is_refused(program, cars, tmp_path, what):
+def test_weights_that_do_not_fit_are_refused(program, cars, tmp_path, option, what):
     path = tmp_path / "network-snapshot-000001.pkl"
     if what == "text":
-        path.write_text("no snapshot")
+        path.write_text("no weights")
+    elif what == "another architecture" and option == "--transfer":
+        genvs.save_snapshot(path, small_net().config, small_net().state_dict())
     elif what == "another architecture":
-        net = small_net()
-        genvs.save_snapshot(path, net.config, net.state_dict())
-    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path)
-    assert_refused(done, str(path))
+        torch.save({"conv1.weight": torch.zeros(4, 3, 7, 7)}, path)
+    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", option, path)
+    assert_refused(done, "encoder" if what == "another architecture" and "encoder" in option else str(path))
 
 
 def test_a_snapshot_needs_its_own_preconditioning(program, cars, tmp_path):
@@ -226,17 +216,6 @@ def test_a_snapshot_needs_its_own_preconditioning(program, cars, tmp_path):
     arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path, "--dry-run"]
     assert_refused(program(*arguments), str(path), "--precond=vp")
     assert options_of(program(*arguments, "--precond", "vp")).net.denoiser.precond == "vp"
-
-
-@pytest.mark.parametrize("what", ["missing", "text", "another architecture"])
-def test_encoder_weights_that_do_not_fit_are_refused(program, cars, tmp_path, what):
-    path = tmp_path / "resnet.pth"
-    if what == "text":
-        path.write_text("no weights")
-    elif what == "another architecture":
-        torch.save({"conv1.weight": torch.zeros(4, 3, 7, 7)}, path)
-    done = program("--preset", "cpu-demo", "--data", cars, "--targets", "2", "--encoder-weights", path)
-    assert_refused(done, "encoder" if what == "another architecture" else str(path))
 
 
 # Run folders and resuming
@@ -312,11 +291,11 @@ def test_one_process_at_a_time_trains_in_a_run(program, run_folder, cars):
 def test_the_last_line_names_what_goes_on_from_here(tmp_path, cars):
     config = small_run(cars, 1000)
     # Not yet, or on another machine's disk: other ranks are asked too.
-    assert f"--resume {tmp_path}" in train.last_line(2400, config, tmp_path)
+    assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
     for nimg in (1200, 2400):
         state_path(tmp_path, nimg).touch()
-    assert f"--resume {tmp_path}" in train.last_line(2400, config, tmp_path)
-    assert f"--resume {tmp_path}/training-state-000001200.pt" in train.last_line(1200, config, tmp_path)
+    assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
+    assert f"--resume {tmp_path}/training-state-000001200.pt" in last_line(1200, config, tmp_path)
 
 
 def test_the_newest_run_is_resumed(program, run_folder, cars):
@@ -358,10 +337,3 @@ def test_run_folders_are_numbered_and_never_reused(tmp_path):
     (plain / OPTIONS_FILE).write_text("{}")
     with pytest.raises(genvs.errors.InputError, match="already holds a run"):
         new_run_folder(outdir, "x", nosubdir=True)
-
-
-@pytest.mark.parametrize("nosubdir", [False, True])
-def test_an_output_folder_that_cannot_be_made_is_refused(program, cars, tmp_path, nosubdir):
-    (tmp_path / "file").write_text("in the way")
-    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", "2", "--outdir", tmp_path / "file" / "runs"]
-    assert_refused(program(*arguments, *(["--nosubdir"] if nosubdir else [])), str(tmp_path / "file"))
