@@ -1,4 +1,4 @@
-"""Networks and dataset classes of the unofficial implementation of GeNVS (University of Arizona), and its numerics."""
+"""Snapshots of the unofficial implementation of GeNVS (University of Arizona), and its numerics."""
 
 from genvs.compat.reader import is_pickle, is_training_state, load_network
 from genvs.compat.unofficial import UnofficialGeNVS

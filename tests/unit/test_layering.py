@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.metrics": _VALUES | {"genvs.geometry"},
     "genvs.data": _VALUES | {"genvs.geometry"},
     "genvs.models": _NETWORK,
-    "genvs.compat": _NETWORK | {"genvs.models", "genvs.data", "genvs.snapshot"},
+    "genvs.compat": _NETWORK | {"genvs.models", "genvs.snapshot"},
     # A snapshot of the other implementation is recognised here, so that every program that takes one takes that too.
     "genvs.snapshot": _VALUES | {"genvs.models", "genvs.compat"},
     "genvs.sampling": _NETWORK | {"genvs.data", "genvs.models", "genvs.snapshot", "genvs.visualize"},
