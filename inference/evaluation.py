@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,10 @@ from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
 from genvs.visualize import to_uint8
 from inference import protocol, writers
-from inference.measures import ALWAYS
-from inference.protocol import Protocol
+from inference.options import SAMPLING
 from torch_utils import distributed
 
-PROTOCOL_FILE, RESULTS_FILE = "protocol.json", "results.json"
+PROTOCOL_FILE = "protocol.json"
 SAMPLES = "samples"
 BASELINES = {
     "colours": "feature image's colours",
@@ -47,16 +46,16 @@ BASELINES = {
 class Evaluation:
     """Which images of which objects are drawn, by which network, and where they are kept.
 
-    classes: of the dataset's objects, for a class-conditional network. baselines: of BASELINES, beside the samples.
-    mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name. asked: other options, by name; "split" is what
-    the data call it, or None.
+    classes: of the dataset's objects, for a class-conditional network. protocol: see `protocol.check_protocol`.
+    baselines: of BASELINES, beside the samples. mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name.
+    asked: other options, by name; "split" is what the data call it, or None.
     """
 
     net: GeNVS
     guide: FastDenoiser | None
     dataset: SceneDataset
     classes: list[int] | None
-    protocol: Protocol
+    protocol: dict[str, Any]
     num_objects: int
     seeds: list[int]
     baselines: list[str]
@@ -71,7 +70,8 @@ class Evaluation:
 
     def views(self, index: int) -> tuple[list[int], list[int]]:
         """An object's inputs and targets, as places among its views."""
-        return protocol.choose_views(self.dataset.num_views(index), self.protocol.num_inputs, self.protocol.views)
+        num_inputs, views = self.protocol["num_inputs"], self.protocol["views"]
+        return protocol.choose_views(self.dataset.num_views(index), num_inputs, views)
 
     def name(self, index: int) -> str:
         """An object's name in files."""
@@ -93,56 +93,34 @@ class Evaluation:
         """Raise InputError for what would go wrong later."""
         if self.out_dir.exists() and not self.out_dir.is_dir():
             raise InputError(f"--out_dir={self.out_dir}: is no folder: choose another")
-        self.protocol.check(self.out_dir / PROTOCOL_FILE)
-        self._check_results()
+        protocol.check_protocol(self.protocol, self.out_dir / PROTOCOL_FILE)
         self.share()
-        self.dataset.check_views(self.protocol.num_inputs + 1)
+        self.dataset.check_views(self.protocol["num_inputs"] + 1)
         for index in range(self.num_objects):
             self.views(index)
-            for net in (self.net, *([self.guide.net] if self.guide else [])):
-                self.label(index, net)
+            self.label(index, self.net)
+            if self.guide:
+                self.label(index, self.guide.net)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         if "consistency" in self.asked["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
             raise InputError(
                 f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
             )
 
-    def _check_results(self) -> None:
-        """Raise InputError where figures in `out_dir` would be lost, because they are not measured again."""
-        path = self.out_dir / RESULTS_FILE
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            lost = {
-                "--objects": set(old["objects"]) - {self.name(index) for index in range(self.num_objects)},
-                "--metrics": set(old["summary"]) - {*ALWAYS, *self.asked["metrics"]},
-                "--baselines": set(old["baselines"]) - {*self.baselines},
-                "--seeds": {*map(str, old["protocol"]["seeds"])} - {*map(str, self.seeds)},
-            }
-        except (OSError, ValueError, LookupError, TypeError):
-            return
-        for option, names in lost.items():
-            if names:
-                raise InputError(
-                    f"{path}: holds {len(names)} more {option} ({', '.join(sorted(names)[:3])}), whose figures would "
-                    "be lost: ask for these too, or choose another --out_dir"
-                )
-
     def facts(self) -> list[str]:
         """What is drawn, for a reader."""
-        chosen = self.protocol
+        chosen, resolution = self.protocol, self.protocol["resolution"]
         inputs, targets = self.views(0)
-        options = [f"{name} {self.asked[name]}" for name in ("data_class", "cam_weighting") if self.asked[name]]
         split = f"split {self.asked['split']}" if self.asked["split"] else "no split by name"
-        sampling = ", ".join(f"{name} {value}" for name, value in chosen.sampling.items())
+        sampling = ", ".join(f"{name} {chosen[name]}" for name in SAMPLING)
         return [
-            f"snapshot: {chosen.snapshot}",
-            f"data: {chosen.data}, {split}, {self.num_objects} of {len(self.dataset)} objects, "
-            f"{chosen.resolution}x{chosen.resolution} pixels, 8 bits" + ("; normalized" if chosen.normalize else ""),
-            *([f"also: {', '.join(options)}"] if options else []),
+            f"snapshot: {chosen['snapshot']}",
+            f"data: {chosen['data']}, {split}, {self.num_objects} of {len(self.dataset)} objects, "
+            f"{resolution}x{resolution} pixels, 8 bits" + ("; normalized" if chosen["normalize"] else ""),
+            *(f"{name}: {self.asked[name]}" for name in ("data_class", "cam_weighting", "guide") if self.asked[name]),
             f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
             f"{len(targets)} drawn",
-            f"samples: {sampling}; seed {', '.join(map(str, self.seeds))}"
-            + ("; guided by a worse network" if self.guide else ""),
+            f"samples: {sampling}; seed {', '.join(map(str, self.seeds))}",
             *(f"baseline {name}: the {BASELINES[name]}" for name in self.baselines),
         ]
 
@@ -150,51 +128,46 @@ class Evaluation:
     def own_folder(self) -> Iterator[None]:
         """Make `out_dir`, with its protocol, and keep other evaluations out of it meanwhile.
 
-        Raises InputError where it cannot be written, or another evaluation writes there.
+        Raises InputError where another evaluation writes there, OSError where it cannot be written.
         """
+        self.out_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
-                self.out_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(files.lock(self.out_dir / ".lock"))
-                self.protocol.check(self.out_dir / PROTOCOL_FILE)
-                self.protocol.write(self.out_dir / PROTOCOL_FILE)
             except BlockingIOError:
                 raise InputError(
                     f"--out_dir={self.out_dir}: another evaluation writes there: wait for it, or choose another"
                 ) from None
+            protocol.check_protocol(self.protocol, self.out_dir / PROTOCOL_FILE)
+            files.write_atomic(json.dumps(self.protocol, indent=1) + "\n", self.out_dir / PROTOCOL_FILE)
             yield
 
     def draw(
-        self, index: int, drawing: int | str, views: tuple[Views, Views], denoise: FastDenoiser, batch_size: int
+        self, index: int, drawing: int | str, inputs: Views, targets: Cameras, denoise: FastDenoiser, batch_size: int
     ) -> Tensor:
         """The images of an object, uint8 `[T, 3, H, W]`, drawn unless they are there whole.
 
-        drawing: a sample's seed, or a baseline's name. views: inputs `[V]` and targets `[T]`. denoise: of `net`, on its
-        device. The mean training image is drawn anew: it depends on the train split, which the protocol does not state.
+        drawing: a sample's seed, or a baseline's name. inputs: `[V]`. targets: `[T]`. denoise: of `net`, on its device.
+        The mean training image is drawn anew: it depends on the train split, which the protocol does not state.
         """
         places = self.views(index)[1]
         if drawing != "mean":
             with contextlib.suppress(InputError):
                 return self.drawn(index, drawing, places)
-        inputs, cameras = views[0][None], views[1].cameras[None]
-        images: Iterable[Tensor]
         if isinstance(drawing, str):
-            images = self._baseline(drawing, inputs, cameras, denoise, batch_size)
+            images = self._baseline(drawing, inputs[None], targets[None], denoise, batch_size)
         else:
-            sampled = synthesize_views(
-                self.net,
-                inputs,
-                cameras,
-                **self.protocol.sampling,
-                seed=drawing,
-                first_view=index << 20,  # objects have fewer views than that, so that no two views share fresh noise
-                batch_size=batch_size,
-                progress=False,
-                denoise=denoise,
-                guide=self.guide,
-            )
-            images = (image for image, _ in sampled)
-        self._write(self._folder(index, drawing), {place: to_uint8(i) for place, i in zip(places, images, strict=True)})
+            # Objects have fewer views than 2^20, so that no two views share fresh noise.
+            options = {**{name: self.protocol[name] for name in SAMPLING}, "seed": drawing, "first_view": index << 20}
+            options |= {"denoise": denoise, "guide": self.guide, "batch_size": batch_size, "progress": False}
+            images = (image for image, _ in synthesize_views(self.net, inputs[None], targets[None], **options))
+        folder = self._folder(index, drawing)
+        partial = folder.with_name(f".{folder.name}.partial")
+        for old in (folder, partial):
+            shutil.rmtree(old, ignore_errors=True)
+        for place, image in zip(places, images, strict=True):
+            writers.write_png(partial / f"{place:06d}.png", to_uint8(image))
+        os.replace(partial, folder)  # appears when all images are in it
         return self.drawn(index, drawing, places)
 
     def drawn(self, index: int, drawing: int | str, places: list[int]) -> Tensor:
@@ -212,16 +185,6 @@ class Evaluation:
     def _folder(self, index: int, drawing: int | str) -> Path:
         kind = "seed" if isinstance(drawing, int) else "baseline"
         return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
-
-    @staticmethod
-    def _write(folder: Path, pictures: dict[int, np.ndarray]) -> None:
-        """Replace `folder`, which appears when all pictures are in it."""
-        partial = folder.with_name(f".{folder.name}.partial")
-        for old in (folder, partial):
-            shutil.rmtree(old, ignore_errors=True)
-        for place, picture in pictures.items():
-            writers.write_png(partial / f"{place:06d}.png", picture)
-        os.replace(partial, folder)
 
     @torch.inference_mode()
     def _baseline(

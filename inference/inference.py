@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
+from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.scene_input import SceneInput, read_scene
 from genvs.data.splits import own_dataset_class
@@ -36,32 +36,22 @@ from torch_utils import distributed
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial implementation's video
 VIDEO = {"frames": 60, "fps": 20.0}
-scene, video_options, output = (option_group(title) for title in ("Scene", "Video", "Output"))
+INPUT = options.ROOT / "inference" / "input"
+DEFAULT_VIEWS = (
+    "A scene with target_pose/ or transforms_test.json: all views are inputs, and these targets are drawn. Any other: "
+    "the first three views are inputs, and all others are drawn."
+)
+LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers}
+of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
 
-@click.command(cls=Command)
-@scene(
-    "--in_dir",
-    type=FullPath(path_type=Path),
-    default=options.ROOT / "inference" / "input",
-    show_default="inference/input",
-    help="A scene, or a dataset as train.py takes it: rgb/, pose/ and intrinsics.txt, or transforms.json.",
+@click.command(cls=Command, epilog=f"{options.BY_DEFAULT} {DEFAULT_VIEWS}")
+@of_scene("--in_dir", type=options.PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset.")
+@of_scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
+@of_scene(
+    "--inputs", default=None, show_default="see below", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST
 )
-@scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
-@scene(
-    "--inputs",
-    metavar="LIST",
-    callback=options.parse_numbers,
-    show_default="all beside target_pose/, else the first three",
-    help="Numbers of the views to draw from, from 0 up: 3,10 or 0-2.",
-)
-@scene(
-    "--targets",
-    metavar="LIST",
-    callback=options.parse_numbers,
-    show_default="target_pose/, else all other views",
-    help="Numbers of the views to draw.",
-)
+@of_scene("--targets", default=None, show_default="see below", help="Numbers of the views to draw.", **LIST)
 @options.camera_options
 @options.network_options
 @options.network("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
@@ -75,91 +65,53 @@ scene, video_options, output = (option_group(title) for title in ("Scene", "Vide
 @options.sampling("--class_id", type=int, show_default="none", help="The object's class, for networks of --cond.")
 @options.sampling("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
 @options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
-@video_options("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
-@video_options("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
-@video_options(
-    "--frames",
-    type=click.IntRange(min=1),
-    show_default=f"{VIDEO['frames']}; archimedean {ARCHIMEDEAN['frames']}",
-    help="Number of views.",
+@of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
+@of_video("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
+@of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498", help="Number of views.")
+@of_video(
+    "--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from the origin."
 )
-@video_options(
-    "--radius",
-    type=FiniteRange(min=0, min_open=True),
-    show_default=f"the inputs' mean; archimedean {ARCHIMEDEAN['radius']}",
-    help="Distance from the origin, world units.",
+@of_video(
+    "--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; a spiral's highest."
 )
-@video_options(
-    "--elevation",
-    type=FiniteRange(-90, 90),
-    show_default="orbit 20, spiral 60",
-    help="Degrees above the horizon; a spiral's highest.",
-)
-@video_options(
-    "--fps",
-    type=FiniteRange(1, 120),
-    show_default=f"{VIDEO['fps']:g}; archimedean {ARCHIMEDEAN['fps']:g}",
-    help="Frames a second.",
-)
-@video_options("--gif", is_flag=True, help="Write a GIF as well.")
-@output(
-    "--out_dir",
-    type=FullPath(path_type=Path),
-    show_default="a new folder under inference/output",
-    help="Where results go. What is there already is never overwritten.",
-)
+@of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30", help="Frames a second.")
+@of_video("--gif", is_flag=True, help="Write a GIF as well.")
+@of_output("--out_dir", type=options.PATH, show_default="a new folder under inference/output", help="Where results go.")
 @click.pass_context
-def main(
-    context: click.Context,
-    in_dir: Path,
-    out_dir: Path | None,
-    ckpt_path: Path | None,
-    cam_weighting: str | None,
-    near: float | None,
-    far: float | None,
-    device: str | None,
-    gpu_id: int | None,
-    video: bool,
-    **given,
-) -> None:
+def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""
     if not video:
         refuse_video_options(context)
-    chosen_device = options.choose_device(device, gpu_id)
-    path, net = options.open_network(ckpt_path, cam_weighting, near, far)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
+    device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
+    cam_weighting = given.pop("cam_weighting")
+    path, net = options.open_network(given.pop("ckpt_path"), cam_weighting, given.pop("near"), given.pop("far"))
     read = {name: given.pop(name) for name in READ}
-    views = open_scene(in_dir, net.config, **{**read, "targets": [] if video else read["targets"]})
+    scene = open_scene(in_dir, net.config, **{**read, "targets": [] if video else read["targets"]})
     sampling = options.settle(given)
-    if sampling["class_id"] is not None:
-        label_of_class(sampling["class_id"], net.config)  # refuses one that the network does not know
+    class_id, bf16 = sampling["class_id"], sampling["bf16"]
+    if class_id is not None:
+        label_of_class(class_id, net.config)  # refuses one that the network does not know
     run = options.described(sampling)
-    sampling["guide"] = load_guide(
-        sampling["guide"],
-        net,
-        chosen_device,
-        bf16=sampling["bf16"],
-        cam_weighting=cam_weighting,
-        class_id=sampling["class_id"],
-    )
-    targets, results = views.target_cameras, [run]
+    guide = load_guide(sampling["guide"], net, device, bf16=bf16, cam_weighting=cam_weighting, class_id=class_id)
+    targets, results = scene.target_cameras, [run]
     if video:
-        targets = video_cameras(views.inputs.cameras, along)
+        targets = video_cameras(scene.inputs.cameras, along)
         run += f"_cond_method={sampling['cond_method']}"
         results = [f"{run}.mp4", *([f"{run}.gif"] if along["gif"] else [])]
     elif targets is None:
         raise InputError(f"{in_dir}: has no other views and no target_pose/: give --targets, or pass --video")
-    name = in_dir.name
-    out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", name)
+    out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", in_dir.name)
     paths = prepare_output(out_dir, results, folder=not video)
 
-    click.echo(f"Drawing {targets.shape[1]} view(s) from {len(views.names)} input view(s) on {chosen_device}.")
+    click.echo(f"Drawing {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {device}.")
     try:
-        drawn = synthesize_views(net.to_device(chosen_device), views.inputs, targets, **sampling)
+        drawn = synthesize_views(net.to_device(device), scene.inputs, targets, **{**sampling, "guide": guide})
         if video:
             draw_video(paths, drawn, along)
         else:
-            draw_images(paths[0], drawn, views, f"{name}: {run}, cond_method={sampling['cond_method']}, {path.name}")
+            title = f"{in_dir.name}: {run}, cond_method={sampling['cond_method']}, {path.name}"
+            draw_images(paths[0], drawn, scene, title)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     for path in paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -26,27 +27,18 @@ KINDS = ("network-snapshot-*.pkl", "training-state-*.pt")  # of files that hold 
 USEFUL_IMAGES = 5000  # a network that was trained on fewer draws little more than noise
 SAMPLING = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `synthesize_views` takes them
 
+PATH, POSITIVE = FullPath(path_type=Path), FiniteRange(min=0, min_open=True)
 network, cameras, sampling = (option_group(title) for title in ("Network", "Cameras", "Sampling"))
+Decorator = Callable[[Callable], Callable]
 
 
-def together(*options: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
+def together(*options: Decorator) -> Decorator:
     """Several click options as one decorator."""
-
-    def decorate(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 network_options = together(
-    network(
-        "--ckpt_path",
-        type=FullPath(path_type=Path),
-        show_default="the newest under training_runs, else models/demo.pkl",
-        help="Network snapshot or training state; models/demo.pkl comes with the code.",
-    ),
+    network("--ckpt_path", type=PATH, show_default="see below", help="Network snapshot or training state."),
     network(
         "--cam_weighting",
         metavar="NAME",
@@ -57,36 +49,19 @@ network_options = together(
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
     network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),
 )
+BY_DEFAULT = "By default the newest network under training_runs is used, and without one models/demo.pkl."
 camera_options = together(
-    cameras(
-        "--data-class",
-        metavar="PKG.MODULE.CLASS",
-        help="A dataset class of your own, which reads the data as in training.",
-    ),
-    cameras(
-        "--convention",
-        type=click.Choice(CONVENTIONS),
-        show_default="as in training",
-        help="The axes that the poses are in.",
-    ),
+    cameras("--data-class", metavar="PKG.MODULE.CLASS", help="A dataset class of your own, as in training."),
+    cameras("--convention", type=click.Choice(CONVENTIONS), show_default="as in training", help="The poses' axes."),
     cameras("--normalize", is_flag=True, help="Move and scale each scene to where the network expects it."),
-    cameras(
-        "--near",
-        type=FiniteRange(min=0, min_open=True),
-        show_default="the snapshot's",
-        help="Near depth plane, world units.",
-    ),
-    cameras(
-        "--far",
-        type=FiniteRange(min=0, min_open=True),
-        show_default="the snapshot's",
-        help="Far depth plane, world units.",
-    ),
+    cameras("--near", type=POSITIVE, show_default="the snapshot's", help="Near depth plane, world units."),
+    cameras("--far", type=POSITIVE, show_default="the snapshot's", help="Far depth plane, world units."),
 )
 
 
-def sampling_options(noise: str) -> Callable[[Callable], Callable]:
+def sampling_options(noise: str) -> Decorator:
     """The options SAMPLING (but bf16) and `guide`. noise: the default of --noise."""
+    fewest = SAMPLERS["heun"].fewest_steps
     return together(
         sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
         sampling(
@@ -94,31 +69,22 @@ def sampling_options(noise: str) -> Callable[[Callable], Callable]:
             "num_steps",
             type=click.IntRange(1, 10000),
             show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
-            help=f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images.",
+            help=f"1 is a quick preview; 2 to {fewest - 1} of heun leave noise in the images.",
         ),
         sampling(
             "--guidance",
             type=FiniteRange(0, 100),
             default=1.0,
-            help="Above 1: lead away from what is drawn without the inputs (classifier-free), at twice the work.",
+            help="Above 1: keep closer to the inputs, at twice the work.",
         ),
         sampling(
-            "--guide",
-            type=FullPath(path_type=Path),
-            show_default="none",
-            help="Autoguidance: an earlier snapshot, which --guidance leads away from instead.",
+            "--guide", type=PATH, show_default="none", help="An earlier snapshot for --guidance to lead away from."
         ),
         sampling(
-            "--noise",
-            type=click.Choice(NOISES),
-            default=noise,
-            help="Start all views from one noise, so that videos do not flicker, or each from its own.",
+            "--noise", type=click.Choice(NOISES), default=noise, help="Start all views from one noise, or each afresh."
         ),
         sampling(
-            "--churn",
-            type=FiniteRange(min=0),
-            default=0.0,
-            help="Stochastic sampling: EDM's S_churn, noise added and removed on the way; sampler heun only.",
+            "--churn", type=FiniteRange(min=0), default=0.0, help="EDM's S_churn, for stochastic sampling by heun."
         ),
     )
 
@@ -169,13 +135,10 @@ def described(options: dict[str, Any]) -> str:
 def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device:
     """The device that the options ask for. Raises InputError where it does not exist."""
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cpu" and gpu_id is not None:
-        raise InputError(f"--gpu_id={gpu_id} and --device=cpu exclude each other: leave one of them out")
-    if visible == 0 and (device == "cuda" or gpu_id is not None):
-        option = "--device=cuda" if gpu_id is None else f"--gpu_id={gpu_id}"
-        raise InputError(f"{option}: no CUDA GPU is visible here: pass --device cpu instead")
-    if gpu_id is not None and not 0 <= gpu_id < visible:
-        raise InputError(f"--gpu_id={gpu_id}: no such GPU: choose from 0 to {visible - 1}")
+    if gpu_id is not None and (device == "cpu" or not 0 <= gpu_id < visible):
+        raise InputError(f"--gpu_id={gpu_id}: there are {visible} GPUs, from 0, with --device cuda: choose one of them")
+    if device == "cuda" and visible == 0:
+        raise InputError("--device=cuda: no CUDA GPU is visible here: pass --device cpu instead")
     if device == "cpu" or visible == 0:
         if device is None:
             distributed.print0("No GPU is visible: running on the CPU.")

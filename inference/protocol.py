@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from genvs.data.scenes import SceneDataset
 from genvs.data.splits import open_splits
 from genvs.data.storage import find_storage
 from genvs.errors import InputError
-from genvs.files import write_atomic
-from inference.options import SAMPLING
 
 SRN_VIEWS = 251  # of a test object, on a spiral from the horizon (view 0) to the zenith (view 250)
 SRN_OBJECTS = 704  # in cars_test
@@ -26,61 +22,26 @@ LIST_VIEWS = (0, *range(24, 250, 25))
 PUBLISHED_RESOLUTION = 128
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What the images of one view, object and seed depend on.
+def check_protocol(protocol: dict[str, Any], path: Path) -> None:
+    """Raise InputError where the protocol in the file `path`, if there is one, is not this one.
 
-    Paths are as given: the snapshot is recognised by its hash, and the data by their files' names, sizes and times of
-    change, and by the objects' classes. num_inputs: of INPUT_VIEWS. views: 'all', 'list', or their numbers.
+    A protocol is what the images of one view, object and seed depend on. Paths may differ: snapshots are recognised by
+    their hashes, and the data by their files' names, sizes and times of change, and by the objects' classes.
     """
-
-    snapshot: str
-    snapshot_sha256: str
-    data: str
-    data_sha256: str
-    convention: str
-    normalize: bool
-    near: float
-    far: float
-    num_inputs: int
-    view_weighting: str
-    views: str | list[int]
-    resolution: int
-    sampler: str
-    num_steps: int
-    guidance: float
-    noise: str
-    churn: float
-    bf16: bool
-    guide_sha256: str | None
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The options of `synthesize_views`."""
-        return {name: getattr(self, name) for name in SAMPLING}
-
-    def check(self, path: Path) -> None:
-        """Raise InputError where the protocol in the file `path`, if there is one, differs from this one."""
-        if not path.exists():
-            return
-        ours = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("snapshot", "data")}
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            differing = [key for key in ours if ours[key] != theirs[key]]
-        except (OSError, ValueError, LookupError, TypeError):
-            raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None
-        if differing:
-            key = differing[0]
-            other = f"{key} {theirs[key]}, not {ours[key]}"
-            if key.endswith("_sha256"):
-                other = f"other contents of the {key.removesuffix('_sha256')}"
-            raise InputError(
-                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete this one"
-            )
-
-    def write(self, path: Path) -> None:
-        """For `check`. Raises OSError."""
-        write_atomic(json.dumps(dataclasses.asdict(self), indent=1) + "\n", path)
+    if not path.exists():
+        return
+    ours = {key: value for key, value in protocol.items() if key not in ("snapshot", "data")}
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in ours if ours[key] != theirs[key]]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None
+    if differing:
+        key = differing[0]
+        other = f"{key} {theirs[key]}, not {ours[key]}"
+        if key.endswith("_sha256"):
+            other = f"other contents of the {key.removesuffix('_sha256')}"
+        raise InputError(f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it")
 
 
 def find_split(path: Path, split: str, own_class: type[SceneDataset] | None = None) -> tuple[Path, str | None]:
@@ -155,18 +116,19 @@ def read_views(option: str) -> str | list[int]:
     return list(dict.fromkeys(map(int, words)))
 
 
-def departures(dataset: SceneDataset, protocol: Protocol, num_objects: int, split: str | None) -> list[str]:
+def departures(dataset: SceneDataset, protocol: dict[str, Any], num_objects: int, split: str | None) -> list[str]:
     """In what figures are not of the published protocol; for a reader. split: as `find_split` gives it."""
+    num_inputs, resolution = protocol["num_inputs"], protocol["resolution"]
     width, height = dataset.enlarged_from or (0, 0)
     found = {
         "this is the train split, so training may have seen these objects": split == "train",
         "the data are no split by name, so training may have seen these objects": split is None,
         f"the data are not the ShapeNet-SRN cars, but {dataset.path}": not is_shapenet_srn(dataset),
         f"the first {num_objects} of {len(dataset)} objects": num_objects != len(dataset),
-        f"{protocol.num_inputs} input views, not 1": protocol.num_inputs != 1,
-        "some of the views, not all others": protocol.views != "all",
-        f"images of {width}x{height} pixels, enlarged to {protocol.resolution}x{protocol.resolution}": width > 0,
-        f"{protocol.resolution} pixels a side, not {PUBLISHED_RESOLUTION}": protocol.resolution != PUBLISHED_RESOLUTION,
+        f"{num_inputs} input views, not 1": num_inputs != 1,
+        "some of the views, not all others": protocol["views"] != "all",
+        f"images of {width}x{height} pixels, enlarged to {resolution}x{resolution}": width > 0,
+        f"{resolution} pixels a side, not {PUBLISHED_RESOLUTION}": resolution != PUBLISHED_RESOLUTION,
     }
     return [departure for departure, holds in found.items() if holds]
 

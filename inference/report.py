@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from genvs.visualize import Column, contact_sheet
+from inference.evaluation import BASELINES, Evaluation
 from inference.measures import MEASURES, Scores
+from inference.protocol import evenly
 
 AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}
 SHEET_TARGETS = 8  # of each object shown
@@ -61,11 +63,9 @@ def markdown(
     names = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
     beside = [_row("", *(MEASURES[name].title for name in COLUMNS)), _row("---", *["---:"] * len(COLUMNS))]
     for aggregate, name in zip(aggregates, names, strict=True):
-        of_samples = "" if num_samples == 1 else f", {name}"
+        row = "GeNVS, this snapshot" + (f", {name}" if num_samples > 1 else "")
         figures = (_shown(name, summary.get(name, {}).get(aggregate)) for name in COLUMNS)
-        beside.append(
-            _row(f"**GeNVS, this snapshot{of_samples}**" + (" (not comparable)" if departures else ""), *figures)
-        )
+        beside.append(_row(f"**{row}**" + (" (not comparable)" if departures else ""), *figures))
     beside += [_row(paper, *map(_shown, COLUMNS, figures)) for paper, figures in PUBLISHED.items()]
 
     headings = names if num_samples > 1 else ["samples" if baselines else "mean"]
@@ -90,29 +90,31 @@ def _shown(name: str, value: float | None) -> str:
     return "-" if value is None else f"{value:.{MEASURES[name].digits}f}"
 
 
-class SheetObject(NamedTuple):
-    """An object for the sheet: pictures `[H, W, 3]` uint8, by the numbers of their views; `drawn` by row, too."""
-
-    label: str
-    name: str
-    inputs: Mapping[int, np.ndarray]
-    targets: Mapping[int, np.ndarray]
-    drawn: Mapping[str, Mapping[int, np.ndarray]]
-
-
-def sheet(title: str, objects: Sequence[SheetObject]) -> Image.Image:
-    """Inputs, targets, what was drawn, and the error of its first row: a band of columns for each object."""
+def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> Image.Image:
+    """The best, the median and the worst object: inputs, targets, what was drawn, and the error of the first sample."""
+    indices = {evaluation.name(index): index for index in range(evaluation.num_objects)}
+    rows: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in evaluation.seeds[:SHEET_SAMPLES]}
+    rows |= {BASELINES[baseline]: baseline for baseline in evaluation.baselines}
     bands: list[tuple[Sequence[str], Sequence[Column]]] = []
-    for shown in objects:
-        inputs = [Column(f"{shown.name}, view {view}", [picture]) for view, picture in shown.inputs.items()]
-        bands.append(([shown.label], inputs))
-        rows = ["target", *shown.drawn, f"error of {next(iter(shown.drawn))}"]
-        columns = []
-        for view, target in shown.targets.items():
-            drawn = [row[view] for row in shown.drawn.values()]
-            columns.append(Column(f"view {view}", [target, *drawn, error_picture(drawn[0], target)]))
-        bands.append((rows, columns))
+    for rank, name in best_median_worst(objects).items():
+        index = indices[name]
+        given, wanted = evaluation.views(index)
+        wanted = [wanted[place] for place in evenly(len(wanted), SHEET_TARGETS)]
+        inputs, targets = (_pictures(evaluation.dataset.load(index, places).images) for places in (given, wanted))
+        drawn = [_pictures(evaluation.drawn(index, drawing, wanted)) for drawing in rows.values()]
+        errors = list(map(error_picture, drawn[0], targets))
+        label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
+        shown = zip(given, inputs, strict=True)
+        bands.append(([label], [Column(f"{name}, view {view}", [picture]) for view, picture in shown]))
+        columns = zip(wanted, zip(targets, *drawn, errors, strict=True), strict=True)
+        names = ["target", *rows, f"error of {next(iter(rows))}"]
+        bands.append((names, [Column(f"view {view}", column) for view, column in columns]))
     return contact_sheet(title, bands)
+
+
+def _pictures(images: Tensor) -> list[np.ndarray]:
+    """uint8 images `[N, 3, H, W]` as N pictures `[H, W, 3]`."""
+    return list(images.movedim(1, -1).numpy())
 
 
 def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
