@@ -154,17 +154,6 @@ def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
     assert run(*again) == 0 and (folder / "000002.png").read_bytes() == whole and results(done) == content
 
 
-def test_figures_are_not_lost_to_who_asks_for_fewer(done, options, capsys):
-    asked = [*options, "--out_dir", done, "--seeds", "0,5", "--metrics", "consistency"]
-    fewer = {
-        "seeds (5)": ["--seeds", "0"],
-        "metrics (consist": ["--metrics", "none"],
-        "objects (": ["--objects", 1],
-    }
-    for lost, changed in fewer.items():
-        assert run(*asked, *changed) == 2 and f"more --{lost}" in one_error(capsys)
-
-
 def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, capsys):
     data = shutil.copytree(Path(f"{cars}_val"), tmp_path / "cars_val")
     arguments = [*options, "--data", data, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
