@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from genvs import files, load_snapshot, save_snapshot
-from genvs.config import PRESETS, GeNVSConfig, SceneConfig, scaled_to
+from genvs.config import PRESETS, GeNVSConfig, SceneConfig, config_of_snapshot, scaled_to
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.settings import flat, from_dict
-from genvs.snapshot import build_net
+from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
 from training.ema import EMA
 from training.encoder_weights import initialize_encoder
 
-FORMAT, VERSION = "GeNVS training state", 4
+VERSION = 4
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
 VIEW_WEIGHTS = "renderer.view_weights."
@@ -195,7 +195,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
     """
     skipped, skipped_in_a_row = state.skipped_counts()
     content = {
-        "format": FORMAT,
+        "format": TRAINING_STATE,
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "data": state.data,
@@ -223,7 +223,7 @@ def load_training_state(path: Path) -> dict[str, Any]:
 
     Raises InputError where the file cannot be read, is no training state, or its config or counters are damaged.
     """
-    content = files.load_format(path, FORMAT, VERSION, "give a training-state-*.pt that train.py wrote")
+    content = files.load_format(path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
     counters = [content.get(name) for name in ("cur_nimg", "scale_updates", "skipped", "skipped_in_a_row")]
     scale = content.get("scale")
     if not all(type(count) is int and count >= 0 for count in counters):
@@ -238,8 +238,9 @@ def load_training_state(path: Path) -> dict[str, Any]:
 def saved_config(content: dict[str, Any], path: Path) -> TrainConfig:
     """The config that the training state from `path` was saved with. Raises InputError where there is none."""
     try:
-        return from_dict(TrainConfig, content["config"])
-    except (LookupError, TypeError, AttributeError, InputError) as error:
+        net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
+        return from_dict(TrainConfig, {**content["config"], "net": net})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"its config cannot be used ({error})") from None
 
 
