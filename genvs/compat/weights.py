@@ -130,7 +130,7 @@ def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig
         model_channels=channels,
         channel_mult=tuple(width(f"{UNET}.enc.{size}x{size}_block0.conv1") // channels for size in sizes),
         blocks_per_level=len(numbers(rf"{unet}\.enc\.{sizes[0]}x{sizes[0]}_block(\d+)\.")),
-        attention_resolutions=tuple(numbers(rf"{unet}\.enc\.(\d+)x\1_block0\.qkv\.")),
+        attention_resolutions=tuple(numbers(rf"{unet}\.enc\.(\d+)x\1_block0\.qkv\.")[::-1]),
         residual_encoder=any(name.endswith("_aux_residual.weight") for name in weights),
     )
     hidden = width("pixel_nerf_net.mlp.layers.0")
