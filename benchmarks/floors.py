@@ -27,7 +27,6 @@ from genvs.models import GeNVS
 FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
 # Operations/s of an H200's large matrix products and bytes/s of its memory, read plus written, both measured.
 RATES, BANDWIDTH = FIGURES["rates"], FIGURES["bandwidth"]
-COMPUTED = "none: an H200's rates"  # in place of the device, which computes floors but is not what they are of
 # Adam reads and writes a weight and two moments and reads the gradient; the moving average is read and written.
 UPDATE_BYTES = 9 * 4
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs benchmarks one after the other: bash benchmarks/run_all.sh FOLDER [NAME...]
 #
-# Leaves in FOLDER: report.md, results.json (all figures) and log.txt. Without names it runs those for one GPU; `scaling`
+# Leaves in FOLDER: report.md, NAME.json (all figures) and log.txt. Without names it runs those for one GPU; `scaling`
 # and `cpu` are run by name. One that fails, or takes longer than LIMIT seconds (300), is named and does not stop the
 # others. COMMIT names the commit where there is no .git.
 set -uo pipefail
@@ -37,11 +37,11 @@ for name in "${names[@]}"; do
         train_step) options=(--precision bf16 --precision tf32 --precision fp32) ;;
     esac
     echo "== $name, $(date +%T)" | tee -a "$out/log.txt"
-    timeout "${LIMIT:-300}" "$PYTHON" -m "benchmarks.$name" "${options[@]}" --out "$work/$name.json" 2>>"$out/log.txt" |
+    timeout "${LIMIT:-300}" "$PYTHON" -m "benchmarks.$name" "${options[@]}" --out "$out/$name.json" 2>>"$out/log.txt" |
         tee -a "$out/log.txt" || failed+=("$name")
 done
 
-"$PYTHON" -m benchmarks.report "$work"/*.json --join "$out/results.json" --out "$out/report.md"
+"$PYTHON" -m benchmarks.report "$out"/*.json --out "$out/report.md"
 if ((${#failed[@]})); then
     echo "Failed (see $out/log.txt): ${failed[*]}" | tee -a "$out/log.txt"
     exit 1
