@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import torch
@@ -100,8 +100,7 @@ class Result:
         return better / worse if worse else math.inf
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Seconds per call: the median, and the spread (90th - 10th percentile) as a share of it."""
 
     seconds: float

@@ -12,10 +12,9 @@ import click
 
 from benchmarks.common import Meter, Result, benchmark, summarize
 from benchmarks.launch import data_option, dataset
-from benchmarks.model import training_config
+from benchmarks.model import loaded_batches, training_config
 from dnnlib.command import run_command
 from training.config import TrainConfig
-from training.data import BatchSchedule, load_batches, open_data, pack_data
 
 VIEWS_A_SCENE = 50
 BATCHES_AT_A_TIME = 10
@@ -39,10 +38,7 @@ def main(
 
 def measure(config: TrainConfig, workers: int, meter: Meter) -> Result:
     """Samples a second of one loader process; 0 workers load in the training process itself."""
-    run_data = open_data(config)
-    pack_data(run_data)
-    schedule = BatchSchedule(config, len(run_data.train_scenes), rank=0, world_size=1, cur_nimg=0)
-    batches = load_batches(run_data, schedule, workers, meter.device)
+    batches = loaded_batches(config, workers, meter.device)
     seconds: list[float] = []
     for group in itertools.count():
         start = time.perf_counter()

@@ -19,6 +19,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import spherical_c2w
 from genvs.models import GeNVS
 from training.config import TRAIN_PRESETS, TrainConfig
+from training.data import BatchSchedule, load_batches, open_data, pack_data
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import training_net
@@ -31,23 +32,13 @@ PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 }
 
 
-@torch.no_grad()
-def randomize(net: nn.Module, seed: int = 0) -> None:
-    """Give every weight a value: many are nearly zero at first, which would hide errors and can run faster."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in net.named_parameters():
-        z = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            z /= math.sqrt(parameter[0].numel())
-        else:
-            z = z * 0.1 + name.endswith(".weight")
-        parameter.copy_(z)
-
-
 def random_net(preset: str, device: torch.device) -> GeNVS:
-    """A network with random weights, in eval mode."""
+    """A network in eval mode, with random weights: those that are nearly zero in a new one could run faster."""
+    torch.manual_seed(0)
     net = GeNVS(PRESETS[preset]).eval()
-    randomize(net)
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return net.to_device(device)
 
 
@@ -114,6 +105,14 @@ class TrainingStep:
         update_weights(state, config, self.monitor)
         state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
         state.cur_nimg += config.batch_size
+
+
+def loaded_batches(config: TrainConfig, workers: int, device: torch.device) -> Iterator[ViewBatch]:
+    """The batches of a run from its start, as training loads them."""
+    data = open_data(config)
+    pack_data(data)
+    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=0)
+    return load_batches(data, schedule, workers, device)
 
 
 def in_memory_batches(config: TrainConfig, device: torch.device, count: int = 4) -> Iterator[ViewBatch]:

@@ -11,11 +11,10 @@ import torch
 
 from benchmarks import launch
 from benchmarks.common import Meter, Result, benchmark, float32_products
-from benchmarks.model import PATHS, TrainingStep, training_config
+from benchmarks.model import PATHS, TrainingStep, loaded_batches, training_config
 from dnnlib.command import run_command
 from experiments.plot import plot_option, subplots
 from training.config import TrainConfig
-from training.data import BatchSchedule, load_batches, open_data, pack_data
 
 FAST, PLAIN_RUN, OTHER_SEED = "every fast path", "none of them, strict fp32", "every fast path, another seed"
 
@@ -57,10 +56,7 @@ def main(
 
 def losses_of(config: TrainConfig, steps: int, device: torch.device) -> np.ndarray:
     """The loss of each of the first `steps` updates of a run."""
-    data = open_data(config)
-    pack_data(data)
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=0)
-    step = TrainingStep(config, load_batches(data, schedule, config.workers, device), device)
+    step = TrainingStep(config, loaded_batches(config, config.workers, device), device)
     for _ in range(steps):
         step()
     # The monitor keeps (loss, colour loss, sigma) of every sample until someone records them.
