@@ -2,23 +2,20 @@
 
 A pack is made once, beside the split. It is a copy: deleting it costs only the time to make it again. Its header states
 what it was made from (`PackPlan.header`); a pack with another header or of another size is made again. Plain numbers
-follow, then a checksum of each scene, which is compared only when asked for: that reads the whole file.
+follow, with a checksum of each view, which is compared only when asked for: that reads the whole file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import math
 import os
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -30,20 +27,8 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.files import lock
 
-FORMAT = "genvs packed views 2"  # raise the number when the same files give other contents
+FORMAT = "genvs packed views 3"  # raise the number when the same files give other contents
 HEADER_BYTES = 4096
-
-
-class Block(NamedTuple):
-    """A part of a pack's file, from byte `offset` on."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.dtype.itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -70,26 +55,16 @@ class PackPlan:
         }
         return json.dumps(record).ljust(HEADER_BYTES - 1).encode() + b"\n"
 
-    @functools.cached_property
-    def first_views(self) -> np.ndarray:
-        """The place of each scene's first view among all, and the number of all: `[scenes + 1]` int64."""
-        return np.concatenate([[0], np.cumsum(self.num_views, dtype=np.int64)])
+    @property
+    def record(self) -> np.dtype:
+        """A view in the file. Its checksum is the CRC-32 of all before it."""
+        image = ("image", np.uint8, (3, self.resolution, self.resolution))
+        return np.dtype([image, ("c2w", "<f4", (4, 4)), ("intrinsics", "<f4", (3, 3)), ("checksum", "<u4")])
 
-    @functools.cached_property
-    def blocks(self) -> dict[str, Block]:
-        """Where things are. Checksums are those of the scenes."""
-        total, offset = sum(self.num_views), HEADER_BYTES
-        shapes = {
-            "images": (np.uint8, (total, 3, self.resolution, self.resolution)),
-            "c2w": (np.float32, (total, 4, 4)),
-            "intrinsics": (np.float32, (total, 3, 3)),
-            "checksums": (np.uint32, (len(self.num_views),)),
-        }
-        blocks = {}
-        for name, (dtype, shape) in shapes.items():
-            blocks[name] = Block(np.dtype(dtype), shape, offset)
-            offset = blocks[name].end
-        return blocks
+    @property
+    def first_views(self) -> np.ndarray:
+        """The place of each scene's first view among all views: `[scenes]` int64."""
+        return np.cumsum([0, *self.num_views[:-1]])
 
 
 class Pack:
@@ -99,40 +74,30 @@ class Pack:
     """
 
     def __init__(self, plan: PackPlan) -> None:
-        self.plan, blocks = plan, plan.blocks
+        self.plan, self._first_views = plan, plan.first_views
+        size = HEADER_BYTES + sum(plan.num_views) * plan.record.itemsize
         with open(plan.path, "rb") as file:
-            if file.read(HEADER_BYTES) != plan.header() or os.fstat(file.fileno()).st_size != blocks["checksums"].end:
+            if file.read(HEADER_BYTES) != plan.header() or os.fstat(file.fileno()).st_size != size:
                 raise ValueError(f"{plan.path}: made from other files, or cut short")
-            *self.parts, self.checksums = (
-                np.asarray(np.memmap(file, block.dtype, mode="r", offset=block.offset, shape=block.shape))
-                for block in blocks.values()
-            )
+            views = np.memmap(file, plan.record, mode="r", offset=HEADER_BYTES, shape=(sum(plan.num_views),))
+        self._views = np.asarray(views)
 
     def __reduce__(self):
         return Pack, (self.plan,)
 
     def is_undamaged(self) -> bool:
-        """Whether every scene has its checksum. Reads the whole file."""
-        bounds = self.plan.first_views.tolist()
-
-        def is_right(scene: int) -> bool:
-            return checksum([part[bounds[scene] : bounds[scene + 1]] for part in self.parts]) == self.checksums[scene]
-
+        """Whether every view has its checksum. Reads the whole file."""
         with ThreadPoolExecutor() as pool:
-            return all(pool.map(is_right, range(len(self.checksums))))
+            return all(pool.map(lambda view: checksum(view) == view["checksum"], self._views))
 
-    def read(self, scenes: np.ndarray, views: np.ndarray) -> list[np.ndarray]:
+    def read(self, scenes: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of images, c2w and intrinsics of the views with these places within these scenes, integers `[...]`."""
-        places = self.plan.first_views[scenes] + views
-        return [part[places] for part in self.parts]
+        places = self._first_views[scenes] + views
+        return self._views["image"][places], self._views["c2w"][places], self._views["intrinsics"][places]
 
 
-def checksum(parts: Sequence[np.ndarray]) -> int:
-    """CRC-32 of the bytes of arrays, one after the other."""
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part.data, crc)
-    return crc
+def checksum(view: np.void) -> int:
+    return zlib.crc32(view.tobytes()[:-4])
 
 
 def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: int, *, verify: bool = False) -> Pack:
@@ -190,7 +155,7 @@ def _open_pack(plan: PackPlan, verify: bool) -> Pack | None:
 def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], Views], workers: int) -> None:
     """Decode all scenes into `path`, with a progress bar. The header comes last."""
     with open(path, "wb") as file:
-        file.truncate(plan.blocks["checksums"].end)
+        file.truncate(HEADER_BYTES + sum(plan.num_views) * plan.record.itemsize)
     loader = DataLoader(
         _SceneWriter(plan, path, decode_scene),
         batch_size=None,
@@ -223,16 +188,14 @@ class _SceneWriter(Dataset):
 
     def __getitem__(self, scene: int) -> Exception | None:
         try:
-            self._write(scene, self.decode_scene(scene))
+            decoded = self.decode_scene(scene)
+            records = np.zeros(len(decoded.images), self.plan.record)
+            cameras = decoded.cameras
+            records["image"], records["c2w"], records["intrinsics"] = decoded.images, cameras.c2w, cameras.intrinsics
+            records["checksum"] = [checksum(record) for record in records]
+            with open(self.path, "r+b") as file:
+                file.seek(HEADER_BYTES + int(self.plan.first_views[scene]) * self.plan.record.itemsize)
+                file.write(records.tobytes())
         except (InputError, OSError) as error:
             return error  # raised here it would lose its arguments, and hold on to the loader
         return None
-
-    def _write(self, scene: int, views: Views) -> None:
-        parts = [part.numpy() for part in (views.images, views.cameras.c2w, views.cameras.intrinsics)]
-        first = int(self.plan.first_views[scene])
-        places = [*((first, part) for part in parts), (scene, np.uint32(checksum(parts)))]
-        with open(self.path, "r+b") as file:
-            for block, (place, part) in zip(self.plan.blocks.values(), places, strict=True):
-                file.seek(block.offset + place * block.dtype.itemsize * math.prod(block.shape[1:]))
-                file.write(part.tobytes())
