@@ -98,34 +98,27 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
     return other
 
 
-def warn_if_inverted(c2w: np.ndarray, name: str) -> None:
-    """Warn where poses `[N, 4, 4]` are valid but seem to be world-to-camera matrices."""
-    origin = np.zeros(3)
-    if np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9:
-        warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
-
-
-def warn_if_far(c2w: np.ndarray, name: str) -> None:
-    """Warn where the scene of the cameras `[N, 4, 4]` is so far from the origin that float32 blurs its positions."""
-    center = nearest_point_to_axes(c2w)
+def warn_of_cameras(c2w: np.ndarray, near: float, far: float, name: str) -> None:
+    """Warn where cameras `[N, 4, 4]`, OpenCV axes, look wrong: their poses inverted, too far away for float32, or what
+    they look at not between the depth planes.
+    """
+    origin, center = np.zeros(3), nearest_point_to_axes(c2w)
     far_away, distance = float(np.linalg.norm(center)), median_distance(c2w, center)
+    found = []
+    if np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9:
+        found.append("the poses look like world-to-camera matrices; invert them")
     if far_away > MAX_OFFSET * distance:
-        warnings.warn(
-            f"{name}: the cameras look at a point {far_away:.3g} from the origin, from {distance:.3g} away: out there "
-            "positions are not exact to a pixel; bring the scene to the origin with `normalize`",
-            stacklevel=2,
+        found.append(
+            f"the cameras look at a point {far_away:.3g} from the origin, from {distance:.3g} away: positions are not "
+            "exact to a pixel there; bring the scene to the origin with `normalize`"
         )
-
-
-def warn_if_missed(c2w: np.ndarray, near: float, far: float, name: str) -> None:
-    """Warn where what the cameras `[N, 4, 4]` look at is not between the depth planes."""
-    distance = median_distance(c2w, nearest_point_to_axes(c2w))
     if not near < distance < far:
-        warnings.warn(
-            f"{name}: the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; "
-            "choose `near` and `far` to enclose it",
-            stacklevel=2,
+        found.append(
+            f"the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; choose "
+            "`near` and `far` to enclose it"
         )
+    for message in found:
+        warnings.warn(f"{name}: {message}", stacklevel=2)
 
 
 def _facing(c2w: np.ndarray, point: np.ndarray) -> np.ndarray:

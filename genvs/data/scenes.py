@@ -21,18 +21,10 @@ import torch
 from torch.utils.data import Dataset
 
 from genvs.config import SceneConfig
-from genvs.data.camera_checks import (
-    Placement,
-    depth_range,
-    normalizing,
-    settle_convention,
-    warn_if_far,
-    warn_if_inverted,
-    warn_if_missed,
-)
-from genvs.data.files import FOCAL_RANGE, checked_pose
+from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
 from genvs.data.labels import LABELS_FILE, MAX_CLASSES, read_classes
 from genvs.data.packed import Pack, PackPlan, ensure_pack
+from genvs.data.scene import Scene
 from genvs.data.storage import counted, printable
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
@@ -47,71 +39,6 @@ class Splits(NamedTuple):
     train: Path
     val: Path | None = None
     test: Path | None = None
-
-
-class Targets(NamedTuple):
-    """K cameras to draw from. names: fit for files. c2w: `[K, 4, 4]`, with the scene's axes and place, as in the files.
-    intrinsics: `[K, 3, 3]`, normalised.
-    """
-
-    names: list[str]
-    c2w: np.ndarray
-    intrinsics: np.ndarray
-
-
-class Scene(abc.ABC):
-    """One scene's images and cameras.
-
-    name: within its dataset. shown: its name in messages, usually its path. view_names: one for each view, in order,
-    fit for files. convention: the axes that its poses usually have, 'opencv' or 'opengl'.
-    """
-
-    name: str
-    shown: str
-    view_names: list[str]
-    convention = "opencv"
-
-    @abc.abstractmethod
-    def read_c2w(self, view: int) -> np.ndarray:
-        """Camera-to-world `[4, 4]` float64, as in the files."""
-
-    @abc.abstractmethod
-    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
-
-    def image_size(self, view: int) -> tuple[int, int] | None:
-        """Width and height of the image as it is stored, pixels; None for unknown."""
-        return None
-
-    def read_targets(self) -> Targets | None:
-        """Cameras to draw from besides those of the views; None where the files state none."""
-        return None
-
-    def file_states(self) -> Iterable[tuple]:
-        """Name, size and time of change of all files, by which packs and evaluations recognise the data."""
-        raise InputError(
-            f"{self.shown}: {type(self).__name__} has no file_states, which packs and evaluation need; define it "
-            "(docs/data.md)"
-        )
-
-    def checked_c2w(self, view: int) -> np.ndarray:
-        """As `read_c2w`. Raises InputError, naming the view, where that is not a rotation and translation."""
-        found, shown = self.read_c2w(view), self.shown_view(view)
-        try:
-            c2w = np.asarray(found, dtype=np.float64)
-        except (TypeError, ValueError):
-            c2w = np.empty(0)
-        if c2w.shape != (4, 4) or not np.isfinite(c2w).all():
-            raise InputError(f"{shown}: its pose is not 4x4 finite numbers; write camera-to-world, row by row")
-        return checked_pose(c2w, shown)
-
-    def all_c2w(self) -> np.ndarray:
-        """The poses of all views, `[N, 4, 4]` float64, as in the files. Raises InputError as `checked_c2w`."""
-        return np.stack([self.checked_c2w(view) for view in range(len(self.view_names))])
-
-    def shown_view(self, view: int) -> str:
-        """A view's name in messages."""
-        return f"{self.shown}: view {printable(str(self.view_names[view]))}"
 
 
 class SceneDataset(Dataset, abc.ABC):
@@ -189,23 +116,22 @@ class SceneDataset(Dataset, abc.ABC):
     def check_views(self, min_views: int) -> None:
         """Raise InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
         for scene in self._scenes:
-            _require_views(scene, min_views)
+            scene.require_views(min_views)
 
     def checked_classes(self) -> list[int]:
         """As `classes`. Raises InputError where they are not a whole number from 0 up for each scene."""
-        found = self.classes()
+        found, names = self.classes(), self.scene_names
         labels = list(found) if isinstance(found, Iterable) else []
-        names = self.scene_names
-        wrong = (
-            None if len(labels) == len(names) else f"there are {len(labels)} classes for {counted(len(names), 'scene')}"
-        )
-        for name, label in zip(names, labels, strict=False):
-            if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES:
-                has = "no class" if label is None else f"the class {printable(repr(label)[:50])}"
-                wrong = wrong or f"scene '{printable(name)}' has {has}"
+        wrong = [
+            f"scene '{printable(name)}' has {'no class' if label is None else f'the class {label!r}'}"
+            for name, label in zip(names, labels, strict=False)
+            if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES
+        ]
+        if len(labels) != len(names):
+            wrong = [f"there are {len(labels)} classes for {counted(len(names), 'scene')}"]
         if wrong:
             raise InputError(
-                f"{printable(self.path)}: {wrong}; give every scene a whole number from 0 to {MAX_CLASSES - 1} in "
+                f"{printable(self.path)}: {wrong[0]}; give every scene a whole number from 0 to {MAX_CLASSES - 1} in "
                 f"{LABELS_FILE}, or in {type(self).__name__}.classes()"
             )
         return [int(label) for label in labels]
@@ -271,7 +197,7 @@ class SceneDataset(Dataset, abc.ABC):
         chosen, flips = [], []
         for request in requests:
             rng = numpy_generator(Stream.VIEWS, self.seed, request.sample_index)
-            _require_views(self._scenes[request.scene], request.num_inputs + request.num_targets)
+            self._scenes[request.scene].require_views(request.num_inputs + request.num_targets)
             chosen.append(choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng))
             flips.append(self.xflip and rng.random() < 0.5)
         scenes = np.array([request.scene for request in requests])[:, None]
@@ -307,7 +233,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Views:
         """The views of these (scene, view), from their files, in a leading shape of `shape`."""
-        views = [_checked_view(self._scenes[scene], view, self.resolution) for scene, view in pairs]
+        views = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
         poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
         images, intrinsics, c2w = (
             np.stack(parts).reshape(*shape, *parts[0].shape) for parts in (*zip(*views, strict=True), poses)
@@ -321,15 +247,13 @@ class SceneDataset(Dataset, abc.ABC):
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Settle convention, near, far, focal and radius; find common mistakes before any expensive work."""
         scene = self._scenes[0]
-        _require_views(scene, 1)
+        scene.require_views(1)
         stated_c2w = scene.all_c2w()
         self.convention = settle_convention(stated_c2w, convention, scene.convention, scene.shown)
         c2w = self._placed(0, stated_c2w)
-        intrinsics = _checked_view(scene, 0, self.resolution)[1]
+        intrinsics = scene.checked_view(0, self.resolution)[1]
         near, far = self._settle_depths(near, far, depth_range(c2w, intrinsics[None]))
-        warn_if_inverted(c2w, scene.shown)
-        warn_if_far(c2w, scene.shown)
-        warn_if_missed(c2w, near, far, scene.shown)
+        warn_of_cameras(c2w, near, far, scene.shown)
         self.enlarged_from = self._enlarged_from(scene)
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
@@ -355,28 +279,3 @@ class SceneDataset(Dataset, abc.ABC):
         if not 0 < near < far < math.inf:
             raise InputError(f"{printable(self.path)}: `near`={near:g}, `far`={far:g}; choose 0 < `near` < `far`")
         return float(near), float(far)
-
-
-def _checked_view(scene: Scene, view: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `read_view`. Raises InputError, naming the view, where it does not give what `Scene` asks for."""
-    image, intrinsics = map(np.asarray, scene.read_view(view, side))
-    if (image.shape, image.dtype, intrinsics.shape) != ((3, side, side), np.uint8, (3, 3)):
-        raise InputError(
-            f"{scene.shown_view(view)}: {type(scene).__name__} gives an image {image.dtype} {list(image.shape)} and "
-            f"intrinsics {list(intrinsics.shape)}; give uint8 {[3, side, side]} and [3, 3]"
-        )
-    numbers = intrinsics.dtype.kind in "fiu" and np.isfinite(intrinsics).all()
-    if not numbers or not all(FOCAL_RANGE[0] <= intrinsics[axis, axis] <= FOCAL_RANGE[1] for axis in (0, 1)):
-        raise InputError(
-            f"{scene.shown_view(view)}: {type(scene).__name__} gives intrinsics without a usable focal length; divide "
-            "row 0 by the image's width and row 1 by its height, in pixels"
-        )
-    return image, intrinsics
-
-
-def _require_views(scene: Scene, min_views: int) -> None:
-    if len(scene.view_names) < min_views:
-        raise InputError(
-            f"{scene.shown}: has {counted(len(scene.view_names), 'view')} where {min_views} are needed (inputs and "
-            "targets); ask for fewer views, or remove this scene"
-        )

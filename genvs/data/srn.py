@@ -6,7 +6,6 @@ which is much faster, all files are read once into a pack.
 
 from __future__ import annotations
 
-import abc
 import json
 import os
 from collections.abc import Iterable
@@ -18,12 +17,11 @@ from genvs.config import SceneConfig
 from genvs.data.files import (
     MIN_SIDE,
     Intrinsics,
-    read_image,
     read_intrinsics,
     read_pose,
-    square_view,
 )
-from genvs.data.scenes import Scene, SceneDataset, Targets
+from genvs.data.scene import StoredScene, Targets
+from genvs.data.scenes import SceneDataset
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 
@@ -32,31 +30,6 @@ NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beg
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
 LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose"
-
-
-class StoredScene(Scene):
-    """A scene with an image file for each view: `images` are their paths within `storage`, which is at `path`."""
-
-    storage: Storage
-    path: Path
-    images: list[str]
-
-    @abc.abstractmethod
-    def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
-        """Of a view, in pixels; its image has this size, pixels."""
-
-    def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        image = self._read_image(view)
-        intrinsics = self.read_intrinsics(view, image.shape[1], image.shape[0])
-        return square_view(image, intrinsics, resolution, str(self.path / self.images[view]))
-
-    def image_size(self, view: int) -> tuple[int, int]:
-        height, width = self._read_image(view).shape[:2]
-        return width, height
-
-    def _read_image(self, view: int) -> np.ndarray:
-        """uint8 `[H, W, 3]`."""
-        return read_image(self.storage.read(self.images[view]), str(self.path / self.images[view]))
 
 
 class SRNScene(StoredScene):

@@ -19,8 +19,9 @@ import numpy as np
 
 from genvs.data.files import MIN_SIDE, Intrinsics, checked_pose, normalized_intrinsics
 from genvs.data.labels import read_classes
-from genvs.data.scenes import SceneDataset, Targets
-from genvs.data.srn import IMAGE_SUFFIXES, StoredScene
+from genvs.data.scene import StoredScene, Targets
+from genvs.data.scenes import SceneDataset
+from genvs.data.srn import IMAGE_SUFFIXES
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 
@@ -231,13 +232,13 @@ def _number(value: Any, shown: str) -> float:
     raise InputError(f"{shown} holds {printable(repr(value)[:20])}, which is not a finite number; correct it")
 
 
-def _locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> list[str | None]:
-    """The image files of `frames`, as paths within `storage`; None for one that is missing.
+def _find_images(storage: Storage, folder: str, frames: Sequence[Frame], shown: str) -> list[str]:
+    """The image files of `frames`, as paths within `storage`. A suffix may be left out, and be in upper case.
 
-    A suffix may be left out, and be in upper case.
+    Raises InputError with all that are missing, and for one that is there twice.
     """
     there: dict[str, dict[str, str]] = {}
-    found: list[str | None] = []
+    found, missing = [], []
     for frame in frames:
         parent, slash, name = f"{folder}{frame.image}".rpartition("/")
         if parent not in there:
@@ -245,21 +246,16 @@ def _locate_images(storage: Storage, folder: str, frames: Sequence[Frame]) -> li
             there[parent] = {_lower_suffix(file): file for file in names} | {file: file for file in names}
         candidates = [name, _lower_suffix(name), *(f"{name}.{suffix}" for suffix in IMAGE_SUFFIXES)]
         file = next((there[parent][candidate] for candidate in candidates if candidate in there[parent]), None)
-        found.append(None if file is None else parent + slash + file)
-    return found
-
-
-def _find_images(storage: Storage, folder: str, frames: Sequence[Frame], shown: str) -> list[str]:
-    """As `_locate_images`. Raises InputError with all that are missing, and for one that is there twice."""
-    located = _locate_images(storage, folder, frames)
-    missing = [frame.image for frame, file in zip(frames, located, strict=True) if file is None]
+        if file is None:
+            missing.append(printable(frame.image))
+        else:
+            found.append(parent + slash + file)
     if missing:
-        listed = ", ".join(map(printable, missing[:MAX_LISTED])) + (", ..." if len(missing) > MAX_LISTED else "")
+        listed = ", ".join(missing[:MAX_LISTED]) + (", ..." if len(missing) > MAX_LISTED else "")
         raise InputError(
             f"{shown}: {len(missing)} of {len(frames)} frames have no image: {listed}; add these files, or remove "
             "their frames"
         )
-    found = [file for file in located if file is not None]
     twice = next((file for file, count in Counter(found).items() if count > 1), None)
     if twice:
         raise InputError(f"{shown}: '{printable(twice)}' is there twice; keep one of these frames")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,22 +26,21 @@ class Views:
         """The leading shape, `[...]`."""
         return self.images.shape[:-3]
 
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Views:
+        return Views(function(self.images), self.cameras.map(function))
+
     def __getitem__(self, index) -> Views:
         """Index the leading dimensions."""
-        return Views(self.images[index], self.cameras[index])
+        return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
         """Move to `device`; uint8 images become float32 in [-1, 1] there (a quarter of the bytes travel)."""
-        images = self.images.to(device, non_blocking=non_blocking)
-        if images.dtype == torch.uint8:
-            images = images.float() / 127.5 - 1
-        return Views(images, self.cameras.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return Views(moved.images.float() / 127.5 - 1, moved.cameras) if moved.images.dtype == torch.uint8 else moved
 
     def pin_memory(self) -> Views:
         """Copies in page-locked memory, from which `.to(device, non_blocking=True)` does not wait. Needs CUDA."""
-        cameras = self.cameras
-        pinned = [part.pin_memory() for part in (cameras.c2w, cameras.intrinsics, cameras.near, cameras.far)]
-        return Views(self.images.pin_memory(), Cameras(*pinned))
+        return self._map(Tensor.pin_memory)
 
     def mirrored(self) -> Views:
         """The same views of the world's mirror image in the plane x = 0.
@@ -75,7 +74,7 @@ class Views:
 class ViewBatch:
     """One training batch. inputs: `[B, V]`. targets: `[B, T]`. sample_index: `[B]` int64, each sample's seed.
 
-    classes: `[B, K]` float32, of the scenes, one-hot; None where the network is not told.
+    classes: `[B, K]` float32, of the scenes, one-hot; None for networks without classes.
     """
 
     inputs: Views
@@ -83,16 +82,14 @@ class ViewBatch:
     sample_index: Tensor
     classes: Tensor | None = None
 
+    def _map(self, function: Callable) -> ViewBatch:
+        classes = None if self.classes is None else function(self.classes)
+        return ViewBatch(function(self.inputs), function(self.targets), function(self.sample_index), classes)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
         """Every member to `device`, images as floats in [-1, 1]."""
-        return ViewBatch(
-            self.inputs.to(device, non_blocking),
-            self.targets.to(device, non_blocking),
-            self.sample_index.to(device, non_blocking=non_blocking),
-            None if self.classes is None else self.classes.to(device, non_blocking=non_blocking),
-        )
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ViewBatch:
         """What a DataLoader calls on its batches under `pin_memory=True`."""
-        classes = None if self.classes is None else self.classes.pin_memory()
-        return ViewBatch(self.inputs.pin_memory(), self.targets.pin_memory(), self.sample_index.pin_memory(), classes)
+        return self._map(lambda part: part.pin_memory())

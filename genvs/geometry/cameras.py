@@ -6,7 +6,7 @@ so that they hold at every resolution. `depth` is camera z.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -47,16 +47,17 @@ class Cameras:
         """Optical centres `[..., 3]`, world."""
         return self.c2w[..., :3, 3]
 
-    def _map(self, function) -> Cameras:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Cameras:
+        """`function` of every member."""
         return Cameras(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def __getitem__(self, index) -> Cameras:
         """Index the leading dimensions."""
-        return self._map(lambda tensor: tensor[index])
+        return self.map(lambda tensor: tensor[index])
 
     def to(self, *args, **kwargs) -> Cameras:
         """As `Tensor.to`, on every member."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     @staticmethod
     def cat(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:

@@ -114,7 +114,7 @@ def test_all_poses_identical(scene):
         (np.linalg.inv, {}, "world-to-camera"),
         (lambda c2w: c2w * [1, -1, -1, 1], {}, "taken to be opengl's"),
         (lambda c2w: c2w, {"near": 1.5, "far": 1.8}, "outside near"),
-        (lambda c2w: c2w + [[0, 0, 0, 5e5], [0] * 4, [0] * 4, [0] * 4], {}, "not exact to a pixel"),
+        (lambda c2w: c2w + [[0, 0, 0, 5e5], [0] * 4, [0] * 4, [0] * 4], {}, "exact to a pixel"),
     ],
 )
 def test_valid_cameras_of_another_convention_are_warned_about(scene, convert, options, warning):

@@ -129,7 +129,7 @@ def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(fol
         c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
         c2w[0, 3] += 5e5
         path.write_text(" ".join(map(str, c2w.ravel())))
-    with pytest.warns(UserWarning, match="not exact to a pixel.*`normalize`"):
+    with pytest.warns(UserWarning, match="exact to a pixel.*`normalize`"):
         read_scene(folder, CONFIG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
