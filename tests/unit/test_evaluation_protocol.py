@@ -226,13 +226,6 @@ def test_best_median_and_worst():
     assert report.best_median_worst({"a": scores(3.0)}) == {"best": "a"}
 
 
-def test_errors_are_dark_on_white():
-    target = np.full((2, 2, 3), 100, dtype=np.uint8)
-    sample = target.copy()
-    sample[0, 0], sample[0, 1] = 110, 255
-    assert report.error_picture(sample, target)[..., 0].tolist() == [[235, 0], [255, 255]]
-
-
 @pytest.mark.parametrize(("count", "limit"), [(1, 11), (5, 11), (11, 11), (250, 11), (250, 8)])
 def test_evenly(count, limit):
     places = evenly(count, limit)

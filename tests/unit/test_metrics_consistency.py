@@ -38,17 +38,6 @@ def test_shuffled_views_do_not_agree(cars):
     assert max(scores) < 0.75, scores
 
 
-def test_the_same_image_from_everywhere_does_not_agree(cars):
-    assert max(agreement(car, [5] * VIEWS) for car in cars) < 0.8
-
-
-def test_one_wrong_view_costs_less_than_many(cars):
-    car = cars[0]
-    swapped = [1, 0, *range(2, VIEWS)]
-    many = torch.randperm(VIEWS, generator=torch.Generator().manual_seed(0)).tolist()
-    assert agreement(car, many) + 0.05 < agreement(car, swapped) < agreement(car) - 0.05
-
-
 def test_the_score_is_the_part_of_the_silhouettes_that_the_hull_fills(cars):
     """By carving voxels instead: another way to the same hull."""
     car, order = cars[0], [1, 0, *range(2, VIEWS)]
