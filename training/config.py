@@ -144,13 +144,13 @@ class TrainConfig:
         # Rounded first: 0.072 * 1000 is a little more than 72, which would take one update more.
         return math.ceil(round(self.duration_kimg * 1000, 3) / self.batch_size) * self.batch_size
 
-    def images_at_a_time(self, world_size: int) -> int:
+    def batch_gpu_or_share(self, world_size: int) -> int:
         """Target images per GPU and round: `batch_gpu`, or an equal share of the batch."""
         return self.batch_gpu or self.batch_size // world_size
 
     def rounds(self, world_size: int) -> int:
         """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
-        batch_gpu = self.images_at_a_time(world_size)
+        batch_gpu = self.batch_gpu_or_share(world_size)
         each = batch_gpu * world_size if self.batch_gpu else world_size
         if self.batch_size % each:
             divisor = f"{world_size} processes" + (f" x `batch_gpu`={batch_gpu}" if self.batch_gpu else "")

@@ -88,7 +88,7 @@ class Reporter:
             return
         nimg, net = self.state.cur_nimg, self.state.ema.net
         start = time.perf_counter()
-        scores = self.evaluation.measure(net, self.config.images_at_a_time(distributed.get_world_size()))
+        scores = self.evaluation.measure(net, self.config.batch_gpu_or_share(distributed.get_world_size()))
         line = summary(scores, self.data.evaluated_views)
         self.monitor.say(line)
         if distributed.get_rank() == 0:

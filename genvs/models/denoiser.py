@@ -11,7 +11,7 @@ from genvs.models.layers import cat_channels
 from genvs.models.ncsnpp import NCSNpp
 from genvs.models.unet import UNet
 
-ARCHITECTURES: dict[str, type[UNet]] = {"ddpmpp": UNet, "ncsnpp": NCSNpp, "adm": ADM}
+UNETS: dict[str, type[UNet]] = {"ddpmpp": UNet, "ncsnpp": NCSNpp, "adm": ADM}
 
 
 class ConditionedDenoiser(nn.Module):
@@ -21,7 +21,7 @@ class ConditionedDenoiser(nn.Module):
         super().__init__()
         self.sigma_data, self.centre_on_colours = config.sigma_data, config.centre_on_colours
         self.preconditioning = PRECONDITIONINGS[config.precond]
-        self.unet = ARCHITECTURES[config.arch](config, resolution, 3 + feature_channels, 3, num_classes)
+        self.unet = UNETS[config.arch](config, resolution, 3 + feature_channels, 3, num_classes)
 
     def forward(
         self,

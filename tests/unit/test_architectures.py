@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from genvs import ops
 from genvs.config import ARCHITECTURES, DenoiserConfig
 from genvs.models.adm import ADM, ADMBlock, MultiHeadAttention
-from genvs.models.denoiser import ARCHITECTURES as NETWORKS
+from genvs.models.denoiser import UNETS
 from genvs.models.ncsnpp import NCSNpp, smooth_downsample, smooth_upsample
 from genvs.models.unet import UNet
 from tests.small_model import randomize
@@ -42,7 +42,7 @@ def test_parameters_are_as_many_as_published(arch, resolution, in_channels, num_
 
 def small(arch: str, num_classes: int = 0, **config) -> UNet:
     settings = {**SMALL, "arch": arch, "residual_encoder": arch == "ncsnpp", "dropout": 0.0, **config}
-    net = NETWORKS[arch](DenoiserConfig(**settings), 16, 5, 3, num_classes).eval()
+    net = UNETS[arch](DenoiserConfig(**settings), 16, 5, 3, num_classes).eval()
     randomize(net)
     return net.requires_grad_(False)
 
@@ -83,14 +83,14 @@ def test_dropout_goes_by_keys(arch):
 def test_at_birth_the_answer_is_next_to_nothing(arch):
     torch.manual_seed(0)
     x, c_noise = some_input()
-    net = NETWORKS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp"), 16, 5, 3)
+    net = UNETS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp"), 16, 5, 3)
     assert net(x, c_noise).abs().max() < 1e-3
     assert {name for name, p in net.named_parameters() if not p.isfinite().all()} == set()
 
 
 def test_augmentation_labels_start_as_in_edm(arch):
     """Those of ADM at zero, those of the others not."""
-    net = NETWORKS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp", augment_labels=6), 16, 5, 3)
+    net = UNETS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp", augment_labels=6), 16, 5, 3)
     assert bool(net.embed_augment.weight.any()) == (arch != "adm")
 
 
