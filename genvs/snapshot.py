@@ -85,7 +85,7 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
         net.load_state_dict(weights)
     except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: damaged snapshot ({reason}): use another one of the run") from None
+        raise InputError(f"{path}: is damaged ({reason}): use another file of the run") from None
     net.notes = notes
     return net
 

@@ -1,7 +1,7 @@
 """`UnofficialGeNVS` against numbers of the unofficial implementation itself, stage by stage.
 
-`tests/data/unofficial.npz` holds inputs, and every so-manyth value of the outputs, of a network whose weights a formula
-makes from their names (`Published.weight`). With `-s` this prints the table of docs/compatibility.md.
+`tests/data/unofficial.npz` holds inputs of a network whose weights a formula makes from their names, and part of its
+outputs: one row, column, channel or sample in a few. With `-s` this prints the table of docs/compatibility.md.
 """
 
 from __future__ import annotations
