@@ -126,8 +126,6 @@ def open_scene(in_dir: Path, config: GeNVSConfig, *, data_class: str | None = No
 
     data_class: by its name. read: other options of `read_scene`.
     """
-    if not in_dir.exists():
-        raise InputError(f"--in_dir={in_dir}: does not exist: give a folder with rgb/ and pose/, or a transforms.json")
     own_class = own_dataset_class(data_class) if data_class else None
     with distributed.warnings_as_lines():
         views = read_scene(in_dir, config, dataset_class=own_class, **read)

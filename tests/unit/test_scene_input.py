@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+from docs.own_dataset import NpzScenes
 from genvs.config import PRESETS
 from genvs.data.scene_input import read_scene
 from genvs.errors import InputError
 from genvs.geometry import project
 from genvs.geometry.trajectories import spherical_c2w, trajectory_cameras
 from inference import inference
+from tests.unit.srn_folder import some_c2w, write_scene, write_split
+from tests.unit.test_data_class import write_npz
+from tests.unit.transforms_folder import write_capture
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "srn_cars_two_views"
 INTRINSICS = "131.25 64 64 0.\n0. 0. 0.\n1.\n128 128\n"
@@ -66,14 +71,6 @@ def test_intrinsics_per_view_are_used_and_targets_take_the_first(folder):
     assert (scene.target_cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 100])
 
 
-def test_one_view_without_targets(folder):
-    for path in [*folder.glob("*/10.*"), *folder.glob("*/2.*"), *folder.glob("target_pose/*")]:
-        path.unlink()
-    (folder / "target_pose").rmdir()
-    scene = read_scene(folder, CONFIG)
-    assert scene.inputs.shape == (1, 1) and scene.target_cameras is None and scene.target_names == []
-
-
 def remove(path: Path) -> None:
     if path.is_dir():
         for child in path.iterdir():
@@ -110,10 +107,76 @@ def test_bad_folders_are_refused_in_one_line_that_names_the_file(folder, name):
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("nowhere", "no such folder"), ("intrinsics.txt", "neither a folder")])
-def test_what_is_no_folder_is_refused(folder, name, reason):
-    with pytest.raises(InputError, match=f"{name}: .*{reason}"):
+@pytest.mark.parametrize("name", ["nowhere", "intrinsics.txt", "target_pose", "empty"])
+def test_what_is_no_scene_is_refused_without_a_word_of_training(folder, name):
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match=name) as caught:
         read_scene(folder / name, CONFIG)
+    assert "genvs.data.synthetic" not in str(caught.value) and "train" not in str(caught.value)
+
+
+def zip_of(folder: Path) -> Path:
+    shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+    return folder.with_suffix(".zip")
+
+
+LAYOUTS = {  # what is written into a folder, and the path and options of a scene of six views
+    "scene": lambda folder: (write_scene(folder / "car"), {}),
+    "scene of a split": lambda folder: (write_split(folder / "cars_test") / "car2", {}),
+    "dataset": lambda folder: (write_split(folder / "cars_train").with_name("cars"), {"scene": "car2"}),
+    "zip": lambda folder: (zip_of(write_split(folder / "cars_train")) / "cars_train" / "car2", {}),
+    "transforms.json": lambda folder: (write_capture(folder / "car"), {}),
+    "captures": lambda folder: (write_capture(folder / "set" / "car").parent, {"scene": "0"}),
+    "own class": lambda folder: (write_npz(folder / "npz"), {"scene": "1", "dataset_class": NpzScenes}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_views_are_chosen_by_number_in_any_layout(tmp_path, layout):
+    path, options = LAYOUTS[layout](tmp_path)
+    scene = read_scene(path, CONFIG, **options)
+    assert len(scene.names) == scene.inputs.shape[1] == 3, "the first three"
+    assert len(scene.target_names) == 3 and scene.target_images.shape == (1, 3, 3, 32, 32), "and all others"
+    names = scene.names + scene.target_names
+    chosen = read_scene(path, CONFIG, inputs=[4, 1], targets=[5, 0], **options)
+    assert chosen.names == [names[4], names[1]] and chosen.target_names == [names[5], names[0]]
+    assert torch.equal(chosen.inputs.images[0, 0], scene.target_images[0, 1])
+    assert torch.equal(chosen.target_images[0, 1], scene.inputs.images[0, 0])
+    assert torch.equal(chosen.target_cameras.c2w[0, 1], scene.inputs.cameras.c2w[0, 0])
+    torch.testing.assert_close(chosen.inputs.cameras.c2w[0], torch.from_numpy(some_c2w(6)[[4, 1]]).float())
+    assert read_scene(path, CONFIG, targets=[0, 2], **options).names == [names[1], *names[3:5]]
+    assert read_scene(path, CONFIG, inputs=[5], **options).target_names == names[:5]
+    without = read_scene(path, CONFIG, targets=[], **options)
+    assert without.names == names and without.target_cameras is None
+
+
+def test_inputs_may_be_fewer_where_the_files_state_the_targets(folder):
+    scene = read_scene(folder, CONFIG, inputs=[2])
+    assert scene.names == ["10"] and scene.target_names == ["a2", "a10"] and scene.target_images is None
+    assert read_scene(folder, CONFIG, targets=[1]).target_names == ["2"]
+
+
+def test_the_first_of_several_scenes_is_drawn_with_a_warning(tmp_path):
+    path = write_split(tmp_path / "cars_test")
+    with pytest.warns(UserWarning, match="has 3 scenes, of which the first, car1, .*`scene`"):
+        first = read_scene(path, CONFIG)
+    assert torch.equal(first.inputs.images, read_scene(path / "car1", CONFIG).inputs.images)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"scene": "car4"}, "no scene 'car4'; give `scene`.* from 0 to 2"),
+        ({"scene": "3"}, "no scene '3'"),
+        ({"scene": "car1", "inputs": [6]}, "no view 6; choose `inputs` from 0 to 5"),
+        ({"scene": "car1", "targets": [-1]}, "no view -1; choose `targets`"),
+        ({"scene": "car1", "targets": range(6)}, "no view is left"),
+    ],
+)
+def test_scenes_and_views_that_are_not_there(tmp_path, options, reason):
+    path = write_split(tmp_path / "cars_test")
+    with pytest.raises(InputError, match=reason):
+        read_scene(path, CONFIG, **options)
 
 
 def test_cameras_that_face_away_are_warned_of(folder):
