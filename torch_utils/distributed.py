@@ -97,14 +97,6 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
-def broadcast_object(value: Any) -> Any:
-    """Rank 0's `value` (anything picklable), on every rank."""
-    values = [value]
-    if is_initialized():
-        torch.distributed.broadcast_object_list(values, src=0)
-    return values[0]
-
-
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's `value` (anything picklable), in the order of ranks, on every rank."""
     if not is_initialized():
@@ -112,6 +104,11 @@ def gather_objects(value: Any) -> list[Any]:
     values = [None] * get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value` (anything picklable), on every rank."""
+    return gather_objects(value)[0]
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

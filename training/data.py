@@ -88,14 +88,8 @@ def _open_scenes(config: TrainConfig) -> RunData:
         kind = own_class or dataset_class(split)
         return kind(split, resolution=config.net.resolution, normalize=config.normalize, **options)
 
-    train = opened(
-        splits.train,
-        near=config.near,
-        far=config.far,
-        seed=config.seed,
-        xflip=config.xflip,
-        convention=config.convention,
-    )
+    cameras = {"near": config.near, "far": config.far, "convention": config.convention}
+    train = opened(splits.train, **cameras, seed=config.seed, xflip=config.xflip)
     if config.normalize:
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
@@ -104,10 +98,9 @@ def _open_scenes(config: TrainConfig) -> RunData:
         held_out = opened(splits.val, near=scene.near, far=scene.far, convention=train.convention)
         held_out.check_views(2)
         return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
-    if len(train) == 1:
-        return RunData(train, range(1), train, range(1), scene)
+    scenes = range(len(train))
     kept = len(train) - math.ceil(len(train) / HELD_OUT_SHARE)
-    return RunData(train, range(kept), train, range(kept, len(train)), scene)
+    return RunData(train, scenes[:kept] or scenes, train, scenes[kept:], scene)
 
 
 def _with_classes(data: RunData) -> RunData:
@@ -133,10 +126,8 @@ def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int)
     first, *others = distributed.gather_objects({**options, **facts, "images seen": cur_nimg})
     for rank, other in enumerate(others, start=1):
         if other != first:
-            raise InputError(
-                f"process {rank} differs from process 0 ({', '.join(differences(first, other))}): "
-                "start all of them with the same options, on the same data"
-            )
+            fault = f"process {rank} differs from process 0 ({', '.join(differences(first, other))})"
+            raise InputError(f"{fault}: start all of them with the same options, on the same data")
 
 
 def pack_data(data: RunData) -> None:

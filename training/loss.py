@@ -12,13 +12,7 @@ from torch import Tensor
 from genvs import random
 from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, WHITE
 from genvs.data.types import ViewBatch
-from genvs.diffusion.noise import (
-    inverse_variance,
-    lognormal_sigma,
-    loss_weight,
-    ve_training_sigma,
-    vp_training_sigma,
-)
+from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
 from genvs.models.labels import augmented
 from genvs.random import Stream

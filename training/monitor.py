@@ -81,7 +81,12 @@ class Monitor:
             means["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
         # A record that follows an evaluation leaves the evaluation's time out of the next rate.
         self.last_time, self.last_nimg = now, cur_nimg
-        new = {**means, **self._memory(), **numbers}
+        # ru_maxrss counts kilobytes on Linux, bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        means["Memory/cpu_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+        if self.device.type == "cuda":
+            means["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        new = {**means, **numbers}
         self.numbers |= new
         try:
             self._write(cur_nimg, now - self.start_time, new)
@@ -143,11 +148,3 @@ class Monitor:
             if file is not None:
                 with contextlib.suppress(OSError):  # `record` has raised it already
                     file.close()
-
-    def _memory(self) -> dict[str, float]:
-        # ru_maxrss counts kilobytes on Linux, bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = {"Memory/cpu_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-        if self.device.type == "cuda":
-            peak["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        return peak

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genvs import files, load_snapshot, save_snapshot
-from genvs.config import PRESETS, GeNVSConfig, SceneConfig, config_of_snapshot, scaled_to
+from genvs.config import SceneConfig, config_of_snapshot
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.settings import flat, from_dict
@@ -83,10 +83,8 @@ class TrainState:
         """
         skipped, in_a_row = torch.stack([self.skipped, self.skipped_in_a_row]).tolist()
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise FloatingPointError(
-                f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row, before {self.cur_nimg} images: "
-                f"{LOWER_RATE}"
-            )
+            fault = f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row"
+            raise FloatingPointError(f"{fault}, before {self.cur_nimg} images: {LOWER_RATE}")
         return skipped, in_a_row
 
     def check_weights(self) -> None:
@@ -151,30 +149,19 @@ def transfer(path: str, net: GeNVS) -> None:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(VIEW_WEIGHTS)} | of_weighting
     fault = fault_in(weights, own)
     if fault is not None:
-        raise InputError(f"{path}: {fault}: use another snapshot, or set {options_like(source.config)}")
+        settings = differences(*(flat(dataclasses.asdict(each.config)) for each in (net, source)))
+        raise InputError(f"{path}: {fault}: use another snapshot, or settings like its own ({', '.join(settings)})")
     net.load_state_dict(weights)
-
-
-def options_like(net: GeNVSConfig) -> str:
-    """The options that make such a network, as far as there are any."""
-    like = [name for name, config in PRESETS.items() if scaled_to(config, net.resolution).encoder == net.encoder]
-    denoiser = net.denoiser
-    sizes = ",".join(map(str, denoiser.channel_mult))
-    return (
-        f"{f'`preset`={like[0]}' if like else 'its `preset`'}, `resolution`={net.resolution}, `arch`={denoiser.arch}, "
-        f"`model_channels`={denoiser.model_channels} and `channel_mult`={sizes} as there"
-    )
 
 
 def fault_in(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str | None:
     """What is wrong with `tensors`, which should have the names, shapes and types of `expected` and be finite."""
-    differ = sorted(map(str, tensors.keys() ^ expected.keys()))
-    if differ:
-        return f"{differ[0]} is {'not expected' if differ[0] in tensors else 'missing'}"
+    for name in tensors.keys() - expected.keys():
+        return f"it has {name}, which does not belong there"
     for name, like in expected.items():
-        tensor = tensors[name]
+        tensor = tensors.get(name)
         if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            return f"{name} is not {like.dtype} {list(like.shape)}"
+            return f"{name} is missing or not {like.dtype} {list(like.shape)}"
         if not tensor.isfinite().all():
             return f"{name} holds numbers that are not finite"
     return None
