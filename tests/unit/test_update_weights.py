@@ -122,8 +122,8 @@ def test_gradients_within_the_limit_are_left_as_they_are_to_the_bit():
             give_gradients(each, step, size=0.01)
         optimizer.step()
         update(state)
-        ours, theirs = tensors_of(state.net, state.optimizer), tensors_of(net, optimizer)
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        pairs = zip(tensors_of(state.net, state.optimizer), tensors_of(net, optimizer), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_weights_their_average_and_moments_lie_alike_in_memory():
@@ -193,9 +193,6 @@ def test_a_row_of_skips_is_found_whenever_somebody_looks():
     count(*[True] * MAX_SKIPPED_IN_A_ROW, False, False)
     with pytest.raises(FloatingPointError, match=f"{MAX_SKIPPED_IN_A_ROW} updates in a row"):
         state.skipped_counts()
-
-
-# States of earlier versions
 
 
 def test_a_state_goes_on_where_weights_lie_otherwise_in_memory(tmp_path):
