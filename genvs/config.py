@@ -17,7 +17,10 @@ VIEW_WEIGHTINGS = (
     "relative_pose_self_attention"
 ).split()
 LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attention")
-_MISSPELT = {"l1_weighing": "l1_weighting", "error_weighing_alpha": "error_weighting_alpha"}  # the reference's names
+_MISSPELT = {
+    "l1_weighing": "l1_weighting",
+    "error_weighing_alpha": "error_weighting_alpha",
+}  # in the unofficial implementation
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
 
 # The settings with which a U-Net was published, where they are not those of ddpmpp.
@@ -131,6 +134,15 @@ class DenoiserConfig:
             raise InputError(f"`dropout`={self.dropout:g}: give a probability from 0 to below 1")
         if self.sigma_min >= self.sigma_max:
             raise InputError(f"`sigma_min`={self.sigma_min:g}: choose less than `sigma_max`={self.sigma_max:g}")
+        # As by dataclasses.replace with another architecture or preconditioning alone.
+        if self.residual_encoder != ARCHITECTURES[self.arch].get("residual_encoder", self.residual_encoder):
+            raise InputError(
+                f"`residual_encoder`={self.residual_encoder} does not go with `arch`={self.arch}: give None"
+            )
+        if self.precond == "ve" and not low <= self.sigma_min < self.sigma_max <= high:
+            raise InputError(
+                f"`sigma_min`={self.sigma_min:g} to `sigma_max`={self.sigma_max:g}: VE knows {low} to {high}"
+            )
 
 
 @dataclass(frozen=True)

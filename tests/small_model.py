@@ -19,7 +19,8 @@ SIZE = 32
 def small_config(**denoiser) -> GeNVSConfig:
     """Every part of the model, at the least width that works; `denoiser` changes the U-Net's settings."""
     preset = PRESETS["cpu-demo"]
-    unet = {"model_channels": 8, "channel_mult": (1, 2), "dropout": 0.1, "attention_resolutions": (16,), **denoiser}
+    unet = {"model_channels": 8, "channel_mult": (1, 2), "dropout": 0.1, "attention_resolutions": (16,)}
+    unet |= {"sigma_min": None, "sigma_max": None, **denoiser}  # the preconditioning's own
     return dataclasses.replace(
         preset,
         encoder=dataclasses.replace(

@@ -84,6 +84,11 @@ def test_an_architecture_and_a_preconditioning_bring_their_own_settings(arch, pr
     )
 
 
+def test_another_architectures_settings_are_refused():
+    assert "residual_encoder" in refusal(dataclasses.replace, SRN128.denoiser, arch="adm")
+    assert "sigma_min" in refusal(dataclasses.replace, SRN128.denoiser, precond="ve")
+
+
 REFUSED: dict[type, dict[str, list]] = {
     GeNVSConfig: {
         "encoder": [EncoderConfig(volume_width=100)],
