@@ -159,7 +159,7 @@ def test_half_precision_hardly_shows(net, scale, tmp_path):
 
 
 def test_half_precision_leaves_the_frequencies_of_ncsnpp_as_they_are(tmp_path):
-    net = small_net(arch="ncsnpp")
+    net = small_net(arch="ncsnpp", residual_encoder=True)
     full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
     genvs.save_snapshot(full, net.config, net.state_dict())
     assert halving(full, half) == 0
