@@ -104,7 +104,7 @@ def test_download(server: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("absent.bin", "HTTP Error 404: File not found"), ("cut.bin", "it ended after 9 of 1000 bytes")],
+    [("absent.bin", "404"), ("cut.bin", "9 of 1000 bytes")],
 )
 def test_failed_download_names_the_reason_and_keeps_the_old_file(
     server: str, tmp_path: Path, name: str, reason: str
@@ -112,11 +112,8 @@ def test_failed_download_names_the_reason_and_keeps_the_old_file(
     target = tmp_path / "cache" / "w.bin"
     target.parent.mkdir()
     target.write_bytes(b"old")
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=f"{name} .*{reason}.*{target}"):
         download(f"{server}/{name}", target)
-    assert str(caught.value) == (
-        f"{server}/{name} could not be downloaded ({reason}): fetch it yourself and put it at {target}"
-    )
     assert target.read_bytes() == b"old"
     assert [file.name for file in target.parent.iterdir()] == ["w.bin"]
 
@@ -124,8 +121,7 @@ def test_failed_download_names_the_reason_and_keeps_the_old_file(
 def test_download_without_a_server(tmp_path: Path) -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), _Handler) as closed:
         port = closed.server_address[1]
-    with pytest.raises(OSError, match=r"could not be downloaded \(.*refused\)"):
-        download(f"http://127.0.0.1:{port}/w.bin", tmp_path / "w.bin")
-    with pytest.raises(OSError, match=r"no-url could not be downloaded \(unknown url type: 'no-url'\)"):
-        download("no-url", tmp_path / "w.bin")
+    for url, reason in ((f"http://127.0.0.1:{port}/w.bin", "refused"), ("no-url", "unknown url type")):
+        with pytest.raises(OSError, match=reason):
+            download(url, tmp_path / "w.bin")
     assert list(tmp_path.iterdir()) == []
