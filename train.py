@@ -28,6 +28,7 @@ from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, saved_config, start_from
 from training.training_loop import training_loop
 
+SETTINGS = list(types_of_settings(TrainConfig))
 FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
 
 
@@ -44,7 +45,7 @@ class InThousands(FiniteRange):
 
 def path_of(name: str) -> str:
     """The path of the setting that an option of this name changes: the shortest one that ends in it."""
-    paths = [path for path in types_of_settings(TrainConfig) if path.rpartition(".")[2] == name]
+    paths = [path for path in SETTINGS if path.rpartition(".")[2] == name]
     return min(paths, key=lambda path: path.count("."), default="")
 
 
@@ -57,10 +58,7 @@ def folder_words(context: click.Context, parameter: click.Parameter, text: str |
 def settings_by_path(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         if "=" not in text or text.startswith(FOLLOWING):
-            raise click.BadParameter(
-                f"{text!r}: give PATH=VALUE, such as loss.P_mean=-0.5; the preset, net.scene and augment_labels follow "
-                "from --preset, --data, --near, --far and --augment"
-            )
+            raise click.BadParameter(f"{text!r}: give PATH=VALUE, of a setting that docs/options.md lists")
     return dict(text.partition("=")[::2] for text in texts)
 
 

@@ -106,7 +106,8 @@ class TrainConfig:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"`seed`={self.seed}: give a number from 0 up, below 2^63")
         if not 1 <= self.min_inputs <= self.max_inputs:
-            raise InputError(f"`min_inputs`={self.min_inputs}, `max_inputs`={self.max_inputs}: give 1 <= min <= max")
+            views = f"`min_inputs`={self.min_inputs}-{self.max_inputs} (min_inputs-max_inputs)"
+            raise InputError(f"{views}: give a range such as 1-3, from 1 up")
         if self.fp16 and self.bf16:
             raise InputError("`fp16` and `bf16` exclude each other: leave one of them out")
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:

@@ -147,7 +147,7 @@ REFUSED = {
     "outdir that is a file": (["--outdir", str(Path(__file__))], ["test_train_options.py", "--outdir"]),
     "outdir that cannot be made": (["--outdir", "/proc/runs"], ["/proc", "--outdir"]),
     "too deep": (["--cres", "1,1,1,1,1,1,1"], ["--resolution=32", "--cres"]),
-    "views backwards": (["--views", "3-1"], ["--views=3"]),
+    "views backwards": (["--views", "3-1"], ["--views=3-1"]),
     "lr in words": (["--lr", "fast"], ["--lr=fast"]),
     "cres": (["--cres", "1,x"], ["--cres=1,x"]),
     "nothing to train": (["--only_train_cam_weighter"], ["--only_train", "nothing to learn", "--cam_weighting_method"]),
