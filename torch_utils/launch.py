@@ -3,7 +3,7 @@
 
 torchrun ends a refused or interrupted run with tracebacks of its own and exit code 1. Here the options of SCRIPT, whose
 click command `main` has `--dry-run`, are checked in this process before others start, and the exit code is that of the
-first process to fail, or 130 for an interrupted run.
+first process to fail: of an interrupted run 130, unless it was just complete.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -20,10 +21,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from dnnlib.command import run_command
+
+
+def pass_on(number: int, frame) -> None:
+    """Send a signal to the processes, if there are any yet."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    if not children:
+        raise KeyboardInterrupt
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
 
 
 def start_processes(torchrun_options) -> None:
@@ -32,10 +42,12 @@ def start_processes(torchrun_options) -> None:
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     # torchrun's own error messages repeat, in a page, what the failing process has said.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # torchrun would end with the signal; the processes know whether there is anything left to interrupt.
+    torchrun_options.signals_to_handle = ""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, pass_on)
     try:
         run.run(torchrun_options)
-    except SignalException:
-        sys.exit(130)  # as a run of one process, whatever the signal
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         # A negative exit code is a signal's number.

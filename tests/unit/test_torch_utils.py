@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,37 @@ def test_ddp_sync_leaves_other_modules_alone() -> None:
     net = torch.nn.Linear(3, 1, bias=False)
     assert gradient(net, [torch.ones(1, 3), torch.full((1, 3), 10.0)]).flatten().tolist() == [11.0] * 3
     misc.check_ddp_consistency(net)  # a rank that is alone agrees with itself
+
+
+# --- the launcher
+
+
+PROGRAM = """
+import signal, time
+import click
+@click.command()
+@click.option("--dry-run", is_flag=True)
+@click.option("--code", type=int)
+def main(dry_run, code):
+    if not dry_run:
+        stop = []
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+        print("ready", flush=True)
+        while not stop: time.sleep(0.01)
+        raise SystemExit(code)
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("code", [0, 130])
+def test_a_terminated_launch_ends_as_its_program_does(tmp_path, code: int) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "torch_utils/launch.py", "--standalone", "--nproc-per-node=1", tmp_path / "program.py"]
+    process = subprocess.Popen(
+        [*command, f"--code={code}"], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    )
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(60) == code
