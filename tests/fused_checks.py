@@ -27,7 +27,7 @@ def surrounded(x: Tensor, fill: float) -> tuple[Tensor, Tensor]:
 
 
 def among_nans(x: Tensor) -> Tensor:
-    """A copy that betrays who reads beyond its ends."""
+    """A copy between NaNs, which show up where something reads beyond its ends."""
     return surrounded(x, math.nan)[0].copy_(x)
 
 

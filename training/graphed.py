@@ -175,8 +175,8 @@ class GraphedPart:
     def __call__(self, arguments: tuple) -> Tensor:
         return Replay.apply(self, *tensors_in(arguments), *self._parameters)
 
-    def replay_forward(self, tensors: Sequence[Tensor]) -> Tensor:
-        for own, given in zip(self._inputs, tensors, strict=False):  # parameters come last, and are read in place
+    def replay_forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        for own, given in zip(self._inputs, inputs, strict=False):  # parameters follow, which are read in place
             own.copy_(given)
         self._forward.replay()
         return self.output.detach()

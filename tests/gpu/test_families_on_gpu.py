@@ -19,8 +19,8 @@ pytestmark = pytest.mark.gpu
 NUM_CLASSES = 3
 
 
-def told(arch: str, weighting: str, **changes) -> TrainConfig:
-    """A run whose network is told classes and augmentation."""
+def labelled_run(arch: str, weighting: str, **changes) -> TrainConfig:
+    """A run whose network is conditioned on classes and augmentation labels."""
     config = config_of(**changes)
     denoiser = dataclasses.replace(
         config.net.denoiser, arch=arch, residual_encoder=arch == "ncsnpp", augment_labels=AUGMENT_LABELS
@@ -45,7 +45,7 @@ PRECISIONS = [*((arch, False, 2e-3) for arch in ARCHITECTURES), ("ddpmpp", True,
 @pytest.mark.parametrize(("arch", "bf16", "tolerance"), PRECISIONS)
 @WEIGHTINGS
 def test_replayed_steps_are_the_plain_ones(arch, bf16, tolerance, weighting):
-    config = told(arch, weighting, bf16=bf16)
+    config = labelled_run(arch, weighting, bf16=bf16)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     for seed, num_inputs in enumerate((2, 3, 2)):
         batch = labelled(num_inputs, seed)
@@ -55,7 +55,7 @@ def test_replayed_steps_are_the_plain_ones(arch, bf16, tolerance, weighting):
 @WEIGHTINGS
 def test_the_weighting_alone_learns_as_in_plain_steps(weighting):
     """As with --only_train_cam_weighter: the rest has no gradients."""
-    config = dataclasses.replace(told("ddpmpp", weighting, bf16=False), only_train_cam_weighter=True)
+    config = dataclasses.replace(labelled_run("ddpmpp", weighting, bf16=False), only_train_cam_weighter=True)
     runs = [Run(config, graphs=graphs) for graphs in (True, False)]
     for seed, num_inputs in enumerate((2, 3, 2)):
         for run in runs:
@@ -74,7 +74,7 @@ def test_the_weighting_alone_learns_as_in_plain_steps(weighting):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("graphs", [True, False])
 def test_fp16_trains_and_waits_for_nothing(arch, graphs):
-    config = told(arch, "distance", bf16=False, fp16=True)
+    config = labelled_run(arch, "distance", bf16=False, fp16=True)
     run, batch = Run(config, graphs=graphs), labelled(2, 0)
 
     def step() -> None:

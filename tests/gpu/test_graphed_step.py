@@ -150,11 +150,11 @@ def test_gradients_outlive_the_next_step():
 def test_updates_train_the_same_weights(bf16, tolerance):
     config = config_of(bf16=bf16, lr=1e-3, lr_rampup_kimg=0.0)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
-    born = ours.weights()
+    initial = ours.weights()
     for seed, num_inputs in enumerate((1, 2, 1, 3, 2)):
         for run in (ours, plain):
             run.step(batch_of(num_inputs, seed))
-    change, expected = ours.weights() - born, plain.weights() - born
+    change, expected = ours.weights() - initial, plain.weights() - initial
     assert expected.norm() > 0 and (change - expected).norm() < tolerance * expected.norm()
     assert ours.state.skipped_counts() == (0, 0)
 

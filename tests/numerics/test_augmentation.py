@@ -1,4 +1,4 @@
-"""Augmentation and classes: images move as their labels say, the same everywhere, and the network is told."""
+"""Augmentation and classes: images move as their labels say, the same on every device, and labels reach the network."""
 
 from __future__ import annotations
 
@@ -164,24 +164,24 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_nothing_waits(classes):
 # Classes
 
 
-def test_the_network_is_told_the_class_of_most_targets():
-    told = []
+def test_most_targets_have_their_class_as_label():
+    seen = []
 
     def record(**given):
-        told.append(given["labels"])
+        seen.append(given["labels"])
         return given["noisy"], torch.zeros(*given["noisy"].shape[:2], 8, 32, 32)
 
     classes = torch.eye(4)[torch.arange(60) % 4]
     batch = dataclasses.replace(some_batch(60, num_inputs=1), classes=classes)
     GeNVSLoss(LossConfig(class_dropout=0.3), sigma_data=0.5, seed=0)(record, batch)
-    (labels,) = told
+    (labels,) = seen
     assert labels.shape == (60, 2, 4)
     there = labels.any(dim=-1)
     assert float(there.double().mean()) == pytest.approx(0.7, abs=0.12)
     assert torch.equal(labels, classes[:, None] * there[..., None])
 
 
-def test_a_network_that_is_told_nothing_takes_no_labels():
+def test_a_network_without_labels_takes_none():
     net, batch, keys = small_net(), some_batch(1), torch.zeros(1, 2, dtype=torch.int64)
     assert GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0).labels(batch, keys) is None
     assert not any("embed_class" in name or "embed_augment" in name for name in net.state_dict())

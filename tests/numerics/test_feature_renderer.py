@@ -226,11 +226,11 @@ def test_jitter_is_a_function_of_the_keys_and_absent_without_them():
         assert (jittered[:, target] - other[:, target]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
-# At birth
+# The initial network
 
 
-def test_no_seed_is_born_dead(monkeypatch):
-    """Over 24 seeds: the fog at birth lets light through and stops some, and gradients reach all of the encoder."""
+def test_every_seed_starts_with_gradients(monkeypatch):
+    """Over 24 seeds: the initial fog lets some light through, and gradients reach all of the encoder."""
     original = reference.evaluate_field
     for seed in range(24):
         torch.manual_seed(seed)

@@ -51,7 +51,7 @@ SOME = [(True, False, 0.0, True), (False, True, 0.7, False), (True, True, 0.0, F
 
 
 def some_norm(size: tuple, precision: torch.dtype) -> tuple[list[Tensor], dict]:
-    """x, weight, bias and shift, for the kernels that `size` says; and what else the operation is told."""
+    """x, weight, bias and shift, for the kernels that `size` says; and the operation's options."""
     samples, channels, groups, height, width, one_program = size
     x = image(samples, channels, height, width, precision=precision) * 2 + 5
     assert group_norm._fits_one_program(x, groups) == one_program

@@ -1,4 +1,4 @@
-"""The U-Nets: EDM's own sizes, what their blocks compute, and what they are told."""
+"""The U-Nets: EDM's own sizes, what their blocks compute, and their labels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def some_input(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(count, 5, 16, 16, generator=generator), torch.randn(count, generator=generator)
 
 
-def test_each_architecture_answers_to_all_it_is_told(arch):
+def test_each_architecture_uses_all_of_its_inputs(arch):
     net, (x, c_noise) = small(arch, num_classes=3, augment_labels=6), some_input()
     labels = torch.zeros(2, 9)
     base = net(x, c_noise)
@@ -66,9 +66,9 @@ def test_each_architecture_answers_to_all_it_is_told(arch):
     assert (net(x, c_noise + 1) - base).abs().amax(dim=(1, 2, 3)).min() > 1e-4
     assert (net(x + 1, c_noise) - base).abs().amax(dim=(1, 2, 3)).min() > 1e-4
     for place in range(9):
-        told = labels.clone()
-        told[0, place] = 1
-        change = (net(x, c_noise, None, told) - base).abs().amax(dim=(1, 2, 3))
+        changed = labels.clone()
+        changed[0, place] = 1
+        change = (net(x, c_noise, None, changed) - base).abs().amax(dim=(1, 2, 3))
         assert change[0] > 1e-5 and change[1] < 1e-6, place
 
 
@@ -80,7 +80,7 @@ def test_dropout_goes_by_keys(arch):
     assert_close(net(x[1:], c_noise[1:], keys[1:]), both[1:], rtol=1e-4, atol=1e-5)
 
 
-def test_at_birth_the_answer_is_next_to_nothing(arch):
+def test_the_initial_output_is_next_to_nothing(arch):
     torch.manual_seed(0)
     x, c_noise = some_input()
     net = UNETS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp"), 16, 5, 3)

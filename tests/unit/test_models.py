@@ -152,7 +152,7 @@ def test_each_sample_has_its_own_noise_level(denoiser):
 
 @pytest.mark.parametrize("centre", [False, True])
 def test_the_untrained_network_has_unit_loss_at_every_noise_level(centre):
-    """F is nearly 0 at birth (its last convolution starts tiny), so that D = c_skip x, around the centre."""
+    """F is nearly 0 at first, because its last convolution starts tiny, so that D = c_skip x, around the centre."""
     torch.manual_seed(0)
     net = ConditionedDenoiser(small_config(centre_on_colours=centre).denoiser, SIZE, feature_channels=4)
     features = normal(64, 4, SIZE, SIZE, seed=2)
