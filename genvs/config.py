@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, changed, check_choice, check_numbers, from_dict
+from genvs.settings import NOT_NEGATIVE, POSITIVE, check_choice, check_numbers, from_dict
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 VIEW_WEIGHTINGS = (
@@ -245,11 +245,6 @@ def config_of_snapshot(data: Mapping[str, Any]) -> GeNVSConfig:
     if renderer.pop("importance_samples", 0):
         raise InputError("it was trained with importance sampling, which this version does not have")
     return from_dict(GeNVSConfig, {**data, "renderer": renderer})
-
-
-def scaled_to(config: GeNVSConfig, resolution: int) -> GeNVSConfig:
-    """The same model at another resolution (`GeNVSConfig.dependent_settings`)."""
-    return changed(config, {"resolution": resolution})
 
 
 PRESETS: dict[str, GeNVSConfig] = {

@@ -19,9 +19,9 @@ import torch
 import genvs
 import train
 from dnnlib.command import run_command
-from genvs.config import PRESETS, DenoiserConfig, scaled_to
+from genvs.config import PRESETS, DenoiserConfig
 from genvs.models import GeNVS
-from genvs.settings import from_dict, set_by_path
+from genvs.settings import changed, from_dict, set_by_path
 from tests.small_model import small_net
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
@@ -81,22 +81,15 @@ def test_options_change_the_preset(program, cars):
             *["--cuda-graphs", "0", "--set", "loss.P_mean=-0.5", "--set", "net.renderer.num_samples=96"],
         )
     )
-    base = TRAIN_PRESETS["cpu-demo"]
-    net = scaled_to(PRESETS["cpu-demo"], 64)
-    denoiser = dataclasses.replace(net.denoiser, model_channels=8, channel_mult=(1, 1, 2), dropout=0.2)
-    renderer = dataclasses.replace(net.renderer, num_samples=96)
-    assert config == dataclasses.replace(
-        base,
-        net=dataclasses.replace(net, denoiser=denoiser, renderer=renderer),
-        loss=dataclasses.replace(base.loss, P_mean=-0.5),
-        embedded=dataclasses.replace(base.embedded, resolution=64),
-        **{"data": str(cars), "near": 0.7, "far": 1.9, "duration_kimg": 500.0, "batch_size": 24, "batch_gpu": 12},
-        **{"min_inputs": 1, "max_inputs": 2, "num_targets": 3, "lr": 0.01, "ema_halflife_kimg": 250.0},
-        **{"xflip": True, "bf16": False, "loss_scale": 2.0, "seed": 9, "cache": False, "workers": 3},
-        **{"kimg_per_tick": 2.0, "log_kimg": 0.5, "snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False},
-        bench=False,
-        cuda_graphs=False,
-    )
+    settings = {
+        **{"net.resolution": 64, "net.denoiser.model_channels": 8, "net.denoiser.channel_mult": (1, 1, 2), "seed": 9},
+        **{"net.denoiser.dropout": 0.2, "net.renderer.num_samples": 96, "loss.P_mean": -0.5, "data": str(cars)},
+        **{"near": 0.7, "far": 1.9, "duration_kimg": 500.0, "batch_size": 24, "batch_gpu": 12, "min_inputs": 1},
+        **{"max_inputs": 2, "num_targets": 3, "lr": 0.01, "ema_halflife_kimg": 250.0, "xflip": True, "bf16": False},
+        **{"loss_scale": 2.0, "cache": False, "workers": 3, "kimg_per_tick": 2.0, "log_kimg": 0.5, "bench": False},
+        **{"snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False, "cuda_graphs": False},
+    }
+    assert config == changed(TRAIN_PRESETS["cpu-demo"], settings)
 
 
 def test_options_that_bring_others_along(program, monkeypatch):
@@ -139,9 +132,7 @@ def assert_refused(done: Done, *named: str) -> None:
 
 REFUSED = {
     "no such data": (["--data", "nowhere/cars"], ["/nowhere/cars", "no such folder"]),
-    "data of an empty variable": (["--data", ""], ["--data", "empty"]),
     "batch by batch-gpu": (["--batch", "32", "--batch-gpu", "5"], ["--batch=32", "--batch-gpu=5"]),
-    "a negative duration": (["--duration", "-1"], ["--duration", "-1"]),
     "two durations": (["--duration", "1", "--kimg", "1000"], ["--duration", "--kimg"]),
     "a path as a description": (["--desc", "a/b"], ["--desc", "'a/b'"]),
     "outdir that is a file": (["--outdir", str(Path(__file__))], ["test_train_options.py", "--outdir"]),
@@ -161,7 +152,6 @@ REFUSED = {
     "an unknown setting": (["--set", "P_mean=1"], ["P_mean", "loss.P_mean"]),
     "a setting out of range": (["--set", "loss.P_std=-1"], ["P_std=-1"]),
     "a setting that follows": (["--set", "net.scene.near=1"], ["--set", "net.scene.near"]),
-    "unknown option": (["--batchsize", "4"], ["--batchsize"]),
     "nothing to resume": (["--resume", "--outdir", "empty"], ["empty", "--resume"]),
     "no state there": (["--resume", "nowhere"], ["/nowhere", "no such file or folder"]),
 }
@@ -227,12 +217,18 @@ def test_resume_takes_the_saved_options_and_allows_another_length(program, run_f
     for arguments in (["--resume"], ["--resume", run_folder], ["--resume", run_folder / "training-state-000000000.pt"]):
         config = options_of(program(*arguments, "--duration", "0.25", "--workers", "2", "--dry-run"))
         assert config == dataclasses.replace(small_run(cars, seed=4), duration_kimg=250.0, workers=2)
+    newer = run_folder.with_name("00010-newer")
+    newer.mkdir()
+    config = small_run(cars, seed=7)
+    save_state(newer, config, fresh_state(config))
+    (run_folder.parent / "00011-without-a-state").mkdir()
+    assert options_of(program("--resume", "--dry-run")).seed == 7
 
 
 def test_resume_refuses_another_trajectory(program, run_folder):
-    for changed in (["--lr", "0.5"], ["--views", "1"], ["--preset", "srn128"], ["--set", "loss.P_std=1"]):
-        name = {"--views": "inputs", "--set": "loss.P_std"}.get(changed[0], changed[0][2:])
-        assert_refused(program("--resume", *changed, "--dry-run"), "--resume", f"{name} ")
+    for options in (["--lr", "0.5"], ["--views", "1"], ["--preset", "srn128"], ["--set", "loss.P_std=1"]):
+        name = {"--views": "inputs", "--set": "loss.P_std"}.get(options[0], options[0][2:])
+        assert_refused(program("--resume", *options, "--dry-run"), "--resume", f"{name} ")
 
 
 def test_a_finished_run_is_not_resumed_without_more_to_do(program, run_folder, cars):
@@ -278,15 +274,6 @@ def test_the_last_line_names_what_goes_on_from_here(tmp_path, cars):
         state_path(tmp_path, nimg).touch()
     assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
     assert f"--resume {tmp_path}/training-state-000001200.pt" in last_line(1200, config, tmp_path)
-
-
-def test_the_newest_run_is_resumed(program, run_folder, cars):
-    newer = run_folder.with_name("00010-newer")
-    newer.mkdir()
-    config = small_run(cars, seed=7)
-    save_state(newer, config, fresh_state(config))
-    (run_folder.parent / "00011-without-a-state").mkdir()
-    assert options_of(program("--resume", "--dry-run")).seed == 7
 
 
 def test_a_damaged_state_is_named_and_the_one_before_used(program, run_folder):

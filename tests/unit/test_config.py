@@ -16,7 +16,6 @@ from genvs.config import (
     RendererConfig,
     SceneConfig,
     config_of_snapshot,
-    scaled_to,
 )
 from genvs.errors import InputError
 from genvs.settings import changed, flat, from_dict, set_by_path
@@ -130,7 +129,7 @@ def test_dilation_rates_that_never_meet_the_map_are_read_but_not_trained():
     TrainConfig(net=dataclasses.replace(config, numerics="unofficial"))
     for preset in PRESETS.values():
         for resolution in (32, 64, 128):
-            scaled_to(preset, resolution).check_aspp_rates()
+            changed(preset, {"resolution": resolution}).check_aspp_rates()
     old["renderer"]["importance_samples"] = 12
     assert "importance" in refusal(config_of_snapshot, old)
 
