@@ -37,7 +37,7 @@ from torch_utils import distributed
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
 OUT_DIR = "Where images and results go. Images that are there already are not drawn again."
-data, measuring, output = (option_group(title) for title in ("Data", "Measuring", "Output"))
+of_data, of_measures, of_output = (option_group(title) for title in ("Data", "Measuring", "Output"))
 
 
 def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -59,11 +59,11 @@ def some(known: Collection[str]) -> str:
 
 
 @click.command(cls=Command, epilog=options.BY_DEFAULT)
-@data("--data", type=options.PATH, required=True, help="Dataset, as train.py takes it, or the split itself.")
-@data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
-@data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many.")
-@data("--num_inputs", type=click.IntRange(1, 3), default=1, help="Input views: the first of 64, 104, 84.")
-@data(
+@of_data("--data", type=options.PATH, required=True, help="Dataset, as train.py takes it, or the split itself.")
+@of_data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
+@of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many.")
+@of_data("--num_inputs", type=click.IntRange(1, 3), default=1, help="Input views: the first of 64, 104, 84.")
+@of_data(
     "--views",
     default="all",
     metavar="all|list|FILE",
@@ -72,18 +72,18 @@ def some(known: Collection[str]) -> str:
 @options.camera_options
 @options.network_options
 @options.sampling_options(noise="fresh")
-@measuring(
+@of_measures(
     "--seeds",
     default="0",
     metavar="LIST",
     callback=options.parse_numbers,
     help="Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5.",
 )
-@measuring("--baselines", default="none", help=some(BASELINES), metavar="LIST", callback=some_of(BASELINES))
-@measuring("--metrics", default="consistency", help=some(MEASURES), metavar="LIST", callback=some_of(MEASURES))
-@output("--out_dir", type=options.PATH, show_default="by the options, under inference/output", help=OUT_DIR)
-@output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
-@output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
+@of_measures("--baselines", default="none", help=some(BASELINES), metavar="LIST", callback=some_of(BASELINES))
+@of_measures("--metrics", default="consistency", help=some(MEASURES), metavar="LIST", callback=some_of(MEASURES))
+@of_output("--out_dir", type=options.PATH, show_default="by the options, under inference/output", help=OUT_DIR)
+@of_output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
+@of_output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
 def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **given) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
