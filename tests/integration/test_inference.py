@@ -285,7 +285,7 @@ BAD_OPTIONS = [
     (["--colour"], "--colour"),
     (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
     (["--ckpt_path", __file__], "test_inference.py"),
-    (["--in_dir", "nowhere"], "--in_dir="),
+    (["--in_dir", "nowhere"], "nowhere"),
     (["--inputs", "one"], "--inputs"),
 ]
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,33 +82,6 @@ def test_bad_pose(scene, case):
     assert reason in refused("given.txt", lambda: read_pose(content, "given.txt"))
 
 
-def test_missing_pose(scene):
-    (scene / "pose" / "3.txt").unlink()
-    assert "'3'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_extra_pose(scene):
-    (scene / "pose" / "5.txt").write_text(GOOD_POSE)
-    assert "'5'" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_pose_under_another_name(scene):
-    (scene / "pose" / "3.txt").rename(scene / "pose" / "three.txt")
-    assert "'3'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_pose_that_is_a_folder(scene):
-    (scene / "pose" / "3.txt").unlink()
-    (scene / "pose" / "3.txt").mkdir()
-    refused("car1/pose/3.txt", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_all_poses_identical(scene):
-    for view in range(1, 5):
-        (scene / "pose" / f"{view}.txt").write_text(GOOD_POSE)
-    assert "the same" in refused("car1", lambda: SRNScenes(scene.parent, resolution=32))
-
-
 @pytest.mark.parametrize(
     ("convert", "options", "warning"),
     [
@@ -151,17 +125,6 @@ def test_bad_intrinsics(scene, case):
     (scene / "intrinsics.txt").write_bytes(content)
     file = "car1/rgb/1.png" if case == "another shape" else "car1/intrinsics.txt"
     assert reason in refused(file, lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_missing_intrinsics(scene):
-    (scene / "intrinsics.txt").unlink()
-    refused("car1/intrinsics.txt", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_missing_intrinsics_of_a_view(scene):
-    (scene / "intrinsics").mkdir()
-    (scene / "intrinsics" / "1.txt").write_text(INTRINSICS)
-    assert "'2'" in refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
 
 
 @pytest.mark.parametrize(("near", "far"), [(0, 1), (-1, 1), (2, 1), (1, 1), (np.nan, 1), (0.5, np.inf)])
@@ -225,16 +188,6 @@ def test_bad_image(scene, case):
     content, reason = BAD_IMAGES[case]
     (scene / "rgb" / "2.png").write_bytes(content)
     assert reason in refused("car1/rgb/2.png", lambda: read_everything(scene.parent))
-
-
-def test_the_first_image_is_looked_at_before_training(scene):
-    (scene / "rgb" / "1.png").write_bytes(b"")
-    refused("car1/rgb/1.png", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_missing_image(scene):
-    (scene / "rgb" / "3.png").unlink()
-    assert "'3'" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
 
 
 @pytest.mark.parametrize("content", [encoded(NOISE, icc_profile=b"not a profile"), JPEG, PNG + b"trailing bytes"])
@@ -323,26 +276,44 @@ def test_a_worker_names_the_file_in_the_last_line(scene):
     assert "car1/rgb/" in str(caught.value).splitlines()[-1]
 
 
-def test_two_files_for_one_view(scene):
-    (scene / "rgb" / "2.PNG").write_bytes(PNG)
-    assert "twice" in refused("car1/rgb/2.", lambda: SRNScenes(scene.parent, resolution=32))
+def same_poses(scene: Path) -> None:
+    for path in scene.glob("pose/*"):
+        path.write_text(GOOD_POSE)
 
 
-def test_a_name_with_a_newline_is_shown_on_one_line(scene):
-    (scene / "pose" / "bad\nname\x1b.txt").write_text(GOOD_POSE)
-    assert "bad\\nname\\x1b" in refused("car1/pose", lambda: SRNScenes(scene.parent, resolution=32))
+def one_of_the_views(scene: Path) -> None:
+    (scene / "intrinsics").mkdir()
+    (scene / "intrinsics" / "1.txt").write_text(INTRINSICS)
 
 
-@pytest.mark.parametrize("folder", ["rgb", "pose"])
-def test_scene_without_a_folder(scene, folder):
-    (scene / folder).rename(scene / "renamed")
-    assert folder in refused("cars_train/car1", lambda: SRNScenes(scene.parent, resolution=32))
-
-
-def test_zero_views(scene):
-    for path in [*(scene / "rgb").iterdir(), *(scene / "pose").iterdir()]:
+def no_views(scene: Path) -> None:
+    for path in [*scene.glob("rgb/*"), *scene.glob("pose/*")]:
         path.unlink()
-    refused("car1/rgb", lambda: SRNScenes(scene.parent, resolution=32))
+
+
+BAD_SCENES = {  # what is done to a scene, the file that is named, and what else is said
+    "missing pose": (lambda scene: (scene / "pose/3.txt").unlink(), "rgb", "'3'"),
+    "missing image": (lambda scene: (scene / "rgb/3.png").unlink(), "pose", "'3'"),
+    "extra pose": (lambda scene: (scene / "pose/5.txt").write_text(GOOD_POSE), "pose", "'5'"),
+    "another name": (lambda scene: (scene / "pose/3.txt").rename(scene / "pose/three.txt"), "rgb", "'3'"),
+    "folder": (lambda scene: [(scene / "pose/3.txt").unlink(), (scene / "pose/3.txt").mkdir()], "pose/3.txt", ""),
+    "same poses": (same_poses, "", "the same"),
+    "no intrinsics": (lambda scene: (scene / "intrinsics.txt").unlink(), "intrinsics.txt", "missing"),
+    "intrinsics of one view": (one_of_the_views, "rgb", "'2'"),
+    "two images": (lambda scene: (scene / "rgb/2.PNG").write_bytes(PNG), "rgb/2.", "twice"),
+    "newline": (lambda scene: (scene / "pose/a\nb\x1b.txt").write_text(GOOD_POSE), "pose", "a\\nb\\x1b"),
+    "no rgb": (lambda scene: (scene / "rgb").rename(scene / "images"), "", "rgb"),
+    "no pose": (lambda scene: (scene / "pose").rename(scene / "poses"), "", "pose"),
+    "no views": (no_views, "rgb", "no images"),
+    "empty first image": (lambda scene: (scene / "rgb/1.png").write_bytes(b""), "rgb/1.png", "empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCENES)
+def test_bad_scenes_are_refused_when_they_are_opened(scene, case):
+    spoil, file, said = BAD_SCENES[case]
+    spoil(scene)
+    assert said in refused(f"cars_train/car1/{file}".rstrip("/"), lambda: SRNScenes(scene.parent, resolution=32))
 
 
 def test_too_few_views(scene):

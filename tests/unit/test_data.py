@@ -90,13 +90,6 @@ def test_mirrored_cameras_see_the_mirrored_world_mirrored():
     torch.testing.assert_close(torch.linalg.det(mirrored.cameras.c2w), torch.ones(4, dtype=torch.float64))
 
 
-def test_pin_memory_pins_every_tensor_of_a_batch(monkeypatch):
-    views, pinned = random_views((2, 3)), []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    batch = ViewBatch(views, views[:, :1], torch.arange(2))
-    assert same(batch.pin_memory(), batch) and len(pinned) == len(tensors(batch))
-
-
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,39 +229,12 @@ def test_srns_chairs_have_their_training_split_one_folder_deeper(tmp_path):
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def test_rgba_is_composited_on_white_exactly(tmp_path):
-    colour, alpha = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
-    Image.fromarray(np.stack([colour, 255 - colour, colour, alpha], axis=-1)).save(tmp_path / "1.png")
-    c, a = colour.astype(np.int64), alpha.astype(np.int64)
-    expected = (2 * (c * a + 255 * (255 - a)) + 255) // 510  # to the nearest
-    assert np.array_equal(read_image((tmp_path / "1.png").read_bytes(), "1.png")[..., 0], expected)
-
-
 def test_compositing_comes_before_resizing(tmp_path):
     rgba = np.zeros((64, 64, 4), dtype=np.uint8)  # transparent black, with every other column opaque red
     rgba[:, ::2] = (255, 0, 0, 255)
     Image.fromarray(rgba).save(tmp_path / "1.png")
     image = to_square(read_image((tmp_path / "1.png").read_bytes(), "1.png"), 32)
     assert (image[0] == 255).all() and (abs(image[1:].astype(int) - 127.5) <= 0.5).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "I;16", "palette with transparency", "jpg"])
-def test_other_kinds_of_images_are_converted(tmp_path, mode):
-    gray = np.full((32, 32), 255, dtype=np.uint8)
-    gray[:, :16] = 0
-    image, path, options = Image.fromarray(gray), tmp_path / "1.png", {}
-    if mode == "I;16":
-        image = Image.fromarray(gray.astype(np.uint16) * 257)
-    elif mode == "palette with transparency":
-        image, options = image.convert("P"), {"transparency": image.convert("P").getpixel((0, 0))}
-        gray = np.full_like(gray, 255)
-    elif mode == "jpg":
-        image, path = image.convert("RGB"), tmp_path / "1.jpg"
-    else:
-        image = image.convert(mode)
-    image.save(path, **options)
-    read = read_image(path.read_bytes(), "1.png")
-    assert np.abs(read.astype(int) - gray[..., None]).max() <= (8 if mode == "jpg" else 0) and read.shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", [SRNScenes, TransformsScenes])
@@ -371,13 +337,3 @@ def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
     assert np.allclose(nearest_point_to_axes(moved), [5, -3, 1])
     assert np.allclose(depth_range(moved, intrinsics), depth_range(c2w, intrinsics))
     assert np.allclose(nearest_point_to_axes(c2w[:1]), 0)
-
-
-def test_real_car_views_are_read(shared):
-    folder = shared / "data" / "srn_cars_two_views"
-    views = SRNScenes(folder, resolution=128).load(0, range(2))
-    assert views.cameras.intrinsics[:, 0].tolist() == [[131.25 / 128, 0, 0.5]] * 2
-    assert (views.images[:, :, 0] == 255).all() and views.images.float().std() > 20  # cars on white
-    for c2w in views.cameras.c2w.numpy():
-        assert abs(np.linalg.norm(c2w[:3, 3]) - 1.3) < 1e-5
-        assert np.allclose(-c2w[:3, 3] / 1.3, c2w[:3, 2], atol=1e-5)  # it looks at the origin

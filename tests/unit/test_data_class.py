@@ -136,13 +136,6 @@ def test_views_that_are_not_as_they_should_be(tmp_path, monkeypatch, view, part,
     assert reason in message
 
 
-def test_poses_may_be_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr(OddScene, "part", "c2w")
-    monkeypatch.setattr(OddScene, "change", staticmethod(lambda c2w: c2w.tolist()))
-    scenes = OddScenes(write_npz(tmp_path / "captures"), resolution=32)
-    np.testing.assert_allclose(scenes.load(0, [2]).cameras.c2w[0], some_c2w(6)[2], atol=1e-6)
-
-
 class Labelled(NpzScenes):
     labels: object = None
 

@@ -61,50 +61,12 @@ def test_views_pair_in_natural_order(folder):
         assert torch.equal(cameras.far, torch.full_like(cameras.far, 1.8))
 
 
-def test_intrinsics_per_view_are_used_and_targets_take_the_first(folder):
-    (folder / "intrinsics.txt").unlink()
-    (folder / "intrinsics").mkdir()
-    for name, focal in (("1", 100), ("2", 120), ("10", 140)):
-        (folder / "intrinsics" / f"{name}.txt").write_text(INTRINSICS.replace("131.25", str(focal)))
-    scene = read_scene(folder, CONFIG)
-    assert (scene.inputs.cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 120, 140])
-    assert (scene.target_cameras.intrinsics[0, :, 0, 0] * 128).tolist() == pytest.approx([100, 100])
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        for child in path.iterdir():
-            child.unlink()
-        path.rmdir()
-    else:
-        path.unlink()
-
-
-BAD_FOLDERS = {
-    "no rgb": (lambda f: remove(f / "rgb"), "rgb"),
-    "empty rgb": (lambda f: [p.unlink() for p in f.glob("rgb/*")], "rgb"),
-    "no pose": (lambda f: remove(f / "pose"), "pose"),
-    "no intrinsics": (lambda f: remove(f / "intrinsics.txt"), "intrinsics.txt"),
-    "missing pose": (lambda f: remove(f / "pose" / "2.txt"), "2"),
-    "missing image": (lambda f: remove(f / "rgb" / "2.png"), "2"),
-    "unlike names": (lambda f: (f / "pose" / "2.txt").rename(f / "pose" / "3.txt"), "[23]"),
-    "twice": (lambda f: Image.new("RGB", (64, 64)).save(f / "rgb" / "2.jpg"), r"2\.(png|jpg)"),
-    "pose of text": (lambda f: (f / "pose" / "2.txt").write_text("front left"), r"2\.txt"),
-    "target of 15": (lambda f: (f / "target_pose" / "a2.txt").write_text("1 " * 15), r"a2\.txt"),
-    "target not a number": (lambda f: (f / "target_pose" / "a2.txt").write_text("nan " * 16), r"a2\.txt"),
-    "empty target_pose": (lambda f: [p.unlink() for p in f.glob("target_pose/*")], "target_pose"),
-    "image cut": (lambda f: (f / "rgb" / "2.png").write_bytes((f / "rgb" / "2.png").read_bytes()[:60]), r"2\.png"),
-    "same pose": (lambda f: [write_pose(p, azimuth=0.1) for p in f.glob("pose/*")], "pose"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FOLDERS)
-def test_bad_folders_are_refused_in_one_line_that_names_the_file(folder, name):
-    break_it, named = BAD_FOLDERS[name]
-    break_it(folder)
-    with pytest.raises(InputError, match=named) as caught:
+@pytest.mark.parametrize("content", ["1 " * 15, "nan " * 16, None])
+def test_bad_targets_are_refused(folder, content):
+    for path in folder.glob("target_pose/*"):
+        path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match="holds no .txt" if content is None else r"a\d+\.txt: "):
         read_scene(folder, CONFIG)
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "intrinsics.txt", "target_pose", "empty"])
