@@ -10,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
-import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from genvs.data.types import Views
-from genvs.errors import InputError
+from genvs.data.workers import run_in_workers
 from genvs.files import lock
 
 FORMAT = "genvs packed views 3"  # raise the number when the same files give other contents
@@ -125,24 +121,6 @@ def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: i
         return pack
 
 
-def ignore_interrupts(worker: int) -> None:
-    """For loader processes: Ctrl-C reaches the whole process group, but the parent decides what ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C in this block takes effect at its end. During a fork, Python would print and then ignore it."""
-    caught: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
-
-
 def _open_pack(plan: PackPlan, verify: bool) -> Pack | None:
     """The pack that is there, unless it is missing, of other files or, as far as that is looked at, damaged."""
     try:
@@ -156,46 +134,18 @@ def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], Views], wor
     """Decode all scenes into `path`, with a progress bar. The header comes last."""
     with open(path, "wb") as file:
         file.truncate(HEADER_BYTES + sum(plan.num_views) * plan.record.itemsize)
-    loader = DataLoader(
-        _SceneWriter(plan, path, decode_scene),
-        batch_size=None,
-        num_workers=min(workers, len(plan.num_views)),
-        worker_init_fn=ignore_interrupts,
-        generator=torch.Generator(),  # else it would draw from the caller's random numbers
-    )
-    with _interrupts_later():
-        scenes = iter(loader)
-    try:
-        for failure in tqdm(scenes, desc=f"packing {plan.path.name}", total=len(loader), unit="scenes", disable=None):
-            if failure is not None:
-                raise failure
-    finally:
-        del scenes  # and with it the workers
-    with open(path, "r+b") as file:
-        file.write(plan.header())
-        file.flush()
-        os.fsync(file.fileno())
 
+    def write(scene: int) -> None:
+        decoded = decode_scene(scene)
+        records, cameras = np.zeros(len(decoded.images), plan.record), decoded.cameras
+        records["image"], records["c2w"], records["intrinsics"] = decoded.images, cameras.c2w, cameras.intrinsics
+        records["checksum"] = [checksum(record) for record in records]
+        with open(path, "r+b") as partial:
+            partial.seek(HEADER_BYTES + int(plan.first_views[scene]) * plan.record.itemsize)
+            partial.write(records.tobytes())
 
-class _SceneWriter(Dataset):
-    """Writes scene i into the file at `path` when item i is asked for. The item is the error, or None for success."""
-
-    def __init__(self, plan: PackPlan, path: Path, decode_scene: Callable[[int], Views]) -> None:
-        self.plan, self.path, self.decode_scene = plan, path, decode_scene
-
-    def __len__(self) -> int:
-        return len(self.plan.num_views)
-
-    def __getitem__(self, scene: int) -> Exception | None:
-        try:
-            decoded = self.decode_scene(scene)
-            records = np.zeros(len(decoded.images), self.plan.record)
-            cameras = decoded.cameras
-            records["image"], records["c2w"], records["intrinsics"] = decoded.images, cameras.c2w, cameras.intrinsics
-            records["checksum"] = [checksum(record) for record in records]
-            with open(self.path, "r+b") as file:
-                file.seek(HEADER_BYTES + int(self.plan.first_views[scene]) * self.plan.record.itemsize)
-                file.write(records.tobytes())
-        except (InputError, OSError) as error:
-            return error  # raised here it would lose its arguments, and hold on to the loader
-        return None
+    run_in_workers(write, len(plan.num_views), workers, f"packing {plan.path.name}")
+    with open(path, "r+b") as whole:
+        whole.write(plan.header())
+        whole.flush()
+        os.fsync(whole.fileno())

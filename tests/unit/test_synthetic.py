@@ -21,7 +21,6 @@ from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.catalog import CLASSES
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
-from genvs.data.synthetic.parts import smooth_profile
 from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import Cameras, unproject
@@ -167,13 +166,6 @@ def test_refuses_other_settings_and_other_folders(made, tmp_path):
         ensure_dataset(tmp_path / "file/cars", **SETTINGS)
 
 
-def test_command_line_refuses_in_one_line(made):
-    command = [sys.executable, "-m", "genvs.data.synthetic", "--out", str(made), "--scenes", "3", "--seed", "9"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-
-
 def test_a_car_is_normalised_and_lies_along_y():
     for seed in range(20):
         model, info = build_car(np.random.default_rng(seed))
@@ -269,26 +261,3 @@ def test_every_class_comes_out_and_looks_its_part():
         bounds = np.mean([build_car(np.random.default_rng(seed), kind)[0].bounds for seed in range(5)], axis=0)
         tallness[kind] = bounds[1, 2] / bounds[1, 1]
     assert tallness["sports"] < tallness["sedan"] < tallness["van"] < 1.2 * tallness["truck"]
-
-
-def test_cars_are_visibly_different():
-    """No two of 200 cars nearly equal: of n equally likely cars, 200 draws repeat one by chance 1 - exp(-20000/n)."""
-    images = []
-    for seed in range(200):
-        model, _ = build_car(np.random.default_rng((0, 0, seed)))
-        image, _ = next(render(model, side_view(), CARS.focal * 24, 24))
-        images.append(image.astype(np.float32).ravel() / 255)
-    pixels = np.stack(images)
-    squared = (pixels**2).sum(1)
-    distance = np.sqrt(np.maximum(squared[:, None] + squared - 2 * pixels @ pixels.T, 0) / pixels.shape[1])
-    nearest = (distance + 9 * np.eye(len(images))).min(1)
-    assert nearest.min() > 0.01  # root mean square over the image, of which most is background
-    assert np.median(nearest) > 0.03
-
-
-def test_smooth_profile_is_the_mean_of_the_polyline():
-    positions, heights = [0.0, 1.0, 1.5, 4.0], [0.0, 2.0, -1.0, 0.5]
-    at, rounding = np.linspace(-0.5, 4.5, 41), 0.3
-    offsets = (np.arange(4000) + 0.5) / 4000 * 2 * rounding - rounding
-    expected = np.interp(at[:, None] + offsets, positions, heights).mean(1)
-    np.testing.assert_allclose(smooth_profile(at, positions, heights, rounding), expected, atol=1e-6)

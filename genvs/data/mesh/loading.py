@@ -1,8 +1,7 @@
 """Mesh files (through trimesh) as models with colours and textures, ready to be cast.
 
 Colours are multiplied in linear light, as glTF asks: factor x vertex colour x texture. What is transparent is drawn
-opaque; metal and roughness are left out, since the embedded dataset's shading has no such terms. This module imports no
-torch, so that workers start fast.
+opaque; metal and roughness are left out, since the embedded dataset's shading has no such terms.
 """
 
 from __future__ import annotations

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from genvs.config import SceneConfig
-from genvs.data.synthetic.scene import Car, SceneTask, Subject
+from genvs.data.synthetic.scene import Car, SceneTask, Subject, write_scene
+from genvs.data.workers import run_in_workers
 from genvs.errors import InputError
 from genvs.files import lock
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
@@ -95,50 +92,6 @@ def _tasks(split: Split, missing: Sequence[str], partial: Path) -> Iterator[Scen
         yield SceneTask(folder, partial / f"{split.name}-{name}", subject, c2w, resolution)
 
 
-def _start_worker(tasks: Sequence[SceneTask], answers: int) -> subprocess.Popen:
-    """A worker that writes `tasks` and reports on the file descriptor `answers`.
-
-    It is an interpreter of its own: it imports neither the caller's main module nor torch, inherits no threads and no
-    GPU, and is in a session of its own, so that Ctrl-C reaches the caller alone.
-    """
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryFile() as queue:
-        for task in tasks:
-            pickle.dump(task, queue)
-        queue.seek(0)
-        return subprocess.Popen(
-            [sys.executable, "-m", "genvs.data.synthetic.scene"],
-            stdin=queue,
-            stdout=answers,
-            env={**os.environ, **threads, "PYTHONPATH": path},
-            start_new_session=True,
-        )
-
-
-def _write_all(tasks: Sequence[SceneTask], workers: int) -> None:
-    """Share the scenes out to worker processes and wait, with a progress bar. Leaves no worker behind."""
-    processes: list[subprocess.Popen] = []
-    read_end, write_end = os.pipe()
-    with open(read_end) as answers:
-        try:
-            with open(write_end, "wb"):
-                for worker in range(min(workers, len(tasks))):
-                    processes.append(_start_worker(tasks[worker::workers], write_end))
-            with tqdm(total=len(tasks), desc="drawing", unit="scenes", disable=None) as bar:
-                for answer in answers:  # ends when the last worker has ended
-                    if answer.strip():
-                        raise InputError(answer.strip())
-                    bar.update()
-            if any([process.wait() for process in processes]):
-                raise RuntimeError("a worker failed while it drew scenes; its message is above")
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-
-
 def _open_split(split: Split, partial: Path) -> None:
     """Make a split's folder; it appears with its record in it."""
     if not split.folder.is_dir() or not any(split.folder.iterdir()):
@@ -161,8 +114,7 @@ def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
                 split.check_settings()
                 _open_split(split, partial)
                 tasks.extend(_tasks(split, split.missing(), partial))
-            if tasks:
-                _write_all(tasks, workers)
+            run_in_workers(lambda number: write_scene(tasks[number]), len(tasks), workers, "drawing")
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,16 +1,10 @@
-"""One scene: a random car or another subject, drawn by every camera and written in SRN's layout.
-
-Run as a module it is a worker. It imports no torch, so that workers start fast.
-"""
+"""One scene: a random car or another subject, drawn by every camera and written in SRN's layout."""
 
 from __future__ import annotations
 
 import abc
 import json
 import os
-import pickle
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +16,6 @@ from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.parts import Array
 from genvs.data.synthetic.shading import Castable, render
-from genvs.errors import InputError
 
 CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
@@ -30,7 +23,7 @@ DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 
 @dataclass(frozen=True)
 class Subject(abc.ABC):
-    """What a scene shows. It travels to a worker, which builds it. rng_key: of everything random about the scene."""
+    """What a scene shows. rng_key: of everything random about the scene."""
 
     rng_key: tuple[int, ...]
 
@@ -49,7 +42,7 @@ class Car(Subject):
 
 @dataclass(frozen=True)
 class SceneTask:
-    """What a worker needs to write a scene. c2w: `[V, 4, 4]`, OpenCV axes. The folder appears whole or not at all."""
+    """What is needed to write a scene. c2w: `[V, 4, 4]`, OpenCV axes. The folder appears whole or not at all."""
 
     folder: Path
     partial: Path  # where it is written first; on the same file system
@@ -77,35 +70,3 @@ def write_scene(task: SceneTask) -> None:
     (task.partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
     if not task.folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
         os.replace(task.partial, task.folder)
-
-
-def main() -> None:
-    """Write the scenes that arrive on standard input; answer each with an empty line, or with why it was impossible."""
-    for task in _read_tasks():
-        try:
-            write_scene(task)
-            answer = ""
-        except InputError as error:
-            answer = str(error)
-        except OSError as error:
-            answer = (
-                f"{error.filename or task.folder}: {error.strerror}; free some space there, or choose another folder"
-            )
-        try:
-            os.write(1, f"{answer}\n".encode())  # one small write: whole, though the workers share a pipe
-        except BrokenPipeError:
-            return  # nobody waits for the rest
-        if answer:
-            return
-
-
-def _read_tasks() -> Iterator[SceneTask]:
-    while True:
-        try:
-            yield pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-
-
-if __name__ == "__main__":
-    main()
