@@ -63,7 +63,7 @@ def opened(config: TrainConfig, held_out: bool = False) -> RunData:
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """What is done inside to the handlers of signals is undone."""
+    """Restores the handlers of signals afterwards."""
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield

