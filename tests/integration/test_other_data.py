@@ -74,14 +74,7 @@ def snapshot_options(folder: Path) -> list[str]:
 
 def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
     write_npz(tmp_path / "captures")
-    net = small_net()
-    genvs.save_snapshot(tmp_path / "network-snapshot-000001.pkl", net.config, net.state_dict())
-    given = [
-        f"--ckpt_path={tmp_path / 'network-snapshot-000001.pkl'}",
-        f"--data={tmp_path / 'captures'}",
-        "--device=cpu",
-    ]
-    given += ["--convention=opencv", "--denoising_steps=1", "--metrics=none", f"--out_dir={tmp_path / 'out'}"]
+    given = [*snapshot_options(tmp_path), f"--data={tmp_path / 'captures'}", "--convention=opencv", "--metrics=none"]
     for name, code in ((EXAMPLE, 0), ("docs.own_dataset.Nothing", 2), (None, 2)):
         with pytest.raises(SystemExit) as ended:
             run_command(evaluate.main, [*given, *([f"--data-class={name}"] if name else [])])
@@ -89,11 +82,8 @@ def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
         said = capsys.readouterr()
         assert said.err.count("Error: ") == (code != 0)
         if code == 0:
-            assert list(json.loads((tmp_path / "out" / "results.json").read_text())["objects"]) == [
-                "0000-0",
-                "0001-1",
-                "0002-2",
-            ]
+            objects = json.loads((tmp_path / "out" / "results.json").read_text())["objects"]
+            assert list(objects) == ["0000-0", "0001-1", "0002-2"]
 
 
 def test_consistency_needs_a_white_background(cars, tmp_path, capsys):

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genvs.data import storage
 from genvs.data.files import read_image, read_intrinsics, read_pose
 from genvs.data.splits import open_splits
 from genvs.data.srn import SRNScenes
@@ -248,14 +247,6 @@ def test_links_to_files_are_followed(scene, tmp_path):
     (scene / "rgb" / "2.png").symlink_to(tmp_path / "elsewhere.png")
     (scene / "loop").symlink_to(scene.parent)
     read_everything(scene.parent)
-
-
-def test_unreadable_file(scene, monkeypatch):
-    def deny(path, flags):
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(storage, "_open_without_waiting", deny)  # root may read a file of any mode
-    assert "Permission denied" in refused("car1/pose/1.txt", lambda: SRNScenes(scene.parent, resolution=32))
 
 
 def test_file_removed_or_damaged_during_training(scene):

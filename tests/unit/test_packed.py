@@ -14,11 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from genvs.data import packed
-from genvs.data.packed import Pack, PackPlan, ensure_pack
+from genvs.data.packed import Pack
 from genvs.data.srn import SRNScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest
-from genvs.geometry import Cameras
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -289,20 +288,3 @@ def test_a_stale_pack_that_cannot_be_replaced_is_not_used(split):
     data = open_data(small_run(split))
     pack_data(data)
     assert equal_scenes(data.train, opened(split))
-
-
-def vanishing(scene: int):
-    """Decodes a scene and removes the file that it would be written to."""
-    for partial in Path(os.environ["PACK_FOLDER"]).glob("*.partial"):
-        partial.unlink()
-    cameras = Cameras(torch.zeros(1, 4, 4), torch.zeros(1, 3, 3), torch.zeros(1), torch.ones(1))
-    return Views(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), cameras)
-
-
-def test_a_workers_failure_to_write_keeps_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setenv("PACK_FOLDER", str(tmp_path))
-    plan = PackPlan(tmp_path / "x.pack", resolution=8, num_views=(1, 1, 1), sources="")
-    with pytest.raises(FileNotFoundError) as caught:
-        ensure_pack(plan, vanishing, workers=1)
-    assert caught.value.filename == str(tmp_path / "x.pack.partial") and visible(tmp_path) == []
-    assert multiprocessing.active_children() == []

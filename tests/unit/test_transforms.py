@@ -62,22 +62,6 @@ def test_it_is_the_same_scene_as_in_srns_layout(tmp_path):
     assert torch.equal(batches[0].targets.images, batches[1].targets.images)
 
 
-def test_a_pack_beside_it_holds_the_same_and_follows_the_file(tmp_path):
-    folder = write_capture(tmp_path / "capture")
-    packed, pack = opened(folder), tmp_path / "capture.transforms.32px.pack"
-    packed.make_pack(0)
-    assert pack.exists() and equal_scenes(packed, opened(folder))
-    before = pack.stat().st_mtime_ns
-    again = opened(folder)
-    again.make_pack(0)
-    assert pack.stat().st_mtime_ns == before
-    record = json.loads((folder / "transforms.json").read_text())
-    write_transforms(folder / "transforms.json", record["frames"], camera_angle_x=0.95)
-    again = opened(folder)
-    again.make_pack(0)
-    assert equal_scenes(again, opened(folder)) and not equal_scenes(again, packed)
-
-
 def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     """As nerfstudio and instant-ngp write them: in pixels of a size that is stated, or of the image's own."""
     poses = some_c2w(5)
