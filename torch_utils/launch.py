@@ -2,8 +2,8 @@
 `python torch_utils/launch.py [torchrun's options] SCRIPT [options]`.
 
 torchrun ends a refused or interrupted run with tracebacks of its own and exit code 1. Here the options of SCRIPT, whose
-click command `main` has `--dry-run`, are checked in this process before others start, and the exit code is that of the
-first process to fail: of an interrupted run 130, unless it was just complete.
+click command `main` has `--dry-run`, are checked once, before its processes start. The exit code is that of the first
+process to fail: of an interrupted run 130, unless it was just complete.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from dnnlib.command import run_command
 
+START = 200  # exit code of a check after which the processes start
+
 
 def pass_on(number: int, frame) -> None:
     """Send a signal to the processes, if there are any yet."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     if not children:
-        raise KeyboardInterrupt
+        sys.exit(130)
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(child), number)
@@ -56,21 +58,27 @@ def start_processes(torchrun_options) -> None:
 
 def main() -> None:
     torchrun_options = run.parse_args(sys.argv[1:])
-    machines = torchrun_options.nnodes.rpartition(":")[2]
-    command = runpy.run_path(torchrun_options.training_script)["main"]
+    sys.argv[0] = torchrun_options.training_script  # for the usage line of --help
+    command = runpy.run_path(sys.argv[0])["main"]
     program = command.callback
 
-    def check_and_start(dry_run: bool, **options) -> None:
-        os.environ["WORLD_SIZE"] = str(int(machines) * int(torchrun_options.nproc_per_node))
+    def check(dry_run: bool, **options) -> None:
         with contextlib.nullcontext() if dry_run else contextlib.redirect_stdout(io.StringIO()):
             program(dry_run=True, **options)
-        del os.environ["WORLD_SIZE"]
         if not dry_run:
-            start_processes(torchrun_options)
+            sys.exit(START)
 
-    command.callback = check_and_start
-    sys.argv[0] = torchrun_options.training_script  # for the usage line of --help
-    run_command(command, torchrun_options.training_script_args)
+    # In a fork, because what is loaded to be checked, on GPUs too, would stay as long as this process.
+    child = os.fork()
+    if child == 0:
+        machines = torchrun_options.nnodes.rpartition(":")[2]
+        os.environ["WORLD_SIZE"] = str(int(machines) * int(torchrun_options.nproc_per_node))
+        command.callback = check
+        run_command(command, torchrun_options.training_script_args)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code != START:
+        sys.exit(code if code >= 0 else 128 - code)
+    start_processes(torchrun_options)
 
 
 if __name__ == "__main__":
