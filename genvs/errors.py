@@ -12,29 +12,30 @@ from typing import NoReturn
 class InputError(ValueError):
     """Bad input: one line that names the file or parameter, what is wrong with it, and what to do.
 
-    Parameters are written in backticks, as in "`near`=2: choose less than `far`": command-line programs print the names
-    of their options in their place. They print the line without a traceback and exit with code 2.
+    Parameters are written in backticks, as in "`near`=2: choose less than `far`". Command-line programs print the line
+    without a traceback, with the names of their options in place of the parameters, and exit with code 2.
     """
 
     def __str__(self) -> str:
-        # A loader worker's error arrives with the worker's traceback as its text; the line is its last.
+        # An error in a loader worker arrives with the worker's traceback as its text. The last line is ours.
         lines = super().__str__().splitlines()
         return lines[-1].removeprefix(f"{__name__}.InputError: ") if lines else ""
 
 
 def as_options(line: str) -> str:
-    """`line` with an option in place of each parameter in backticks, where options have the names of parameters."""
+    """`line` with each parameter in backticks replaced by the option of that name."""
     return re.sub(r"`(\w+)`", lambda name: "--" + name[1].replace("_", "-"), line)
 
 
 def run_program(program: Callable[[], object], translate: Callable[[str], str] = as_options) -> NoReturn:
-    """Run `program` and exit: 0; 130 when it is interrupted; 2 with one line on stderr for bad input, for files that
-    cannot be read or written, and for training that has diverged.
+    """Run `program` and exit with 0, with 130 when it is interrupted, or with 2 and one line on stderr.
 
-    translate: what to make of the line, which may name parameters in backticks.
+    The line is for bad input, files that cannot be read or written, and training that has diverged. `translate`
+    replaces parameters in backticks by the names of options.
     """
     try:
         program()
+        sys.exit(0)
     except (InputError, FloatingPointError) as error:
         line = str(error)
     except OSError as error:
@@ -44,7 +45,5 @@ def run_program(program: Callable[[], object], translate: Callable[[str], str] =
         line = f"{error.filename}: {error.strerror}: {remedy}, or choose a folder that can be written"
     except KeyboardInterrupt:
         sys.exit(130)
-    else:
-        sys.exit(0)
     print(f"Error: {translate(line)}", file=sys.stderr)
     sys.exit(2)

@@ -21,14 +21,14 @@ from genvs.errors import InputError
 def save_atomic(obj: Any, path: str | os.PathLike[str]) -> None:
     """`torch.save` to `path`, which at any time holds the old file or the whole new one, even after a power cut.
 
-    Raises OSError naming `path` if it cannot be written (disk full, read-only folder); the old file stays.
+    Raises OSError, naming `path`, if it cannot be written (full disk, read-only folder). The old file is kept then.
     """
     with replacing(Path(path)) as file:
         torch.save(obj, file)
 
 
 def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
-    """Writes `text` (UTF-8) to `path` as `save_atomic` does."""
+    """Writes `text` (UTF-8) to `path`, as `save_atomic` does."""
     with replacing(Path(path)) as file:
         file.write(text.encode())
 
@@ -36,33 +36,25 @@ def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
 def remove_orphans(folder: str | os.PathLike[str]) -> None:
     """Removes the unfinished files that killed processes of this machine left in `folder`."""
     for path in Path(folder).glob(".*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
-            with contextlib.suppress(OSError):  # nothing depends on it
-                path.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's
-        return True
-    return True
+        try:
+            os.kill(int(path.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, OverflowError, PermissionError):
+            pass  # not a file of ours, or another user's process writes it
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
-    """Locks `path`, which is created if need be, against other processes until the block or this process ends.
+    """Locks `path` against other processes until the block or this process ends. Creates the file if necessary.
 
     Forked processes do not inherit the lock. On file systems without locks it does nothing.
-    Raises BlockingIOError if another process holds the lock, unless `wait`; OSError if the file cannot be opened.
+    Raises BlockingIOError if another process holds the lock and `wait` is False, OSError if the file cannot be opened.
     """
     with open(path, "ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (BlockingIOError, PermissionError):  # POSIX lets systems say either
+        except (BlockingIOError, PermissionError):  # POSIX allows either
             raise BlockingIOError(f"{path} is held by another process") from None
         except OSError:
             pass
@@ -70,7 +62,7 @@ def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
 
 
 def new_numbered_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Makes `parent/NNNNN-name`, with the number after the largest there; never a folder of another process.
+    """Makes `parent/NNNNN-name`, numbered after the last such folder. Safe against other processes that do the same.
 
     Raises OSError if it cannot be made.
     """
@@ -86,19 +78,24 @@ def new_numbered_folder(parent: str | os.PathLike[str], name: str) -> Path:
     raise AssertionError("the count does not end")
 
 
-def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
-    """Reads what `torch.save` wrote, if it holds only tensors and plain containers; nothing in it is executed.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Reads tensors and plain containers that `torch.save` wrote, and executes nothing.
 
-    Checksums are compared first, which `torch.load` does not do. Raises InputError for whatever is wrong with the file.
+    Compares checksums first, which `torch.load` does not do. Raises InputError for any fault in the file.
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for its writer
-            raise InputError(f"{path} is no file: name one")
-        _check_whole(path)
+        if path.is_fifo():  # opening it would wait for its writer
+            raise InputError(f"{path} is a pipe: name a file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty: use another copy of it")
+        with open(path, "rb") as file:
+            is_archive = file.read(4) == b"PK\x03\x04"
+        if is_archive and not _is_whole(path):
+            raise InputError(f"{path} is cut short or damaged: use another copy of it")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles, which end in an error of one line below
-            return torch.load(path, map_location=map_location, weights_only=True)
+            warnings.simplefilter("ignore")  # about odd pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except FileNotFoundError:
@@ -111,21 +108,12 @@ def load(path: str | os.PathLike[str], map_location: str | torch.device = "cpu")
         raise InputError(_diagnosis(path, str(error))) from error
 
 
-def load_format(path: str | os.PathLike[str], name: str, version: int, remedy: str) -> dict[str, Any]:
-    """Reads a dict that states this format and version. Raises InputError if it does not."""
-    content = load(path)
-    check_format(content, path, name, version, remedy)
-    return content
-
-
 def check_format(content: Any, path: str | os.PathLike[str], name: str, version: int, remedy: str) -> None:
-    """Raises InputError if `content`, read from `path`, is not of this format and version."""
+    """Raises InputError if `content`, read from `path`, is not a dict that states this format and version."""
     if not isinstance(content, dict) or content.get("format") != name:
         raise InputError(f"{path} is not a {name}: {remedy}")
-    if content.get("version") != version:
-        raise InputError(
-            f"{path} is a {name} of version {content.get('version')}, this program reads {version}: {remedy}"
-        )
+    if (found := content.get("version")) != version:
+        raise InputError(f"{path} is a {name} of version {found}, this program reads {version}: {remedy}")
 
 
 @contextlib.contextmanager
@@ -138,53 +126,36 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # so that the new name survives a power cut
+        finally:
+            os.close(folder)
     except (OSError, RuntimeError) as error:
-        cause = _os_error(error)
+        # torch.save reports a failed write as a RuntimeError, whose context has the reason.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
         raise OSError(cause.errno, f"could not be saved: {cause.strerror}", str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # it is gone after success, and must not hide the error above
+        with contextlib.suppress(OSError):  # after success there is none, and the error above must not be hidden
             temporary.unlink()
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The OSError behind `error`. torch.save reports a failed write as a RuntimeError without the reason."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Makes a new name in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _is_whole(path: Path) -> bool:
+    """Whether a zip archive (torch's format) is complete and its checksums are right."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check_whole(path: Path) -> None:
-    """Raises InputError if `path` is empty, or a zip archive (torch's format) that is cut short or damaged."""
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    if not magic:
-        raise InputError(f"{path} is empty: use another copy of it")
-    if magic == b"PK\x03\x04":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
-            raise InputError(f"{path} is cut short or damaged: use another copy of it") from None
-        if damaged is not None:
-            raise InputError(f"{path} is damaged (the checksum of {damaged!r} is wrong): use another copy of it")
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
+        return False
 
 
 def _diagnosis(path: Path, reason: str) -> str:
-    """In one line what torch.load says in many."""
-    blocked = re.search(r"GLOBAL ([\w.]+)|(TorchScript)", reason)
-    if blocked:
+    """The long error message of torch.load, in one line."""
+    if blocked := re.search(r"GLOBAL ([\w.]+)|(TorchScript)", reason):
         return (
             f"{path} holds more than tensors and plain containers ({blocked[1] or blocked[2]}), which could run code "
             "when it is read, so it is refused: save a state dict of tensors instead"

@@ -1,6 +1,7 @@
 """Snapshots: an EMA network for inference, as plain tensors and a config. Reading one executes nothing.
 
-`python -m genvs.snapshot IN.pkl OUT.pkl` writes a copy in half precision.
+`python -m genvs.snapshot IN.pkl OUT.pkl` writes a copy in half precision, and `python -m genvs.compat.convert` one in
+full precision, of a snapshot of the unofficial implementation too.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from genvs import files
 from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
-from genvs.settings import from_dict
+from genvs.settings import changed
 
 FORMAT, VERSION = "GeNVS snapshot", 2
 TRAINING_STATE = "GeNVS training state"  # the format of train.py's training-state-*.pt
 
 
 def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
-    """Write a snapshot, whole or not at all. notes: plain values worth keeping, such as cur_nimg.
+    """Write a snapshot, whole or not at all. notes: plain values to keep with it, such as cur_nimg.
 
     Raises OSError, naming the path, if it cannot be written.
     """
@@ -34,29 +35,19 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
     files.save_atomic({**content, "notes": notes}, path)
 
 
-def save_new_snapshot(path: Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
-    """As `save_snapshot`, but overwrites nothing. Raises InputError if `path` exists or cannot be written."""
-    if path.exists():
-        raise InputError(f"{path} exists and is not overwritten: name another file")
-    try:
-        save_snapshot(path, config, state, **notes)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name another place") from None
-
-
 def load_snapshot(
     path: str | Path, device: str | torch.device = "cpu", *, near: float | None = None, far: float | None = None
 ) -> GeNVS:
     """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl`.
 
-    Its config is `net.config`, and what the file notes besides is `net.notes`: `cur_nimg`, the target images that it
-    was trained on, if the file says so. A training state of `train.py` gives its EMA network. Files of the unofficial
-    implementation that `genvs.compat` knows are recognised, and become a network of its numerics.
+    Its config is `net.config`. `net.notes` holds what else the file notes, such as `cur_nimg`, the number of target
+    images that it was trained on. A training state of `train.py` gives its EMA network. Files of the unofficial
+    implementation (`genvs.compat`) are recognised, and give a network with its numerics.
 
-    near, far: depth planes, world units, in place of those in the file (unofficial files have none: `SceneConfig`'s).
+    near, far: depth planes, world units, instead of those in the file (unofficial files have none: `SceneConfig`'s).
     Raises InputError, naming the file, if it is missing, damaged or none of these.
     """
-    from genvs import compat  # rarely more than a look at the file's first byte
+    from genvs import compat  # imports GeNVS and reads one byte
 
     content = None if compat.is_pickle(path) else files.load(path)
     unofficial = content is None or compat.is_training_state(content)
@@ -73,14 +64,11 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
         files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
     try:
         if is_state:
-            config = config_of_snapshot(content["config"]["net"])
-            facts = {name: float(content["data"][name]) for name in SceneConfig.__dataclass_fields__}
-            scene = from_dict(SceneConfig, {**facts, "num_classes": int(facts["num_classes"])})
-            config, weights = dataclasses.replace(config, scene=scene), content["ema"]
-            notes = {"cur_nimg": content["cur_nimg"]}
+            scene = {f"scene.{name}": content["data"][name] for name in SceneConfig.__dataclass_fields__}
+            config = changed(config_of_snapshot(content["config"]["net"]), scene)
+            weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
         else:
-            config, weights = config_of_snapshot(content["config"]), content["state"]
-            notes = content["notes"]
+            config, weights, notes = config_of_snapshot(content["config"]), content["state"], content["notes"]
         net = build_net(config)
         net.load_state_dict(weights)
     except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -91,7 +79,7 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
 
 
 def build_net(config: GeNVSConfig) -> GeNVS:
-    """A new network, in the numerics that `config` asks for."""
+    """A new network, with the numerics that `config` asks for."""
     if config.numerics == UNOFFICIAL:
         from genvs.compat import UnofficialGeNVS
 
@@ -99,29 +87,32 @@ def build_net(config: GeNVSConfig) -> GeNVS:
     return GeNVS(config)
 
 
-def rewriting_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The options of a program that reads the snapshot `source` and writes another one to `target`."""
-    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
+def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
+    """Write a copy of a snapshot, in half precision if `halve`."""
+    name, precision = ("snapshot", "half precision, half its size") if halve else ("compat.convert", "full precision")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m genvs.{name}",
+        description=f"Write the network in IN to the snapshot OUT, in {precision}. IN is a snapshot or training state, "
+        "of the unofficial implementation too: its network keeps its numerics. Everything that reads IN reads OUT.",
+    )
     parser.add_argument("source", metavar="IN", type=Path)
     parser.add_argument("target", metavar="OUT", type=Path)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = rewriting_parser(
-        "genvs.snapshot",
-        "Write the snapshot IN to OUT in half precision, half its size. It is read as float32 again; the network draws "
-        "the same up to that rounding.",
-    )
-    source, target = vars(parser.parse_args(arguments)).values()
-    net = load_snapshot(source)
-    # Numbers below 6e-8 become a multiple of that, or 0: no larger an error than the others'. Buffers stay as they are:
-    # they are few, and the phases that NCSN++ computes from its frequencies would magnify their errors.
-    state = net.state_dict() | {name: parameter.half() for name, parameter in net.named_parameters()}
+    for plane in ("near", "far"):
+        parser.add_argument(f"--{plane}", type=float, help=f"{plane} depth plane, world units (IN's own if it has one)")
+    options = parser.parse_args(arguments)
+    source, target = options.source, options.target
+    if target.exists():
+        raise InputError(f"{target} exists and is not overwritten: name another file")
+    net = load_snapshot(source, near=options.near, far=options.far)
+    state, notes = net.state_dict(), {**net.notes, "halved_from" if halve else "converted_from": source.name}
+    if halve:
+        # Numbers below 6e-8 become a multiple of that, or 0, which is no larger an error than in other numbers. Buffers
+        # are few and stay in float32: NCSN++ computes phases from its frequencies, which would magnify their errors.
+        state |= {name: parameter.half() for name, parameter in net.named_parameters()}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")
-    save_new_snapshot(target, net.config, state, **net.notes, halved_from=source.name)
+    save_snapshot(target, net.config, state, **notes)
     print(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
 
 

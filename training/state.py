@@ -210,7 +210,8 @@ def load_training_state(path: Path) -> dict[str, Any]:
 
     Raises InputError where the file cannot be read, is no training state, or its config or counters are damaged.
     """
-    content = files.load_format(path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
+    content = files.load(path)
+    files.check_format(content, path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
     counters = [content.get(name) for name in ("cur_nimg", "scale_updates", "skipped", "skipped_in_a_row")]
     scale = content.get("scale")
     if not all(type(count) is int and count >= 0 for count in counters):

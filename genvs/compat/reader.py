@@ -1,13 +1,14 @@
 """Reads the files of the unofficial implementation without running anything that they hold.
 
-Its snapshot is a plain pickle of a module tree, with the source text of its classes inside, which `pickle.load` would
-run. Here every class and function that a pickle names, but OrderedDict, becomes a `Stub`: it is never looked up, and a
-call of it is only recorded. Tensors are rebuilt from the records; `torch.load(weights_only=True)` reads their numbers.
+Its snapshot is a plain pickle of a module tree and of the source text of its classes, which `pickle.load` would run.
+Here every class and function that a pickle names, except OrderedDict, becomes a `Stub`: it is never imported, and calls
+of it are only recorded. Tensors are rebuilt from the records; `torch.load(weights_only=True)` reads their numbers.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -54,7 +55,7 @@ class Stub:
 
 
 class StubUnpickler(pickle.Unpickler):
-    """Makes a new stub class for every name but one, so that nothing else can be reached and called."""
+    """Makes a new stub class for every name except OrderedDict, so that nothing else can be called."""
 
     def find_class(self, module: str, name: str) -> type:
         if (module, name) == ("collections", "OrderedDict"):
@@ -63,14 +64,12 @@ class StubUnpickler(pickle.Unpickler):
 
 
 def is_pickle(path: str | os.PathLike[str]) -> bool:
-    """Whether the file is a plain pickle, as those snapshots are; False if it cannot be read."""
-    try:
-        if not Path(path).is_file():  # opening a pipe would wait for its writer
-            return False
-        with open(path, "rb") as file:
-            return file.read(1) == PICKLE
-    except OSError:
-        return False
+    """Whether the file is a plain pickle, as those snapshots are. False if it cannot be read."""
+    with contextlib.suppress(OSError):
+        if Path(path).is_file():  # opening a pipe would wait for its writer
+            with open(path, "rb") as file:
+                return file.read(1) == PICKLE
+    return False
 
 
 def is_training_state(content: Any) -> bool:
@@ -81,7 +80,7 @@ def is_training_state(content: Any) -> bool:
 def load_network(path: str | os.PathLike[str], training_state: dict[str, Any] | None = None) -> UnofficialGeNVS:
     """The EMA network of the snapshot `path`, or the network of `training_state`, which was read from `path`.
 
-    Raises InputError, in one line with the file's name and the reason, for a file that is neither.
+    Raises InputError, with the file's name and the reason, for a file that is neither.
     """
     try:
         weights, view_weighting = (training_state["net"], None) if training_state else read_snapshot(path)
@@ -96,9 +95,9 @@ def load_network(path: str | os.PathLike[str], training_state: dict[str, Any] | 
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str | None]:
-    """The EMA network's weights, by their names in its state dict, and its view weighting, where the file states it.
+    """The state dict of the EMA network, and the name of its view weighting if the file has one.
 
-    Raises InputError, with the reason alone, if the file is damaged or is not a snapshot.
+    Raises InputError, without the file's name, if the file is damaged or is not a snapshot.
     """
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
@@ -127,7 +126,7 @@ def entry(content: Any, name: str) -> Any:
 
 
 def modules_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The attributes of a module and of all below it, each with the prefix of its tensors' names."""
+    """The attributes of a module and of its submodules, each with the prefix of its tensors' names."""
     attributes = module.state if isinstance(module, Stub) else None
     if isinstance(module, Stub) and module.name == "torch_utils.persistence._reconstruct_persistent_obj":
         attributes = entry(module.args[0], "state")  # beside its class's source text
@@ -138,7 +137,7 @@ def modules_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def tensor_of(value: Any) -> Tensor:
-    """The tensor that torch's own functions would rebuild. torch checks that its storage holds all of it."""
+    """The tensor that torch's own functions would rebuild. torch checks that its storage is large enough."""
     name = value.name if isinstance(value, Stub) else type(value).__name__
     if name in PARAMETERS:
         return tensor_of(value.args[0])

@@ -1,24 +1,22 @@
 """The unofficial implementation's numerics, for networks that were trained with them.
 
-`UnofficialGeNVS` is our network with everything that differs, which is all in this file. Where no reason is given, our
-own way works better, as the project's tests measure.
+`UnofficialGeNVS` differs from `GeNVS` in the following, all of it in this file:
 
-* Feature volumes are never negative (a ReLU after the head), and the head does not see the image's colours.
-* The farthest depth comes first in its volumes. The head's weights are put in our order when they are read
-  (`genvs.compat.weights`), so that here the nearest comes first.
-* The focal length, near and far plane of the batch's first camera are used for all; the principal point is the middle.
+* Feature volumes are never negative (a ReLU follows the head), and the head does not see the image's colours.
+* The focal length and the near and far planes of the batch's first camera are used for all. The principal point is the
+  middle of the image.
 * Rays pass through the corners of the image's outermost pixels, not through pixel centres. Samples lie on the near
-  plane, on the far plane and evenly between. Jitter moves all but the first and last, by half an interval at most.
-* A volume is zero outside itself, and fades to that over half a voxel. Input views that do not see a point contribute
-  these zeros.
+  plane, on the far plane and evenly between. Jitter moves all but the first and last by up to half an interval.
+* Volumes fade to zero at their borders, over half a voxel. Views that do not see a point contribute zeros.
 * Density is the ReLU of the field's output. An interval reaches to the next sample, in units of depth over focal length
-  (where the image reaches from -1 to 1), and the last one has no end.
-* Transmittance includes the sample's own interval: what is opaque is not seen.
+  (where the image reaches from -1 to 1), and the last interval is infinite.
+* Transmittance includes the sample's own interval, so that opaque samples are invisible.
 * Feature images are enlarged with `align_corners=True`.
 * c_in multiplies the feature image too.
 * Without a feature image, the denoiser sees unit normal noise in its place.
 
-Not repeated: the unofficial implementation jitters samples in inference too, which makes videos flicker.
+Its volumes begin with the farthest depth; `genvs.compat.weights` reorders the head's weights, so that ours begin with
+the nearest. It also jitters samples in inference, which makes videos flicker; this is not repeated here.
 """
 
 from __future__ import annotations
@@ -38,9 +36,9 @@ from genvs.random import Stream, fold, normal, uniform
 
 
 class UnofficialEncoder(FeatureVolumeEncoder):
-    """Volumes are never negative. What the unofficial network does not have is not trained.
+    """Volumes are never negative. Parameters that the unofficial network does not have are not trained.
 
-    These are the biases of convolutions that a normalisation layer follows there, and the weights of the colours.
+    These are the biases of convolutions with a normalisation layer after them, and the weights of the colours.
     """
 
     WITHOUT_BIAS = ("backbone", "aspp", "low_level", "fuse")
@@ -59,7 +57,7 @@ class UnofficialEncoder(FeatureVolumeEncoder):
 
 
 class UnofficialRenderer(FeatureRenderer):
-    """Shared focal length, rays through corners, zeros outside volumes, transmittance with the own interval."""
+    """Shared focal length, rays through corners, zeros outside volumes, transmittance that includes the interval."""
 
     def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
         """As in `FeatureRenderer`; in float32."""
@@ -72,7 +70,7 @@ class UnofficialRenderer(FeatureRenderer):
         with torch.autocast(points.device.type, enabled=False):
             fused = mean_of_views(feature_volume, points, frustum_matrix(inputs), weights)
             density, features = self.field_values(fused)
-            # From -1 to 1 the image is 2 wide: its focal length is twice ours, which is over the width.
+            # An image from -1 to 1 is 2 wide, so its focal length is twice ours, which is over the width.
             focal = 2 * targets.intrinsics[..., 0, 0]
             sample_weights = weights_inclusive(density, depths / focal[..., None, None])
             rendered = (sample_weights[..., None] * features).sum(dim=-2)
@@ -104,7 +102,7 @@ class UnofficialDenoiser(ConditionedDenoiser):
 
 
 class UnofficialGeNVS(GeNVS):
-    """The unofficial implementation's model; this file's first lines list what differs from `GeNVS`."""
+    """The unofficial implementation's model."""
 
     def __init__(self, config: GeNVSConfig) -> None:
         super().__init__(config, UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser)
@@ -122,15 +120,14 @@ def with_shared_lens(cameras: Cameras, of: Cameras) -> Cameras:
     """`cameras` with the focal length (over the image's height), near and far plane of the first camera in `of`."""
     first = (0,) * len(of.shape)
     focal = of.intrinsics[first][1, 1]
-    zero, half, one = torch.zeros_like(focal), torch.full_like(focal, 0.5), torch.ones_like(focal)
-    rows = [[focal, zero, half], [zero, focal, half], [zero, zero, one]]
-    intrinsics = torch.stack([torch.stack(row) for row in rows])
+    intrinsics = torch.diag(torch.stack([focal, focal, torch.ones_like(focal)]))
+    intrinsics[:2, 2] = 0.5
     near, far = (plane[first].expand(cameras.shape) for plane in (of.near, of.far))
     return Cameras(cameras.c2w, intrinsics.expand(*cameras.shape, 3, 3), near, far)
 
 
 def corner_rays(cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
-    """As `genvs.geometry.generate_rays` for a square image, but from corner to corner of it."""
+    """As `genvs.geometry.generate_rays` for a square image, but from corner to corner."""
     corners = torch.linspace(-1, 1, width, device=cameras.device, dtype=cameras.c2w.dtype)
     x, y = torch.meshgrid(corners, corners, indexing="xy")
     focal = 2 * cameras.intrinsics[..., 0, 0, None, None]
@@ -140,7 +137,7 @@ def corner_rays(cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
-    """As `fuse_views` of `genvs.ops.reference`, with zeros outside of volumes; one view at a time, to save memory."""
+    """As `genvs.ops.reference.fuse_views`, with zeros outside volumes. One view at a time, to save memory."""
     flat = points.flatten(1, 3)
     fused = torch.zeros(*points.shape[:-1], volume.shape[2], device=points.device)
     for view in range(volume.shape[1]):
@@ -153,9 +150,7 @@ def mean_of_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: 
 
 def places_in_volume(points: Tensor, frusta: Tensor) -> Tensor:
     """uvw `[B, P, 3]` of world points `[B, P, 3]`. frusta: `[B, 4, 4]`, of `genvs.geometry.frustum_matrix`."""
-    x, y, z = points.split(1, dim=-1)
-    column_x, column_y, column_z, column_1 = frusta[:, None].unbind(dim=-1)
-    mapped = x * column_x + y * column_y + z * column_z + column_1
+    mapped = apply_linear(frusta[..., :3], points) + frusta[..., None, :, 3]
     depth = mapped[..., 3:]
     safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
     return torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)

@@ -48,7 +48,7 @@ class Cameras:
         return self.c2w[..., :3, 3]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Cameras:
-        """`function` of every member."""
+        """Apply `function` to every member."""
         return Cameras(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def __getitem__(self, index) -> Cameras:
@@ -73,7 +73,7 @@ class Cameras:
 def apply_linear(matrix: Tensor, vectors: Tensor) -> Tensor:
     """`matrix` `[..., 3, 3]` times each of `vectors` `[..., P, 3]`.
 
-    Written out, because a matrix product would follow autocast and TF32 down to 8 or 10 bits: a pixel's width of error.
+    Written out, because autocast and TF32 would round a matrix product to 8 or 10 bits, an error of a pixel.
     """
     x, y, z = vectors.split(1, dim=-1)
     column_x, column_y, column_z = matrix[..., None, :, :].unbind(dim=-1)
@@ -90,15 +90,15 @@ def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     in_camera = apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
     homogeneous = apply_linear(cameras.intrinsics, in_camera)
     depth = in_camera[..., 2]
-    # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
+    # A point in the plane of the camera has no image. A tiny depth puts it far outside and keeps gradients finite.
     safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
     return homogeneous[..., :2] / safe_depth[..., None], depth
 
 
 def frustum_matrix(cameras: Cameras) -> Tensor:
-    """`[..., 4, 4]`, from world points (x, y, z, 1) to (u depth, v depth, w, depth).
+    """The matrix `[..., 4, 4]` from world points (x, y, z, 1) to (u depth, v depth, w, depth).
 
-    w goes from 0 at the near plane to 1 at the far plane; u, v and depth are those of `project`.
+    w is 0 at the near plane and 1 at the far plane; u, v and depth are as in `project`.
     """
     w2c = cameras.w2c[..., :3, :]
     image = apply_linear(cameras.intrinsics, w2c.mT).mT
@@ -108,21 +108,24 @@ def frustum_matrix(cameras: Cameras) -> Tensor:
     return torch.cat([image[..., :2, :], w, depth], dim=-2)
 
 
+def directions_through(uv: Tensor, cameras: Cameras) -> Tensor:
+    """World directions `[..., P, 3]`, with camera-z 1, through uv `[..., P, 2]`."""
+    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
+    # Not linalg.inv, which waits for a GPU to report errors.
+    in_camera = apply_linear(torch.linalg.inv_ex(cameras.intrinsics).inverse, homogeneous)
+    return apply_linear(cameras.c2w[..., :3, :3], in_camera)
+
+
 def unproject(uv: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:
     """The inverse of `project`: uv `[..., P, 2]` at camera z `depth` `[..., P]` to world points `[..., P, 3]`."""
-    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
-    in_camera = apply_linear(torch.linalg.inv_ex(cameras.intrinsics).inverse, homogeneous) * depth[..., None]
-    return apply_linear(cameras.c2w[..., :3, :3], in_camera) + cameras.c2w[..., None, :3, 3]
-
-
-def opencv_from_opengl(c2w: Tensor) -> Tensor:
-    """Camera-to-world `[..., 4, 4]` with OpenGL axes (+y up, -z forward) to OpenCV axes; its own inverse."""
-    return c2w * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
+    return cameras.centers[..., None, :] + depth[..., None] * directions_through(uv, cameras)
 
 
 def to_opencv(c2w: Tensor, convention: str) -> Tensor:
-    """Camera-to-world `[..., 4, 4]` with 'opencv' or 'opengl' axes, as `convention` says, to OpenCV axes."""
-    return opencv_from_opengl(c2w) if convention == "opengl" else c2w
+    """Camera-to-world `[..., 4, 4]` with axes of `convention`, 'opencv' or 'opengl' (+y up, -z forward), to OpenCV."""
+    if convention == "opencv":
+        return c2w
+    return c2w * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
 
 
 def normalize_intrinsics(intrinsics_px: Tensor, width: int, height: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Rays through pixel centres, and sample depths along them.
 
-Ray directions have camera-z 1, so the ray parameter IS the depth; an interval's metric length is its extent in depth
-times the direction's norm.
+Ray directions have camera-z 1, so the ray parameter is the depth, and the metric length of an interval is its extent in
+depth times the direction's norm.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genvs.geometry.cameras import Cameras, apply_linear
+from genvs.geometry.cameras import Cameras, directions_through
 
 
 def pixel_centers(height: int, width: int, *, device=None, dtype=torch.float32) -> Tensor:
@@ -20,24 +20,21 @@ def pixel_centers(height: int, width: int, *, device=None, dtype=torch.float32) 
 
 
 def generate_rays(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """One ray through the centre of each pixel.
+    """The ray through the centre of each pixel.
 
-    cameras: `[...]`. Returns ray_origins and ray_directions, each `[..., height, width, 3]`, world; a direction's
-    camera-z is 1, so that origin + depth * direction has that camera-z depth.
+    cameras: `[...]`. Returns ray_origins and ray_directions, each `[..., height, width, 3]`, world. Directions have
+    camera-z 1, so that origin + depth * direction has that depth.
     """
     uv = pixel_centers(height, width, device=cameras.device, dtype=cameras.c2w.dtype)
-    homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1).flatten(0, 1)
-    # Not linalg.inv, which waits for a GPU to report whether it could.
-    in_camera = apply_linear(torch.linalg.inv_ex(cameras.intrinsics).inverse, homogeneous)
-    directions = apply_linear(cameras.c2w[..., :3, :3], in_camera).unflatten(-2, (height, width))
+    directions = directions_through(uv.flatten(0, 1), cameras).unflatten(-2, (height, width))
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 
 
 def stratified_depths(near: Tensor, far: Tensor, num_samples: int, jitter: Tensor | None = None) -> Tensor:
     """One depth in each of `num_samples` equal bins between the planes (NeRF, arXiv 2003.08934, eq. 2).
 
-    near, far: `[...]`, world units. jitter: in [0, 1), broadcastable to `[..., num_samples]`, the place within each
-    bin; None for the middles. Returns depths `[..., num_samples]`, increasing.
+    near, far: `[...]`, world units. jitter: in [0, 1), broadcastable to `[..., num_samples]`, the position within each
+    bin; None for the middle. Returns depths `[..., num_samples]`, increasing.
     """
     bins = torch.arange(num_samples, device=near.device, dtype=near.dtype)
     offset = 0.5 if jitter is None else jitter
@@ -45,11 +42,10 @@ def stratified_depths(near: Tensor, far: Tensor, num_samples: int, jitter: Tenso
 
 
 def interval_lengths(depths: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """The extent in depth that each sample stands for: from the middle towards its neighbours, planes at the ends.
+    """The extent in depth of each sample's interval. Intervals meet halfway between samples and end at the planes.
 
     depths: `[..., S]`, increasing; near, far: `[...]`. Returns `[..., S]`, world units, summing to far - near.
     """
     middles = (depths[..., 1:] + depths[..., :-1]) / 2
     near, far = (plane[..., None].expand_as(depths[..., :1]) for plane in (near, far))
-    edges = torch.cat([near, middles, far], dim=-1)
-    return edges.diff(dim=-1)
+    return torch.cat([near, middles, far], dim=-1).diff(dim=-1)

@@ -1,4 +1,4 @@
-"""Camera paths around the origin, world z up. No path degenerates at the poles: camera x stays horizontal."""
+"""Camera paths around the origin, world z up. Camera x stays horizontal, at the poles too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def spherical_c2w(azimuth: Tensor, elevation: Tensor, radius: Tensor | float) ->
     """Cameras on a sphere that look at the origin, camera x horizontal.
 
     azimuth, elevation: radians, `[...]`; radius: world units, broadcastable. Returns c2w `[..., 4, 4]`, OpenCV axes.
-    Defined at the poles too, where the azimuth says which way is up in the image.
+    At the poles, the azimuth determines which way is up in the image.
     """
     azimuth, elevation = torch.broadcast_tensors(azimuth, elevation)
     sin_a, cos_a, sin_e, cos_e = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
@@ -46,10 +46,10 @@ def spiral(num_views: int, radius: float, turns: float = 2.0, highest: float = m
 
 
 def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
-    """The test cameras of SRN's data sets: from the horizon to the pole in `num_views` steps of 0.08 rad azimuth.
+    """The test cameras of SRN's datasets: from the horizon to the pole, in steps of 0.08 rad azimuth.
 
-    Returns c2w `[num_views, 4, 4]`. radius: 1.3 for cars, 2.0 for chairs. The spiral ends over the pole,
-    where SRN's own last camera is turned a quarter about its axis.
+    Returns c2w `[num_views, 4, 4]`. radius: 1.3 for cars, 2.0 for chairs. SRN's last camera, over the pole, is turned a
+    quarter about its axis; this one is not.
     """
     index = torch.arange(num_views, dtype=torch.float64)
     azimuth = 0.08 * (num_views - 1 - index)
@@ -60,8 +60,8 @@ def srn_spiral(radius: float, num_views: int = 251) -> Tensor:
 def archimedean(num_views: int = 498, radius: float = 1.3, turns: float = 10.0) -> Tensor:
     """An Archimedean spiral on the sphere, from pole to pole: c2w `[num_views, 4, 4]`; radius in world units.
 
-    The azimuth is proportional to the angle from the north pole. By default it is the path of the unofficial
-    implementation's videos, which show 30 of these views a second.
+    The azimuth is proportional to the angle from the north pole. The defaults are those of the unofficial
+    implementation's videos.
     """
     from_pole = torch.linspace(0, math.pi, num_views, dtype=torch.float64)
     return spherical_c2w(2 * turns * from_pole, math.pi / 2 - from_pole, radius).float()
@@ -72,11 +72,9 @@ def trajectory_cameras(
 ) -> Cameras:
     """Cameras `[1, num_views]` around the origin, with the first input's intrinsics.
 
-    inputs: `[1, V]`. trajectory: 'orbit', a full turn that starts at the first input's azimuth, 'spiral' or
-    'archimedean', from pole to pole.
-    radius: world units; by default the inputs' mean distance. The depth planes move with the cameras, so that they
-    enclose what they enclose at that distance. elevation: degrees; of the orbit, by default 20, or the spiral's
-    highest, by default 60. Raises InputError for a radius or an elevation that no camera can have.
+    inputs: `[1, V]`. trajectory: one of TRAJECTORIES; an orbit starts at the first input's azimuth.
+    radius: world units, by default the inputs' mean distance; depth planes move along. elevation: degrees, of the orbit
+    (20 by default) or of the spiral's highest point (60). Raises InputError for an impossible radius or elevation.
     """
     distance = float(inputs.centers.norm(dim=-1).mean())
     radius = distance if radius is None else radius

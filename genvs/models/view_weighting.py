@@ -1,11 +1,11 @@
 """How much each input view counts for a target view: the methods that a config's `view_weighting` names.
 
-Every method takes input cameras `[B, V]` and target cameras `[B, T]` and returns weights `[B, T, V]`, at least float32,
-that are not negative and sum to 1 over the input views. The names and formulas are those of the unofficial
-implementation of GeNVS. Cameras are OpenCV camera-to-world; a method that depends on these axes says so.
+Every method takes input cameras `[B, V]` and target cameras `[B, T]`, and returns weights `[B, T, V]` in float32 or
+float64, which are not negative and sum to 1 over the input views. The names and formulas are those of the unofficial
+implementation of GeNVS. Poses are OpenCV camera-to-world.
 
-Where errors or distances are inverted, a view whose error is 0, such as the target's own camera, takes all the weight;
-several such views share it equally. Gradients are finite there too.
+Where errors or distances are inverted, a view with an error of 0, such as the target's own camera, has all the weight.
+Several such views share it equally. Gradients are finite there too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from genvs.geometry import Cameras
 
 ViewWeighting = Callable[[Cameras, Cameras], Tensor]
 
-NUM_FREQUENCIES, LOWEST_FREQUENCY = 6, 1.5
+NUM_FREQUENCIES, LOWEST_FREQUENCY, NUM_HEADS = 6, 1.5, 3
 CAMERA_CHANNELS = 3 * (2 + 2 * NUM_FREQUENCIES)  # of `encode_camera`
-NUM_HEADS = 3
-SMALLEST = 1e-12  # error to divide by; gradients divide by its square
+SMALLEST = 1e-12  # errors are at least this, because gradients divide by their square
 
 
 def baseline_mean(inputs: Cameras, targets: Cameras) -> Tensor:
@@ -44,14 +43,10 @@ def gaussian_distance(inputs: Cameras, targets: Cameras, *, b: float) -> Tensor:
     return softmax_of_views(-b * center_distances(inputs, targets) ** 2)
 
 
-def inverse_l1(inputs: Cameras, targets: Cameras) -> Tensor:
-    """By the inverse of the sum of absolute differences of the camera-to-world matrices."""
-    return weights_of_errors(pose_differences(inputs, targets).abs().sum(dim=(-2, -1)))
-
-
-def inverse_frobenius(inputs: Cameras, targets: Cameras) -> Tensor:
-    """By the inverse Frobenius norm of the difference of the camera-to-world matrices."""
-    return weights_of_errors(pose_differences(inputs, targets).flatten(-2).norm(dim=-1))
+def inverse_pose_norm(inputs: Cameras, targets: Cameras, *, order: int) -> Tensor:
+    """By the inverse norm of the difference of the camera-to-world matrices, over all entries."""
+    difference = inputs.c2w[:, None] - targets.c2w[:, :, None]
+    return weights_of_errors(torch.linalg.vector_norm(difference, order, dim=(-2, -1)))
 
 
 def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
@@ -59,33 +54,34 @@ def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
 
     angle: between the two cameras' orientations. d: distance of the camera centres.
     """
+    # R = R_input R_target^T has trace 1 + 2 cos(angle), and R - R^T is the cross product matrix of axis * 2 sin(angle).
+    of_inputs, of_targets = inputs.c2w[:, None, :, :3, :3], targets.c2w[:, :, None, :3, :3]
+    twice_cos = (of_inputs * of_targets).sum(dim=(-2, -1)) - 1
+    twice_sin = torch.linalg.cross(*torch.broadcast_tensors(of_inputs, of_targets), dim=-2).sum(dim=-1).norm(dim=-1)
     distances = center_distances(inputs, targets)
     relative = distances / distances.amax(dim=-1, keepdim=True).clamp_min(SMALLEST)
-    return weights_of_errors(alpha / math.pi * rotation_angles(inputs, targets) + (1 - alpha) * relative)
+    return weights_of_errors(alpha / math.pi * torch.atan2(twice_sin, twice_cos) + (1 - alpha) * relative)
 
 
 def inverse_relative_pose(inputs: Cameras, targets: Cameras) -> Tensor:
     """By the inverse Frobenius norm of (input's camera-to-world)(target's camera-to-world)^-1.
 
-    That matrix, of a rotation and a translation of length t, has the norm sqrt(t^2 + 4). It is not the pose of one
-    camera in the other's frame: where all cameras look at the origin from the same distance, t is 0 and all views count
-    alike. Kept for networks that were trained with it, under both of the names that it has there.
+    This is sqrt(t^2 + 4), where t is the length of that matrix's translation. The matrix is not a relative pose: where
+    all cameras look at the origin from the same distance, t is 0 and all views count equally. It is kept, under both of
+    its names, for networks that were trained with it.
     """
-    return weights_of_errors((world_translations(inputs, targets) ** 2 + 4).sqrt())
+    of_targets = targets.w2c[:, :, None, :3, 3]
+    turned = (inputs.c2w[:, None, :, :3, :3] * of_targets[..., None, :]).sum(dim=-1)
+    return weights_of_errors(((turned + inputs.centers[:, None]).norm(dim=-1) ** 2 + 4).sqrt())
 
 
 def cross_attention(inputs: Cameras, targets: Cameras) -> Tensor:
-    """Softmax of the dot products of target and input, each encoded by `encode_camera`. It has no weights to learn."""
-    query = encode_camera(targets.centers, -targets.c2w[..., :3, 2])
-    key = encode_camera(inputs.centers, -inputs.c2w[..., :3, 2])
-    return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
+    """Softmax of the dot products of the encoded target and input cameras. It has no weights to learn."""
+    return attention(encode_cameras(targets), encode_cameras(inputs))
 
 
 class LearnedCrossAttention(nn.Module):
-    """As `cross_attention`, of learned linear maps of the encoded cameras.
-
-    Cameras are encoded by centre and backward direction (a camera's +z in OpenGL axes).
-    """
+    """As `cross_attention`, between learned linear maps of the encoded cameras."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,17 +89,15 @@ class LearnedCrossAttention(nn.Module):
         self.key_layer = nn.Linear(CAMERA_CHANNELS, CAMERA_CHANNELS, bias=False)
 
     def forward(self, inputs: Cameras, targets: Cameras) -> Tensor:
-        # In bf16 a dot product of this many terms would be off by whole units.
+        # In bf16 a dot product of so many terms would be off by whole units.
         with torch.autocast(inputs.device.type, enabled=False):
-            query = self.query_layer(encode_camera(targets.centers, -targets.c2w[..., :3, 2]))
-            key = self.key_layer(encode_camera(inputs.centers, -inputs.c2w[..., :3, 2]))
-            return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
+            return attention(self.query_layer(encode_cameras(targets)), self.key_layer(encode_cameras(inputs)))
 
 
 class RelativePoseSelfAttention(nn.Module):
-    """Self-attention among the input views, each represented by the target's pose in its own frame.
+    """Self-attention among the input views, each represented by the target's pose in the view's frame.
 
-    Both cameras have OpenGL axes there; the pose is encoded as the target's centre and +z direction.
+    The pose is encoded as the target's centre and +z direction, in OpenGL axes.
     """
 
     def __init__(self) -> None:
@@ -112,19 +106,17 @@ class RelativePoseSelfAttention(nn.Module):
         self.weight_calculation_layer = nn.Linear(CAMERA_CHANNELS, 1)
 
     def forward(self, inputs: Cameras, targets: Cameras) -> Tensor:
-        shape = (*targets.shape, inputs.shape[1])
-        to_input, c2w = inputs.w2c[:, None, :, :3], targets.c2w[:, :, None]
-        rotation = to_input[..., :3]
+        rotation = inputs.w2c[:, None, :, :3, :3]
         offset = targets.centers[:, :, None] - inputs.centers[:, None]
-        # A matrix product would follow TF32 down to 10 bits.
+        # A matrix product could be rounded to TF32, which has 10 bits.
         position = (rotation * offset[..., None, :]).sum(dim=-1)
-        backward = -(rotation * c2w[..., None, :3, 2]).sum(dim=-1)
+        backward = -(rotation * targets.c2w[:, :, None, None, :3, 2]).sum(dim=-1)
         opengl = position.new_ones(3)
         opengl[1:] = -1
         views = encode_camera(position * opengl, backward * opengl).flatten(0, 1)
         with torch.autocast(inputs.device.type, enabled=False):
             attended, _ = self.multihead_attention(views, views, views, need_weights=False)
-            return softmax_of_views(self.weight_calculation_layer(attended).reshape(shape))
+            return softmax_of_views(self.weight_calculation_layer(attended).squeeze(-1)).unflatten(0, targets.shape)
 
 
 _METHODS: dict[str, Callable] = {
@@ -133,8 +125,8 @@ _METHODS: dict[str, Callable] = {
     "distance_squared": functools.partial(inverse_distance, power=2.0),
     "distance_cubed": functools.partial(inverse_distance, power=3.0),
     "distance_gaussian_b": gaussian_distance,
-    "l1_weighting": inverse_l1,
-    "f_norm_weighting": inverse_frobenius,
+    "l1_weighting": functools.partial(inverse_pose_norm, order=1),
+    "f_norm_weighting": functools.partial(inverse_pose_norm, order=2),
     "error_weighting_alpha": inverse_error,
     "rel_cam_poses_l2": inverse_relative_pose,
     "rel_cam_poses_f_norm": inverse_relative_pose,
@@ -145,7 +137,7 @@ _METHODS: dict[str, Callable] = {
 
 
 def make_view_weighting(name: str) -> ViewWeighting:
-    """The method of this name, such as `distance` or `distance_gaussian_b=2`; a new module where it has weights.
+    """The method of this name, such as `distance` or `distance_gaussian_b=2`; a new module if it has weights.
 
     Raises InputError for an unknown name or a number out of range.
     """
@@ -156,47 +148,34 @@ def make_view_weighting(name: str) -> ViewWeighting:
     return function() if isinstance(function, type) else function
 
 
-# Parts of the methods. Those of inputs `[B, V]` and targets `[B, T]` return `[B, T, V]`.
-
-
 def weights_of_errors(errors: Tensor, power: float = 1.0) -> Tensor:
-    """1 / errors^power, over its sum along the last dimension."""
+    """1 / errors^power, divided by its sum along the last dimension."""
     largest = errors.amax(dim=-1, keepdim=True).clamp_min(SMALLEST)
     inverse = (errors / largest).clamp_min(1e-6) ** -power
     return inverse / inverse.sum(dim=-1, keepdim=True)
 
 
 def softmax_of_views(logits: Tensor) -> Tensor:
-    """exp(logit) over its sum along the last dimension, but no less than e^-60 of the largest.
+    """Softmax along the last dimension, with weights of at least e^-60 of the largest.
 
-    With a weight of 0, what only this view sees would be lost.
+    A point that only one view sees would be lost if that view had a weight of 0.
     """
     return (logits - logits.amax(dim=-1, keepdim=True)).clamp_min(-60).softmax(dim=-1)
 
 
 def center_distances(inputs: Cameras, targets: Cameras) -> Tensor:
+    """Distances `[B, T, V]` of the camera centres, world units."""
     return (inputs.centers[:, None] - targets.centers[:, :, None]).norm(dim=-1)
 
 
-def pose_differences(inputs: Cameras, targets: Cameras) -> Tensor:
-    """`[B, T, V, 4, 4]`."""
-    return inputs.c2w[:, None] - targets.c2w[:, :, None]
+def attention(query: Tensor, key: Tensor) -> Tensor:
+    """Softmax `[B, T, V]` of the dot products of query `[B, T, C]` and key `[B, V, C]`."""
+    return softmax_of_views((query[:, :, None] * key[:, None]).sum(dim=-1))
 
 
-def rotation_angles(inputs: Cameras, targets: Cameras) -> Tensor:
-    """Angles between orientations, radians."""
-    # R = R_input R_target^T has trace 1 + 2 cos(angle), and R - R^T the axis times 2 sin(angle).
-    of_inputs, of_targets = inputs.c2w[:, None, :, :3, :3], targets.c2w[:, :, None, :3, :3]
-    twice_cos = (of_inputs * of_targets).sum(dim=(-2, -1)) - 1
-    twice_sin = torch.linalg.cross(*torch.broadcast_tensors(of_inputs, of_targets), dim=-2).sum(dim=-1).norm(dim=-1)
-    return torch.atan2(twice_sin, twice_cos)
-
-
-def world_translations(inputs: Cameras, targets: Cameras) -> Tensor:
-    """Lengths of the translation of (input's camera-to-world)(target's camera-to-world)^-1, world units."""
-    of_targets = targets.w2c[:, :, None, :3, 3]
-    turned = (inputs.c2w[:, None, :, :3, :3] * of_targets[..., None, :]).sum(dim=-1)
-    return (turned + inputs.centers[:, None]).norm(dim=-1)
+def encode_cameras(cameras: Cameras) -> Tensor:
+    """Cameras by centre and backward direction, which is a camera's +z in OpenGL axes."""
+    return encode_camera(cameras.centers, -cameras.c2w[..., :3, 2])
 
 
 def encode_camera(position: Tensor, direction: Tensor) -> Tensor:

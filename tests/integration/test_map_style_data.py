@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 import genvs
 from genvs.data.splits import own_dataset_class
 from genvs.errors import InputError
-from genvs.geometry import opencv_from_opengl
+from genvs.geometry import to_opencv
 from genvs.geometry.trajectories import spherical_c2w
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def opened(name: str, path: Path, resolution: int = SIZE):
 def test_images_and_cameras_are_the_items(tmp_path):
     item, views = YourDataset(tmp_path)[1], opened("YourDataset", tmp_path).load(1, range(VIEWS))
     torch.testing.assert_close(views.images / 127.5 - 1, item["images"], rtol=0, atol=0.5 / 127.5 + 1e-6)
-    torch.testing.assert_close(views.cameras.c2w, opencv_from_opengl(item["poses"]).float())
+    torch.testing.assert_close(views.cameras.c2w, to_opencv(item["poses"], "opengl").float())
     expected = torch.tensor([[FOCAL / 2, 0, 0.5], [0, FOCAL / 2, 0.5], [0, 0, 1]])
     torch.testing.assert_close(views.cameras.intrinsics[0], expected)
     torch.testing.assert_close(views.cameras.near, torch.full((VIEWS,), NEAR))

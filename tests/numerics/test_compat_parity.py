@@ -22,7 +22,7 @@ from genvs.compat import UnofficialGeNVS
 from genvs.compat.unofficial import corner_rays, mean_of_views, places_in_volume, weights_inclusive, with_shared_lens
 from genvs.compat.weights import network_of
 from genvs.diffusion.samplers import sample_heun
-from genvs.geometry import Cameras, frustum_matrix, opencv_from_opengl
+from genvs.geometry import Cameras, frustum_matrix, to_opencv
 
 TOLERANCE = 1e-4  # root mean square of the difference, over that of the expected values
 SIGMAS = (0.002, 0.1, 0.5, 3.0, 80.0)
@@ -63,7 +63,7 @@ class Published:
 
     def cameras(self, poses: str) -> Cameras:
         """Of its poses, with its lens: the focal length is over half of the height, the planes over that."""
-        c2w, focal = opencv_from_opengl(self.inputs[poses]), self.inputs["focal"].float()
+        c2w, focal = to_opencv(self.inputs[poses], "opengl"), self.inputs["focal"].float()
         intrinsics = torch.tensor([[0.5 * focal, 0, 0.5], [0, 0.5 * focal, 0.5], [0, 0, 1]])
         near, far = (
             (self.inputs[plane] * self.inputs["focal"]).float().expand(c2w.shape[:2]) for plane in ("z_near", "z_far")

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from genvs.config import LEARNED_VIEW_WEIGHTINGS, VIEW_WEIGHTINGS, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError
-from genvs.geometry import Cameras, opencv_from_opengl
+from genvs.geometry import Cameras, to_opencv
 from genvs.models.view_weighting import make_view_weighting
 from genvs.ops.reference import MIN_WEIGHT_SUM
 from tests.small_model import small_net, some_batch, some_cameras
@@ -31,7 +31,7 @@ def weighting_of(name: str):
 
 
 def of_poses(opengl_c2w: np.ndarray) -> Cameras:
-    c2w = opencv_from_opengl(torch.from_numpy(opengl_c2w))
+    c2w = to_opencv(torch.from_numpy(opengl_c2w), "opengl")
     plane = torch.ones(c2w.shape[:-2])
     return Cameras(c2w, torch.eye(3).expand(*c2w.shape[:-2], 3, 3), plane, 2 * plane)
 
