@@ -72,8 +72,8 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
         net = build_net(config)
         net.load_state_dict(weights)
     except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: is damaged ({reason}): use another file of the run") from None
+        reason = str(error).rpartition("\n")[2].strip()  # torch lists missing weights below a heading
+        raise InputError(f"{path}: is damaged ({reason:.200}): use another file of the run") from None
     net.notes = notes
     return net
 
