@@ -15,11 +15,9 @@ import torch
 
 import genvs
 from genvs.compat import UnofficialGeNVS
-from genvs.compat.convert import main as convert
 from genvs.config import PRESETS, UNOFFICIAL
 from genvs.data.scene_input import read_scene
 from genvs.data.types import Views
-from genvs.errors import run_program
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
@@ -42,17 +40,18 @@ def published(tmp_path_factory) -> Path:
     return write_snapshot(tmp_path_factory.mktemp("theirs") / "network-snapshot-004000.pkl", published_weights())
 
 
+def convert(*arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exited:
+        patch.setattr(sys, "argv", ["convert", *map(str, arguments)])
+        runpy.run_module("genvs.compat.convert", run_name="__main__")
+    return exited.value.code
+
+
 @pytest.fixture(scope="module")
 def converted(published, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("ours") / "network-snapshot-004000.pkl"
-    assert program(convert, published, path) == 0
+    assert convert(published, path) == 0
     return path
-
-
-def program(command, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_program(lambda: command([str(argument) for argument in arguments]))
-    return exited.value.code
 
 
 def test_inference_takes_the_file_as_it_is(published, tmp_path):
@@ -67,43 +66,44 @@ def test_inference_takes_the_file_as_it_is(published, tmp_path):
 
 
 def some_views() -> tuple[Views, Cameras]:
-    """Two input views, and three targets."""
+    """Two input views and three targets."""
     images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)) * 2 - 1
     return Views(images, some_cameras(1, 2)), some_cameras(1, 3, seed=5)
 
 
 def test_views_are_drawn_with_its_numerics(published):
-    """Written out from the model's parts, and not what ours draws with the same weights."""
+    """As by the model's own parts, and not as our numerics draw with the same weights."""
     net, (inputs, targets) = genvs.load_snapshot(published), some_views()
     drawn, *_ = synthesize_views(net, inputs, targets, num_steps=1, progress=False)
     ours = GeNVS(dataclasses.replace(net.config, numerics="genvs")).eval()
     ours.load_state_dict(net.state_dict())
     with torch.no_grad():
         noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-        features = net.render(net.encode(inputs.images), inputs.cameras, targets)[0, :1]
+        features, of_ours = (
+            each.render(each.encode(inputs.images), inputs.cameras, targets)[0, :1] for each in (net, ours)
+        )
         image = net.denoise(80 * noise, torch.tensor(80.0), features).clamp(-1, 1)[0]
-        of_ours = ours.render(ours.encode(inputs.images), inputs.cameras, targets)[0, :1]
     torch.testing.assert_close(drawn[0], image)
     torch.testing.assert_close(drawn[1], features[0])
     assert (of_ours - features).norm() > 0.1 * features.norm() > 0
 
 
 def test_guidance_leads_away_from_one_noise_of_the_seed(published):
-    """As its training shows instead of feature images that it drops."""
+    """In training too, such noise replaces feature images that are dropped."""
     net, views = genvs.load_snapshot(published), some_views()
 
-    def led_away_from(**options) -> torch.Tensor:
+    def unconditioned(**options) -> torch.Tensor:
         seen = []
         hook = net.denoiser.register_forward_hook(lambda _, given, __: seen.append(given[2]))
         list(synthesize_views(net, *views, num_steps=2, guidance=2.0, progress=False, **options))
         hook.remove()
         return torch.cat(seen[::2])
 
-    noise = led_away_from()
+    noise = unconditioned()
     assert noise.shape[1:] == (net.config.encoder.volume_channels, SIZE, SIZE) and (noise == noise[0]).all()
     assert abs(noise[0].mean()) < 0.05 and abs(noise[0].std() - 1) < 0.05
-    assert (led_away_from(batch_size=1) == noise[0]).all()
-    assert abs((led_away_from(seed=1)[0] * noise[0]).mean()) < 0.05
+    assert (unconditioned(batch_size=1) == noise[0]).all()
+    assert abs((unconditioned(seed=1)[0] * noise[0]).mean()) < 0.05
 
 
 @pytest.mark.parametrize("numerics", ["genvs", UNOFFICIAL])
@@ -131,17 +131,17 @@ def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, co
 
 
 def test_conversion_keeps_given_depth_planes_and_overwrites_nothing(published, tmp_path, capsys):
-    assert program(convert, published, tmp_path / "net.pkl", "--near", 2.5, "--far", 5.5) == 0
+    assert convert(published, tmp_path / "net.pkl", "--near", 2.5, "--far", 5.5) == 0
     scene = genvs.load_snapshot(tmp_path / "net.pkl").config.scene
     assert (scene.near, scene.far) == (2.5, 5.5)
     before = (tmp_path / "net.pkl").read_bytes()
-    assert program(convert, published, tmp_path / "net.pkl") == 2
+    assert convert(published, tmp_path / "net.pkl") == 2
     assert "exists" in capsys.readouterr().err and (tmp_path / "net.pkl").read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["published", "converted"])
 def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, capsys):
-    """The options make the run's network the file's own, of its numerics and sizes."""
+    """The run's network has the file's numerics and sizes."""
     path = request.getfixturevalue(form)
     monkeypatch.chdir(tmp_path)
     arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", 2, "--transfer", path, "--dry-run"]
@@ -158,23 +158,24 @@ def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, cap
 
 def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     config = small_run(cars, 2, net=published_config(), transfer=str(converted), min_inputs=2, max_inputs=2)
-    start = fresh_state(config)
-    source = genvs.load_snapshot(converted).state_dict()
+    start, source = fresh_state(config), genvs.load_snapshot(converted).state_dict()
     assert type(start.net) is type(start.ema.net) is UnofficialGeNVS
     assert all(torch.equal(tensor, source[name]) for name, tensor in start.net.state_dict().items())
     content = train(config, tmp_path)
-    changed = [name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])]
+    changed = {name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])}
     assert {name.partition(".")[0] for name in changed} == {"encoder", "renderer", "denoiser"}
     frozen = {name for name, parameter in start.net.named_parameters() if not parameter.requires_grad}
     assert frozen.isdisjoint(changed) and not content["net"]["encoder.to_volume.weight"][:, -3:].any()
-    with torch.device("meta"):
-        of_published_size = UnofficialGeNVS(dataclasses.replace(PRESETS["srn128"], numerics=UNOFFICIAL))
-    assert sum(not parameter.requires_grad for parameter in of_published_size.parameters()) == 45
-    assert all(tensor.isfinite().all() for tensor in content["net"].values())
     longer = dataclasses.replace(saved_config(last_state(tmp_path), tmp_path), duration_kimg=0.024, transfer=None)
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
     (snapshot,) = (tmp_path / "on").glob("network-snapshot-*.pkl")
     assert type(genvs.load_snapshot(snapshot)) is UnofficialGeNVS
+
+
+def test_45_biases_are_not_trained_at_the_published_size():
+    with torch.device("meta"):
+        net = UnofficialGeNVS(dataclasses.replace(PRESETS["srn128"], numerics=UNOFFICIAL))
+    assert sum(not parameter.requires_grad for parameter in net.parameters()) == 45
 
 
 def test_samples_along_rays_are_jittered_in_training_alone(published):
@@ -188,7 +189,7 @@ def test_samples_along_rays_are_jittered_in_training_alone(published):
 
 
 def test_a_training_step_reads_nothing_back(published):
-    """So that a GPU's work can be recorded as CUDA graphs."""
+    """Otherwise CUDA graphs could not record it."""
     net = genvs.load_snapshot(published).requires_grad_(True)
     loss_fn = GeNVSLoss(LossConfig(rgb_weight=0.0), sigma_data=0.5, seed=0)
     batch = some_batch(2)

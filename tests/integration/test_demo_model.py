@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import genvs
 from genvs.data.synthetic.dataset import ensure_dataset
 from inference import evaluate
 
@@ -28,7 +29,7 @@ def evaluated(data: Path, out: Path, **options: object) -> dict:
 
 
 def test_the_one_step_preview(data, tmp_path):
-    """100 cars: 26.1 dB, 23.3 of the colours and 12.9 of the nearest input, consistency 0.998 (docs/results.md)."""
+    """For 100 cars: 26.1 dB, colours 23.3 dB, nearest input 12.9 dB, consistency 0.998 (docs/results.md)."""
     results = evaluated(data, tmp_path, denoising_steps=1, baselines="colours,nearest")
     psnr, baselines = results["summary"]["psnr"]["mean"], results["baselines"]
     assert psnr > 24
@@ -38,10 +39,11 @@ def test_the_one_step_preview(data, tmp_path):
 
 
 def test_samples(data, tmp_path):
-    """100 cars with 12 steps: 23.4 dB, consistency 0.996."""
+    """For 100 cars with 12 steps: 23.4 dB, consistency 0.996."""
     figures = evaluated(data, tmp_path, denoising_steps=6, objects=1)["summary"]
     assert figures["psnr"]["mean"] > 21 and figures["consistency"]["mean"] > 0.97
 
 
-def test_it_is_small():
+def test_it_is_small_and_says_how_far_it_is_trained():
     assert DEMO.stat().st_size < 24e6
+    assert genvs.load_snapshot(DEMO).notes["cur_nimg"] == 2_500_096
