@@ -19,7 +19,7 @@ import torch
 from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
 from genvs.config import ARCHITECTURES, CONVENTIONS, PRESETS, SIGMA_RANGES
 from genvs.errors import InputError
-from genvs.settings import changed, flat, types_of_settings
+from genvs.settings import flat, set_by_path, types_of_settings
 from torch_utils import distributed
 from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
@@ -99,7 +99,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> T
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
         base = start_from(settings["transfer"], base)
-    config = changed(base, settings)
+    config = set_by_path(base, settings)
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
     return config

@@ -20,7 +20,7 @@ from genvs.files import write_atomic
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
-from genvs.settings import changed
+from genvs.settings import set_by_path
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import RunData, open_data, pack_data
 from training.state import create_state
@@ -80,7 +80,7 @@ def main(
         run = {"data": str(path), "duration_kimg": kimg, "kimg_per_tick": every or kimg / 5, "tensorboard": False}
         for seed in range(seeds):
             for variant, config in configs.items():
-                config = changed(config, {**run, "seed": seed, "snapshot_ticks": 1, "state_ticks": 10**6})
+                config = set_by_path(config, {**run, "seed": seed, "snapshot_ticks": 1, "state_ticks": 10**6})
                 outcome = train(config, meter.device)
                 outcomes.setdefault(variant, []).append(outcome)
                 name, note = f"{variant}, seed {seed}: held-out PSNR", f"consistency {outcome.consistency:.3f}"
@@ -94,7 +94,7 @@ def main(
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
     """`config` with a variant's settings. Raises InputError for what is none."""
     words = " ".join(SHORT.get(word, word) for word in variant.split()).split()
-    return changed(config, dict(word.partition("=")[::2] for word in words))
+    return set_by_path(config, dict(word.partition("=")[::2] for word in words))
 
 
 def train(config: TrainConfig, device: torch.device) -> Outcome:

@@ -71,16 +71,12 @@ def types_of_settings(cls: Any, prefix: str = "") -> dict[str, Any]:
     return types
 
 
-def set_by_path(config: T, path: str, value: str) -> T:
-    """`config` with one setting changed, as by `changed`: `set_by_path(config, "renderer.num_samples", "96")`."""
-    return changed(config, {path: value})
+def set_by_path(config: T, settings: Mapping[str, Any]) -> T:
+    """A copy of a nested dataclass with settings changed: `set_by_path(config, {"renderer.num_samples": 96})`.
 
-
-def changed(config: T, settings: Mapping[str, Any]) -> T:
-    """A dataclass with settings changed, by path. A value may be text, which is read as the setting's type.
-
-    Other settings follow as the config's method `dependent_settings` says, unless they are given too.
-    Raises InputError for an unknown path (with similar ones), for text of another type and for values not allowed.
+    A value may be text, which is read as the setting's type. Settings that the config's method `dependent_settings`
+    returns change too, unless they are given. Raises InputError for an unknown path (naming similar ones), for text of
+    another type and for values not allowed.
     """
     types = types_of_settings(type(config))
     values = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from genvs.config import AUGMENT_LABELS, CONVENTIONS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, changed, check_choice, check_numbers, flat
+from genvs.settings import NOT_NEGATIVE, POSITIVE, check_choice, check_numbers, flat, set_by_path
 from training.loss import LossConfig
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
@@ -130,7 +130,7 @@ class TrainConfig:
             object.__setattr__(self, "net", dataclasses.replace(self.net, denoiser=denoiser))
 
     def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings, by path, that follow from `changes` (`genvs.settings.changed`)."""
+        """The settings, by path, that follow from `changes` (`genvs.settings.set_by_path`)."""
         of_net = {path.removeprefix("net."): value for path, value in changes.items() if path.startswith("net.")}
         found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
         if "resolution" in of_net:
@@ -218,7 +218,7 @@ def resumed(saved: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
 
     `transfer` and `encoder_weights` say what the run started from, which is not read again.
     """
-    config = changed(saved, changes)
+    config = set_by_path(saved, changes)
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
     if old != new:
         raise InputError(

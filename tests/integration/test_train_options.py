@@ -21,7 +21,7 @@ import train
 from dnnlib.command import run_command
 from genvs.config import PRESETS, DenoiserConfig
 from genvs.models import GeNVS
-from genvs.settings import changed, from_dict, set_by_path
+from genvs.settings import from_dict, set_by_path
 from tests.small_model import small_net
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
@@ -89,7 +89,7 @@ def test_options_change_the_preset(program, cars):
         **{"loss_scale": 2.0, "cache": False, "workers": 3, "kimg_per_tick": 2.0, "log_kimg": 0.5, "bench": False},
         **{"snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False, "cuda_graphs": False},
     }
-    assert config == changed(TRAIN_PRESETS["cpu-demo"], settings)
+    assert config == set_by_path(TRAIN_PRESETS["cpu-demo"], settings)
 
 
 def test_options_that_bring_others_along(program, monkeypatch):
@@ -192,7 +192,7 @@ def test_weights_that_do_not_fit_are_refused(program, cars, tmp_path, option, wh
 
 
 def test_a_snapshot_needs_its_own_preconditioning(program, cars, tmp_path):
-    net = GeNVS(set_by_path(PRESETS["cpu-demo"], "denoiser.precond", "vp"))
+    net = GeNVS(set_by_path(PRESETS["cpu-demo"], {"denoiser.precond": "vp"}))
     path = tmp_path / "network-snapshot-000001.pkl"
     genvs.save_snapshot(path, net.config, net.state_dict())
     arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path, "--dry-run"]

@@ -24,7 +24,7 @@ import train as program
 from genvs import files
 from genvs.data.baselines import mean_training_image
 from genvs.data.view_sampling import SampleRequest
-from genvs.settings import changed
+from genvs.settings import set_by_path
 from tests.small_model import randomize
 from tests.small_training import (
     BATCH,
@@ -321,7 +321,7 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, resolution)
     state = fresh_state(config)
     randomize(state.net, seed=5)
     genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
-    other = dataclasses.replace(config, net=changed(config.net, {"resolution": resolution}))
+    other = dataclasses.replace(config, net=set_by_path(config.net, {"resolution": resolution}))
     started = fresh_state(dataclasses.replace(other, transfer=str(tmp_path / "net.pkl")))
     assert started.net.config.resolution == resolution
     source = state.net.state_dict()

@@ -18,7 +18,7 @@ from genvs.config import (
     config_of_snapshot,
 )
 from genvs.errors import InputError
-from genvs.settings import changed, flat, from_dict, set_by_path
+from genvs.settings import flat, from_dict, set_by_path
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.loss import LossConfig
 
@@ -75,12 +75,11 @@ def test_an_architecture_and_a_preconditioning_bring_their_own_settings(arch, pr
     assert (config.residual_encoder, config.attention_resolutions) == (residual_encoder, attention)
     assert (config.sigma_min, config.sigma_max) == SIGMA_RANGES[precond]
     assert DenoiserConfig(arch=arch, attention_resolutions=(8,)).attention_resolutions == (8,)
-    net = changed(PRESETS["cpu-demo"], {"denoiser.arch": arch, "denoiser.precond": precond}).denoiser
+    net = set_by_path(PRESETS["cpu-demo"], {"denoiser.arch": arch, "denoiser.precond": precond}).denoiser
     assert (net.sigma_min, net.sigma_max) == SIGMA_RANGES[precond]
     assert net.residual_encoder == (arch == "ncsnpp"), "cpu-demo is a DDPM++ without it"
-    assert changed(SRN128, {"denoiser.arch": arch, "denoiser.attention_resolutions": "4"}).denoiser == DenoiserConfig(
-        arch=arch, attention_resolutions=(4,)
-    )
+    given = {"denoiser.arch": arch, "denoiser.attention_resolutions": "4"}
+    assert set_by_path(SRN128, given).denoiser == DenoiserConfig(arch=arch, attention_resolutions=(4,))
 
 
 def test_another_architectures_settings_are_refused():
@@ -129,7 +128,7 @@ def test_dilation_rates_that_never_meet_the_map_are_read_but_not_trained():
     TrainConfig(net=dataclasses.replace(config, numerics="unofficial"))
     for preset in PRESETS.values():
         for resolution in (32, 64, 128):
-            changed(preset, {"resolution": resolution}).check_aspp_rates()
+            set_by_path(preset, {"resolution": resolution}).check_aspp_rates()
     old["renderer"]["importance_samples"] = 12
     assert "importance" in refusal(config_of_snapshot, old)
 
@@ -149,7 +148,7 @@ def test_augmentation_comes_with_its_labels():
 )
 def test_settings_are_changed_by_path_and_read_as_their_type(path, text, value):
     before = dataclasses.replace(TrainConfig(), near=0.5)
-    after = flat(dataclasses.asdict(set_by_path(before, path, text)))
+    after = flat(dataclasses.asdict(set_by_path(before, {path: text})))
     assert after == {**flat(dataclasses.asdict(before)), path: value} and type(after[path]) is type(value)
 
 
@@ -168,16 +167,16 @@ WRONG = {
 
 @pytest.mark.parametrize("setting", WRONG)
 def test_wrong_paths_and_texts_are_refused(setting):
-    message = refusal(set_by_path, TrainConfig(), *setting.split("="))
+    message = refusal(set_by_path, TrainConfig(), dict([setting.split("=")]))
     assert all(name in message for name in WRONG[setting]), message
 
 
 def test_at_another_resolution_sizes_keep_their_share():
-    config = set_by_path(TRAIN_PRESETS["srn128"], "net.resolution", "64")
+    config = set_by_path(TRAIN_PRESETS["srn128"], {"net.resolution": "64"})
     net = config.net
     assert (net.encoder.volume_width, net.renderer.render_width, net.denoiser.attention_resolutions) == (64, 32, (8,))
     assert net.encoder.aspp_rates == (1, 2, 3) and config.embedded.resolution == 64
-    given = changed(SRN128, {"resolution": 64, "encoder.volume_width": 32, "denoiser.arch": "adm"})
+    given = set_by_path(SRN128, {"resolution": 64, "encoder.volume_width": 32, "denoiser.arch": "adm"})
     assert given.encoder.volume_width == 32 and given.denoiser.attention_resolutions == (16, 8, 4)
 
 

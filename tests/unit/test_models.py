@@ -19,7 +19,7 @@ from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imag
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import ASPP, FeatureVolumeEncoder
 from genvs.models.unet import UNet
-from genvs.settings import changed
+from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, small_net, some_batch, some_cameras
 
 
@@ -67,7 +67,7 @@ def parameter_sizes(config: GeNVSConfig) -> dict[str, torch.Size]:
 @pytest.mark.parametrize("resolution", [32, 96, 256])
 def test_every_preset_builds_at_every_resolution(preset, resolution):
     """Its layers are the same, and volumes and renderings keep their share of the resolution."""
-    original, config = PRESETS[preset], changed(PRESETS[preset], {"resolution": resolution})
+    original, config = PRESETS[preset], set_by_path(PRESETS[preset], {"resolution": resolution})
     factor = config.resolution / original.resolution
     assert config.encoder.volume_width == factor * original.encoder.volume_width
     assert config.renderer.render_width == factor * original.renderer.render_width
@@ -86,7 +86,7 @@ def test_every_preset_builds_at_every_resolution(preset, resolution):
 @pytest.mark.parametrize(("resolution", "share"), [(32, 1), (64, 0.25), (64, 0.5), (64, 1), (256, 0.5)])
 def test_a_small_model_runs_at_every_resolution(resolution, share):
     """From images to a denoised view and back to all gradients, whatever share of it the volume's resolution is."""
-    base = changed(small_config(channel_mult=(1, 1, 1, 1), attention_resolutions=(4,)), {"resolution": resolution})
+    base = set_by_path(small_config(channel_mult=(1, 1, 1, 1), attention_resolutions=(4,)), {"resolution": resolution})
     encoder = dataclasses.replace(base.encoder, volume_width=int(share * resolution))
     net = GeNVS(dataclasses.replace(base, encoder=encoder, renderer=dataclasses.replace(base.renderer, num_samples=2)))
     randomize(net)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from genvs.settings import changed, types_of_settings
+from genvs.settings import set_by_path, types_of_settings
 from training.config import TRAIN_PRESETS, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_the_page_lists_every_setting_with_its_value_in_srn128():
     )
     follow = re.compile(r"preset|net\.scene\..*|net\.denoiser\.augment_labels")
     assert listed.keys() == {path for path in types_of_settings(TrainConfig) if not follow.fullmatch(path)}
-    made = changed(TRAIN_PRESETS["cpu-demo"], listed)
+    made = set_by_path(TRAIN_PRESETS["cpu-demo"], listed)
     assert dataclasses.replace(made, preset="srn128") == TRAIN_PRESETS["srn128"]
 
 
