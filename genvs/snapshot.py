@@ -19,7 +19,7 @@ from genvs import files
 from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
-from genvs.settings import changed
+from genvs.settings import set_by_path
 
 FORMAT, VERSION = "GeNVS snapshot", 2
 TRAINING_STATE = "GeNVS training state"  # the format of train.py's training-state-*.pt
@@ -65,7 +65,7 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
     try:
         if is_state:
             scene = {f"scene.{name}": content["data"][name] for name in SceneConfig.__dataclass_fields__}
-            config = changed(config_of_snapshot(content["config"]["net"]), scene)
+            config = set_by_path(config_of_snapshot(content["config"]["net"]), scene)
             weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
         else:
             config, weights, notes = config_of_snapshot(content["config"]), content["state"], content["notes"]
