@@ -58,8 +58,8 @@ def every_operation(precision: torch.dtype) -> None:
     """Forward and backward, in two of the sizes of `srn128`, which decide how normalisation is done."""
     whole, tiled = (image(1, 128, size, size, precision=precision).requires_grad_() for size in (8, 128))
     weight, bias, keys = normal(128).requires_grad_(), normal(128).requires_grad_(), torch.zeros(1, dtype=torch.int64)
-    options = {"groups": 32, "eps": 1e-5, "shift": normal(1, 128, precision=precision), "dropout": 0.1, "keys": keys}
-    norms = [ops.group_norm_silu(x, weight, bias, **options)[0] for x in (whole, tiled)]
+    settings, shift = ops.NormSettings(groups=32, eps=1e-5, dropout=0.1), normal(1, 128, precision=precision)
+    norms = [ops.group_norm_silu(x, weight, bias, settings, shift, keys)[0] for x in (whole, tiled)]
     resampled = [ops.downsample(tiled), ops.upsample(whole), ops.concat(whole, whole)]
     epilogues = [ops.conv_epilogue(whole, bias, residual=whole, scale=0.7, relu=True)]
     volume, field = some_volume(2, 16, precision), some_field(16, 64)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genvs import ops
 from genvs.geometry import frustum_matrix, generate_rays, interval_lengths, stratified_depths
-from genvs.ops import FieldLayers
+from genvs.ops import FieldLayers, RaySamples
 from tests.small_model import some_cameras
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -143,6 +143,7 @@ def some_field(channels: int, hidden: int, density: float = 0.0) -> list[Tensor]
     return field
 
 
-def render(rays: list[Tensor], volume: Tensor, *field: Tensor) -> Tensor:
+def render(inputs: list[Tensor], volume: Tensor, *field: Tensor) -> Tensor:
     """`ops.render`, at 10 * softplus(raw density - 2.5) as in the model."""
-    return ops.render(volume, *rays, FieldLayers(field, 10.0, -2.5))
+    frusta, view_weights, *rays = inputs
+    return ops.render(volume, frusta, view_weights, RaySamples(*rays), FieldLayers(field, 10.0, -2.5))

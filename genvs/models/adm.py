@@ -8,17 +8,15 @@ zero.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs.models.layers import GroupNorm, Layer, conv_act, convolve
-from genvs.models.unet import UNet
+from genvs.models.layers import Layer, conv_act, convolve
+from genvs.models.unet import SelfAttention, UNet, UNetBlock
 from genvs.random import dropout
 
-EPS = 1e-5
 CHANNELS_PER_HEAD = 64
 
 
@@ -30,49 +28,18 @@ def adm_init(layer: Layer, scale: float = 1.0) -> Layer:
     return layer
 
 
-class MultiHeadAttention(nn.Module):
-    """Attention over all pixels, with a residual connection."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        wanted = max(1, channels // CHANNELS_PER_HEAD)
-        self.heads = next(heads for heads in range(wanted, 0, -1) if channels % heads == 0)
-        self.norm = GroupNorm(channels, silu=False, eps=EPS)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = adm_init(nn.Conv2d(channels, channels, 1), scale=0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: `[N, C, H, W]`. Returns the same shape."""
-        normalized, x = self.norm(x)
-        # Channels are grouped by heads; within a head q, k and v are interleaved, as in EDM's weights.
-        query, key, value = self.qkv(normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
-        attended = F.scaled_dot_product_attention(query, key, value).mT.flatten(1, 2).unflatten(2, x.shape[2:])
-        return conv_act(self.proj, attended, residual=x)
-
-
-class ADMBlock(nn.Module):
+class ADMBlock(UNetBlock):
     """Norm, SiLU, conv, twice; the second norm's result is scaled and shifted by the noise embedding."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        embedding_channels: int,
-        *,
-        dropout: float,
-        resample=None,
-        attention: bool = False,
-    ) -> None:
-        """As `UNetBlock`."""
-        super().__init__()
-        self.dropout, self.resample = dropout, resample
-        self.norm0 = GroupNorm(in_channels, eps=EPS)
-        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.affine = nn.Linear(embedding_channels, 2 * out_channels)
-        self.norm1 = GroupNorm(out_channels, silu=False, eps=EPS)
-        self.conv1 = adm_init(nn.Conv2d(out_channels, out_channels, 3, padding=1), scale=0.0)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
-        self.attention = MultiHeadAttention(out_channels) if attention else None
+    init = staticmethod(adm_init)
+    norm_eps = 1e-5
+    adaptive_scale = True
+    projects_resampled = False
+
+    def make_attention(self, channels: int) -> SelfAttention:
+        most = max(1, channels // CHANNELS_PER_HEAD)
+        heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+        return SelfAttention(channels, heads, self.init, eps=self.norm_eps, scale=1.0)
 
     def forward(self, x: Tensor, scale_and_shift: Tensor, keys: Tensor | None) -> Tensor:
         """x: `[N, in, H, W]`. scale_and_shift: `[N, 2 out]`. keys: int64 `[N]`, seeds of dropout, or None."""
@@ -92,8 +59,6 @@ class ADM(UNet):
     """As `UNet`."""
 
     block_type = ADMBlock
-    init = staticmethod(adm_init)
-    norm_eps = EPS
     attends_in_all_of_decoder = True
     augment_init_scale = 0.0
 
@@ -117,5 +82,5 @@ class ADM(UNet):
             x = x + self.embed_class(classes)
         return F.silu(x)
 
-    def shifts(self, blocks: Sequence[nn.Module], embedding: Tensor) -> Iterator[Tensor]:
-        return iter([cast(ADMBlock, block).affine(embedding) for block in blocks])
+    def shifts(self, blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator[Tensor]:
+        return iter([block.affine(embedding) for block in blocks])

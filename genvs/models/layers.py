@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -124,48 +124,14 @@ def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
 class GroupNorm(nn.Module):
     """GroupNorm and SiLU, with EDM's number of groups: the largest that divides min(32, channels / 4) and channels."""
 
-    def __init__(self, channels: int, *, silu: bool = True, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int, *, silu: bool = True, eps: float = 1e-6, dropout: float = 0.0) -> None:
         super().__init__()
-        self.eps = eps
-        self.groups, self.silu = math.gcd(min(32, channels // 4), channels), silu
+        self.settings = ops.NormSettings(math.gcd(min(32, channels // 4), channels), eps, silu, dropout)
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
-    def forward(
-        self, x: Tensor, shift: Tensor | None = None, *, dropout: float = 0.0, keys: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x: `[N, C, H, W]`. shift: `[N, C]`, added first. dropout, keys: applied last, as in `ops.group_norm_silu`.
-
-        Returns the result, and x for a shortcut (see there).
-        """
-        options: dict[str, Any] = {"groups": self.groups, "eps": self.eps, "silu": self.silu}
-        return ops.group_norm_silu(x, self.weight, self.bias, shift=shift, dropout=dropout, keys=keys, **options)
-
-
-def positional_embedding(x: Tensor, channels: int) -> Tensor:
-    """DDPM's sinusoidal embedding of a scalar, [sin, cos]: x `[N]` to `[N, channels]`."""
-    half = channels // 2
-    frequencies = (1 / 10000) ** (torch.arange(half, dtype=torch.float32, device=x.device) / (half - 1))
-    angles = x.float()[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-class SelfAttention(nn.Module):
-    """Single-head attention over all pixels, with a residual connection, (x + projection) * scale."""
-
-    def __init__(self, channels: int, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        self.norm = GroupNorm(channels, silu=False)
-        self.qkv = xavier_init(nn.Conv2d(channels, 3 * channels, 1), scale=math.sqrt(0.2))
-        self.proj = xavier_init(nn.Conv2d(channels, channels, 1), scale=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: `[N, C, H, W]`. Returns the same shape."""
-        # The channels of q, k and v are interleaved, as in EDM's weights.
-        normalized, x = self.norm(x)
-        query, key, value = self.qkv(normalized).flatten(2).unflatten(1, (-1, 3)).permute(2, 0, 3, 1)
-        attended = F.scaled_dot_product_attention(query, key, value).mT.unflatten(2, x.shape[2:])
-        return conv_act(self.proj, attended, residual=x, scale=self.scale)
+    def forward(self, x: Tensor, shift: Tensor | None = None, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `ops.group_norm_silu`: the result, and x for a shortcut."""
+        return ops.group_norm_silu(x, self.weight, self.bias, self.settings, shift, keys)
 
 
 def xavier_init(layer: Layer, scale: float = 1.0) -> Layer:

@@ -8,7 +8,7 @@ from genvs.config import RendererConfig
 from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops import FieldLayers, render
+from genvs.ops import FieldLayers, RaySamples, render
 from genvs.random import Stream, fold, uniform
 
 
@@ -53,10 +53,9 @@ class FeatureRenderer(nn.Module):
         origins, directions = (rays.flatten(2, 3) for rays in generate_rays(targets, width, width))
         near, far = (plane[..., None].expand(*targets.shape, width * width) for plane in (targets.near, targets.far))
         weights, frusta = self.view_weights(inputs, targets), frustum_matrix(inputs)
-        jitter = None
-        if keys is not None:
-            jitter = uniform(fold(keys, Stream.JITTER), (width * width, num_samples))
+        jitter = None if keys is None else uniform(fold(keys, Stream.JITTER), (width * width, num_samples))
         depths = stratified_depths(near, far, num_samples, jitter)
         lengths = interval_lengths(depths, near, far) * directions.norm(dim=-1, keepdim=True)
-        rendered = render(feature_volume, frusta, weights, origins, directions, depths, lengths, self.field.tensors())
+        rays = RaySamples(origins, directions, depths, lengths)
+        rendered = render(feature_volume, frusta, weights, rays, self.field.tensors())
         return rendered.mT.unflatten(-1, (width, width))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -12,22 +12,42 @@ from torch import Tensor, nn
 
 from genvs import ops
 from genvs.config import DenoiserConfig
-from genvs.models.layers import (
-    GroupNorm,
-    SelfAttention,
-    bias_of,
-    conv_act,
-    convolve,
-    positional_embedding,
-    xavier_init,
-)
+from genvs.models.layers import GroupNorm, bias_of, conv_act, convolve, xavier_init
 from genvs.random import Stream, fold
 
 SKIP_SCALE = math.sqrt(0.5)
 
 
+class SelfAttention(nn.Module):
+    """Attention over all pixels, with a residual connection: (x + projection) * scale."""
+
+    def __init__(self, channels: int, heads: int, init: Callable, *, eps: float, scale: float) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        self.norm = GroupNorm(channels, silu=False, eps=eps)
+        self.qkv = init(nn.Conv2d(channels, 3 * channels, 1), scale=math.sqrt(0.2))
+        self.proj = init(nn.Conv2d(channels, channels, 1), scale=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: `[N, C, H, W]`. Returns the same shape."""
+        normalized, x = self.norm(x)
+        # Channels are grouped by heads. Within a head q, k and v are interleaved, as in EDM's weights.
+        qkv = self.qkv(normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
+        query, key, value = qkv.squeeze(2)  # a single head has no dimension of its own
+        attended = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
+        return conv_act(self.proj, attended, residual=x, scale=self.scale)
+
+
 class UNetBlock(nn.Module):
-    """Norm, SiLU and convolution, twice, with the noise embedding added between; a shortcut; attention if asked for."""
+    """Norm, SiLU and convolution, twice, with the noise embedding added between; a shortcut; attention if asked for.
+
+    ADM's block has the same layers; it overrides the class attributes and some methods.
+    """
+
+    init = staticmethod(xavier_init)
+    norm_eps = 1e-6
+    adaptive_scale = False  # whether the embedding scales channels too, after the second norm
+    projects_resampled = True  # whether a shortcut that changes the resolution has a convolution
 
     def __init__(
         self,
@@ -42,22 +62,25 @@ class UNetBlock(nn.Module):
         """resample: `ops.downsample`, `ops.upsample` or None."""
         super().__init__()
         self.dropout, self.resample = dropout, resample
-        self.norm0 = GroupNorm(in_channels)
-        self.conv0 = xavier_init(nn.Conv2d(in_channels, out_channels, 3, padding=1))
-        self.affine = xavier_init(nn.Linear(embedding_channels, out_channels))
-        self.norm1 = GroupNorm(out_channels)
-        self.conv1 = xavier_init(nn.Conv2d(out_channels, out_channels, 3, padding=1), scale=1e-5)
+        self.norm0 = GroupNorm(in_channels, eps=self.norm_eps)
+        self.conv0 = self.init(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.affine = self.init(nn.Linear(embedding_channels, (1 + self.adaptive_scale) * out_channels))
+        self.norm1 = GroupNorm(out_channels, silu=not self.adaptive_scale, eps=self.norm_eps, dropout=dropout)
+        self.conv1 = self.init(nn.Conv2d(out_channels, out_channels, 3, padding=1), scale=1e-5)
         self.skip: nn.Conv2d | None = None
-        if in_channels != out_channels or resample is not None:
-            self.skip = xavier_init(nn.Conv2d(in_channels, out_channels, 1))
-        self.attention = SelfAttention(out_channels, SKIP_SCALE) if attention else None
+        if in_channels != out_channels or resample is not None and self.projects_resampled:
+            self.skip = self.init(nn.Conv2d(in_channels, out_channels, 1))
+        self.attention = self.make_attention(out_channels) if attention else None
+
+    def make_attention(self, channels: int) -> SelfAttention:
+        return SelfAttention(channels, 1, self.init, eps=self.norm_eps, scale=SKIP_SCALE)
 
     def forward(self, x: Tensor, shift: Tensor, keys: Tensor | None) -> Tensor:
         """x: `[N, in, H, W]`. shift: `[N, out]`, from the embedding. keys: int64 `[N]`, seeds of dropout, or None."""
         x, shortcut = self.norm0(x)
         if self.resample is not None:
             shortcut, x = self.resample(shortcut), self.resample(x)
-        x, _ = self.norm1(convolve(self.conv0, x), shift, dropout=self.dropout, keys=keys)
+        x, _ = self.norm1(convolve(self.conv0, x), shift, keys)
         x = conv_act(self.conv1, x, residual=shortcut, residual_conv=self.skip, scale=SKIP_SCALE)
         return x if self.attention is None else self.attention(x)
 
@@ -68,9 +91,7 @@ class UNet(nn.Module):
     NCSN++ and ADM have the same layout; they override the class attributes and some methods.
     """
 
-    block_type: type[nn.Module] = UNetBlock
-    init = staticmethod(xavier_init)
-    norm_eps = 1e-6
+    block_type = UNetBlock
     down, up = staticmethod(ops.downsample), staticmethod(ops.upsample)
     branch_padding = 1  # of the input skip's convolutions
     channel_mult_noise = 1
@@ -83,22 +104,22 @@ class UNet(nn.Module):
         super().__init__()
         embedding_channels = 4 * config.model_channels
         self.num_classes, self.num_labels = num_classes, num_classes + config.augment_labels
-        self.noise_channels = self.channel_mult_noise * config.model_channels
-        self.embed0 = self.init(nn.Linear(self.noise_channels, embedding_channels))
-        self.embed1 = self.init(nn.Linear(embedding_channels, embedding_channels))
+        self.noise_channels, init = self.channel_mult_noise * config.model_channels, self.block_type.init
+        self.embed0 = init(nn.Linear(self.noise_channels, embedding_channels))
+        self.embed1 = init(nn.Linear(embedding_channels, embedding_channels))
         self.embed_class = self.class_layer(embedding_channels) if num_classes else None
         self.embed_augment: nn.Linear | None = None
         if config.augment_labels:
             layer = nn.Linear(config.augment_labels, self.noise_channels, bias=False)
-            self.embed_augment = self.init(layer, scale=self.augment_init_scale)
+            self.embed_augment = init(layer, scale=self.augment_init_scale)
 
-        def block(in_channels: int, out_channels: int, **kwargs) -> nn.Module:
+        def block(in_channels: int, out_channels: int, **kwargs) -> UNetBlock:
             return self.block_type(in_channels, out_channels, embedding_channels, dropout=config.dropout, **kwargs)
 
         widths = [config.model_channels * mult for mult in config.channel_mult]
         attends = [resolution >> level in config.attention_resolutions for level in range(len(widths))]
         channels, branch_channels, skips = config.model_channels, in_channels, [config.model_channels]
-        self.conv_in = self.init(nn.Conv2d(in_channels, channels, 3, padding=1))
+        self.conv_in = init(nn.Conv2d(in_channels, channels, 3, padding=1))
         self.encoder, self.residual_convs = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             if level > 0:
@@ -106,7 +127,7 @@ class UNet(nn.Module):
                 skips.append(channels)
                 if config.residual_encoder:
                     branch = nn.Conv2d(branch_channels, channels, 3, padding=self.branch_padding)
-                    self.residual_convs.append(self.init(branch))
+                    self.residual_convs.append(init(branch))
                     branch_channels = channels
             for _ in range(config.blocks_per_level):
                 self.encoder.append(block(channels, width, attention=attends[level]))
@@ -122,15 +143,18 @@ class UNet(nn.Module):
                 here = self.attends_in_all_of_decoder or index == config.blocks_per_level
                 self.decoder.append(block(channels + skips.pop(), width, attention=here and attends[level]))
                 channels = width
-        self.norm_out = GroupNorm(channels, eps=self.norm_eps)
-        self.conv_out = self.init(nn.Conv2d(channels, out_channels, 3, padding=1), scale=1e-5)
+        self.norm_out = GroupNorm(channels, eps=self.block_type.norm_eps)
+        self.conv_out = init(nn.Conv2d(channels, out_channels, 3, padding=1), scale=1e-5)
 
     def encode_noise(self, c_noise: Tensor) -> Tensor:
         """c_noise `[N]` to `[N, noise_channels]`."""
-        return positional_embedding(c_noise, self.noise_channels)
+        half = self.noise_channels // 2
+        frequencies = (1 / 10000) ** (torch.arange(half, dtype=torch.float32, device=c_noise.device) / (half - 1))
+        angles = c_noise.float()[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     def class_layer(self, embedding_channels: int) -> nn.Linear:
-        return self.init(nn.Linear(self.num_classes, self.noise_channels))
+        return self.block_type.init(nn.Linear(self.num_classes, self.noise_channels))
 
     def embed(self, c_noise: Tensor, classes: Tensor, augment: Tensor) -> Tensor:
         """The embedding `[N, E]` of c_noise `[N]`, classes `[N, K]` and augmentation labels `[N, A]`."""
@@ -141,17 +165,16 @@ class UNet(nn.Module):
             x = x + self.embed_augment(augment)
         return F.silu(self.embed1(F.silu(self.embed0(x))))
 
-    def shifts(self, blocks: Sequence[nn.Module], embedding: Tensor) -> Iterator[Tensor]:
+    def shifts(self, blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator[Tensor]:
         """What each block adds after its first convolution, `[N, out]`: its projection of the embedding `[N, E]`.
 
         One product serves all blocks. The convolutions' biases are added here too, which saves them a pass over memory.
         """
-        ours = cast(Sequence[UNetBlock], blocks)
-        weight = torch.cat([block.affine.weight for block in ours])
-        biases = [*(block.affine.bias for block in ours), *(bias_of(block.conv0) for block in ours)]
+        weight = torch.cat([block.affine.weight for block in blocks])
+        biases = [*(block.affine.bias for block in blocks), *(bias_of(block.conv0) for block in blocks)]
         # Joined before they are added: a sum of two joined tensors would give both the same memory for their gradients.
         bias = torch.cat(biases).view(2, -1).sum(dim=0)
-        return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in ours], dim=1))
+        return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
 
     def branch_down(self, x: Tensor) -> Tensor:
         """Half the resolution, after a convolution of NCSN++'s input skip."""
@@ -165,7 +188,7 @@ class UNet(nn.Module):
         if labels is None:
             labels = c_noise.new_zeros(len(c_noise), self.num_labels)
         embedding = self.embed(c_noise, labels[:, : self.num_classes], labels[:, self.num_classes :])
-        blocks = [*self.encoder, *self.middle, *self.decoder]
+        blocks = cast(list[UNetBlock], [*self.encoder, *self.middle, *self.decoder])
         keys_of_blocks: Iterable[Tensor | None] = [None] * len(blocks)
         if keys is not None:
             keys_of_blocks = fold(keys, Stream.DROPOUT, torch.arange(len(blocks), device=keys.device)[:, None])

@@ -1,7 +1,7 @@
 """The operations of volume rendering and of the networks that have a fused kernel.
 
-With Triton and a GPU they run as kernels; elsewhere, and within `reference_only()`, as plain torch
-(`genvs.ops.reference`), which defines what is correct. Callers need not know which.
+With Triton and a GPU they run as kernels. Elsewhere, and within `reference_only()`, they run as plain torch
+(`genvs.ops.reference`), which defines what is correct.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from genvs.ops import reference
-from genvs.ops.reference import FieldLayers
+from genvs.ops.reference import FieldLayers, NormSettings, RaySamples
 
 __all__ = [
     "FieldLayers",
+    "NormSettings",
+    "RaySamples",
     "concat",
     "conv_epilogue",
     "downsample",
@@ -54,68 +56,51 @@ def uses_kernels(x: Tensor) -> bool:
     return x.is_cuda and supported and not _reference_only.get() and _has_triton()
 
 
-def render(
-    volume: Tensor,
-    frusta: Tensor,
-    view_weights: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-    depths: Tensor,
-    lengths: Tensor,
-    field: FieldLayers,
-) -> Tensor:
+def render(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field: FieldLayers) -> Tensor:
     """Features rendered along rays: `fuse_views`, `evaluate_field` and `composite` of `genvs.ops.reference`.
 
-    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`. origins, directions: `[B, T, R,
-    3]`, world. depths: `[B, T, R, S]`, of the samples, in units of `directions`, increasing. lengths: `[B, T, R, S]`,
-    of the samples' intervals, world units. Returns `[B, T, R, C]`, float32 or better.
+    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`.
+    Returns `[B, T, R, C]`, float32 or better.
 
-    The fused kernel has gradients for the volume and the field alone; where another input needs one, or for sizes that
-    it is not made for, plain torch runs.
+    The fused kernel has gradients for the volume and the field only. Where another input needs a gradient, or the
+    kernel does not support the sizes, plain torch runs.
     """
-    others = (frusta, view_weights, origins, directions, depths, lengths)
     sizes_fit = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
-    if not (uses_kernels(volume) and sizes_fit) or any(part.requires_grad for part in others):
-        return reference.render(volume, frusta, view_weights, origins, directions, depths, lengths, field)
+    if not (uses_kernels(volume) and sizes_fit) or any(x.requires_grad for x in (frusta, view_weights, *rays)):
+        return reference.render(volume, frusta, view_weights, rays, field)
     from genvs.ops.triton_kernels.render import Render
 
     density = (field.density_scale, field.density_shift)
-    return Render.apply(volume, frusta, view_weights, origins, directions, depths, lengths, density, *field.parameters)
+    return Render.apply(volume, frusta, view_weights, *rays, density, *field.parameters)
 
 
 def group_norm_silu(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
-    *,
-    groups: int,
-    eps: float,
+    settings: NormSettings,
     shift: Tensor | None = None,
-    silu: bool = True,
-    dropout: float = 0.0,
     keys: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """GroupNorm (arXiv 1803.08494) of x + shift, then SiLU and dropout.
 
-    x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None. silu: False leaves SiLU out. dropout: its
-    probability. keys: int64 `[N]`, random seeds of the samples' dropout (genvs.random); None for no dropout.
-    Returns `[N, C, H, W]`, from the kernel channels last, in autocast's dtype or that of `x`; and x itself. A shortcut
-    that takes x from here saves a pass: the kernel then adds both of its gradients.
+    x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None. keys: int64 `[N]`, random seeds of the samples'
+    dropout (genvs.random), or None for no dropout.
+    Returns `[N, C, H, W]`, in autocast's dtype or that of `x`, from the kernel channels last; and x itself. A shortcut
+    should use this x: the kernel's backward pass then adds the shortcut's gradient, which saves a pass over memory.
     """
     if not uses_kernels(x):
-        return reference.group_norm_silu(
-            x, weight, bias, groups=groups, eps=eps, shift=shift, silu=silu, dropout=dropout, keys=keys
-        )
+        return reference.group_norm_silu(x, weight, bias, settings, shift, keys)
     from genvs.ops.triton_kernels.group_norm import GroupNormSiLU
 
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return GroupNormSiLU.apply(x, weight, bias, shift, keys, groups, eps, silu, dropout, dtype)
+    return GroupNormSiLU.apply(x, weight, bias, shift, keys, settings, dtype)
 
 
 def conv_epilogue(
     x: Tensor, bias: Tensor | None, *, residual: Tensor | None = None, scale: float = 1.0, relu: bool = False
 ) -> Tensor:
-    """What follows a convolution: (x + bias + residual) * scale, then ReLU if `relu`.
+    """The operations after a convolution: (x + bias + residual) * scale, then ReLU if `relu`.
 
     x: `[N, C, H, W]`. bias: `[C]` or None. residual: `[N, C, H, W]` or None. Returns `[N, C, H, W]`, in x's dtype.
     """

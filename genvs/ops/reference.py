@@ -1,6 +1,6 @@
 """The operations in plain torch, which define what is correct, on any device and in any dtype.
 
-Those that `genvs.ops` has too are described there.
+`genvs.ops` documents the operations that it has too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,30 @@ from torch import Tensor
 
 from genvs import random
 
-# Lower bound for the sum of the view weights at a point, by which features are divided; float32 can still do that.
+# Lower bound of the sum of a point's view weights, so that features can be divided by it in float32.
 MIN_WEIGHT_SUM = 1e-30
+
+
+class RaySamples(NamedTuple):
+    """Rays, and the samples along each.
+
+    origins, directions: `[B, T, R, 3]`, world. depths: `[B, T, R, S]`, in units of `directions`, increasing.
+    lengths: `[B, T, R, S]`, of the samples' intervals, world units.
+    """
+
+    origins: Tensor
+    directions: Tensor
+    depths: Tensor
+    lengths: Tensor
+
+
+class NormSettings(NamedTuple):
+    """Of `group_norm_silu`. silu: whether SiLU follows. dropout: its probability."""
+
+    groups: int
+    eps: float
+    silu: bool = True
+    dropout: float = 0.0
 
 
 class FieldLayers(NamedTuple):
@@ -93,33 +115,16 @@ def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
     return density, fused + raw[..., 1:]
 
 
-def render(
-    volume: Tensor,
-    frusta: Tensor,
-    view_weights: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-    depths: Tensor,
-    lengths: Tensor,
-    field: FieldLayers,
-) -> Tensor:
-    points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
+def render(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field: FieldLayers) -> Tensor:
+    points = rays.origins[..., None, :] + rays.depths[..., None] * rays.directions[..., None, :]
     density, features = evaluate_field(fuse_views(volume, points, frusta, view_weights), field)
-    return composite(density, features, lengths)[0]
+    return composite(density, features, rays.lengths)[0]
 
 
 def group_norm_silu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    groups: int,
-    eps: float,
-    shift: Tensor | None = None,
-    silu: bool = True,
-    dropout: float = 0.0,
-    keys: Tensor | None = None,
+    x: Tensor, weight: Tensor, bias: Tensor, settings: NormSettings, shift: Tensor | None, keys: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    groups, eps, silu, dropout = settings
     y = F.group_norm(x if shift is None else x + shift[:, :, None, None], groups, weight, bias, eps)
     if silu:
         y = F.silu(y)

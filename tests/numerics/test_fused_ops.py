@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import math
 
 import pytest
@@ -16,6 +17,7 @@ from torch.testing import assert_close
 
 from genvs import ops
 from genvs import random as stateless_random
+from genvs.ops import NormSettings
 from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
 
 ON_GPU = DEVICE.type == "cuda"
@@ -50,38 +52,35 @@ ALL, NOTHING = (True, True, 0.3, True), (False, False, 0.0, False)
 SOME = [(True, False, 0.0, True), (False, True, 0.7, False), (True, True, 0.0, False), (False, False, 0.3, True)]
 
 
-def some_norm(size: tuple, precision: torch.dtype) -> tuple[list[Tensor], dict]:
-    """x, weight, bias and shift, for the kernels that `size` says; and the operation's options."""
+def some_norm(size: tuple, precision: torch.dtype) -> tuple[list[Tensor], Tensor]:
+    """x, weight, bias and shift, for the kernels that `size` says; and keys."""
     samples, channels, groups, height, width, one_program = size
     x = image(samples, channels, height, width, precision=precision) * 2 + 5
     assert group_norm._fits_one_program(x, groups) == one_program
     weight, bias = normal(channels, seed=1), normal(channels, seed=2)
     shift = normal(samples, channels, seed=3, precision=precision)
     keys = torch.tensor([123456789012345, -987654321098765], device=DEVICE)[:samples]
-    return [x, weight, bias, shift], {"groups": groups, "eps": 1e-6, "keys": keys}
+    return [x, weight, bias, shift], keys
 
 
 def check_norm(size: tuple, precision: torch.dtype, shift: bool, silu: bool, dropout: float, passed: bool) -> None:
-    inputs, options = some_norm(size, precision)
+    inputs, keys = some_norm(size, precision)
+    settings = NormSettings(size[2], 1e-6, silu, dropout)
 
     def norm(x, weight, bias, shift=None):
-        results = ops.group_norm_silu(x, weight, bias, shift=shift, silu=silu, dropout=dropout, **options)
+        results = ops.group_norm_silu(x, weight, bias, settings, shift, keys)
         return results if passed else results[0]
 
     check(norm, *(inputs if shift else inputs[:3]))
 
 
 @precisions
-@pytest.mark.parametrize("options", [ALL, NOTHING], ids=["all", "nothing"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_norm_in_all_sizes(size, options, precision):
-    check_norm(size, precision, *options)
-
-
-@precisions
-@pytest.mark.parametrize("options", SOME, ids=str)
-@pytest.mark.parametrize("size", [SIZES[0], SIZES[3]], ids=str)
-def test_norm_with_some_options(size, options, precision):
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [*itertools.product(SIZES, [ALL, NOTHING]), *itertools.product([SIZES[0], SIZES[3]], SOME)],
+    ids=str,
+)
+def test_norm(size, options, precision):
     check_norm(size, precision, *options)
 
 
@@ -94,16 +93,16 @@ def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
 @pytest.mark.parametrize("dropout", [0.1, 0.6])
 @pytest.mark.parametrize("size", [SIZES[1], SIZES[4]], ids=str)
 def test_dropout_keeps_what_plain_torch_keeps(size, dropout):
-    (x, weight, bias, _), options = some_norm(size, torch.float32)
-    ones = torch.ones_like(bias)
-    y, _ = ops.group_norm_silu(x, 0 * weight, ones, silu=False, dropout=dropout, **options)
-    kept = stateless_random.keep_mask(options["keys"], tuple(x.shape[1:]), dropout)
+    (x, weight, bias, _), keys = some_norm(size, torch.float32)
+    settings = NormSettings(size[2], 1e-6, silu=False, dropout=dropout)
+    y, _ = ops.group_norm_silu(x, 0 * weight, torch.ones_like(bias), settings, keys=keys)
+    kept = stateless_random.keep_mask(keys, tuple(x.shape[1:]), dropout)
     assert_close(y, kept / (1 - dropout), rtol=1e-6, atol=0)
 
 
 def test_gradients_pass_where_the_norm_is_not_used():
     x, weight, bias = image(2, 16, 4, 5).requires_grad_(), normal(16, seed=1), normal(16, seed=2)
-    _, passed = ops.group_norm_silu(x, weight.requires_grad_(), bias.requires_grad_(), groups=4, eps=1e-6)
+    _, passed = ops.group_norm_silu(x, weight.requires_grad_(), bias.requires_grad_(), NormSettings(4, 1e-6))
     (gradient,) = torch.autograd.grad(passed.sum(), x)
     assert torch.equal(gradient, torch.ones_like(x))
 
@@ -159,7 +158,7 @@ def test_inputs_of_any_layout(monkeypatch, most_in_group):
 
     def operations(x: Tensor, residual: Tensor) -> list[Tensor]:
         return [
-            *(ops.group_norm_silu(x, weight, bias, groups=3, eps=1e-6, shift=shift)[0] for shift in shifts),
+            *(ops.group_norm_silu(x, weight, bias, NormSettings(3, 1e-6), shift)[0] for shift in shifts),
             ops.conv_epilogue(x, bias, residual=residual),
             ops.downsample(x),
             ops.upsample(x),
@@ -260,7 +259,7 @@ def test_within_reference_only_plain_torch_runs(calls):
 
     def all_operations() -> None:
         render(some_rays(1, 4), some_volume(1, 16), *field)
-        ops.group_norm_silu(x, ones, ones, groups=1, eps=1e-6)
+        ops.group_norm_silu(x, ones, ones, NormSettings(1, 1e-6))
         ops.conv_epilogue(x, ones)
         ops.downsample(x), ops.upsample(x), ops.concat(x, x)
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from genvs import ops
 from genvs.config import ARCHITECTURES, DenoiserConfig
-from genvs.models.adm import ADM, ADMBlock, MultiHeadAttention
+from genvs.models.adm import ADM, ADMBlock
 from genvs.models.denoiser import UNETS
 from genvs.models.ncsnpp import NCSNpp, smooth_downsample, smooth_upsample
 from genvs.models.unet import UNet
@@ -141,9 +141,10 @@ def test_fourier_features_are_waves_of_fixed_random_frequencies():
 
 
 def test_attention_has_a_head_for_every_64_channels():
-    attention = MultiHeadAttention(128).requires_grad_(False)
+    blocks = [ADMBlock(width, width, 8, dropout=0.0, attention=True) for width in (16, 128, 192, 200)]
+    assert [block.attention.heads for block in blocks] == [1, 2, 3, 2]
+    attention = blocks[1].attention.requires_grad_(False)
     randomize(attention)
-    assert [MultiHeadAttention(channels).heads for channels in (16, 128, 192, 200)] == [1, 2, 3, 2]
     x = torch.randn(2, 128, 4, 4, generator=torch.Generator().manual_seed(0))
     normalized = F.group_norm(x, 32, attention.norm.weight, attention.norm.bias, 1e-5)
     qkv = attention.qkv(normalized).flatten(2)

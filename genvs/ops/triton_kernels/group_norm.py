@@ -23,8 +23,9 @@ class GroupNormSiLU(torch.autograd.Function):
     """See `genvs.ops.group_norm_silu`."""
 
     @staticmethod
-    def forward(ctx, given, weight, bias, shift, keys, groups, eps, silu, dropout, out_dtype):
+    def forward(ctx, given, weight, bias, shift, keys, settings, out_dtype):
         ctx.set_materialize_grads(False)
+        groups, eps, silu, dropout = settings
         x = as_rows(given)
         samples, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
@@ -60,7 +61,7 @@ class GroupNormSiLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy, passed):
         if dy is None:  # x alone was used
-            return passed, *[None] * 9
+            return passed, *[None] * 6
         x, weight, bias, coefficients, keys = ctx.saved_tensors
         dy, passed = as_rows(dy), None if passed is None else as_rows(passed)
         samples, channels = x.shape[:2]
@@ -90,7 +91,7 @@ class GroupNormSiLU(torch.autograd.Function):
             )
         dbias, dweight = gradients[:2].sum(dim=1).unbind()
         dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)
-        return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), dshift, None, None, None, None, None, None
+        return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), dshift, None, None, None
 
 
 def _fits_one_program(x: Tensor, groups: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the kernels of normalisation share."""
+"""Parts that the kernels of normalisation share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols):
-    """Of some channels: rstd and offset, which make xhat = x * rstd + offset, and the weight and bias after that."""
+    """rstd and offset, which make xhat = x * rstd + offset, and the weight and bias, of some channels."""
     coefficients = coefficients_ptr + sample * 3 * channels + cols
     rstd = tl.load(coefficients, mask=in_cols, other=0.0)
     offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
@@ -42,3 +42,14 @@ def gradient_at(
         gate = tl.sigmoid(z)
         dz = dz * gate * (1 + z * (1 - gate))
     return xhat, dz
+
+
+@triton.jit
+def activate(y, keys_ptr, sample, rows, cols, threshold, keep_scale, pixels, SILU: tl.constexpr, DROPOUT: tl.constexpr):
+    """dropout(silu(y)), of some pixels and channels of a sample."""
+    if SILU:
+        y = y * tl.sigmoid(y)
+    if DROPOUT:
+        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
+        y = tl.where(keep, y * keep_scale, 0.0)
+    return y

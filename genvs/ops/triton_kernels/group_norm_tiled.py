@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element, load_map
+from genvs.ops.triton_kernels.group_norm_parts import activate, gradient_at, load_map
 
 
 @triton.jit
@@ -37,6 +37,20 @@ def sums_kernel(
 
 
 @triton.jit
+def load_sums(sums_ptr, sample, channels, parts, GROUP_SIZE: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr):
+    """This program's channels `[GROUPS, PADDED]`, which of them exist, and their two sums over all parts."""
+    group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
+    channel = group[:, None] * GROUP_SIZE + member[None, :]
+    mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
+    total, second = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
+    for part in range(parts):
+        at = sums_ptr + (sample * parts + part) * 2 * channels + channel
+        total += tl.load(at, mask=mask, other=0.0)
+        second += tl.load(at + channels, mask=mask, other=0.0)
+    return channel, mask, total, second
+
+
+@triton.jit
 def coefficients_kernel(
     x_ptr, sums_ptr, shift_ptr, shift_stride, coefficients_ptr,
     pixels, channels, parts, eps,
@@ -44,14 +58,7 @@ def coefficients_kernel(
 ):  # fmt: skip
     """Per channel: 1 / std, and (shift - mean) / std, of its group; and the channel's own mean, normalised."""
     sample = tl.program_id(0).to(tl.int64)
-    group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
-    channel = group[:, None] * GROUP_SIZE + member[None, :]
-    mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
-    total, squares = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
-    for part in range(parts):
-        at = sums_ptr + (sample * parts + part) * 2 * channels + channel
-        total += tl.load(at, mask=mask, other=0.0)
-        squares += tl.load(at + channels, mask=mask, other=0.0)
+    channel, mask, total, squares = load_sums(sums_ptr, sample, channels, parts, GROUP_SIZE, GROUPS, PADDED)
     first = tl.load(x_ptr + sample * pixels * channels + channel, mask=mask, other=0.0).to(tl.float32)
     shift = tl.zeros([GROUPS, PADDED], tl.float32)
     if HAS_SHIFT:
@@ -85,11 +92,7 @@ def apply_kernel(
     rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
     y = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
     y = y * (rstd * weight)[None, :] + (offset * weight + bias)[None, :]
-    if SILU:
-        y = y * tl.sigmoid(y)
-    if DROPOUT:
-        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
-        y = tl.where(keep, y * keep_scale, 0.0)
+    y = activate(y, keys_ptr, sample, rows, cols, threshold, keep_scale, pixels, SILU, DROPOUT)
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -130,14 +133,7 @@ def gradient_coefficients_kernel(
 ):  # fmt: skip
     """Per sample and channel: the gradients of bias, weight and shift; and the group's means of w dz and w dz xhat."""
     sample = tl.program_id(0).to(tl.int64)
-    group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
-    channel = group[:, None] * GROUP_SIZE + member[None, :]
-    mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
-    total, product = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
-    for part in range(parts):
-        at = sums_ptr + (sample * parts + part) * 2 * channels + channel
-        total += tl.load(at, mask=mask, other=0.0)
-        product += tl.load(at + channels, mask=mask, other=0.0)
+    channel, mask, total, product = load_sums(sums_ptr, sample, channels, parts, GROUP_SIZE, GROUPS, PADDED)
     weight = tl.load(weight_ptr + channel, mask=mask, other=0.0).to(tl.float32)
     count = pixels * GROUP_SIZE
     mean = tl.broadcast_to((tl.sum(weight * total, axis=1) / count)[:, None], [GROUPS, PADDED])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from genvs.ops.triton_kernels.group_norm_parts import gradient_at, keep_element, load_map
+from genvs.ops.triton_kernels.group_norm_parts import activate, gradient_at, load_map
 
 
 @triton.jit
@@ -34,11 +34,7 @@ def norm_kernel(
     weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
     y = centred * rstd * weight[None, :] + bias[None, :]
-    if SILU:
-        y = y * tl.sigmoid(y)
-    if DROPOUT:
-        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
-        y = tl.where(keep, y * keep_scale, 0.0)
+    y = activate(y, keys_ptr, sample, rows, cols, threshold, keep_scale, pixels, SILU, DROPOUT)
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 

@@ -13,23 +13,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
-from genvs.ops.triton_kernels.render_parts import (
-    MIN_WEIGHT_SUM,
-    PRODUCTS,
-    corner,
-    field_in_halves,
-    field_output,
-    first_layer,
-    first_layer_gradient,
-    fuse_at,
-    into_second_layer,
-    load3,
-    locate,
-    relu,
-    second_layer_gradient,
-    softplus,
-    store_shares,
-)
+from genvs.ops.triton_kernels import render_parts as parts
 
 RAYS = 64  # of a tile
 # Backward takes the first hidden layer in two halves. That keeps products that sum over a tile off the asynchronous
@@ -54,14 +38,14 @@ def render_kernel(
     volume_ptr += target // targets * views * (HEIGHT * WIDTH * DEPTH * CHANNELS)
     frusta_ptr += target // targets * views * 16
     shares_ptr += target * views
-    ox, oy, oz = load3(origins_ptr, at, in_rays)
-    dx, dy, dz = load3(directions_ptr, at, in_rays)
+    ox, oy, oz = parts.load3(origins_ptr, at, in_rays)
+    dx, dy, dz = parts.load3(directions_ptr, at, in_rays)
     out, transmittance = tl.zeros([RAYS, CHANNELS], tl.float32), tl.full([RAYS], 1.0, tl.float32)
     b2 = tl.load(b2_ptr + tl.arange(0, HIDDEN))[None, :]
     for sample in range(samples):
         t = tl.load(depths_ptr + at * samples + sample, mask=in_rays, other=0.0)
         length = tl.load(lengths_ptr + at * samples + sample, mask=in_rays, other=0.0)
-        fused = fuse_at(
+        fused = parts.fuse_at(
             volume_ptr, frusta_ptr, shares_ptr, views, ox + t * dx, oy + t * dy, oz + t * dz,
             CHANNELS, WIDTH, HEIGHT, DEPTH, RAYS,
         )  # fmt: skip
@@ -70,10 +54,10 @@ def render_kernel(
         if KEEP_FUSED:
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
             tl.store(fused_at, fused.to(fused_ptr.dtype.element_ty), mask=in_rays[:, None])
-        h1 = first_layer(fused, w1_ptr, b1_ptr, 0, HIDDEN, CHANNELS, DOT)
-        h2 = relu(into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2)
-        raw, features = field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
-        passed = tl.exp(-density_scale * softplus(raw + density_shift) * length)
+        h1 = parts.first_layer(fused, w1_ptr, b1_ptr, 0, HIDDEN, CHANNELS, DOT)
+        h2 = parts.relu(parts.into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2)
+        raw, features = parts.field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
+        passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
         out += ((1 - passed) * transmittance)[:, None] * features
         transmittance *= passed
     tl.store(out_ptr + at[:, None] * CHANNELS + columns[None, :], out, mask=in_rays[:, None])
@@ -108,10 +92,10 @@ def field_gradient_kernel(
         length = tl.load(lengths_ptr + at * samples + sample, mask=in_rays, other=0.0)
         sample_at = (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
         fused = tl.load(fused_ptr + sample_at, mask=in_rays[:, None], other=0.0).to(tl.float32)
-        h1a, h1b, h2, raw, features = field_in_halves(
+        h1a, h1b, h2, raw, features = parts.field_in_halves(
             fused, w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT
         )
-        passed = tl.exp(-density_scale * softplus(raw + density_shift) * length)
+        passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
         weight = (1 - passed) * transmittance
         transmittance *= passed
         along = tl.sum(features * dout, axis=1)
@@ -122,20 +106,20 @@ def field_gradient_kernel(
         dw_density += tl.sum(h2 * draw[:, None], axis=0)
         db_density += draw
         db3 += tl.sum(dchange, axis=0)
-        dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision=PRODUCTS)
-        dh2 = second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS, HIDDEN, DOT)
+        dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision=parts.PRODUCTS)
+        dh2 = parts.second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS, HIDDEN, DOT)
         db2 += tl.sum(dh2, axis=0)
-        dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision=PRODUCTS)
-        dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision=PRODUCTS)
-        dh1a, into_a = first_layer_gradient(dh2, h1a, w1_ptr, w2_ptr, 0, HALF, CHANNELS, HIDDEN, DOT)
-        dh1b, into_b = first_layer_gradient(dh2, h1b, w1_ptr, w2_ptr, HALF, HALF, CHANNELS, HIDDEN, DOT)
+        dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision=parts.PRODUCTS)
+        dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision=parts.PRODUCTS)
+        dh1a, into_a = parts.first_layer_gradient(dh2, h1a, w1_ptr, w2_ptr, 0, HALF, CHANNELS, HIDDEN, DOT)
+        dh1b, into_b = parts.first_layer_gradient(dh2, h1b, w1_ptr, w2_ptr, HALF, HALF, CHANNELS, HIDDEN, DOT)
         db1a += tl.sum(dh1a, axis=0)
         db1b += tl.sum(dh1b, axis=0)
-        dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision=PRODUCTS)
-        dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision=PRODUCTS)
+        dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision=parts.PRODUCTS)
+        dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision=parts.PRODUCTS)
         dfused = dchange + into_a + into_b
         tl.store(dfused_ptr + sample_at, dfused.to(dfused_ptr.dtype.element_ty), mask=in_rays[:, None])
-    store_shares(
+    parts.store_shares(
         dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr,
         dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3, CHANNELS, HIDDEN,
     )  # fmt: skip
@@ -154,25 +138,23 @@ def scatter_kernel(
     dvolume_ptr += target // targets * views * (HEIGHT * WIDTH * DEPTH * CHANNELS)
     frusta_ptr += target // targets * views * 16
     shares_ptr += target * views
-    ox, oy, oz = load3(origins_ptr, at, inside)
-    dx, dy, dz = load3(directions_ptr, at, inside)
+    ox, oy, oz = parts.load3(origins_ptr, at, inside)
+    dx, dy, dz = parts.load3(directions_ptr, at, inside)
     t = tl.load(depths_ptr + point, mask=inside, other=0.0)
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     shares = tl.zeros([POINTS], tl.float32)
     for view in range(views):
-        _, _, _, _, _, _, valid = locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
+        _, _, _, _, _, _, valid = parts.locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
         shares += tl.where(valid, tl.load(shares_ptr + view), 0.0)
     gradient_at = point[:, None] * CHANNELS + columns[None, :]
     gradient = tl.load(dfused_ptr + gradient_at, mask=inside[:, None], other=0.0).to(tl.float32)
-    gradient /= tl.maximum(shares, MIN_WEIGHT_SUM)[:, None]
+    gradient /= tl.maximum(shares, parts.MIN_WEIGHT_SUM)[:, None]
     for view in range(views):
-        i, j, k, fi, fj, fk, valid = locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
+        i, j, k, fi, fj, fk, valid = parts.locate(frusta_ptr + view * 16, x, y, z, WIDTH, HEIGHT, DEPTH)
         share = tl.load(shares_ptr + view)
         mask = (inside & valid)[:, None] & (columns >= 0)[None, :]
         for number in tl.static_range(8):
-            voxel, weight = corner(
-                i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH, number // 4 == 1, number // 2 % 2 == 1, number % 2 == 1
-            )
+            voxel, weight = parts.corner(number, i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH)
             value = ((weight * share)[:, None] * gradient).to(dvolume_ptr.dtype.element_ty)
             tl.atomic_add(dvolume_ptr + voxel[:, None] * CHANNELS + columns[None, :], value, mask=mask, sem="relaxed")
         dvolume_ptr += HEIGHT * WIDTH * DEPTH * CHANNELS

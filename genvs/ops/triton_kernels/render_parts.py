@@ -53,14 +53,12 @@ def locate(frustum_ptr, x, y, z, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPT
 
 @triton.jit
 def corner(
-    i, j, k, fi, fj, fk,
-    WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr,
-    NEXT_I: tl.constexpr, NEXT_J: tl.constexpr, NEXT_K: tl.constexpr,
+    NUMBER: tl.constexpr, i, j, k, fi, fj, fk, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr
 ):  # fmt: skip
     """Voxel and trilinear weight of one of the eight corners around a position; voxels are ordered (H, W, D)."""
-    i, weight_i = (tl.minimum(i + 1, WIDTH - 1), fi) if NEXT_I else (i, 1 - fi)
-    j, weight_j = (tl.minimum(j + 1, HEIGHT - 1), fj) if NEXT_J else (j, 1 - fj)
-    k, weight_k = (tl.minimum(k + 1, DEPTH - 1), fk) if NEXT_K else (k, 1 - fk)
+    i, weight_i = (tl.minimum(i + 1, WIDTH - 1), fi) if NUMBER // 4 == 1 else (i, 1 - fi)
+    j, weight_j = (tl.minimum(j + 1, HEIGHT - 1), fj) if NUMBER // 2 % 2 == 1 else (j, 1 - fj)
+    k, weight_k = (tl.minimum(k + 1, DEPTH - 1), fk) if NUMBER % 2 == 1 else (k, 1 - fk)
     return (j * WIDTH + i) * DEPTH + k, weight_i * weight_j * weight_k
 
 
@@ -80,9 +78,7 @@ def fuse_at(
         share = tl.where(valid, tl.load(shares_ptr + view), 0.0)
         shares += share
         for number in tl.static_range(8):
-            voxel, weight = corner(
-                i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH, number // 4 == 1, number // 2 % 2 == 1, number % 2 == 1
-            )
+            voxel, weight = corner(number, i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH)
             at = volume_ptr + voxel[:, None] * CHANNELS + columns[None, :]
             value = tl.load(at, mask=valid[:, None], other=0.0).to(tl.float32)
             fused += (weight * share)[:, None] * value
