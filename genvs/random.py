@@ -3,9 +3,7 @@
 A counter-based generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) over the SplitMix64
 mixer (Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014). Each training sample has a key made of
 (seed, sample index), so that its noise, dropout and jitter do not depend on how samples are grouped into batches.
-
-Arguments named `keys` hold such keys: int64 random seeds, one per sample. `fold` derives other keys from them, one for
-each use in the table `Stream`.
+`keys` are such random seeds, int64, one per sample. `fold` derives a key for each use in the table `Stream`.
 """
 
 from __future__ import annotations
@@ -20,10 +18,7 @@ from torch import Tensor
 
 @enum.unique
 class Stream(enum.IntEnum):
-    """All uses of random numbers. Each has a number of its own, so that no two uses draw the same numbers.
-
-    Changing a number changes what a seed means.
-    """
+    """All uses of random numbers, each with its own number. Changing one changes the results of every seed."""
 
     # On the host, with `numpy_generator`.
     EVALUATED_VIEWS = 0  # which views of a held-out scene are measured
@@ -52,18 +47,14 @@ class Stream(enum.IntEnum):
 
 
 def numpy_generator(stream: Stream, *numbers: int) -> np.random.Generator:
-    """numpy's generator for one use: a function of `stream` and `numbers` (>= 0), such as a seed and an index."""
+    """numpy's generator for one use, seeded by `stream` and `numbers` (>= 0), such as a seed and an index."""
     return np.random.default_rng((int(stream), *numbers))
 
 
-def _signed(value: int) -> int:
-    """A 64-bit constant as the int64 that has the same bits."""
-    return value - (1 << 64) if value >= (1 << 63) else value
-
-
-GOLDEN_GAMMA = _signed(0x9E3779B97F4A7C15)
-MIX_1 = _signed(0xBF58476D1CE4E5B9)
-MIX_2 = _signed(0x94D049BB133111EB)
+# SplitMix64's constants, as int64 with the same bits.
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -74,25 +65,24 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def fold(keys: Tensor, stream: int, index: int | Tensor = 0) -> Tensor:
-    """New int64 keys, independent of `keys` and of the keys of every other stream and index.
+    """New int64 keys, independent of `keys` `[...]` and of the keys of every other stream and index.
 
-    keys: int64 `[...]`. stream: of the table `Stream`. index: which of several keys of one stream, below 2^31; a number
-    or an int64 tensor that broadcasts with `keys`.
+    index: distinguishes keys of one stream; below 2^31, a number or an int64 tensor that broadcasts with `keys`.
     """
     number = stream + index * 2**32
     if not isinstance(number, Tensor):
-        # Filled in on the device: a copy from the host would wait for it.
+        # Created on the device, because a copy from the host would wait for it.
         number = torch.full((), number, device=keys.device, dtype=torch.int64)
     return _mix(keys ^ _mix(number * GOLDEN_GAMMA + 1))
 
 
 def sample_keys(seed: int, sample_index: Tensor) -> Tensor:
-    """One key for each sample: `sample_index` int64 `[...]`, its place in the training run. Returns int64 `[...]`."""
+    """A key, int64 `[...]`, for each sample, by its place in the training run: `sample_index`, int64 `[...]`."""
     return _mix(fold(sample_index, seed) + GOLDEN_GAMMA)
 
 
 def bits(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """64 random bits an element: keys int64 `[...]` to int64 `[..., *shape]`."""
+    """64 random bits per element: keys int64 `[...]` to int64 `[..., *shape]`."""
     counter = torch.arange(1, math.prod(shape) + 1, device=keys.device, dtype=torch.int64) * GOLDEN_GAMMA
     return _mix(keys[..., None] + counter).unflatten(-1, shape) if shape else _mix(keys + GOLDEN_GAMMA)
 
@@ -111,10 +101,10 @@ def normal(keys: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 def keep_mask(keys: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
-    """Which elements dropout of probability `p` keeps: keys int64 `[N]` to bool `[N, *shape]`.
+    """The elements that dropout of probability `p` keeps: keys int64 `[N]` to bool `[N, *shape]`.
 
-    32 bits an element instead of 64, since networks draw billions: a multiplicative hash (after Murmur3's finalizer)
-    of the element's place and one half of the key, mixed with the other half. Kernels compute the same.
+    It uses 32 bits per element, for speed: a multiplicative hash (after Murmur3's finalizer) of the element's index and
+    one half of the key, mixed with the other half. The kernels compute the same.
     """
 
     def multiply(x: Tensor, constant: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network as training calls it: as CUDA graphs, with gradients averaged over ranks, in its precision."""
+"""The network as training calls it: with CUDA graphs, gradients averaged over ranks, and a precision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Mo
 
 def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParallel:
     """`net` with gradients averaged over ranks. Compressing them needs GPUs."""
-    # cuDNN returns gradients of 1x1 convolutions in a layout of its own. The copy costs little; the warning is long.
+    # cuDNN returns gradients of 1x1 convolutions in another layout; copying them costs little.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
     if config.grad_compression == "bf16":
@@ -39,11 +39,10 @@ def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParal
 def order_gradient_buckets(
     net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig
 ) -> Iterator[ViewBatch]:
-    """`batches`, after a backward pass whose gradients are thrown away.
+    """Returns `batches`, after a backward pass whose gradients are discarded.
 
-    In its first one DDP learns in which order gradients arrive, and rearranges its buckets once and for all. With more
-    than two ranks the last bits of a sum depend on the buckets, so that a resumed run's first update would differ from
-    that of an uninterrupted one.
+    In the first backward pass DDP learns the order of gradients, and rearranges its buckets. With more than two ranks
+    the last bits of a sum depend on the buckets, so the first update of a resumed run would differ without this.
     """
     first = next(batches)
     with training_precision(config, first.sample_index.device):
@@ -53,7 +52,7 @@ def order_gradient_buckets(
 
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """The autocast that the network trains in: fp16 or bf16 as the options ask, on GPUs that have it."""
+    """The autocast for training: fp16 or bf16 if the options ask for it and the GPU has it."""
     if config.fp16 and device.type == "cuda":
         return autocast(device, torch.float16)
     return autocast(device, torch.bfloat16 if config.bf16 and has_native_bf16(device) else None)

@@ -51,8 +51,7 @@ def inverse_variance(sigma: Tensor) -> Tensor:
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sampling noise levels `[num_steps + 1]`, float64, from sigma_max down to sigma_min and 0 (EDM, eq. 5).
 
-    rho: the larger, the more of the levels are low; math.inf is the limit, equal steps of ln sigma. num_steps=1 goes
-    from sigma_max to 0.
+    rho: larger values give more low levels; math.inf gives equal steps of ln sigma. num_steps=1: sigma_max and 0.
     """
     ramp = torch.arange(num_steps, dtype=torch.float64) / max(num_steps - 1, 1)
     if math.isinf(rho):

@@ -1,7 +1,9 @@
 """Samplers over any `denoise(noisy, sigma) -> denoised`, and the table of them.
 
-They integrate in float64 and never wait for a device: a step's coefficients are computed on the host, and the noise
-levels for the denoiser go to its device once, before the first step.
+denoise takes noisy `[N, ...]` (float32) and sigma (a scalar tensor); noise is unit Gaussian, `[N, ...]`. Samplers
+integrate in float64 and return samples `[N, ...]`, float32. With one step they return the denoiser's estimate at
+sigma_max. They never wait for a device: the coefficients of all steps are computed on the host, and all noise levels
+are sent to the device before the first step.
 """
 
 from __future__ import annotations
@@ -34,9 +36,7 @@ def sample_heun(
 ) -> Tensor:
     """EDM's stochastic second-order sampler (arXiv 2206.00364, algorithm 2); S_churn = 0 is the ODE (algorithm 1).
 
-    denoise: takes noisy `[N, ...]` (float32) and sigma (a scalar tensor). noise: `[N, ...]`, unit Gaussian.
-    rng: for the churn's noise, on noise's device. Integrated in float64. Evaluates `denoise` 2 * num_steps - 1 times;
-    one step is the denoiser's estimate at sigma_max. Returns samples `[N, ...]`, float32.
+    rng: for the churn's noise, on noise's device. Evaluates `denoise` 2 * num_steps - 1 times.
     """
     steps = karras_steps(num_steps, sigma_min, sigma_max, rho)
     gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
@@ -68,22 +68,20 @@ def sample_unipc(
     rho: float = math.inf,
     sigma_end: float = 0.015,
 ) -> Tensor:
-    """UniPC of order two (arXiv 2302.04867, B_2, data prediction), which evaluates `denoise` once a step.
+    """UniPC of order two (arXiv 2302.04867, B_2, data prediction), which evaluates `denoise` once per step.
 
-    With lambda = -ln sigma, the ODE from one level to the next, h later, is
-    x(h) = exp(-h) x(0) + integral over t from 0 to h of exp(t - h) D(t) dt, and steps differ in what they take D for.
-    The predictor is DPM-Solver++(2M)'s (arXiv 2211.01095): a line through D at this level and the one before. The
-    evaluation that follows serves twice, since the corrector first redoes the step that led to it, with the parabola
-    through three levels.
+    With lambda = -ln sigma, a step of width h in lambda is
+    x(h) = exp(-h) x(0) + integral over t from 0 to h of exp(t - h) D(t) dt, with an approximation of D(t).
+    The predictor is DPM-Solver++(2M)'s (arXiv 2211.01095): a line through D at this level and the one before. D at the
+    predicted point serves twice: the corrector first repeats the last step, with the parabola through three levels.
 
-    denoise, noise: as in `sample_heun`. rho: equal steps of lambda are the best for few of them. sigma_end: the last
-    level before 0, unless sigma_min is above it; among levels too low to be seen, steps would be wasted.
-    Integrated in float64. One step is the denoiser's estimate at sigma_max. Returns samples `[N, ...]`, float32.
+    rho: infinite, which is best for few steps. sigma_end: the last level before 0, unless sigma_min is above it; steps
+    at levels too low to be seen would be wasted.
     """
     steps = karras_steps(num_steps, max(sigma_min, sigma_end), sigma_max, rho)
     sigmas = steps.float().to(noise.device, non_blocking=True)
     x = start = noise.double() * sigma_max
-    before: list[tuple[Tensor, float]] = []  # of the steps made: D where they began, their width in lambda
+    before: list[tuple[Tensor, float]] = []  # D at the start of each step, and the step's width in lambda
     for h, level in zip((-steps[:-1].log().diff()).tolist(), sigmas[:-2], strict=True):
         denoised = line = denoise(x.float(), level).double()
         if before:
@@ -96,8 +94,8 @@ def sample_unipc(
 
 
 def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
-    """The end of the step from `start`, once D is known there: `here`. before: D at the start and the step's width h,
-    and, before them in the list, the same of the step before it, if there was one; else a line has to do.
+    """The end of the step from `start`, corrected with D at its end, `here`. before: D and the width of this step and,
+    unless this is the first step, of the one before.
     """
     last, h = before[-1]
     moment0 = -math.expm1(-h)  # moment_k: the integral of exp(t - h) t^k from 0 to h
@@ -115,8 +113,8 @@ def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, flo
 class Sampler:
     """sample: called as `sample(denoise, noise, num_steps=, sigma_min=, sigma_max=)`. num_steps: the default.
 
-    fewest_steps: fewer than that, but more than one, leave noise in the images. evaluations: of the denoiser, by the
-    number of steps. stochastic: whether it takes `S_churn` and `rng` too.
+    fewest_steps: fewer steps (but not a single one) leave noise in the images. evaluations: the number of the
+    denoiser's evaluations, from the number of steps. stochastic: whether it takes `S_churn` and `rng` too.
     """
 
     sample: Callable[..., Tensor]
@@ -126,10 +124,9 @@ class Sampler:
     stochastic: bool = False
 
 
-# How far samples are from the ODE's own solution, with two trained networks of preset cpu-demo (root mean square, of
-# images in [-1, 1]; one of 256 levels is 0.0078): Heun 0.0040 with 49 evaluations; UniPC 0.0080, 0.0050, 0.0029 and
-# 0.0019 with 10, 12, 16 and 25. With 10 and 12, DPM-Solver++(2M) at the same levels has 0.0100 and 0.0068, UniPC at
-# Heun's levels 0.027 and 0.019.
+# Root-mean-square distance from the ODE's exact solution, of images in [-1, 1], with two trained networks of preset
+# cpu-demo: Heun 0.0040 with 49 evaluations; UniPC 0.0080, 0.0050, 0.0029 and 0.0019 with 10, 12, 16 and 25.
+# With 10 and 12, DPM-Solver++(2M) at the same levels has 0.0100 and 0.0068, UniPC at Heun's levels 0.027 and 0.019.
 SAMPLERS = {
     "heun": Sampler(sample_heun, 25, 5, lambda num_steps: 2 * num_steps - 1, stochastic=True),
     "unipc": Sampler(sample_unipc, 12, 2, lambda num_steps: num_steps),

@@ -22,8 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """Images to features at several strides. Built as `Class(widths, blocks)`, of an EncoderConfig.
 
-    channels: the features' widths by stride, 2, 4, 8, 16 and 32. The last stage is dilated instead of strided, so that
-    the features of 32 have the resolution of 16, as in DeepLab.
+    channels: the features' widths by stride: 2, 4, 8, 16 and 32. The last stage is dilated instead of strided, as in
+    DeepLab, so that its features, called 32, have stride 16.
     """
 
     channels: dict[int, int]
@@ -48,12 +48,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = conv_act(self.conv1, x, relu=True)
-        return conv_act(self.conv2, branch, residual=x, residual_conv=self.shortcut, relu=True)
-
-    @property
-    def shortcut(self) -> nn.Conv2d | None:
-        """The convolution on the shortcut, which torchvision wraps together with a BatchNorm."""
-        return None if self.downsample is None else typing.cast(nn.Conv2d, self.downsample[0])
+        # torchvision wraps the shortcut's convolution together with a BatchNorm.
+        shortcut = None if self.downsample is None else typing.cast(nn.Conv2d, self.downsample[0])
+        return conv_act(self.conv2, branch, residual=x, residual_conv=shortcut, relu=True)
 
 
 class ResNet(Backbone):

@@ -19,13 +19,13 @@ FOURIER_SCALE = 16.0
 
 def smooth_filter(x: Tensor) -> Tensor:
     """[1, 3, 3, 1] / 8 along both axes, for each channel of x: `[C, 1, 4, 4]`."""
-    # Made on the device: a copy from the host would wait for it.
+    # Created on the device, because a copy from the host would wait for it.
     taps = (2 - (torch.arange(4, device=x.device) - 1.5).abs()).to(x.dtype) / 4
     return (taps[:, None] * taps).expand(x.shape[1], 1, 4, 4)
 
 
 def smooth_downsample(x: Tensor, padding: int = 1) -> Tensor:
-    """Every second pixel of the filtered `[N, C, H, W]`; padding: zeros around it."""
+    """Every second pixel of the filtered `[N, C, H, W]`. padding: the width of the zeros around it."""
     return F.conv2d(x, smooth_filter(x), stride=2, padding=padding, groups=x.shape[1])
 
 
@@ -40,12 +40,10 @@ class NCSNpp(UNet):
     frequencies: Tensor
     channel_mult_noise = 2
     down, up = staticmethod(smooth_downsample), staticmethod(smooth_upsample)
-    branch_padding = 2  # here the filter's own padding comes before the convolution
+    branch_padding = 2  # this includes the filter's padding
 
-    def __init__(
-        self, config: DenoiserConfig, resolution: int, in_channels: int, out_channels: int, num_classes: int = 0
-    ) -> None:
-        super().__init__(config, resolution, in_channels, out_channels, num_classes)
+    def __init__(self, config: DenoiserConfig, *sizes: int) -> None:
+        super().__init__(config, *sizes)
         self.register_buffer("frequencies", torch.empty(self.noise_channels // 2).normal_(std=FOURIER_SCALE))
 
     def encode_noise(self, c_noise: Tensor) -> Tensor:

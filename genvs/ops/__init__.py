@@ -18,20 +18,6 @@ from torch import Tensor
 from genvs.ops import reference
 from genvs.ops.reference import FieldLayers, NormSettings, RaySamples
 
-__all__ = [
-    "FieldLayers",
-    "NormSettings",
-    "RaySamples",
-    "concat",
-    "conv_epilogue",
-    "downsample",
-    "group_norm_silu",
-    "reference_only",
-    "render",
-    "upsample",
-    "uses_kernels",
-]
-
 _reference_only = ContextVar("reference_only", default=False)
 
 

@@ -1,4 +1,4 @@
-"""Functions of tensors as CUDA graphs: on a GPU a call starts all their kernels as one."""
+"""Functions of tensors as CUDA graphs: on a GPU a call starts all their kernels at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Records CUDA graphs that share one pool of memory.
-
-    Graphs that leave results for each other there must be replayed in the order in which they were recorded.
-    """
+    """Records CUDA graphs that share one pool of memory. Replay graphs that use each other's results in that order."""
 
     def __init__(self, device: torch.device) -> None:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
@@ -31,33 +28,32 @@ class Recorder:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def record(self, function: Callable[[], T]) -> tuple[T, torch.cuda.CUDAGraph]:
-        """What `function` returns, where each replay leaves its results, and the graph. Raises what `function` does."""
+        """The result of `function`, which each replay overwrites, and the graph. Raises what `function` raises."""
         graph = torch.cuda.CUDAGraph()
         failure: Exception | None = None
         try:
-            # Calls of other threads, such as those that pin memory, do not spoil the recording.
+            # Calls from other threads, such as those that pin memory, do not disturb the recording.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 try:
                     result = function()
                 except Exception as error:
                     failure = error
-        finally:  # ending a recording in which something has failed may fail too
+        finally:  # after a failure, ending the recording may fail too
             if failure is not None:
                 raise failure
         return result, graph
 
 
 class CUDAGraphed:
-    """`function`, of tensors to a tensor, without gradients: the same result.
+    """A function from tensors to a tensor, without gradients.
 
-    On a GPU the first call of each shape records its kernels in a CUDA graph, which later calls replay. A graph reads
-    its inputs where they were during the recording: every call copies its inputs there, and its result out of there.
-    On other devices `function` is called.
+    On a GPU the first call with each shape records a CUDA graph, which later calls replay. A graph always reads and
+    writes the same memory, so every call copies its inputs and its result. On other devices `function` is called.
     """
 
     def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
         self._function, self._device = function, device
-        # By shapes and dtypes of the inputs: where a graph reads and writes, and the graph.
+        # By shapes and dtypes of the inputs: the graph's own inputs, its result, and the graph.
         self._graphs: dict[tuple, tuple[tuple[Tensor, ...], Tensor, torch.cuda.CUDAGraph]] = {}
         self._recorder = Recorder(device) if device.type == "cuda" else None
 

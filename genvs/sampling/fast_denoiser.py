@@ -20,24 +20,23 @@ class FastDenoiser:
     bf16: run under autocast, with weights that are cast once, here, instead of in every evaluation. Noise levels, the
     preconditioning's arithmetic and the result stay float32.
 
-    On a GPU an evaluation is hundreds of kernels; for small batches they take less time to run than a CPU takes to
-    start them, so they are `CUDAGraphed`, and so is `encode`, which an autoregressive video calls for every frame.
-
-    It uses the weights that `net` has now: make another one after they change.
+    On a GPU an evaluation is hundreds of kernels. With small batches a CPU takes longer to start them than they take to
+    run, so they are `CUDAGraphed`, like `encode`, which autoregression calls for every frame.
+    It uses the current weights of `net`: make another one after they change.
     """
 
     def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:
-        """labels: `[1, L]`, of all images (genvs.models.labels), for a network that is conditioned on labels."""
+        """labels: `[1, L]`, for all images (genvs.models.labels), for a network that is conditioned on labels."""
         self.net, self.device = net, next(net.parameters()).device
         network: nn.Module = net.denoiser
         weights = cast_weights(network, torch.bfloat16) if bf16 else {}
         if self.device.type == "cpu" and not bf16:
-            # Faster by a tenth or more. Of a copy, because the network itself may learn again, and for channels last on
-            # CPUs torch 2.13's backward damages its heap.
+            # Faster by a tenth or more. In a copy, because `net` may be trained again, and with channels last on CPUs
+            # torch 2.13's backward pass corrupts the heap.
             network = copy.deepcopy(network)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._labels = own_labels = None if labels is None else labels.to(self.device, copy=True)
-        # What the network runs in. Without its cache: a recording must contain the casts that it uses.
+        # Without autocast's cache, because a CUDA graph must contain the casts that it uses.
         context = functools.partial(autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False)
 
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
@@ -49,16 +48,13 @@ class FastDenoiser:
         self.autocast = context
 
     def set_labels(self, labels: Tensor | None) -> None:
-        """Condition on other `labels` from now on, if there were some at first; None changes nothing."""
+        """Condition on other `labels` from now on. Without labels at construction, or for None, nothing changes."""
         if labels is not None and self._labels is not None:
             self._labels.copy_(labels)
 
     @torch.inference_mode()
     def __call__(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
-        """noisy: `[N, 3, H, W]`; sigma: a scalar or `[N, 1, 1, 1]`; feature_image: `[N, C, H, W]`.
-
-        Returns the denoised `[N, 3, H, W]`, float32.
-        """
+        """As `GeNVS.denoise`."""
         return self._denoise(noisy, sigma, feature_image)
 
     def encode(self, images: Tensor) -> Tensor:

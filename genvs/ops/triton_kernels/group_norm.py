@@ -7,8 +7,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genvs.ops.triton_kernels import group_norm_tiled as tiled
-from genvs.ops.triton_kernels import group_norm_whole as whole
+from genvs.ops.triton_kernels import group_norm_kernels as kernels
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
 TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
@@ -40,18 +39,18 @@ class GroupNormSiLU(torch.autograd.Function):
         maps = (coefficients, weight, bias, keys, *ctx.dropout, pixels, channels)
         if _fits_one_program(x, groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, groups)}
-            whole.norm_kernel[samples, groups](x, y, *shifts, *maps, eps, HAS_SHIFT=shift is not None, **sizes)
+            kernels.whole_kernel[samples, groups](x, y, *shifts, *maps, eps, HAS_SHIFT=shift is not None, **sizes)
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
-            tiled.sums_kernel[samples, parts, blocks](
+            kernels.sums_kernel[samples, parts, blocks](
                 x, sums, pixels, channels, rows_each, COLS=cols, STAGES=STAGES, **TILE
             )
             sizes, group_blocks = _group_sizes(channels, groups)
-            tiled.coefficients_kernel[samples, group_blocks](
+            kernels.coefficients_kernel[samples, group_blocks](
                 x, sums, *shifts, coefficients, pixels, channels, parts, eps, HAS_SHIFT=shift is not None, **sizes
             )
-            tiled.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
+            kernels.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
                 x, y, *maps, COLS=cols, **ctx.flags, **TILE
             )
         ctx.save_for_backward(x, weight, bias, coefficients, keys)
@@ -71,22 +70,22 @@ class GroupNormSiLU(torch.autograd.Function):
         maps = (coefficients, weight, bias, keys)
         if _fits_one_program(x, ctx.groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, ctx.groups)}
-            whole.norm_gradient_kernel[samples, ctx.groups](
+            kernels.whole_gradient_kernel[samples, ctx.groups](
                 x, dy, passed, dx, *maps, gradients, *ctx.dropout, pixels, channels, PASSED=passed is not None, **sizes
             )
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             flags = {**ctx.flags, **TILE, "COLS": cols}
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
-            tiled.gradient_sums_kernel[samples, parts, blocks](
+            kernels.gradient_sums_kernel[samples, parts, blocks](
                 x, dy, *maps, sums, *ctx.dropout, pixels, channels, rows_each, STAGES=STAGES, **flags
             )
             means = x.new_empty((samples, 2, channels), dtype=torch.float32)
             sizes, group_blocks = _group_sizes(channels, ctx.groups)
-            tiled.gradient_coefficients_kernel[samples, group_blocks](
+            kernels.gradient_coefficients_kernel[samples, group_blocks](
                 sums, coefficients, weight, gradients, means, pixels, channels, parts, **sizes
             )
-            tiled.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
+            kernels.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
                 x, dy, passed, dx, *maps, means, *ctx.dropout, pixels, channels, PASSED=passed is not None, **flags
             )
         dbias, dweight = gradients[:2].sum(dim=1).unbind()

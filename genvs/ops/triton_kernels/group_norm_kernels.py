@@ -1,7 +1,8 @@
-"""Normalisation of images too large for one program, in three kernels in each direction.
+"""The kernels of normalisation.
 
-Normalising is an affine map of each (sample, channel). The first kernel sums over pixels, the second computes the maps'
-coefficients from the sums, and the third applies the maps.
+Of small images one program holds a whole group of channels, in one kernel in each direction (`whole_*`). Larger ones
+take three kernels in each direction. Normalising is an affine map of each (sample, channel): the first kernel sums over
+pixels, the second computes the maps' coefficients from the sums, and the third applies the maps.
 """
 
 from __future__ import annotations
@@ -9,7 +10,116 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from genvs.ops.triton_kernels.group_norm_parts import activate, gradient_at, load_map
+
+@triton.jit
+def load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols):
+    """rstd and offset, which make xhat = x * rstd + offset, and the weight and bias, of some channels."""
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    rstd = tl.load(coefficients, mask=in_cols, other=0.0)
+    offset = tl.load(coefficients + channels, mask=in_cols, other=0.0)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    return rstd, offset, weight, bias
+
+
+@triton.jit
+def keep_element(key, index, threshold):
+    """genvs.random.keep_mask, element by element."""
+    x = index.to(tl.uint32) * 0x9E3779B9 + (key & 0xFFFFFFFF).to(tl.uint32)
+    x = (x ^ (x >> 16)) * 0x85EBCA6B
+    return (x ^ (x >> 13) ^ ((key >> 32) & 0xFFFFFFFF).to(tl.uint32)) * 0xC2B2AE35 >= threshold
+
+
+@triton.jit
+def gradient_at(
+    x_ptr, dy_ptr,
+    at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale,
+    SILU: tl.constexpr, DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """xhat, and the gradient of xhat * weight + bias."""
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    dz = tl.load(dy_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    xhat = x * rstd[None, :] + offset[None, :]
+    if DROPOUT:
+        dz = tl.where(keep_element(key, index, threshold), dz * keep_scale, 0.0)
+    if SILU:
+        z = xhat * weight[None, :] + bias[None, :]
+        gate = tl.sigmoid(z)
+        dz = dz * gate * (1 + z * (1 - gate))
+    return xhat, dz
+
+
+@triton.jit
+def activate(y, keys_ptr, sample, rows, cols, threshold, keep_scale, pixels, SILU: tl.constexpr, DROPOUT: tl.constexpr):
+    """dropout(silu(y)), of some pixels and channels of a sample."""
+    if SILU:
+        y = y * tl.sigmoid(y)
+    if DROPOUT:
+        keep = keep_element(tl.load(keys_ptr + sample), cols[None, :] * pixels + rows[:, None], threshold)
+        y = tl.where(keep, y * keep_scale, 0.0)
+    return y
+
+
+@triton.jit
+def whole_kernel(
+    x_ptr, y_ptr, shift_ptr, shift_stride, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr,
+    threshold, keep_scale, pixels, channels, eps,
+    HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """y = dropout(silu(xhat * weight + bias)); and xhat's coefficients `[N, 3, C]`, as in `coefficients_kernel`."""
+    sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
+    cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.zeros([PADDED], tl.float32)
+    if HAS_SHIFT:
+        shift += tl.load(shift_ptr + sample * shift_stride + cols, mask=in_cols, other=0.0).to(tl.float32)
+    x = tl.where(mask, x + shift[None, :], 0.0)
+    mean = tl.sum(x) / (pixels * GROUP_SIZE)
+    centred = tl.where(mask, x - mean, 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred) / (pixels * GROUP_SIZE) + eps)
+    coefficients = coefficients_ptr + sample * 3 * channels + cols
+    tl.store(coefficients, tl.zeros([PADDED], tl.float32) + rstd, mask=in_cols)
+    tl.store(coefficients + channels, (shift - mean) * rstd, mask=in_cols)
+    weight = tl.load(weight_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    y = centred * rstd * weight[None, :] + bias[None, :]
+    y = activate(y, keys_ptr, sample, rows, cols, threshold, keep_scale, pixels, SILU, DROPOUT)
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def whole_gradient_kernel(
+    x_ptr, dy_ptr, passed_ptr, dx_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr, gradients_ptr,
+    threshold, keep_scale, pixels, channels,
+    PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """dx, and what reaches x another way; per sample and channel the gradients of bias, weight, shift, `[3, N, C]`."""
+    sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
+    cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
+    mask = (rows < pixels)[:, None] & in_cols[None, :]
+    at = sample * pixels * channels + rows[:, None] * channels + cols[None, :]
+    index = cols[None, :] * pixels + rows[:, None]
+    rstd, offset, weight, bias = load_map(coefficients_ptr, weight_ptr, bias_ptr, sample, channels, cols, in_cols)
+    key = tl.load(keys_ptr + sample) if DROPOUT else 0
+    xhat, dz = gradient_at(
+        x_ptr, dy_ptr, at, mask, index, key, rstd, offset, weight, bias, threshold, keep_scale, SILU, DROPOUT
+    )
+    total, product = tl.sum(dz, axis=0), tl.sum(dz * xhat, axis=0)
+    count = pixels * GROUP_SIZE
+    mean, mean_product = tl.sum(weight * total) / count, tl.sum(weight * product) / count
+    dx = rstd[None, :] * (weight[None, :] * dz - mean - xhat * mean_product)
+    samples = tl.num_programs(0)
+    out = gradients_ptr + sample * channels + cols
+    tl.store(out, total, mask=in_cols)
+    tl.store(out + samples * channels, product, mask=in_cols)
+    tl.store(out + 2 * samples * channels, tl.sum(tl.where(mask, dx, 0.0), axis=0), mask=in_cols)
+    if PASSED:
+        dx += tl.load(passed_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
