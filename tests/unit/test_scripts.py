@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -154,21 +153,3 @@ def test_train_sh_checks_for_as_many_processes_as_it_starts(tmp_path: Path) -> N
     refused = run(command, tmp_path, NGPU="4")
     assert refused.returncode == 2 and "4 processes" in refused.stderr
     assert "NGPU=two" in run(command, tmp_path, NGPU="two").stderr
-
-
-def test_the_wheel_holds_the_library_alone_which_needs_no_click(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for name in ("genvs", "training", "torch_utils", "dnnlib"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", str(source)]
-    built = run([*pip, "--wheel-dir", str(tmp_path)], tmp_path)
-    assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("genvs-*.whl")
-    with zipfile.ZipFile(wheel) as file:
-        assert {name.partition("/")[0].partition("-")[0] for name in file.namelist()} == {"genvs"}
-        assert "genvs/py.typed" in file.namelist()
-    code = "import sys; sys.modules['click'] = None; import genvs; print(genvs.__file__); genvs.load_snapshot"
-    used = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(wheel))
-    assert used.stdout.startswith(str(wheel)), used.stderr
