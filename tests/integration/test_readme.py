@@ -37,7 +37,7 @@ def test_the_readme_draws_with_the_wheel_alone(tmp_path: Path) -> None:
     (clone / "models").symlink_to(ROOT / "models")
     script = tmp_path / "script.py"
     script.write_text(f"import sys\nsys.modules['click'] = None\n{snippet}\nprint(genvs.__file__, dir(genvs))\n")
-    environment = {**os.environ, "PYTHONPATH": str(wheel)}
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script)], cwd=clone, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith(str(wheel)), done.stderr
     assert "['Cameras', 'GeNVS', 'GeNVSConfig', 'load_snapshot', 'sample_views', 'save_snapshot']" in done.stdout
