@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import re
 import warnings
@@ -62,20 +61,18 @@ def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
 
 
 def new_numbered_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Makes `parent/NNNNN-name`, numbered after the last such folder. Safe against other processes that do the same.
+    """Makes `parent/NNNNN-name`, numbered after the last such folder, and never returns one of another process.
 
     Raises OSError if it cannot be made.
     """
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
-    for number in itertools.count(max(taken, default=-1) + 1):
-        if not any(parent.glob(f"{number:05d}-*")):
-            with contextlib.suppress(FileExistsError):
-                folder = parent / f"{number:05d}-{name}"
-                folder.mkdir()
-                return folder
-    raise AssertionError("the count does not end")
+    while True:
+        taken = [int(path.name[:5]) for path in parent.glob("[0-9][0-9][0-9][0-9][0-9]-*")]
+        folder = parent / f"{max(taken, default=-1) + 1:05d}-{name}"
+        with contextlib.suppress(FileExistsError):  # another process was sooner
+            folder.mkdir()
+            return folder
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -98,12 +95,8 @@ def load(path: str | os.PathLike[str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder: name a file in it") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check the file and its permissions") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from error
     except Exception as error:  # damaged bytes lead to errors of every kind
         raise InputError(_diagnosis(path, str(error))) from error
 

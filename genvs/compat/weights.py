@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from genvs.compat.unofficial import UnofficialGeNVS
-from genvs.config import UNOFFICIAL, EncoderConfig, GeNVSConfig, parse_view_weighting
+from genvs.config import UNOFFICIAL, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError
 from genvs.settings import from_dict
 
@@ -166,38 +166,28 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
     parse_view_weighting(view_weighting)
     try:
         config = config_of(weights, view_weighting)
-        with torch.device("meta"), WithoutNormal():  # shapes without memory, to compare with the weights
+        with torch.device("meta"), WithoutNormal():  # without memory, because all weights are replaced below
             net = UnofficialGeNVS(config)
-    except (LookupError, ArithmeticError, ValueError, RuntimeError):
-        raise InputError("its weights are not those of an encoder on a ResNet and one of EDM's U-Nets") from None
-    names = {name: published_name(name, config) for name in net.state_dict()}
+        names = {name: published_name(name, config) for name in net.state_dict()}
+        state = {ours: weights[theirs].float().clone() for ours, theirs in names.items() if theirs in weights}
+        for name, parameter in net.named_parameters():
+            if not parameter.requires_grad:  # a bias that the unofficial network does not have
+                state.setdefault(name, torch.zeros(parameter.shape))
+        channels = config.encoder.volume_channels
+        state["encoder.to_volume.bias"] = _reordered(state["encoder.to_volume.bias"], channels)
+        weight = _reordered(state["encoder.to_volume.weight"], channels).flatten(1)
+        state["encoder.to_volume.weight"] = F.pad(weight, (0, 3))  # theirs does not see the image's colours
+        net.load_state_dict(state, assign=True)
+    except (LookupError, ArithmeticError, ValueError, RuntimeError) as error:
+        reason = str(error).rpartition("\n")[2].strip()  # torch lists weights below a heading
+        raise InputError(f"its weights do not fit an encoder on a ResNet and EDM's U-Nets: {reason:.200}") from None
     for name in weights.keys() - set(names.values()):
         is_norm = f"{name.rpartition('.')[0]}.running_mean" in weights
         if not is_norm and not UNUSED.fullmatch(name):
             raise InputError(f"its weight {name!a:.80} is not known")
-    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
-    state = {
-        name: torch.zeros(ours.shape)  # a bias that the unofficial network does not have
-        if name in frozen and names[name] not in weights
-        else _converted(weights.get(names[name]), ours.shape, names[name], config.encoder)
-        for name, ours in net.state_dict().items()
-    }
-    net.load_state_dict(state, assign=True)
     return net
 
 
-def _converted(weight: Tensor | None, shape: torch.Size, theirs: str, encoder: EncoderConfig) -> Tensor:
-    """The weight that they call `theirs`, for our parameter of this shape."""
-    if weight is None:
-        raise InputError(f"its weight {theirs} is missing")
-    is_head, is_bias = "reshape_conv" in theirs, len(shape) == 1
-    wanted = (shape[0], encoder.decoder_channels, 1, 1) if is_head and not is_bias else tuple(shape)
-    if tuple(weight.shape) != wanted:
-        raise InputError(f"its weight {theirs} is of shape {tuple(weight.shape)}, and not {wanted}")
-    weight = weight.float()
-    if not is_head:
-        return weight.clone()
-    # Their head's outputs are channel-major and begin with the farthest depth. Our head also sees the image's colours;
-    # their weights are 0 here.
-    head = weight.reshape(encoder.volume_channels, encoder.volume_depth, -1).transpose(0, 1).flip(0)
-    return head.flatten() if is_bias else F.pad(head.flatten(0, 1), (0, shape[1] - encoder.decoder_channels))
+def _reordered(outputs: Tensor, channels: int) -> Tensor:
+    """Outputs of the head `[C * D, ...]`, channel-major from the farthest depth, as depth-major from the nearest."""
+    return outputs.unflatten(0, (channels, -1)).transpose(0, 1).flip(0).flatten(0, 1)

@@ -117,12 +117,12 @@ def test_a_network_of_every_architecture_is_read_back(tmp_path, arch):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"pixel_nerf_net.mlp.layers.1.weight": None}, "mlp.layers.1.weight is missing"),
-        ({"pixel_nerf_net.encoder.decoder.modified_up.stage1.0.bias": None}, "stage1.0.bias is missing"),
-        ({"pixel_nerf_net.mlp.layers.1.weight": torch.zeros(8, 9)}, "of shape (8, 9)"),
-        ({"pixel_nerf_net.encoder.volume_head.reshape_conv.weight": torch.zeros(32, 4, 2, 1)}, "reshape_conv"),
+        ({"pixel_nerf_net.mlp.layers.1.weight": None}, "renderer.field.layers.2.weight"),
+        ({"pixel_nerf_net.encoder.decoder.modified_up.stage1.0.bias": None}, "encoder.stage16.0.0.bias"),
+        ({"pixel_nerf_net.mlp.layers.1.weight": torch.zeros(8, 9)}, "size mismatch"),
+        ({"pixel_nerf_net.encoder.volume_head.reshape_conv.weight": torch.zeros(32, 4, 1, 1)}, "size mismatch"),
         ({"pixel_nerf_net.encoder.extra.weight": torch.zeros(1)}, "extra.weight' is not known"),
-        ({"denoiser.model.enc.32x32_conv.weight": None}, "are not those of an encoder"),
+        ({"denoiser.model.enc.32x32_conv.weight": None}, "enc.32x32_conv.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(weights, tmp_path, change, reason):

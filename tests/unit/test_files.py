@@ -114,8 +114,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("absent", "does not exist"),
-        ("folder", "is a folder"),
+        ("absent", "cannot be read (No such file or directory)"),
+        ("folder", "cannot be read (Is a directory)"),
         ("empty", "is empty"),
         ("cut", "is cut short or damaged"),
         ("flipped", "is cut short or damaged"),

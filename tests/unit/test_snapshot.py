@@ -154,7 +154,7 @@ def test_halving_refuses_in_one_line_and_overwrites_nothing(snapshot, tmp_path, 
     for source, target, reason in (
         (snapshot, snapshot, "exists"),
         (snapshot, tmp_path / "no" / "folder.pkl", "could not be saved"),
-        (tmp_path / "nothing.pkl", tmp_path / "new.pkl", "does not exist"),
+        (tmp_path / "nothing.pkl", tmp_path / "new.pkl", "No such file"),
     ):
         assert halving(source, target) == 2
         error = capsys.readouterr().err
