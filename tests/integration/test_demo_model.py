@@ -12,7 +12,7 @@ from genvs.data.synthetic.dataset import ensure_dataset
 from inference import evaluate
 
 DEMO = Path(__file__).parents[2] / "models" / "demo.pkl"
-CARS, VIEWS = 3, 9
+CARS, VIEWS = 2, 6
 
 
 @pytest.fixture(scope="module")
