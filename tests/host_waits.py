@@ -1,26 +1,36 @@
-"""Finds, without a GPU, what would make the host wait for one: values read back, and constants sent over."""
+"""Finds, without a GPU, calls that would make the host wait for one: values read back, and constants sent over."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genvs.data.types import ViewBatch
 from tests.conftest import ROOT
+from tests.small_training import BATCH, own_signals, small_run
+from training.loss import GeNVSLoss
+from training.monitor import Monitor
+from training.reporting import Reporter
+from training.signals import StopRequest
+from training.state import create_state
+from training.training_loop import accumulate_gradients, update_weights
 
-# Operators whose result, or its size, the host must know: item(), bool() and their kin are the first.
+# Operators whose result, or its size, the host must know; item() and bool() call the first.
 READ_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
 BROUGHT_BACK = {"tolist", "cpu", "numpy", "__array__"}
 SENT_OVER = {"tensor", "as_tensor", "new_tensor", "from_numpy", "asarray"}
 
 
 def _place() -> str:
-    """Where in the project the call came from."""
+    """The project's file and line that made the call."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(f"{ROOT}/")]
     ours = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename != __file__]
     return f"{ours[-1].filename.removeprefix(f'{ROOT}/')}:{ours[-1].lineno}"
@@ -56,7 +66,35 @@ class _Functions(TorchFunctionMode):
 
 @contextlib.contextmanager
 def host_waits() -> Iterator[list[str]]:
-    """Inside, a list grows of places in the project that would wait for a device: "file:line operator"."""
+    """The list collects, inside, the places in the project that would wait for a device: "file:line operator"."""
     found: list[str] = []
     with _Functions(found), _Operators(found):
         yield found
+
+
+@contextlib.contextmanager
+def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch], **changes) -> Iterator[dict]:
+    """The parts of an update in the training loop, by name and in order. Only the last, "record", records anything."""
+    config = small_run("nowhere", 100, log_kimg=1000.0, kimg_per_tick=1000.0, **changes)
+    state = create_state(config, config.net.scene, device)
+    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+    monitor = Monitor(run_dir, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    reporter = Reporter(config, run_dir, SimpleNamespace(held_out_scenes=[]), state, monitor, device)
+    reporter.first_status = []
+
+    def count() -> None:
+        state.cur_nimg += BATCH
+
+    def record() -> dict[str, float]:
+        monitor.record(state.cur_nimg, **{"Gradient/skipped": state.skipped_counts()[0]})
+        return monitor.numbers
+
+    steps: dict[str, Callable[[], object]] = {
+        "gradients": lambda: accumulate_gradients(state.net, loss_fn, batches, config, monitor),
+        "update": lambda: update_weights(state, config, monitor),
+        "ema": lambda: state.ema.update(state.net, batch_size=BATCH, cur_nimg=state.cur_nimg),
+        "count": count,
+        "report": reporter.step,
+    }
+    with own_signals(), contextlib.closing(monitor), contextlib.closing(reporter):
+        yield {"stop": StopRequest(device).agreed, **steps, "record": record}
