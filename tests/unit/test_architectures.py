@@ -80,17 +80,11 @@ def test_dropout_goes_by_keys(arch):
     assert_close(net(x[1:], c_noise[1:], keys[1:]), both[1:], rtol=1e-4, atol=1e-5)
 
 
-def test_the_initial_output_is_next_to_nothing(arch):
+def test_the_initial_network(arch):
+    """Its output is nearly 0, and the layer of augmentation labels starts as in EDM: at 0 for ADM alone."""
     torch.manual_seed(0)
-    x, c_noise = some_input()
-    net = UNETS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp"), 16, 5, 3)
-    assert net(x, c_noise).abs().max() < 1e-3
-    assert {name for name, p in net.named_parameters() if not p.isfinite().all()} == set()
-
-
-def test_augmentation_labels_start_as_in_edm(arch):
-    """Those of ADM at zero, those of the others not."""
     net = UNETS[arch](DenoiserConfig(**SMALL, residual_encoder=arch == "ncsnpp", augment_labels=6), 16, 5, 3)
+    assert net(*some_input()).abs().max() < 1e-3
     assert bool(net.embed_augment.weight.any()) == (arch != "adm")
 
 
@@ -98,23 +92,14 @@ def test_augmentation_labels_start_as_in_edm(arch):
 
 
 def test_the_smooth_filter_keeps_what_is_flat_and_what_is_straight():
-    flat = torch.full((1, 2, 8, 8), 3.0)
-    inside = (..., slice(1, -1), slice(1, -1))
-    assert_close(smooth_downsample(flat)[inside], torch.full((1, 2, 2, 2), 3.0))
-    assert_close(smooth_upsample(flat)[inside], torch.full((1, 2, 14, 14), 3.0))
-    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
-    assert_close(smooth_downsample(ramp)[0, 0, 1, 1:-1], torch.tensor([2.5, 4.5]))
-    assert_close(smooth_upsample(ramp)[0, 0, 4, 2:-2], torch.arange(0.75, 6.5, 0.5))
-
-
-def test_smooth_upsampling_is_the_transpose_times_four():
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(1, 3, 8, 8, generator=generator), torch.randn(1, 3, 4, 4, generator=generator)
-    assert_close((smooth_downsample(a) * b).sum() * 4, (a * smooth_upsample(b)).sum())
+    ramp = torch.stack([torch.full((8, 8), 3.0), torch.arange(8.0).expand(8, 8)])[None]
+    down, up = smooth_downsample(ramp)[0, :, 1, 1:-1], smooth_upsample(ramp)[0, :, 4, 2:-2]
+    assert_close(down, torch.tensor([[3.0, 3.0], [2.5, 4.5]]))
+    assert_close(up, torch.stack([torch.full((12,), 3.0), torch.arange(0.75, 6.5, 0.5)]))
 
 
 def test_the_input_skip_filters_with_the_convolutions_own_padding():
-    """The 3x3 first, on pixels that lie outside too, then every second pixel of the filtered."""
+    """The 3x3 convolution first, also at pixels outside of the image, then the filter at every second pixel."""
     net, x = small("ncsnpp"), some_input()[0]
     conv = net.residual_convs[0]
     wide = F.conv2d(F.pad(x, (2, 2, 2, 2)), conv.weight)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import pytest
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from genvs.config import BACKBONE_STRIDE, PRESETS, GeNVSConfig
+from genvs.config import BACKBONE_STRIDE, PRESETS
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
@@ -47,7 +46,7 @@ def test_srn128_encodes_to_the_papers_volume():
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_every_tap_of_the_dilated_convolutions_learns(preset):
-    """A tap that is dilated beyond the map sees padding alone, and never gets a gradient."""
+    """A tap that is dilated beyond the feature map sees only padding, and never gets a gradient."""
     config = PRESETS[preset]
     aspp = ASPP(config.encoder.widths[3], config.encoder.decoder_channels, config.encoder.aspp_rates)
     side = config.resolution // BACKBONE_STRIDE
@@ -57,35 +56,25 @@ def test_every_tap_of_the_dilated_convolutions_learns(preset):
         assert (of_taps > 0).all(), f"rate {rate} on {side}x{side}"
 
 
-@functools.cache
-def parameter_sizes(config: GeNVSConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: parameter.shape for name, parameter in GeNVS(config).named_parameters()}
-
-
 @pytest.mark.parametrize("preset", list(PRESETS))
-@pytest.mark.parametrize("resolution", [32, 96, 256])
+@pytest.mark.parametrize("resolution", [96, 256])
 def test_every_preset_builds_at_every_resolution(preset, resolution):
     """Its layers are the same, and volumes and renderings keep their share of the resolution."""
     original, config = PRESETS[preset], set_by_path(PRESETS[preset], {"resolution": resolution})
-    factor = config.resolution / original.resolution
+    factor = resolution / original.resolution
     assert config.encoder.volume_width == factor * original.encoder.volume_width
     assert config.renderer.render_width == factor * original.renderer.render_width
     with torch.device("meta"):
-        net = GeNVS(config)
-        volume = net.encode(torch.zeros(1, 2, 3, resolution, resolution))
-        channels = config.encoder.volume_channels
-        noisy, features = torch.zeros(1, 3, resolution, resolution), torch.zeros(1, channels, resolution, resolution)
-        denoised = net.denoise(noisy, torch.ones(()), features)
-    assert {name: parameter.shape for name, parameter in net.named_parameters()} == parameter_sizes(original)
+        shapes = [[parameter.shape for parameter in GeNVS(sizes).parameters()] for sizes in (original, config)]
+        volume = GeNVS(config).encode(torch.zeros(1, 2, 3, resolution, resolution))
+    assert shapes[0] == shapes[1]
     width = config.encoder.volume_width
-    assert volume.shape == (1, 2, channels, config.encoder.volume_depth, width, width)
-    assert denoised.shape == noisy.shape
+    assert volume.shape == (1, 2, config.encoder.volume_channels, config.encoder.volume_depth, width, width)
 
 
-@pytest.mark.parametrize(("resolution", "share"), [(32, 1), (64, 0.25), (64, 0.5), (64, 1), (256, 0.5)])
+@pytest.mark.parametrize(("resolution", "share"), [(32, 1), (64, 0.25), (64, 0.5), (256, 0.5)])
 def test_a_small_model_runs_at_every_resolution(resolution, share):
-    """From images to a denoised view and back to all gradients, whatever share of it the volume's resolution is."""
+    """From images to a denoised view, and back to the gradients of all weights."""
     base = set_by_path(small_config(channel_mult=(1, 1, 1, 1), attention_resolutions=(4,)), {"resolution": resolution})
     encoder = dataclasses.replace(base.encoder, volume_width=int(share * resolution))
     net = GeNVS(dataclasses.replace(base, encoder=encoder, renderer=dataclasses.replace(base.renderer, num_samples=2)))
@@ -103,9 +92,8 @@ def test_a_small_model_runs_at_every_resolution(resolution, share):
 # Preconditioning
 
 
-@pytest.fixture(scope="module")
-def denoiser() -> ConditionedDenoiser:
-    net = ConditionedDenoiser(small_config().denoiser, SIZE, feature_channels=4)
+def denoiser_of(**config) -> ConditionedDenoiser:
+    net = ConditionedDenoiser(small_config(**config).denoiser, SIZE, feature_channels=4)
     randomize(net)
     return net
 
@@ -114,20 +102,14 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def centred_on(centre: bool, features: Tensor) -> Tensor | float:
-    """What images are denoised around: with `centre_on_colours` the rendered colours, of which 0 is white."""
-    return features[:, :3] + 1 if centre else 0.0
-
-
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("sigma", [0.002, 0.1, 0.5, 3.0, 80.0])
 def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma, centre):
-    net = ConditionedDenoiser(small_config(centre_on_colours=centre).denoiser, SIZE, feature_channels=4)
-    randomize(net)
+    net = denoiser_of(centre_on_colours=centre)
     seen: list = []
     net.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
     features = normal(4, 4, SIZE, SIZE, seed=1)
-    mean = centred_on(centre, features)
+    mean = features[:, :3] + 1 if centre else 0.0  # in feature images the colour white is 0
     noisy = mean + 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
     denoised = net(noisy, torch.tensor(sigma), features)
     ((x, c_noise, keys, labels, output),) = seen
@@ -141,7 +123,8 @@ def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma,
     assert_close(denoised, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_each_sample_has_its_own_noise_level(denoiser):
+def test_each_sample_has_its_own_noise_level():
+    denoiser = denoiser_of()
     noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 4, SIZE, SIZE, seed=1)
     sigma = torch.tensor([0.01, 0.3, 2.0, 50.0]).reshape(4, 1, 1, 1)
     together = denoiser(noisy, sigma, features)
@@ -151,27 +134,11 @@ def test_each_sample_has_its_own_noise_level(denoiser):
     assert (denoiser(noisy, sigma.flip(0), features) - together).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_the_untrained_network_has_unit_loss_at_every_noise_level(centre):
-    """F is nearly 0 at first, because its last convolution starts tiny, so that D = c_skip x, around the centre."""
-    torch.manual_seed(0)
-    net = ConditionedDenoiser(small_config(centre_on_colours=centre).denoiser, SIZE, feature_channels=4)
-    features = normal(64, 4, SIZE, SIZE, seed=2)
-    clean = centred_on(centre, features) + 0.5 * normal(64, 3, SIZE, SIZE)
-    sigma = torch.logspace(-2, 1.5, 64).reshape(-1, 1, 1, 1)
-    with torch.no_grad():
-        denoised = net(clean + sigma * normal(64, 3, SIZE, SIZE, seed=1), sigma, features)
-    weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
-    loss = (weight * (denoised - clean) ** 2).mean(dim=(1, 2, 3))
-    assert_close(loss, torch.ones(64), rtol=0, atol=0.1)
-
-
 @pytest.mark.parametrize("residual_encoder", [False, True])
 @pytest.mark.parametrize("what", ["noisy", "features", "sigma"])
 def test_everything_given_shows_everywhere(what, residual_encoder):
     """A change of one corner reaches the whole image through the coarse levels and their attention."""
-    net = ConditionedDenoiser(small_config(residual_encoder=residual_encoder).denoiser, SIZE, feature_channels=4)
-    randomize(net)
+    net = denoiser_of(residual_encoder=residual_encoder)
     noisy, features, sigma = normal(1, 3, SIZE, SIZE), normal(1, 4, SIZE, SIZE, seed=1), torch.ones(())
     corner = F.pad(torch.full((1, 1), 3.0), (0, SIZE - 1, 0, SIZE - 1))
     given = {
@@ -187,7 +154,7 @@ def test_everything_given_shows_everywhere(what, residual_encoder):
 
 
 def test_gradients_add_up_apart_from_each_other():
-    """Those of two weights must not share memory: a second backward pass adds to the first's in place."""
+    """Gradients of two weights must not share memory, because a second backward pass adds to them in place."""
     net = UNet(small_config().denoiser, SIZE, 7, 3)
     randomize(net)
     for _ in range(2):
@@ -268,7 +235,7 @@ def torchvision_forward(state: dict[str, Tensor], blocks: tuple[int, ...], image
 
 
 def test_imagenet_weights_fold_batchnorm_exactly():
-    """The one difference that folding leaves: torchvision pads with the mean colour, ours with mid-gray."""
+    """Folding leaves one difference: torchvision pads with the mean colour, ours with mid-gray."""
     widths, blocks = (8, 8, 12, 16), (2, 1, 2, 1)
     backbone, state = ResNet(widths, blocks), torchvision_state(widths, blocks)
     load_imagenet_weights(backbone, state)
