@@ -24,7 +24,7 @@ from dnnlib.command import Command, option_group, run_command
 from genvs.config import UNOFFICIAL
 from genvs.data.baselines import mean_training_image
 from genvs.data.scenes import SceneDataset
-from genvs.data.splits import dataset_class, own_dataset_class
+from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.models.precision import has_native_bf16
@@ -120,16 +120,15 @@ def open_evaluation(
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
     given = options.settle(given)
     ckpt_path, net = options.open_network(given["ckpt_path"], cam_weighting, given["near"], given["far"])
-    own_class = own_dataset_class(data_class) if data_class else None
     scene, convention, normalize = net.config.scene, given["convention"], given["normalize"]
+    kind = dataset_class(data_class)
 
     def opened(path: Path) -> SceneDataset:
         settings: dict[str, Any] = {"near": scene.near, "far": scene.far, "convention": convention}
         with distributed.warnings_as_lines():
-            kind = own_class or dataset_class(path)
-            return kind(path, resolution=net.config.resolution, normalize=normalize, **settings)
+            return kind(path, resolution=net.config.resolution, normalize=normalize and scene.radius, **settings)
 
-    path, split_name = protocol.find_split(data, split, own_class)
+    path, split_name = protocol.find_split(data, split, kind)
     dataset = opened(path)
     if "colours" in given["baselines"] and net.config.numerics == UNOFFICIAL:
         raise InputError(
@@ -138,7 +137,7 @@ def open_evaluation(
         )
     mean_image = None
     if "mean" in given["baselines"]:
-        train = opened(protocol.find_split(data, "train", own_class)[0])
+        train = opened(protocol.find_split(data, "train", kind)[0])
         mean_image = mean_training_image(train, range(len(train)))
     classes = dataset.checked_classes() if scene.num_classes else None
     first_class = classes[0] if classes else None

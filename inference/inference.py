@@ -21,7 +21,7 @@ from torch import Tensor
 from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.scene_input import SceneInput, read_scene
-from genvs.data.splits import own_dataset_class
+from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import new_numbered_folder
 from genvs.geometry import Cameras
@@ -126,9 +126,8 @@ def open_scene(in_dir: Path, config: GeNVSConfig, *, data_class: str | None = No
 
     data_class: by its name. read: other options of `read_scene`.
     """
-    own_class = own_dataset_class(data_class) if data_class else None
     with distributed.warnings_as_lines():
-        views = read_scene(in_dir, config, dataset_class=own_class, **read)
+        views = read_scene(in_dir, config, dataset_class=dataset_class(data_class), **read)
     trained = config.scene
     if views.placement is not None:
         click.echo(

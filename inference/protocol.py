@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from genvs.data.scenes import SceneDataset
-from genvs.data.splits import open_splits
 from genvs.data.storage import find_storage
+from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
 
 SRN_VIEWS = 251  # of a test object, on a spiral from the horizon (view 0) to the zenith (view 250)
@@ -44,17 +44,17 @@ def check_protocol(protocol: dict[str, Any], path: Path) -> None:
         raise InputError(f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it")
 
 
-def find_split(path: Path, split: str, own_class: type[SceneDataset] | None = None) -> tuple[Path, str | None]:
+def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) -> tuple[Path, str | None]:
     """A split of the dataset at `path`, and what it is called: 'train', 'val', 'test', or None for scenes that are not
     split at all, which are measured all together. Raises InputError where there is no such split.
 
     Besides what training takes, `path` may be the common part of `cars_test` where there is no `cars_train`.
     """
     beside = path.with_name(f"{path.name}_{split}")
-    if own_class is None and find_storage(beside):
-        return open_splits(beside).train, split
-    splits = own_class.find_splits(path) if own_class else open_splits(path)
-    called = None if own_class else split_name(splits.train)
+    if kind is StoredScenes and find_storage(beside):
+        return kind.find_splits(beside).train, split
+    splits = kind.find_splits(path)
+    called = split_name(splits.train) if kind is StoredScenes else None
     if called != "train" and not (splits.val or splits.test):
         if split in (called, "test"):
             return splits.train, called

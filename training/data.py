@@ -20,8 +20,8 @@ from dnnlib.command import named_options
 from genvs.config import SceneConfig
 from genvs.data.packed import PackPlan
 from genvs.data.scenes import SceneDataset
-from genvs.data.splits import dataset_class, open_splits, own_dataset_class
 from genvs.data.storage import printable
+from genvs.data.stored import dataset_class
 from genvs.data.types import ViewBatch
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
@@ -81,11 +81,10 @@ def open_data(config: TrainConfig) -> RunData:
 
 def _open_scenes(config: TrainConfig) -> RunData:
     path = config.data or config.embedded.path
-    own_class = own_dataset_class(config.data_class) if config.data_class else None
-    splits = own_class.find_splits(path) if own_class else open_splits(path)
+    kind = dataset_class(config.data_class)
+    splits = kind.find_splits(path)
 
     def opened(split: Path, **options) -> SceneDataset:
-        kind = own_class or dataset_class(split)
         return kind(split, resolution=config.net.resolution, normalize=config.normalize, **options)
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}

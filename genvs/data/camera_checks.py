@@ -28,7 +28,7 @@ class Placement(NamedTuple):
         return placed
 
     def __str__(self) -> str:
-        move = np.round(-self.center * self.scale, 4) / self.scale + 0.0  # without what is rounding, and no -0
+        move = np.round(-self.center * self.scale, 4) / self.scale + 0.0  # without rounding errors, and no -0
         moved = ", ".join(f"{value:.4g}" for value in move)
         return f"moved by ({moved}), then scaled by {self.scale:.4g}"
 
@@ -36,7 +36,7 @@ class Placement(NamedTuple):
 def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray:
     """The point `[3]`, world, that is nearest (least squares) to all optical axes of c2w `[N, 4, 4]`.
 
-    The origin where the axes do not meet: one camera, or all parallel.
+    The origin if the axes do not meet: one camera, or all parallel.
     """
     centers, forward = c2w[:, :3, 3], c2w[:, :3, 2]
     off_axis = np.eye(3) - forward[:, :, None] * forward[:, None, :]
@@ -46,18 +46,13 @@ def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray:
     return np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
 
 
-def median_distance(c2w: np.ndarray, point: np.ndarray) -> float:
-    """Of the cameras c2w `[N, 4, 4]` from a point `[3]`, world units."""
-    return float(np.median(np.linalg.norm(c2w[:, :3, 3] - point, axis=1)))
-
-
 def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
-    """Where the scene of the cameras c2w `[N, 4, 4]` has to go to lie at the origin, `radius` from them (the median).
+    """Brings the scene of the cameras c2w `[N, 4, 4]` to the origin, and their median distance from it to `radius`.
 
     The scene is taken to be at the point that their optical axes pass nearest to.
     """
     center = nearest_point_to_axes(c2w)
-    distance = median_distance(c2w, center)
+    distance = float(np.median(_distances(c2w, center)))
     if not distance > 0:
         raise InputError(f"{name}: the cameras are all at one point, which gives no scale; correct the poses")
     return Placement(center, radius / distance)
@@ -66,22 +61,22 @@ def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
 def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float]:
     """near and far, world units, for an object that the cameras look at from around.
 
-    c2w: `[N, 4, 4]`. intrinsics: `[N, 3, 3]`, normalised. The object is taken to fit into the images: a ball around
+    c2w: `[N, 4, 4]`. intrinsics: `[..., 3, 3]`, normalised. The object is taken to fit into the images: a ball around
     the point nearest to the optical axes, of the radius s = r sin(half the narrowest field of view) at the median
     distance r. The planes enclose it for every camera, but near stays beyond 0.05 r.
     """
-    distances = np.linalg.norm(c2w[:, :3, 3] - nearest_point_to_axes(c2w), axis=1)
+    distances = _distances(c2w, nearest_point_to_axes(c2w))
     radius = float(np.median(distances))
-    size = radius * np.sin(np.arctan(0.5 / intrinsics[:, [0, 1], [0, 1]].max()))
+    size = radius * np.sin(np.arctan(0.5 / intrinsics[..., [0, 1], [0, 1]].max()))
     return float(max(distances.min() - size, 0.05 * radius)), float(distances.max() + size)
 
 
 def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: str) -> str:
-    """Which axes the poses of a scene have: one of CONVENTIONS.
+    """The axes of a scene's poses, one of CONVENTIONS: `stated` by the user, else `default`, the usual ones.
 
-    c2w: `[N, 4, 4]` as in the files. stated: by the user, who is believed. Else `default`, what is usual for such
-    files, unless every camera then faces away from the scene (the point that their axes pass nearest to) and so faces
-    it with the other one; that is said as a warning. Raises InputError where all poses are the same.
+    c2w: `[N, 4, 4]` as in the files. If every camera faces away from the scene (the point that their axes pass nearest
+    to), the other axes are taken instead of the default ones. Warns in either case. Raises InputError if all poses are
+    the same.
     """
     if len(c2w) > 1 and np.ptp(c2w, axis=0).max() == 0:
         raise InputError(f"{name}: all its poses are the same; write each view's own camera-to-world matrix")
@@ -89,7 +84,7 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
     opencv = to_opencv(torch.from_numpy(c2w), convention).numpy()
     if _facing(opencv, nearest_point_to_axes(opencv)).max() > -0.1:
         return convention
-    other = next(option for option in CONVENTIONS if option != convention)
+    other = CONVENTIONS[1 - CONVENTIONS.index(convention)]
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
     if stated:
         warnings.warn(f"{found}, as `convention` says; {other}'s look right", stacklevel=2)
@@ -99,26 +94,28 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
 
 
 def warn_of_cameras(c2w: np.ndarray, near: float, far: float, name: str) -> None:
-    """Warn where cameras `[N, 4, 4]`, OpenCV axes, look wrong: their poses inverted, too far away for float32, or what
-    they look at not between the depth planes.
+    """Warns of cameras `[N, 4, 4]`, OpenCV axes, with inverted poses, too far from the origin for float32, or with what
+    they look at outside the depth planes.
     """
     origin, center = np.zeros(3), nearest_point_to_axes(c2w)
-    far_away, distance = float(np.linalg.norm(center)), median_distance(c2w, center)
-    found = []
-    if np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9:
-        found.append("the poses look like world-to-camera matrices; invert them")
-    if far_away > MAX_OFFSET * distance:
-        found.append(
-            f"the cameras look at a point {far_away:.3g} from the origin, from {distance:.3g} away: positions are not "
-            "exact to a pixel there; bring the scene to the origin with `normalize`"
-        )
-    if not near < distance < far:
-        found.append(
-            f"the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; choose "
-            "`near` and `far` to enclose it"
-        )
-    for message in found:
-        warnings.warn(f"{name}: {message}", stacklevel=2)
+    offset, distance = float(np.linalg.norm(center)), float(np.median(_distances(c2w, center)))
+    found = {
+        "the poses look like world-to-camera matrices; invert them": (
+            np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9
+        ),
+        f"the cameras look at a point {offset:.3g} from the origin, from {distance:.3g} away: positions are not exact "
+        "to a pixel there; bring the scene to the origin with `normalize`": offset > MAX_OFFSET * distance,
+        f"the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; choose `near` "
+        "and `far` to enclose it": not near < distance < far,
+    }
+    for message, holds in found.items():
+        if holds:
+            warnings.warn(f"{name}: {message}", stacklevel=2)
+
+
+def _distances(c2w: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Of the cameras c2w `[N, 4, 4]` from a point `[3]`, world units: `[N]`."""
+    return np.linalg.norm(c2w[:, :3, 3] - point, axis=1)
 
 
 def _facing(c2w: np.ndarray, point: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Parsers for the three files of a view: pose, intrinsics and image. Each returns what is valid or raises InputError.
+"""Parsers for the three files of a view: pose, intrinsics and image. They raise InputError for anything invalid.
 
-Every parser takes a file's content and its name for messages.
+Each takes a file's content, and its name for messages.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ EXIF_ORIENTATION = 0x0112
 
 
 class Intrinsics(NamedTuple):
-    """matrix: `[3, 3]` float64, in pixels of a width x height image; no size where the file states none."""
+    """matrix: `[3, 3]` float64, in pixels of a width x height image."""
 
     matrix: np.ndarray
-    width: int | None
-    height: int | None
+    width: int
+    height: int
 
 
 def read_pose(data: bytes, name: str) -> np.ndarray:
@@ -46,7 +46,7 @@ def read_pose(data: bytes, name: str) -> np.ndarray:
 
 
 def checked_pose(c2w: np.ndarray, shown: str) -> np.ndarray:
-    """`c2w` `[4, 4]` itself. Raises InputError, naming `shown`, where it is no rotation and translation."""
+    """Returns `c2w` `[4, 4]`. Raises InputError, naming `shown`, if it is not a rotation and a translation."""
     if np.abs(c2w[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise InputError(f"{shown}: the last row is not 0 0 0 1; write the camera-to-world matrix row by row")
     rotation = c2w[:3, :3]
@@ -62,11 +62,11 @@ def checked_pose(c2w: np.ndarray, shown: str) -> np.ndarray:
     return c2w
 
 
-def read_intrinsics(data: bytes, name: str) -> Intrinsics:
+def read_intrinsics(data: bytes, name: str, width: int, height: int) -> Intrinsics:
     """Intrinsics in pixels, in either of two forms.
 
     SRN's: `f cx cy 0.` / three numbers / one number / `height width`. Or the 3x3 matrix, row by row, with or without a
-    fourth line `height width`; without one, they are for the image's own size.
+    fourth line `height width`; without it, they are for an image of the given width and height.
     """
     rows, shown = _read_rows(data, name)
     lengths = [len(row) for row in rows]
@@ -82,30 +82,34 @@ def read_intrinsics(data: bytes, name: str) -> Intrinsics:
             f"{shown}: its lines hold {_join(lengths)} numbers; expected SRN's 'f cx cy 0.', '0. 0. 0.', '1.', "
             "'height width', or a 3x3 matrix"
         )
-    if len(rows) == 3:
-        return Intrinsics(matrix, None, None)
-    height, width = rows[3]
-    if not all(side == int(side) and MIN_SIDE <= side <= 65536 for side in (width, height)):
-        raise InputError(f"{shown}: height {height:g}, width {width:g}; the last line is 'height width' in pixels")
-    normalized_intrinsics(matrix, int(width), int(height), shown)
-    return Intrinsics(matrix, int(width), int(height))
+    if len(rows) == 4:
+        if not all(map(is_side, rows[3])):
+            raise InputError(f"{shown}: height and width {_join(rows[3])}; the last line is 'height width' in pixels")
+        height, width = map(int, rows[3])
+    normalized_intrinsics(matrix, width, height, shown)  # so that messages name this file, not the image
+    return Intrinsics(matrix, width, height)
+
+
+def is_side(number: float) -> bool:
+    """Whether an image may have this width or height, pixels."""
+    return number == int(number) and MIN_SIDE <= number <= 65536
 
 
 def square_view(rgb: np.ndarray, intrinsics: Intrinsics, resolution: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """An image uint8 `[H, W, 3]` as `[3, resolution, resolution]`, and its normalised intrinsics `[3, 3]` float64.
 
-    A non-square image is squeezed: with normalised intrinsics that is exact, for pixel centres keep their place.
-    The image may have another size than the one that the intrinsics were written for, but not another shape.
+    An image that is not square is squeezed, which normalised intrinsics describe exactly. It may have another size than
+    the one that the intrinsics were written for, but not another shape.
     """
     shown = printable(name)
     height, width = rgb.shape[:2]
-    of_width, of_height = intrinsics.width or width, intrinsics.height or height
+    matrix, of_width, of_height = intrinsics
     if abs(width * of_height / (height * of_width) - 1) > ASPECT_TOLERANCE:
         raise InputError(
             f"{shown}: is {width}x{height} but its intrinsics are for {of_width}x{of_height}; "
             "correct the size stated with the intrinsics (height and width) or the image"
         )
-    return to_square(rgb, resolution), normalized_intrinsics(intrinsics.matrix, of_width, of_height, shown)
+    return to_square(rgb, resolution), normalized_intrinsics(matrix, of_width, of_height, shown)
 
 
 def _join(values) -> str:
@@ -113,16 +117,16 @@ def _join(values) -> str:
 
 
 def _read_rows(data: bytes, name: str) -> tuple[list[list[float]], str]:
-    """The finite numbers of a text file, by line, without the empty lines; and its name to show."""
+    """The finite numbers of a text file, by line, without empty lines; and its name for messages."""
     shown = printable(name)
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{shown}: not plain text; save it as UTF-8 with numbers separated by spaces") from None
-    rows = [[_number(word, shown) for word in line.split()] for line in lines]
-    if not any(rows):
+    rows = [[_number(word, shown) for word in line.split()] for line in lines if line.strip()]
+    if not rows:
         raise InputError(f"{shown}: is empty; write its numbers, separated by spaces")
-    return [row for row in rows if row], shown
+    return rows, shown
 
 
 def _number(word: str, shown: str) -> float:
@@ -132,12 +136,12 @@ def _number(word: str, shown: str) -> float:
         word = printable(word[:20])
         raise InputError(f"{shown}: '{word}' is not a number; use spaces between numbers, and decimal points") from None
     if not math.isfinite(value):
-        raise InputError(f"{shown}: holds '{printable(word[:20])}'; every number must be finite")
+        raise InputError(f"{shown}: holds '{word[:20]}'; every number must be finite")
     return value
 
 
 def normalized_intrinsics(matrix: np.ndarray, width: int, height: int, shown: str) -> np.ndarray:
-    """Intrinsics in pixels to normalised ones, refused where no real camera has them."""
+    """Intrinsics in pixels, normalised. Raises InputError for values that no real camera has."""
     normalized = normalize_intrinsics(torch.from_numpy(matrix), width, height).numpy()
     focal, center = normalized[[0, 1], [0, 1]], normalized[:2, 2]
     if focal.min() < FOCAL_RANGE[0] or focal.max() > FOCAL_RANGE[1]:
@@ -156,54 +160,51 @@ def normalized_intrinsics(matrix: np.ndarray, width: int, height: int, shown: st
 def read_image(data: bytes, name: str) -> np.ndarray:
     """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with transparency composited on white.
 
-    Gray, palette and 16-bit images are converted. Images that are cut, damaged, animated or turned are refused.
+    Gray, palette and 16-bit images are converted. Damaged, animated and rotated images are refused.
     """
-    shown = printable(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _open(data).verify()  # checksums, which decoding does not look at
-            image = _open(data)
-            if min(image.size) < MIN_SIDE:
-                raise InputError(f"{shown}: {image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
-            if getattr(image, "is_animated", False):
-                raise InputError(f"{shown}: is animated; save one frame as PNG")
-            image.load()
-            if image.info.get("exif") and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                raise InputError(f"{shown}: its EXIF data ask for a rotation; save it upright, as its camera is meant")
-            if image.mode == "L" and "transparency" in image.info:  # which Pillow scales to 8 bits, but not this value
-                image.info["transparency"] *= 255 // (2 ** data[PNG_DEPTH] - 1)
-            return _rgb_on_white(image, shown)
-    except InputError:
-        raise
+            _open(data).verify()  # compares checksums, which decoding does not
+            return _decode(_open(data), data)
     except UnidentifiedImageError:
-        what = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
-        raise InputError(f"{shown}: {what}; replace it by the image, saved as PNG") from None
+        fault = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
+        remedy = "replace it by the image, saved as PNG"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(f"{shown}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller") from None
+        fault, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "save it smaller"
+    except InputError as error:
+        fault, _, remedy = str(error).partition("; ")
     except Exception as error:  # a decoder may raise anything for a damaged file
-        reason = printable(str(error)[:100])
-        raise InputError(
-            f"{shown}: cannot be decoded ({reason}); copy or download it again, or save it as PNG"
-        ) from None
+        fault = f"cannot be decoded ({printable(str(error)[:100])})"
+        remedy = "copy or download it again, or save it as PNG"
+    raise InputError(f"{printable(name)}: {fault}; {remedy}")
 
 
 def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
 
 
-def _rgb_on_white(image: Image.Image, shown: str) -> np.ndarray:
-    """uint8 `[H, W, 3]`."""
+def _decode(image: Image.Image, data: bytes) -> np.ndarray:
+    """uint8 `[H, W, 3]`. Raises InputError without the file's name."""
+    if min(image.size) < MIN_SIDE:
+        raise InputError(f"{image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
+    if getattr(image, "is_animated", False):
+        raise InputError("is animated; save one frame as PNG")
+    image.load()
+    if image.info.get("exif") and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        raise InputError("its EXIF data ask for a rotation; save it upright, as its camera is meant")
     if image.mode in ("CMYK", "LAB"):
-        raise InputError(f"{shown}: has print colours ({image.mode}); save it as RGB")
+        raise InputError(f"has print colours ({image.mode}); save it as RGB")
     transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple) and max(transparent) > 255:  # Pillow has reduced the colours to 8 bits
+        raise InputError("has a transparent colour of 16 bits; save it as RGBA")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip rather than scale
         values = np.asarray(image).astype(np.int64)
         gray = np.where(values == transparent, 255, (values + 128) // 257).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
-    if isinstance(transparent, tuple) and max(transparent) > 255:  # the colours have 8 bits by now
-        raise InputError(f"{shown}: has a transparent colour of 16 bits; save it as RGBA")
+    if image.mode == "L" and transparent is not None:  # Pillow scales gray to 8 bits, but not this value
+        image.info["transparency"] *= 255 // (2 ** data[PNG_DEPTH] - 1)
     if image.mode not in ("RGBA", "LA", "PA", "La") and transparent is None:
         return np.asarray(image.convert("RGB"))
     rgba = image.convert("RGBA")

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genvs.data.storage import find_storage, printable
+import numpy as np
+
+from genvs.data.storage import counted, find_storage, printable
 from genvs.errors import InputError
 
 LABELS_FILE = "labels.json"
@@ -19,11 +21,12 @@ MAX_CLASSES = 10_000
 
 
 def read_classes(split: Path, scene_names: Sequence[str]) -> list[Any]:
-    """What the file states as the class of each scene, in the order of `scene_names`; None where it states none.
+    """The class of each scene in the split's labels.json; None for a scene that is not in it.
 
-    Raises InputError where the file is missing or damaged.
+    Raises InputError if the file is missing or damaged.
     """
-    shown, storage = printable(split / LABELS_FILE), find_storage(split)
+    folder = split.parent if split.suffix == ".json" else split
+    shown, storage = printable(folder / LABELS_FILE), find_storage(folder)
     if storage is None or LABELS_FILE not in storage.names():
         raise InputError(f"{shown}: is missing, and class-conditional networks (`cond`) need it; write {EXAMPLE}")
     try:
@@ -33,3 +36,16 @@ def read_classes(split: Path, scene_names: Sequence[str]) -> list[Any]:
     if not isinstance(classes, dict):
         raise InputError(f"{shown}: is not JSON of the kind {EXAMPLE}; correct it")
     return [classes.get(name) for name in scene_names]
+
+
+def checked_classes(classes: Sequence[Any], scene_names: Sequence[str], shown: str) -> list[int]:
+    """`classes` as integers. Raises InputError, naming `shown`, unless each scene has a whole number from 0."""
+    remedy = f"give every scene a whole number from 0 to {MAX_CLASSES - 1} in {LABELS_FILE}, or in classes()"
+    if len(classes) != len(scene_names):
+        found = f"{len(classes)} classes for {counted(len(scene_names), 'scene')}"
+        raise InputError(f"{shown}: there are {found}; {remedy}")
+    for name, label in zip(scene_names, classes, strict=True):
+        if not isinstance(label, (int, np.integer)) or not 0 <= label < MAX_CLASSES:
+            has = "no class" if label is None else f"the class {label!r}"
+            raise InputError(f"{shown}: scene '{printable(name)}' has {has}; {remedy}")
+    return list(map(int, classes))

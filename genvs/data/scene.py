@@ -1,10 +1,9 @@
-"""One scene's images and cameras, whatever its files look like, and checks of what a class of one's own gives."""
+"""A scene: its images and cameras, in files of any format."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,9 @@ from genvs.errors import InputError
 
 
 class Targets(NamedTuple):
-    """K cameras to draw from. names: fit for files. c2w: `[K, 4, 4]`, with the scene's axes and place, as in the files.
-    intrinsics: `[K, 3, 3]`, normalised.
+    """K cameras to draw from.
+
+    names: usable as file names. c2w: `[K, 4, 4]`, as in the files. intrinsics: `[K, 3, 3]`, normalised.
     """
 
     names: list[str]
@@ -28,7 +28,7 @@ class Scene(abc.ABC):
     """One scene's images and cameras.
 
     name: within its dataset. shown: its name in messages, usually its path. view_names: one for each view, in order,
-    fit for files. convention: the axes that its poses usually have, 'opencv' or 'opengl'.
+    usable as file names. convention: the axes that poses in such files usually have, 'opencv' or 'opengl'.
     """
 
     name: str
@@ -42,25 +42,25 @@ class Scene(abc.ABC):
 
     @abc.abstractmethod
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image, uint8 RGB `[3, resolution, resolution]` on white, and its normalised intrinsics `[3, 3]`."""
+        """The image, uint8 RGB `[3, resolution, resolution]` on white, and its intrinsics `[3, 3]`, normalised."""
 
     def image_size(self, view: int) -> tuple[int, int] | None:
-        """Width and height of the image as it is stored, pixels; None for unknown."""
+        """Width and height of the stored image, pixels; None if unknown."""
         return None
 
     def read_targets(self) -> Targets | None:
-        """Cameras to draw from besides those of the views; None where the files state none."""
+        """Cameras that the files give to draw from, besides those of the views; None if they give none."""
         return None
 
     def file_states(self) -> Iterable[tuple]:
-        """Name, size and time of change of all files, by which packs and evaluations recognise the data."""
+        """Name, size and time of change of every file. Packs and evaluations recognise unchanged data by them."""
         raise InputError(
             f"{self.shown}: {type(self).__name__} has no file_states, which packs and evaluation need; define it "
             "(docs/data.md)"
         )
 
     def checked_c2w(self, view: int) -> np.ndarray:
-        """As `read_c2w`. Raises InputError, naming the view, where that is not a rotation and translation."""
+        """`read_c2w`, checked. Raises InputError, naming the view, if it is not a rotation and a translation."""
         found, shown = self.read_c2w(view), self.shown_view(view)
         try:
             c2w = np.asarray(found, dtype=np.float64)
@@ -71,7 +71,7 @@ class Scene(abc.ABC):
         return checked_pose(c2w, shown)
 
     def all_c2w(self) -> np.ndarray:
-        """The poses of all views, `[N, 4, 4]` float64, as in the files. Raises InputError as `checked_c2w`."""
+        """The poses of all views, `[N, 4, 4]` float64, as in the files. Raises what `checked_c2w` raises."""
         return np.stack([self.checked_c2w(view) for view in range(len(self.view_names))])
 
     def shown_view(self, view: int) -> str:
@@ -79,7 +79,7 @@ class Scene(abc.ABC):
         return f"{self.shown}: view {printable(str(self.view_names[view]))}"
 
     def checked_view(self, view: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `read_view`. Raises InputError, naming the view, where that is not what it should be."""
+        """`read_view`, checked. Raises InputError, naming the view, for other shapes or intrinsics in pixels."""
         image, intrinsics = map(np.asarray, self.read_view(view, side))
         shown = f"{self.shown_view(view)}: {type(self).__name__}"
         if (image.shape, image.dtype, intrinsics.shape) != ((3, side, side), np.uint8, (3, 3)):
@@ -96,7 +96,7 @@ class Scene(abc.ABC):
         return image, intrinsics
 
     def require_views(self, min_views: int) -> None:
-        """Raise InputError where there are fewer views."""
+        """Raises InputError if there are fewer views."""
         if len(self.view_names) < min_views:
             raise InputError(
                 f"{self.shown}: has {counted(len(self.view_names), 'view')} where {min_views} are needed (inputs and "
@@ -105,25 +105,29 @@ class Scene(abc.ABC):
 
 
 class StoredScene(Scene):
-    """A scene with an image file for each view: `images` are their paths within `storage`, which is at `path`."""
+    """A scene with an image file for each view. images, other_files: names within `storage` of all its files."""
 
     storage: Storage
-    path: Path
     images: list[str]
+    other_files: list[str]
 
     @abc.abstractmethod
     def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
-        """Of a view, in pixels; its image has this size, pixels."""
+        """The intrinsics of a view, in pixels. width, height: of its image, pixels."""
 
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         image = self._read_image(view)
         intrinsics = self.read_intrinsics(view, image.shape[1], image.shape[0])
-        return square_view(image, intrinsics, resolution, str(self.path / self.images[view]))
+        return square_view(image, intrinsics, resolution, self.storage.shown(self.images[view]))
 
     def image_size(self, view: int) -> tuple[int, int]:
         height, width = self._read_image(view).shape[:2]
         return width, height
 
+    def file_states(self) -> Iterable[tuple]:
+        for name in (*self.images, *self.other_files):
+            yield name, *self.storage.state(name)
+
     def _read_image(self, view: int) -> np.ndarray:
         """uint8 `[H, W, 3]`."""
-        return read_image(self.storage.read(self.images[view]), str(self.path / self.images[view]))
+        return read_image(self.storage.read(self.images[view]), self.storage.shown(self.images[view]))

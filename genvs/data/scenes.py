@@ -1,7 +1,7 @@
-"""What all datasets share, whatever their files look like: choosing views, checking cameras, packing.
+"""What all datasets share, in files of any format: choosing views, checking cameras, packing.
 
-A dataset is a list of `Scene`s, which know their files. SRN's layout is in genvs.data.srn, `transforms.json` in
-genvs.data.transforms. A class of your own has to define the abstract methods of the two classes here (docs/data.md).
+A dataset is a list of `Scene`s, which know their files. Files on disk are read by genvs.data.stored, in SRN's layout or
+in `transforms.json`. A class of your own has to define the abstract methods of the two classes (docs/data.md).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from numbers import Integral
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +21,10 @@ from torch.utils.data import Dataset
 
 from genvs.config import SceneConfig
 from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
-from genvs.data.labels import LABELS_FILE, MAX_CLASSES, read_classes
+from genvs.data.labels import checked_classes, read_classes
 from genvs.data.packed import Pack, PackPlan, ensure_pack
 from genvs.data.scene import Scene
-from genvs.data.storage import counted, printable
+from genvs.data.storage import printable
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.errors import InputError
@@ -34,7 +33,7 @@ from genvs.random import Stream, numpy_generator
 
 
 class Splits(NamedTuple):
-    """The parts of a dataset, as paths for a SceneDataset; None where there is no such held-out part."""
+    """The parts of a dataset, as paths for a SceneDataset; None for a held-out part that does not exist."""
 
     train: Path
     val: Path | None = None
@@ -44,18 +43,18 @@ class Splits(NamedTuple):
 class SceneDataset(Dataset, abc.ABC):
     """A map from the B SampleRequests of a batch to its ViewBatch.
 
-    path: whatever `list_scenes` understands. resolution: side of the images, pixels. near, far: depth planes in world
-    units; by default from `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
+    path: what `list_scenes` takes. resolution: side of the images, pixels. near, far: depth planes, world units; by
+    default those of `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
     xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
     those usual for such files, or the other ones, with a warning, if the first scene's cameras face away from it.
-    normalize: move and scale each scene so that what its cameras look at is at the origin, at this median distance from
-    them (world units); True for SceneConfig's.
+    normalize: move and scale each scene, so that what its cameras look at is at the origin, at this median distance
+    from them (world units); True for SceneConfig's.
 
-    Warns of what looks wrong with the first scene's cameras, and where its first image is smaller than `resolution`:
-    then `enlarged_from` is its width and height, pixels, else None.
+    Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`. Then
+    `enlarged_from` is its width and height, pixels; otherwise it is None.
 
-    A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files.
-    Raises InputError for anything that is wrong with names, the first scene, near and far; later for a file in use.
+    A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files. Raises InputError for
+    anything wrong with names, the first scene, near and far; for any other file when it is used.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class SceneDataset(Dataset, abc.ABC):
         normalize: bool | float = False,
     ) -> None:
         self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
-        self.normalize = normalize
+        self.normalize = SceneConfig().radius if normalize is True else normalize
         self._scenes = self.list_scenes(self.path)
         if not self._scenes:
             raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
@@ -81,7 +80,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
-        """The parts of the dataset at `path`: for training and, where there are such, for validation and testing."""
+        """The parts of the dataset at `path`: for training and, if there are such, for validation and testing."""
         return Splits(Path(path))
 
     @abc.abstractmethod
@@ -89,15 +88,15 @@ class SceneDataset(Dataset, abc.ABC):
         """The scenes at `path`, in order. Called once."""
 
     def default_depths(self) -> tuple[float, float] | None:
-        """near and far, world units, where something states them."""
+        """near and far, world units, if the data give them."""
         return None
 
     def pack_path(self) -> Path | None:
-        """The file to keep decoded images in; None for no pack, as scenes without `file_states` need."""
+        """The file to keep decoded images in; None for no pack, as for scenes without `file_states`."""
         return None
 
     def classes(self) -> list[int]:
-        """The class of each scene, for class-conditional networks. Raises InputError where none is stated."""
+        """The class of each scene, for class-conditional networks. Raises InputError if there are none."""
         return read_classes(self.path, self.scene_names)
 
     @property
@@ -114,27 +113,13 @@ class SceneDataset(Dataset, abc.ABC):
         return list(map(str, self._scenes[scene].view_names))
 
     def check_views(self, min_views: int) -> None:
-        """Raise InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
+        """Raises InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
         for scene in self._scenes:
             scene.require_views(min_views)
 
     def checked_classes(self) -> list[int]:
-        """As `classes`. Raises InputError where they are not a whole number from 0 up for each scene."""
-        found, names = self.classes(), self.scene_names
-        labels = list(found) if isinstance(found, Iterable) else []
-        wrong = [
-            f"scene '{printable(name)}' has {'no class' if label is None else f'the class {label!r}'}"
-            for name, label in zip(names, labels, strict=False)
-            if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < MAX_CLASSES
-        ]
-        if len(labels) != len(names):
-            wrong = [f"there are {len(labels)} classes for {counted(len(names), 'scene')}"]
-        if wrong:
-            raise InputError(
-                f"{printable(self.path)}: {wrong[0]}; give every scene a whole number from 0 to {MAX_CLASSES - 1} in "
-                f"{LABELS_FILE}, or in {type(self).__name__}.classes()"
-            )
-        return [int(label) for label in labels]
+        """`classes`, checked. Raises InputError unless they are a whole number from 0 up for each scene."""
+        return checked_classes(self.classes(), self.scene_names, printable(self.path))
 
     def scene_config(self) -> SceneConfig:
         """The camera model, for the network's config; focal and radius are those of the first scene."""
@@ -150,11 +135,11 @@ class SceneDataset(Dataset, abc.ABC):
         return digest.hexdigest()
 
     def make_pack(self, workers: int, *, verify: bool = False) -> PackPlan | None:
-        """From now on take views from the pack at `pack_path`; it is made unless it is there and of today's files.
+        """Takes views from the pack at `pack_path` from now on; makes it unless it is there and up to date.
 
         workers: processes that decode. verify: compare the pack's checksums too, which reads all of it. Returns the
-        plan, with which other processes can `use_pack` without looking at every file again; None for a dataset without
-        packs. Raises InputError for any file that cannot be used, OSError where the pack cannot be written.
+        plan, with which other processes can `use_pack` without examining every file again; None for a dataset without
+        packs. Raises InputError for any file that cannot be used, OSError if the pack cannot be written.
         """
         path = self.pack_path()
         if path is None:
@@ -165,13 +150,13 @@ class SceneDataset(Dataset, abc.ABC):
         return plan
 
     def use_pack(self, plan: PackPlan) -> None:
-        """From now on take views from the pack that `make_pack` has made or found elsewhere. Raises as `Pack`."""
+        """Takes views from now on from the pack that `make_pack` made or found in another process."""
         self._pack = Pack(plan)
 
     def load(self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray) -> Views:
-        """Views by their scenes and their places in order: integers that broadcast to `[...]`.
+        """Views by the indices of scenes and of views in them, integers that broadcast to `[...]`.
 
-        Images are uint8 `[..., 3, resolution, resolution]`. Raises IndexError for a place that a scene does not have.
+        Images are uint8 `[..., 3, resolution, resolution]`. Raises IndexError for a view that a scene does not have.
         """
         scenes, views = np.broadcast_arrays(scenes, views)
         pairs = list(zip(scenes.flat, views.flat, strict=True))
@@ -183,14 +168,14 @@ class SceneDataset(Dataset, abc.ABC):
         return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics))
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
-        """Names and cameras `[K]` that the scene's files ask to draw from (`Scene.read_targets`), if they do."""
+        """Names and cameras `[K]` that the scene's files give to draw from (`Scene.read_targets`), if they do."""
         targets = self._scenes[scene].read_targets()
         if targets is None:
             return None
         return targets.names, self._cameras(self._placed(scene, targets.c2w), targets.intrinsics)
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
-        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no other.
+        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no others.
 
         All requests must ask for the same numbers of views.
         """
@@ -210,29 +195,28 @@ class SceneDataset(Dataset, abc.ABC):
         return ViewBatch(inputs, targets, torch.tensor([request.sample_index for request in requests]))
 
     def placement(self, scene: int) -> Placement | None:
-        """How a scene is moved and scaled; None where it is not."""
+        """How a scene is moved and scaled; None if it is not."""
         if self.normalize and scene not in self._placements:
             c2w = self._opencv(self._scenes[scene].all_c2w())
-            radius = SceneConfig().radius if self.normalize is True else self.normalize
-            self._placements[scene] = normalizing(c2w, radius, self._scenes[scene].shown)
+            self._placements[scene] = normalizing(c2w, self.normalize, self._scenes[scene].shown)
         return self._placements.get(scene)
 
     def _opencv(self, c2w: np.ndarray) -> np.ndarray:
         return to_opencv(torch.from_numpy(c2w), self.convention).numpy()
 
     def _placed(self, scene: int, c2w: np.ndarray) -> np.ndarray:
-        """Poses `[..., 4, 4]` of a scene's files with OpenCV axes, and in their place."""
+        """Poses `[..., 4, 4]` from a scene's files, converted to OpenCV axes, moved and scaled."""
         placement = self.placement(scene)
         return self._opencv(c2w) if placement is None else placement.of(self._opencv(c2w))
 
     def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray) -> Cameras:
-        """Placed cameras with OpenCV axes, c2w `[..., 4, 4]` and intrinsics `[..., 3, 3]`, in float32."""
+        """Cameras in float32 from placed poses `[..., 4, 4]` with OpenCV axes and intrinsics `[..., 3, 3]`."""
         matrices = (torch.from_numpy(np.array(part, dtype=np.float32)) for part in (c2w, intrinsics))
         config = self._scene_config
         return Cameras(*matrices, *(torch.full(c2w.shape[:-2], depth) for depth in (config.near, config.far)))
 
     def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Views:
-        """The views of these (scene, view), from their files, in a leading shape of `shape`."""
+        """The views of these (scene, view), from their files, with the leading shape `shape`."""
         views = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
         poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
         images, intrinsics, c2w = (
@@ -245,37 +229,26 @@ class SceneDataset(Dataset, abc.ABC):
         return self._decode([(scene, view) for view in views], (len(views),))
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
-        """Settle convention, near, far, focal and radius; find common mistakes before any expensive work."""
+        """Sets convention, near, far, focal and radius; finds common mistakes before any expensive work."""
         scene = self._scenes[0]
         scene.require_views(1)
-        stated_c2w = scene.all_c2w()
-        self.convention = settle_convention(stated_c2w, convention, scene.convention, scene.shown)
-        c2w = self._placed(0, stated_c2w)
-        intrinsics = scene.checked_view(0, self.resolution)[1]
-        near, far = self._settle_depths(near, far, depth_range(c2w, intrinsics[None]))
-        warn_of_cameras(c2w, near, far, scene.shown)
-        self.enlarged_from = self._enlarged_from(scene)
-        radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
-        self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
-
-    def _enlarged_from(self, scene: Scene) -> tuple[int, int] | None:
-        """`image_size` of the scene's first view, with a warning, where that is smaller than what it becomes."""
-        size = scene.image_size(0)
-        if size is None or min(size) >= self.resolution:
-            return None
-        warnings.warn(
-            f"{scene.shown_view(0)}: is {size[0]}x{size[1]} pixels, enlarged to {self.resolution}x{self.resolution}, "
-            "which adds no detail; give larger images, or choose a smaller `resolution`",
-            stacklevel=2,
-        )
-        return size
-
-    def _settle_depths(
-        self, near: float | None, far: float | None, derived: tuple[float, float]
-    ) -> tuple[float, float]:
-        """near and far: as given, else as stated (for scenes that keep their scale), else derived from the cameras."""
-        default_near, default_far = (None if self.normalize else self.default_depths()) or derived
-        near, far = (default_near if near is None else near), (default_far if far is None else far)
+        poses = scene.all_c2w()
+        self.convention = settle_convention(poses, convention, scene.convention, scene.shown)
+        c2w, intrinsics = self._placed(0, poses), scene.checked_view(0, self.resolution)[1]
+        # A scene that is scaled does not keep the depths that its files give.
+        default = (None if self.normalize else self.default_depths()) or depth_range(c2w, intrinsics)
+        near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
         if not 0 < near < far < math.inf:
             raise InputError(f"{printable(self.path)}: `near`={near:g}, `far`={far:g}; choose 0 < `near` < `far`")
-        return float(near), float(far)
+        warn_of_cameras(c2w, near, far, scene.shown)
+        radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
+        self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
+        size = scene.image_size(0)
+        self.enlarged_from = None
+        if size and min(size) < self.resolution:
+            self.enlarged_from = size
+            warnings.warn(
+                f"{scene.shown_view(0)}: is {size[0]}x{size[1]} pixels, enlarged to {self.resolution}x"
+                f"{self.resolution}, which adds no detail; give larger images, or choose a smaller `resolution`",
+                stacklevel=2,
+            )

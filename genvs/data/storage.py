@@ -1,4 +1,4 @@
-"""Reading files from a folder or from inside a `.zip`, with the same calls: `names`, `read`, `state` and `beside`.
+"""Files in a folder or inside a `.zip`, read with the same calls.
 
 Links in a folder are followed; only regular files are read. Nothing in a zip is ever unpacked to disk.
 """
@@ -19,7 +19,8 @@ from genvs.errors import InputError
 
 # What zipfile raises for archives and members that are damaged, encrypted or compressed in an unknown way.
 ZIP_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-IGNORED = {"Thumbs.db", "desktop.ini", "__MACOSX"}
+IGNORED = {"", "Thumbs.db", "desktop.ini", "__MACOSX"}
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -39,32 +40,22 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return parts, name
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A regular file's content. Raises InputError for anything else, also for a pipe, without waiting for it."""
-    shown = printable(path)
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{shown}: is a pipe or a device, not a file; replace it by the file or remove it")
-            return file.read()
-    except OSError as error:
-        raise InputError(
-            f"{shown}: cannot be read ({error.strerror}); restore the file or remove its whole view"
-        ) from None
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-class FolderStorage:
-    """Files below a folder."""
+class Storage:
+    """Files below the folder `root`, by names with '/' between folders. Names of folders, but for '', end with '/'."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def shown(self, name: str) -> str:
+        """The path of a file or folder, for messages."""
+        return printable(self.root / name)
+
+    def has(self, folder: str) -> bool:
+        """Whether this folder is there."""
+        return os.path.isdir(os.path.join(self.root, folder))
+
     def names(self, folder: str = "") -> list[str]:
-        """Names in `folder`, unordered; those of folders end with '/'. Hidden files and the like are left out."""
+        """The names of what is in `folder`, unordered, without hidden files and the like."""
         try:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 visible = (entry for entry in entries if not _is_ignored(entry.name))
@@ -73,29 +64,41 @@ class FolderStorage:
             shown = printable(error.filename or self.root)
             raise InputError(f"{shown}: cannot be listed ({error.strerror}); check its permissions") from None
 
+    def folders(self) -> list[str]:
+        """The names of the folders at the top, in natural order."""
+        return sorted((name for name in self.names() if name.endswith("/")), key=natural_key)
+
     def read(self, name: str) -> bytes:
-        """The content of a file."""
-        return read_bytes(os.path.join(self.root, name))
+        """The content of a file. Raises InputError where it is missing, damaged or not a regular file."""
+        try:
+            with open(os.path.join(self.root, name), "rb", opener=_open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise InputError(f"{self.shown(name)}: is a pipe or a device; replace it by the file or remove it")
+                return file.read()
+        except OSError as error:
+            raise self._unreadable(name, error) from None
 
     def state(self, name: str) -> tuple[int, int]:
-        """Size in bytes and time of change (ns) of a file, of which one changes when its content does."""
-        path = os.path.join(self.root, name)
+        """Size in bytes and time of change (ns) of a file; inside a zip, those of the zip."""
         try:
-            status = os.stat(path)
+            status = os.stat(os.path.join(self.root, name))
         except OSError as error:
-            raise InputError(
-                f"{printable(path)}: cannot be read ({error.strerror}); restore the file or remove its whole view"
-            ) from None
+            raise self._unreadable(name, error) from None
         return status.st_size, status.st_mtime_ns
 
     def beside(self, suffix: str) -> Path:
-        """A path next to the folder: its name with `suffix`."""
+        """A path next to the folder or the zip: its name with `suffix`."""
         root = Path(os.path.abspath(self.root))  # not where a link leads: that may be read-only
         return root.parent / (root.name + suffix)
 
+    def _unreadable(self, name: str, error: OSError) -> InputError:
+        return InputError(
+            f"{self.shown(name)}: cannot be read ({error.strerror}); restore the file or remove its whole view"
+        )
 
-class ZipStorage:
-    """Members of a zip below `prefix` ('' or a folder's name with '/' at its end). Each process opens it by itself."""
+
+class ZipStorage(Storage):
+    """Members of a zip below `prefix` ('' or a folder's name with '/' at its end)."""
 
     def __init__(self, archive: Path, prefix: str) -> None:
         self.archive, self.prefix, self.root = archive, prefix, archive / prefix
@@ -107,63 +110,49 @@ class ZipStorage:
         return _open_zip(os.fspath(self.archive), self.archive_state)
 
     def has(self, folder: str) -> bool:
-        """Whether the zip has this folder, '' or with '/' at its end."""
         return self.prefix + folder in self._opened.folders
 
     def names(self, folder: str = "") -> list[str]:
-        """As `FolderStorage.names`."""
-        if folder and not folder.endswith("/"):
-            folder += "/"
         if not self.has(folder):
-            raise InputError(f"{printable(self.root / folder)}: no such folder in this zip; check the path")
+            raise InputError(f"{self.shown(folder)}: no such folder in this zip; check the path")
         return list(self._opened.folders[self.prefix + folder])
 
     def read(self, name: str) -> bytes:
-        """As `FolderStorage.read`; also raises InputError for a damaged member."""
-        shown = printable(self.root / name)
         try:
             return self._opened.file().read(self.prefix + name)
         except KeyError:
-            raise InputError(f"{shown}: no such file in this zip; make the zip again with it") from None
+            raise InputError(f"{self.shown(name)}: no such file in this zip; make the zip again with it") from None
         except ZIP_ERRORS as error:
             reason = printable(str(error)[:100])
-            raise InputError(f"{shown}: cannot be read ({reason}); make or download the zip again") from None
+            raise InputError(f"{self.shown(name)}: cannot be read ({reason}); make the zip again") from None
 
     def state(self, name: str) -> tuple[int, int]:
-        """As `FolderStorage.state`, but of the whole zip, when it was opened."""
         return self.archive_state
 
     def beside(self, suffix: str) -> Path:
-        """A path next to the zip: its name, the folder's within it, and `suffix`."""
         archive = Path(os.path.abspath(self.archive))
         name = ".".join([archive.name, *self.prefix.split("/")[:-1]])
         return archive.parent / (name + suffix)
 
 
-Storage = FolderStorage | ZipStorage
-
-
 class _OpenZip:
-    """A zip and what is in its folders ('' or 'a/b/'): names of files, and of folders with '/' at their ends."""
+    """An open zip, and the names in each of its folders ('' or 'a/b/')."""
 
     def __init__(self, archive: str) -> None:
         self._zip, self._pid = zipfile.ZipFile(archive), os.getpid()
-        self.folders: dict[str, dict[str, None]] = {"": {}}  # the dicts are ordered sets
+        self.folders: dict[str, set[str]] = {"": set()}
         for name in self._zip.namelist():
-            folder, slash, base = name.rpartition("/")
-            folder = self._known(folder + slash)
-            if base and not _is_ignored(base):
-                self.folders[folder][base] = None
+            *parents, file = name.split("/")
+            folder = ""
+            for parent in parents:
+                self._add(folder, parent + "/")
+                folder += parent + "/"
+                self.folders.setdefault(folder, set())
+            self._add(folder, file)
 
-    def _known(self, folder: str) -> str:
-        """`folder` itself, after it and its parents have been listed."""
-        if folder not in self.folders:
-            parent, slash, base = folder[:-1].rpartition("/")
-            parent = self._known(parent + slash)
-            self.folders[folder] = {}
-            if base and not _is_ignored(base):
-                self.folders[parent][base + "/"] = None
-        return folder
+    def _add(self, folder: str, name: str) -> None:
+        if not _is_ignored(name):
+            self.folders[folder].add(name)
 
     def file(self) -> zipfile.ZipFile:
         if self._pid != os.getpid():  # a forked process shares its parent's place in an open file
@@ -190,7 +179,7 @@ def find_storage(path: str | os.PathLike[str]) -> Storage | None:
     """
     path = Path(path)
     if os.path.isdir(path):
-        return FolderStorage(path)
+        return Storage(path)
     for archive in (path, *path.parents):
         if archive.suffix.lower() == ".zip" and os.path.isfile(archive):
             inside = path.relative_to(archive).as_posix()
@@ -200,4 +189,8 @@ def find_storage(path: str | os.PathLike[str]) -> Storage | None:
 
 
 def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name in IGNORED
+    return name.startswith(".") or name.removesuffix("/") in IGNORED
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

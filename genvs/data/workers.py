@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +15,7 @@ from genvs.errors import InputError
 
 
 def run_in_workers(work: Callable[[int], None], count: int, workers: int, title: str) -> None:
-    """Call work(0), ..., work(count - 1) in `workers` processes or, with 0, in this one. Leaves no process behind.
+    """Calls work(0), ..., work(count - 1) in `workers` processes or, with 0, in this one. Leaves no process behind.
 
     Raises the first InputError or OSError that `work` raises. Call it in the main thread, which receives Ctrl-C.
     """
@@ -30,14 +29,21 @@ def run_in_workers(work: Callable[[int], None], count: int, workers: int, title:
         multiprocessing_context="fork" if workers else None,  # others could not send `work` to a process
         generator=torch.Generator(),  # else it would draw from the caller's random numbers
     )
-    with _interrupts_later():
-        failures = iter(loader)
+    # Ctrl-C during a fork would be printed and then ignored, so it is kept until the workers have started.
+    caught: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
     try:
+        failures = iter(loader)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    try:
+        if caught:
+            signal.raise_signal(signal.SIGINT)
         for failure in tqdm(failures, desc=title, total=count, unit="scenes", disable=None):
             if failure is not None:
                 raise failure
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # they hold on to the workers, whose end `del` waits for
+        traceback.clear_frames(error.__traceback__)  # they keep the workers alive, whose end `del` waits for
         raise
     finally:
         del failures
@@ -56,23 +62,10 @@ class _Work(Dataset):
         try:
             self.work(index)
         except (InputError, OSError) as error:
-            return error  # raised here it would lose its arguments, and hold on to the loader
+            return error  # raised here it would lose its arguments, and keep the loader alive
         return None
 
 
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches the whole process group, but the parent decides what ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C in this block takes effect at its end. During a fork, Python would print and then ignore it."""
-    caught: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if caught:
-        signal.raise_signal(signal.SIGINT)

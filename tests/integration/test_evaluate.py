@@ -18,7 +18,7 @@ from PIL import Image
 
 import genvs
 from dnnlib.command import run_command
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.models import GeNVS
@@ -82,7 +82,7 @@ def change_times(out: Path) -> dict[str, int]:
 
 
 def test_images_are_the_algorithms(done, net, cars):
-    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     for seed in (0, 5):
         inputs, targets = dataset.load(1, [INPUT]), dataset.load(1, TARGETS)
         fresh = {"noise": "fresh", "first_view": 1 << 20, "seed": seed}
@@ -92,7 +92,7 @@ def test_images_are_the_algorithms(done, net, cars):
 
 
 def test_figures_are_those_of_the_images(done, cars):
-    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     content = results(done)
     assert sorted(content["objects"]) == OBJECTS and content["num_objects"] == 3
     means = []
@@ -191,7 +191,7 @@ def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
     )
     objects = results(tmp_path / "out")["objects"]
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
-    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     for index, name in enumerate(OBJECTS):
         images = drawn(tmp_path / "out", name, 0)
         assert (images.int() - drawn(done, name, 0).int()).abs().max() <= 1
@@ -202,7 +202,7 @@ def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
 def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
     """Made by hand: the feature image's colours, the input with the nearest camera, the mean of the training images."""
     assert run(*options, "--num_inputs", 2, "--baselines", "all", "--out_dir", tmp_path) == 0
-    split, train = (SRNScenes(cars.with_name(f"cars_{name}"), resolution=SIZE) for name in ("val", "train"))
+    split, train = (StoredScenes(cars.with_name(f"cars_{name}"), resolution=SIZE) for name in ("val", "train"))
     mean = torch.cat([train.load(scene, range(6)).images for scene in range(12)]).double().mean(dim=0)
     content, copied = results(tmp_path), set()
     for index, name in enumerate(OBJECTS):
@@ -255,7 +255,7 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
         and "standard_error" not in content["summary"]["psnr"]
     )
     assert content["protocol"]["guide_sha256"] == content["protocol"]["snapshot_sha256"]
-    dataset = SRNScenes(cars.with_name("cars_val"), resolution=SIZE)
+    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     inputs, targets = dataset.load(0, [1, 2]), dataset.load(0, [5, 0])
     # Led away from itself, a network stays where it is.
     sampling = {"sampler": "unipc", "num_steps": 2, "noise": "fresh"}

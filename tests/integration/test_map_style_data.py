@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 import genvs
-from genvs.data.splits import own_dataset_class
+from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 from genvs.geometry.trajectories import spherical_c2w
@@ -67,7 +67,7 @@ class OneView(YourDataset):
 
 
 def opened(name: str, path: Path, resolution: int = SIZE):
-    kind = own_dataset_class(f"{__name__}.{name}")
+    kind = dataset_class(f"{__name__}.{name}")
     return kind(kind.find_splits(path).train, resolution=resolution)
 
 
@@ -89,7 +89,7 @@ def test_other_sizes_are_resized(tmp_path):
 
 
 def test_splits_are_those_that_the_class_has(tmp_path):
-    kind = own_dataset_class(f"{__name__}.YourDataset")
+    kind = dataset_class(f"{__name__}.YourDataset")
     assert kind.find_splits(tmp_path) == (tmp_path / "train", tmp_path / "val", None)
     train, val = (kind(tmp_path / split, resolution=SIZE) for split in ("train", "val"))
     assert (len(train), len(val)) == (3, 1) and train.digest_of_files() != val.digest_of_files()

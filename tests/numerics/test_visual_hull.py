@@ -11,7 +11,7 @@ from PIL import Image
 
 from genvs.config import PRESETS, SceneConfig
 from genvs.data.scene_input import read_scene
-from genvs.data.transforms import TransformsScenes
+from genvs.data.stored import StoredScenes
 from genvs.geometry import project
 
 
@@ -37,7 +37,7 @@ def test_the_visual_hull_of_twelve_views_fits_held_out_ones(shared):
     """Carved by our cameras alone, the chair has to fill the silhouettes of views that had no part in it."""
     chair = shared / "data" / "nerf_synthetic_chair"
     views = [
-        TransformsScenes(chair / f"transforms_{split}.json", resolution=32).load(0, range(count))
+        StoredScenes(chair / f"transforms_{split}.json", resolution=32).load(0, range(count))
         for split, count in (("train", 12), ("test", 6))
     ]
     scene = read_scene(chair, dataclasses.replace(PRESETS["cpu-demo"], scene=SceneConfig(near=2, far=6)))

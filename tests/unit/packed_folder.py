@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from tests.unit.srn_folder import INTRINSICS, write_scene, write_split
 
@@ -30,11 +30,11 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("[!.]*"))
 
 
-def opened(split: Path, **options) -> SRNScenes:
-    return SRNScenes(split, **{"resolution": 32, **options})
+def opened(split: Path, **options) -> StoredScenes:
+    return StoredScenes(split, **{"resolution": 32, **options})
 
 
-def packed_scenes(split: Path, workers: int = 0, **options) -> SRNScenes:
+def packed_scenes(split: Path, workers: int = 0, **options) -> StoredScenes:
     dataset = opened(split, **options)
     dataset.make_pack(workers)
     return dataset
@@ -45,7 +45,7 @@ def same_views(first: Views, second: Views) -> bool:
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*parts, strict=True))
 
 
-def equal_scenes(first: SRNScenes, second: SRNScenes) -> bool:
+def equal_scenes(first: StoredScenes, second: StoredScenes) -> bool:
     """Whether all views are equal, bit for bit."""
     assert len(first) == len(second)
     counts = [first.num_views(scene) for scene in range(len(first))]

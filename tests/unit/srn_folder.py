@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
 
@@ -57,7 +57,7 @@ def refused(file: str, act: Callable[[], object]) -> str:
 
 
 def read_everything(split: Path) -> None:
-    dataset = SRNScenes(split, resolution=32)
+    dataset = StoredScenes(split, resolution=32)
     for scene in range(len(dataset)):
         dataset.load(scene, range(dataset.num_views(scene)))
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from genvs.data.splits import open_splits
-from genvs.data.srn import SRNScenes
 from genvs.data.storage import find_storage
+from genvs.data.stored import StoredScenes
 from genvs.data.view_sampling import SampleRequest
 from tests.unit.srn_folder import flip_bit, read_everything, refused
 
@@ -30,7 +29,7 @@ def test_names_that_lead_elsewhere_are_never_matched(scene, tmp_path, name):
     path = archive(tmp_path / "cars.zip", scene.parent)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(name, b"")
-    assert open_splits(path).train == path / "cars_train"
+    assert StoredScenes.find_splits(path).train == path / "cars_train"
     storage = find_storage(path)
     assert set(storage.names()) <= {"cars_train/", "C:/", "a/"}
     refused("cars.zip/../secret", lambda: storage.read("../secret"))
@@ -68,21 +67,21 @@ def test_members_that_are_encrypted_or_damaged(scene, tmp_path):
 def test_truncated_and_fake_zips(scene, tmp_path, content):
     path = archive(tmp_path / "cars.zip", scene.parent)
     path.write_bytes(content(path.read_bytes()))
-    assert "not a whole zip" in refused("cars.zip", lambda: open_splits(path))
+    assert "not a whole zip" in refused("cars.zip", lambda: StoredScenes.find_splits(path))
 
 
 def test_zip_of_a_zip(scene, tmp_path):
     inner = archive(tmp_path / "inner.zip", scene.parent)
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
         file.write(inner, "inner.zip")
-    refused("outer.zip", lambda: open_splits(tmp_path / "outer.zip"))
-    refused("outer.zip/inner.zip", lambda: open_splits(tmp_path / "outer.zip" / "inner.zip"))
+    refused("outer.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip"))
+    refused("outer.zip/inner.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip" / "inner.zip"))
 
 
 def test_workers_read_at_once_from_one_zip(scene, tmp_path):
     """Forked processes share the place in an open file; each has to open its own."""
     path = archive(tmp_path / "cars.zip", scene.parent)
-    dataset = SRNScenes(path / "cars_train", resolution=32)
+    dataset = StoredScenes(path / "cars_train", resolution=32)
     dataset.load(0, range(4))
     requests = [[SampleRequest(0, index, 2, 1)] for index in range(200)]
     for batch in DataLoader(dataset, batch_size=None, sampler=requests, num_workers=2):

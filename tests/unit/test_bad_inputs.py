@@ -8,6 +8,7 @@ import socket
 import struct
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data.files import read_image, read_intrinsics, read_pose
-from genvs.data.splits import open_splits
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.srn_folder import (
@@ -95,7 +95,7 @@ def test_valid_cameras_of_another_convention_are_warned_about(scene, convert, op
         (scene / "pose" / f"{view}.txt").write_text(c2w_text(convert(c2w)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        SRNScenes(scene.parent, resolution=32, **options)
+        StoredScenes(scene.parent, resolution=32, **options)
     assert any(warning in str(item.message) and "car1" in str(item.message) for item in caught)
 
 
@@ -110,8 +110,8 @@ BAD_INTRINSICS = {
     "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "give it in pixels"),
     "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 16, 900"),
     "another shape": (INTRINSICS.replace("32 32", "32 64").encode(), "32x32"),
-    "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height 0"),
-    "broken height": (INTRINSICS.replace("32 32", "31.5 32").encode(), "height 31.5"),
+    "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height and width 0, 32"),
+    "broken height": (INTRINSICS.replace("32 32", "31.5 32").encode(), "width 31.5, 32"),
     "decimal comma": (INTRINSICS.replace(".", ",").encode(), "is not a number"),
     "no size": (INTRINSICS.replace("32 32", "").encode(), "lines hold 4, 3, 1 numbers"),
     "not a matrix": (b"32 0 16\n0 32 16\n0 0 2\n", "not an intrinsics matrix"),
@@ -123,18 +123,18 @@ def test_bad_intrinsics(scene, case):
     content, reason = BAD_INTRINSICS[case]
     (scene / "intrinsics.txt").write_bytes(content)
     file = "car1/rgb/1.png" if case == "another shape" else "car1/intrinsics.txt"
-    assert reason in refused(file, lambda: SRNScenes(scene.parent, resolution=32))
+    assert reason in refused(file, lambda: StoredScenes(scene.parent, resolution=32))
 
 
 @pytest.mark.parametrize(("near", "far"), [(0, 1), (-1, 1), (2, 1), (1, 1), (np.nan, 1), (0.5, np.inf)])
 def test_bad_near_and_far(scene, near, far):
-    assert "`near`" in refused("cars_train", lambda: SRNScenes(scene.parent, resolution=32, near=near, far=far))
+    assert "`near`" in refused("cars_train", lambda: StoredScenes(scene.parent, resolution=32, near=near, far=far))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]" * 2, '{"near": 1}', '{"near": "a", "far": 2}', "[" * 60_000, "3"])
 def test_bad_dataset_record(scene, text):
     (scene.parent / "dataset.json").write_text(text)
-    refused("cars_train/dataset.json", lambda: SRNScenes(scene.parent, resolution=32))
+    refused("cars_train/dataset.json", lambda: StoredScenes(scene.parent, resolution=32))
 
 
 # --- C. images --------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_mutated_files_raise_nothing_else():
     """Seeded mutations; whatever the parsers make of them, no other exception comes out, and no warning."""
     rng = np.random.default_rng(0)
     palette = encoded(NOISE.convert("P"), transparency=3)
-    parsers = [(read_pose, GOOD_POSE.encode()), (read_intrinsics, INTRINSICS.encode())]
+    parsers = [(read_pose, GOOD_POSE.encode()), (partial(read_intrinsics, width=32, height=32), INTRINSICS.encode())]
     parsers += [(read_image, data) for data in (PNG, JPEG, palette)]
     for parser, content in parsers:
         accepted = 0
@@ -250,7 +250,7 @@ def test_links_to_files_are_followed(scene, tmp_path):
 
 
 def test_file_removed_or_damaged_during_training(scene):
-    dataset = SRNScenes(scene.parent, resolution=32)
+    dataset = StoredScenes(scene.parent, resolution=32)
     (scene / "rgb" / "2.png").unlink()
     (scene / "rgb" / "3.png").write_bytes(PNG[:100])
     refused("car1/rgb/2.png", lambda: dataset.load(0, [1]))
@@ -258,7 +258,7 @@ def test_file_removed_or_damaged_during_training(scene):
 
 
 def test_a_worker_names_the_file_in_the_last_line(scene):
-    dataset = SRNScenes(scene.parent, resolution=32)
+    dataset = StoredScenes(scene.parent, resolution=32)
     for view in range(1, 5):
         (scene / "rgb" / f"{view}.png").write_bytes(b"")
     loader = DataLoader(dataset, batch_size=None, sampler=[[SampleRequest(0, 0, 2, 1)]], num_workers=1)
@@ -304,12 +304,12 @@ BAD_SCENES = {  # what is done to a scene, the file that is named, and what else
 def test_bad_scenes_are_refused_when_they_are_opened(scene, case):
     spoil, file, said = BAD_SCENES[case]
     spoil(scene)
-    assert said in refused(f"cars_train/car1/{file}".rstrip("/"), lambda: SRNScenes(scene.parent, resolution=32))
+    assert said in refused(f"cars_train/car1/{file}".rstrip("/"), lambda: StoredScenes(scene.parent, resolution=32))
 
 
 def test_too_few_views(scene):
     write_scene(scene.parent / "car2", num_views=1)
-    dataset = SRNScenes(scene.parent, resolution=32)
+    dataset = StoredScenes(scene.parent, resolution=32)
     dataset.check_views(1)
     assert "1 view where 4" in refused("car2", lambda: dataset.check_views(4))
     refused("car2", lambda: dataset[[SampleRequest(1, 0, 1, 1)]])
@@ -321,19 +321,19 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "readme.txt").write_text("")
     for name in ("absent", "empty", "file.tar", "loose", "x" * 300):
-        assert "give a folder" in refused(name, lambda name=name: open_splits(tmp_path / name))
+        assert "give a folder" in refused(name, lambda name=name: StoredScenes.find_splits(tmp_path / name))
     for name in ("absent", "empty"):
-        refused(name, lambda name=name: SRNScenes(tmp_path / name, resolution=32))
+        refused(name, lambda name=name: StoredScenes(tmp_path / name, resolution=32))
 
 
 def test_ambiguous_paths(scene, tmp_path):
-    assert open_splits(scene).train == scene
+    assert StoredScenes.find_splits(scene).train == scene
     write_split(tmp_path / "chairs_train", num_scenes=1)
-    assert "cars_train and chairs_train" in refused(str(tmp_path), lambda: open_splits(tmp_path))
+    assert "cars_train and chairs_train" in refused(str(tmp_path), lambda: StoredScenes.find_splits(tmp_path))
 
 
 def test_a_held_out_scene_that_is_trained_on(tmp_path):
     for seed, split in enumerate(("train", "val")):
         write_split(tmp_path / f"cars_{split}", seed=seed)
     write_scene(tmp_path / "cars_test" / "car2", seed=2)
-    refused("cars_test/car2", lambda: open_splits(tmp_path / "cars"))
+    refused("cars_test/car2", lambda: StoredScenes.find_splits(tmp_path / "cars"))

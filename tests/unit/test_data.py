@@ -18,10 +18,8 @@ from torch.utils.data import DataLoader
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
 from genvs.data.files import read_image, read_intrinsics, read_pose, square_view, to_square
 from genvs.data.scenes import Splits
-from genvs.data.splits import open_splits
-from genvs.data.srn import SRNScenes
 from genvs.data.storage import natural_key
-from genvs.data.transforms import TransformsScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
@@ -95,7 +93,7 @@ def test_mirrored_cameras_see_the_mirrored_world_mirrored():
 
 def test_a_scene_is_read_as_it_was_written(tmp_path):
     split = write_split(tmp_path / "cars_train")
-    dataset = SRNScenes(split, resolution=32)
+    dataset = StoredScenes(split, resolution=32)
     assert len(dataset) == 3 and dataset.num_views(1) == 6
     views = dataset.load(1, [4, 0])
     for place, view in enumerate([5, 1]):
@@ -111,7 +109,7 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
 
 
 def test_a_sample_holds_what_was_asked_for(tmp_path):
-    dataset = SRNScenes(write_split(tmp_path / "cars_train"), resolution=32, seed=5)
+    dataset = StoredScenes(write_split(tmp_path / "cars_train"), resolution=32, seed=5)
     batch = dataset[[SampleRequest(scene, 10 + scene, 3, 2) for scene in (2, 0)]]
     assert batch.inputs.shape == (2, 3) and batch.targets.shape == (2, 2)
     assert batch.sample_index.tolist() == [12, 10] and batch.sample_index.dtype == torch.int64
@@ -126,7 +124,7 @@ def test_a_sample_depends_on_its_request_alone(tmp_path):
     requests = [SampleRequest(index % 3, index, 1 + index % 3, 1) for index in range(24)]
 
     def digests(workers: int, order, **options) -> dict[int, str]:
-        dataset = SRNScenes(split, resolution=32, xflip=True, **options)
+        dataset = StoredScenes(split, resolution=32, xflip=True, **options)
         loader = DataLoader(dataset, batch_size=None, sampler=[[r] for r in order], num_workers=workers)
         return {int(batch.sample_index): digest(batch) for batch in loader}
 
@@ -141,7 +139,7 @@ def test_a_sample_depends_on_its_request_alone(tmp_path):
 
 def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
     split = write_split(tmp_path / "cars_train", num_scenes=1)
-    plain, flipped = (SRNScenes(split, resolution=32, xflip=xflip) for xflip in (False, True))
+    plain, flipped = (StoredScenes(split, resolution=32, xflip=xflip) for xflip in (False, True))
     count = 0
     for index in range(60):
         request = SampleRequest(0, index, 2, 1)
@@ -155,10 +153,10 @@ def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
 
 def test_only_the_used_files_are_read(tmp_path):
     split = write_split(tmp_path / "cars_train", num_scenes=2)
-    dataset, request = SRNScenes(split, resolution=32), SampleRequest(1, 4, 1, 1)
+    dataset, request = StoredScenes(split, resolution=32), SampleRequest(1, 4, 1, 1)
     expected = dataset[[request]]
     inputs, targets = choose_views(6, 1, 1, numpy_generator(Stream.VIEWS, 0, 4))
-    fresh = SRNScenes(split, resolution=32)
+    fresh = StoredScenes(split, resolution=32)
     for view in set(range(6)) - {*inputs, *targets}:
         (split / "car2" / "rgb" / f"{view + 1}.png").unlink()
         (split / "car2" / "pose" / f"{view + 1}.txt").unlink()
@@ -170,7 +168,7 @@ def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
     for kind, suffix in (("rgb", "png"), ("pose", "txt")):
         for view in range(1, 12):
             (split / "car1" / kind / f"{view}.{suffix}").rename(split / "car1" / kind / f"v{view}.{suffix}")
-    dataset = SRNScenes(split, resolution=32)
+    dataset = StoredScenes(split, resolution=32)
     assert dataset.scene_names == [f"car{number}" for number in range(1, 12)]
     views = dataset.load(0, range(11))
     assert [int(red) // 10 for red in views.images[:, 0].amin(dim=(1, 2))] == list(range(1, 12))
@@ -185,7 +183,7 @@ def test_clutter_is_ignored(tmp_path):
     for name in (".DS_Store", "._1.png", "Thumbs.db"):
         (split / "car1" / "rgb" / name).write_text("clutter")
     (split / "car1" / "depth").mkdir()
-    assert SRNScenes(split, resolution=32).num_views(0) == 6
+    assert StoredScenes(split, resolution=32).num_views(0) == 6
 
 
 def test_a_zip_equals_its_folder(tmp_path):
@@ -193,16 +191,16 @@ def test_a_zip_equals_its_folder(tmp_path):
     write_split(tmp_path / "srn_cars" / "cars_test", num_scenes=2, seed=1)
     shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "srn_cars")
     for archive in (zipped(tmp_path / "srn_cars", tmp_path / "srn_cars.zip"), tmp_path / "flat.zip"):
-        splits = open_splits(archive)
+        splits = StoredScenes.find_splits(archive)
         assert splits.train.name == "cars_train" and splits.val is None and splits.test.name == "cars_test"
-        folder, unpacked = SRNScenes(splits.train, resolution=32), SRNScenes(split, resolution=32)
+        folder, unpacked = StoredScenes(splits.train, resolution=32), StoredScenes(split, resolution=32)
         assert folder.scene_names == unpacked.scene_names and folder.scene_config() == unpacked.scene_config()
         requests = [SampleRequest(index % 3, index, 2, 1) for index in range(6)]
         loader = DataLoader(folder, batch_size=None, sampler=[requests[:3], requests[3:]], num_workers=2)
         expected = [unpacked[requests[:3]], unpacked[requests[3:]]]
         assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
         assert same(pickle.loads(pickle.dumps(folder))[requests], unpacked[requests])
-        assert len(SRNScenes(splits.test, resolution=32)) == 2
+        assert len(StoredScenes(splits.test, resolution=32)) == 2
 
 
 def test_splits_are_found_from_every_way_to_name_them(tmp_path):
@@ -210,20 +208,20 @@ def test_splits_are_found_from_every_way_to_name_them(tmp_path):
     for seed, split in enumerate(("train", "val", "test")):
         write_split(root / f"cars_{split}", num_scenes=2, seed=seed)
     expected = Splits(root / "cars_train", root / "cars_val", root / "cars_test")
-    assert open_splits(root / "cars") == open_splits(root) == open_splits(str(root / "cars_train")) == expected
-    assert open_splits(root / "cars_test") == Splits(root / "cars_test")
-    assert open_splits(tmp_path) == expected
+    for path in (root / "cars", root, str(root / "cars_train"), tmp_path):
+        assert StoredScenes.find_splits(path) == expected
+    assert StoredScenes.find_splits(root / "cars_test") == Splits(root / "cars_test")
     archive = zipped(root, tmp_path / "elsewhere.zip")
-    assert open_splits(archive / "data" / "cars").val == archive / "data" / "cars_val"
+    assert StoredScenes.find_splits(archive / "data" / "cars").val == archive / "data" / "cars_val"
     single = zipped(root / "cars_val", tmp_path / "cars_val.zip")
-    assert open_splits(single).train == single / "cars_val"
+    assert StoredScenes.find_splits(single).train == single / "cars_val"
 
 
 def test_srns_chairs_have_their_training_split_one_folder_deeper(tmp_path):
     train = write_split(tmp_path / "chairs_train" / "chairs_2.0_train", num_scenes=1)
     val = write_split(tmp_path / "chairs_val", num_scenes=1, seed=1)
     for path in (tmp_path, tmp_path / "chairs", tmp_path / "chairs_train", train):
-        assert open_splits(path) == Splits(train, val)
+        assert StoredScenes.find_splits(path) == Splits(train, val)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -237,13 +235,13 @@ def test_compositing_comes_before_resizing(tmp_path):
     assert (image[0] == 255).all() and (abs(image[1:].astype(int) - 127.5) <= 0.5).all()
 
 
-@pytest.mark.parametrize("kind", [SRNScenes, TransformsScenes])
+@pytest.mark.parametrize("kind", ["srn", "transforms.json"])
 def test_images_that_have_to_be_enlarged_are_warned_of(tmp_path, recwarn, kind):
     path = write_split(tmp_path / "cars_train", size=32)
-    path = path if kind is SRNScenes else write_capture(tmp_path / "car", size=32) / "transforms.json"
-    assert kind(path, resolution=32).enlarged_from is None and not recwarn
+    path = path if kind == "srn" else write_capture(tmp_path / "car", size=32) / "transforms.json"
+    assert StoredScenes(path, resolution=32).enlarged_from is None and not recwarn
     with pytest.warns(UserWarning, match="view .*1: is 32x32 pixels, enlarged to 48x48.*larger images, or"):
-        assert kind(path, resolution=48).enlarged_from == (32, 32)
+        assert StoredScenes(path, resolution=48).enlarged_from == (32, 32)
 
 
 def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometry(tmp_path):
@@ -255,7 +253,8 @@ def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometr
     y, x = np.mgrid[:height, :width] + 0.5
     spot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 6.0**2))
     rgb = spot.round().astype(np.uint8)[..., None].repeat(3, axis=2)
-    of_file = read_intrinsics(f"{fx} {cx} {cy} 0.\n0. 0. 0.\n1.\n{height} {width}\n".encode(), "intrinsics.txt")
+    text = f"{fx} 0 {cx}\n0 {fx} {cy}\n0 0 1\n"
+    of_file = read_intrinsics(text.encode(), "intrinsics.txt", width, height)
     for resolution in (48, 40, 128):
         image, intrinsics = square_view(rgb, of_file, resolution, "1.png")
         expected = (intrinsics @ point)[:2]
@@ -268,7 +267,7 @@ def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometr
 
 def test_intrinsics_written_for_another_size_of_the_same_shape_hold(tmp_path):
     scene = write_scene(tmp_path / "set_train" / "car1", size=64)
-    views = SRNScenes(scene.parent, resolution=32).load(0, [0])
+    views = StoredScenes(scene.parent, resolution=32).load(0, [0])
     assert abs(views.cameras.intrinsics[0, 0, 0].item() - 32.8125 / 32) < 1e-7
     expected = np.asarray(Image.open(scene / "rgb" / "1.png")).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     assert np.abs(views.images[0].permute(1, 2, 0).numpy() - expected).max() <= 1
@@ -294,12 +293,12 @@ def test_poses_parse_in_every_accepted_form():
     [
         ("131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n\n", [131.25, 131.25, 64, 64], (128, 128)),
         ("\ufeff100 60 30 0.\n0. 0. 0.\n1.\n64. 128.\n", [100, 100, 60, 30], (128, 64)),
-        ("100 0 60\n0 110 30\n0 0 1\n", [100, 110, 60, 30], (None, None)),
+        ("100 0 60\n0 110 30\n0 0 1\n", [100, 110, 60, 30], (64, 96)),
         ("100 0 60\n0 110 30\n0 0 1\n64 128\n", [100, 110, 60, 30], (128, 64)),
     ],
 )
 def test_intrinsics_parse_in_every_accepted_form(text, expected, size):
-    matrix, width, height = read_intrinsics(text.encode(), "1.txt")
+    matrix, width, height = read_intrinsics(text.encode(), "1.txt", 64, 96)
     assert matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected and (width, height) == size
 
 
@@ -309,14 +308,14 @@ def test_intrinsics_of_each_view_are_used(tmp_path):
     (scene / "intrinsics" / "1.txt").write_text("16 0 15\n0 24 17\n0 0 1\n")
     (scene / "intrinsics" / "2.txt").write_text("40 16 16 0.\n0. 0. 0.\n1.\n32 32\n")
     (scene / "intrinsics.txt").unlink()
-    intrinsics = SRNScenes(scene.parent, resolution=32).load(0, [0, 1]).cameras.intrinsics
+    intrinsics = StoredScenes(scene.parent, resolution=32).load(0, [0, 1]).cameras.intrinsics
     expected = [[[0.5, 0, 15 / 32], [0, 0.75, 17 / 32], [0, 0, 1]], [[1.25, 0, 0.5], [0, 1.25, 0.5], [0, 0, 1]]]
     assert torch.equal(intrinsics, torch.tensor(expected))
 
 
 def test_near_and_far_come_from_the_nearest_source(tmp_path):
     def depths(name: str, **options) -> tuple[float, float]:
-        config = SRNScenes(tmp_path / name, resolution=32, **options).scene_config()
+        config = StoredScenes(tmp_path / name, resolution=32, **options).scene_config()
         return config.near, config.far
 
     write_split(tmp_path / "cars_train")

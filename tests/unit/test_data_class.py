@@ -151,7 +151,6 @@ class Labelled(NpzScenes):
         (["car", "bus", "car"], "'0' has the class 'car'"),
         ([0, 1], "2 classes for 3 scenes"),
         ([], "0 classes for 3 scenes"),
-        (None, "0 classes for 3 scenes"),
     ],
 )
 def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):

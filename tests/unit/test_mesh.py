@@ -16,7 +16,7 @@ from genvs.config import SceneConfig
 from genvs.data.mesh.__main__ import main
 from genvs.data.mesh.dataset import ensure_meshes
 from genvs.data.mesh.loading import PaintedMesh, creased_normals, load_mesh, sample_texture
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import project
@@ -184,7 +184,7 @@ def test_the_command_writes_a_split_that_trains(tmp_path, capsys):
     options = ["--out", str(out), "--views", "3", "--resolution", "32", "--workers", "1"]
     main([*options, str(tmp_path)])
     assert capsys.readouterr().out == f"Finished: 2 scenes in {out}\n"
-    dataset = SRNScenes(out, resolution=32)
+    dataset = StoredScenes(out, resolution=32)
     assert dataset.scene_names == ["square", "tall box"] and dataset.num_views(0) == 3
     assert (dataset.scene_config().near, dataset.scene_config().far) == (0.8, 1.8)
     record = json.loads((out / "tall box" / "scene.json").read_text())
@@ -212,7 +212,7 @@ def test_the_command_writes_a_split_that_trains(tmp_path, capsys):
 def test_test_cameras_are_srns_spiral(tmp_path):
     mesh = write_ply(tmp_path / "a.ply", SQUARE, SQUARE_FACES)
     ensure_meshes(tmp_path / "a_test", [mesh], views=2, resolution=8, cameras="spiral")
-    c2w = SRNScenes(tmp_path / "a_test", resolution=8).load(0, range(2)).cameras.c2w
+    c2w = StoredScenes(tmp_path / "a_test", resolution=8).load(0, range(2)).cameras.c2w
     assert float(c2w[0, 2, 3]) < 0.1 and float(c2w[1, 2, 3]) == pytest.approx(CARS.radius, abs=0.05)
     with pytest.raises(InputError, match="`views`=252"):
         ensure_meshes(tmp_path / "b_test", [mesh], views=252, resolution=8, cameras="spiral")

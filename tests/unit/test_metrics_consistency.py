@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.data.types import Views
 from genvs.metrics import background_level, hull_agreement, silhouettes
@@ -19,7 +19,7 @@ def cars(tmp_path_factory) -> list[Views]:
     """Exact renders of four cars, eleven views each from SRN's spiral."""
     path = tmp_path_factory.mktemp("datasets") / "cars"
     ensure_dataset(path, scenes=0, views=1, resolution=48, test_scenes=4, test_views=VIEWS, workers=1)
-    dataset = SRNScenes(path.with_name("cars_test"), resolution=48)
+    dataset = StoredScenes(path.with_name("cars_test"), resolution=48)
     return [dataset.load(scene, range(VIEWS)).to("cpu") for scene in range(4)]
 
 

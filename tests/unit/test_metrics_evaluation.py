@@ -12,7 +12,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from genvs.data.baselines import mean_training_image, nearest_input
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import psnr
 from tests.small_model import SIZE, small_net, some_cameras
@@ -27,8 +27,8 @@ def split(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenes(split) -> SRNScenes:
-    return SRNScenes(split, resolution=SIZE)
+def scenes(split) -> StoredScenes:
+    return StoredScenes(split, resolution=SIZE)
 
 
 # PSNR
@@ -150,7 +150,8 @@ def test_ranks_share_the_scenes_out_though_some_get_none(held_out, monkeypatch):
 
 def test_scenes_of_two_views_are_judged_too(tmp_path):
     split = write_split(tmp_path / "cars_val", num_scenes=2, num_views=2)
-    held_out = Evaluation(SRNScenes(split, resolution=SIZE), range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu"))
+    dataset = StoredScenes(split, resolution=SIZE)
+    held_out = Evaluation(dataset, range(2), torch.zeros(3, SIZE, SIZE), torch.device("cpu"))
     assert held_out.batch.inputs.shape == held_out.batch.targets.shape == (2, 1)
     assert "PSNR/1_input" in held_out.measure(small_net(), 8)
 

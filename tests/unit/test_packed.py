@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from genvs.data import packed
 from genvs.data.packed import Pack
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest
 from tests.small_training import small_run
@@ -106,7 +106,7 @@ def test_it_is_made_once(split, monkeypatch):
     files = opened(split)
     packed_scenes(split)
     made = file_identity(pack_of(split))
-    monkeypatch.setattr(SRNScenes, "_decode_scene", refuse_to_decode)
+    monkeypatch.setattr(StoredScenes, "_decode_scene", refuse_to_decode)
     assert equal_scenes(packed_scenes(split), files)
     os.utime(split / "car1", (1, 1))  # folders change with clutter
     (split / "car1" / ".DS_Store").touch()

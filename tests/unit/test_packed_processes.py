@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -42,7 +42,7 @@ def split(tmp_path) -> Path:
 
 
 def make_for_race(split: Path, decoded) -> None:
-    decode = SRNScenes._decode_scene
+    decode = StoredScenes._decode_scene
 
     def counting(self, scene: int):
         with decoded.get_lock():
@@ -50,7 +50,7 @@ def make_for_race(split: Path, decoded) -> None:
         time.sleep(0.1)
         return decode(self, scene)
 
-    SRNScenes._decode_scene = counting
+    StoredScenes._decode_scene = counting
     assert equal_scenes(packed_scenes(split), opened(split))
 
 
@@ -73,7 +73,7 @@ def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init("cpu")
     if rank == 1:
-        SRNScenes.make_pack = None  # only the first process looks at all files
+        StoredScenes.make_pack = None  # only the first process looks at all files
     data = open_data(small_run(good))
     pack_data(data)
     line = refused("car2/rgb/3.png", lambda: pack_data(open_data(small_run(bad))))
@@ -105,15 +105,15 @@ def test_one_rank_makes_it_for_all(tmp_path):
 SLOWLY = """
 import sys, time
 import click
-from genvs.data.srn import SRNScenes
+from genvs.data.stored import StoredScenes
 from dnnlib.command import run_command
 
-decode = SRNScenes._decode_scene
-SRNScenes._decode_scene = lambda self, scene: (time.sleep(0.3), decode(self, scene))[1]
+decode = StoredScenes._decode_scene
+StoredScenes._decode_scene = lambda self, scene: (time.sleep(0.3), decode(self, scene))[1]
 
 @click.command()
 def main():
-    SRNScenes(sys.argv[1], resolution=32).make_pack(int(sys.argv[2]))
+    StoredScenes(sys.argv[1], resolution=32).make_pack(int(sys.argv[2]))
 
 run_command(main, [])
 """

@@ -120,7 +120,7 @@ def test_inputs_may_be_fewer_where_the_files_state_the_targets(folder):
 
 def test_the_first_of_several_scenes_is_drawn_with_a_warning(tmp_path):
     path = write_split(tmp_path / "cars_test")
-    with pytest.warns(UserWarning, match="has 3 scenes, of which the first, car1, .*`scene`"):
+    with pytest.warns(UserWarning, match="has 3 scenes; the first, car1, .*`scene`"):
         first = read_scene(path, CONFIG)
     assert torch.equal(first.inputs.images, read_scene(path / "car1", CONFIG).inputs.images)
 

@@ -18,9 +18,7 @@ from PIL import Image
 from genvs.config import PRESETS, SceneConfig
 from genvs.data.scene_input import read_scene
 from genvs.data.scenes import SceneDataset
-from genvs.data.splits import dataset_class, open_splits
-from genvs.data.srn import SRNScenes
-from genvs.data.transforms import TransformsScenes
+from genvs.data.stored import StoredScenes
 from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.packed_folder import equal_scenes, same_views
@@ -32,8 +30,8 @@ MODEL = PRESETS["cpu-demo"]
 
 def opened(path: Path, **options) -> SceneDataset:
     """The training split of a dataset."""
-    split = open_splits(path).train
-    return dataset_class(split)(split, **{"resolution": 32, **options})
+    split = StoredScenes.find_splits(path).train
+    return StoredScenes(split, **{"resolution": 32, **options})
 
 
 def save_gray(path: Path, value: int = 90, size: tuple[int, int] = (64, 48)) -> None:
@@ -52,7 +50,6 @@ def test_it_is_the_same_scene_as_in_srns_layout(tmp_path):
     angle = 2 * math.atan(0.5 * 32 / 32.8125)
     write_transforms(tmp_path / "capture" / "transforms_train.json", frames[::-1], camera_angle_x=angle)
     one, other = opened(tmp_path / "srn_train", seed=3), opened(tmp_path / "capture", seed=3)
-    assert isinstance(one, SRNScenes) and isinstance(other, TransformsScenes)
     assert other.scene_names == ["capture"] and other.num_views(0) == 6
     first, second = (dataset.load(0, range(6)) for dataset in (one, other))
     assert torch.equal(first.images, second.images)
@@ -116,7 +113,7 @@ def test_lens_distortion_is_warned_of(tmp_path):
     folder = write_capture(tmp_path)
     record = json.loads((folder / "transforms.json").read_text())
     write_transforms(folder / "transforms.json", record["frames"], fl_x=40, k1=-0.2)
-    with pytest.warns(UserWarning, match="transforms.json: states lens distortion"):
+    with pytest.warns(UserWarning, match="transforms.json: has lens distortion"):
         opened(folder)
 
 
@@ -127,20 +124,20 @@ def test_splits_in_files_and_folders_of_scenes(tmp_path):
     for seed, scene in enumerate(("v10", "v2")):
         for split, views in (("train", 5), ("val", 4), ("test", 3)):
             write_capture(tmp_path / "set" / scene, views, file=f"transforms_{split}.json", seed=seed)
-    splits = open_splits(tmp_path / "set")
+    splits = StoredScenes.find_splits(tmp_path / "set")
     assert splits.train == tmp_path / "set" / "transforms_train.json"
     for split, views in zip(splits, (5, 4, 3), strict=True):
-        dataset = TransformsScenes(split, resolution=32)
+        dataset = StoredScenes(split, resolution=32)
         assert dataset.scene_names == ["v2", "v10"] and dataset.num_views(1) == views
-    one = open_splits(tmp_path / "set" / "v2" / "transforms_val.json").train
-    assert TransformsScenes(one, resolution=32).num_views(0) == 4
+    one = StoredScenes.find_splits(tmp_path / "set" / "v2" / "transforms_val.json").train
+    assert StoredScenes(one, resolution=32).num_views(0) == 4
 
 
 def test_an_image_that_is_trained_on_and_held_out(tmp_path):
     folder = write_capture(tmp_path, 5, file="transforms_train.json")
     record = json.loads((folder / "transforms_train.json").read_text())
     write_transforms(folder / "transforms_val.json", record["frames"][2:3], camera_angle_x=0.9)
-    line = refused("transforms_val.json", lambda: open_splits(folder))
+    line = refused("transforms_val.json", lambda: StoredScenes.find_splits(folder))
     assert "'images_train/r_3' is also in transforms_train.json" in line
 
 
@@ -149,14 +146,14 @@ def test_an_image_that_is_trained_on_and_held_out_by_another_name(tmp_path):
     held_out = frame("images_train/r_3.png", some_c2w(1)[0])
     write_transforms(folder / "transforms_val.json", [held_out], camera_angle_x=0.9)
     for path in (folder, tmp_path / "set"):
-        line = refused("a/transforms_val.json", lambda path=path: open_splits(path))
+        line = refused("a/transforms_val.json", lambda path=path: StoredScenes.find_splits(path))
         assert "'images_train/r_3.png' is also in transforms_train.json" in line
 
 
 def test_scenes_that_would_be_left_out(tmp_path):
     for scene, file in (("a", "transforms.json"), ("b", "transforms_train.json")):
         write_capture(tmp_path / "set" / scene, file=file)
-    assert "has no transforms_train.json" in refused("set/a: ", lambda: open_splits(tmp_path / "set"))
+    assert "has no transforms_train.json" in refused("set/a: ", lambda: StoredScenes.find_splits(tmp_path / "set"))
     assert opened(tmp_path / "set" / "transforms.json").scene_names == ["a"]
     (tmp_path / "set" / "b" / "transforms.json").write_text("{}")  # of all of its views; the split's goes first
     (tmp_path / "set" / "a" / "transforms.json").unlink()
@@ -167,7 +164,7 @@ def test_folders_named_train_and_val_and_zips(tmp_path):
     for seed, split in enumerate(("train", "val")):
         for scene in ("a", "b"):
             write_capture(tmp_path / f"things_{split}" / scene, seed=seed)
-    splits = open_splits(tmp_path / "things")
+    splits = StoredScenes.find_splits(tmp_path / "things")
     assert splits.val == tmp_path / "things_val" / "transforms.json" and splits.test is None
     archive = tmp_path / "all.zip"
     with zipfile.ZipFile(archive, "w") as file:
