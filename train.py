@@ -19,7 +19,7 @@ import torch
 from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
 from genvs.config import ARCHITECTURES, CONVENTIONS, PRESETS, SIGMA_RANGES
 from genvs.errors import InputError
-from genvs.settings import flat, set_by_path, types_of_settings
+from genvs.settings import as_text, flat, set_by_path
 from torch_utils import distributed
 from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
@@ -28,25 +28,9 @@ from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, saved_config, start_from
 from training.training_loop import training_loop
 
-SETTINGS = list(types_of_settings(TrainConfig))
 FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
-
-
-class InThousands(FiniteRange):
-    """A number of images in units of `images`, converted to thousands, in which the config counts."""
-
-    def __init__(self, images: float) -> None:
-        super().__init__(min=0, min_open=True)
-        self.factor = images / 1000
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        return super().convert(value, param, ctx) * self.factor
-
-
-def path_of(name: str) -> str:
-    """The path of the setting that an option of this name changes: the shortest one that ends in it."""
-    paths = [path for path in SETTINGS if path.rpartition(".")[2] == name]
-    return min(paths, key=lambda path: path.count("."), default="")
+IN_KIMG = {"duration_kimg": 1000, "ema_halflife_kimg": 1000, "log_kimg": 0.001}  # units of options, thousand images
+IMAGES = FiniteRange(min=0, min_open=True)
 
 
 def folder_words(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -58,41 +42,47 @@ def folder_words(context: click.Context, parameter: click.Parameter, text: str |
 def settings_by_path(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         if "=" not in text or text.startswith(FOLLOWING):
-            raise click.BadParameter(f"{text!r}: give PATH=VALUE, of a setting that docs/options.md lists")
+            raise click.BadParameter(f"{text!r}: give PATH=VALUE for a setting that docs/options.md lists")
     return dict(text.partition("=")[::2] for text in texts)
+
+
+def path_of(name: str) -> str:
+    """The path of the setting that an option of this name changes: the shortest one that ends in it."""
+    paths = [path for path in flat(dataclasses.asdict(TrainConfig())) if path.rpartition(".")[2] == name]
+    return min(paths, key=lambda path: path.count("."), default="")
 
 
 def default_preset() -> str:
     return "srn128" if torch.cuda.is_available() else "cpu-demo"
 
 
-def preset_values(context: click.Context) -> dict[str, Any]:
-    """The preset's value for each option, for --help."""
+def preset_values(context: click.Context) -> dict[str, str]:
+    """The preset's value of each option, for --help."""
     preset = context.params.get("preset") or default_preset()
     leaves = flat(dataclasses.asdict(TRAIN_PRESETS[preset]))
-    values = {}
-    for option in context.command.params:
-        name = str(option.name)
-        value: Any = leaves.get(path_of(name))
-        values[name] = value / option.type.factor if isinstance(option.type, InThousands) else value
-    inputs = f"{leaves['min_inputs']}-{leaves['max_inputs']}"
-    return {**values, "preset": preset, "kimg": leaves["duration_kimg"], "min_inputs": inputs}
+    values = {option.name: leaves.get(path_of(option.name)) for option in context.command.params}
+    values |= {name: leaves[name] / unit for name, unit in IN_KIMG.items()}
+    values |= {"kimg": leaves["duration_kimg"], "min_inputs": f"{leaves['min_inputs']}-{leaves['max_inputs']}"}
+    return {name: as_text(value) for name, value in {**values, "preset": preset}.items() if value is not None}
 
 
-def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> TrainConfig:
-    """The preset (or the resumed run's config) with the given options on top of it.
+def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainConfig:
+    """The preset, or the resumed run's config, with the given options on top of it.
 
     options: by parameter name; None where not given. Raises InputError for values that do not fit together.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    more = given.pop("settings", {})
-    if "kimg" in given and "duration_kimg" in given:
-        raise InputError("--kimg and --duration both set the length: give one of them")
+    given |= {name: given[name] * unit for name, unit in IN_KIMG.items() if name in given}
+    more = given.pop("settings")
     if "kimg" in given:
+        if "duration_kimg" in given:
+            raise InputError("--kimg and --duration both set the length: give one of them")
         given["duration_kimg"] = given.pop("kimg")
     if "min_inputs" in given:
         low, _, high = given["min_inputs"].partition("-")
         given |= {"min_inputs": low, "max_inputs": high or low}
+    if given.pop("notensorboard"):
+        given["tensorboard"] = False
     settings = {path_of(name): value for name, value in given.items()} | more
     if saved:
         return resumed(saved, settings)
@@ -105,16 +95,10 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None = None) -> T
     return config
 
 
-def check_devices(config: TrainConfig, *, has_gpu: bool) -> None:
-    """Raise InputError for what only GPUs can do, where there is none."""
-    if not has_gpu and (config.fp16 or config.grad_compression != "none"):
-        raise InputError(f"`{'fp16' if config.fp16 else 'grad_compression'}`: there is no GPU: leave the option out")
-
-
-def check_files(config: TrainConfig, state_path: Path | None, content: dict[str, Any] | None) -> None:
+def check_files(config: TrainConfig, content: dict[str, Any], state_path: Path | None) -> None:
     """Raise InputError for data, a snapshot, weights or a training state (its content) that cannot be used."""
     run_data = open_data(config) if config.data else None
-    if run_data and content and state_path:
+    if run_data and state_path:
         check_data(content, run_data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
         create_state(config, run_data.scene if run_data else config.net.scene, torch.device("cpu"))
@@ -126,34 +110,34 @@ OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs
 
 
 @click.command(cls=Command, shown_defaults=preset_values)
-@data("--data", help="PATH of PATH_train, a split's folder or a .zip", type=FullPath(), show_default="embedded cars")
-@data("--data-class", help="A class of your own to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
+@data("--data", help="Folder or .zip of scenes (docs/data.md)", type=FullPath(), show_default="embedded cars")
+@data("--data-class", help="Your own class to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
 @data("--near", help="Near depth plane, world units", metavar="FLOAT", show_default="the dataset's")
 @data("--far", help="Far depth plane, world units", metavar="FLOAT", show_default="the dataset's")
 @data("--convention", help="Camera axes of the poses", type=click.Choice(CONVENTIONS), show_default="the format's")
 @data("--normalize", help="Move and scale every scene by its cameras", type=bool)
 @data("--cond", help="Train a class-conditional network, on the classes in the dataset's labels.json", type=bool)
 @data("--xflip", help="Mirror half of the scenes, images and cameras alike", type=bool)
-@data("--cache", help="Pack decoded images beside the dataset, once", type=bool)
-@model("--preset", help="Sizes and recipe", type=click.Choice(list(PRESETS)), is_eager=True)
+@data("--cache", help="Pack decoded images in a file beside the dataset", type=bool)
+@model("--preset", help="Model sizes and training recipe", type=click.Choice(list(PRESETS)), is_eager=True)
 @model("--resolution", help="Side of the images, pixels", metavar="INT")
-@model("--arch", help="U-Net", type=click.Choice(list(ARCHITECTURES)))
+@model("--arch", help="U-Net architecture", type=click.Choice(list(ARCHITECTURES)))
 @model("--precond", help="Preconditioning and loss", type=click.Choice(list(SIGMA_RANGES)))
 @model("--cbase", "model_channels", help="U-Net channel multiplier", metavar="INT")
-@model("--cres", "channel_mult", help="U-Net channels per resolution, over --cbase", metavar="LIST")
+@model("--cres", "channel_mult", help="U-Net channels per resolution, in multiples of --cbase", metavar="LIST")
 @model("--dropout", help="U-Net dropout probability", metavar="FLOAT")
 @model("--cam_weighting_method", "view_weighting", help="Weighting of input views (docs/options.md)", metavar="NAME")
 @model("--only_train_cam_weighter", help="Train the view weighting alone, in the network of --transfer", type=bool)
-@model("--encoder-weights", help="The ResNet's initial weights; imagenet downloads them", metavar=WEIGHTS)
+@model("--encoder-weights", help="Initial weights of the ResNet; imagenet downloads them", metavar=WEIGHTS)
 @model("--transfer", help="Start from the weights of a snapshot", type=FullPath(), metavar="PKL")
-@recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=InThousands(1e6))
+@recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=IMAGES)
 @recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG")
 @recipe("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")
 @recipe("--batch-gpu", help="Target images per GPU at a time", metavar="INT", show_default="a share of --batch")
 @recipe("--views", "min_inputs", help="Input views per sample, such as 2 or 1-3", metavar="N|MIN-MAX")
 @recipe("--targets", "num_targets", help="Target views per scene and sample", metavar="INT")
 @recipe("--lr", help="Learning rate", metavar="FLOAT")
-@recipe("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=InThousands(1e6))
+@recipe("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=IMAGES)
 @recipe("--augment", help="Probability of each augmentation: flips, turns, shifts", metavar="FLOAT")
 @recipe("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT")
 @recipe("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT")
@@ -167,41 +151,43 @@ OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs
 @machine("--grad-compression", help="Compress gradients between GPUs", type=click.Choice(["none", "bf16"]))
 @machine("--workers", help="Loader processes per GPU, at most one per core", metavar="INT")
 @output("--outdir", help="Where run folders go", type=FullPath(), metavar="DIR", **OUTDIR)
-@output("--desc", help="Words at the end of the run folder's name", metavar="STR", callback=folder_words)
+@output("--desc", help="Text at the end of the run folder's name", metavar="STR", callback=folder_words)
 @output("--nosubdir", help="Write to --outdir itself", is_flag=True)
-@output("--tick", "kimg_per_tick", help="A status line every so many thousand images", metavar="KIMG")
-@output("--snap", "snapshot_ticks", help="Snapshot, samples, held-out PSNR every so many ticks", metavar="TICKS")
-@output("--dump", "state_ticks", help="Training state (for --resume) every so many ticks", metavar="TICKS")
-@output("--log_freq", "log_kimg", help="Logged numbers every so many images", metavar="IMAGES", type=InThousands(1))
+@output("--tick", "kimg_per_tick", help="Thousands of images between status lines", metavar="KIMG")
+@output("--snap", "snapshot_ticks", help="Ticks between snapshots, samples and held-out PSNR", metavar="TICKS")
+@output("--dump", "state_ticks", help="Ticks between training states, for --resume", metavar="TICKS")
+@output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=IMAGES)
 @output("--notensorboard", help="Write no TensorBoard events", is_flag=True)
-@output("--resume", help="Continue the newest run, or that of the run folder or training-state-*.pt given",
+@output("--resume", help="Continue a run (its folder or a training-state-*.pt), by default the newest",
         metavar="[PATH]", is_flag=False, flag_value="newest")  # fmt: skip
 @output("-n", "--dry-run", help="Check everything, print all settings, and exit", is_flag=True)
-def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> None:
+def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     """Train GeNVS on posed images: novel views of an object from one to a few others.
 
-    Without --data it trains on an embedded dataset of procedural cars, which it makes first. Relative paths are taken
-    from the working folder. The defaults below are those of --preset, if it comes before --help.
+    Without --data it first makes a dataset of procedural cars and trains on it. Relative paths start at the working
+    folder. The defaults below are those of --preset, if it comes before --help.
     """
     stop_at_once()
-    if notensorboard:
-        options["tensorboard"] = False
+    content: dict[str, Any] = {}
+    state_path = saved = None
     if resume:
-        path = resume if resume == "newest" else os.path.abspath(resume)
-        state_path, content = run_folder.find_resume_state(path, outdir)
-        config = build_config(options, saved_config(content, state_path))
+        resume = resume if resume == "newest" else os.path.abspath(resume)
+        state_path, content = run_folder.find_resume_state(resume, outdir)
+        saved = saved_config(content, state_path)
     else:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
-        state_path, content, config = None, None, build_config(options)
+    config, cur_nimg = build_config(options, saved), content.get("cur_nimg", 0)
     config.rounds(distributed.get_world_size())
-    check_devices(config, has_gpu=torch.cuda.is_available())
-    if content and content["cur_nimg"] >= config.total_nimg:
-        seen, total = content["cur_nimg"] / 1000, config.total_nimg / 1000
-        raise InputError(f"{state_path}: has {seen:g} of {total:g} kimg: give a longer --duration to go on")
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    if device_type == "cpu" and (config.fp16 or config.grad_compression != "none"):
+        raise InputError(f"--{'fp16' if config.fp16 else 'grad-compression'}: there is no GPU: leave the option out")
+    if cur_nimg >= config.total_nimg:
+        progress = f"{cur_nimg / 1000:g} of {config.total_nimg / 1000:g} kimg"
+        raise InputError(f"{state_path}: has {progress}: give a longer --duration to go on")
     # A resumed run does not need what it started from, which may be gone.
-    start = dataclasses.replace(config, transfer=None, encoder_weights="none") if content else config
+    start = dataclasses.replace(config, transfer=None, encoder_weights="none") if resume else config
     if dry_run:
-        check_files(start, state_path, content)
+        check_files(start, content, state_path)
         print(json.dumps(dataclasses.asdict(config), indent=2))
         print("Dry run: everything is in order.")
         return
@@ -210,23 +196,24 @@ def main(outdir, desc, nosubdir, notensorboard, resume, dry_run, **options) -> N
         from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
 
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
-    device = distributed.init("cuda" if torch.cuda.is_available() else "cpu")
+    device = distributed.init(device_type)
     run_data = open_data(config)
-    check_ranks_agree(config, run_data.facts(), content["cur_nimg"] if content else 0)
+    check_ranks_agree(config, run_data.facts(), cur_nimg)
     if config.cache:
         pack_data(run_data)
     state = create_state(start, run_data.scene, device)
     state.data = run_data.facts()
-    if content and state_path:
+    run_dir = None
+    if state_path:
         restore(state, content, state_path)
-    run_dir = state_path.parent if state_path else None
-    if run_dir is None and distributed.get_rank() == 0:
+        run_dir = state_path.parent
+    elif distributed.get_rank() == 0:
         name = run_folder.folder_name(config, distributed.get_world_size(), device.type, desc)
         run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
     run_dir = distributed.broadcast_object(run_dir)
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}", flush=True)
-        if config.transfer is None and content is None:
+        if config.transfer is None and not resume:
             distributed.print0(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
         training_loop(config, run_dir, run_data, state, device)
         distributed.print0(run_folder.last_line(state.cur_nimg, config, run_dir))

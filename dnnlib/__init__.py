@@ -1,1 +1,1 @@
-"""Small utilities that know nothing of this project: no module here imports first-party code or torch."""
+"""What the scripts share: options, logs and the environment. No module here imports torch."""

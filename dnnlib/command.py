@@ -7,7 +7,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -16,25 +16,24 @@ from genvs.errors import InputError, run_program
 
 
 class Command(click.Command):
-    """A click command that takes `-` and `_` alike in option names, and lists its options by group in --help.
+    """A click command that accepts both `-` and `_` in option names, and lists its options by group in --help.
 
-    shown_defaults: called with the context, returns the defaults that --help shows for options that have none of their
-    own, by parameter name (a preset's, for example).
+    shown_defaults: returns, for a context, defaults by parameter name that --help shows (those of a preset).
     """
 
     def __init__(
-        self, *args, shown_defaults: Callable[[click.Context], dict[str, Any]] = lambda context: {}, **kwargs
+        self, *args, shown_defaults: Callable[[click.Context], Mapping[str, str]] = lambda context: {}, **kwargs
     ) -> None:
-        settings = {
+        super().__init__(*args, **kwargs)
+        self.shown_defaults = shown_defaults
+        self.context_settings = {
             "max_content_width": 100,
             "show_default": True,
             "token_normalize_func": lambda name: name.replace("_", "-"),
         }
-        super().__init__(*args, **{**kwargs, "context_settings": {**settings, **kwargs.get("context_settings", {})}})
-        self.shown_defaults = shown_defaults
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        ctx.default_map = {name: _as_given(value) for name, value in self.shown_defaults(ctx).items()}
+        ctx.default_map = dict(self.shown_defaults(ctx))
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -45,17 +44,8 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
-def _as_given(value: Any) -> str | None:
-    """A value as one would give it on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return value if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 class Option(click.Option):
-    """An option of a group. A boolean one, a flag too, is given as `--name`, `--name true` or `--name false`."""
+    """An option of a group. Booleans and flags are given as `--name`, `--name true` or `--name false`."""
 
     def __init__(self, *args, group: str, **kwargs) -> None:
         if kwargs.get("is_flag"):
@@ -67,12 +57,12 @@ class Option(click.Option):
 
 
 def option_group(title: str) -> Callable[..., Callable]:
-    """A decorator like `click.option`, for the options that stand under `title` in --help."""
+    """A decorator like `click.option`, for options that --help lists under `title`."""
     return functools.partial(click.option, cls=Option, group=title)
 
 
 class FullPath(click.Path):
-    """A path, taken from the working folder where it is relative, and made absolute."""
+    """A path that becomes absolute, relative to the working folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
@@ -81,12 +71,12 @@ class FullPath(click.Path):
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range; click's own lets NaN and infinity through."""
+    """A number in a range, neither NaN nor infinite, which click's own accepts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r} is no number: give one such as 1.5", param, ctx)
+            self.fail(f"{value!r} is not a finite number: give one such as 1.5", param, ctx)
         return number
 
 
@@ -107,10 +97,10 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
 
 
 def named_options(message: str, command: click.Command | None = None) -> str:
-    """`message` with parameters in backticks replaced by the options of `command` (by default the running one).
+    """`message` with the options of `command` (by default, the running one) in place of parameters in backticks.
 
-    A parameter is found by its name or, as in `net.resolution`, by the last part of it. One without an option keeps its
-    name, without the backticks.
+    The last part of a dotted name counts: `net.resolution` becomes --resolution. A name without an option only loses
+    its backticks.
     """
     if command is None and (context := click.get_current_context(silent=True)):
         command = context.command
@@ -121,17 +111,3 @@ def named_options(message: str, command: click.Command | None = None) -> str:
         return options.get(name) or options.get(name.rpartition(".")[2]) or name
 
     return re.sub(r"`([A-Za-z_][\w.]*)`", option, message)
-
-
-def checked_by(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """The callback of a click option whose text stays as it is, if it was given and `parse` raises no InputError."""
-
-    def check(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-        try:
-            if text is not None:
-                parse(text)
-        except InputError as error:
-            raise click.BadParameter(str(error)) from None
-        return text
-
-    return check

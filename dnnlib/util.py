@@ -1,48 +1,37 @@
-"""A log file beside the terminal, readable durations, and downloads."""
+"""A log file beside the terminal, and readable durations."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import os
-import shutil
 import sys
 import traceback
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
-
-from tqdm import tqdm
 
 
 class _Tee:
-    """A text stream that writes to `stream` and, as long as it is open, to `file`."""
+    """A text stream that writes to `stream` and, while it is open, to `file`."""
 
     def __init__(self, stream: TextIO, file: io.FileIO) -> None:
-        self._stream = stream
-        self._file = file
+        self._stream, self._file = stream, file
 
     def write(self, text: str) -> int:
-        # A carriage return in front redraws a line on a terminal (a progress bar): no text for a file.
+        # A progress bar starts with a carriage return, which redraws its line on a terminal: a file does not want it.
         if not self._file.closed and not text.startswith("\r"):
-            with contextlib.suppress(OSError):  # with a full disk, what cannot be logged is still printed
+            with contextlib.suppress(OSError):  # on a full disk, the terminal still gets the text
                 self._file.write(text.encode())
-        with self._without_reader():
-            self._stream.write(text)
+        self._on_terminal(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        with self._without_reader():
-            self._stream.flush()
+        self._on_terminal(self._stream.flush)
 
-    @contextlib.contextmanager
-    def _without_reader(self) -> Iterator[None]:
-        """Ctrl-C ends `tee` as well: what is printed from then on is only logged."""
+    def _on_terminal(self, call: Callable[..., Any], *args: str) -> None:
+        """Ctrl-C also ends a `tee` that reads the stream: from then on only the file gets the text."""
         try:
-            yield
+            call(*args)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
@@ -52,11 +41,10 @@ class _Tee:
 
 @contextlib.contextmanager
 def logged(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Copies everything that is printed to stdout and stderr into a file too, inside the block.
+    """Inside the block, appends to a file what is printed to stdout and stderr, and the trace of an error that ends it.
 
-    The file is appended to, without a buffer, so that the log survives a kill. The trace of an error that leaves the
-    block is kept too. Code that has kept `sys.stdout` from inside the block may go on writing to it: that reaches the
-    terminal alone. Raises OSError if the file cannot be opened.
+    The file has no buffer, so the log survives a kill. Code that keeps `sys.stdout` after the block still prints to the
+    terminal. Raises OSError if the file cannot be opened.
     """
     with (
         open(path, "ab", buffering=0) as file,
@@ -72,40 +60,12 @@ def logged(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def format_time(seconds: float) -> str:
-    """A duration with the units that matter: "42s", "1m 05s", "2h 03m 04s", "1d 02h 03m"."""
-    s = round(seconds)
-    if s < 60:
-        return f"{s}s"
-    if s < 60 * 60:
-        return f"{s // 60}m {s % 60:02}s"
-    if s < 24 * 60 * 60:
-        return f"{s // (60 * 60)}h {s // 60 % 60:02}m {s % 60:02}s"
-    return f"{s // (24 * 60 * 60)}d {s // (60 * 60) % 24:02}h {s // 60 % 60:02}m"
-
-
-def download(url: str, path: str | os.PathLike[str]) -> None:
-    """Fetches `url` into the file `path`, with a progress bar; the folder is made if need be.
-
-    The file appears whole or not at all. Raises OSError with one line that names the URL, the reason and the path.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=30) as response, open(temporary, "wb") as file:
-            expected = response.headers.get("Content-Length")
-            size = int(expected) if expected else None
-            with tqdm.wrapattr(response, "read", total=size, desc=path.name, leave=False, disable=None) as body:
-                shutil.copyfileobj(body, file, 1 << 20)
-            if size is not None and file.tell() != size:
-                raise OSError(f"it ended after {file.tell()} of {size} bytes")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, http.client.HTTPException, ValueError) as error:  # a ValueError is a malformed URL
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is the response, too
-        reason = error.reason if type(error) is urllib.error.URLError else error
-        raise OSError(f"{url} could not be downloaded ({reason}): fetch it yourself and put it at {path}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A duration in its largest units: "42s", "1m 05s", "2h 03m 04s", "1d 02h 03m"."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d {h:02}h {m:02}m"
+    if hours:
+        return f"{h}h {m:02}m {s:02}s"
+    return f"{m}m {s:02}s" if m else f"{s}s"

@@ -1,4 +1,4 @@
-"""Every size of the model, which are allowed, and the presets. The dataclasses own the defaults (those of `srn128`)."""
+"""The settings of a model, their allowed values, and the presets. The dataclasses hold the defaults (`srn128`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, check_choice, check_numbers, from_dict
+from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, from_dict
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 VIEW_WEIGHTINGS = (
@@ -17,13 +17,9 @@ VIEW_WEIGHTINGS = (
     "relative_pose_self_attention"
 ).split()
 LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attention")
-_MISSPELT = {
-    "l1_weighing": "l1_weighting",
-    "error_weighing_alpha": "error_weighting_alpha",
-}  # in the unofficial implementation
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
 
-# The settings with which a U-Net was published, where they are not those of ddpmpp.
+# The published settings of each U-Net, where they differ from these of ddpmpp, which also works with others.
 _DDPMPP: dict[str, Any] = {"residual_encoder": True, "attention_resolutions": (16,)}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ddpmpp": {},
@@ -31,21 +27,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "adm": {"residual_encoder": False, "attention_resolutions": (32, 16, 8)},
 }
 AUGMENT_LABELS = 6  # numbers that describe how an image was augmented (genvs.models.labels)
-# sigma_min and sigma_max of sampling, by preconditioning. VE's training draws its noise levels from the same range.
+# sigma_min and sigma_max of sampling, by preconditioning. VE also draws its noise levels in training from this range.
 SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
-CONVENTIONS = ("opencv", "opengl")  # the axes of a camera, in its pose
+CONVENTIONS = ("opencv", "opengl")  # of the camera axes in a pose
 UNOFFICIAL = "unofficial"
-NUMERICS = ("genvs", UNOFFICIAL)
-STEM_STRIDE = 4  # of the encoder's decoder output; the volume head upsamples from there
-BACKBONE_STRIDE = 16  # of the map that ASPP's dilated convolutions see
+STEM_STRIDE = 4  # of DeepLabV3+'s output, which the volume head upsamples
+BACKBONE_STRIDE = 16  # of ASPP's input
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What the training data are like, so that no script has to know it: their cameras and classes.
+    """The cameras and classes of the training data.
 
     near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
-    the cameras from the origin, world units. num_classes: of the scenes, for a class-conditional network, else 0.
+    the cameras from the origin, world units. num_classes: number of scene classes, 0 for a network without classes.
     """
 
     near: float = 0.8
@@ -63,7 +58,7 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Widths of the backbone (genvs.models.backbone) and of DeepLabV3+, and the size of feature volumes."""
+    """The backbone (a name in genvs.models.backbone), DeepLabV3+, and the size of feature volumes."""
 
     backbone: str = "resnet"
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -78,7 +73,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         check_numbers(self, POSITIVE, *self.__dataclass_fields__.keys() - {"backbone"})
         if not len(self.widths) == len(self.blocks) == 4:
-            raise InputError(f"`widths`={self.widths}, `blocks`={self.blocks}: give four numbers each, one for a stage")
+            given = f"`widths`={as_text(self.widths)}, `blocks`={as_text(self.blocks)}"
+            raise InputError(f"{given}: give four numbers each, one for every stage")
 
 
 @dataclass(frozen=True)
@@ -95,13 +91,12 @@ class RendererConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """The U-Net, its preconditioning, and the noise range that it is sampled over.
+    """The U-Net, its preconditioning, and the noise range of sampling.
 
     arch: ddpmpp, ncsnpp or adm. precond: edm, vp or ve (see genvs.diffusion.preconditioning).
-    attention_resolutions, residual_encoder: None for those of the architecture; sigma_min, sigma_max: None for those of
-    the preconditioning. The config that is made holds the values themselves.
+    attention_resolutions, residual_encoder, sigma_min, sigma_max: None is replaced by the value of `arch` or `precond`.
     centre_on_colours: denoise the difference between the target and the feature image's colours (first three channels).
-    augment_labels: how many numbers describe an image's augmentation to the network: AUGMENT_LABELS, or 0 for none.
+    augment_labels: number of augmentation labels that the network takes: AUGMENT_LABELS or 0.
     """
 
     model_channels: int = 128
@@ -134,23 +129,20 @@ class DenoiserConfig:
             raise InputError(f"`dropout`={self.dropout:g}: give a probability from 0 to below 1")
         if self.sigma_min >= self.sigma_max:
             raise InputError(f"`sigma_min`={self.sigma_min:g}: choose less than `sigma_max`={self.sigma_max:g}")
-        # As by dataclasses.replace with another architecture or preconditioning alone.
+        # dataclasses.replace may have changed the architecture or preconditioning alone.
         if self.residual_encoder != ARCHITECTURES[self.arch].get("residual_encoder", self.residual_encoder):
-            raise InputError(
-                f"`residual_encoder`={self.residual_encoder} does not go with `arch`={self.arch}: give None"
-            )
+            raise InputError(f"`residual_encoder`={self.residual_encoder} does not suit `arch`={self.arch}: give None")
         if self.precond == "ve" and not low <= self.sigma_min < self.sigma_max <= high:
-            raise InputError(
-                f"`sigma_min`={self.sigma_min:g} to `sigma_max`={self.sigma_max:g}: VE knows {low} to {high}"
-            )
+            given = f"`sigma_min`={self.sigma_min:g}, `sigma_max`={self.sigma_max:g}"
+            raise InputError(f"{given}: `precond`=ve is trained on {low} to {high}")
 
 
 @dataclass(frozen=True)
 class GeNVSConfig:
-    """A whole model. `resolution` is the side of input and output images, in pixels.
+    """A whole model. resolution: side of input and output images, pixels.
 
     numerics: "genvs", or "unofficial" for networks that were trained in another implementation (`genvs.compat`).
-    Raises InputError where the sizes do not fit together.
+    Raises InputError for settings that do not fit together.
     """
 
     resolution: int = 128
@@ -163,23 +155,24 @@ class GeNVSConfig:
 
     def __post_init__(self) -> None:
         parse_view_weighting(self.view_weighting)
-        check_choice(self, "numerics", NUMERICS)
-        size, coarsest = self.resolution, 2 ** (len(self.denoiser.channel_mult) - 1)
-        if not 32 <= size <= 256 or size % BACKBONE_STRIDE or size % coarsest:
-            step = max(BACKBONE_STRIDE, coarsest)
-            fewer = ", or fewer levels (`channel_mult`)" if coarsest > BACKBONE_STRIDE else ""
-            raise InputError(f"`resolution`={size}: choose a multiple of {step} from 32 to 256{fewer}")
+        check_choice(self, "numerics", ("genvs", UNOFFICIAL))
+        size, levels = self.resolution, len(self.denoiser.channel_mult)
+        if not 32 <= size <= 256 or size % BACKBONE_STRIDE:
+            raise InputError(f"`resolution`={size}: choose a multiple of {BACKBONE_STRIDE} from 32 to 256")
+        if size % 2 ** (levels - 1):
+            raise InputError(f"`channel_mult` has too many levels ({levels}) for `resolution`={size}: give fewer")
         widths = (size // STEM_STRIDE, size // 2, size)
-        given = {"volume_width": self.encoder.volume_width, "render_width": self.renderer.render_width}
-        for name, width in given.items():
-            if width not in widths:
-                raise InputError(f"`{name}`={width} at `resolution`={size}: choose one of {widths}")
+        for config, name in ((self.encoder, "volume_width"), (self.renderer, "render_width")):
+            if getattr(config, name) not in widths:
+                raise InputError(
+                    f"`{name}`={getattr(config, name)} at `resolution`={size}: choose one of {as_text(widths)}"
+                )
 
     def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings, by path, that follow from `changes` (`genvs.settings.changed`).
+        """The settings, by path, that `changes` also change (`genvs.settings.set_by_path`).
 
-        An architecture and a preconditioning bring their own settings along. At another resolution the model keeps its
-        layers, and volumes and rendered images the same share of the resolution.
+        An architecture and a preconditioning have settings of their own. At another resolution the network keeps its
+        layers, while volumes and rendered images keep their share of the resolution.
         """
         found: dict[str, Any] = {}
         old, new = self.denoiser.arch, changes.get("denoiser.arch")
@@ -198,51 +191,42 @@ class GeNVSConfig:
             found[attention] = tuple(map(scaled, found.get(attention, self.denoiser.attention_resolutions)))
             found["encoder.volume_width"] = scaled(self.encoder.volume_width)
             found["renderer.render_width"] = scaled(self.renderer.render_width)
-            if self.numerics != UNOFFICIAL:
-                largest = max(1, size // BACKBONE_STRIDE - 1)
-                found["encoder.aspp_rates"] = tuple(min(rate, largest) for rate in self.encoder.aspp_rates)
+            found["encoder.aspp_rates"] = self.usable_aspp_rates(size)
         return found
 
-    def check_aspp_rates(self) -> None:
-        """Raise InputError for dilation rates at which only the kernel's centre meets the feature map.
+    def usable_aspp_rates(self, resolution: int) -> tuple[int, ...]:
+        """ASPP's dilation rates, lowered where at `resolution` only the kernel's centre would meet the feature map.
 
-        Networks that were trained with such rates can be read, but new ones should not be trained with them. Those of
-        the unofficial implementation have them.
+        Older snapshots have such rates, and the networks of the unofficial implementation need theirs.
         """
-        side, rates = self.resolution // BACKBONE_STRIDE, self.encoder.aspp_rates
-        if self.numerics != UNOFFICIAL and max(rates) >= side:
-            raise InputError(
-                f"`aspp_rates`={rates}: choose rates below {side}, the side of the feature map at "
-                f"`resolution`={self.resolution}"
-            )
+        largest = max(1, resolution // BACKBONE_STRIDE - 1)
+        return tuple(rate if self.numerics == UNOFFICIAL else min(rate, largest) for rate in self.encoder.aspp_rates)
 
 
 def parse_view_weighting(name: str) -> tuple[str, float | None]:
-    """A view weighting's method, as in VIEW_WEIGHTINGS without its number, and the number, where it has one.
+    """Split a view weighting's name into its method (VIEW_WEIGHTINGS without `=B`) and its number, if it has one.
 
-    Raises InputError for an unknown name and for a number out of range.
+    Raises InputError for an unknown method and for a number out of range.
     """
-    method, given, number = name.partition("=")
-    method = _MISSPELT.get(method, method)
+    method, given, number = name.replace("_weighing", "_weighting").partition("=")  # the unofficial spelling
+    largest = _LARGEST_NUMBER.get(method)
+    if method not in [each.partition("=")[0] for each in VIEW_WEIGHTINGS] or bool(given) != (largest is not None):
+        raise InputError(f"`view_weighting`={name}: choose one of {', '.join(VIEW_WEIGHTINGS)}")
+    if largest is None:
+        return method, None
     try:
-        value = float(number) if given else None
+        value = float(number)
     except ValueError:
         value = math.nan
-    names = [other.partition("=")[0] for other in VIEW_WEIGHTINGS]
-    if method not in names or (method in _LARGEST_NUMBER) != (value is not None):
-        raise InputError(f"`view_weighting`={name!r}: choose one of {', '.join(VIEW_WEIGHTINGS)}")
-    if value is not None and not 0 <= value <= _LARGEST_NUMBER[method]:
-        raise InputError(f"`view_weighting`={name!r}: give a number from 0 to {_LARGEST_NUMBER[method]:g}")
+    if not 0 <= value <= largest:
+        raise InputError(f"`view_weighting`={name}: give a number from 0 to {largest:g}")
     return method, value
 
 
 def config_of_snapshot(data: Mapping[str, Any]) -> GeNVSConfig:
-    """The config that a snapshot holds as a dict. Raises InputError where it cannot be used.
-
-    Older snapshots also state how many samples were drawn by importance, which this version does not do.
-    """
+    """The config that a snapshot holds as a dict. Raises InputError where it cannot be used."""
     renderer = dict(data["renderer"])
-    if renderer.pop("importance_samples", 0):
+    if renderer.pop("importance_samples", 0):  # older snapshots state it, mostly as 0
         raise InputError("it was trained with importance sampling, which this version does not have")
     return from_dict(GeNVSConfig, {**data, "renderer": renderer})
 
@@ -255,7 +239,7 @@ PRESETS: dict[str, GeNVSConfig] = {
         renderer=RendererConfig(num_samples=48, render_width=32),
         denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
     ),
-    # srn64, small enough for a CPU to draw with, and for a snapshot in half precision of less than 24 MB.
+    # A smaller srn64: a CPU draws with it, and its snapshot in half precision has less than 24 MB.
     "demo": GeNVSConfig(
         resolution=64,
         encoder=EncoderConfig(

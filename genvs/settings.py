@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,7 @@ def check_numbers(config: Any, kind: str, *names: str) -> None:
         value = getattr(config, name)
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or not all(number is None or _ALLOWED[kind](number) for number in numbers):
-            raise InputError(f"`{name}`={f'{value:g}' if isinstance(value, float) else value}: give {kind}")
+            raise InputError(f"`{name}`={as_text(value)}: give {kind}")
 
 
 def check_choice(config: Any, name: str, choices: Iterable[str]) -> None:
@@ -62,15 +63,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def types_of_settings(cls: Any, prefix: str = "") -> dict[str, Any]:
-    """The type of every setting of a dataclass, by path."""
-    types: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        path = f"{prefix}{name}"
-        types |= types_of_settings(hint, f"{path}.") if dataclasses.is_dataclass(hint) else {path: hint}
-    return types
-
-
 def set_by_path(config: T, settings: Mapping[str, Any]) -> T:
     """A copy of a nested dataclass with settings changed: `set_by_path(config, {"renderer.num_samples": 96})`.
 
@@ -78,39 +70,43 @@ def set_by_path(config: T, settings: Mapping[str, Any]) -> T:
     returns change too, unless they are given. Raises InputError for an unknown path (naming similar ones), for text of
     another type and for values not allowed.
     """
-    types = types_of_settings(type(config))
+    tree = dataclasses.asdict(typing.cast(Any, config))
+    paths = list(flat(tree))
     values = {}
     for path, value in settings.items():
-        if path not in types:
-            raise InputError(f"there is no setting {path}{_similar(path, types)}")
-        values[path] = _parsed(path, types[path], value) if isinstance(value, str) else value
-    tree = dataclasses.asdict(typing.cast(Any, config))
+        if path not in paths:
+            same_name = [other for other in paths if other.rpartition(".")[2] == path.rpartition(".")[2]]
+            similar = " or ".join(same_name or difflib.get_close_matches(path, paths))
+            raise InputError(f"there is no setting {path}" + (f": did you mean {similar}?" if similar else ""))
+        values[path] = _parsed(config, path, value) if isinstance(value, str) else value
     for path, value in {**typing.cast(Any, config).dependent_settings(values), **values}.items():
         *parents, name = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node[parent]
-        node[name] = value
+        functools.reduce(dict.__getitem__, parents, tree)[name] = value
     return from_dict(type(config), tree)
 
 
-def _similar(path: str, known: Iterable[str]) -> str:
-    same_name = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
-    similar = same_name or difflib.get_close_matches(path, known)
-    return f": did you mean {' or '.join(similar)}?" if similar else ""
+def as_text(value: Any) -> str:
+    """A setting's value as `set_by_path` reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _parsed(path: str, hint: Any, text: str) -> Any:
-    """A setting's value. Raises InputError where the text is not of its type."""
-    optional = NoneType in typing.get_args(hint)
-    kind = next(kind for kind in typing.get_args(hint) if kind is not NoneType) if optional else hint
-    if optional and text == "none":
+def _parsed(config: Any, path: str, text: str) -> Any:
+    """The value that `text` stands for. Raises InputError where it is not of the setting's type."""
+    *parents, name = path.split(".")
+    hint = typing.get_type_hints(type(functools.reduce(getattr, parents, config)))[name]
+    kinds = typing.get_args(hint) if NoneType in typing.get_args(hint) else (hint,)
+    if NoneType in kinds and text == "none":
         return None
+    kind = kinds[0]
     try:
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.strip("()[]").split(","))
+            return tuple(int(part) for part in text.split(","))
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         numbers = "whole numbers with commas between, such as 1,2,2"
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, numbers)
-        raise InputError(f"`{path}`={text}: give {wanted}{', or none' if optional else ''}") from None
+        raise InputError(f"`{path}`={text}: give {wanted}{', or none' if len(kinds) > 1 else ''}") from None

@@ -13,8 +13,8 @@ import click
 import torch
 
 import genvs
-from dnnlib.command import FiniteRange, FullPath, checked_by, option_group
-from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS, parse_view_weighting
+from dnnlib.command import FiniteRange, FullPath, option_group
+from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.models import GeNVS
@@ -42,7 +42,6 @@ network_options = together(
     network(
         "--cam_weighting",
         metavar="NAME",
-        callback=checked_by(parse_view_weighting),
         show_default="the snapshot's",
         help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
     ),

@@ -1,4 +1,4 @@
-"""Everything that defines a training run. The dataclasses own the defaults; train.py's options change them."""
+"""Everything that defines a training run. The dataclasses hold the defaults, which train.py's options change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from genvs.config import AUGMENT_LABELS, CONVENTIONS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, check_choice, check_numbers, flat, set_by_path
+from genvs.models.backbone import BACKBONES
+from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, flat, set_by_path
 from training.loss import LossConfig
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/
 
 @dataclass(frozen=True)
 class EmbeddedData:
-    """Size of the embedded dataset, on which a preset trains when no other is given."""
+    """Size of the embedded dataset, on which a preset trains if no other is given."""
 
     resolution: int
     scenes: int
@@ -42,15 +43,15 @@ class EmbeddedData:
 class TrainConfig:
     """One training run. Lengths are in thousands of target images (kimg), over all ranks.
 
-    net: its scene is the data's, once they are read; whether it takes augmentation labels follows from `loss`.
-    data: a dataset path; None for the embedded one. data_class: `package.module.Class` that reads it, None for the
-    layouts of docs/data.md. near, far: depth planes in world units; None to take the data's. convention: of the poses,
-    None for what is usual. normalize: move and scale every scene to the origin and one distance from its cameras.
-    cond: train a class-conditional network. cache: pack decoded images beside the dataset, once.
-    batch_size: target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one
-    round. grad_compression: of gradients between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA graphs,
-    on GPUs. only_train_cam_weighter: train the view weighting alone; all else stays as it was transferred.
-    Raises InputError where values are not allowed or do not fit together.
+    net: its scene comes from the data, and its augmentation labels from `loss`. data: a dataset's path; None for the
+    embedded one. data_class: `package.module.Class` that reads it; None for the layouts of docs/data.md. near, far:
+    depth planes, world units; None for the data's. convention: camera axes of the poses; None for the format's.
+    normalize: move and scale every scene to the origin, at one distance from its cameras. cond: train a
+    class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
+    update, over all ranks. batch_gpu: target images per GPU and round; None for one round. grad_compression: of
+    gradients between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA graphs, on GPUs.
+    only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`.
+    Raises InputError for values that are not allowed or do not fit together.
     """
 
     preset: str = "srn128"
@@ -100,37 +101,36 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
         check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "workers")
         check_choice(self, "preset", PRESETS)
+        check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
         if self.convention is not None:
             check_choice(self, "convention", CONVENTIONS)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"`seed`={self.seed}: give a number from 0 up, below 2^63")
         if not 1 <= self.min_inputs <= self.max_inputs:
-            views = f"`min_inputs`={self.min_inputs}-{self.max_inputs} (min_inputs-max_inputs)"
-            raise InputError(f"{views}: give a range such as 1-3, from 1 up")
+            raise InputError(f"`min_inputs`={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
         if self.fp16 and self.bf16:
-            raise InputError("`fp16` and `bf16` exclude each other: leave one of them out")
+            raise InputError("`fp16` and `bf16` are both true: choose one")
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
-            raise InputError(
-                f"`only_train_cam_weighter`: {self.net.view_weighting} has nothing to learn: "
-                f"choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`"
-            )
+            fault = f"`only_train_cam_weighter`: {self.net.view_weighting} has no weights to train"
+            raise InputError(f"{fault}: choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`")
         if self.transfer is not None and self.encoder_weights != "none":
-            raise InputError(
-                "`encoder_weights` with `transfer`: a snapshot has its encoder's weights: give one of them"
-            )
+            raise InputError("`encoder_weights` and `transfer` both set the encoder's weights: give one of them")
         if self.data_class and not self.data:
-            raise InputError(f"`data_class`={self.data_class}: give `data` too, for the class to open")
+            raise InputError(f"`data_class`={self.data_class}: give the `data` that it reads too")
         if self.near is not None and self.far is not None and self.near >= self.far:
             raise InputError(f"`near`={self.near:g}, `far`={self.far:g}: choose `near` below `far`")
-        self.net.check_aspp_rates()
+        rates, usable = self.net.encoder.aspp_rates, self.net.usable_aspp_rates(self.net.resolution)
+        if rates != usable:
+            fault = f"too large for the feature map at `resolution`={self.net.resolution}"
+            raise InputError(f"`aspp_rates`={as_text(rates)}: {fault}: give {as_text(usable)}, for example")
         labels = AUGMENT_LABELS if self.loss.augment > 0 else 0
         if self.net.denoiser.augment_labels != labels:
             denoiser = dataclasses.replace(self.net.denoiser, augment_labels=labels)
             object.__setattr__(self, "net", dataclasses.replace(self.net, denoiser=denoiser))
 
     def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings, by path, that follow from `changes` (`genvs.settings.set_by_path`)."""
+        """The settings, by path, that `changes` also change (`genvs.settings.set_by_path`)."""
         of_net = {path.removeprefix("net."): value for path, value in changes.items() if path.startswith("net.")}
         found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
         if "resolution" in of_net:
@@ -151,17 +151,16 @@ class TrainConfig:
 
     def rounds(self, world_size: int) -> int:
         """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
+        step = world_size * (self.batch_gpu or 1)
+        if self.batch_size % step:
+            of_each = f" x `batch_gpu`={self.batch_gpu}" if self.batch_gpu else ""
+            fits = max(self.batch_size // step, 1) * step
+            fault = f"`batch_size`={self.batch_size} is not divisible by the number of processes, {world_size}{of_each}"
+            raise InputError(f"{fault}: give {fits}, for example")
         batch_gpu = self.batch_gpu_or_share(world_size)
-        each = batch_gpu * world_size if self.batch_gpu else world_size
-        if self.batch_size % each:
-            divisor = f"{world_size} processes" + (f" x `batch_gpu`={batch_gpu}" if self.batch_gpu else "")
-            fits = max(self.batch_size // each, 1) * each
-            raise InputError(f"`batch_size`={self.batch_size} must be divisible by {divisor}: give {fits}, for example")
         if batch_gpu % self.num_targets:
-            raise InputError(
-                f"`batch_gpu`={batch_gpu} (images per process and round) must be divisible by "
-                f"`num_targets`={self.num_targets} (images per scene)"
-            )
+            fault = f"{batch_gpu} images per process and round (`batch_gpu`)"
+            raise InputError(f"{fault} are not divisible by `num_targets`={self.num_targets}: change one of them")
         return self.batch_size // (batch_gpu * world_size)
 
 
@@ -171,7 +170,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         preset="demo",
         net=PRESETS["demo"],
-        # Between the paper's noise levels, for 128 pixels, and those of cpu-demo's 32.
+        # Between the paper's noise levels, for 128 pixels, and those of cpu-demo, for 32.
         loss=LossConfig(P_mean=-0.5, P_std=1.5),
         embedded=EmbeddedData(64, 4000, 24, 50, 100, 251),
         batch_size=128,
@@ -187,7 +186,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "cpu-demo": TrainConfig(
         preset="cpu-demo",
         net=PRESETS["cpu-demo"],
-        # At 32 pixels little noise hides a car; and with minutes to learn, there is nothing to overfit to.
+        # Little noise hides a car of 32 pixels, and a training of minutes does not overfit.
         loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0, rgb_weight=3.0),
         embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
         duration_kimg=18.0,
@@ -204,30 +203,24 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 }
 
 
-# What may change when a run resumes: none of it alters what the run computes. Data may have moved; that they are the
-# same data is checked.
+# Settings that may change when a run resumes, because results do not depend on them. The data may have moved.
 RESUMABLE = (
     "data duration_kimg batch_gpu workers cache bench cuda_graphs kimg_per_tick snapshot_ticks state_ticks log_kimg "
     "tensorboard"
 ).split()
-PER_PROCESS = ("data", "workers")  # what may differ among the processes of a run
+PER_PROCESS = ("data", "workers")  # settings that may differ among the processes of a run
 
 
 def resumed(saved: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """The saved run's config with settings changed, by path. Raises InputError, with the difference, for another run's.
-
-    `transfer` and `encoder_weights` say what the run started from, which is not read again.
-    """
+    """The saved run's config with settings changed, by path. Raises InputError for changes that make another run."""
     config = set_by_path(saved, changes)
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
     if old != new:
-        raise InputError(
-            f"`resume` with other options would be a different run ({', '.join(differences(old, new))}): leave them "
-            "out, or start a new run with `transfer`"
-        )
+        fault = f"`resume` with other options would be a different run ({', '.join(differences(old, new))})"
+        raise InputError(f"{fault}: leave them out, or start a new run with `transfer`")
     return config
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two flat dicts do not share, as `name old -> new`."""
+    """The entries that differ between two flat dicts, as `name old -> new`."""
     return [f"{name} {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]

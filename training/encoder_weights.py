@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dnnlib.util import download
+import torch
+
 from genvs import files
 from genvs.errors import InputError
 from genvs.models.backbone import Backbone, load_imagenet_weights
 from torch_utils import distributed
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
-CACHE = Path.home() / ".cache" / "genvs" / "resnet34-b627a593.pth"
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:
     """Load torchvision's ImageNet weights into the encoder's backbone.
 
-    source: "none" changes nothing; "imagenet" downloads torchvision's ResNet-34 once, into the user's cache; otherwise
-    the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
+    source: "none" changes nothing; "imagenet" downloads torchvision's ResNet-34 once, to where torchvision looks for
+    it; otherwise the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
     """
     if source == "none":
         return
     path = Path(source)
     if source == "imagenet":
-        path = CACHE
+        path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
         if not path.exists() and distributed.get_local_rank() == 0:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                download(IMAGENET_URL, path)
-            except OSError as error:
+                torch.hub.download_url_to_file(IMAGENET_URL, str(path), path.stem[-8:])
+            except (OSError, RuntimeError) as error:  # a RuntimeError is a wrong checksum
                 raise InputError(
-                    f"`encoder_weights`=imagenet: cannot download {IMAGENET_URL} ({error}): "
+                    f"`encoder_weights`=imagenet: cannot download {IMAGENET_URL} to {path} ({error}): "
                     "fetch it elsewhere and give its path, or train with `encoder_weights`=none"
                 ) from None
         distributed.barrier()

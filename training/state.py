@@ -17,7 +17,7 @@ from genvs import files, load_snapshot, save_snapshot
 from genvs.config import SceneConfig, config_of_snapshot
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from genvs.settings import flat, from_dict
+from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
@@ -149,8 +149,12 @@ def transfer(path: str, net: GeNVS) -> None:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(VIEW_WEIGHTS)} | of_weighting
     fault = fault_in(weights, own)
     if fault is not None:
-        settings = differences(*(flat(dataclasses.asdict(each.config)) for each in (net, source)))
-        raise InputError(f"{path}: {fault}: use another snapshot, or settings like its own ({', '.join(settings)})")
+        own_settings, settings = (flat(dataclasses.asdict(each.config)) for each in (net, source))
+        settings["encoder.aspp_rates"] = source.config.usable_aspp_rates(source.config.resolution)
+        others = {name for name in settings if settings[name] != own_settings[name] and not name.startswith("scene.")}
+        others.discard("denoiser.augment_labels")  # follow from the loss
+        like_it = " ".join(f"`settings` net.{name}={as_text(settings[name])}" for name in sorted(others))
+        raise InputError(f"{path}: {fault}: use another snapshot, or a network like its own: {like_it}")
     net.load_state_dict(weights)
 
 

@@ -38,28 +38,18 @@ def refusal(capsys, *arguments: str, command: Command | None = None) -> str:
     return line
 
 
-def test_dashes_and_underscores_are_alike():
+def test_names_booleans_and_paths_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ("--in_dir", "--in-dir"):
-        assert parsed(name, "/some_where/x-y")["in_dir"] == "/some_where/x-y"
+        assert Path(parsed(name, "a_b/../x-y")["in_dir"]) == tmp_path / "x-y"
     assert parsed("--dry_run") == parsed("-n") == parsed("--dry-run")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "normalize", "cache"),
-    [
+    for arguments, normalize, cache in (
         ([], False, None),
         (["--normalize", "--cache"], True, True),
         (["--normalize", "true", "--cache", "false"], True, False),
         (["--cache=0", "--normalize=no"], False, False),
-    ],
-)
-def test_booleans_need_no_value(arguments, normalize, cache):
-    assert (parsed(*arguments)["normalize"], parsed(*arguments)["cache"]) == (normalize, cache)
-
-
-def test_relative_paths_are_taken_from_the_working_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert Path(parsed("--in_dir", "a/../b")["in_dir"]) == tmp_path / "b"
+    ):
+        assert (parsed(*arguments)["normalize"], parsed(*arguments)["cache"]) == (normalize, cache)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +74,7 @@ def test_messages_name_the_options_of_their_parameters(capsys):
 
 
 def test_help_is_grouped_and_shows_the_defaults_that_the_program_names():
-    command = program(shown_defaults=lambda context: {"cache": True, "learning_rate": 0.25})
+    command = program(shown_defaults=lambda context: {"cache": "true", "learning_rate": "0.25"})
     text = command.get_help(click.Context(command, max_content_width=100, show_default=True))
     groups = {part.split(":")[0]: part for part in text.split("\n\n")[1:]}
     assert "--in_dir" in groups["Data"] and "[default: true]" in groups["Data"]
