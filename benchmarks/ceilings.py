@@ -6,29 +6,24 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.common import PRECISIONS, Meter, Result, benchmark, float32_products, rotating
-from dnnlib.command import run_command
+from benchmarks.common import DEVICE, ON_GPU, PRECISIONS, Result, benchmark, float32_products, rotating, timed
 
 
-@benchmark("ceilings")
-def main(preset: str, meter: Meter) -> Iterator[Result]:
-    """Bandwidth of a large copy (bytes read plus written), and TFLOP/s of a large matrix product in each precision."""
-    size = 2**30 if meter.on_gpu else 2**22
-    sources = [torch.randint(256, (size,), dtype=torch.uint8, device=meter.device) for _ in range(2)]
-    timing = meter.time(rotating(torch.empty_like(sources[0]).copy_, sources))
-    yield Result("copy", 2 * size / timing.seconds / 1e9, "GB/s", spread=timing.spread, note="read plus written")
-    for precision in dict.fromkeys(meter.precision(name) for name in PRECISIONS):
-        yield matmul_rate(meter, precision, 8192 if meter.on_gpu else 256)
-
-
-def matmul_rate(meter: Meter, precision: str, size: int) -> Result:
+def matmul_rate(precision: str, size: int, seconds: float) -> Result:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    pairs = [torch.randn(2, size, size, device=meter.device).to(dtype) for _ in range(2)]
+    pairs = [torch.randn(2, size, size, device=DEVICE).to(dtype) for _ in range(2)]
     with float32_products(precision):
-        timing = meter.time(rotating(lambda pair: pair[0] @ pair[1], pairs))
-    name, rate = f"matrix product, {precision}", 2 * size**3 / timing.seconds / 1e12
-    return Result(name, rate, "TFLOP/s", precision, spread=timing.spread, note=f"{size} cubed")
+        took, spread = timed(rotating(lambda pair: pair[0] @ pair[1], pairs), seconds)
+    name, rate = f"matrix product, {precision}", 2 * size**3 / took / 1e12
+    return Result(name, rate, "TFLOP/s", precision, spread=spread, note=f"{size} cubed")
 
 
-if __name__ == "__main__":
-    run_command(main)
+@benchmark()
+def main(preset: str, seconds: float) -> Iterator[Result]:
+    """Bandwidth of a large copy (bytes read plus written), and TFLOP/s of a large matrix product in each precision."""
+    size = 2**30 if ON_GPU else 2**22
+    sources = [torch.randint(256, (size,), dtype=torch.uint8, device=DEVICE) for _ in range(2)]
+    took, spread = timed(rotating(torch.empty_like(sources[0]).copy_, sources), seconds)
+    yield Result("copy", 2 * size / took / 1e9, "GB/s", spread=spread, note="read plus written")
+    for precision in PRECISIONS if ON_GPU else ["fp32"]:
+        yield matmul_rate(precision, 8192 if ON_GPU else 256, seconds)

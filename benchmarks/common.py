@@ -1,4 +1,4 @@
-"""What every benchmark shares: its command line, precisions, timing, and the JSON file that `report` reads."""
+"""What every benchmark shares: its command line, timing, and the JSON file that `report` reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import gc
+import inspect
 import itertools
 import json
 import math
@@ -21,17 +22,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 import torch
 
+from dnnlib.command import run_command
 from genvs import files
 from genvs.config import PRESETS
 from genvs.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 PRECISIONS = ("bf16", "tf32", "fp32")
+TRAINING_PRECISION = "bf16" if ON_GPU else "fp32"  # of train.sh with its defaults
 PLAIN, REFERENCE = "plain path in strict fp32", "reference in this process"  # baselines
 LESS_IS_BETTER = ("ms", "s", "GB", "% of the time", "% of what a seed changes")
 MIN_REPEATS, MAX_REPEATS = 5, 200
@@ -40,31 +45,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Work:
-    """Floating-point operations and bytes moved."""
-
-    operations: float = 0.0
-    bytes: float = 0.0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.operations + other.operations, self.bytes + other.bytes)
-
-    def __mul__(self, factor: float) -> Work:
-        return Work(self.operations * factor, self.bytes * factor)
-
-    def seconds(self, rate: float, bandwidth: float) -> float:
-        """The shortest time possible: `rate` in operations/s, `bandwidth` in bytes/s."""
-        return max(self.operations / rate, self.bytes / bandwidth)
-
-
-@dataclass(frozen=True)
 class Result:
     """One measured figure.
 
     name: what was measured, a key of `reference_figures.json` if there is a goal. unit: of value; for those in
     LESS_IS_BETTER less is better, for others more. spread: (90th - 10th percentile) / median of its repetitions.
-    work: per item (the image of "images/s", the call that took "ms"). baseline: the slow way, measured in the same
-    process, in the same unit; baseline_name: which one. curves: numbers behind the figure.
+    floor: the shortest time in seconds that an H200 needs for one item (the image of "images/s", the call that took
+    "ms"). baseline: the slow way, measured in the same process and unit. curves: numbers behind the figure.
     """
 
     name: str
@@ -73,21 +60,19 @@ class Result:
     precision: str = ""
     batch: int = 1
     spread: float | None = None
-    work: Work | None = None
+    floor: float | None = None
     baseline: float | None = None
     baseline_name: str = ""
     note: str = ""
     curves: dict[str, list[float]] | None = None
 
-    def beside(self, baseline: float, name: str) -> Result:
-        """The same, with a baseline."""
-        return dataclasses.replace(self, baseline=baseline, baseline_name=name)
+    @property
+    def figure(self) -> str:
+        return f"{self.value:.4g} {self.unit}" + (f" ±{self.spread:.1%}" if self.spread is not None else "")
 
     @property
     def line(self) -> str:
-        parts = [f"{self.name}: {self.value:.4g} {self.unit}"]
-        if self.spread is not None:
-            parts.append(f"+-{self.spread:.1%}")
+        parts = [f"{self.name}: {self.figure}"]
         if self.precision:
             parts.append(f"[{self.precision}, batch {self.batch}]")
         if self.baseline is not None:
@@ -95,55 +80,79 @@ class Result:
         return " ".join([*parts, self.note])
 
     def gain(self, other: float) -> float:
-        """How many times better this is than `other`, in the same unit."""
+        """Returns how many times better this is than `other`, in the same unit."""
         better, worse = (other, self.value) if self.unit in LESS_IS_BETTER else (self.value, other)
         return better / worse if worse else math.inf
 
 
-class Timing(NamedTuple):
-    """Seconds per call: the median, and the spread (90th - 10th percentile) as a share of it."""
+class OutputFile(click.Path):
+    """A file to write, refused before anything is measured if its folder is missing or cannot be written."""
 
-    seconds: float
-    spread: float
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.access(Path(value).absolute().parent, os.W_OK | os.X_OK):
+            self.fail(f"{value}: its folder is missing or cannot be written: make it, or choose another", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-def benchmark(name: str, device: str | None = None) -> Callable[[Callable[..., Iterator[Result]]], click.Command]:
-    """Makes a click command of a generator of results `function(preset, meter, **options)`. device: if not the GPU.
+class Precision(click.Choice):
+    """One of PRECISIONS; fp32 on a CPU, where everything runs in it."""
 
-    Each result is printed, and the file --out rewritten, at once: what was measured survives a failure.
+    def __init__(self) -> None:
+        super().__init__(PRECISIONS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        chosen = super().convert(value, param, ctx)
+        return chosen if ON_GPU else "fp32"
+
+
+def size_option(name: str, gpu: int, cpu: int, help: str, least: int = 1, **options: Any) -> Callable:
+    """An option for a number, which has one default on a GPU and another on a CPU."""
+    kind = click.IntRange(min=least)
+    return click.option(f"--{name}", type=kind, default=gpu if ON_GPU else cpu, help=help, **options)
+
+
+views_option = size_option("views", 2, 2, "Input views of a scene.")
+precision_option = click.option("--precision", type=Precision(), default="bf16", help="fp32 is strict.")
+reference_option = click.option(
+    "--reference", type=click.Path(path_type=Path), help="Folder of an adapter.py (benchmarks/README.md)."
+)
+
+
+def benchmark(device: torch.device = DEVICE) -> Callable[[Callable[..., Iterator[Result]]], click.Command]:
+    """Makes a program of a generator of results, `function(preset, seconds, **options)`, named as its file.
+
+    Each result is printed, and the file --out rewritten, at once: what was measured survives a failure. The program
+    runs if its file does (`python -m`), so it comes last there.
     """
 
     def make(function: Callable[..., Iterator[Result]]) -> click.Command:
+        name = Path(inspect.getfile(function)).stem
+
         @click.command(name, help=function.__doc__, context_settings={"max_content_width": 110, "show_default": True})
-        @click.option("--preset", type=click.Choice(list(PRESETS)), show_default="srn128 with a GPU, else cpu-demo")
+        @click.option("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo")
         @click.option("--seconds", type=float, default=1.0, help="How long each thing is measured.")
-        @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A JSON file for the results.")
+        @click.option("--out", type=OutputFile(), help="A JSON file for the results.")
         @functools.wraps(function)
-        def command(preset: str | None, seconds: float, out: Path | None, **options) -> None:
-            there = "cuda" if torch.cuda.is_available() else "cpu"
-            meter = Meter(torch.device(device or there), seconds)
-            preset = preset or ("srn128" if meter.on_gpu else "cpu-demo")
-            check_writable(out)
-            record = {"benchmark": name, "preset": preset, **environment(meter.device), "results": []}
-            for result in function(preset=preset, meter=meter, **options):
+        def command(preset: str, seconds: float, out: Path | None, **options) -> None:
+            record = {"benchmark": name, "preset": preset, **environment(device), "results": []}
+            for result in function(preset=preset, seconds=seconds, **options):
                 print(result.line, flush=True)
                 record["results"].append(dataclasses.asdict(result))
                 if out is not None:
                     files.write_atomic(json.dumps(record, indent=1) + "\n", out)
 
+        if function.__module__ == "__main__":
+            run_command(command)
         return command
 
     return make
 
 
-def check_writable(file: Path | None) -> None:
-    """Raise InputError, before anything is measured, if a file could not be written. None always could."""
-    if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError(f"{file}: its folder does not exist or cannot be written: make it, or choose another")
-
-
 def environment(device: torch.device) -> dict[str, Any]:
-    """What ran, on which device, with which versions. COMMIT of the environment names a copy without .git."""
+    """What ran, on which device, with which versions. The variable COMMIT names the commit of a copy without .git."""
     git = subprocess.run("git describe --always --dirty", shell=True, cwd=ROOT, capture_output=True, text=True)
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -162,70 +171,56 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True)
-class Meter:
-    """Measures on `device`, each thing for about `seconds`."""
+def timed(call: Callable[[], Any], seconds: float, warmup: int = 3) -> tuple[float, float]:
+    """Returns the median seconds of `call` and their spread, after `warmup` calls (a CPU needs one).
 
-    device: torch.device
-    seconds: float
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    def precision(self, wanted: str) -> str:
-        """`wanted`, or fp32 on a CPU, where everything runs in it."""
-        return wanted if self.on_gpu else "fp32"
-
-    def synchronize(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize(self.device)
-
-    def time(self, call: Callable[[], Any], warmup: int = 3) -> Timing:
-        """Time `call` by device events (on a CPU by the clock), after `warmup` calls (a CPU needs one)."""
-        for _ in range(warmup if self.on_gpu else 1):
-            call()
-        self.synchronize()
-        start = time.perf_counter()
+    It is repeated for about `seconds`, timed by a GPU's events, or on a CPU by the clock.
+    """
+    for _ in range(warmup if ON_GPU else 1):
         call()
-        self.synchronize()
-        repeats = int(self.seconds / max(time.perf_counter() - start, 1e-9))
-        repeats = min(max(repeats, MIN_REPEATS), MAX_REPEATS)
-        return summarize(_event_times(call, repeats) if self.on_gpu else [clock(call) for _ in range(repeats)])
-
-    def start_memory_peak(self) -> None:
-        gc.collect()
-        if self.on_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def memory_peak(self) -> float:
-        """GB (2^30 bytes) that tensors took at once since `start_memory_peak`, on a GPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30
-
-
-def _event_times(call: Callable[[], Any], repeats: int) -> list[float]:
+    repeats = min(max(int(seconds / max(clock(call), 1e-9)), MIN_REPEATS), MAX_REPEATS)
+    if not ON_GPU:
+        return summarize([clock(call) for _ in range(repeats)])
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
     marks[0].record()
     for mark in marks[1:]:
         call()
         mark.record()
     torch.cuda.synchronize()
-    return [first.elapsed_time(second) / 1e3 for first, second in itertools.pairwise(marks)]
+    return summarize([first.elapsed_time(second) / 1e3 for first, second in itertools.pairwise(marks)])
 
 
 def clock(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes the host."""
+    """Seconds that a call takes, with the work that it leaves to the GPU."""
+    synchronize()
     start = time.perf_counter()
     call()
+    synchronize()
     return time.perf_counter() - start
 
 
-def summarize(samples: Sequence[float]) -> Timing:
-    """Median and spread of at least two times, in seconds."""
+def summarize(samples: Sequence[float]) -> tuple[float, float]:
+    """Median of at least two times, and the spread (90th - 10th percentile) as a share of it."""
     deciles = statistics.quantiles(samples, n=10, method="inclusive")
     median = statistics.median(samples)
-    return Timing(median, (deciles[-1] - deciles[0]) / median)
+    return median, (deciles[-1] - deciles[0]) / median
+
+
+def synchronize() -> None:
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
+def start_memory_peak() -> None:
+    gc.collect()
+    if ON_GPU:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_peak() -> float:
+    """GB (2^30 bytes) that tensors took at once since `start_memory_peak`, on a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 @contextlib.contextmanager
@@ -240,10 +235,6 @@ def float32_products(precision: str) -> Iterator[None]:
         matmul.allow_tf32, convolution.allow_tf32 = before
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 def rotating(function: Callable[[T], Any], sets: Sequence[T]) -> Callable[[], Any]:
     """A call of `function` on each of `sets` in turn, so that no call finds its inputs in the cache."""
     turn = itertools.cycle(sets)
@@ -251,10 +242,7 @@ def rotating(function: Callable[[T], Any], sets: Sequence[T]) -> Callable[[], An
 
 
 def adapter_function(folder: Path, name: str) -> Callable[..., Callable[[], Any]]:
-    """A function of `folder/adapter.py`, which may import what lies beside it (see benchmarks/README.md).
-
-    Raises InputError if there is none.
-    """
+    """A function of `folder/adapter.py`, which may import what lies beside it (see benchmarks/README.md)."""
     path = folder / "adapter.py"
     if not path.is_file():
         raise InputError(f"--reference={folder}: has no adapter.py: write one as benchmarks/README.md says")

@@ -1,34 +1,39 @@
-"""How much work the model must do, and the shortest time that takes.
+"""How much work the model must do, and the shortest time that takes on an H200.
 
-Operations are what torch's counter counts as the networks run on its meta device, which computes nothing: those of
-convolutions and matrix products, a multiply-add counts two. A backward pass takes twice a forward one. Bytes are the
-fewest that device memory must move: what comes in is read once, what goes out is written once. The floor is the longer
-of operations over the arithmetic unit's rate and bytes over the memory's bandwidth.
+Work is an array of two numbers: operations and bytes. Operations are what torch's counter counts as the networks run on
+its meta device, which computes nothing: those of convolutions and matrix products, two for a multiply-add. A backward
+pass takes twice a forward one. Bytes, of bf16 numbers, are the fewest that device memory must move: each input is read
+once and each output is written once. The floor is the longer of operations over the arithmetic unit's rate and bytes
+over the memory's bandwidth.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import click
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Meter, Result, Work, benchmark
+from benchmarks.common import Result, benchmark, size_option, views_option
 from benchmarks.model import random_cameras
-from dnnlib.command import run_command
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.models import GeNVS
 
-FIGURES = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
-# Operations/s of an H200's large matrix products and bytes/s of its memory, read plus written, both measured.
-RATES, BANDWIDTH = FIGURES["rates"], FIGURES["bandwidth"]
+# Operations/s of an H200's large matrix products in bf16, and bytes/s of its memory, read plus written: both measured.
+RATE, BANDWIDTH = 790e12, 4.3e12
+ITEMSIZE = 2
 # Adam reads and writes a weight and two moments and reads the gradient; the moving average is read and written.
 UPDATE_BYTES = 9 * 4
+
+
+def floor(work: np.ndarray, precision: str = "bf16") -> float | None:
+    """The shortest time in seconds; None for operations in a precision whose rate is not known."""
+    if work[0] and precision != "bf16":
+        return None
+    return float(max(work / (RATE, BANDWIDTH)))
 
 
 @functools.cache
@@ -51,58 +56,54 @@ def count(config: GeNVSConfig, views: int = 1) -> dict[str, tuple[int, int]]:
     return {"encode": (encoder[0] // views, encoder[1]), "render": renderer, "denoise": denoiser}
 
 
-def volume_bytes(config: GeNVSConfig, itemsize: int) -> int:
-    """Of one input view's feature volume."""
+def volume_bytes(config: GeNVSConfig) -> int:
+    """Bytes of one input view's feature volume."""
     shape = config.encoder
-    return shape.volume_channels * shape.volume_depth * shape.volume_width**2 * itemsize
+    return shape.volume_channels * shape.volume_depth * shape.volume_width**2 * ITEMSIZE
 
 
-def encode_work(config: GeNVSConfig, *, batch: float = 1, itemsize: int = 2, training: bool = False) -> Work:
-    """One input view: its share of the weights is read, its volume is written.
-
-    batch: views that share the weights. itemsize: bytes of a number.
-    """
+def encode_work(config: GeNVSConfig, *, batch: float = 1, training: bool = False) -> np.ndarray:
+    """Work for one of `batch` input views that share the weights."""
     operations, parameters = count(config)["encode"]
-    moved = parameters / batch * itemsize + volume_bytes(config, itemsize)
     # Backward reads what forward read and wrote, and writes the gradients of what it read.
-    return Work(operations, moved) * (3 if training else 1)
+    return np.array([operations, parameters / batch * ITEMSIZE + volume_bytes(config)]) * (3 if training else 1)
 
 
-def render_work(config: GeNVSConfig, views: int, *, itemsize: int = 2, training: bool = False) -> Work:
-    """One target: the input views' volumes are read, the small feature image is written.
+def render_work(config: GeNVSConfig, views: int, *, training: bool = False) -> np.ndarray:
+    """Work for one target: the input views' volumes are read, the small feature image is written.
 
     Whole volumes are counted, of which a target's rays miss about a third. Backward, the image's gradient is read and
     the volumes' are written; what forward read need not be read again.
     """
-    image = config.encoder.volume_channels * config.renderer.render_width**2 * itemsize
-    operations, moved = count(config, views)["render"][0], views * volume_bytes(config, itemsize) + image
-    return Work(3 * operations, 2 * moved) if training else Work(operations, moved)
+    image = config.encoder.volume_channels * config.renderer.render_width**2 * ITEMSIZE
+    work = np.array([count(config, views)["render"][0], views * volume_bytes(config) + image])
+    return work * ([3, 2] if training else 1)
 
 
-def denoise_work(config: GeNVSConfig, *, batch: int = 1, itemsize: int = 2, training: bool = False) -> Work:
-    """One image and one evaluation. batch: images that share the weights."""
+def denoise_work(config: GeNVSConfig, *, batch: int = 1, training: bool = False) -> np.ndarray:
+    """Work for one evaluation of one of `batch` images that share the weights."""
     operations, parameters = count(config)["denoise"]
     pixels = (2 * 3 + config.encoder.volume_channels) * config.resolution**2
-    return Work(operations, (parameters / batch + pixels) * itemsize) * (3 if training else 1)
+    return np.array([operations, (parameters / batch + pixels) * ITEMSIZE]) * (3 if training else 1)
 
 
-def update_work(config: GeNVSConfig) -> Work:
-    """Optimizer step, moving average and finite check, once an update."""
-    return Work(0, UPDATE_BYTES * sum(parameters for _, parameters in count(config).values()))
+def update_work(config: GeNVSConfig) -> np.ndarray:
+    """Work for an update's optimizer step, moving average and finite check."""
+    return np.array([0, UPDATE_BYTES * sum(parameters for _, parameters in count(config).values())])
 
 
-def training_work(config: GeNVSConfig, views: int, *, batch: int, targets: int = 1) -> Work:
+def training_work(config: GeNVSConfig, views: int, *, batch: int, targets: int = 1) -> np.ndarray:
     """One target image's share of an update: its scene's `views` are encoded once for all its `targets`."""
     per_scene = encode_work(config, batch=batch / targets * views, training=True) * views
     per_image = render_work(config, views, training=True) + denoise_work(config, batch=batch, training=True)
-    return per_scene * (1 / targets) + per_image + update_work(config) * (1 / batch)
+    return per_scene / targets + per_image + update_work(config) / batch
 
 
-@click.option("--views", type=click.IntRange(min=1), default=2, help="Input views.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, help="Images that share weights.")
-@benchmark("floors")
-def main(preset: str, meter: Meter, views: int, batch: int) -> Iterator[Result]:
-    """Operations, bytes and least times of the model's parts, at measured rates of an H200 in bf16."""
+@benchmark()
+@views_option
+@size_option("batch", 32, 32, "Images that share weights.")
+def main(preset: str, seconds: float, views: int, batch: int) -> Iterator[Result]:
+    """Operations, bytes and shortest times of the model's parts, at measured rates of an H200 in bf16."""
     config = PRESETS[preset]
     rows = {
         "encode, 1 view": encode_work(config, batch=batch * views),
@@ -114,9 +115,5 @@ def main(preset: str, meter: Meter, views: int, batch: int) -> Iterator[Result]:
         "25 Heun steps (49 evaluations), 1 view": denoise_work(config, batch=batch) * 49,
     }
     for name, work in rows.items():
-        note = f"{work.operations / 1e9:.4g} GFLOP, {work.bytes / 1e6:.4g} MB"
-        yield Result(f"floor: {name}", work.seconds(RATES["bf16"], BANDWIDTH) * 1e3, "ms", "bf16", batch, note=note)
-
-
-if __name__ == "__main__":
-    run_command(main)
+        note = f"{work[0] / 1e9:.4g} GFLOP, {work[1] / 1e6:.4g} MB"
+        yield Result(f"floor: {name}", (floor(work) or 0) * 1e3, "ms", "bf16", batch, note=note)

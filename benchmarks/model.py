@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import genvs.ops
+from benchmarks.common import DEVICE
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras
@@ -69,31 +70,32 @@ def random_batch(config: GeNVSConfig, scenes: int, views: int, targets: int, see
     return ViewBatch(inputs, random_views(config, (scenes, targets), generator), torch.arange(scenes) + seed * scenes)
 
 
-def training_config(preset: str, *, batch: int, views: int, precision: str, **changes) -> TrainConfig:
+def training_config(preset: str, batch: int, views: int, precision: str, **changes) -> TrainConfig:
     """The preset's recipe at this batch, one target a scene, without warm-up of the learning rate."""
-    base = TRAIN_PRESETS[preset]
-    changes = {
+    settings = {
+        "batch_size": batch,
+        "min_inputs": views,
+        "max_inputs": views,
         "num_targets": 1,
         "lr_rampup_kimg": 0.0,
         "bf16": precision == "bf16",
         "bench": precision != "fp32",  # without tensor cores cuDNN's trials of its algorithms take minutes
         "tensorboard": False,
-        **changes,
     }
-    return dataclasses.replace(base, batch_size=batch, min_inputs=views, max_inputs=views, **changes)
+    return dataclasses.replace(TRAIN_PRESETS[preset], **{**settings, **changes})
 
 
 class TrainingStep:
     """One update as the training loop makes it, on the next batch."""
 
-    def __init__(self, config: TrainConfig, batches: Iterator[ViewBatch], device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, batches: Iterator[ViewBatch]) -> None:
         self.config, self.batches = config, batches
         torch.backends.cudnn.benchmark = config.bench
-        self.state = create_state(config, config.net.scene, device)
-        self.net = training_net(self.state.net, config, device)
+        self.state = create_state(config, config.net.scene, DEVICE)
+        self.net = training_net(self.state.net, config, DEVICE)
         self.loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
         # A rank other than 0 writes nothing.
-        self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+        self.monitor = Monitor(Path(), DEVICE, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
     def __call__(self) -> None:
         accumulate_gradients(self.net, self.loss_fn, self.batches, self.config, self.monitor)
@@ -107,16 +109,16 @@ class TrainingStep:
         state.cur_nimg += config.batch_size
 
 
-def loaded_batches(config: TrainConfig, workers: int, device: torch.device) -> Iterator[ViewBatch]:
+def loaded_batches(config: TrainConfig, workers: int) -> Iterator[ViewBatch]:
     """The batches of a run from its start, as training loads them."""
     data = open_data(config)
     pack_data(data)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=0)
-    return load_batches(data, schedule, workers, device)
+    return load_batches(data, schedule, workers, DEVICE)
 
 
-def in_memory_batches(config: TrainConfig, device: torch.device, count: int = 4) -> Iterator[ViewBatch]:
+def in_memory_batches(config: TrainConfig, count: int = 4) -> Iterator[ViewBatch]:
     """`count` random batches on the device, in turn, without end."""
     scenes, views, targets = config.batch_size // config.num_targets, config.max_inputs, config.num_targets
-    batches = [random_batch(config.net, scenes, views, targets, seed).to(device) for seed in range(count)]
+    batches = [random_batch(config.net, scenes, views, targets, seed).to(DEVICE) for seed in range(count)]
     return itertools.cycle(batches)

@@ -1,17 +1,44 @@
-"""A run's curves as a picture: what TensorBoard shows of it, without TensorBoard."""
+"""Curves as pictures, drawn by matplotlib (the extra `plots`), and a program that draws a run's."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from benchmarks.common import OutputFile
 from dnnlib.command import run_command
-from experiments.plot import plot_option, subplots
 from genvs.errors import InputError
 
 PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "PSNR/mean_image": "mean training image"}
+
+
+def subplots(count: int = 1) -> tuple[Any, list]:
+    """A figure and its axes, one below the other. Raises InputError if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("drawing curves needs matplotlib: pip install -c constraints.txt -e .[plots]") from None
+    figure = Figure(figsize=(9, 4.5 * count), layout="constrained")
+    axes = list(figure.subplots(count, squeeze=False)[:, 0])
+    for each in axes:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+class Picture(OutputFile):
+    """A file of a format that matplotlib writes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if path.suffix[1:] not in subplots()[0].canvas.get_supported_filetypes():
+            self.fail(f"{path}: give a name that ends in .png, .pdf or .svg", param, ctx)
+        return path
+
+
+plot_option = click.option("--plot", type=Picture(), help="A picture of the curves.")
 
 
 @click.command("curves")
@@ -25,20 +52,17 @@ def main(run: Path, plot: Path | None) -> None:
     except ValueError:
         raise InputError(f"{run / 'stats.jsonl'}: is damaged: give another run's folder") from None
     figure, (above, below) = subplots(2)
-    for name, label in PSNR.items():
-        draw(above, records, name, label)
-    draw(below, records, "Loss/all", "training loss")
+    for axes, name, label in (*((above, *item) for item in PSNR.items()), (below, "Loss/all", "training loss")):
+        points = [(record["nimg"] / 1000, record[name]) for record in records if name in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label)
+    for axes in (above, below):
+        axes.set_xlabel("thousand images")
+        axes.legend()
     above.set_ylabel("held-out PSNR (dB), one step")
     below.set_yscale("log")
     figure.savefig(plot)
     print(f"Wrote {plot}")
-
-
-def draw(axes, records: list[dict], name: str, label: str) -> None:
-    points = [(record["nimg"] / 1000, record[name]) for record in records if name in record]
-    axes.plot(*zip(*points, strict=True), label=label) if points else None
-    axes.set_xlabel("thousand images")
-    axes.legend()
 
 
 if __name__ == "__main__":

@@ -10,34 +10,45 @@ import numpy as np
 import torch
 
 from benchmarks import launch
-from benchmarks.common import Meter, Result, benchmark, float32_products
+from benchmarks.common import TRAINING_PRECISION, Result, benchmark, float32_products, size_option
 from benchmarks.model import PATHS, TrainingStep, loaded_batches, training_config
-from dnnlib.command import run_command
-from experiments.plot import plot_option, subplots
+from experiments.curves import plot_option, subplots
 from training.config import TrainConfig
 
 FAST, PLAIN_RUN, OTHER_SEED = "every fast path", "none of them, strict fp32", "every fast path, another seed"
 
 
+def losses_of(config: TrainConfig, steps: int) -> np.ndarray:
+    """The loss of each of the first `steps` updates of a run."""
+    step = TrainingStep(config, loaded_batches(config, config.workers))
+    for _ in range(steps):
+        step()
+    # The monitor keeps (loss, colour loss, sigma) of every sample until someone records them.
+    return torch.stack([kept[0].mean() for kept in step.monitor.losses]).double().cpu().numpy()
+
+
+def running_mean(losses: np.ndarray) -> np.ndarray:
+    """Over a twentieth of the run: single losses jump with the noise levels that were drawn."""
+    window = max(1, len(losses) // 20)
+    return np.convolve(losses, np.full(window, 1 / window), mode="valid")
+
+
+@benchmark()
 @launch.data_option
-@click.option("--steps", type=click.IntRange(min=10), help="Updates of a run.", show_default="500, 20 on a CPU")
+@size_option("steps", 500, 20, "Updates of a run.", least=10)
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images of an update.")
 @plot_option
-@benchmark("loss_curve")
-def main(
-    preset: str, meter: Meter, data: Path | None, steps: int | None, batch: int, plot: Path | None
-) -> Iterator[Result]:
+def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int, plot: Path | None) -> Iterator[Result]:
     """Train with all fast paths, with none, and with another seed; the difference that the paths make, beside the one
     that a seed makes."""
-    steps, precision = steps or (500 if meter.on_gpu else 20), meter.precision("bf16")
+    precision = TRAINING_PRECISION
     runs = {FAST: ("fast", precision, 0), PLAIN_RUN: ("reference", "fp32", 0), OTHER_SEED: ("fast", precision, 1)}
     losses, rampup = {}, batch * steps / 1e4
-    with launch.dataset(data, preset, scenes=40 if meter.on_gpu else 4, views=24) as path:
+    with launch.dataset(data, preset, 40 if precision == "bf16" else 4) as path:
         for name, (ops, arithmetic, seed) in runs.items():
-            changes = {"data": str(path), "seed": seed, "lr_rampup_kimg": rampup}
-            config = training_config(preset, batch=batch, views=2, precision=arithmetic, **changes)
+            config = training_config(preset, batch, 2, arithmetic, data=str(path), seed=seed, lr_rampup_kimg=rampup)
             with PATHS[ops](), float32_products(arithmetic):
-                losses[name] = losses_of(config, steps, meter.device)
+                losses[name] = losses_of(config, steps)
     smooth = {name: running_mean(values) for name, values in losses.items()}
     if plot is not None:
         figure, (axes,) = subplots()
@@ -52,22 +63,3 @@ def main(
     curves = {name: values.tolist() for name, values in losses.items()}
     name, value = "loss: what the fast paths change", 100 * difference / noise
     yield Result(name, value, "% of what a seed changes", precision, batch, note=note, curves=curves)
-
-
-def losses_of(config: TrainConfig, steps: int, device: torch.device) -> np.ndarray:
-    """The loss of each of the first `steps` updates of a run."""
-    step = TrainingStep(config, loaded_batches(config, config.workers, device), device)
-    for _ in range(steps):
-        step()
-    # The monitor keeps (loss, colour loss, sigma) of every sample until someone records them.
-    return torch.stack([kept[0].mean() for kept in step.monitor.losses]).double().cpu().numpy()
-
-
-def running_mean(losses: np.ndarray) -> np.ndarray:
-    """Over a twentieth of the run: single losses jump with the noise levels that were drawn."""
-    window = max(1, len(losses) // 20)
-    return np.convolve(losses, np.full(window, 1 / window), mode="valid")
-
-
-if __name__ == "__main__":
-    run_command(main)

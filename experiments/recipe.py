@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import torch
 
-from benchmarks import launch
-from benchmarks.common import Meter, Result, benchmark, check_writable
-from dnnlib.command import run_command
+from benchmarks import common, launch
+from benchmarks.common import Result
 from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.metrics import hull_agreement
@@ -34,83 +32,34 @@ REFERENCE = (
 )
 SHORT = {"preset": "", "reference": REFERENCE}
 OBJECTS, VIEWS = 8, 12  # drawn for consistency
-
-
-class Outcome(NamedTuple):
-    """One run. kimg, psnr: at each evaluation, dB of one-step views from one input view."""
-
-    kimg: list[float]
-    psnr: list[float]
-    consistency: float
-
-
-@launch.data_option
-@click.option(
-    "--variant",
-    "variants",
-    multiple=True,
-    required=True,
-    metavar="SETTINGS",
-    help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
-    "'reference' stands for the unofficial implementation's. Once for each run.",
-)
-@click.option(
-    "--kimg", type=click.FloatRange(min=0, min_open=True), required=True, help="Thousands of images of a run."
-)
-@click.option("--every", type=click.FloatRange(min=0, min_open=True), help="Evaluate every so many thousand images.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
-@click.option("--table", type=click.Path(path_type=Path, dir_okay=False), help="A Markdown file for the table.")
-@benchmark("recipe")
-def main(
-    preset: str,
-    meter: Meter,
-    data: Path | None,
-    variants: tuple[str, ...],
-    kimg: float,
-    every: float | None,
-    seeds: int,
-    table: Path | None,
-) -> Iterator[Result]:
-    """Train the preset in several variants, each for as many images, and compare what they have learned."""
-    check_writable(table)
-    configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
-    outcomes: dict[str, list[Outcome]] = {}
-    size = TRAIN_PRESETS[preset].embedded
-    with launch.dataset(data, preset, scenes=size.scenes, views=size.views, held_out=size.val_scenes) as path:
-        run = {"data": str(path), "duration_kimg": kimg, "kimg_per_tick": every or kimg / 5, "tensorboard": False}
-        for seed in range(seeds):
-            for variant, config in configs.items():
-                config = set_by_path(config, {**run, "seed": seed, "snapshot_ticks": 1, "state_ticks": 10**6})
-                outcome = train(config, meter.device)
-                outcomes.setdefault(variant, []).append(outcome)
-                name, note = f"{variant}, seed {seed}: held-out PSNR", f"consistency {outcome.consistency:.3f}"
-                curves = {"kimg": outcome.kimg, "PSNR": outcome.psnr}
-                precision = "bf16" if config.bf16 and meter.on_gpu else "fp32"
-                yield Result(name, outcome.psnr[-1], "dB", precision, config.batch_size, note=note, curves=curves)
-                if table is not None:
-                    write_atomic(markdown(outcomes), table)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
-    """`config` with a variant's settings. Raises InputError for what is none."""
+    """`config` with a variant's settings. Raises InputError for an unknown or wrong one."""
     words = " ".join(SHORT.get(word, word) for word in variant.split()).split()
     return set_by_path(config, dict(word.partition("=")[::2] for word in words))
 
 
-def train(config: TrainConfig, device: torch.device) -> Outcome:
-    """Train as train.py does, and measure the moving average of the weights. Raises KeyboardInterrupt if stopped."""
-    data = open_data(config)
-    pack_data(data)
-    state = create_state(config, data.scene, device)
+def train(config: TrainConfig, data: Path, kimg: float, every: float, seed: int) -> tuple[list[dict], GeNVS, RunData]:
+    """Train as train.py does. Returns the records with held-out PSNR, the moving average of the weights, and the data.
+
+    Raises KeyboardInterrupt if the run is stopped.
+    """
+    run = {"data": str(data), "duration_kimg": kimg, "kimg_per_tick": every, "seed": seed, "tensorboard": False}
+    config = set_by_path(config, {**run, "snapshot_ticks": 1, "state_ticks": 10**6})
+    opened = open_data(config)
+    pack_data(opened)
+    state = create_state(config, opened.scene, common.DEVICE)
     with tempfile.TemporaryDirectory(prefix="experiment-") as folder:
-        training_loop(config, Path(folder), data, state, device)
+        training_loop(config, Path(folder), opened, state, common.DEVICE)
         records = [json.loads(line) for line in Path(folder, "stats.jsonl").read_text().splitlines()]
     if state.cur_nimg < config.total_nimg:
         raise KeyboardInterrupt
-    scores = {record["nimg"] / 1000: record[MODEL] for record in records if MODEL in record}
-    if not scores:
-        raise InputError(f"{config.data}: has one scene, so none is held out to judge by: give more")
-    return Outcome(list(scores), list(scores.values()), consistency(state.ema.net, data))
+    evaluations = [record for record in records if MODEL in record]
+    if not evaluations:
+        raise InputError(f"{data}: has one scene, so none is held out to judge by: give more")
+    return evaluations, state.ema.net, opened
 
 
 def consistency(net: GeNVS, data: RunData) -> float:
@@ -125,21 +74,56 @@ def consistency(net: GeNVS, data: RunData) -> float:
     return statistics.fmean(scores)
 
 
-def markdown(outcomes: dict[str, list[Outcome]]) -> str:
-    """A row per variant: means over its seeds, and their range."""
+def markdown(outcomes: dict[str, list[tuple[float, float]]]) -> str:
+    """A row for each variant: the means of PSNR and consistency over its seeds, and the range of PSNR."""
     lines = ["| variant | PSNR (dB) | over the first | consistency |", "|---" * 4 + "|"]
-    first = mean_psnr(next(iter(outcomes.values())))
+    first = None
     for variant, runs in outcomes.items():
-        psnr, ends = mean_psnr(runs), [run.psnr[-1] for run in runs]
+        ends, scores = zip(*runs, strict=True)
+        psnr = statistics.fmean(ends)
+        first = psnr if first is None else first
         spread = f" ({min(ends):.2f} to {max(ends):.2f})" if len(runs) > 1 else ""
-        score = statistics.fmean(run.consistency for run in runs)
-        lines.append(f"| `{variant}` | {psnr:.2f}{spread} | {psnr - first:+.2f} | {score:.3f} |")
+        lines.append(f"| `{variant}` | {psnr:.2f}{spread} | {psnr - first:+.2f} | {statistics.fmean(scores):.3f} |")
     return "\n".join(lines) + "\n"
 
 
-def mean_psnr(runs: Sequence[Outcome]) -> float:
-    return statistics.fmean(run.psnr[-1] for run in runs)
-
-
-if __name__ == "__main__":
-    run_command(main)
+@common.benchmark()
+@launch.data_option
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    required=True,
+    metavar="SETTINGS",
+    help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
+    "'reference' stands for the unofficial implementation's. Once for each run.",
+)
+@click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
+@click.option("--every", type=POSITIVE, help="Evaluate every so many thousand images.", show_default="a fifth of them")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
+@click.option("--table", type=common.OutputFile(), help="A Markdown file for the table.")
+def main(
+    preset: str,
+    seconds: float,
+    data: Path | None,
+    variants: tuple[str, ...],
+    kimg: float,
+    every: float | None,
+    seeds: int,
+    table: Path | None,
+) -> Iterator[Result]:
+    """Train the preset in several variants, each for as many images, and compare what they have learned."""
+    configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
+    outcomes: dict[str, list[tuple[float, float]]] = {}
+    with launch.dataset(data, preset) as path:
+        for seed in range(seeds):
+            for variant, config in configs.items():
+                evaluations, net, opened = train(config, path, kimg, every or kimg / 5, seed)
+                nimg, psnr = ([record[name] for record in evaluations] for name in ("nimg", MODEL))
+                outcomes.setdefault(variant, []).append((psnr[-1], consistency(net, opened)))
+                name, note = f"{variant}, seed {seed}: held-out PSNR", f"consistency {outcomes[variant][-1][1]:.3f}"
+                curves = {"kimg": [count / 1000 for count in nimg], "PSNR": psnr}
+                precision = "bf16" if config.bf16 and common.ON_GPU else "fp32"
+                yield Result(name, psnr[-1], "dB", precision, config.batch_size, note=note, curves=curves)
+                if table is not None:
+                    write_atomic(markdown(outcomes), table)
