@@ -10,13 +10,13 @@ import torch
 from torch.testing import assert_close
 
 from genvs.diffusion.noise import karras_steps, loss_weight
-from genvs.diffusion.samplers import SAMPLERS, sample_heun, sample_unipc
+from genvs.diffusion.samplers import SAMPLERS, sample_heun
 
 MEAN, STD = 0.3, 0.5  # of the data
 
 
 def gaussian_denoiser(noisy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """The expected datum: that of a normal prior and a normal observation. In float64, so that only steps err."""
+    """The expected datum, of a normal prior and a normal observation; in float64, so that only steps cause errors."""
     noisy, sigma = noisy.double(), sigma.double()
     return (STD**2 * noisy + sigma**2 * MEAN) / (STD**2 + sigma**2)
 
@@ -68,26 +68,18 @@ def sample(noise: torch.Tensor, num_steps: int, **options) -> torch.Tensor:
     return sample_heun(gaussian_denoiser, noise, num_steps=num_steps, **options).double()
 
 
-def test_the_ode_is_solved_to_second_order():
+@pytest.mark.parametrize(
+    ("name", "options", "rates"),
+    # UniPC's corrector adds one to the order of the predictor, two (arXiv 2302.04867, theorem 3.1).
+    [("heun", {}, (3.5, 5)), ("unipc", {"sigma_min": 1e-4, "sigma_end": 0.0}, (5, 11))],
+)
+def test_the_ode_is_solved_to_the_samplers_order(name, options, rates):
     noise = some_noise(200)
     exact = gaussian_solution(noise, 80.0)
-    errors = [(sample(noise, steps) - exact).abs().max().item() for steps in (16, 32, 64, 128, 256)]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
-        assert 3.5 < coarse / fine < 5, errors
-    assert errors[-1] < 4e-4
-
-
-def test_unipc_converges_to_the_third_order():
-    """Its corrector adds one to the order of the predictor, two (arXiv 2302.04867, theorem 3.1)."""
-    noise = some_noise(200)
-    exact = gaussian_solution(noise, 80.0)
-    options = {"sigma_min": 1e-4, "sigma_end": 0.0}
-    errors = [
-        (sample_unipc(gaussian_denoiser, noise, num_steps=steps, **options) - exact).abs().max().item()
-        for steps in (32, 64, 128)
-    ]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
-        assert 5 < coarse / fine < 11, errors
+    solutions = [SAMPLERS[name].sample(gaussian_denoiser, noise, num_steps=n, **options) for n in (32, 64, 128, 256)]
+    errors = [(solution - exact).abs().max().item() for solution in solutions]
+    for coarse, fine in zip(errors[:2], errors[1:3], strict=True):
+        assert rates[0] < coarse / fine < rates[1], errors
     assert errors[-1] < 4e-4
 
 
@@ -111,7 +103,7 @@ def test_unipc_needs_a_quarter_of_heuns_evaluations(data):
     denoise, noise, solution = mixture(*data)
 
     def error(sampler: str, evaluations: int) -> float:
-        """Root mean square over dimensions, median over samples: some few begin on the border between two solutions."""
+        """Root mean square over dimensions, median over samples: a few start on the border between two solutions."""
         candidates = {SAMPLERS[sampler].evaluations(steps): steps for steps in range(1, 30)}
         samples = SAMPLERS[sampler].sample(denoise, noise, num_steps=candidates[evaluations])
         return (samples - solution).square().mean(dim=1).sqrt().median().item()

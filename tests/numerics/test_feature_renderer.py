@@ -29,11 +29,11 @@ def seen_from(camera: Cameras, uv: list[float], share: float) -> torch.Tensor:
     return unproject(torch.tensor([uv], dtype=FLOAT64), depth[None], camera)[0]
 
 
-def fused_at(points: list[torch.Tensor], volume: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Features `[P, C]` of some points of one scene, input views `[V]` weighted alike."""
-    weights = torch.full((1, 1, cameras.shape[0]), 1 / cameras.shape[0], dtype=FLOAT64)
+def fused_at(points: list[torch.Tensor], volume: torch.Tensor, cameras: Cameras, weights=None) -> torch.Tensor:
+    """Features `[P, C]` of some points of one scene. weights: of the input views `[V]`, by default all alike."""
+    weights = torch.ones(cameras.shape[0]) if weights is None else torch.tensor(weights)
     where = torch.stack(points)[None, None, None]
-    return fuse_views(volume[None], where, frustum_matrix(cameras)[None], weights)[0, 0, 0]
+    return fuse_views(volume[None], where, frustum_matrix(cameras)[None], weights.to(FLOAT64)[None, None])[0, 0, 0]
 
 
 @pytest.fixture
@@ -49,13 +49,17 @@ def opposite() -> Cameras:
 # Fusion
 
 
-def test_a_point_seen_by_one_of_two_views_has_this_views_features_undiluted(opposite):
+@pytest.mark.parametrize("second", [1.0, 1 / 3, 1e-3, 1e-24])
+def test_views_are_weighted_among_those_that_see_a_point(opposite, second):
+    """The only view that sees a point counts alone, however small its weight is."""
     volume = torch.stack([torch.full((2, 3, 4, 4), 3.0), torch.full((2, 3, 4, 4), 5.0)]).to(FLOAT64)
-    # The second camera's far plane ends before the corner of the first one's near plane, and the other way round.
+    # The far planes end before the corners of the opposite near planes.
     corners = [seen_from(opposite[0], [0.02, 0.02], 0.01), seen_from(opposite[1], [0.98, 0.02], 0.01)]
-    both = torch.zeros(3, dtype=FLOAT64)
-    fused = fused_at([*corners, both], volume, dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75)))
-    assert_close(fused, torch.tensor([[3.0], [5.0], [4.0]], dtype=FLOAT64).expand(3, 2), **EXACT)
+    points = [*corners, torch.zeros(3, dtype=FLOAT64)]
+    cameras = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
+    fused = fused_at(points, volume, cameras, weights=[1.0, second])
+    both = (3 + 5 * second) / (1 + second)
+    assert_close(fused, torch.tensor([[3.0], [5.0], [both]], dtype=FLOAT64).expand(3, 2), rtol=1e-6, atol=0)
 
 
 def test_a_point_outside_all_frusta_has_no_features(opposite):
@@ -80,7 +84,7 @@ def test_a_point_behind_a_camera_is_not_seen_in_the_mirror():
 
 
 def test_each_views_own_camera_places_its_features():
-    """Views of u, v, w ramps: every view must answer with the uvw at which it sees the point."""
+    """With volumes that hold u, v and w, every view must return the uvw at which it sees the point."""
     cameras = some_cameras(1, 3, dtype=FLOAT64)
     size = 64
     ramp = (torch.arange(size, dtype=FLOAT64) + 0.5) / size
@@ -94,26 +98,8 @@ def test_each_views_own_camera_places_its_features():
         assert_close(fused[0, 0, 0], wanted[view], **EXACT)
 
 
-def test_view_weights_are_renormalised_over_the_views_that_see_a_point(opposite):
-    volume = torch.stack([torch.full((1, 3, 4, 4), 3.0), torch.full((1, 3, 4, 4), 5.0)]).to(FLOAT64)
-    weights = torch.tensor([[[0.75, 0.25]]], dtype=FLOAT64)
-    opposite = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
-    points = torch.stack([torch.zeros(3, dtype=FLOAT64), seen_from(opposite[1], [0.98, 0.02], 0.01)])
-    fused = fuse_views(volume[None], points[None, None, None], frustum_matrix(opposite)[None], weights)
-    assert fused.flatten().tolist() == pytest.approx([3.5, 5.0], abs=1e-12)
-
-
-@pytest.mark.parametrize("weight", [1e-3, 1e-9, 1e-24])
-def test_the_only_view_that_sees_a_point_counts_alone_however_little_it_weighs(opposite, weight):
-    volume = torch.stack([torch.full((1, 3, 4, 4), 3.0), torch.full((1, 3, 4, 4), 5.0)]).to(FLOAT64)
-    opposite = dataclasses.replace(opposite, far=torch.full_like(opposite.far, 1.75))
-    point = seen_from(opposite[1], [0.98, 0.02], 0.01)[None]
-    weights = torch.tensor([[[1.0, weight]]], dtype=FLOAT64)
-    assert fuse_views(volume[None], point[None, None, None], frustum_matrix(opposite)[None], weights).item() == 5.0
-
-
 def test_positions_keep_their_precision_in_a_volume_of_bf16():
-    """A ramp of 129 whole numbers, which bf16 has; between them it has none, so positions would be rounded to them."""
+    """A ramp of 129 whole numbers. bf16 has no others in this range, so positions in bf16 would be rounded to them."""
     ramp = torch.arange(129.0).bfloat16().expand(1, 1, 1, 1, 129)
     wanted = 100.0 + torch.arange(8) / 8
     uvw = torch.stack([(wanted + 0.5) / 129, torch.full_like(wanted, 0.5), torch.full_like(wanted, 0.5)], dim=-1)
@@ -133,7 +119,7 @@ def renderer_of(**config) -> FeatureRenderer:
 
 
 def constant_field(renderer: FeatureRenderer, density_logit: float, features: float) -> None:
-    """Make the field answer the same everywhere: features are what the views say, plus `features`."""
+    """Make the field's density the same everywhere, and add `features` to the features of the views."""
     last = renderer.field.layers[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
@@ -161,7 +147,7 @@ def test_an_even_fog_absorbs_along_each_rays_metric_length():
 
 
 def test_an_input_rendered_from_its_own_camera_is_not_shifted():
-    """Opaque from the first sample on: pixel (i, j) shows voxel (0, i, j), at every pixel, the border's included."""
+    """In an opaque scene pixel (i, j) shows voxel (0, i, j), also at the border."""
     renderer = renderer_of(render_width=16, num_samples=8)
     constant_field(renderer, density_logit=1e4, features=0.0)
     image = torch.randn(2, 1, CHANNELS, 1, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -171,7 +157,7 @@ def test_an_input_rendered_from_its_own_camera_is_not_shifted():
 
 
 def test_the_feature_image_is_not_shifted_when_it_is_enlarged():
-    """A picture of its own pixel coordinates, rendered at 8 x 8 and enlarged to 32 x 32, still says where it is."""
+    """An image of its own pixel coordinates, rendered at 8 x 8, is enlarged to 32 x 32: it still shows coordinates."""
     net = small_net()
     constant_field(net.renderer, density_logit=1e4, features=0.0)
     coordinates = pixel_centers(16, 16).permute(2, 0, 1)
@@ -205,14 +191,6 @@ def test_a_scene_renders_the_same_in_any_batch():
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
-def test_the_order_of_input_views_does_not_matter():
-    renderer = renderer_of()
-    volume, inputs, targets = some_scene(num_inputs=3)
-    order = torch.tensor([2, 0, 1])
-    shuffled = renderer(volume[:, order], inputs[:, order], targets)
-    assert_close(shuffled, renderer(volume, inputs, targets), rtol=1e-4, atol=1e-5)
-
-
 def test_jitter_is_a_function_of_the_keys_and_absent_without_them():
     renderer = renderer_of()
     scene = some_scene()
@@ -230,9 +208,9 @@ def test_jitter_is_a_function_of_the_keys_and_absent_without_them():
 
 
 def test_every_seed_starts_with_gradients(monkeypatch):
-    """Over 24 seeds: the initial fog lets some light through, and gradients reach all of the encoder."""
+    """For 12 seeds, the initial density lets some light through, and gradients reach all of the encoder."""
     original = reference.evaluate_field
-    for seed in range(24):
+    for seed in range(12):
         torch.manual_seed(seed)
         net = GeNVS(PRESETS["cpu-demo"])
         generator = torch.Generator().manual_seed(seed)

@@ -34,7 +34,7 @@ def test_weights_and_final_transmittance_sum_to_one(scale):
 
 @pytest.mark.parametrize("place", [0, 3, 7])
 def test_one_opaque_sample_hides_all_behind_it_and_renders_itself(place):
-    """Its weight is 1 wherever it is, the last included: transmittance excludes the own interval."""
+    """Its weight is 1 wherever it is, also at the end, because transmittance excludes the sample's own interval."""
     density = torch.zeros(8, dtype=FLOAT64)
     density[place], density[place + 1 :] = 1e9, 5.0
     features = random(8, 3)
@@ -45,7 +45,7 @@ def test_one_opaque_sample_hides_all_behind_it_and_renders_itself(place):
 
 
 def test_a_huge_interval_behind_an_opaque_sample_does_not_cancel():
-    """cumsum - own would lose the sample in front against a last optical depth of 1e10 in float32."""
+    """In float32, cumsum - own would lose the samples in front of an optical depth of 1e10."""
     density, deltas = torch.tensor([2.0, 3.0, 1.0]), torch.tensor([0.5, 0.5, 1e10])
     _, weights, _ = composite(density, torch.ones(3, 1), deltas)
     expected = torch.tensor([1 - math.exp(-1), math.exp(-1) * (1 - math.exp(-1.5)), math.exp(-2.5)])
@@ -62,7 +62,7 @@ def test_constant_density_absorbs_by_beers_law(num_samples):
 
 
 def sphere_errors(cameras: Cameras, num_samples: int, density: float, radius: float) -> torch.Tensor:
-    """Of the opacity of a sphere at the origin along all rays, against 1 - exp(-density * chord)."""
+    """Errors of the opacity of a sphere at the origin along all rays, against 1 - exp(-density * chord)."""
     origins, directions = generate_rays(cameras, 12, 12)
     near, far = (plane[:, None, None].expand(-1, 12, 12) for plane in (cameras.near, cameras.far))
     depths = stratified_depths(near, far, num_samples)
@@ -82,7 +82,7 @@ def test_an_analytic_sphere_and_its_convergence():
     cameras, density, radius = some_cameras(4, dtype=FLOAT64), 2.0, 0.35
     errors = {samples: sphere_errors(cameras, samples, density, radius) for samples in (32, 128, 512, 2048)}
     for samples, error in errors.items():
-        # Along a ray the samples miss the two ends of the chord by at most an interval together.
+        # Along a ray the length inside the samples differs from the chord by at most one interval.
         longest = 1.3 * float((cameras.far - cameras.near).max()) / samples
         assert error.max() < 1.001 * density * longest, samples
     means = [error.mean().item() for error in errors.values()]
@@ -125,14 +125,6 @@ def test_a_volume_of_ones_is_one_everywhere_to_its_borders():
     corners = torch.tensor([[u, v, w] for u in (0.0, 1.0) for v in (0.0, 1.0) for w in (0.0, 1.0)], dtype=FLOAT64)
     edges = torch.cat([corners, (corners + corners.roll(1, 0)) / 2, random(200, 3)])
     assert_close(sample_volume(volume, edges[None]), torch.ones(1, 2, len(edges), dtype=FLOAT64), **EXACT)
-
-
-def test_each_volume_is_sampled_at_its_own_positions():
-    volume = torch.randn(3, 2, 4, 4, 4, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
-    uvw = random(3, 20, 3)
-    together = sample_volume(volume, uvw)
-    for index in range(3):
-        assert_close(together[index], sample_volume(volume[index, None], uvw[index, None])[0], **EXACT)
 
 
 def test_gradients_of_sample_volume():
