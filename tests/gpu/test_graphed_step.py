@@ -1,11 +1,10 @@
-"""A training step replayed as CUDA graphs is the same step."""
+"""Training steps replayed as CUDA graphs compute the same as plain ones."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import itertools
-import os
 import threading
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
+from tests.gpu.conftest import on_ranks
 from tests.gpu.test_no_host_sync import no_syncs
 from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
-from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
 from training.config import TrainConfig
 from training.graphed import GraphedGeNVS
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.gpu
 
 
 def config_of(**changes) -> TrainConfig:
-    """A small run whose renderer the fused kernel takes."""
+    """A small run whose sizes suit the fused renderer."""
     config = small_run("nowhere", **changes)
     encoder = dataclasses.replace(config.net.encoder, volume_channels=16)
     renderer = dataclasses.replace(config.net.renderer, hidden_channels=32)
@@ -54,7 +53,7 @@ class Run:
         self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
-        """Losses and gradients of one update, which is not made."""
+        """Losses and gradients of one update, without the update itself."""
         self.state.net.zero_grad(set_to_none=True)
         self.monitor.losses.clear()
         accumulate_gradients(self.net, self.loss_fn, iter(batches), self.config, self.monitor)
@@ -87,32 +86,26 @@ PRECISIONS = pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-3), (Tru
 
 
 @PRECISIONS
-def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance):
-    """Numbers of input views in any order, each of them more than once, with other images and cameras."""
-    config = config_of(bf16=bf16)
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance, rounds):
+    """Each number of input views more than once, in any order, with other images and cameras."""
+    config = config_of(bf16=bf16, batch_gpu=BATCH // rounds)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     names, seen = list(ours.state.net.state_dict()), []
     for seed, num_inputs in enumerate((1, 2, 3, 1, 3, 2)):
-        batch = batch_of(num_inputs, seed)
-        found = ours.gradients(batch)
-        check_same(found, plain.gradients(batch), tolerance)
-        seen.append((found[0].clone(), [gradient.clone() for gradient in found[1]]))
-    for (losses, gradients), (others, other_gradients) in itertools.combinations(seen, 2):
+        batches = [batch_of(num_inputs, 10 * seed + number, BATCH // 2 // rounds) for number in range(rounds)]
+        losses, gradients = ours.gradients(*batches)
+        check_same((losses, gradients), plain.gradients(*batches), tolerance)
+        seen.append((losses, gradients, [gradient.clone() for gradient in gradients]))
+    for (losses, gradients, _), (others, other_gradients, _) in itertools.combinations(seen, 2):
         assert not torch.allclose(losses, others, rtol=1e-3)
         assert not torch.allclose(gradients[0], other_gradients[0], rtol=0.1)
-    # The network itself is as it was, and still there for plain calls.
+    for _, gradients, copies in seen:
+        assert all(torch.equal(gradient, copy) for gradient, copy in zip(gradients, copies, strict=True))
+    # The network itself has not changed, and still works without graphs.
     assert list(ours.state.net.state_dict()) == names
     ours.net = ours.state.net
-    check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
-
-
-@PRECISIONS
-def test_gradients_of_several_rounds_are_summed(bf16, tolerance):
-    config = config_of(bf16=bf16, batch_gpu=BATCH // 2)
-    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
-    for seed, num_inputs in ((0, 2), (2, 1), (4, 2)):
-        batches = [batch_of(num_inputs, seed + number, scenes=BATCH // 4) for number in range(2)]
-        check_same(ours.gradients(*batches), plain.gradients(*batches), tolerance)
+    check_same(ours.gradients(*batches), plain.gradients(*batches), tolerance)
 
 
 def divide_by_zero_while_recording(images: Tensor) -> None:
@@ -125,7 +118,7 @@ def wait_for_the_gpu(images: Tensor) -> None:
 
 
 def fail_to_record(rank: int) -> None:
-    """Runs in a process of its own, because a recording that CUDA has given up leaves torch's allocator in it."""
+    """Runs in another process, because torch's allocator stays in a recording that CUDA has aborted."""
     for fault, expected in ((divide_by_zero_while_recording, ZeroDivisionError), (wait_for_the_gpu, InputError)):
         run = Run(config_of(), graphs=True)
         run.state.net.encoder.register_forward_pre_hook(lambda module, arguments, fault=fault: fault(*arguments))
@@ -133,17 +126,9 @@ def fail_to_record(rank: int) -> None:
             run.gradients(batch_of(2, seed=0))
 
 
-def test_only_what_cuda_cannot_record_is_the_users_to_choose():
-    """A step that waits for the GPU runs without a recording alone; another fault is a bug, and shows its own error."""
+def test_only_a_step_that_cuda_cannot_record_is_an_input_error():
+    """A step that waits for the GPU runs without a recording; another fault is a bug, and raises its own error."""
     torch.multiprocessing.spawn(fail_to_record, nprocs=1)
-
-
-def test_gradients_outlive_the_next_step():
-    run = Run(config_of(bf16=False), graphs=True)
-    _, gradients = run.gradients(batch_of(1, seed=0))
-    before = [gradient.clone() for gradient in gradients]
-    run.gradients(batch_of(1, seed=1))
-    assert all(torch.equal(gradient, same) for gradient, same in zip(gradients, before, strict=True))
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-2), (True, 0.2)])
@@ -170,7 +155,7 @@ def test_a_replayed_step_waits_for_nothing():
 
 
 def test_threads_that_pin_memory_do_not_spoil_a_recording():
-    """As a loader's do. All is kept, so that torch has to ask the driver for more."""
+    """As a data loader does. All memory is kept, so that torch has to ask the driver for more."""
     stop, kept, errors = threading.Event(), [], []
 
     def pin() -> None:
@@ -213,22 +198,17 @@ def test_all_shapes_share_the_memory_of_the_largest():
 # Ranks
 
 
-def on_each_gpu(rank: int, world_size: int, port: int) -> None:
-    """Runs in a process for each GPU: graphs are recorded after DistributedDataParallel has taken the network in."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.backends.cudnn.allow_tf32 = False
-    distributed.init("cuda")
+def graphs_beside_plain_calls(rank: int, device: torch.device) -> None:
+    """Graphs are recorded after DistributedDataParallel has wrapped the network."""
     for rounds in (1, 2):
         scenes = BATCH // 2 // rounds
-        config = config_of(bf16=False, batch_size=BATCH * world_size, batch_gpu=BATCH // rounds)
+        batch_size = BATCH * distributed.get_world_size()
+        config = config_of(bf16=False, batch_size=batch_size, batch_gpu=BATCH // rounds)
         ours, plain = (Run(config, graphs=graphs, ranks=True) for graphs in (True, False))
         for seed, num_inputs in enumerate((1, 2, 3, 2)):
             batches = [batch_of(num_inputs, 10 * (2 * seed + number) + rank, scenes) for number in range(rounds)]
             check_same(ours.gradients(*batches), plain.gradients(*batches), 1e-3)
-    distributed.shutdown()
 
 
 def test_ranks_replay_too():
-    world_size = min(torch.cuda.device_count(), 2)
-    torch.multiprocessing.spawn(on_each_gpu, args=(world_size, free_port()), nprocs=world_size)
+    on_ranks(graphs_beside_plain_calls, min(torch.cuda.device_count(), 2))

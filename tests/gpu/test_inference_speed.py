@@ -1,4 +1,4 @@
-"""Inference on a GPU: CUDA graphs and bf16 against plain calls, views against the CPU's, and nothing that waits."""
+"""Inference on a GPU: CUDA graphs and bf16 against plain calls, views against the CPU's, without waiting."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from genvs.models.precision import autocast
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import synthesize_views
 from tests.gpu.test_no_host_sync import no_syncs
-from tests.small_model import SIZE, small_net, some_batch, some_cameras
+from tests.small_model import small_net, some_batch, some_cameras
+from tests.unit.test_fast_denoiser import some_inputs
 
 pytestmark = pytest.mark.gpu
 
 DEVICE = torch.device("cuda", 0)
-ATOL = {True: 3e-2, False: 1e-4}  # by bf16: another shape or call may bring another order of summation
+ATOL = {True: 3e-2, False: 1e-4}  # by bf16; another shape or call may change the order of sums
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,8 @@ def net():
     return small_net().requires_grad_(False).to(DEVICE)
 
 
-def some_inputs(net, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    noisy = torch.randn(count, 3, SIZE, SIZE, generator=generator)
-    features = torch.randn(count, net.config.encoder.volume_channels, SIZE, SIZE, generator=generator)
-    return noisy.to(DEVICE), torch.tensor(0.3 + seed / 10, device=DEVICE), features.to(DEVICE)
+def inputs_of(net, count: int, seed: int) -> list[torch.Tensor]:
+    return [part.to(DEVICE) for part in some_inputs(net, count, seed)]
 
 
 def eager(net, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
@@ -44,14 +42,14 @@ def eager(net, bf16: bool, *inputs: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_replayed_evaluation_is_the_denoisers(net, bf16):
-    """Whatever came before it: other inputs of the same shape, other shapes, and back."""
+    """After calls with other inputs of the same shape, with other shapes, and again with the first."""
     denoise = FastDenoiser(net, bf16=bf16)
     results = []
     for seed, count in enumerate([4, 4, 1, 4, 2, 1]):
-        inputs = some_inputs(net, count, seed)
+        inputs = inputs_of(net, count, seed)
         results.append((denoise(*inputs), eager(net, bf16, *inputs)))
         assert results[-1][0].dtype == torch.float32
-    for result, expected in results:  # now, after all the calls: no call may write into another's result
+    for result, expected in results:  # after all calls, because no call may write into another's result
         assert_close(result, expected, rtol=0, atol=ATOL[bf16])
     assert (results[0][0] - results[1][0]).abs().mean() > 10 * ATOL[bf16], "a stale result would go unnoticed"
 
@@ -72,7 +70,7 @@ def test_a_replayed_encoding_is_the_networks(net, bf16):
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampling_waits_for_nothing(net, name, bf16):
-    noise, _, features = some_inputs(net, 2, seed=0)
+    noise, _, features = inputs_of(net, 2, seed=0)
     denoise = functools.partial(FastDenoiser(net, bf16=bf16), feature_image=features)
     expected = SAMPLERS[name].sample(denoise, noise, num_steps=4)
     with no_syncs():
@@ -93,7 +91,7 @@ def synthesize(net, device: torch.device, targets, **options) -> tuple[torch.Ten
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
 def test_views_are_those_of_the_cpu(cond_method, sampler):
-    """In order, though a batch is handed out while the next one is drawn; the last batch is smaller."""
+    """In order, although a batch is returned while the next one is drawn; the last batch is smaller."""
     net, targets = small_net().requires_grad_(False), some_cameras(1, 5, seed=3)
     options = {"cond_method": cond_method, "sampler": sampler, "batch_size": 2}
     expected = synthesize(net, torch.device("cpu"), targets, **options)
@@ -108,7 +106,7 @@ def test_views_are_those_of_the_cpu(cond_method, sampler):
 
 @pytest.mark.parametrize("cond_method", ["normal", "autoreg"])
 def test_batches_follow_each_other_without_waiting(net, cond_method):
-    """But for the batch that is handed out, whose own arrival is all that is waited for."""
+    """Apart from the arrival of the batch that is returned."""
     inputs, targets = some_batch(1).inputs.to(DEVICE), some_cameras(1, 12).to(DEVICE)
     views = synthesize_views(net, inputs, targets, cond_method=cond_method, num_steps=3, batch_size=2, progress=False)
     first = list(itertools.islice(views, 4))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 
 import pytest
 import torch
-import torch.multiprocessing
 
 from genvs import files
+from tests.gpu.conftest import on_ranks
 from tests.small_model import part_of, small_net, some_batch
 from tests.small_training import small_run
-from tests.unit.test_torch_utils import free_port
 from tests.unit.test_update_weights import check_against_plain_adam
-from torch_utils import distributed, misc
+from torch_utils import misc
 from torch_utils.background_writer import BackgroundWriter
 from training.loss import GeNVSLoss
 from training.parallel import distributed_net
@@ -31,7 +29,7 @@ def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
 
 
 def test_what_is_written_is_what_was_given(tmp_path):
-    """Though the tensors change as soon as `submit` returns, with much work queued before and after it."""
+    """Although the tensors change as soon as `submit` returns, with much work queued before and after it."""
     weight = torch.zeros(64, 64, 32, 32, device="cuda").to(memory_format=torch.channels_last)
     with contextlib.closing(BackgroundWriter()) as writer:
         for number in range(3):
@@ -63,7 +61,7 @@ def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
     content = {f"{i}": torch.zeros(126_500, device="cuda") for i in range(4 * 813)}
     pauses = []
     with contextlib.closing(BackgroundWriter()) as writer:
-        for _ in range(2):  # the first allocates memory, which training has at hand
+        for _ in range(2):  # the first allocates memory, which training has already allocated
             torch.cuda.synchronize()
             start = time.perf_counter()
             writer.submit(files.save_atomic, content, tmp_path / "state.pt")
@@ -77,14 +75,14 @@ def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
 
 
 def gradients_of_two_ranks(rank: int, device: torch.device, compression: str, tolerance: float) -> None:
-    """Their mean, over two rounds on each rank, is that of the whole batch in one process."""
+    """The mean over two ranks, of two rounds each, is the gradient of the whole batch in one process."""
     config = small_run("nowhere", grad_compression=compression, bf16=False)
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
     net, batch = small_net().train().to(device), some_batch(4).to(device)
     loss_fn(net, batch).total.backward()
     expected = [parameter.grad for parameter in net.parameters()]
     ddp = distributed_net(net, config)
-    for _ in range(2):  # after the first, buckets are put in order
+    for _ in range(2):  # after the first, DDP reorders its buckets
         net.zero_grad(set_to_none=True)
         for number in range(2):
             sample = slice(2 * rank + number, 2 * rank + number + 1)
@@ -95,17 +93,11 @@ def gradients_of_two_ranks(rank: int, device: torch.device, compression: str, to
             assert difference < tolerance, (compression, parameter.shape, difference)
 
 
-def on_two_gpus(rank: int, port: int) -> None:
-    """Runs in each of two processes; a failed assertion fails the test."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.backends.cudnn.allow_tf32 = False
-    device = distributed.init("cuda")
+def check_gradients(rank: int, device: torch.device) -> None:
     gradients_of_two_ranks(rank, device, "none", tolerance=1e-3)
     gradients_of_two_ranks(rank, device, "bf16", tolerance=2e-2)
-    distributed.shutdown()
 
 
 @pytest.mark.skipif("torch.cuda.device_count() < 2", reason="needs two GPUs")
 def test_gradients_of_two_gpus_in_full_and_compressed():
-    torch.multiprocessing.spawn(on_two_gpus, args=(free_port(),), nprocs=2)
+    on_ranks(check_gradients, 2)
