@@ -1,4 +1,4 @@
-"""Datasets of a run, and the order in which its ranks draw from them."""
+"""The datasets of a run, and the order in which its ranks draw from them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is hel
 
 @dataclass(frozen=True)
 class RunData:
-    """train, held_out: datasets (the same one where there is no validation split), and the scenes to use of each.
+    """The training and held-out datasets, and the scenes to use of each.
 
-    A single scene is both. train_classes, held_out_classes: float32 `[scenes, K]`, one-hot, of a class-conditional run.
+    Without a validation split they are the same dataset; a single scene is used for both. train_classes,
+    held_out_classes: one-hot float32 `[scenes, K]` in a class-conditional run.
     """
 
     train: SceneDataset
@@ -52,14 +53,14 @@ class RunData:
 
     @property
     def evaluated_views(self) -> str:
-        """What evaluations say that their views are."""
+        """The kind of views that are evaluated, for messages."""
         trained = self.held_out is self.train and self.held_out_scenes == self.train_scenes
         return "training-view" if trained else "held-out"
 
     def facts(self) -> dict[str, Any]:
-        """What must stay the same when a run resumes: the training scenes, in their order, and the camera model.
+        """What must not change when a run resumes: the training scenes, in their order, and the camera model.
 
-        Numbers are rounded, because processors differ in the last digits of what they compute from the same cameras.
+        Numbers are rounded, because processors compute slightly different ones from the same cameras.
         """
         views = [(name, self.train.num_views(scene)) for scene, name in enumerate(self.train.scene_names)]
         facts = {
@@ -103,7 +104,7 @@ def _open_scenes(config: TrainConfig) -> RunData:
 
 
 def _with_classes(data: RunData) -> RunData:
-    """The same data with the classes of its scenes. Raises InputError where a scene's class is missing or unknown."""
+    """`data` with the classes of its scenes. Raises InputError if a scene's class is missing or unknown."""
     datasets = (data.train, data.held_out)
     train, held_out = (dataset.checked_classes() for dataset in datasets)
     num_classes = 1 + max(train)
@@ -117,9 +118,9 @@ def _with_classes(data: RunData) -> RunData:
 
 
 def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int) -> None:
-    """Raise InputError, on all ranks, where one of them was started with other options or data than the first.
+    """Raise InputError on all ranks if one of them was started with other options or data. Call it on all ranks.
 
-    facts: of the data. cur_nimg: where training starts. Call it on all ranks.
+    facts: `RunData.facts`. cur_nimg: where training starts.
     """
     options = flat({**dataclasses.asdict(config), **dict.fromkeys(PER_PROCESS)})
     first, *others = distributed.gather_objects({**options, **facts, "images seen": cur_nimg})
@@ -130,11 +131,11 @@ def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int)
 
 
 def pack_data(data: RunData) -> None:
-    """Let the datasets read views from packs beside them (see genvs.data.packed), which is much faster than from files.
+    """Let the datasets read views from packs (see genvs.data.packed), which is much faster. Call it on all ranks.
 
     One process of each machine checks the packs, and makes those that are missing or out of date, while the others
-    wait. Where a pack cannot be written, a warning says so and views come from files. Call it on all ranks. Raises
-    InputError, on all of them, for a file that cannot be used.
+    wait. If a pack cannot be written, a warning says so and views are read from files. Raises InputError on all ranks
+    for a file that cannot be used.
     """
     datasets = list(dict.fromkeys([data.train, data.held_out]))
     first = distributed.get_local_rank() == 0
@@ -157,7 +158,7 @@ def usable_cores() -> int:
 
 
 def _make_pack(dataset: SceneDataset) -> PackPlan | None:
-    """Make and use a dataset's pack; None, with a line for the user, where it cannot be written."""
+    """Make and use a dataset's pack. Returns None, and prints a warning, if it cannot be written."""
     try:
         return dataset.make_pack(workers=usable_cores())
     except OSError as error:
@@ -170,10 +171,10 @@ def _make_pack(dataset: SceneDataset) -> PackPlan | None:
 
 
 class BatchSchedule:
-    """Which scenes each micro-batch of one rank holds: a function of (seed, images seen), from any start.
+    """The samples in each micro-batch of one rank: a function of (seed, images seen).
 
-    An update's scenes follow the global order and are divided among rounds and ranks in contiguous shares, so that any
-    number of ranks and rounds sees the same samples. The number of input views is drawn per update, for all ranks.
+    The scenes of an update follow the global order and are divided among rounds and ranks in contiguous shares, so that
+    any number of ranks and rounds sees the same samples. The number of input views is drawn per update, for all ranks.
     """
 
     def __init__(self, config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int) -> None:
@@ -209,7 +210,7 @@ class WithClasses(Dataset):
 
 
 def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
-    """Micro-batches without end, on `device`, in the order of `schedule`. workers: processes, at most one per core."""
+    """Endless micro-batches on `device`, in the order of `schedule`. workers: processes, at most one per core."""
     loader = DataLoader(
         data.train if data.train_classes is None else WithClasses(data.train, data.train_classes),
         batch_size=None,  # an item is a whole batch

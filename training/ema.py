@@ -11,10 +11,10 @@ from genvs.models import GeNVS
 
 
 class EMA:
-    """beta = 0.5 ** (batch_size / half-life); the half-life grows with the run at first (EDM's ramp-up).
+    """The average of the weights with beta = 0.5 ** (batch_size / half-life), as in EDM.
 
-    halflife_kimg: in thousands of target images. rampup_ratio: the half-life is at most this share of the images seen;
-    None for no ramp-up.
+    halflife_kimg: in thousands of target images. rampup_ratio: the half-life is at most this share of the images seen
+    so far; None for no ramp-up.
     """
 
     def __init__(self, net: GeNVS, halflife_kimg: float, rampup_ratio: float | None) -> None:
@@ -23,7 +23,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, *, batch_size: int, cur_nimg: int) -> None:
-        """Move towards `net`, which has seen `batch_size` images since the last update and `cur_nimg` before it."""
+        """Move towards `net`, which has seen `batch_size` images after the first `cur_nimg`."""
         halflife = self.halflife_kimg * 1000
         if self.rampup_ratio is not None:
             halflife = min(halflife, cur_nimg * self.rampup_ratio)

@@ -18,7 +18,7 @@ def initialize_encoder(backbone: Backbone, source: str) -> None:
     """Load torchvision's ImageNet weights into the encoder's backbone.
 
     source: "none" changes nothing; "imagenet" downloads torchvision's ResNet-34 once, to where torchvision looks for
-    it; otherwise the path of such a file. Raises InputError where the file is missing, damaged or does not fit.
+    it; anything else is the path of such a file. Raises InputError if the file is missing, damaged or does not fit.
     """
     if source == "none":
         return

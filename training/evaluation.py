@@ -1,10 +1,9 @@
-"""How training evaluates itself: PSNR against two baselines, and a sheet of samples."""
+"""Evaluation during training: PSNR against two baselines, and a sheet of samples."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -31,19 +30,12 @@ PANEL_SIGMA = 1.0
 PANEL_STEPS = 12
 
 
-@contextlib.contextmanager
-def without_benchmarks() -> Iterator[None]:
-    """Inside, cuDNN does not try its algorithms on new shapes: that takes longer than an evaluation's few batches."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
 class Evaluation:
-    """A fixed choice of input and target views of some scenes, divided among the ranks."""
+    """A fixed choice of input and target views of some scenes, divided among the ranks.
+
+    mean_image: `[3, H, W]` in [-1, 1], the mean training image (see genvs.data.baselines). classes: one-hot, of all
+    scenes of the dataset, for a class-conditional network.
+    """
 
     def __init__(
         self,
@@ -53,13 +45,9 @@ class Evaluation:
         device: torch.device,
         classes: Tensor | None = None,
     ) -> None:
-        """mean_image: `[3, H, W]` in [-1, 1], the mean training image (see genvs.data.baselines).
-
-        classes: one-hot, of all scenes of the dataset, for a class-conditional network.
-        """
         scenes = list(scenes)
         self.device, self.mean_image = device, mean_image.to(device)
-        # Where a scene has few views, all scenes give fewer inputs, then fewer targets.
+        # The scene with the fewest views decides: first there are fewer inputs, then fewer targets.
         fewest = min(dataset.num_views(scene) for scene in scenes)
         num_targets = max(1, min(NUM_TARGETS, fewest - NUM_INPUTS))
         num_inputs = min(NUM_INPUTS, fewest - num_targets)
@@ -76,21 +64,19 @@ class Evaluation:
         keys = sample_keys(0, torch.arange(shape[:2].numel())).unflatten(0, shape[:2])
         self.noise = normal(keys, tuple(shape[2:])).to(device)
 
-    @without_benchmarks()
     @torch.inference_mode()
     def measure(self, net: GeNVS, batch_gpu: int) -> dict[str, float]:
-        """Mean PSNR (dB) of one-step estimates and baselines, over all targets; the same on every rank.
+        """Mean PSNR (dB) over all targets, the same on every rank. batch_gpu: images at a time.
 
-        batch_gpu: images at a time.
-        Keys: `PSNR/V_input` of the model, `PSNR/V_input_nearest` of the nearest input view copied (V = 1 and 3), and
-        `PSNR/mean_image`.
+        Keys: `PSNR/V_input` for one-step estimates by the model, `PSNR/V_input_nearest` for the nearest input view
+        (V = 1 and 3), and `PSNR/mean_image`.
         """
         counts = sorted({1, self.batch.inputs.shape[1]})
         names = ["mean_image", *(f"{v}_input{suffix}" for v in counts for suffix in ("", "_nearest"))]
         sums = {name: torch.zeros((), device=self.device) for name in names}
         one_step = sampler_of(net, "heun", 1)
         share = torch.arange(len(self.noise))[distributed.get_rank() :: distributed.get_world_size()]
-        # With more ranks than scenes some have nothing to do; torch would split that into one empty part.
+        # A rank may have nothing to do; torch would split that into one empty part.
         for scenes in share.split(max(1, batch_gpu // self.noise.shape[1])) if len(share) else ():
             targets, noise = self.batch.targets[scenes], self.noise[scenes]
             volume = net.encode(self.batch.inputs[scenes].images)
@@ -106,17 +92,16 @@ class Evaluation:
         return {f"PSNR/{name}": value for name, value in zip(sums, totals.tolist(), strict=True)}
 
     def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor) -> Denoise:
-        """For a sampler: of the views of these feature images, equally many of each of the scenes."""
+        """What a sampler calls for the views of these feature images, of which each scene has equally many."""
         labels = None
         if self.classes is not None:
             labels = class_labels(self.classes[scenes], net.config)
             labels = labels.repeat_interleave(len(feature_images) // len(scenes), dim=0)
         return functools.partial(net.denoise, feature_image=feature_images, labels=labels)
 
-    @without_benchmarks()
     @torch.inference_mode()
     def panel(self, net: GeNVS, title: str) -> Image.Image:
-        """One input view | feature image | noisy | denoised | one step | sample | target, a column per scene."""
+        """A column per scene: an input view, feature image, noisy and denoised target, samples, target."""
         scenes = torch.arange(min(PANEL_SCENES, len(self.noise)))
         inputs, targets = self.batch.inputs[scenes][:, :1], self.batch.targets[scenes][:, :1]
         noise, images = self.noise[scenes][:, 0], targets.images[:, 0]
@@ -137,7 +122,7 @@ class Evaluation:
 
 
 def summary(scores: dict[str, float], views: str = "held-out") -> str:
-    """One line for a person: the model against the better baseline, with one input view. views: which are evaluated."""
+    """One line for the log: the model and the baselines, with one input view. views: the kind of views evaluated."""
     model, nearest, mean = (scores[f"PSNR/{name}"] for name in ("1_input", "1_input_nearest", "mean_image"))
     return (
         f"{views} PSNR, 1 input view, one step: {model:.2f} dB (nearest input copied {nearest:.2f}, "

@@ -1,4 +1,4 @@
-"""The training objective: EDM's denoising loss on target views, with GeNVS's augmentations of the conditioning."""
+"""The training objective: EDM's denoising loss on target views, with GeNVS's augmentation of the input views."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from training.augment import draw_augmentation
 
 @dataclass(frozen=True)
 class LossConfig:
-    """P_mean, P_std: of ln sigma, with EDM's preconditioning. The others: GeNVS, arXiv 2304.02602, section 3.4.
+    """Settings of the loss (GeNVS, arXiv 2304.02602, section 3.4).
 
-    conditioning_dropout: probability that a target's denoiser does not see its feature image.
+    P_mean, P_std: of ln sigma, with EDM's preconditioning.
+    conditioning_dropout, class_dropout: probability that a target's denoiser does not see its feature image, or its
+    class in class-conditional training.
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
     deviation U(0, max), in units of images in [-1, 1].
-    rgb_weight: of an auxiliary loss that trains the feature image's first three channels to predict the target's
+    rgb_weight: weight of an auxiliary loss that trains the feature image's first three channels to predict the target's
     colours minus white, so that an empty ray, which renders zeros, is the white background. It teaches geometry
-    directly, as in pixelNeRF (arXiv 2012.02190), long before the denoiser could.
-    augment: probability of each step of augmentation (training/augment.py). class_dropout: in class-conditional
-    training, probability that a target's denoiser is not given the class, as it may be in inference.
+    directly, as in pixelNeRF (arXiv 2012.02190).
+    augment: probability of each step of augmentation (training/augment.py).
     """
 
     P_mean: float = -1.0
@@ -54,8 +55,8 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """total: `[]`, what training minimises. loss: `[B, T]`, the denoising loss, mean over channels and pixels.
-    rgb_loss: `[B, T]`, of the feature image's colours. sigma: `[B, T]`.
+    """total: `[]`, the objective. loss: `[B, T]`, the denoising loss, a mean over channels and pixels.
+    rgb_loss: `[B, T]`, the loss of the feature image's colours. sigma: `[B, T]`.
     """
 
     total: Tensor
@@ -67,7 +68,7 @@ class LossTerms:
 class GeNVSLoss:
     """lambda(sigma) * |D(target + sigma * noise; sigma, features) - target|^2 (EDM, arXiv 2206.00364, eq. 2, table 1).
 
-    All randomness is a function of (seed, sample index): it does not depend on batches, ranks or when a run resumed.
+    All randomness is a function of (seed, sample index): it does not depend on batches, ranks or resuming.
     """
 
     def __init__(self, config: LossConfig, *, sigma_data: float, seed: int, precond: str = "edm") -> None:
@@ -102,10 +103,7 @@ class GeNVSLoss:
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
     def labels(self, batch: ViewBatch, keys: Tensor) -> Tensor | None:
-        """The network's labels of its targets (genvs.models.labels), `[B, T, L]`, by their keys `[B, T]`.
-
-        None for a network without classes and augmentation.
-        """
+        """Labels `[B, T, L]` of the targets (genvs.models.labels) from keys `[B, T]`; None if the network has none."""
         parts = []
         if batch.classes is not None:
             keep = random.uniform(random.fold(keys, Stream.KEEP_CLASS)) >= self.config.class_dropout
@@ -115,7 +113,7 @@ class GeNVSLoss:
         return torch.cat(parts, dim=-1) if parts else None
 
     def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """sigma and its weight in the loss, by the preconditioning: from keys `[...]`, `[...]` each."""
+        """sigma and its weight in the loss, `[...]` each, from keys `[...]`. The preconditioning decides how."""
         if self.precond == "edm":
             sigma = lognormal_sigma(random.normal(keys), self.config.P_mean, self.config.P_std)
             return sigma, loss_weight(sigma, self.sigma_data)
@@ -124,10 +122,9 @@ class GeNVSLoss:
         return sigma, inverse_variance(sigma)
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
-        """Noise on some input views `[B, V, 3, H, W]`, against overfitting to clean conditioning (section 3.4)."""
+        """Add noise to some input views `[B, V, 3, H, W]`, against overfitting to clean ones (section 3.4)."""
         keys = random.fold(sample_keys[:, None], Stream.INPUT, torch.arange(images.shape[1], device=images.device))
         coin = random.uniform(random.fold(keys, Stream.ADD_NOISE)) < self.config.input_noise_probability
         scale = random.uniform(random.fold(keys, Stream.INPUT_SCALE)) * self.config.input_noise_max * coin
-        return images + scale[..., None, None, None] * random.normal(
-            random.fold(keys, Stream.INPUT_NOISE), tuple(images.shape[2:])
-        )
+        noise = random.normal(random.fold(keys, Stream.INPUT_NOISE), tuple(images.shape[2:]))
+        return images + scale[..., None, None, None] * noise

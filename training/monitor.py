@@ -25,11 +25,11 @@ SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, b
 
 
 class Monitor:
-    """Collects numbers on every rank; writes them on rank 0.
+    """Collects numbers on every rank and writes them on rank 0.
 
-    `step` and `record` are called by all ranks alike, since moments are summed over ranks. `step` and `report` leave
+    All ranks must call `step` and `record` alike, because `record` averages over ranks. `step` and `report` leave
     numbers on the device and wait for nothing; `record` reads them.
-    data_wait: seconds that the host has waited for batches since the last record, added up by the training loop.
+    data_wait: seconds that the host has waited for batches since the last record; the training loop adds to it.
     """
 
     def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
@@ -40,13 +40,14 @@ class Monitor:
         self.losses: list[Tensor] = []  # `[3, B * T]` of each micro-batch since the last record
         self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
+        self.report = self.collector.report
         self.writer, self.stats_file = None, None
-        # disable=None hides the bar where stderr is not a terminal.
+        # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         if not self.enabled:
             return
         kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
-        if kept:  # the run's time goes on too
+        if kept:  # the time of a resumed run continues too
             self.start_time -= json.loads(kept[-1]).get("time", 0.0)
         write_atomic("".join(f"{line}\n" for line in kept), run_dir / "stats.jsonl")
         self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
@@ -57,49 +58,43 @@ class Monitor:
 
     @torch.no_grad()
     def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
-        """Keep one micro-batch's losses; the bar moves with the last round of an update."""
+        """Keep the losses of one micro-batch. The bar moves with the last round of an update."""
         self.losses.append(torch.stack([terms.loss, terms.rgb_loss, terms.sigma]).flatten(1))
         if last_round:
             self.bar.update(batch_size)
 
-    def report(self, name: str, value: Tensor | float, mask: Tensor | None = None) -> None:
-        self.collector.report(name, value, mask)
-
     def record(self, cur_nimg: int, **numbers: float) -> None:
-        """Average over ranks what was reported since the last record, and write it out with `numbers`.
+        """Average over ranks what was reported since the last record, and write it together with `numbers`.
 
-        Raises OSError, with the run folder's name, where they cannot be written.
+        Raises OSError, with the run folder's name, if it cannot be written.
         """
         if self.losses:
             self._report_losses()
-        if cur_nimg > self.last_nimg:
+        is_new = cur_nimg > self.last_nimg
+        if is_new:
             self.report("Timing/data_wait", self.data_wait / (time.time() - self.last_time))
-        self.data_wait = 0.0
-        means = self.collector.update()
+        numbers |= self.collector.update()
         now = time.time()
-        if cur_nimg > self.last_nimg:
-            means["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
-        # A record that follows an evaluation leaves the evaluation's time out of the next rate.
-        self.last_time, self.last_nimg = now, cur_nimg
+        if is_new:
+            numbers["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
         # ru_maxrss counts kilobytes on Linux, bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
-        means["Memory/cpu_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+        numbers["Memory/cpu_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
         if self.device.type == "cuda":
-            means["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        new = {**means, **numbers}
-        self.numbers |= new
+            numbers["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        self.numbers |= numbers
+        # A record that follows an evaluation leaves the evaluation's time out of the next rate.
+        self.last_time, self.last_nimg, self.data_wait = now, cur_nimg, 0.0
         try:
-            self._write(cur_nimg, now - self.start_time, new)
+            if self.stats_file is not None:
+                seconds = round(now - self.start_time, 3)
+                self.stats_file.write(json.dumps({"nimg": cur_nimg, "time": seconds, **numbers}) + "\n")
+            if self.writer is not None:
+                for name, value in numbers.items():
+                    self.writer.add_scalar(name, value, global_step=cur_nimg)
+                self.writer.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
-
-    def _write(self, cur_nimg: int, seconds: float, numbers: dict[str, float]) -> None:
-        if self.stats_file is not None:
-            self.stats_file.write(json.dumps({"nimg": cur_nimg, "time": round(seconds, 3), **numbers}) + "\n")
-        if self.writer is not None:
-            for name, value in numbers.items():
-                self.writer.add_scalar(name, value, global_step=cur_nimg)
-            self.writer.flush()
 
     def _report_losses(self) -> None:
         """Report the losses since the last record: all, and by noise level."""

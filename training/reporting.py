@@ -1,4 +1,4 @@
-"""When a run records numbers, prints a status line, evaluates, and saves."""
+"""Decides when a run records numbers, prints a status line, evaluates and saves."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FIRST_STATUS_UPDATES = (1, 3, 10)  # a person soon sees that a run goes on, and 
 
 
 class Reporter:
-    """Follows a run: numbers every `log_kimg`, a status line every tick, a snapshot with samples and PSNR every
-    `snapshot_ticks`, a training state every `state_ticks`, and everything at the end.
+    """Records numbers every `log_kimg`, prints a status line every tick, saves a snapshot and evaluates it every
+    `snapshot_ticks`, saves a training state every `state_ticks`, and does everything at the end.
 
-    Files are written while training goes on. A file that cannot be written ends the run with its error (OSError), at
-    the next record at the latest.
+    Files are written while training continues. If one cannot be written, its OSError ends the run at the next record
+    at the latest.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class Reporter:
             mean_image = mean_training_image(data.train, data.train_scenes)
             self.evaluation = Evaluation(data.held_out, data.held_out_scenes, mean_image, device, data.held_out_classes)
         self.last_nimg = state.cur_nimg
-        self.saved_nimg = state.cur_nimg or -1  # a run that resumes has its state already
+        self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
         self.first_status = [state.cur_nimg + updates * config.batch_size for updates in FIRST_STATUS_UPDATES]
         self.files = BackgroundWriter()
 
     def _passed(self, kimg: float) -> bool:
-        """Whether the last step went past a multiple of `kimg`, which any batch size does."""
+        """Whether the last step reached or passed a multiple of `kimg`."""
         nimg = round(kimg * 1000, 3)  # because 0.1 * 3 is not 0.3
         return self.state.cur_nimg // nimg > self.last_nimg // nimg
 
     def step(self) -> None:
         """Call after every update, on all ranks.
 
-        Raises FloatingPointError, at a record, after too many updates without finite gradients, and rather than save
-        weights that have grown without bound.
+        Raises FloatingPointError after too many updates in a row without finite gradients, or if the weights to be
+        saved have grown without bound.
         """
         config, nimg = self.config, self.state.cur_nimg
         tick = config.kimg_per_tick
@@ -83,11 +83,13 @@ class Reporter:
         self._save(save_network_snapshot, self.run_dir, self.state)
 
     def evaluate(self) -> None:
-        """PSNR and a sheet of samples of the EMA network."""
+        """Measure the PSNR of the EMA network, and draw a sheet of samples."""
         if self.evaluation is None:
             return
         nimg, net = self.state.cur_nimg, self.state.ema.net
         start = time.perf_counter()
+        # Trying algorithms on these new shapes would take longer than the few batches.
+        torch.backends.cudnn.benchmark = False
         scores = self.evaluation.measure(net, self.config.batch_gpu_or_share(distributed.get_world_size()))
         line = summary(scores, self.data.evaluated_views)
         self.monitor.say(line)
@@ -96,6 +98,7 @@ class Reporter:
             with replacing(self.run_dir / f"samples-{nimg // 1000:06d}.png") as file:
                 panel.save(file, "png")
             self.monitor.picture("Samples", panel, nimg)
+        torch.backends.cudnn.benchmark = self.config.bench
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 
     def save_state(self) -> None:
@@ -110,7 +113,7 @@ class Reporter:
             self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
 
     def finish(self, interrupted: bool) -> None:
-        """Save what is not saved yet, and evaluate unless `interrupted`. Raises as `step` does."""
+        """Save what is not saved yet, and evaluate unless `interrupted`. Raises the same errors as `step`."""
         self.state.skipped_counts()  # raises on all ranks alike, while only rank 0 saves
         if self.monitor.last_nimg < self.state.cur_nimg:
             self._record()
@@ -122,5 +125,5 @@ class Reporter:
         self.files.wait()
 
     def close(self) -> None:
-        """Wait for the file that is being written. Raises OSError where it could not be."""
+        """Wait for the current write. Raises OSError if it failed."""
         self.files.close()

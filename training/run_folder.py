@@ -14,13 +14,13 @@ from dnnlib.util import logged
 from genvs import files
 from genvs.errors import InputError
 from training.config import TrainConfig
-from training.state import load_training_state, state_path
+from training.state import load_training_state, state_paths
 
 OPTIONS_FILE = "training_options.json"
 
 
 def check_outdir(outdir: str, *, nosubdir: bool) -> None:
-    """Raise InputError where no run folder can be made in `outdir`; with nosubdir, where it cannot be one, or is."""
+    """Raise InputError if no run folder can be made in `outdir`, or if `outdir` itself (nosubdir) already is one."""
     if nosubdir and Path(outdir, OPTIONS_FILE).exists():
         raise InputError(f"{outdir}: already holds a run: continue it with `resume`={outdir}, or choose another")
     root = Path(outdir).absolute()
@@ -32,7 +32,7 @@ def check_outdir(outdir: str, *, nosubdir: bool) -> None:
 
 
 def folder_name(config: TrainConfig, world_size: int, device: str, words: str | None) -> str:
-    """A run folder's name, after its number. words: at its end."""
+    """A run folder's name after its number. words: added at the end."""
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
     precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
     name = f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
@@ -40,9 +40,9 @@ def folder_name(config: TrainConfig, world_size: int, device: str, words: str | 
 
 
 def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
-    """Make `outdir/00000-description`, numbered after the runs that are there; with nosubdir, `outdir` itself.
+    """Make `outdir/NNNNN-description` with the next free number, or `outdir` itself (nosubdir).
 
-    Raises InputError where the folder cannot be made, or (with nosubdir) already holds a run.
+    Raises InputError if the folder cannot be made, or already holds a run (nosubdir).
     """
     try:
         if not nosubdir:
@@ -56,9 +56,9 @@ def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
 
 @contextlib.contextmanager
 def locked_and_logged(run_dir: Path, config: TrainConfig) -> Iterator[None]:
-    """Inside, no other process trains in `run_dir`, which holds the run's options and a copy of what is printed.
+    """Keep other processes from training in `run_dir`, write the run's options there, and log what is printed.
 
-    Raises InputError where another process trains there already, as far as files can be locked there.
+    Raises InputError if another process trains there already (on file systems that support locks).
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -74,8 +74,8 @@ def locked_and_logged(run_dir: Path, config: TrainConfig) -> Iterator[None]:
 def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
     """The file of the newest valid training state, and its content.
 
-    resume: a state file, a run folder, or "newest" for the newest run below `outdir` that has a state. Damaged files
-    are named and passed over. Raises InputError where none is left.
+    resume: a state file, a run folder, or "newest" for the newest run in `outdir` that has a state. Damaged files are
+    named and passed over. Raises InputError if no valid state is left.
     """
     folder = Path(resume)
     if resume == "newest":
@@ -86,7 +86,6 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
         folder = runs[0]
     if folder.is_file():
         return folder, load_training_state(folder)
-    # Names sort by images, also where an earlier version wrote thousands of images: -000012.pt, -000012800.pt.
     for path in sorted(folder.glob("training-state-*.pt"), reverse=True):
         try:
             return path, load_training_state(path)
@@ -97,21 +96,19 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
-    """The lines of a `stats.jsonl` that a run resumed at `cur_nimg` keeps; a line cut short by a kill is dropped."""
+    """The lines of a `stats.jsonl` up to `cur_nimg` images. A line that a kill cut short is dropped."""
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            keep = json.loads(line)["nimg"] <= cur_nimg
-        except (ValueError, KeyError):
-            keep = False
-        if keep:
-            yield line
+        with contextlib.suppress(ValueError, KeyError):
+            if json.loads(line)["nimg"] <= cur_nimg:
+                yield line
 
 
 def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
-    """What a run prints at its end: where its results are, or how to continue it."""
+    """The last line that a run prints: where its results are, or how to continue it."""
     if cur_nimg >= config.total_nimg:
         return f"Done: the snapshots and logs are in {run_dir}"
-    saved = state_path(run_dir, cur_nimg)
-    # The folder means its newest state; a run that went on from an earlier one still has those after it.
+    usual, longer = state_paths(run_dir, cur_nimg)
+    saved = longer if longer.exists() else usual
+    # The folder means its newest state, but a run that continued from an earlier state still has later ones.
     state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
     return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"

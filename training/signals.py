@@ -1,4 +1,4 @@
-"""How a run is asked to stop: Ctrl-C and SIGTERM, on any rank."""
+"""Stopping a run with Ctrl-C or SIGTERM, on any rank."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import torch
 from torch_utils import distributed
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOP_CHECK_ROUNDS = 4  # GPUs tell each other this often whether they were asked to stop
+STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM ends training after the current step; a later one ends it at once."""
+    """Ends training after the current step on Ctrl-C or SIGTERM, and at once on a later one.
 
-    # A launcher passes on the signal that its whole process group received: one request, twice.
+    rounds: of an update. With more rounds ranks ask each other more often, as a launcher waits only for some time.
+    """
+
+    # A launcher passes on a signal that its process group has received too: the same request, twice.
     SAME_REQUEST_SECONDS = 5.0
 
     def __init__(self, device: torch.device, rounds: int = 1) -> None:
-        """rounds: of an update. With more of them ranks ask more often, since a launcher waits for a limited time."""
         self.first_time: float | None = None
         self.any_rank = distributed.AnyRank(device)
-        # Updates on a CPU are slow, and asking costs nothing there.
+        # On a CPU, updates are slow, and asking costs nothing.
         self.check_steps = max(1, STOP_CHECK_ROUNDS // rounds) if device.type == "cuda" else 1
         self.checks = 0
         for number in STOP_SIGNALS:
@@ -49,7 +51,7 @@ class StopRequest:
 
 
 def stop_at_once() -> None:
-    """From now on, until there is a StopRequest, Ctrl-C and SIGTERM end the program, and rank 0 says so."""
+    """Let Ctrl-C and SIGTERM end the program, with a line from rank 0, until there is a StopRequest."""
 
     def stop(number: int, frame) -> None:
         for each in STOP_SIGNALS:
@@ -63,7 +65,7 @@ def stop_at_once() -> None:
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM wait, so that a process started here never runs this process's handlers."""
+    """Hold back Ctrl-C and SIGTERM, so that a process started here never runs this process's handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -72,13 +74,13 @@ def signals_blocked() -> Iterator[None]:
 
 
 def detach_worker(worker: int) -> None:
-    """Make a loader process that was started with `signals_blocked` outlive a signal to the run's process group.
+    """Make a loader process, started in `signals_blocked`, survive a signal to the run's process group.
 
-    Such a signal asks the run to stop, and the run needs its loaders to end the update and save. They end with it.
+    The run still needs its loaders to finish the update and save. They end when it ends.
     """
     os.setsid()
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # drops a signal that is waiting
+        signal.signal(number, signal.SIG_IGN)  # drops a signal that was held back
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
@@ -25,6 +26,7 @@ from training.ema import EMA
 from training.encoder_weights import initialize_encoder
 
 VERSION = 4
+COUNTERS: dict[str, Any] = {"cur_nimg": 0, "skipped": 0, "skipped_in_a_row": 0, "scale": 1.0, "scale_updates": 0}
 MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
 VIEW_WEIGHTS = "renderer.view_weights."
@@ -34,12 +36,11 @@ LOWER_RATE = "start a new run with a lower `lr`, or with `transfer` from an earl
 
 @dataclass
 class TrainState:
-    """All that training changes, and the facts of the data that it trains on.
+    """Everything that training changes, and the facts of the data that it trains on (`RunData.facts`).
 
-    data: `RunData.facts`. cur_nimg: target images seen, over all ranks. scale: float32 `[]`, the factor on the loss
-    with which small gradients survive fp16; 1 without it. scale_updates: int64 `[]`, updates since it changed.
-    skipped, skipped_in_a_row: int64 `[]`, updates skipped because a gradient was not finite. The tensors are on the
-    network's device, where updates are skipped.
+    cur_nimg: target images seen, over all ranks. The others are tensors `[]` on the network's device. scale: float32,
+    the factor on the loss that lets small gradients survive fp16; 1 without fp16. scale_updates: int64, updates since
+    it changed. skipped, skipped_in_a_row: int64, updates skipped because a gradient was not finite.
     """
 
     net: GeNVS
@@ -55,21 +56,19 @@ class TrainState:
 
     def __post_init__(self, fp16: bool) -> None:
         device = next(self.net.parameters()).device
-        self.scale = torch.full((), FIRST_SCALE if fp16 else 1.0, device=device)
-        self.scale_updates = torch.zeros((), dtype=torch.int64, device=device)
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.scale = torch.tensor(FIRST_SCALE if fp16 else 1.0, device=device)
+        self.scale_updates, self.skipped, self.skipped_in_a_row = torch.zeros(3, dtype=torch.int64, device=device)
 
     def count_update(self, skipped: Tensor) -> None:
-        """Count one update, skipped or not: bool `[]`. `skipped_in_a_row` never falls from its limit to 0 again."""
+        """Count one update. skipped: bool `[]`. Once at its limit, `skipped_in_a_row` never returns to 0."""
         self.skipped += skipped
         in_a_row = self.skipped_in_a_row
         self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
 
     def adapt_scale(self, finite: Tensor) -> None:
-        """Halve `scale` after gradients that were not finite, double it after many updates that were; bool `[]`.
+        """Halve `scale` if the gradients were not finite (bool `[]`); double it after a long row of finite ones.
 
-        As torch.amp.GradScaler does, with its numbers.
+        The rule and its numbers are those of torch.amp.GradScaler.
         """
         updates = (self.scale_updates + 1) * finite
         grow = updates >= SCALE_GROWTH_UPDATES
@@ -77,7 +76,7 @@ class TrainState:
         self.scale_updates = updates * ~grow
 
     def skipped_counts(self) -> tuple[int, int]:
-        """`skipped` and `skipped_in_a_row` as numbers. It waits for the device.
+        """`skipped` and `skipped_in_a_row` as numbers. This waits for the device.
 
         Raises FloatingPointError after MAX_SKIPPED_IN_A_ROW skips in a row.
         """
@@ -88,7 +87,7 @@ class TrainState:
         return skipped, in_a_row
 
     def check_weights(self) -> None:
-        """Raise FloatingPointError where weights are not finite or too large to be squared. It waits for the device."""
+        """Raise FloatingPointError if weights are not finite or too large to square. This waits for the device."""
         if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.net.parameters()]).isfinite():
             raise FloatingPointError(
                 f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: {LOWER_RATE}"
@@ -96,7 +95,7 @@ class TrainState:
 
 
 def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
-    """A new network (for the cameras of `scene`), its EMA and optimizer; the same on every rank.
+    """A new network for the cameras of `scene`, its EMA and its optimizer. They are the same on every rank.
 
     Raises InputError for a snapshot or encoder weights that cannot be used.
     """
@@ -119,13 +118,15 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
 
 
 def start_from(path: str, preset: TrainConfig) -> TrainConfig:
-    """The config that a new run from the snapshot at `path` has before its options: `preset`, or where the snapshot is
-    of the other numerics, its network with the preset's recipe. Raises InputError for a snapshot that cannot be used.
+    """The config of a new run from the snapshot at `path`, before its options are applied.
+
+    This is `preset`, but with the snapshot's network if their numerics differ. Raises InputError for a snapshot that
+    cannot be used.
     """
     source = load_snapshot(path).config
     if source.numerics == preset.net.numerics:
         return preset
-    # Its feature images have no colours, and its own training goes on from a snapshot without EMA ramp-up.
+    # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
     loss = dataclasses.replace(preset.loss, rgb_weight=0.0)
     return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
 
@@ -133,9 +134,9 @@ def start_from(path: str, preset: TrainConfig) -> TrainConfig:
 def transfer(path: str, net: GeNVS) -> None:
     """Load the weights of the snapshot at `path` into `net`.
 
-    A view weighting that the snapshot does not have keeps its own weights. Layers for classes and augmentations that it
-    does not have start at 0, and those that `net` does not have are left out, so that at first nothing changes.
-    Raises InputError where it is damaged, or of another architecture or preconditioning.
+    A view weighting that the snapshot lacks keeps its own weights. Layers for classes and augmentations start at 0 if
+    the snapshot lacks them, and are left out if `net` does, so that at first the network computes the same. Raises
+    InputError if the snapshot is damaged, or has another architecture or preconditioning.
     """
     source = load_snapshot(path)
     precond = source.config.denoiser.precond
@@ -158,77 +159,83 @@ def transfer(path: str, net: GeNVS) -> None:
     net.load_state_dict(weights)
 
 
-def fault_in(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with `tensors`, which should have the names, shapes and types of `expected` and be finite."""
-    for name in tensors.keys() - expected.keys():
-        return f"it has {name}, which does not belong there"
+def fault_in(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with `given`, which should have the names, shapes and types of `expected`, and finite numbers."""
+
+    def kind(value: Any) -> str:
+        return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+    given, expected = flat(given), flat(expected)
     for name, like in expected.items():
-        tensor = tensors.get(name)
-        if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            return f"{name} is missing or not {like.dtype} {list(like.shape)}"
-        if not tensor.isfinite().all():
+        value = given.get(name)
+        if kind(value) != kind(like):
+            return f"{name} is missing or not {kind(like)}"
+        if isinstance(value, Tensor) and not value.isfinite().all():
             return f"{name} holds numbers that are not finite"
+    for name in given.keys() - expected.keys():
+        return f"it has {name}, which does not belong there"
     return None
 
 
 # Saving and restoring
 
 
-def state_path(run_dir: Path, cur_nimg: int) -> Path:
-    """The file of the training state after `cur_nimg` images: one of its own, so that none replaces another."""
-    return run_dir / f"training-state-{cur_nimg:09d}.pt"
+def state_paths(run_dir: Path, cur_nimg: int) -> tuple[Path, Path]:
+    """The name of the training state after `cur_nimg` images, and the one it has if another state took the first.
+
+    Sorted by name, states are sorted by images.
+    """
+    kimg, rest = divmod(cur_nimg, 1000)
+    return run_dir / f"training-state-{kimg:06d}.pt", run_dir / f"training-state-{kimg:06d}_{rest:03d}.pt"
 
 
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
-    """Have the training state written, complete in itself: weights, EMA, optimizer, counters, config, data's facts.
+    """Write the training state in the background: weights, EMA, optimizer, counters, config and the data's facts.
 
-    Raises FloatingPointError, as `TrainState.skipped_counts` does, rather than save a state that has gone wrong.
+    It replaces no other state. Raises FloatingPointError, as `TrainState.skipped_counts` does, rather than save a state
+    that has gone wrong.
     """
-    skipped, skipped_in_a_row = state.skipped_counts()
+    state.skipped_counts()
     content = {
         "format": TRAINING_STATE,
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "data": state.data,
-        "cur_nimg": state.cur_nimg,
-        "skipped": skipped,
-        "skipped_in_a_row": skipped_in_a_row,
-        "scale": float(state.scale),
-        "scale_updates": int(state.scale_updates),
+        **{name: torch.as_tensor(getattr(state, name)).item() for name in COUNTERS},
         "net": state.net.state_dict(),
         "ema": state.ema.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    writer.submit(files.save_atomic, content, state_path(run_dir, state.cur_nimg))
+    writer.wait()  # for the state before, which may have the usual name
+    usual, longer = state_paths(run_dir, state.cur_nimg)
+    writer.submit(files.save_atomic, content, longer if usual.exists() else usual)
 
 
 def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWriter) -> None:
-    """Have the EMA network written as `network-snapshot-KKKKKK.pkl`."""
+    """Write the EMA network in the background, as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema.net, state.cur_nimg
     save = functools.partial(save_snapshot, cur_nimg=nimg)
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 
 def load_training_state(path: Path) -> dict[str, Any]:
-    """The content of a training state; its tensors are checked by `restore`.
+    """The content of a training state. `restore` checks its tensors.
 
-    Raises InputError where the file cannot be read, is no training state, or its config or counters are damaged.
+    Raises InputError if the file cannot be read, is not a training state, or has a damaged config or counters.
     """
     content = files.load(path)
     files.check_format(content, path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
-    counters = [content.get(name) for name in ("cur_nimg", "scale_updates", "skipped", "skipped_in_a_row")]
-    scale = content.get("scale")
-    if not all(type(count) is int and count >= 0 for count in counters):
-        raise _damaged(path, "its counters are not whole numbers from 0 up")
-    if type(scale) is not float or not 0 < scale < float("inf"):
-        raise _damaged(path, "its loss scale is not a finite number above 0")
+    counters: dict[str, Any] = {name: content.get(name) for name in COUNTERS}
+    fault = fault_in(counters, COUNTERS)
+    if fault is not None or min(counters.values()) < 0 or not 0 < counters["scale"] < math.inf:
+        raise _damaged(path, fault or f"its counters cannot be {counters}")
     if content["cur_nimg"] % saved_config(content, path).batch_size:
-        raise _damaged(path, "its images are not a multiple of its batch size")
+        raise _damaged(path, "its number of images is not a multiple of its batch size")
     return content
 
 
 def saved_config(content: dict[str, Any], path: Path) -> TrainConfig:
-    """The config that the training state from `path` was saved with. Raises InputError where there is none."""
+    """The config in the training state from `path`. Raises InputError if there is none that can be used."""
     try:
         net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
         return from_dict(TrainConfig, {**content["config"], "net": net})
@@ -239,35 +246,32 @@ def saved_config(content: dict[str, Any], path: Path) -> TrainConfig:
 def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
     """Put the training state from `path` into `state`, strictly.
 
-    Raises InputError, before anything changes, where it is of other data or another network, or damaged.
+    Raises InputError, before anything changes, if it belongs to other data or another network, or is damaged.
     """
     check_data(content, state.data, path)
-    parts = {"net": state.net.state_dict(), "ema": state.ema.net.state_dict()}
     learning = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    moments: dict[int, dict[str, Tensor]] = {}
+    optimizer: dict[str, Any] = {"state": {}, "param_groups": state.optimizer.state_dict()["param_groups"]}
     if content["cur_nimg"] > 0:
         step = torch.zeros(())
-        moments = {n: {"step": step, "exp_avg": p, "exp_avg_sq": p} for n, p in enumerate(learning)}
-    saved = flat({part: content.get(part) for part in (*parts, "optimizer")})
-    saved.pop("optimizer.param_groups", None)  # settings, which are the config's
-    fault = fault_in(saved, flat({**parts, "optimizer": {"state": moments}}))
+        optimizer["state"] = {n: {"step": step, "exp_avg": p, "exp_avg_sq": p} for n, p in enumerate(learning)}
+    expected = {"net": state.net.state_dict(), "ema": state.ema.net.state_dict(), "optimizer": optimizer}
+    fault = fault_in({part: content.get(part) for part in expected}, expected)
     if fault is not None:
         raise _damaged(path, fault)
     state.net.load_state_dict(content["net"])
     state.ema.net.load_state_dict(content["ema"])
-    settings = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": settings})
+    state.optimizer.load_state_dict({**optimizer, "state": content["optimizer"]["state"]})  # settings are the config's
     # A fused optimizer needs moments in the memory format of the weights, which differs between CPUs and GPUs.
     for parameter, of_parameter in state.optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             of_parameter[name] = torch.empty_like(parameter).copy_(of_parameter[name])
     state.cur_nimg = content["cur_nimg"]
-    for name in ("skipped", "skipped_in_a_row", "scale", "scale_updates"):
+    for name in COUNTERS.keys() - {"cur_nimg"}:
         getattr(state, name).fill_(content[name])
 
 
 def check_data(content: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
-    """Raise InputError where the training state from `path` is of other data than these `facts`."""
+    """Raise InputError if the training state from `path` was trained on data with other `facts`."""
     saved = content.get("data")
     if not isinstance(saved, dict):
         raise _damaged(path, "it does not say what data it was trained on")

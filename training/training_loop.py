@@ -23,10 +23,10 @@ from training.state import TrainState
 
 
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
-    """Train `state` to `config.total_nimg` images or until interrupted; every file goes to `run_dir`.
+    """Train `state` to `config.total_nimg` images or until interrupted. All files go to `run_dir`.
 
-    Between records nothing waits for the device. Raises InputError for data that cannot be used, FloatingPointError
-    when training diverges, and OSError for a file that cannot be written.
+    Between records nothing waits for the device. Raises InputError for data that cannot be used, FloatingPointError if
+    training diverges, and OSError for a file that cannot be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     stop = StopRequest(device, config.rounds(world_size))
@@ -43,7 +43,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     if world_size > 2:
         batches = order_gradient_buckets(net, loss_fn, batches, config)
 
-    # However the run ends, the file that is being written is completed.
+    # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter):
         while state.cur_nimg < config.total_nimg and not stop.agreed():
             accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
@@ -62,9 +62,9 @@ def accumulate_gradients(
     monitor: Monitor,
     scale: Tensor | float = 1.0,
 ) -> None:
-    """Forward and backward for one update, in as many rounds as the batch takes; ranks synchronise in the last.
+    """Forward and backward passes of one update, in one or more rounds. Ranks synchronise in the last one.
 
-    net: as `training_net` gives it. scale: `[]`, a factor on the loss besides `config.loss_scale`.
+    net: from `training_net`. scale: `[]`, a factor on the loss besides `config.loss_scale`.
     """
     rounds = config.rounds(distributed.get_world_size())
     for number in range(rounds):
@@ -81,9 +81,9 @@ def accumulate_gradients(
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
-    """One optimizer step with warmed-up learning rate and clipped gradients; skipped where a gradient is not finite.
+    """One optimizer step with learning rate warm-up and clipped gradients, skipped if a gradient is not finite.
 
-    Gradients are already summed over ranks, so all ranks decide alike. The device decides, and the host does not wait.
+    Gradients are already summed over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
     optimizer = state.optimizer
     lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
@@ -92,8 +92,8 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     finite, norm = norm.isfinite(), norm / state.scale
-    # As torch.amp.GradScaler does for fused optimizers: they divide gradients by `grad_scale`, and skip the step,
-    # without counting it, where `found_inf` is 1. Clipped as by torch.nn.utils.clip_grad_norm_.
+    # As torch.amp.GradScaler does for fused optimizers: they divide gradients by `grad_scale`, and if `found_inf` is 1
+    # they skip the step without counting it. Gradients are clipped as by torch.nn.utils.clip_grad_norm_.
     limit = config.max_grad_norm * config.loss_scale
     optimizer.grad_scale = state.scale * ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]

@@ -224,7 +224,7 @@ def test_a_damaged_state_is_refused_by_name_and_changes_nothing(trained, tmp_pat
     if isinstance(value, float) and "/" in path:
         like = functools.reduce(lambda tree, key: tree[int(key) if key.isdecimal() else key], path.split("/"), content)
         value = torch.full_like(like, value)
-    file = tmp_path / "training-state-000000008.pt"
+    file = tmp_path / "training-state-000000.pt"
     files.save_atomic(put(content, path, value), file)
     before = [tensor.clone() for tensor in state.net.state_dict().values()]
     with pytest.raises(InputError) as caught:

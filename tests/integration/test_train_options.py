@@ -26,7 +26,6 @@ from genvs.settings import from_dict, set_by_path
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.run_folder import OPTIONS_FILE, last_line, locked_and_logged, new_run_folder
-from training.state import state_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -253,7 +252,7 @@ def saved_state(run_folder, cars) -> Callable[..., TrainConfig]:
 
 def test_resume_takes_the_saved_options_and_allows_another_length(program, run_folder, saved_state):
     saved = saved_state()
-    for arguments in (["--resume"], ["--resume", run_folder], ["--resume", run_folder / "training-state-000000000.pt"]):
+    for arguments in (["--resume"], ["--resume", run_folder], ["--resume", run_folder / "training-state-000000.pt"]):
         config = options_of(program(*arguments, "--duration", "0.25", "--workers", "2", "--dry-run"))
         assert config == dataclasses.replace(saved, duration_kimg=250.0, workers=2)
     saved_state(run_folder.with_name("00010-newer"), seed=7)
@@ -269,7 +268,7 @@ def test_resume_refuses_what_would_be_another_run(program, saved_state):
     saved_state(data={"scenes": 11})
     assert_refused(program("--resume", "--dry-run"), "other data", "scenes 11 -> 12")
     saved_state(cur_nimg=20)
-    assert_refused(program("--resume", "--dry-run"), "training-state-000000020.pt", "--duration")
+    assert_refused(program("--resume", "--dry-run"), "training-state-000000_020.pt", "--duration")
     assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
 
 
@@ -296,15 +295,16 @@ def test_the_last_line_names_what_goes_on_from_here(tmp_path, cars):
     config = small_run(cars, 1000)
     # Not yet, or on another machine's disk: other ranks are asked too.
     assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
-    for nimg in (1200, 2400):
-        state_path(tmp_path, nimg).touch()
-    assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
-    assert f"--resume {tmp_path}/training-state-000001200.pt" in last_line(1200, config, tmp_path)
+    for name in ("000001", "000001_600", "000002"):
+        (tmp_path / f"training-state-{name}.pt").touch()
+    for nimg, state in ((2400, ""), (1600, "/training-state-000001_600.pt"), (1200, "/training-state-000001.pt")):
+        assert last_line(nimg, config, tmp_path).endswith(f"--resume {tmp_path}{state}")
 
 
 def test_a_damaged_state_is_named_and_the_one_before_used(program, run_folder, saved_state):
     saved_state()
-    good, newer = run_folder / "training-state-000000000.pt", run_folder / "training-state-000010000.pt"
+    good, newer = (run_folder / f"training-state-{name}.pt" for name in ("000009", "000009_500"))
+    (run_folder / "training-state-000000.pt").rename(good)
     newer.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     done = program("--resume", "--dry-run")
     assert "Passing over" in done.out.splitlines()[0] and newer.name in done.out.splitlines()[0]

@@ -124,7 +124,7 @@ def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_upda
     assert unequal(resume(tmp_path, duration_kimg=kimg(6), workers=1), six_updates) == []
     assert [record["nimg"] for record in records(tmp_path)] == [BATCH * (step + 1) for step in range(6)]
     states = [files.load(path)["cur_nimg"] for path in sorted(tmp_path.glob("*.pt"))]
-    assert states == [BATCH, 4 * BATCH, 6 * BATCH], "no state replaces another, however soon it comes"
+    assert states == [BATCH, 4 * BATCH, 6 * BATCH], "no state replaces another of the same thousand images"
 
 
 def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
@@ -232,7 +232,7 @@ def test_the_run_folder(run_folder, cars):
     names = {path.name for path in run.iterdir()}
     (events,) = [name for name in names if name.startswith("events.out.tfevents")]
     expected = {".lock", "log.txt", "network-snapshot-000000.pkl", "samples-000000.png", "stats.jsonl"}
-    assert names == expected | {"training-state-000000048.pt", "training_options.json", events}
+    assert names == expected | {"training-state-000000.pt", "training_options.json", events}
     options = json.loads((run / "training_options.json").read_text())
     assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 8)
     log = (run / "log.txt").read_text()
@@ -305,7 +305,7 @@ def test_files_are_written_when_due(cars, tmp_path):
     reporter.close()
     monitor.close()
     written = {path.name for path in tmp_path.iterdir()}
-    states = {f"training-state-{nimg:09d}.pt" for nimg in (1200, 2160, 3120, 4080, 4800)}
+    states = {f"training-state-00000{kimg}.pt" for kimg in ("1", "2", "3", "4", "4_800")}
     assert written == states | {f"network-snapshot-00000{kimg}.pkl" for kimg in (2, 4)} | {"stats.jsonl"}
     due = [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560, 4800]
     first = [240, 720, 2400]  # the first, third and tenth update
