@@ -211,7 +211,7 @@ def parse_view_weighting(name: str) -> tuple[str, float | None]:
     method, given, number = name.replace("_weighing", "_weighting").partition("=")  # the unofficial spelling
     largest = _LARGEST_NUMBER.get(method)
     if method not in [each.partition("=")[0] for each in VIEW_WEIGHTINGS] or bool(given) != (largest is not None):
-        raise InputError(f"`view_weighting`={name}: choose one of {', '.join(VIEW_WEIGHTINGS)}")
+        raise InputError(f"`view_weighting`={name!r}: choose one of {', '.join(VIEW_WEIGHTINGS)}")
     if largest is None:
         return method, None
     try:
@@ -219,7 +219,7 @@ def parse_view_weighting(name: str) -> tuple[str, float | None]:
     except ValueError:
         value = math.nan
     if not 0 <= value <= largest:
-        raise InputError(f"`view_weighting`={name}: give a number from 0 to {largest:g}")
+        raise InputError(f"`view_weighting`={name!r}: give a number from 0 to {largest:g}")
     return method, value
 
 

@@ -9,9 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -236,14 +235,12 @@ def run_folder(tmp_path) -> Path:
 def saved_state(run_folder, cars) -> Callable[..., TrainConfig]:
     """Saves a training state in a folder, by default a run's that has just begun."""
 
-    def save(
-        folder: Path = run_folder, cur_nimg: int = 0, data: Mapping[str, int] = MappingProxyType({}), seed: int = 4
-    ):
+    def save(folder: Path = run_folder, *, cur_nimg: int = 0, seed: int = 4, **facts) -> TrainConfig:
         folder.mkdir(exist_ok=True)
         config = small_run(cars, 5, seed=seed)
         state = fresh_state(config)
         state.cur_nimg = cur_nimg
-        state.data |= data
+        state.data |= facts
         save_state(folder, config, state)
         return config
 
@@ -265,7 +262,7 @@ def test_resume_refuses_what_would_be_another_run(program, saved_state):
     for options in (["--lr", "0.5"], ["--views", "1"], ["--preset", "srn128"], ["--set", "loss.P_std=1"]):
         name = {"--views": "inputs", "--set": "loss.P_std"}.get(options[0], options[0][2:])
         assert_refused(program("--resume", *options, "--dry-run"), "--resume", f"{name} ")
-    saved_state(data={"scenes": 11})
+    saved_state(scenes=11)
     assert_refused(program("--resume", "--dry-run"), "other data", "scenes 11 -> 12")
     saved_state(cur_nimg=20)
     assert_refused(program("--resume", "--dry-run"), "training-state-000000_020.pt", "--duration")
