@@ -1,8 +1,9 @@
-"""Files that try to run commands when they are read, and files that are damaged or claim what they do not hold."""
+"""Files that try to run commands when they are read, and files that are damaged or claim false sizes."""
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import random
 import struct
@@ -13,6 +14,8 @@ import torch
 from tests.published import Called, Made, Named, module_tree, persistent, pickled
 
 NOTHING_ELSE = pickle.PROTO + b"\x04"
+# How a storage begins in torch's older format.
+HEADER = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
 
 
 def hostile_files(canary: Path) -> dict[str, bytes]:
@@ -21,12 +24,11 @@ def hostile_files(canary: Path) -> dict[str, bytes]:
     return {**running(touch, code), **claiming(), **damaged(), **archives(touch)}
 
 
+EMPTY_STATE: dict = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+
+
 def module(**changes) -> Made:
-    return Made(Named("torch.nn.modules.container", "Sequential"), {**empty_state(), **changes})
-
-
-def empty_state() -> dict:
-    return {"_parameters": {}, "_buffers": {}, "_modules": {}}
+    return Made(Named("torch.nn.modules.container", "Sequential"), {**EMPTY_STATE, **changes})
 
 
 def tensor(payload: object, *view: object) -> dict:
@@ -38,11 +40,10 @@ def tensor(payload: object, *view: object) -> dict:
 
 
 def running(touch: str, code: str) -> dict[str, bytes]:
-    """Calls, by every road there is, wherever a file may hold them."""
+    """Calls of every kind, everywhere in a file."""
     system = Called(Named("os", "system"), (touch,))
     evaluated = Called(Named("builtins", "eval"), (code,))
     attribute = Called(Named("builtins", "getattr"), (Named("some.package", "thing"), "run"))
-    header = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
     contents = {
         "os_system": system,
         "builtins_exec": Called(Named("builtins", "exec"), (code,)),
@@ -57,8 +58,8 @@ def running(touch: str, code: str) -> dict[str, bytes]:
         "state_of_a_class": Made(Named("os", "system"), module()),
         "setstate": Made(Named("codeop", "Compile"), {"__setstate__": evaluated}),
         "nested_payload": tensor(system),
-        "nested_after_header": tensor(header + pickled(system)),
-        "nested_torch_load": tensor(header + pickled(Called(Named("torch", "load"), ("x",)))),
+        "nested_after_header": tensor(HEADER + pickled(system)),
+        "nested_torch_load": tensor(HEADER + pickled(Called(Named("torch", "load"), ("x",)))),
         "a_network_that_calls": {"ema": module(_parameters={"weight": evaluated})},
         "a_state_that_calls": {"ema": Made(Named("torch.nn", "Sequential"), evaluated)},
         "items_of_a_call": {"ema": Made(Named("builtins", "dict"), items={"_modules": evaluated})},
@@ -66,7 +67,7 @@ def running(touch: str, code: str) -> dict[str, bytes]:
         "a_tensor_that_calls": tensor(b"", evaluated),
         "ordered_dict_of_a_call": {"ema": Called(Named("collections", "OrderedDict"), (evaluated,))},
         "ordered_dict_state": {"ema": Called(Named("collections", "OrderedDict"), ((("__class__", evaluated),),))},
-        "source_with_a_call": {"ema": persistent("Net", code, {**empty_state(), "hook": evaluated})},
+        "source_with_a_call": {"ema": persistent("Net", code, {**EMPTY_STATE, "hook": evaluated})},
     }
     files = {name: pickled(content) for name, content in contents.items()}
     files["nested_archive"] = pickled(tensor(archives(touch)["zip_with_a_call"]))
@@ -79,21 +80,19 @@ def running(touch: str, code: str) -> dict[str, bytes]:
 
 
 def legacy_storage(claimed: int, data: bytes, listed: int | None = None) -> bytes:
-    """A storage as torch writes it, which claims to have so many floats."""
+    """A storage as torch writes it, which claims to have `claimed` floats."""
 
     class Writer(pickle.Pickler):
         def persistent_id(self, obj):
             return obj if type(obj) is tuple and obj[0] == "storage" else None
 
-    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
     file = io.BytesIO()
     Writer(file, 2).dump(("storage", torch.FloatStorage, "0", "cpu", claimed, None))
-    listed = claimed if listed is None else listed
-    return b"".join([*parts, file.getvalue(), pickle.dumps(["0"], 2), struct.pack("<q", listed), data])
+    return b"".join([HEADER, file.getvalue(), pickle.dumps(["0"], 2), struct.pack("<q", listed or claimed), data])
 
 
 def claiming() -> dict[str, bytes]:
-    """Sizes that are not there, and modules that contain themselves."""
+    """Sizes that are not true, and modules that contain themselves."""
     huge, whole = 2**40, legacy_storage(4, bytes(16))
     own = module()
     own.state["_modules"] = {"a": own, "b": own}
@@ -131,8 +130,6 @@ def archives(touch: str) -> dict[str, bytes]:
 
     class Runs:
         def __reduce__(self):
-            import os
-
             return os.system, (touch,)
 
     saved = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Files in the form of the unofficial implementation's: a pickler that can name anything, and a small network."""
+"""Files as the unofficial implementation writes them: a pickler that can name anything, and a small network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.small_model import SIZE, small_config
 
 
 class Named(NamedTuple):
-    """A class or function, wherever it may be."""
+    """A class or function, which need not exist."""
 
     module: str
     name: str
@@ -28,7 +28,7 @@ class Named(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Made:
-    """An object of a class: its state, and its items where it is a kind of dict."""
+    """An object of a class: its state, and its items if it is a kind of dict."""
 
     cls: Named
     state: Any = None
@@ -43,7 +43,7 @@ class Called:
     arguments: tuple
 
 
-class Pickler(pickle._Pickler):  # the one in Python, which can be taught to write names of what is not there
+class Pickler(pickle._Pickler):  # the one in Python can be extended by names that do not exist
     def save_named(self, obj: Named) -> None:
         self.save(obj.module)
         self.save(obj.name)
@@ -74,21 +74,18 @@ def pickled(content: Any) -> bytes:
     return file.getvalue()
 
 
-# The tree of modules, with what such trees hold besides tensors
-
-
 def easy_dict(**items: Any) -> Made:
     return Made(Named("dnnlib.util", "EasyDict"), items=items)
 
 
 def persistent(class_name: str, source: str, state: dict) -> Called:
-    """An object of a class whose source text is in the file; whoever rebuilds it as usual executes that."""
+    """An object of a class with its source text in the file, which `pickle.load` executes."""
     meta = easy_dict(type="class", version=6, module_src=source, class_name=class_name, state=state)
     return Called(Named("torch_utils.persistence", "_reconstruct_persistent_obj"), (meta,))
 
 
 def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = None, path: str = "") -> Called:
-    """The modules that have `weights` for a state dict. method_name: of the view weighting, which may have none."""
+    """The modules with the state dict `weights`. method_name: of the view weighting."""
     children: dict[str, dict[str, Tensor]] = {}
     parameters, buffers = {}, {}
     for name, tensor in weights.items():
@@ -101,21 +98,19 @@ def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = N
             parameters[first] = torch.nn.Parameter(tensor, requires_grad=False)
     if method_name and path == ".pixel_nerf_net":
         children.setdefault("cam_weighter", {})
-    hooks = Called(Named("collections", "OrderedDict"), ())
     state = {
         "training": False,
         "_parameters": {**parameters, "unused": None},
         "_buffers": buffers,
         "_non_persistent_buffers_set": set(),
-        "_backward_hooks": hooks,
+        "_backward_hooks": Called(Named("collections", "OrderedDict"), ()),
         "_modules": {
-            name: module_tree(inner, source, method_name, f"{path}.{name}") for name, inner in children.items()
+            name: module_tree(child, source, method_name, f"{path}.{name}") for name, child in children.items()
         },
         "skip_scale": np.sqrt(0.5),
         "sigma_max": float("inf"),
         "norm_layer": Named("torch.nn.modules.batchnorm", "BatchNorm2d"),
         "activation": Named("torch.nn.functional", "silu"),
-        "init": {"mode": "xavier", "sizes": (1, [2, 3])},
         **({"method_name": method_name} if path == ".pixel_nerf_net.cam_weighter" else {}),
     }
     if "running_mean" in buffers:
@@ -140,9 +135,6 @@ def write_snapshot(
     return path
 
 
-# A small network
-
-
 def published_config(**denoiser) -> GeNVSConfig:
     config = small_config(**{"centre_on_colours": False, "residual_encoder": True, **denoiser})
     encoder = dataclasses.replace(config.encoder, aspp_rates=(12, 24, 36), volume_width=SIZE)
@@ -152,7 +144,7 @@ def published_config(**denoiser) -> GeNVSConfig:
 
 
 def published_weights(config: GeNVSConfig | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights of a small network under the unofficial names, with what the unofficial one has besides."""
+    """Random weights of a small network under the unofficial names, and those that only the unofficial one has."""
     config, generator = config or published_config(), torch.Generator().manual_seed(seed)
     channels = config.encoder.decoder_channels
     weights = {}
@@ -164,7 +156,7 @@ def published_weights(config: GeNVSConfig | None = None, seed: int = 0) -> dict[
     for name, tensor in UnofficialGeNVS(config).state_dict().items():
         theirs = published_name(name, config)
         if theirs.startswith("pixel_nerf_net.encoder.encoder") and theirs.endswith("bias"):
-            continue  # of a convolution that a normalisation layer follows
+            continue  # their convolution has none, because a normalisation layer follows
         is_head = name == "encoder.to_volume.weight"
         add(theirs, *((len(tensor), channels, 1, 1) if is_head else tensor.shape))
     weights["pixel_nerf_net.mlp.layers.2.bias"][0] = 5.0  # density is a ReLU, which may start dead
