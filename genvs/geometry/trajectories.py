@@ -72,14 +72,13 @@ def trajectory_cameras(
 ) -> Cameras:
     """Cameras `[1, num_views]` around the origin, with the first input's intrinsics.
 
-    inputs: `[1, V]`. trajectory: one of TRAJECTORIES; an orbit starts at the first input's azimuth.
-    radius: world units, by default the inputs' mean distance; depth planes move along. elevation: degrees, of the orbit
-    (20 by default) or of the spiral's highest point (60). Raises InputError for an impossible radius or elevation.
+    inputs: `[1, V]`. trajectory: one of TRAJECTORIES; orbits start at the first input's azimuth. radius: world units,
+    by default the inputs' mean distance; depth planes move with it. elevation: degrees, of the orbit (20 by default) or
+    of the spiral's highest point (60). Raises InputError for an impossible radius or elevation.
     """
     distance = float(inputs.centers.norm(dim=-1).mean())
     radius = distance if radius is None else radius
-    if elevation is None:
-        elevation = 20.0 if trajectory == "orbit" else 60.0
+    elevation = {"orbit": 20.0}.get(trajectory, 60.0) if elevation is None else elevation
     if not -90 <= elevation <= 90:
         raise InputError(f"`elevation`={elevation:g}: choose degrees from -90 to 90")
     near, far = (float(plane[0, 0]) + radius - distance for plane in (inputs.near, inputs.far))
