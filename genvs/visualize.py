@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
@@ -12,24 +11,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, linalg
 
 SHEET_TILE = 192  # contact sheet: smallest side of a picture, pixels
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a contact sheet: a label above pictures `[H, W, 3]` uint8, from top to bottom."""
-
-    label: str
-    pictures: Sequence[np.ndarray]
+FEATURES_CAPTION = (
+    "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
+)
+Column = tuple[str, Sequence[np.ndarray]]  # of a contact sheet: a label above pictures `[H, W, 3]` uint8
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Images `[..., 3, H, W]`, float in [-1, 1] (clamped) to `[..., H, W, 3]` uint8."""
     return (images.movedim(-3, -1).clamp(-1, 1) * 127.5 + 127.5).round().byte().cpu().numpy()
-
-
-FEATURES_CAPTION = (
-    "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
-)
 
 
 def feature_colors(feature_images: Tensor) -> np.ndarray:
@@ -38,11 +28,12 @@ def feature_colors(feature_images: Tensor) -> np.ndarray:
 
 
 def feature_color_map(feature_images: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """The map of `feature_colors`, fitted to feature images `[K, C, H, W]`; it takes others as well.
+    """The map of `feature_colors`, fitted to feature images `[K, C, H, W]`; it can be applied to others as well.
 
-    Red, green and blue are the three directions in which the features of ALL these images vary most (principal
-    components), each squashed by a logistic with its own spread; so colours are comparable between the images that one
-    map has coloured. A direction's sign is chosen so that a zero feature, an empty ray, comes out mid-gray or lighter.
+    Red, green and blue are the three directions in which the features of all these images vary most (principal
+    components), each squashed by a logistic with the direction's own spread. Colours can be compared between images
+    that were coloured by one map. A direction's sign is chosen so that a zero feature, an empty ray, is mid-gray or
+    lighter.
     """
     pixels = feature_images.float().movedim(1, -1)
     mean = pixels.mean(dim=(0, 1, 2))
@@ -63,11 +54,9 @@ def feature_color_map(feature_images: Tensor) -> Callable[[Tensor], np.ndarray]:
 
 
 def enlarge(picture: np.ndarray, side: int) -> Image.Image:
-    """Enlarge `[H, W, 3]` uint8 by the smallest whole factor that brings its shorter side to `side` pixels."""
-    image = _as_pil(picture)
-    factor = math.ceil(side / min(image.size))
-    if factor <= 1:
-        return image
+    """Enlarge `[H, W, 3]` uint8 by the smallest integer factor that makes its shorter side at least `side` pixels."""
+    image = Image.fromarray(picture)
+    factor = max(1, math.ceil(side / min(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
 
 
@@ -79,9 +68,9 @@ def contact_sheet(
     bands: from top to bottom; each is (names of its picture rows, its columns), and a column has one picture for each
     name. A band with many columns is wrapped. caption: a line at the bottom.
     """
-    tile = enlarge(bands[0][1][0].pictures[0], SHEET_TILE)
+    tile = enlarge(bands[0][1][0][1][0], SHEET_TILE)
     font, small = ImageFont.load_default(20), ImageFont.load_default(15)
-    margin, header = 24, 64
+    margin, header, gap, label_height = 24, 64, 8, 26
     gutter = margin + max(math.ceil(small.getlength(name)) for names, _ in bands for name in names) + 16
     most = max(len(columns) for _, columns in bands)
     per_line = min(most, max(8, math.ceil(math.sqrt(2 * most))))
@@ -90,36 +79,30 @@ def contact_sheet(
         for names, columns in bands
         for start in range(0, len(columns), per_line)
     ]
-    gap, label_height = 8, 26
     heights = [label_height + len(names) * (tile.height + gap) + margin for names, _ in lines]
     longest = math.ceil(max(font.getlength(title), small.getlength(caption)))
     width = gutter + max(per_line * (tile.width + gap), longest) + margin
-    height = header + sum(heights) + (margin if caption else 0)
-    sheet = Image.new("RGB", (width, height), "#f3f3f3")
+    bottom = header + sum(heights)
+    sheet = Image.new("RGB", (width, bottom + (margin if caption else 0)), "#f3f3f3")
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, 20), title, fill="#111111", font=font)
-    draw.text((margin, header + sum(heights)), caption, fill="#555555", font=small, anchor="lm")
+    draw.text((margin, bottom), caption, fill="#555555", font=small, anchor="lm")
     for index, (names, columns) in enumerate(lines):
         top = header + sum(heights[:index])
         rows = [top + label_height + row * (tile.height + gap) for row in range(len(names))]
         for name, y in zip(names, rows, strict=True):
             draw.text((margin, y + tile.height / 2), name, fill="#555555", font=small, anchor="lm")
-        for place, column in enumerate(columns):
+        for place, (label, pictures) in enumerate(columns):
             x = gutter + place * (tile.width + gap)
-            draw.text((x, top + 4), _shorten(column.label, small, tile.width), fill="#111111", font=small)
-            for picture, y in zip(column.pictures, rows, strict=True):
+            draw.text((x, top + 4), _shorten(label, small, tile.width), fill="#111111", font=small)
+            for picture, y in zip(pictures, rows, strict=True):
                 sheet.paste(enlarge(picture, SHEET_TILE), (x, y))
     return sheet
 
 
-def _as_pil(picture: np.ndarray | Image.Image) -> Image.Image:
-    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-
-
 def _shorten(text: str, font, width: float) -> str:
     """Cut the middle out of a text that is wider than `width` pixels: names differ at their ends."""
-    keep = len(text)
-    shown = text
+    keep, shown = len(text), text
     while font.getlength(shown) > width and keep > 2:
         keep -= 1
         shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"

@@ -29,7 +29,6 @@ from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.guidance import load_guide
 from inference import options, protocol, report, writers
 from inference.evaluation import BASELINES, SAMPLES, Evaluation
 from inference.measures import MEASURES, Measures, Scores
@@ -55,7 +54,7 @@ def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter,
 
 
 def some(known: Collection[str]) -> str:
-    return f"What to measure besides: some of {', '.join(known)}; all; or none."
+    return f"What to measure in addition: some of {', '.join(known)}; all; or none."
 
 
 @click.command(cls=Command, epilog=options.BY_DEFAULT)
@@ -81,77 +80,68 @@ def some(known: Collection[str]) -> str:
 )
 @of_measures("--baselines", default="none", help=some(BASELINES), metavar="LIST", callback=some_of(BASELINES))
 @of_measures("--metrics", default="consistency", help=some(MEASURES), metavar="LIST", callback=some_of(MEASURES))
-@of_output("--out_dir", type=options.PATH, show_default="by the options, under inference/output", help=OUT_DIR)
+@of_output("--out_dir", type=options.FOLDER, show_default="by the options, under inference/output", help=OUT_DIR)
 @of_output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
 @of_output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
-def main(metrics: list[str], batch_size: int, device: str | None, dry_run: bool, **given) -> None:
+def main(batch_size: int, dry_run: bool, **given) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
     An evaluation that was interrupted, or done with fewer objects, seeds, baselines or metrics, continues when it is
     started again.
     """
-    chosen = options.choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = options.choose_device(given["device"])
     if not dry_run:
-        chosen = distributed.init(chosen.type, timeout=PATIENCE)
-    evaluation = open_evaluation(chosen, metrics=metrics, **given)
+        device = distributed.init(device.type, timeout=PATIENCE)
+    evaluation = open_evaluation(options.settle(given), device)
     evaluation.check()
-    measures = Measures(metrics, evaluation.drawings, chosen)
+    measures = Measures(given["metrics"], evaluation.drawings, device)
     distributed.print0("\n".join(evaluation.facts()))
     if dry_run:
         click.echo("Dry run: everything is in order.")
         return
     with evaluation.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.barrier()
-        evaluate(evaluation, measures, batch_size, chosen)
+        try:
+            results = draw_and_measure(evaluation, measures, batch_size, device)
+        except torch.OutOfMemoryError:
+            raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
+        if distributed.get_rank() == 0:
+            write_results(evaluation, results)
     distributed.shutdown()
 
 
-def open_evaluation(
-    device: torch.device,
-    *,
-    data: Path,
-    split: str,
-    data_class: str | None,
-    cam_weighting: str | None,
-    max_objects: int | None,
-    out_dir: Path | None,
-    **given,
-) -> Evaluation:
+def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
-    given = options.settle(given)
+    data, cam_weighting, baselines = given["data"], given["cam_weighting"], given["baselines"]
     ckpt_path, net = options.open_network(given["ckpt_path"], cam_weighting, given["near"], given["far"])
-    scene, convention, normalize = net.config.scene, given["convention"], given["normalize"]
-    kind = dataset_class(data_class)
+    scene, normalize, kind = net.config.scene, given["normalize"], dataset_class(given["data_class"])
+    cameras = {"near": scene.near, "far": scene.far, "convention": given["convention"]}
 
     def opened(path: Path) -> SceneDataset:
-        settings: dict[str, Any] = {"near": scene.near, "far": scene.far, "convention": convention}
         with distributed.warnings_as_lines():
-            return kind(path, resolution=net.config.resolution, normalize=normalize and scene.radius, **settings)
+            return kind(path, resolution=net.config.resolution, normalize=normalize and scene.radius, **cameras)
 
-    path, split_name = protocol.find_split(data, split, kind)
+    path, split = protocol.find_split(data, given["split"], kind)
     dataset = opened(path)
-    if "colours" in given["baselines"] and net.config.numerics == UNOFFICIAL:
+    if "colours" in baselines and net.config.numerics == UNOFFICIAL:
         raise InputError(
             "--baselines: a snapshot of the unofficial implementation renders features that are no colours: leave "
             "colours out"
         )
     mean_image = None
-    if "mean" in given["baselines"]:
+    if "mean" in baselines:
         train = opened(protocol.find_split(data, "train", kind)[0])
         mean_image = mean_training_image(train, range(len(train)))
     classes = dataset.checked_classes() if scene.num_classes else None
-    first_class = classes[0] if classes else None
-    conditioning: dict[str, Any] = {"cam_weighting": cam_weighting, "class_id": first_class}
-    guide = load_guide(given["guide"], net, device, bf16=given["bf16"], **conditioning)
+    guide = options.load_guide(given, net, device, classes[0] if classes else None)
     chosen = {
         "snapshot": str(ckpt_path),
         "snapshot_sha256": protocol.sha256(ckpt_path),
         "data": str(dataset.path),
-        "data_sha256": protocol.digest(dataset.digest_of_files(), classes, data_class),
+        "data_sha256": protocol.digest(dataset.digest_of_files(), classes, given["data_class"]),
+        **cameras,
         "convention": dataset.convention,
         "normalize": normalize,
-        "near": scene.near,
-        "far": scene.far,
         "num_inputs": given["num_inputs"],
         "view_weighting": net.config.view_weighting,
         "views": protocol.read_views(given["views"]),
@@ -160,21 +150,11 @@ def open_evaluation(
         "bf16": given["bf16"] and has_native_bf16(device),
         "guide_sha256": protocol.sha256(given["guide"]) if guide else None,
     }
-    asked = {"data_class": data_class, "cam_weighting": cam_weighting, "metrics": given["metrics"]}
-    asked |= {"split": split_name, "guide": str(given["guide"]) if guide else None}
-    return Evaluation(
-        net,
-        guide,
-        dataset,
-        classes,
-        chosen,
-        num_objects=min(max_objects or len(dataset), len(dataset)),
-        seeds=given["seeds"],
-        baselines=given["baselines"],
-        mean_image=mean_image,
-        asked=asked,
-        out_dir=out_dir or options.ROOT / "inference" / "output" / results_folder(chosen, given, cam_weighting),
-    )
+    asked = {name: given[name] for name in ("seeds", "baselines", "metrics", "data_class", "cam_weighting")}
+    asked |= {"split": split, "guide": str(given["guide"]) if guide else None}
+    asked["num_objects"] = min(given["max_objects"] or len(dataset), len(dataset))
+    default = options.ROOT / "inference" / "output" / results_folder(chosen, given, cam_weighting)
+    return Evaluation(net, guide, dataset, classes, chosen, asked, mean_image, given["out_dir"] or default)
 
 
 def results_folder(chosen: dict[str, Any], sampling: dict[str, Any], cam_weighting: str | None) -> str:
@@ -187,71 +167,65 @@ def results_folder(chosen: dict[str, Any], sampling: dict[str, Any], cam_weighti
     return f"{name}-{options.described(sampling)}"
 
 
-def evaluate(evaluation: Evaluation, measures: Measures, batch_size: int, device: torch.device) -> None:
-    """Draw, measure and write the results, on all ranks."""
-    try:
-        scores = draw_and_measure(evaluation, measures, batch_size, device)
-    except torch.OutOfMemoryError:
-        raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
-    scores = dict(sorted(pair for part in distributed.gather_objects(scores) for pair in part.items()))
-    num_images = sum(len(evaluation.views(index)[1]) for index in range(evaluation.num_objects))
-    results = {}
-    for name in evaluation.drawings:
-        objects = {scene: of_object[name] for scene, of_object in scores.items()}
-        results[name] = {"objects": objects, "summary": report.summarize(objects, measures.of_sets(name, num_images))}
-    if distributed.get_rank() == 0:
-        write_results(evaluation, results)
-
-
 def draw_and_measure(
     evaluation: Evaluation, measures: Measures, batch_size: int, device: torch.device
-) -> dict[str, dict[str, Scores]]:
-    """Draw and measure this rank's objects: the scores by object, then by drawing."""
-    share, net, guide = evaluation.share(), evaluation.net, evaluation.guide
+) -> dict[str, dict[str, Any]]:
+    """Draw and measure on all ranks. Returns, by drawing, the scores of all objects and their summary."""
+    net, guide, drawings = evaluation.net, evaluation.guide, evaluation.drawings
+    num_objects, rank, world_size = (
+        evaluation.asked["num_objects"],
+        distributed.get_rank(),
+        distributed.get_world_size(),
+    )
+    num_views = [len(evaluation.views(index)[1]) for index in range(num_objects)]
     denoise = FastDenoiser(net.to_device(device), bf16=evaluation.protocol["bf16"], labels=evaluation.label(0, net))
-    scores = {}
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    total = sum(map(len, evaluation.drawings.values())) * sum(len(evaluation.views(index)[1]) for index in share)
+    scores: dict[str, dict[str, Scores]] = {}
+    total = sum(map(len, drawings.values())) * sum(num_views[rank::world_size])
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
-        for index in share:
+        for index in range(rank, num_objects, world_size):
             denoise.set_labels(evaluation.label(index, net))
             if guide:
                 guide.set_labels(evaluation.label(index, guide.net))
-            inputs, targets = (evaluation.dataset.load(index, places) for places in evaluation.views(index))
-            drawn = {}
-            for name, drawings in evaluation.drawings.items():
-                images = []
-                for drawing in drawings:
-                    images.append(evaluation.draw(index, drawing, inputs, targets.cameras, denoise, batch_size))
-                    bar.update(len(targets.images))
-                drawn[name] = torch.stack(images)
-            scores[evaluation.name(index)] = measures.of_object(drawn, inputs, targets)
-    return scores
+            inputs, targets = (evaluation.dataset.load(index, views) for views in evaluation.views(index))
+            drawn: dict[str, list[torch.Tensor]] = {name: [] for name in drawings}
+            for name, drawing in ((name, drawing) for name, some in drawings.items() for drawing in some):
+                drawn[name].append(evaluation.draw(index, drawing, inputs, targets.cameras, denoise, batch_size))
+                bar.update(num_views[index])
+            samples = {name: torch.stack(images) for name, images in drawn.items()}
+            scores[evaluation.name(index)] = measures.of_object(samples, inputs, targets)
+    scores = dict(sorted(pair for part in distributed.gather_objects(scores) for pair in part.items()))
+    results = {}
+    for name in drawings:
+        objects = {scene: of_object[name] for scene, of_object in scores.items()}
+        results[name] = {
+            "objects": objects,
+            "summary": report.summarize(objects, measures.of_sets(name, sum(num_views))),
+        }
+    return results
 
 
 def write_results(evaluation: Evaluation, results: dict[str, dict[str, Any]]) -> None:
-    """results.json, table.md and contact_sheet.png; the table on stdout too."""
+    """Write results.json, table.md and contact_sheet.png; print the table too."""
     chosen, asked = evaluation.protocol, evaluation.asked
-    departures = protocol.departures(evaluation.dataset, chosen, evaluation.num_objects, asked["split"])
-    objects, summary = results[SAMPLES]["objects"], results[SAMPLES]["summary"]
+    departures = protocol.departures(evaluation.dataset, chosen, asked["num_objects"], asked["split"])
     inputs, targets = evaluation.views(0)
-    views = {"seeds": evaluation.seeds, "input_views": inputs, "target_views": targets}
+    baselines = {name: results[name] for name in asked["baselines"]}
     content = {
-        "protocol": {**chosen, **asked, **views},
+        "protocol": {**chosen, **asked, "input_views": inputs, "target_views": targets},
         "not_comparable_because": departures,
-        "num_objects": len(objects),
-        "summary": summary,
-        "objects": objects,
-        "baselines": {name: results[name] for name in evaluation.baselines},
+        "num_objects": asked["num_objects"],
+        **results[SAMPLES],
+        "baselines": baselines,
     }
     title = f"{Path(chosen['snapshot']).name} on {evaluation.dataset.path.name}"
-    beside = {BASELINES[name]: results[name]["summary"] for name in evaluation.baselines}
-    table = report.markdown(title, evaluation.facts(), departures, summary, len(evaluation.seeds), beside)
+    beside = {BASELINES[name]: baseline["summary"] for name, baseline in baselines.items()}
+    summary, num_samples = results[SAMPLES]["summary"], len(asked["seeds"])
+    table = report.markdown(title, evaluation.facts(), departures, summary, num_samples, beside)
     paths = [evaluation.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
     write_atomic(json.dumps(content, indent=1) + "\n", paths[0])
     write_atomic(table, paths[1])
-    writers.write_png(paths[2], report.sheet(evaluation, objects, title))
+    writers.write_png(paths[2], report.sheet(evaluation, results[SAMPLES]["objects"], title))
     click.echo("\n" + table)
     for path in paths:
         click.echo(f"Wrote {path}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +31,6 @@ from inference import protocol, writers
 from inference.options import SAMPLING
 from torch_utils import distributed
 
-PROTOCOL_FILE = "protocol.json"
 SAMPLES = "samples"
 BASELINES = {
     "colours": "feature image's colours",
@@ -46,9 +43,9 @@ BASELINES = {
 class Evaluation:
     """Which images of which objects are drawn, by which network, and where they are kept.
 
-    classes: of the dataset's objects, for a class-conditional network. protocol: see `protocol.check_protocol`.
-    baselines: of BASELINES, beside the samples. mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name.
-    asked: other options, by name; "split" is what the data call it, or None.
+    classes: the objects' classes, for a class-conditional network. protocol: see `protocol.check_protocol`.
+    asked: how much of that is drawn and measured (num_objects, seeds, baselines, metrics), and other options by name.
+    mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name.
     """
 
     net: GeNVS
@@ -56,20 +53,17 @@ class Evaluation:
     dataset: SceneDataset
     classes: list[int] | None
     protocol: dict[str, Any]
-    num_objects: int
-    seeds: list[int]
-    baselines: list[str]
-    mean_image: Tensor | None
     asked: dict[str, Any]
+    mean_image: Tensor | None
     out_dir: Path
 
     @property
-    def drawings(self) -> dict[str, list[int] | list[str]]:
-        """What is measured, each by itself: the samples, by seed, and every baseline, by its name."""
-        return {SAMPLES: self.seeds, **{name: [name] for name in self.baselines}}
+    def drawings(self) -> dict[str, list[Any]]:
+        """What is measured separately: the samples, by seed, and every baseline, by its name."""
+        return {SAMPLES: self.asked["seeds"], **{name: [name] for name in self.asked["baselines"]}}
 
     def views(self, index: int) -> tuple[list[int], list[int]]:
-        """An object's inputs and targets, as places among its views."""
+        """An object's inputs and targets, as positions among its views."""
         num_inputs, views = self.protocol["num_inputs"], self.protocol["views"]
         return protocol.choose_views(self.dataset.num_views(index), num_inputs, views)
 
@@ -81,47 +75,43 @@ class Evaluation:
         """An object's class label for `net`, `[1, L]`. Raises InputError for a class that the network does not know."""
         return label_of_class(self.classes[index], net.config) if self.classes else None
 
-    def share(self) -> range:
-        """The objects that this rank draws and measures. Raises InputError where there are fewer than ranks."""
-        world_size = distributed.get_world_size()
-        if self.num_objects < world_size:
-            most = self.num_objects
-            raise InputError(f"{most} object(s) for {world_size} processes: start at most {most} (NGPU)")
-        return range(distributed.get_rank(), self.num_objects, world_size)
-
     def check(self) -> None:
         """Raise InputError for what would go wrong later."""
-        if self.out_dir.exists() and not self.out_dir.is_dir():
-            raise InputError(f"--out_dir={self.out_dir}: is no folder: choose another")
-        protocol.check_protocol(self.protocol, self.out_dir / PROTOCOL_FILE)
-        self.share()
+        self.check_folder()
+        if (most := self.asked["num_objects"]) < distributed.get_world_size():
+            processes = distributed.get_world_size()
+            raise InputError(f"{most} object(s) for {processes} processes: start at most {most} (NGPU)")
         self.dataset.check_views(self.protocol["num_inputs"] + 1)
-        for index in range(self.num_objects):
+        for index in range(self.asked["num_objects"]):
             self.views(index)
-            self.label(index, self.net)
-            if self.guide:
-                self.label(index, self.guide.net)
+            for net in [self.net, *([self.guide.net] if self.guide else [])]:
+                self.label(index, net)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         if "consistency" in self.asked["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
             raise InputError(
                 f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
             )
 
+    def check_folder(self) -> None:
+        """Raise InputError where `out_dir` holds images of another protocol, or figures that would be lost."""
+        protocol.check_protocol(self.protocol, self.out_dir / "protocol.json")
+        protocol.check_results(self.asked, self.out_dir / "results.json")
+
     def facts(self) -> list[str]:
         """What is drawn, for a reader."""
-        chosen, resolution = self.protocol, self.protocol["resolution"]
+        chosen, asked, resolution = self.protocol, self.asked, self.protocol["resolution"]
         inputs, targets = self.views(0)
-        split = f"split {self.asked['split']}" if self.asked["split"] else "no split by name"
+        split = f"split {asked['split']}" if asked["split"] else "no split by name"
         sampling = ", ".join(f"{name} {chosen[name]}" for name in SAMPLING)
         return [
             f"snapshot: {chosen['snapshot']}",
-            f"data: {chosen['data']}, {split}, {self.num_objects} of {len(self.dataset)} objects, "
+            f"data: {chosen['data']}, {split}, {asked['num_objects']} of {len(self.dataset)} objects, "
             f"{resolution}x{resolution} pixels, 8 bits" + ("; normalized" if chosen["normalize"] else ""),
-            *(f"{name}: {self.asked[name]}" for name in ("data_class", "cam_weighting", "guide") if self.asked[name]),
+            *(f"{name}: {asked[name]}" for name in ("data_class", "cam_weighting", "guide") if asked[name]),
             f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
             f"{len(targets)} drawn",
-            f"samples: {sampling}; seed {', '.join(map(str, self.seeds))}",
-            *(f"baseline {name}: the {BASELINES[name]}" for name in self.baselines),
+            f"samples: {sampling}; seed {', '.join(map(str, asked['seeds']))}",
+            *(f"baseline {name}: the {BASELINES[name]}" for name in asked["baselines"]),
         ]
 
     @contextlib.contextmanager
@@ -138,22 +128,21 @@ class Evaluation:
                 raise InputError(
                     f"--out_dir={self.out_dir}: another evaluation writes there: wait for it, or choose another"
                 ) from None
-            protocol.check_protocol(self.protocol, self.out_dir / PROTOCOL_FILE)
-            files.write_atomic(json.dumps(self.protocol, indent=1) + "\n", self.out_dir / PROTOCOL_FILE)
+            self.check_folder()
+            files.write_atomic(json.dumps(self.protocol, indent=1) + "\n", self.out_dir / "protocol.json")
             yield
 
     def draw(
         self, index: int, drawing: int | str, inputs: Views, targets: Cameras, denoise: FastDenoiser, batch_size: int
     ) -> Tensor:
-        """The images of an object, uint8 `[T, 3, H, W]`, drawn unless they are there whole.
+        """The images of an object, uint8 `[T, 3, H, W]`, which are drawn unless they exist already.
 
         drawing: a sample's seed, or a baseline's name. inputs: `[V]`. targets: `[T]`. denoise: of `net`, on its device.
-        The mean training image is drawn anew: it depends on the train split, which the protocol does not state.
+        The mean training image is always written anew: the protocol does not state the train split, its source.
         """
-        places = self.views(index)[1]
         if drawing != "mean":
-            with contextlib.suppress(InputError):
-                return self.drawn(index, drawing, places)
+            with contextlib.suppress(OSError, ValueError):  # missing or damaged
+                return self.drawn(index, drawing)
         if isinstance(drawing, str):
             images = self._baseline(drawing, inputs[None], targets[None], denoise, batch_size)
         else:
@@ -162,25 +151,18 @@ class Evaluation:
             options |= {"denoise": denoise, "guide": self.guide, "batch_size": batch_size, "progress": False}
             images = (image for image, _ in synthesize_views(self.net, inputs[None], targets[None], **options))
         folder = self._folder(index, drawing)
-        partial = folder.with_name(f".{folder.name}.partial")
-        for old in (folder, partial):
-            shutil.rmtree(old, ignore_errors=True)
-        for place, image in zip(places, images, strict=True):
-            writers.write_png(partial / f"{place:06d}.png", to_uint8(image))
-        os.replace(partial, folder)  # appears when all images are in it
-        return self.drawn(index, drawing, places)
+        files.remove_orphans(folder)
+        for view, image in zip(self.views(index)[1], images, strict=True):
+            writers.write_png(folder / f"{view:06d}.png", to_uint8(image))
+        return self.drawn(index, drawing)
 
-    def drawn(self, index: int, drawing: int | str, places: list[int]) -> Tensor:
-        """What was drawn: uint8 `[T, 3, H, W]`. Raises InputError where an image is gone or damaged."""
-        folder = self._folder(index, drawing)
-        try:
-            images = []
-            for place in places:
-                with Image.open(folder / f"{place:06d}.png") as image:
-                    images.append(np.asarray(image.convert("RGB")))
-            return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: cannot be read ({error}): delete this folder, and it is drawn again") from None
+    def drawn(self, index: int, drawing: int | str) -> Tensor:
+        """What was drawn: uint8 `[T, 3, H, W]`. Raises OSError or ValueError where an image is missing or damaged."""
+        images = []
+        for view in self.views(index)[1]:
+            with Image.open(self._folder(index, drawing) / f"{view:06d}.png") as image:
+                images.append(np.asarray(image.convert("RGB")))
+        return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
 
     def _folder(self, index: int, drawing: int | str) -> Path:
         kind = "seed" if isinstance(drawing, int) else "baseline"
@@ -192,8 +174,8 @@ class Evaluation:
     ) -> Iterator[Tensor]:
         """Images `[3, H, W]` in [-1, 1] on the CPU, for targets `[1, T]`.
 
-        'colours' are those that training's auxiliary loss (`--rgb_weight`) teaches a feature image's first three
-        channels: what can be expected of the view, as in pixelNeRF (arXiv 2012.02190).
+        'colours' are what training's auxiliary loss (`--rgb_weight`) teaches a feature image's first three channels:
+        the expected colours of the view, as in pixelNeRF (arXiv 2012.02190).
         """
         if name == "nearest":
             yield from nearest_input(inputs.to("cpu"), targets)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from torch import Tensor
 from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.scene_input import SceneInput, read_scene
+from genvs.data.srn import LAYOUT
+from genvs.data.storage import counted
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import new_numbered_folder
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.models.labels import label_of_class
-from genvs.sampling.guidance import load_guide
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
 from genvs.visualize import FEATURES_CAPTION, Column, contact_sheet, feature_color_map, feature_colors, to_uint8
 from inference import options, writers
@@ -36,120 +37,120 @@ from torch_utils import distributed
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial implementation's video
 VIDEO = {"frames": 60, "fps": 20.0}
+SCENE_OPTIONS = ("scene", "inputs", "targets", "convention", "normalize")
 INPUT = options.ROOT / "inference" / "input"
 DEFAULT_VIEWS = (
-    "A scene with target_pose/ or transforms_test.json: all views are inputs, and these targets are drawn. Any other: "
-    "the first three views are inputs, and all others are drawn."
+    "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and these targets are drawn. If "
+    "not, the first three views are inputs, and all others are drawn."
 )
-LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers}
+LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers, "show_default": "see below"}
+CONDITION = "Draw each view from the inputs; or, autoreg, one at a time, from the views drawn before it too."
 of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
 
 @click.command(cls=Command, epilog=f"{options.BY_DEFAULT} {DEFAULT_VIEWS}")
 @of_scene("--in_dir", type=options.PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset.")
 @of_scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
-@of_scene(
-    "--inputs", default=None, show_default="see below", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST
-)
-@of_scene("--targets", default=None, show_default="see below", help="Numbers of the views to draw.", **LIST)
+@of_scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST)
+@of_scene("--targets", help="Numbers of the views to draw.", **LIST)
 @options.camera_options
 @options.network_options
 @options.network("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")
 @options.sampling_options(noise="fixed")
-@options.sampling(
-    "--cond_method",
-    type=click.Choice(COND_METHODS),
-    default="normal",
-    help="Draw each view from the inputs; or, autoreg, one at a time, from the views drawn before it too.",
-)
+@options.sampling("--cond_method", type=click.Choice(COND_METHODS), default="normal", help=CONDITION)
 @options.sampling("--class_id", type=int, show_default="none", help="The object's class, for networks of --cond.")
 @options.sampling("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
 @options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
 @of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
 @of_video("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
 @of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498", help="Number of views.")
-@of_video(
-    "--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from the origin."
-)
+@of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from origin.")
 @of_video(
     "--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; a spiral's highest."
 )
 @of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")
-@of_output("--out_dir", type=options.PATH, show_default="a new folder under inference/output", help="Where results go.")
+@of_output("--out_dir", type=options.FOLDER, show_default="a new one under inference/output", help="Results' folder.")
 @click.pass_context
 def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""
     if not video:
         refuse_video_options(context)
+    given = options.settle(given)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
-    cam_weighting = given.pop("cam_weighting")
-    path, net = options.open_network(given.pop("ckpt_path"), cam_weighting, given.pop("near"), given.pop("far"))
-    read = {name: given.pop(name) for name in READ}
-    scene = open_scene(in_dir, net.config, **{**read, "targets": [] if video else read["targets"]})
-    sampling = options.settle(given)
-    class_id, bf16 = sampling["class_id"], sampling["bf16"]
-    if class_id is not None:
-        label_of_class(class_id, net.config)  # refuses one that the network does not know
-    run = options.described(sampling)
-    guide = load_guide(sampling["guide"], net, device, bf16=bf16, cam_weighting=cam_weighting, class_id=class_id)
-    targets, results = scene.target_cameras, [run]
+    path, net = options.open_network(given["ckpt_path"], given["cam_weighting"], given["near"], given["far"])
+    scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
+    if given["class_id"] is not None:
+        label_of_class(given["class_id"], net.config)  # refuses one that the network does not know
+    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "class_id", "batch_size", "seed")}
+    sampling["guide"] = options.load_guide(given, net, device, given["class_id"])
+    targets, run = scene.target_cameras, options.described(given)
+    results = [run]
     if video:
         targets = video_cameras(scene.inputs.cameras, along)
-        run += f"_cond_method={sampling['cond_method']}"
-        results = [f"{run}.mp4", *([f"{run}.gif"] if along["gif"] else [])]
+        run += f"_cond_method={given['cond_method']}"
+        results = [f"{run}.mp4", f"{run}.gif"][: 1 + along["gif"]]
     elif targets is None:
         raise InputError(f"{in_dir}: has no other views and no target_pose/: give --targets, or pass --video")
     out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", in_dir.name)
-    paths = prepare_output(out_dir, results, folder=not video)
+    paths = new_paths(out_dir, results)
 
-    click.echo(f"Drawing {targets.shape[1]} view(s) from {len(scene.names)} input view(s) on {device}.")
+    views, inputs = counted(targets.shape[1], "view"), counted(len(scene.names), "input view")
+    click.echo(f"Drawing {views} from {inputs} on the {'GPU' if device.type == 'cuda' else 'CPU'}.")
     try:
-        drawn = synthesize_views(net.to_device(device), scene.inputs, targets, **{**sampling, "guide": guide})
+        drawn = synthesize_views(net.to_device(device), scene.inputs, targets, **sampling)
         if video:
             draw_video(paths, drawn, along)
         else:
-            title = f"{in_dir.name}: {run}, cond_method={sampling['cond_method']}, {path.name}"
-            draw_images(paths[0], drawn, scene, title)
+            draw_images(
+                paths[0], drawn, scene, f"{in_dir.name}: {run}, cond_method={given['cond_method']}, {path.name}"
+            )
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     for path in paths:
         click.echo(f"Wrote {path}")
 
 
-READ = ("scene", "inputs", "targets", "data_class", "convention", "normalize")
-
-
-def open_scene(in_dir: Path, config: GeNVSConfig, *, data_class: str | None = None, **read: Any) -> SceneInput:
+def open_scene(in_dir: Path, config: GeNVSConfig, given: dict[str, Any]) -> SceneInput:
     """The scene for a network of this config. Prints how it was moved, and on stderr what looks wrong with its cameras.
 
-    data_class: by its name. read: other options of `read_scene`.
+    given: SCENE_OPTIONS and `data_class`.
     """
-    with distributed.warnings_as_lines():
-        views = read_scene(in_dir, config, dataset_class=dataset_class(data_class), **read)
+    read = {name: given[name] for name in SCENE_OPTIONS}
+    try:
+        with distributed.warnings_as_lines():
+            scene = read_scene(in_dir, config, dataset_class=dataset_class(given["data_class"]), **read)
+    except InputError as error:
+        wrong, _, remedy = str(error).partition("; ")
+        if LAYOUT not in remedy:  # of a whole dataset, for training
+            raise
+        raise InputError(
+            f"--in_dir: {wrong}: give a folder with rgb/*.png, pose/*.txt and intrinsics.txt, or with a "
+            "transforms.json and its images, or a dataset of such folders (docs/data.md)"
+        ) from None
     trained = config.scene
-    if views.placement is not None:
+    if scene.placement is not None:
         click.echo(
-            f"--normalize: the scene is {views.placement}; its cameras are now {trained.radius:.3g} from the origin, "
+            f"--normalize: the scene is {scene.placement}; its cameras are now {trained.radius:.3g} from the origin, "
             f"and depths from {trained.near:.3g} to {trained.far:.3g} are drawn."
         )
-    for message in unlike_training(views.inputs.cameras, trained):
+    for message in unlike_training(scene.inputs.cameras, trained):
         options.warn(f"{in_dir}: {message}")
-    return views
+    return scene
 
 
 def video_cameras(inputs: Cameras, along: dict[str, Any]) -> Cameras:
     """The cameras of the video. Fills in `along`, the video's options, where none was given."""
     usual = ARCHIMEDEAN if along["trajectory"] == "archimedean" else VIDEO
     along |= {name: value for name, value in usual.items() if along[name] is None}
-    return trajectory_cameras(
-        inputs, along["trajectory"], along["frames"], radius=along["radius"], elevation=along["elevation"]
-    )
+    shape = {"radius": along["radius"], "elevation": along["elevation"]}
+    return trajectory_cameras(inputs, along["trajectory"], along["frames"], **shape)
 
 
 def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
     """Write pred/ as the views come, then feature_image/ and the contact sheet."""
+    folder.mkdir()
     pictures, feature_images = [], []
     for name, (image, feature_image) in zip(scene.target_names, drawn, strict=True):
         pictures.append(to_uint8(image))
@@ -160,46 +161,32 @@ def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: Sce
         writers.write_png(folder / "feature_image" / f"{name}.png", color)
     rows = {"feature image": list(colors), "prediction": pictures}
     if scene.target_images is not None:
-        rows["target"] = list(as_pictures(scene.target_images))
-    bands = [
-        (
-            ["input"],
-            [Column(*column) for column in zip(scene.names, as_pictures(scene.inputs.images)[:, None], strict=True)],
-        ),
-        (
-            list(rows),
-            [Column(*column) for column in zip(scene.target_names, zip(*rows.values(), strict=True), strict=True)],
-        ),
-    ]
-    sheet = contact_sheet(title, bands, caption=FEATURES_CAPTION)
-    writers.write_png(folder / "contact_sheet.png", sheet)
+        rows["target"] = list(scene.target_images[0].movedim(1, -1).numpy())
+    inputs = scene.inputs.images[0].movedim(1, -1).numpy()
+    targets = zip(scene.target_names, zip(*rows.values(), strict=True), strict=True)
+    given = [(name, [image]) for name, image in zip(scene.names, inputs, strict=True)]
+    bands: list[tuple[list[str], list[Column]]] = [(["input"], [*given]), (list(rows), list(targets))]
+    writers.write_png(folder / "contact_sheet.png", contact_sheet(title, bands, caption=FEATURES_CAPTION))
 
 
-def as_pictures(images: Tensor) -> np.ndarray:
-    """uint8 images `[1, N, 3, H, W]` as pictures `[N, H, W, 3]`."""
-    return images[0].movedim(1, -1).numpy()
+def draw_video(paths: list[Path], drawn: Iterable[tuple[Tensor, Tensor]], along: dict[str, Any]) -> None:
+    """Write an MP4, and a GIF if there is a second path."""
+    frames: Iterable[np.ndarray] = video_frames(drawn, features=along["trajectory"] == "archimedean")
+    if along["gif"]:
+        frames = list(frames)
+        writers.write_gif(paths[1], frames, along["fps"])
+    writers.write_video(paths[0], frames, along["fps"])
 
 
-def draw_video(paths: Sequence[Path], drawn: Iterable[tuple[Tensor, Tensor]], along: dict[str, Any]) -> None:
-    """Write an MP4, and a GIF where a second path asks for one. Along 'archimedean' the feature image stands beside the
-    image, in the colours of the first frame's map.
-    """
-    frames: list[np.ndarray] = []
-
-    def remembered() -> Iterator[np.ndarray]:
-        colors = None
-        for image, features in drawn:
-            frame = to_uint8(image)
-            if along["trajectory"] == "archimedean":
-                colors = colors or feature_color_map(features[None])
-                frame = np.concatenate([frame, colors(features[None])[0]], axis=1)
-            if along["gif"]:
-                frames.append(frame)
-            yield frame
-
-    writers.write_video(paths[0], remembered(), along["fps"])
-    for path in paths[1:]:
-        writers.write_gif(path, frames, along["fps"])
+def video_frames(drawn: Iterable[tuple[Tensor, Tensor]], features: bool) -> Iterator[np.ndarray]:
+    """The images; `features` puts each one's feature image beside it, in the colours of the first frame's map."""
+    colors = None
+    for image, feature_image in drawn:
+        frame = to_uint8(image)
+        if features:
+            colors = colors or feature_color_map(feature_image[None])
+            frame = np.concatenate([frame, colors(feature_image[None])[0]], axis=1)
+        yield frame
 
 
 def refuse_video_options(context: click.Context) -> None:
@@ -209,47 +196,36 @@ def refuse_video_options(context: click.Context) -> None:
             raise InputError(f"--{name} has no effect on images: add --video, or leave it out")
 
 
-def prepare_output(out_dir: Path, names: Sequence[str], *, folder: bool) -> list[Path]:
-    """Make `out_dir`; returns the paths of the results. Raises InputError where one of them exists already.
-
-    folder: the only result is a folder, which is made at once, so that no other run takes it.
-    """
+def new_paths(out_dir: Path, names: list[str]) -> list[Path]:
+    """The paths of results in `out_dir`, which is made. Raises InputError where one of them exists already."""
+    out_dir.mkdir(parents=True, exist_ok=True)
     paths = [out_dir / name for name in names]
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"--out_dir={out_dir}: is not a folder: choose another") from None
     for path in paths:
-        try:
-            if path.exists():
-                raise FileExistsError
-            if folder:
-                path.mkdir()
-        except FileExistsError:
-            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away") from None
+        if path.exists():
+            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
     return paths
 
 
 def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:
-    """In what input cameras `[1, V]` are so far from the training data's that results will be poor: a line each.
+    """A line for each way in which input cameras `[1, V]` differ so much from training's that results will be poor.
 
-    Images that are not square are squeezed to squares, so their focal lengths differ, and tell of their shape too.
+    Images that are not square are squeezed to squares, so their two focal lengths differ.
     """
     found = []
     distance = float(inputs.centers.norm(dim=-1).mean())
     if abs(distance - trained.radius) > 0.25 * trained.radius:
         found.append(
-            f"the cameras are {distance:.3g} from the origin on average, those of the training data "
-            f"{trained.radius:.3g}; pass --normalize or scale the poses to match, or results will be poor"
+            f"the cameras are {distance:.3g} from the origin on average, but {trained.radius:.3g} in the training "
+            "data; pass --normalize or scale the poses to match, or results will be poor"
         )
     focal = inputs.intrinsics[0][:, [0, 1], [0, 1]]
     off, view = (focal / trained.focal - 1).abs().amax(dim=1).max(dim=0)
     if off > 0.1:
         of_width, of_height = focal[view].tolist()
         found.append(
-            f"a focal length is {of_width:.3g} of the image's width and {of_height:.3g} of its height, that of the "
-            f"training data {trained.focal:.3g} of the width; crop or pad the images, with their intrinsics, to the "
-            "training data's shape and field of view, or results will be poor"
+            f"a focal length is {of_width:.3g} of the image's width and {of_height:.3g} of its height, but "
+            f"{trained.focal:.3g} of both in the training data; crop or pad the images, with their intrinsics, to that "
+            "shape and field of view, or results will be poor"
         )
     return found
 

@@ -21,14 +21,14 @@ CHUNK = 64  # images that are measured at a time
 
 @dataclass(frozen=True)
 class Measure:
-    """title: with the unit. larger_is_better: which of several samples is the best. digits: shown after the point."""
+    """title: with the unit. digits: shown after the decimal point."""
 
     title: str
     larger_is_better: bool
     digits: int = 3
 
 
-# Measured for each image; "consistency" for each sample of an object; "fid" and "kid" for all samples together.
+# All are measured for each image, but "consistency" for each sample of an object, "fid" and "kid" for all samples.
 MEASURES = {
     "psnr": Measure("PSNR (dB)", True, 2),
     "ssim": Measure("SSIM, gaussian window", True),
@@ -66,9 +66,6 @@ class Measures:
         """Measure what was drawn of one object, and add its images to the sets.
 
         drawn: by drawing, uint8 images `[k, T, 3, H, W]` of k samples. inputs: `[V]`, targets: `[T]`, images uint8.
-
-        The value of an image's measure is its mean over the views: "mean", of the samples' mean; "best", of the best
-        sample of each view; "mean_image", of the mean of the samples' images. The last two for k > 1 only.
         """
         self._sets.add(targets.images)
         for name, samples in drawn.items():
@@ -77,6 +74,7 @@ class Measures:
         return {name: self._scores(samples, inputs, targets) for name, samples in drawn.items()}
 
     def _scores(self, images: Tensor, inputs: Views, targets: Views) -> Scores:
+        """Each measure's `aggregates`, and for k > 1 samples "mean_image", of the mean of the samples' images."""
         samples = images.to(self.device).double() / 127.5 - 1
         scores: Scores = {}
         for name, metric in self._image_metrics.items():
@@ -103,9 +101,8 @@ def _chunked(metric: Distance, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def aggregates(values: Tensor, larger_is_better: bool) -> dict[str, float]:
-    """Of values `[k, T]`, of k samples of T views."""
-    result = {"mean": float(values.mean())}
-    if len(values) > 1:
-        best = values.amax(dim=0) if larger_is_better else values.amin(dim=0)
-        result["best"] = float(best.mean())
-    return result
+    """The mean of values `[k, T]` of k samples of T views; for k > 1 also the mean of each view's best sample."""
+    if len(values) == 1:
+        return {"mean": float(values.mean())}
+    best = values.amax(dim=0) if larger_is_better else values.amin(dim=0)
+    return {"mean": float(values.mean()), "best": float(best.mean())}

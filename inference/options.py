@@ -18,16 +18,19 @@ from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from genvs.sampling.guidance import weigh_views
+from genvs.models.labels import label_of_class
+from genvs.models.precision import has_native_bf16
+from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import NOISES, known_sampler
 from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("network-snapshot-*.pkl", "training-state-*.pt")  # of files that hold a network, the better first
+NETWORK_FILES = ("network-snapshot-*.pkl", "training-state-*.pt")  # snapshots are preferred
 USEFUL_IMAGES = 5000  # a network that was trained on fewer draws little more than noise
 SAMPLING = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `synthesize_views` takes them
 
-PATH, POSITIVE = FullPath(path_type=Path), FiniteRange(min=0, min_open=True)
+PATH, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=False)
+POSITIVE = FiniteRange(min=0, min_open=True)
 network, cameras, sampling = (option_group(title) for title in ("Network", "Cameras", "Sampling"))
 Decorator = Callable[[Callable], Callable]
 
@@ -60,31 +63,18 @@ camera_options = together(
 
 def sampling_options(noise: str) -> Decorator:
     """The options SAMPLING (but bf16) and `guide`. noise: the default of --noise."""
-    fewest = SAMPLERS["heun"].fewest_steps
+    steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items())
+    few = f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images."
+    noises = "Start all views from the same noise, or each from its own."
+    guide = "An earlier snapshot for --guidance to lead away from."
+    closer = "Above 1: keep closer to the inputs, at twice the work."
     return together(
         sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
-        sampling(
-            "--denoising_steps",
-            "num_steps",
-            type=click.IntRange(1, 10000),
-            show_default=", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()),
-            help=f"1 is a quick preview; 2 to {fewest - 1} of heun leave noise in the images.",
-        ),
-        sampling(
-            "--guidance",
-            type=FiniteRange(0, 100),
-            default=1.0,
-            help="Above 1: keep closer to the inputs, at twice the work.",
-        ),
-        sampling(
-            "--guide", type=PATH, show_default="none", help="An earlier snapshot for --guidance to lead away from."
-        ),
-        sampling(
-            "--noise", type=click.Choice(NOISES), default=noise, help="Start all views from one noise, or each afresh."
-        ),
-        sampling(
-            "--churn", type=FiniteRange(min=0), default=0.0, help="EDM's S_churn, for stochastic sampling by heun."
-        ),
+        sampling("--denoising_steps", "num_steps", type=click.IntRange(1, 10000), show_default=steps, help=few),
+        sampling("--guidance", type=FiniteRange(0, 100), default=1.0, help=closer),
+        sampling("--guide", type=PATH, show_default="none", help=guide),
+        sampling("--noise", type=click.Choice(NOISES), default=noise, help=noises),
+        sampling("--churn", type=FiniteRange(min=0), default=0.0, help="EDM's S_churn: stochastic sampling by heun."),
     )
 
 
@@ -103,9 +93,9 @@ def parse_numbers(context: click.Context, parameter: click.Parameter, text: str 
 
 
 def settle(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the sampler's own number of steps where none was given; warns if that is too few.
+    """The options with the sampler's own number of steps if none was given; warns if that is too few.
 
-    options: SAMPLING and `guide`; others stay as they are. Raises InputError for options that exclude each other.
+    options: SAMPLING, `guide` and any others. Raises InputError for options that exclude each other.
     """
     sampler = known_sampler(options["sampler"], options["churn"])
     if options["guide"] is not None and options["guidance"] == 1:
@@ -120,7 +110,7 @@ def settle(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def described(options: dict[str, Any]) -> str:
-    """Settled options in the names of results: `steps=25`, and whatever differs from the usual."""
+    """Settled options as results are named after them: `steps=25`, and whatever is not inference's default."""
     words = [f"steps={options['num_steps']}"]
     for name, usual in (("sampler", "heun"), ("guidance", 1.0), ("noise", "fixed"), ("churn", 0.0)):
         value = options[name]
@@ -132,15 +122,13 @@ def described(options: dict[str, Any]) -> str:
 
 
 def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device:
-    """The device that the options ask for. Raises InputError where it does not exist."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    """The device that the options name. Raises InputError where it does not exist."""
+    visible = torch.cuda.device_count()
     if gpu_id is not None and (device == "cpu" or not 0 <= gpu_id < visible):
         raise InputError(f"--gpu_id={gpu_id}: there are {visible} GPUs, from 0, with --device cuda: choose one of them")
     if device == "cuda" and visible == 0:
         raise InputError("--device=cuda: no CUDA GPU is visible here: pass --device cpu instead")
     if device == "cpu" or visible == 0:
-        if device is None:
-            distributed.print0("No GPU is visible: running on the CPU.")
         return torch.device("cpu")
     chosen = torch.device("cuda", gpu_id or 0)
     torch.cuda.set_device(chosen)  # for what names no device, such as Triton's kernels
@@ -150,10 +138,11 @@ def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device
 def open_network(
     ckpt_path: Path | None, cam_weighting: str | None, near: float | None, far: float | None
 ) -> tuple[Path, GeNVS]:
-    """The network that the options name, and its file. Says which one it is; warns if it was hardly trained."""
+    """The network that the options name, and its file. Prints which one it is; warns if it was hardly trained."""
     path = ckpt_path or default_snapshot(ROOT)
     net = genvs.load_snapshot(path, near=near, far=far)
-    weigh_views(net, cam_weighting)
+    if cam_weighting is not None:
+        net.set_view_weighting(cam_weighting)
     num_images = net.notes.get("cur_nimg")
     trained = "" if num_images is None else f", trained on {num_images / 1000:,.1f} thousand images"
     distributed.print0(f"Network: {path}, {net.config.resolution}x{net.config.resolution} pixels{trained}")
@@ -165,21 +154,38 @@ def open_network(
     return path, net
 
 
+def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_id: int | None) -> FastDenoiser | None:
+    """The worse network `guide` that autoguidance leads away from (arXiv 2406.02507), on `device`, or None.
+
+    options: `guide`, `cam_weighting` and `bf16`, as for `net`. Raises InputError where the two networks do not fit.
+    """
+    path = options["guide"]
+    if path is None:
+        return None
+    guide = genvs.load_snapshot(path)
+    ours, theirs = net.config.resolution, guide.config.resolution
+    if ours != theirs:
+        raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
+    if options["cam_weighting"] is not None:
+        guide.set_view_weighting(options["cam_weighting"])
+    labels = None if class_id is None else label_of_class(class_id, guide.config)
+    return FastDenoiser(guide.to_device(device), bf16=options["bf16"] and has_native_bf16(device), labels=labels)
+
+
 def default_snapshot(root: Path) -> Path:
     """The newest snapshot of the newest run under training_runs, or its newest training state if it has no snapshot;
     without a run, the snapshot that comes with the code. Raises InputError where there is neither.
     """
-    runs, demo = root / "training_runs", root / "models" / "demo.pkl"
 
     def age(path: Path) -> tuple[float, str]:
         return path.stat().st_mtime, path.name
 
-    newest = max((file for kind in KINDS for file in runs.rglob(kind)), key=age, default=None)
+    runs, demo = root / "training_runs", root / "models" / "demo.pkl"
+    newest = max((file for kind in NETWORK_FILES for file in runs.rglob(kind)), key=age, default=None)
     if newest is not None:
-        return next(max(files, key=age) for kind in KINDS if (files := list(newest.parent.glob(kind))))
+        return next(max(files, key=age) for kind in NETWORK_FILES if (files := list(newest.parent.glob(kind))))
     if not demo.is_file():
         raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
-    distributed.print0(f"No snapshot under {runs}: using {demo}, which comes with the code.")
     return demo
 
 

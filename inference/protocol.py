@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,50 @@ PUBLISHED_RESOLUTION = 128
 
 
 def check_protocol(protocol: dict[str, Any], path: Path) -> None:
-    """Raise InputError where the protocol in the file `path`, if there is one, is not this one.
+    """Raise InputError where the protocol in the file `path`, if it exists, is another one.
 
     A protocol is what the images of one view, object and seed depend on. Paths may differ: snapshots are recognised by
     their hashes, and the data by their files' names, sizes and times of change, and by the objects' classes.
     """
-    if not path.exists():
+    theirs = _read(path, protocol)
+    for key, value in theirs.items():
+        if value != protocol[key] and key not in ("snapshot", "data"):
+            other = f"{key} {value}, not {protocol[key]}"
+            if key.endswith("_sha256"):
+                other = f"other contents of the {key.removesuffix('_sha256')}"
+            raise InputError(
+                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it"
+            )
+
+
+def check_results(asked: dict[str, Any], path: Path) -> None:
+    """Raise InputError where the results in the file `path`, if it exists, have figures that would be overwritten."""
+    there = _read(path, ("protocol", "baselines", "num_objects"))
+    if not there:
         return
-    ours = {key: value for key, value in protocol.items() if key not in ("snapshot", "data")}
+    held = {
+        "seeds": there["protocol"]["seeds"],
+        "metrics": there["protocol"]["metrics"],
+        "baselines": there["baselines"],
+    }
+    lost = {name: ",".join(str(one) for one in held[name] if one not in asked[name]) for name in held}
+    lost["objects"] = str(there["num_objects"]) if there["num_objects"] > asked["num_objects"] else ""
+    for name, values in lost.items():
+        if values:
+            raise InputError(
+                f"{path}: has figures for --{name} {values}, which would be lost: add it, or choose another --out_dir"
+            )
+
+
+def _read(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """These of the values in a JSON file; none if it does not exist. Raises InputError where one is missing."""
+    if not path.exists():
+        return {}
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in ours if ours[key] != theirs[key]]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in keys}
     except (OSError, ValueError, LookupError, TypeError):
         raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None
-    if differing:
-        key = differing[0]
-        other = f"{key} {theirs[key]}, not {ours[key]}"
-        if key.endswith("_sha256"):
-            other = f"other contents of the {key.removesuffix('_sha256')}"
-        raise InputError(f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it")
 
 
 def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) -> tuple[Path, str | None]:
@@ -146,15 +171,11 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
 
 def sha256(path: Path) -> str:
     """The hash of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digest(*contents: object) -> str:
-    """A hash of what these print as."""
+    """A hash of their representations."""
     return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 

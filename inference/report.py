@@ -16,8 +16,7 @@ from inference.measures import MEASURES, Scores
 from inference.protocol import evenly
 
 AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}
-SHEET_TARGETS = 8  # of each object shown
-SHEET_SAMPLES = 4
+SHEET_TARGETS, SHEET_SAMPLES = 8, 4  # shown of each object, at most
 COLUMNS = ("psnr", "ssim_uniform", "lpips_vgg", "fid")
 PUBLISHED = {
     "pixelNeRF": (23.17, 0.90, 0.146, 59.24),
@@ -35,7 +34,7 @@ ABOUT_PUBLISHED = (
 
 
 def summarize(objects: Mapping[str, Scores], of_sets: Scores) -> Scores:
-    """The mean over objects of each figure, with the standard error of "mean"; and the figures of sets, as they are."""
+    """Each figure's mean over the objects, with the standard error of "mean"; and the figures of sets, unchanged."""
     every = list(objects.values())
     summary = {
         name: {aggregate: fmean(scores[name][aggregate] for scores in every) for aggregate in aggregates}
@@ -59,27 +58,29 @@ def markdown(
 
     summary: of the samples. baselines: the summaries of baselines, by title.
     """
-    aggregates = [aggregate for aggregate in AGGREGATES if aggregate in summary["psnr"]]
-    names = [AGGREGATES[aggregate].format(k=num_samples) for aggregate in aggregates]
-    beside = [_row("", *(MEASURES[name].title for name in COLUMNS)), _row("---", *["---:"] * len(COLUMNS))]
-    for aggregate, name in zip(aggregates, names, strict=True):
-        row = "GeNVS, this snapshot" + (f", {name}" if num_samples > 1 else "")
-        figures = (_shown(name, summary.get(name, {}).get(aggregate)) for name in COLUMNS)
-        beside.append(_row(f"**{row}**" + (" (not comparable)" if departures else ""), *figures))
+    aggregates = {key: name.format(k=num_samples) for key, name in AGGREGATES.items() if key in summary["psnr"]}
+    beside = _header([MEASURES[name].title for name in COLUMNS])
+    for aggregate, name in aggregates.items():
+        row = "**GeNVS, this snapshot" + (f", {name}" if num_samples > 1 else "") + "**"
+        cells = [_shown(column, summary.get(column, {}).get(aggregate)) for column in COLUMNS]
+        beside.append(_row(row + (" (not comparable)" if departures else ""), *cells))
     beside += [_row(paper, *map(_shown, COLUMNS, figures)) for paper, figures in PUBLISHED.items()]
 
-    headings = names if num_samples > 1 else ["samples" if baselines else "mean"]
-    headings += ["standard error", *baselines]
-    measured = [_row("", *headings), _row("---", *["---:"] * len(headings))]
-    for name, of_name in summary.items():
+    headings = list(aggregates.values()) if num_samples > 1 else ["samples" if baselines else "mean"]
+    measured = _header([*headings, "standard error", *baselines])
+    for name, figures in summary.items():
         better = "larger" if MEASURES[name].larger_is_better else "smaller"
-        shown = [_shown(name, of_name.get(aggregate)) for aggregate in [*aggregates, "standard_error"]]
-        shown += [_shown(name, of_baseline[name]["mean"]) for of_baseline in baselines.values()]
-        measured.append(_row(f"{MEASURES[name].title}, {better} is better", *shown))
+        values = [figures.get(aggregate) for aggregate in [*aggregates, "standard_error"]]
+        values += [of_baseline[name]["mean"] for of_baseline in baselines.values()]
+        measured.append(_row(f"{MEASURES[name].title}, {better} is better", *(_shown(name, value) for value in values)))
 
     warning = [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""] if departures else []
     lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), "", *warning, *beside, "", ABOUT_PUBLISHED, ""]
     return "\n".join([*lines, "## All that was measured", "", *measured, ""])
+
+
+def _header(headings: Sequence[str]) -> list[str]:
+    return [_row("", *headings), _row("---", *["---:"] * len(headings))]
 
 
 def _row(*cells: str) -> str:
@@ -92,23 +93,25 @@ def _shown(name: str, value: float | None) -> str:
 
 def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> Image.Image:
     """The best, the median and the worst object: inputs, targets, what was drawn, and the error of the first sample."""
-    indices = {evaluation.name(index): index for index in range(evaluation.num_objects)}
-    rows: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in evaluation.seeds[:SHEET_SAMPLES]}
-    rows |= {BASELINES[baseline]: baseline for baseline in evaluation.baselines}
+    drawings: dict[str, int | str] = {
+        f"sample, seed {seed}": seed for seed in evaluation.asked["seeds"][:SHEET_SAMPLES]
+    }
+    drawings |= {BASELINES[baseline]: baseline for baseline in evaluation.asked["baselines"]}
     bands: list[tuple[Sequence[str], Sequence[Column]]] = []
     for rank, name in best_median_worst(objects).items():
-        index = indices[name]
-        given, wanted = evaluation.views(index)
-        wanted = [wanted[place] for place in evenly(len(wanted), SHEET_TARGETS)]
-        inputs, targets = (_pictures(evaluation.dataset.load(index, places).images) for places in (given, wanted))
-        drawn = [_pictures(evaluation.drawn(index, drawing, wanted)) for drawing in rows.values()]
-        errors = list(map(error_picture, drawn[0], targets))
+        index = int(name.partition("-")[0])
+        given, targets = evaluation.views(index)
+        shown = evenly(len(targets), SHEET_TARGETS)
+        targets = [targets[number] for number in shown]
+        inputs, wanted = (_pictures(evaluation.dataset.load(index, views).images) for views in (given, targets))
+        drawn = [_pictures(evaluation.drawn(index, drawing)[shown]) for drawing in drawings.values()]
+        rows = {"target": wanted, **dict(zip(drawings, drawn, strict=True))}
+        rows[f"error of {next(iter(drawings))}"] = [error_picture(*pair) for pair in zip(drawn[0], wanted, strict=True)]
         label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
-        shown = zip(given, inputs, strict=True)
-        bands.append(([label], [Column(f"{name}, view {view}", [picture]) for view, picture in shown]))
-        columns = zip(wanted, zip(targets, *drawn, errors, strict=True), strict=True)
-        names = ["target", *rows, f"error of {next(iter(rows))}"]
-        bands.append((names, [Column(f"view {view}", column) for view, column in columns]))
+        pairs = zip(given, inputs, strict=True)
+        bands.append(([label], [(f"{name}, view {view}", [picture]) for view, picture in pairs]))
+        columns = zip(targets, *rows.values(), strict=True)
+        bands.append((list(rows), [(f"view {view}", pictures) for view, *pictures in columns]))
     return contact_sheet(title, bands)
 
 
@@ -118,12 +121,12 @@ def _pictures(images: Tensor) -> list[np.ndarray]:
 
 
 def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The absolute error of a picture `[H, W, 3]` uint8: white where there is none, black from half the range on."""
+    """The absolute error of a picture `[H, W, 3]` uint8: white for no error, black from half the range on."""
     return 255 - np.minimum(2 * np.abs(sample.astype(int) - target.astype(int)), 255).astype(np.uint8)
 
 
 def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:
-    """'best', 'median' and 'worst' to the names of objects, by PSNR; fewer where there are fewer objects."""
+    """'best', 'median' and 'worst' to the names of objects, by PSNR; each object once."""
     ranked = sorted(objects, key=lambda name: objects[name]["psnr"]["mean"], reverse=True)
-    places = {ranked[len(ranked) // 2]: "median", ranked[-1]: "worst", ranked[0]: "best"}
-    return {place: name for name in ranked if (place := places.get(name))}
+    ranks = {ranked[len(ranked) // 2]: "median", ranked[-1]: "worst", ranked[0]: "best"}
+    return {ranks[name]: name for name in ranked if name in ranks}

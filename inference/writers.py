@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import imageio_ffmpeg
 import numpy as np
@@ -21,6 +22,9 @@ from genvs.visualize import enlarge
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
 GIF_SIDE = 256  # GIFs are big for what they show
+H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
+# Rec. 709 is both used and named in the file: players guess it differently where a file does not say.
+REC709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
 
 
 @contextmanager
@@ -37,56 +41,31 @@ def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Encode frames `[H, W, 3]` uint8 as they come: H.264, yuv420p, enlarged to at least `VIDEO_SIDE` pixels."""
-    # Rec. 709 is both used and named in the file: players guess it differently where a file does not say.
-    color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709"]
-    color += ["-color_trc", "bt709", "-color_range", "tv"]
-    quality = ["-crf", "14", "-preset", "slow", "-movflags", "+faststart", "-f", "mp4"]
+    """Encode frames `[H, W, 3]` uint8 of even sides as they come: H.264, enlarged to at least `VIDEO_SIDE` pixels."""
     with _new_file(path) as file:
-        enlarged = map(_enlarged, frames)
-        first = next(enlarged)
-        encoder = imageio_ffmpeg.write_frames(
-            file.name,
-            first.shape[1::-1],
-            fps=fps,
-            codec="libx264",
-            macro_block_size=2,
-            quality=None,
-            output_params=color + quality,
-            ffmpeg_log_level="error",
-        )
-        encoder.send(None)
-        count = 0
-        try:
-            with closing(encoder):
-                for frame in itertools.chain([first], enlarged):
-                    encoder.send(np.ascontiguousarray(frame))
-                    count += 1
-        except OSError as error:  # ffmpeg's own words go on for many lines
-            raise OSError(error.errno or errno.EIO, str(error).partition("\n")[0]) from error
-        if _frames_in(file.name) != count:  # the encoder does not say so when it fails
-            raise OSError(errno.EIO, "the encoder left it incomplete")
+        pictures = (enlarge(frame, VIDEO_SIDE) for frame in frames)
+        first = next(pictures)
+        raw = f"-f rawvideo -pix_fmt rgb24 -s {first.width}x{first.height} -r {fps:g} -i -"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *raw.split()]
+        command += [*REC709.split(), "-color_range", "tv", *H264.split(), "-f", "mp4", file.name]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+        with subprocess.Popen(command, **pipes) as encoder:  # in a session that Ctrl-C does not reach
+            assert encoder.stdin is not None and encoder.stderr is not None
+            try:
+                for picture in itertools.chain([first], pictures):
+                    encoder.stdin.write(picture.tobytes())
+                encoder.stdin.close()
+            except BrokenPipeError:
+                pass  # the encoder says why
+            reason = encoder.stderr.readline().decode(errors="replace").strip()
+        if encoder.returncode:
+            raise OSError(errno.EIO, reason or "the encoder failed")
 
 
-def _enlarged(frame: np.ndarray) -> np.ndarray:
-    """At least `VIDEO_SIDE` pixels a side, and even sides, as yuv420p needs them."""
-    enlarged = np.asarray(enlarge(frame, VIDEO_SIDE))
-    height, width = enlarged.shape[:2]
-    return np.pad(enlarged, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
-    pictures = [enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    first, *others = (enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames)
     # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
     duration = 10 * max(2, round(100 / fps))
     with _new_file(path) as file:
-        pictures[0].save(file, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
-
-
-def _frames_in(video: str) -> int:
-    """The number of frames that decode; 0 for what is no video."""
-    try:
-        return imageio_ffmpeg.count_frames_and_secs(video)[0]
-    except RuntimeError:
-        return 0
+        first.save(file, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)

@@ -19,7 +19,7 @@ from genvs.models import GeNVS
 from genvs.models.labels import class_labels
 from genvs.random import Stream, normal, numpy_generator, sample_keys
 from genvs.sampling.synthesis import sampler_of
-from genvs.visualize import Column, contact_sheet, feature_colors, to_uint8
+from genvs.visualize import contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 
 NUM_INPUTS = 3  # PSNR is measured with the first of them, and with all
@@ -117,7 +117,7 @@ class Evaluation:
             f"{PANEL_STEPS} steps": to_uint8(sampler_of(net, "heun", PANEL_STEPS)(denoise, noise)),
             "target": to_uint8(images),
         }
-        columns = [Column(f"scene {i}", [row[i] for row in rows.values()]) for i in scenes.tolist()]
+        columns = [(f"scene {i}", [row[i] for row in rows.values()]) for i in scenes.tolist()]
         return contact_sheet(title, [(list(rows), columns)])
 
 

@@ -1,11 +1,10 @@
-"""From input views and target cameras to images: what inference, evaluation and training's evaluation call."""
+"""Images at target cameras, drawn from the input views of a scene."""
 
 from __future__ import annotations
 
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,14 +53,13 @@ def synthesize_views(
     cond_method: 'normal' draws every target from the inputs alone, `batch_size` at a time; 'autoreg' draws one at a
     time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). No view is encoded twice.
     sampler, num_steps, churn, seed: as in `sampler_of`; 1 step is the one-step estimate. guidance: as in `guided`, 1 is
-    off; `guide` is the worse network, by default `net` itself without its conditioning. noise, first_view: as in
-    `StartNoise`. Without churn, images depend neither on `batch_size` nor, up to rounding, on the device.
-    class_id: the object's class, for a network that was trained with classes.
+    off; `guide` is the worse network, by default `net` itself without its conditioning. noise: as in `start_noise`.
+    first_view: the first target's number, for fresh noise. Without churn, images depend neither on `batch_size` nor,
+    up to rounding, on the device. class_id: the object's class, for a network that was trained with classes.
     bf16: run the networks in bf16 where the GPU has it; noise levels, integration and images stay float32 or better.
     denoise: the FastDenoiser of `net`, for callers that draw many scenes; it then decides about bf16 and class.
 
-    Raises InputError, when the first image is asked for, for a name that is not in a table, or options that exclude
-    each other.
+    Raises InputError, when the first image is asked for, for unknown names and for options that exclude each other.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
@@ -69,7 +67,7 @@ def synthesize_views(
     sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
     inputs, targets = inputs.to(device), targets.to(device)
     num_targets, autoreg = targets.shape[1], cond_method == "autoreg"
-    start_noise = StartNoise(noise, seed, (3, net.config.resolution, net.config.resolution), device, first_view)
+    noise_of = start_noise(noise, seed, (3, net.config.resolution, net.config.resolution), device)
     labels = None if class_id is None else label_of_class(class_id, net.config)
     denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), labels=labels)
     sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
@@ -80,7 +78,7 @@ def synthesize_views(
         cameras = targets[:, start:stop]
         feature_images = network.render(cameras)
         denoised = guided(network, worse, cameras, feature_images, guidance, seed)
-        images = sample(denoised, start_noise.of(start, start + len(feature_images))).clamp(-1, 1)
+        images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
         if autoreg and stop < num_targets:
             for conditioned in filter(None, (network, worse)):
                 conditioned.add(images, cameras)
@@ -94,7 +92,7 @@ def synthesize_views(
 
 
 def known_sampler(name: str, churn: float = 0.0) -> Sampler:
-    """A sampler of the table. Raises InputError for a name that is not in it, or one that `churn` has no effect on."""
+    """A sampler by its name. Raises InputError for an unknown one, or one that `churn` has no effect on."""
     if name not in SAMPLERS:
         raise InputError(f"`sampler`={name} is not known: choose one of {', '.join(SAMPLERS)}")
     if churn and not SAMPLERS[name].stochastic:
@@ -110,18 +108,13 @@ def sampler_of(
     num_steps: by default the sampler's own. churn: S_churn of stochastic sampling (EDM, algorithm 2), whose noise is a
     function of the seed. Raises InputError as `known_sampler` does.
     """
-    sampler = known_sampler(name, churn)
-    stochastic: dict[str, Any] = {}
-    if churn:
-        generator = torch.Generator(next(net.parameters()).device).manual_seed(seed)
-        stochastic = {"S_churn": churn, "rng": generator}
-    return functools.partial(
-        sampler.sample,
-        num_steps=sampler.num_steps if num_steps is None else num_steps,
-        sigma_min=net.config.denoiser.sigma_min,
-        sigma_max=net.config.denoiser.sigma_max,
-        **stochastic,
-    )
+    sampler, unet = known_sampler(name, churn), net.config.denoiser
+    steps = sampler.num_steps if num_steps is None else num_steps
+    sample = functools.partial(sampler.sample, num_steps=steps, sigma_min=unet.sigma_min, sigma_max=unet.sigma_max)
+    if not churn:
+        return sample
+    rng = torch.Generator(next(net.parameters()).device).manual_seed(seed)
+    return functools.partial(sample, S_churn=churn, rng=rng)
 
 
 def guided(
@@ -132,12 +125,11 @@ def guided(
     guidance: float,
     seed: int,
 ) -> Denoise:
-    """The denoiser of views at cameras `[1, K]`, guided: `worse.lerp(network, guidance)`.
+    """The denoiser of views at cameras `[1, K]`, guided: `worse.lerp(network, guidance)`; a guidance of 1 is off.
 
-    feature_images: of these views, as `network` renders them. guidance: above 1 it leads away from the worse denoiser,
-    which is evaluated too; 1 is off. worse: a worse network, such as an earlier snapshot (autoguidance, arXiv
-    2406.02507); None for the same network without its conditioning (classifier-free guidance, arXiv 2207.12598).
-    seed: as in `Conditioned.unconditioned`.
+    feature_images: of these views, as `network` renders them. worse: a worse network, such as an earlier snapshot
+    (autoguidance, arXiv 2406.02507); None for the same network without its conditioning (classifier-free guidance,
+    arXiv 2207.12598). seed: as in `Conditioned.unconditioned`.
     """
     denoised = network.denoiser(feature_images)
     if guidance == 1:
@@ -150,37 +142,30 @@ def guided(
     return denoise
 
 
-class StartNoise:
-    """The unit Gaussian noise that views are sampled from, each `shape`.
+def start_noise(kind: str, seed: int, shape: tuple[int, ...], device: torch.device) -> Callable[[int, int], Tensor]:
+    """`noise(first, count)`: the unit Gaussian noise `[count, *shape]` that views are sampled from.
 
-    kind: 'fixed', one noise for all views of a seed, so that a video does not flicker; or 'fresh', a noise for each
-    view, which is a function of the seed and the view's number. first_view: the number of the first target.
+    kind: 'fixed' is one noise for all views, so that a video does not flicker; 'fresh' is a function of the seed and of
+    each view's number, from `first` on. Raises InputError for another kind.
     """
+    if kind not in NOISES:
+        raise InputError(f"`noise`={kind} is not known: choose one of {', '.join(NOISES)}")
+    if kind == "fixed":
+        fixed = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        return lambda first, count: fixed.expand(count, *shape)
 
-    def __init__(self, kind: str, seed: int, shape: tuple[int, ...], device: torch.device, first_view: int = 0) -> None:
-        if kind not in NOISES:
-            raise InputError(f"`noise`={kind} is not known: choose one of {', '.join(NOISES)}")
-        self._seed, self._shape, self._device, self._first_view = seed, shape, device, first_view
-        self._fixed: Tensor | None = None
-        if kind == "fixed":
-            self._fixed = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    def fresh(first: int, count: int) -> Tensor:
+        numbers = torch.arange(first, first + count, device=device)
+        return stateless_random.normal(stateless_random.sample_keys(seed, numbers), shape)
 
-    def of(self, start: int, stop: int) -> Tensor:
-        """For targets `start` to `stop`, exclusive: `[stop - start, *shape]`."""
-        if self._fixed is not None:
-            return self._fixed.expand(stop - start, *self._shape)
-        numbers = self._first_view + torch.arange(start, stop, device=self._device)
-        return stateless_random.normal(stateless_random.sample_keys(self._seed, numbers), self._shape)
+    return fresh
 
 
 class Conditioned:
-    """A network that is conditioned on the views of one scene."""
+    """A network that is conditioned on the views of one scene: its inputs and, at most, some frames added last."""
 
-    def __init__(self, denoise: FastDenoiser, inputs: Views, *, batch_size: int = 8, max_generated: int = 0) -> None:
-        """denoise: of the network. inputs: `[1, V]`, on its device, encoded `batch_size` at a time.
-
-        max_generated: how many of the frames added last it is conditioned on, besides the inputs.
-        """
+    def __init__(self, denoise: FastDenoiser, inputs: Views, *, batch_size: int, max_generated: int = 0) -> None:
+        """inputs: `[1, V]`, on the network's device, encoded `batch_size` at a time."""
         self._denoise, self._net = denoise, denoise.net
         with denoise.autocast():
             volumes = [self._net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
@@ -192,11 +177,11 @@ class Conditioned:
             return self._net.render(self._known.volume, self._known.cameras, cameras)[0].float()
 
     def denoiser(self, feature_images: Tensor) -> Denoise:
-        """The denoiser of the views that have these feature images, for a sampler."""
+        """The denoiser of the views that have these feature images."""
         return functools.partial(self._denoise, feature_image=feature_images)
 
     def unconditioned(self, feature_images: Tensor, seed: int) -> Denoise:
-        """The denoiser of as many views, which sees in place of their feature images what conditioning dropout shows.
+        """The denoiser of as many views that sees what conditioning dropout shows instead of their feature images.
 
         Where that is noise, it is the same for all views, so that a video does not flicker, and a function of the seed.
         """
@@ -216,7 +201,7 @@ class KnownViews:
     """
 
     def __init__(self, volumes: Sequence[Tensor], cameras: Cameras, max_generated: int) -> None:
-        """volumes: of the inputs, in parts `[1, V_i, C, D, H, W]`. cameras: of the inputs, `[1, V]`."""
+        """volumes: the inputs', in parts `[1, V_i, C, D, H, W]`. cameras: the inputs', `[1, V]`."""
         self._inputs, self._max_generated = cameras, max_generated
         self._generated: list[Cameras] = []
         self._num_added = 0

@@ -50,13 +50,6 @@ def sample_views(
     c2w: ArrayLike,
     target_c2w: ArrayLike,
     *,
-    focal: float | None = ...,
-    intrinsics: ArrayLike | None = ...,
-    near: float | None = ...,
-    far: float | None = ...,
-    sampler: str = ...,
-    steps: int | None = ...,
-    seed: int = ...,
     return_features: Literal[True],
     **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]: ...
@@ -111,11 +104,12 @@ def sample_views(
     pictures = [_as_uint8(image) for image in images]
     if not pictures:
         raise InputError("`images` is empty: give one view or more")
-    height, width = pictures[0].shape[:2]
     scene = net.config.scene
     if intrinsics is None:
-        focal = scene.focal if focal is None else focal
-        intrinsics = [[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]]
+        f = scene.focal if focal is None else focal
+        intrinsics = [
+            [[f, 0, 0.5], [0, f * width / height, 0.5], [0, 0, 1]] for height, width, _ in map(np.shape, pictures)
+        ]
     elif focal is not None:
         raise InputError("`focal` and `intrinsics` exclude each other: leave one of them out")
     matrices = _checked("intrinsics", intrinsics, 3, (1, len(pictures)))

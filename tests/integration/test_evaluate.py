@@ -1,4 +1,4 @@
-"""An evaluation, from a snapshot and a dataset to figures: what it draws and measures, how it goes on, and refuses."""
+"""An evaluation, from a snapshot and a dataset to figures: what it draws, measures, keeps and refuses."""
 
 from __future__ import annotations
 
@@ -81,8 +81,12 @@ def change_times(out: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
 
 
-def test_images_are_the_algorithms(done, net, cars):
-    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
+@pytest.fixture
+def dataset(cars) -> StoredScenes:
+    return StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
+
+
+def test_images_are_the_algorithms(done, net, dataset):
     for seed in (0, 5):
         inputs, targets = dataset.load(1, [INPUT]), dataset.load(1, TARGETS)
         fresh = {"noise": "fresh", "first_view": 1 << 20, "seed": seed}
@@ -91,8 +95,7 @@ def test_images_are_the_algorithms(done, net, cars):
         assert (drawn(done, OBJECTS[1], seed) - expected).abs().max() <= 1
 
 
-def test_figures_are_those_of_the_images(done, cars):
-    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
+def test_figures_are_those_of_the_images(done, dataset):
     content = results(done)
     assert sorted(content["objects"]) == OBJECTS and content["num_objects"] == 3
     means = []
@@ -129,29 +132,44 @@ def test_everything_is_written_down(done, snapshot):
         assert sheet.width > 5 * 192 and sheet.height > 3 * 5 * 192, "input, target, two samples, error, of three"
 
 
-def test_an_evaluation_goes_on_where_it_was(done, options, tmp_path, capsys):
+def test_an_interrupted_evaluation_continues(done, options, tmp_path):
     done = shutil.copytree(done, tmp_path / "out")
     before, content = change_times(done), results(done)
     again = [*options, "--seeds", "0,5", "--metrics", "consistency", "--out_dir", done]
-    # As a killed run leaves it: half of an object under another name.
-    folder = done / "images" / "seed=5" / OBJECTS[2]
-    folder.rename(folder.with_name(f".{OBJECTS[2]}.partial"))
+    # What a killed run and a power cut leave: a part of an object, and half of an image.
+    missing, damaged = (done / "images" / "seed=5" / name for name in OBJECTS[1:])
+    (missing / "000003.png").rename(missing / ".000003.png.999999999.tmp")
+    whole = (damaged / "000002.png").read_bytes()
+    (damaged / "000002.png").write_bytes(whole[: len(whole) // 2])
     (done / "results.json").unlink()
-    assert run(*again) == 0
-    assert results(done) == content
+    assert run(*again) == 0 and results(done) == content
+    assert len(drawn(done, OBJECTS[1], 5)) == 5, "and nothing else is in the folder"
     after = change_times(done)
     redrawn = {path for path in after if after[path] != before.get(path)}
-    assert redrawn == {str(folder / f"{view:06d}.png") for view in TARGETS}
-    assert "partial" not in str(after)
+    assert redrawn == {str(folder / f"{view:06d}.png") for folder in (missing, damaged) for view in TARGETS}
     # Another seed is drawn beside, and nothing else.
     assert run(*again, "--seeds", "0,5,7") == 0
-    added = change_times(done).keys() - after.keys()
+    added = {path for path, time in change_times(done).items() if time != after.get(path)}
     assert len(added) == 3 * len(TARGETS) and all("seed=7" in path for path in added)
-    (done / "results.json").unlink()
-    # What a power cut has damaged is drawn again.
-    whole = (folder / "000002.png").read_bytes()
-    (folder / "000002.png").write_bytes(whole[: len(whole) // 2])
-    assert run(*again) == 0 and (folder / "000002.png").read_bytes() == whole and results(done) == content
+
+
+@pytest.mark.parametrize(
+    ("fewer", "named"),
+    [
+        (["--seeds", 0], "--seeds 5"),
+        (["--metrics", "none"], "--metrics consistency"),
+        (["--objects", 2], "--objects 3"),
+        (["--baselines", "none"], "--baselines nearest"),
+    ],
+)
+def test_figures_are_not_overwritten_by_fewer(done, options, tmp_path, capsys, fewer, named):
+    out = shutil.copytree(done, tmp_path / "out")
+    (out / "results.json").write_text(json.dumps({**results(out), "baselines": {"nearest": {}}}))
+    before = results(out)
+    same = [*options, "--seeds", "0,5", "--metrics", "consistency", "--baselines", "nearest", "--out_dir", out]
+    assert run(*same, *fewer) == 2
+    assert f"has figures for {named}, which would be lost" in one_error(capsys) and results(out) == before
+    assert run(*same, "--dry-run") == 0
 
 
 def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, capsys):
@@ -177,7 +195,7 @@ def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     assert run(*arguments) == 0
 
 
-def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
+def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGPU": "2", "CUDA_VISIBLE_DEVICES": ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--out_dir", "out"]
@@ -185,13 +203,9 @@ def test_two_processes_draw_and_measure_the_same(done, options, cars, tmp_path):
         list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    assert (
-        result.stdout.count(f"Wrote {tmp_path}/out/results.json") == 1
-        and result.stdout.count("samples: sampler heun") == 2
-    )
+    assert result.stdout.count("results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
     objects = results(tmp_path / "out")["objects"]
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
-    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     for index, name in enumerate(OBJECTS):
         images = drawn(tmp_path / "out", name, 0)
         assert (images.int() - drawn(done, name, 0).int()).abs().max() <= 1
@@ -242,7 +256,7 @@ def test_baselines_that_cannot_be_are_refused_in_one_line(options, cars, tmp_pat
         assert named in one_error(capsys) and not (tmp_path / "out").exists()
 
 
-def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path):
+def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_path):
     file = tmp_path / "views.txt"
     file.write_text("5 0\n")
     arguments = [*options, "--sampler", "unipc", "--denoising_steps", 2, "--metrics", "none", "--objects", 1]
@@ -250,14 +264,11 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
     assert run(*arguments, "--num_inputs", 2, "--views", file, "--out_dir", tmp_path / "out") == 0
     content = results(tmp_path / "out")
     assert content["protocol"]["input_views"] == [1, 2] and content["protocol"]["target_views"] == [5, 0]
-    assert (
-        content["summary"].keys() == {"psnr", "ssim", "ssim_uniform"}
-        and "standard_error" not in content["summary"]["psnr"]
-    )
+    assert content["summary"].keys() == {"psnr", "ssim", "ssim_uniform"}
+    assert "standard_error" not in content["summary"]["psnr"]
     assert content["protocol"]["guide_sha256"] == content["protocol"]["snapshot_sha256"]
-    dataset = StoredScenes(cars.with_name("cars_val"), resolution=SIZE)
     inputs, targets = dataset.load(0, [1, 2]), dataset.load(0, [5, 0])
-    # Led away from itself, a network stays where it is.
+    # Guidance by the network itself changes nothing.
     sampling = {"sampler": "unipc", "num_steps": 2, "noise": "fresh"}
     views = synthesize_views(net, inputs[None], targets.cameras[None], progress=False, **sampling)
     for view, (image, _) in zip([5, 0], views, strict=True):
@@ -267,12 +278,12 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, cars, tmp_path)
     assert any("first 1 of 3" in line for line in content["not_comparable_because"])
 
 
-def test_results_have_a_folder_of_their_own(options, snapshot, tmp_path, monkeypatch, capsys):
+def test_the_default_folder_follows_from_the_options(options, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shared_options, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
     folder = f"evaluation-{snapshot.parent.name}-000001-cars_val_*-inputs=1-views=list-steps=1_noise=fresh"
     assert len(list(tmp_path.glob(f"inference/output/{folder}/table.md"))) == 1
-    for view in "05":  # whatever their files are called
+    for view in "05":  # in files of the same name
         file = tmp_path / view / "views.txt"
         file.parent.mkdir()
         file.write_text(view)
@@ -325,8 +336,7 @@ def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch,
     assert "3 object(s) for 4 processes" in one_error(capsys)
 
 
-def test_classes_are_told(options, cars, tmp_path, capsys):
-    """Where the network was trained with them; and without labels.json there is one line."""
+def test_the_network_is_given_the_classes(options, cars, tmp_path, capsys):
     config = small_config()
     net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=2)))
     randomize(net)
@@ -334,7 +344,7 @@ def test_classes_are_told(options, cars, tmp_path, capsys):
     genvs.save_snapshot(snapshot, net.config, net.state_dict())
     shutil.copytree(Path(f"{cars}_val"), data)
     arguments = [*options, "--ckpt_path", snapshot, "--data", data, "--objects", 1]
-    assert run(*arguments, "--out_dir", tmp_path / "untold") == 2 and "labels.json" in one_error(capsys)
+    assert run(*arguments, "--out_dir", tmp_path / "without") == 2 and "labels.json" in one_error(capsys)
     images = []
     for class_id in (0, 1):
         names = sorted(path.name for path in data.iterdir() if path.is_dir())
@@ -342,7 +352,7 @@ def test_classes_are_told(options, cars, tmp_path, capsys):
         assert run(*arguments, "--out_dir", tmp_path / f"{class_id}") == 0
         images.append(drawn(tmp_path / f"{class_id}", OBJECTS[0], 0))
     assert not torch.equal(*images)
-    # A guide is told them too, and weighs views alike: led away from itself, a network stays where it is.
+    # So is a guide, which weighs views alike: guidance by the network itself changes nothing.
     for name, guidance in (("plain", []), ("guided", ["--guidance", 3, "--guide", snapshot])):
         weighted = ["--num_inputs", 2, "--cam_weighting", "distance_cubed", "--out_dir", tmp_path / name]
         assert run(*arguments, *weighted, *guidance) == 0

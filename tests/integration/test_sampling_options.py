@@ -16,10 +16,9 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.guidance import load_guide
 from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import save_snapshot
-from inference.options import described, settle
+from inference.options import described, load_guide, settle
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -105,11 +104,14 @@ def test_a_guide_of_another_size_is_refused(net, tmp_path):
     config = dataclasses.replace(net.config, resolution=64, renderer=renderer)
     other = GeNVS(config)
     save_snapshot(tmp_path / "other.pkl", config, other.state_dict())
-    with pytest.raises(InputError, match="`guide`=.*other.pkl: draws 64 pixels a side, not 32"):
-        load_guide(tmp_path / "other.pkl", net, torch.device("cpu"), bf16=True)
     save_snapshot(tmp_path / "same.pkl", net.config, net.state_dict())
-    assert isinstance(load_guide(tmp_path / "same.pkl", net, torch.device("cpu"), bf16=True), FastDenoiser)
-    assert load_guide(None, net, torch.device("cpu"), bf16=True) is None
+
+    def load(path: Path | None) -> FastDenoiser | None:
+        return load_guide({"guide": path, "bf16": True, "cam_weighting": None}, net, torch.device("cpu"), None)
+
+    with pytest.raises(InputError, match="`guide`=.*other.pkl: draws 64 pixels a side, not 32"):
+        load(tmp_path / "other.pkl")
+    assert isinstance(load(tmp_path / "same.pkl"), FastDenoiser) and load(None) is None
 
 
 def test_churn_is_that_of_the_stochastic_sampler(net, inputs):

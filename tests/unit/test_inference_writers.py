@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -95,10 +95,8 @@ def test_enlarge_by_a_whole_factor(size, side, enlarged):
 
 @pytest.mark.parametrize("num_targets", [1, 3, 70])
 def test_contact_sheet_shows_every_picture_whole(num_targets):
-    inputs = [visualize.Column("0", [plain(COLORS[0])])]
-    targets = [
-        visualize.Column(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)
-    ]
+    inputs = [("0", [plain(COLORS[0])])]
+    targets = [(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)]
     bands = [(["input"], inputs), (["feature image", "prediction"], targets)]
     sheet = visualize.contact_sheet("title", bands, caption="caption")
     counts = {color: count for count, color in sheet.getcolors(1 << 24)}
@@ -109,19 +107,16 @@ def test_contact_sheet_shows_every_picture_whole(num_targets):
     assert input_rows.max() < np.flatnonzero((pixels == COLORS[1]).all(-1).any(1)).min(), "inputs are on top"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio's reader leaves pipes open
-@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
+@pytest.mark.parametrize("size", [(32, 32), (32, 64)])
 def test_video_reads_back_with_its_frames_and_colors(tmp_path, size):
     path = tmp_path / "steps=1.mp4"
     writers.write_video(path, (plain(color, *size) for color in COLORS * 2), fps=10)
-    with imageio.get_reader(path) as reader:
-        meta = reader.get_meta_data()
-        frames = [frame for frame in reader]  # list() asks for a length, which a reader says is infinite
+    meta, *frames = imageio_ffmpeg.read_frames(path)
     assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p") and meta["fps"] == 10
-    assert min(meta["size"]) >= writers.VIDEO_SIDE and all(side % 2 == 0 for side in meta["size"])
-    assert len(frames) == 6
+    assert meta["size"] == (16 * size[1], 16 * size[0]) and len(frames) == 6
     for frame, color in zip(frames, COLORS * 2, strict=True):
-        assert np.abs(frame.astype(int) - color).max() <= 6
+        assert np.abs(np.frombuffer(frame, np.uint8).reshape(-1, 3).astype(int) - color).max() <= 6
     assert list(path.parent.iterdir()) == [path]
 
 
