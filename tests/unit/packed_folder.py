@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from genvs.data.stored import StoredScenes
-from genvs.data.types import Views
+from genvs.data.types import ViewBatch, Views
 from tests.unit.srn_folder import INTRINSICS, write_scene, write_split
 
 
@@ -43,6 +43,11 @@ def packed_scenes(split: Path, workers: int = 0, **options) -> StoredScenes:
 def same_views(first: Views, second: Views) -> bool:
     parts = [(v.images, v.cameras.c2w, v.cameras.intrinsics, v.cameras.near, v.cameras.far) for v in (first, second)]
     return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*parts, strict=True))
+
+
+def same_batch(first: ViewBatch, second: ViewBatch) -> bool:
+    views = same_views(first.inputs, second.inputs) and same_views(first.targets, second.targets)
+    return views and torch.equal(first.sample_index, second.sample_index)
 
 
 def equal_scenes(first: StoredScenes, second: StoredScenes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def write_split(split: Path, num_scenes: int = 3, num_views: int = 6, seed: int 
     for scene in range(1, num_scenes + 1):
         write_scene(split / f"car{scene}", num_views, seed=100 * seed + scene, **options)
     return split
+
+
+def zip_of(folder: Path) -> Path:
+    """FOLDER.zip, with the folder itself at its top."""
+    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
 
 
 def refused(file: str, act: Callable[[], object]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
@@ -11,14 +10,7 @@ from torch.utils.data import DataLoader
 from genvs.data.storage import find_storage
 from genvs.data.stored import StoredScenes
 from genvs.data.view_sampling import SampleRequest
-from tests.unit.srn_folder import flip_bit, read_everything, refused
-
-
-def archive(path: Path, split: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
-        for member in sorted(split.rglob("*")):
-            file.write(member, member.relative_to(split.parent))
-    return path
+from tests.unit.srn_folder import flip_bit, read_everything, refused, zip_of
 
 
 @pytest.mark.parametrize(
@@ -26,19 +18,19 @@ def archive(path: Path, split: Path) -> Path:
     ["../evil.png", "cars_train/../../evil.png", "/etc/evil.png", "a//b.png", "C:/evil.png", "a/" * 600 + "b.png"],
 )
 def test_names_that_lead_elsewhere_are_never_matched(scene, tmp_path, name):
-    path = archive(tmp_path / "cars.zip", scene.parent)
+    path = zip_of(scene.parent)
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(name, b"")
     assert StoredScenes.find_splits(path).train == path / "cars_train"
     storage = find_storage(path)
     assert set(storage.names()) <= {"cars_train/", "C:/", "a/"}
-    refused("cars.zip/../secret", lambda: storage.read("../secret"))
+    refused("cars_train.zip/../secret", lambda: storage.read("../secret"))
     read_everything(path / "cars_train")
 
 
 def test_a_link_is_its_text_and_not_what_it_points_to(scene, tmp_path):
     (scene / "rgb" / "2.png").unlink()
-    path = archive(tmp_path / "cars.zip", scene.parent)
+    path = zip_of(scene.parent)
     with zipfile.ZipFile(path, "a") as file:
         link = zipfile.ZipInfo("cars_train/car1/rgb/2.png")
         link.create_system, link.external_attr = 3, 0o120777 << 16
@@ -54,33 +46,33 @@ def with_flag(data: bytes, name: bytes) -> bytes:
 
 
 def test_members_that_are_encrypted_or_damaged(scene, tmp_path):
-    path = archive(tmp_path / "cars.zip", scene.parent)
+    path = zip_of(scene.parent)
     content, data = (scene / "rgb" / "2.png").read_bytes(), path.read_bytes()
     damaged = flip_bit(data, data.index(content) + len(content) // 2)
     for changed, reason in ((with_flag(data, b"rgb/2.png"), "encrypted"), (damaged, "CRC")):
         path.write_bytes(changed)
-        line = refused("cars.zip/cars_train/car1/rgb/2.png", lambda: read_everything(path / "cars_train"))
+        line = refused("cars_train.zip/cars_train/car1/rgb/2.png", lambda: read_everything(path / "cars_train"))
         assert reason in line and "the zip again" in line
 
 
 @pytest.mark.parametrize("content", [lambda data: data[:-100], lambda data: b"", lambda data: b"<html>"])
 def test_truncated_and_fake_zips(scene, tmp_path, content):
-    path = archive(tmp_path / "cars.zip", scene.parent)
+    path = zip_of(scene.parent)
     path.write_bytes(content(path.read_bytes()))
-    assert "not a whole zip" in refused("cars.zip", lambda: StoredScenes.find_splits(path))
+    assert "not a whole zip" in refused("cars_train.zip", lambda: StoredScenes.find_splits(path))
 
 
 def test_zip_of_a_zip(scene, tmp_path):
-    inner = archive(tmp_path / "inner.zip", scene.parent)
+    inner = zip_of(scene.parent)
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
-        file.write(inner, "inner.zip")
+        file.write(inner, "cars_train.zip")
     refused("outer.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip"))
-    refused("outer.zip/inner.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip" / "inner.zip"))
+    refused("outer.zip/cars_train.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip" / "cars_train.zip"))
 
 
 def test_workers_read_at_once_from_one_zip(scene, tmp_path):
     """Forked processes share the place in an open file; each has to open its own."""
-    path = archive(tmp_path / "cars.zip", scene.parent)
+    path = zip_of(scene.parent)
     dataset = StoredScenes(path / "cars_train", resolution=32)
     dataset.load(0, range(4))
     requests = [[SampleRequest(0, index, 2, 1)] for index in range(200)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import struct
 import warnings
 import zlib
@@ -30,6 +29,7 @@ from tests.unit.srn_folder import (
     write_scene,
     write_split,
 )
+from tests.unit.test_png_depths import chunk
 
 # --- A. poses ---------------------------------------------------------------------------------------------------------
 
@@ -52,23 +52,17 @@ GOOD_POSE = c2w_text(C2W)
 BAD_POSES = {
     "15 numbers": (" ".join(GOOD_POSE.split()[:15]).encode(), "has 15 numbers"),
     "17 numbers": ((GOOD_POSE + " 1").encode(), "has 17 numbers"),
-    "3x4": (" ".join(GOOD_POSE.split()[:12]).encode(), "has 12 numbers"),
     "empty": (b"", "is empty"),
-    "blank": (b" \n\n", "is empty"),
-    "text": (b"not a pose", "'not' is not a number"),
     "commas": (GOOD_POSE.replace(" ", ",").encode(), "is not a number"),
     "utf-16": (GOOD_POSE.encode("utf-16"), "not plain text"),
-    "utf-16 without a mark": (GOOD_POSE.encode("utf-16-le"), "is not a number"),
     "control characters": (b"1\x1b[31m", "is not a number"),
     "nan": (changed(0, 0, np.nan), "must be finite"),
     "infinity": (changed(0, 3, np.inf), "must be finite"),
-    "overflow": (b"1e999 " * 16, "must be finite"),
     "scaled": (transformed(2 * np.eye(3)), "lengths 2, 2, 2"),
     "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed (a mirror image); write a rotation"),
     "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
     "bottom row": (changed(3, 3, 2), "last row"),
     "column-major": (c2w_text(C2W.T).encode(), "last row"),
-    "zeros": (b"0 " * 15 + b"1", "lengths 0, 0, 0"),
     "far away": (changed(0, 3, 1e30), "rescale"),
 }
 
@@ -105,13 +99,10 @@ BAD_INTRINSICS = {
     "empty": (b"", "is empty"),
     "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "must be finite"),
     "focal 0": (INTRINSICS.replace("32.8125", "0").encode(), "focal length 0"),
-    "negative focal": (INTRINSICS.replace("32.8125", "-32").encode(), "focal length -32"),
-    "huge focal": (INTRINSICS.replace("32.8125", "1e30").encode(), "focal length 1e+30"),
     "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "give it in pixels"),
     "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 16, 900"),
     "another shape": (INTRINSICS.replace("32 32", "32 64").encode(), "32x32"),
     "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height and width 0, 32"),
-    "broken height": (INTRINSICS.replace("32 32", "31.5 32").encode(), "width 31.5, 32"),
     "decimal comma": (INTRINSICS.replace(".", ",").encode(), "is not a number"),
     "no size": (INTRINSICS.replace("32 32", "").encode(), "lines hold 4, 3, 1 numbers"),
     "not a matrix": (b"32 0 16\n0 32 16\n0 0 2\n", "not an intrinsics matrix"),
@@ -146,10 +137,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png(width: int, height: int, *extra: bytes, rows: bytes = b"") -> bytes:
     """A gray PNG that states a size, whatever `rows` it has."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
@@ -162,23 +149,18 @@ TURNED = Image.Exif()
 TURNED[0x0112] = 6
 BAD_IMAGES = {
     "zero bytes": (b"", "is empty"),
-    "half": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "last bytes cut": (PNG[:-13], "cannot be decoded"),
-    "header only": (PNG[:10], "damaged"),
     "half of a jpeg": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
     "flipped byte": (flip_bit(PNG, len(PNG) // 2), "cannot be decoded"),
     "wrong checksum": (flip_bit(PNG, len(PNG) - 14), "cannot be decoded"),
     "nothing decodable": (png(32, 32, rows=b"\7" * 33 * 32), "cannot be decoded"),
     "400 megapixels": (png(20_000, 20_000), "pixels; save it smaller"),
-    "144 megapixels": (png(12_000, 12_000), "pixels; save it smaller"),
     "1x1": (png(1, 1, rows=b"\0\0"), "at least 8x8"),
     "non-square": (png(64, 32, rows=bytes(65 * 32)), "intrinsics are for 32x32"),
-    "html": (b"<!DOCTYPE html><html></html>", "neither PNG nor JPEG"),
     "gif": (encoded(NOISE, "GIF"), "neither PNG nor JPEG"),
     "animated": (encoded(NOISE, save_all=True, append_images=[NOISE.rotate(90)]), "animated"),
     "cmyk": (encoded(NOISE.convert("CMYK"), "JPEG"), "print colours"),
     "turned by exif": (encoded(NOISE, "JPEG", exif=TURNED), "upright"),
-    "png turned by exif": (encoded(NOISE, exif=TURNED), "upright"),
 }
 
 
@@ -221,18 +203,14 @@ def test_mutated_files_raise_nothing_else():
 # --- D. files ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["link to itself", "pipe", "socket", "device", "folder", "dead link"])
-def test_things_that_are_no_files(scene, kind, monkeypatch):
+@pytest.mark.parametrize("kind", ["link to itself", "pipe", "device", "folder", "dead link"])
+def test_things_that_are_no_files(scene, kind):
     path = scene / "rgb" / "2.png"
     path.unlink()
     if kind == "link to itself":
         path.symlink_to(path)
     elif kind == "pipe":
         os.mkfifo(path)
-    elif kind == "socket":
-        monkeypatch.chdir(path.parent)  # a socket's path must be short
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
     elif kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "folder":
@@ -247,14 +225,6 @@ def test_links_to_files_are_followed(scene, tmp_path):
     (scene / "rgb" / "2.png").symlink_to(tmp_path / "elsewhere.png")
     (scene / "loop").symlink_to(scene.parent)
     read_everything(scene.parent)
-
-
-def test_file_removed_or_damaged_during_training(scene):
-    dataset = StoredScenes(scene.parent, resolution=32)
-    (scene / "rgb" / "2.png").unlink()
-    (scene / "rgb" / "3.png").write_bytes(PNG[:100])
-    refused("car1/rgb/2.png", lambda: dataset.load(0, [1]))
-    refused("car1/rgb/3.png", lambda: dataset.load(0, [2]))
 
 
 def test_a_worker_names_the_file_in_the_last_line(scene):
@@ -285,7 +255,6 @@ def no_views(scene: Path) -> None:
 BAD_SCENES = {  # what is done to a scene, the file that is named, and what else is said
     "missing pose": (lambda scene: (scene / "pose/3.txt").unlink(), "rgb", "'3'"),
     "missing image": (lambda scene: (scene / "rgb/3.png").unlink(), "pose", "'3'"),
-    "extra pose": (lambda scene: (scene / "pose/5.txt").write_text(GOOD_POSE), "pose", "'5'"),
     "another name": (lambda scene: (scene / "pose/3.txt").rename(scene / "pose/three.txt"), "rgb", "'3'"),
     "folder": (lambda scene: [(scene / "pose/3.txt").unlink(), (scene / "pose/3.txt").mkdir()], "pose/3.txt", ""),
     "same poses": (same_poses, "", "the same"),
@@ -294,7 +263,6 @@ BAD_SCENES = {  # what is done to a scene, the file that is named, and what else
     "two images": (lambda scene: (scene / "rgb/2.PNG").write_bytes(PNG), "rgb/2.", "twice"),
     "newline": (lambda scene: (scene / "pose/a\nb\x1b.txt").write_text(GOOD_POSE), "pose", "a\\nb\\x1b"),
     "no rgb": (lambda scene: (scene / "rgb").rename(scene / "images"), "", "rgb"),
-    "no pose": (lambda scene: (scene / "pose").rename(scene / "poses"), "", "pose"),
     "no views": (no_views, "rgb", "no images"),
     "empty first image": (lambda scene: (scene / "rgb/1.png").write_bytes(b""), "rgb/1.png", "empty"),
 }

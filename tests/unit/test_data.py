@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,32 +21,9 @@ from genvs.data.types import ViewBatch, Views
 from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
 from genvs.random import Stream, numpy_generator
-from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split
+from tests.unit.packed_folder import same_batch
+from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split, zip_of
 from tests.unit.transforms_folder import write_capture
-
-
-def zipped(folder: Path, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(folder.rglob("*")):
-            file.write(path, path.relative_to(folder.parent))
-    return archive
-
-
-def tensors(item: ViewBatch) -> list[torch.Tensor]:
-    parts = [item.sample_index]
-    for views in (item.inputs, item.targets):
-        cameras = views.cameras
-        parts += [views.images, cameras.c2w, cameras.intrinsics, cameras.near, cameras.far]
-    return parts
-
-
-def digest(item: ViewBatch) -> str:
-    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in tensors(item))).hexdigest()
-
-
-def same(first: ViewBatch, second: ViewBatch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
-
 
 # --- views ------------------------------------------------------------------------------------------------------------
 
@@ -123,18 +97,15 @@ def test_a_sample_depends_on_its_request_alone(tmp_path):
     split = write_split(tmp_path / "cars_train")
     requests = [SampleRequest(index % 3, index, 1 + index % 3, 1) for index in range(24)]
 
-    def digests(workers: int, order, **options) -> dict[int, str]:
+    def samples(workers: int, order, **options) -> dict[int, ViewBatch]:
         dataset = StoredScenes(split, resolution=32, xflip=True, **options)
         loader = DataLoader(dataset, batch_size=None, sampler=[[r] for r in order], num_workers=workers)
-        return {int(batch.sample_index): digest(batch) for batch in loader}
+        return {int(batch.sample_index): batch for batch in loader}
 
-    expected = digests(0, requests)
-    assert len(set(expected.values())) == len(requests)
-    assert digests(1, requests) == digests(2, requests) == expected
-    assert digests(0, requests[::-1]) == expected
-    assert digests(2, requests[13:]) == {index: expected[index] for index in range(13, 24)}
-    changed = digests(0, requests, seed=1)
-    assert not set(changed.values()) & set(expected.values())
+    expected, changed = samples(0, requests), samples(0, requests, seed=1)
+    for found in (samples(2, requests), samples(0, requests[::-1]), samples(1, requests[13:])):
+        assert all(same_batch(batch, expected[index]) for index, batch in found.items())
+    assert not any(same_batch(batch, changed[index]) for index, batch in expected.items())
 
 
 def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
@@ -144,9 +115,9 @@ def test_xflip_mirrors_about_half_of_the_samples_whole(tmp_path):
     for index in range(60):
         request = SampleRequest(0, index, 2, 1)
         item, other = plain[[request]], flipped[[request]]
-        if not same(item, other):
+        if not same_batch(item, other):
             mirrored = ViewBatch(item.inputs.mirrored(), item.targets.mirrored(), item.sample_index)
-            assert same(mirrored, other)
+            assert same_batch(mirrored, other)
             count += 1
     assert 15 < count < 45
 
@@ -160,7 +131,7 @@ def test_only_the_used_files_are_read(tmp_path):
     for view in set(range(6)) - {*inputs, *targets}:
         (split / "car2" / "rgb" / f"{view + 1}.png").unlink()
         (split / "car2" / "pose" / f"{view + 1}.txt").unlink()
-    assert same(fresh[[request]], expected)
+    assert same_batch(fresh[[request]], expected)
 
 
 def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
@@ -168,6 +139,8 @@ def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
     for kind, suffix in (("rgb", "png"), ("pose", "txt")):
         for view in range(1, 12):
             (split / "car1" / kind / f"{view}.{suffix}").rename(split / "car1" / kind / f"v{view}.{suffix}")
+    for clutter in (".DS_Store", "._1.png", "Thumbs.db"):
+        (split / "car1" / "rgb" / clutter).touch()
     dataset = StoredScenes(split, resolution=32)
     assert dataset.scene_names == [f"car{number}" for number in range(1, 12)]
     views = dataset.load(0, range(11))
@@ -176,21 +149,11 @@ def test_views_and_scenes_come_in_natural_order_and_stay_paired(tmp_path):
     assert sorted(["a10b2", "a9", "a10b10", "b", "A1"], key=natural_key) == ["A1", "a9", "a10b2", "a10b10", "b"]
 
 
-def test_clutter_is_ignored(tmp_path):
-    split = write_split(tmp_path / "cars_train", num_scenes=1)
-    (split / "notes.txt").write_text("mine")
-    (split / ".cache").mkdir()
-    for name in (".DS_Store", "._1.png", "Thumbs.db"):
-        (split / "car1" / "rgb" / name).write_text("clutter")
-    (split / "car1" / "depth").mkdir()
-    assert StoredScenes(split, resolution=32).num_views(0) == 6
-
-
 def test_a_zip_equals_its_folder(tmp_path):
     split = write_split(tmp_path / "srn_cars" / "cars_train")
     write_split(tmp_path / "srn_cars" / "cars_test", num_scenes=2, seed=1)
     shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "srn_cars")
-    for archive in (zipped(tmp_path / "srn_cars", tmp_path / "srn_cars.zip"), tmp_path / "flat.zip"):
+    for archive in (zip_of(tmp_path / "srn_cars"), tmp_path / "flat.zip"):
         splits = StoredScenes.find_splits(archive)
         assert splits.train.name == "cars_train" and splits.val is None and splits.test.name == "cars_test"
         folder, unpacked = StoredScenes(splits.train, resolution=32), StoredScenes(split, resolution=32)
@@ -198,8 +161,8 @@ def test_a_zip_equals_its_folder(tmp_path):
         requests = [SampleRequest(index % 3, index, 2, 1) for index in range(6)]
         loader = DataLoader(folder, batch_size=None, sampler=[requests[:3], requests[3:]], num_workers=2)
         expected = [unpacked[requests[:3]], unpacked[requests[3:]]]
-        assert all(same(a, b) for a, b in zip(loader, expected, strict=True))
-        assert same(pickle.loads(pickle.dumps(folder))[requests], unpacked[requests])
+        assert all(same_batch(a, b) for a, b in zip(loader, expected, strict=True))
+        assert same_batch(pickle.loads(pickle.dumps(folder))[requests], unpacked[requests])
         assert len(StoredScenes(splits.test, resolution=32)) == 2
 
 
@@ -211,9 +174,9 @@ def test_splits_are_found_from_every_way_to_name_them(tmp_path):
     for path in (root / "cars", root, str(root / "cars_train"), tmp_path):
         assert StoredScenes.find_splits(path) == expected
     assert StoredScenes.find_splits(root / "cars_test") == Splits(root / "cars_test")
-    archive = zipped(root, tmp_path / "elsewhere.zip")
+    archive = zip_of(root)
     assert StoredScenes.find_splits(archive / "data" / "cars").val == archive / "data" / "cars_val"
-    single = zipped(root / "cars_val", tmp_path / "cars_val.zip")
+    single = zip_of(root / "cars_val")
     assert StoredScenes.find_splits(single).train == single / "cars_val"
 
 
@@ -222,6 +185,17 @@ def test_srns_chairs_have_their_training_split_one_folder_deeper(tmp_path):
     val = write_split(tmp_path / "chairs_val", num_scenes=1, seed=1)
     for path in (tmp_path, tmp_path / "chairs", tmp_path / "chairs_train", train):
         assert StoredScenes.find_splits(path) == Splits(train, val)
+
+
+@pytest.mark.parametrize("num_inputs", [1, 3])
+def test_views_are_chosen_alike_and_none_twice(num_inputs):
+    counts, rngs = np.zeros(5), [np.random.default_rng((7, index)) for index in range(2000)]
+    for index, rng in enumerate(rngs):
+        inputs, targets = choose_views(5, num_inputs, 1, rng)
+        assert len({*inputs, *targets}) == num_inputs + 1
+        assert inputs[0] == choose_views(5, 1, 1, np.random.default_rng((7, index)))[0][0], "more extend the choice"
+        counts[targets] += 1
+    assert np.abs(counts / 400 - 1).max() < 0.2
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

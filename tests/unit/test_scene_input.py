@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +16,7 @@ from genvs.errors import InputError
 from genvs.geometry import project
 from genvs.geometry.trajectories import spherical_c2w, trajectory_cameras
 from inference import inference
-from tests.unit.srn_folder import some_c2w, write_scene, write_split
+from tests.unit.srn_folder import some_c2w, write_scene, write_split, zip_of
 from tests.unit.test_data_class import write_npz
 from tests.unit.transforms_folder import write_capture
 
@@ -67,19 +64,6 @@ def test_bad_targets_are_refused(folder, content):
         path.unlink() if content is None else path.write_text(content)
     with pytest.raises(InputError, match="holds no .txt" if content is None else r"a\d+\.txt: "):
         read_scene(folder, CONFIG)
-
-
-@pytest.mark.parametrize("name", ["nowhere", "intrinsics.txt", "target_pose", "empty"])
-def test_what_is_no_scene_is_refused_without_a_word_of_training(folder, name):
-    (folder / "empty").mkdir()
-    with pytest.raises(InputError, match=name) as caught:
-        read_scene(folder / name, CONFIG)
-    assert "genvs.data.synthetic" not in str(caught.value) and "train" not in str(caught.value)
-
-
-def zip_of(folder: Path) -> Path:
-    shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
-    return folder.with_suffix(".zip")
 
 
 LAYOUTS = {  # what is written into a folder, and the path and options of a scene of six views
@@ -141,26 +125,6 @@ def test_scenes_and_views_that_are_not_there(tmp_path, options, reason):
         read_scene(path, CONFIG, **options)
 
 
-def test_cameras_that_face_away_are_warned_of(folder):
-    for path in folder.glob("pose/*"):
-        opengl = np.array(path.read_text().split(), dtype=float).reshape(4, 4) * [1, -1, -1, 1]
-        path.write_text(" ".join(map(str, opengl.ravel())))
-    with pytest.warns(UserWarning, match="every camera faces away"):
-        read_scene(folder, CONFIG)
-
-
-def test_a_scene_far_from_the_origin_is_warned_of_unless_it_is_brought_there(folder):
-    for path in [*folder.glob("pose/*"), *folder.glob("target_pose/*")]:
-        c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
-        c2w[0, 3] += 5e5
-        path.write_text(" ".join(map(str, c2w.ravel())))
-    with pytest.warns(UserWarning, match="exact to a pixel.*`normalize`"):
-        read_scene(folder, CONFIG)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read_scene(folder, CONFIG, normalize=True)
-
-
 @pytest.mark.parametrize(
     ("intrinsics", "width", "height", "said"),
     [
@@ -214,6 +178,14 @@ def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(folder):
     torch.testing.assert_close(cameras.centers[0, 0], first, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "bad", [{"radius": r} for r in (-1.0, math.inf)] + [{"elevation": e} for e in (90.5, math.nan)]
+)
+def test_cameras_that_cannot_be(folder, bad):
+    with pytest.raises(InputError, match=f"`{next(iter(bad))}`="):
+        trajectory_cameras(read_scene(folder, CONFIG).inputs.cameras, "spiral", 3, **bad)
+
+
 def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(folder):
     inputs = read_scene(folder, CONFIG).inputs.cameras
     cameras = trajectory_cameras(inputs, "spiral", 8, elevation=90)
@@ -228,17 +200,3 @@ def test_depth_planes_move_with_the_radius_and_stay_in_front(folder, radius, nea
     torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((1, 3), radius))
     torch.testing.assert_close(cameras.near, torch.full((1, 3), near), rtol=0, atol=1e-5)
     torch.testing.assert_close(cameras.far, torch.full((1, 3), far), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("bad", [{"radius": r} for r in (0.0, -1.0, math.nan, math.inf)])
-def test_radius_that_no_camera_can_have(folder, bad):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
-    with pytest.raises(InputError, match="`radius`=.*1.3"):
-        trajectory_cameras(inputs, "orbit", 3, **bad)
-
-
-@pytest.mark.parametrize("elevation", [90.5, -91, math.nan])
-def test_elevation_that_no_camera_can_have(folder, elevation):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
-    with pytest.raises(InputError, match="`elevation`="):
-        trajectory_cameras(inputs, "spiral", 3, elevation=elevation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -39,10 +38,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def pixels_of(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.array(image)
-
-
-def side_view(azimuth: float = 2.3, elevation: float = 0.35) -> np.ndarray:
-    return spherical_c2w(torch.tensor([azimuth]), torch.tensor([elevation]), CARS.radius).double().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -117,22 +112,6 @@ def test_resumes_and_then_has_nothing_to_do(made, tmp_path):
     ensure_dataset(out, **SETTINGS)
     ensure_dataset(out, **small)
     assert time.perf_counter() - start < 0.3
-
-
-def _make_for_race(out: Path) -> None:
-    ensure_dataset(out, scenes=2, views=1, resolution=16, seed=3)
-
-
-def test_two_processes_at_once_make_it_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    racers = [context.Process(target=_make_for_race, args=(tmp_path / "cars",)) for _ in range(2)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join(60)
-    assert [racer.exitcode for racer in racers] == [0, 0]
-    assert sorted(os.listdir(tmp_path / "cars_train")) == ["000000", "000001", "dataset.json"]
-    assert sorted(os.listdir(tmp_path)) == ["cars.lock", "cars_train"]
 
 
 def test_interrupted_it_is_clean_and_silent(tmp_path):
@@ -225,19 +204,14 @@ def test_depth_is_that_of_every_triangle_tested_and_unprojects_onto_the_car():
 
 
 def test_written_depth_and_background(made):
-    scenes = sorted(made.parent.glob("cars_*/0*"))
-    assert {scene.parent.name for scene in scenes} == {"cars_train", "cars_val", "cars_test"}
-    for scene in scenes:
+    for scene in made.parent.glob("cars_*/0*"):
         record = json.loads((scene / "scene.json").read_text())
-        paths = sorted(scene.glob("depth/*.png"))
-        assert len(paths) == len(list(scene.glob("rgb/*.png"))) > 0
-        for path in paths:
+        for path in scene.glob("depth/*.png"):
             steps, image = pixels_of(path), pixels_of(scene / "rgb" / path.name)
-            assert steps.dtype == np.uint16
             depth = steps[steps > 0] * record["depth_scale"]
+            assert steps.dtype == np.uint16 and len(depth) > 10
             assert record["near"] < depth.min() and depth.max() < record["far"]
             assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
-            assert (steps > 0).sum() > 10
 
 
 def test_front_is_at_positive_y():
@@ -246,8 +220,8 @@ def test_front_is_at_positive_y():
     for seed in range(12):
         model, _ = build_car(np.random.default_rng(seed), "sedan")
         for end in redness:
-            c2w = side_view(azimuth=end * math.pi / 2, elevation=0.0)
-            image, depth = next(render(model, c2w, CARS.focal * 48, 48))
+            c2w = spherical_c2w(torch.tensor([end * math.pi / 2]), torch.zeros(1), CARS.radius)
+            image, depth = next(render(model, c2w.double().numpy(), CARS.focal * 48, 48))
             color = image[depth > 0].astype(float)
             redness[end].append(((color[:, 0] > 90) & (color[:, 0] > 3.5 * color[:, 2]) & (color[:, 1] < 40)).sum())
     assert np.median(redness[-1]) > np.median(redness[1])

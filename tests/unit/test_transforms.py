@@ -133,14 +133,6 @@ def test_splits_in_files_and_folders_of_scenes(tmp_path):
     assert StoredScenes(one, resolution=32).num_views(0) == 4
 
 
-def test_an_image_that_is_trained_on_and_held_out(tmp_path):
-    folder = write_capture(tmp_path, 5, file="transforms_train.json")
-    record = json.loads((folder / "transforms_train.json").read_text())
-    write_transforms(folder / "transforms_val.json", record["frames"][2:3], camera_angle_x=0.9)
-    line = refused("transforms_val.json", lambda: StoredScenes.find_splits(folder))
-    assert "'images_train/r_3' is also in transforms_train.json" in line
-
-
 def test_an_image_that_is_trained_on_and_held_out_by_another_name(tmp_path):
     folder = write_capture(tmp_path / "set" / "a", 5, file="transforms_train.json")
     held_out = frame("images_train/r_3.png", some_c2w(1)[0])
@@ -205,31 +197,22 @@ def with_frame(**changes):
 
 BAD_RECORDS = {
     "no frames": (lambda record: record.pop("frames"), "no list 'frames'"),
-    "frames are none": (lambda record: record.update(frames=[]), "no list 'frames'"),
     "a frame is text": (lambda record: record["frames"].append("r_9"), "frame 4 is not an object"),
     "no path": (lambda record: record["frames"][2].pop("file_path"), "frame 2 has no usable file_path"),
-    "path is a number": (with_frame(file_path=3), "no usable file_path"),
     "path with a line break": (with_frame(file_path="images/a\nb"), "no usable file_path"),
     "path upwards": (with_frame(file_path="../other/r_1"), "leads out of the folder"),
-    "absolute path": (with_frame(file_path="/etc/passwd"), "leads out of the folder"),
     "path with a drive": (with_frame(file_path="C:\\images\\r_1"), "leads out of the folder"),
-    "twice": (with_frame(file_path="images/r_1"), "'images/r_1' is there twice"),
     "twice, once with its suffix": (with_frame(file_path="images/r_1.png"), "'images/r_1.png' is there twice"),
-    "no matrix": (lambda record: record["frames"][0].pop("transform_matrix"), "no transform_matrix"),
     "ragged matrix": (with_frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "no transform_matrix"),
-    "matrix of text": (with_frame(transform_matrix=[["1"] * 4] * 4), "not a finite number"),
     "matrix of nan": (with_frame(transform_matrix=[[math.nan] * 4] * 4), "not a finite number"),
     "matrix of huge numbers": (with_frame(transform_matrix=[[10**400] * 4] * 4), "not a finite number"),
     "scaled matrix": (with_frame(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),
     "no focal length": (lambda record: record.pop("camera_angle_x"), "has no focal length"),
     "degrees": (lambda record: record.update(camera_angle_x=50.0), "give radians"),
-    "angle as text": (lambda record: record.update(camera_angle_x="0.7"), "not a finite number"),
     "focal length for another size": (with_frame(fl_x=1e5), "focal length"),
     "another shape": (lambda record: record.update(w=64, h=32), "32x32"),
     "half a pixel": (with_frame(w=31.5), "side in pixels"),
     "fisheye": (lambda record: record.update(camera_model="OPENCV_FISHEYE"), "not of a pinhole camera"),
-    "model is a list": (with_frame(camera_model=[1]), "not of a pinhole camera"),
-    "fisheye of instant-ngp": (lambda record: record.update(is_fisheye=True), "not of a pinhole camera"),
     "all poses the same": (
         lambda record: [f.update(transform_matrix=np.eye(4).tolist()) for f in record["frames"]],
         "all its poses are the same",
@@ -312,16 +295,6 @@ def test_axes_are_guessed_with_a_warning_or_as_stated(tmp_path):
     with pytest.warns(UserWarning, match="as `convention` says; opengl's look right"):
         believed = opened(tmp_path / "turned_train", convention="opencv")
     torch.testing.assert_close(believed.load(0, [0]).cameras.c2w[0, :, 2], -right.cameras.c2w[0, :, 2])
-
-
-def test_cameras_that_look_outwards_are_left_as_stated(tmp_path):
-    """A room from its middle: the guess is wrong there, and --convention mends it."""
-    outwards = some_c2w(6)
-    outwards[:, :3, :3] *= [-1, 1, -1]
-    folder = write_capture(tmp_path, c2w=outwards)
-    with pytest.warns(UserWarning, match="as `convention` says"):
-        dataset = opened(folder, convention="opengl", near=0.1, far=9)
-    torch.testing.assert_close(dataset.load(0, range(6)).cameras.c2w, torch.from_numpy(outwards).float())
 
 
 def test_normalized_scenes_have_one_place_and_scale(tmp_path):

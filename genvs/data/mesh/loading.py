@@ -1,7 +1,7 @@
-"""Mesh files (through trimesh) as models with colours and textures, ready to be cast.
+"""Mesh files (through trimesh) as models with colours and textures, ready for ray casting.
 
-Colours are multiplied in linear light, as glTF asks: factor x vertex colour x texture. What is transparent is drawn
-opaque; metal and roughness are left out, since the embedded dataset's shading has no such terms.
+Colours are multiplied in linear light, as glTF specifies: factor x vertex colour x texture. Transparent parts are drawn
+opaque. Metalness and roughness are ignored, since the embedded dataset's shading has no such terms.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 GLTF = (".glb", ".gltf")
 CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
 SURFACE = Finish((1.0, 1.0, 1.0))  # its specular terms
-PLAIN = 0.6  # gray of what has no colour, as displayed
-# Rows: where the world's x, y and z (up) come from in the mesh. The front goes to +y, where the embedded cars have it:
-# it is +z in glTF, and -z in ShapeNet's files.
+PLAIN = 0.6  # gray of meshes without colours, as displayed
+# Rows: the mesh's axes that become the world's x, y and z (up). The front is +z in glTF, -z in ShapeNet's files, and
+# becomes +y, as in the embedded cars.
 Z_UP = np.eye(3)
 GLTF_TO_WORLD = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
 Y_UP_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -41,9 +41,9 @@ Y_UP_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 class PaintedMesh(Castable):
     """Triangles with colours, seen from both sides.
 
-    face_normals: `[F, 3]`, on the side that `normals` are on. colors: `[F, 3, 3]`, of corners, linear light. uv:
-    `[F, 3, 2]`, texture coordinates of corners, the origin at the image's lower left. texture_of_face: `[F]`, -1 for
-    none. textures: uint8 RGB `[h, w, 3]` each.
+    face_normals: `[F, 3]`, on the same side as `normals`. colors: `[F, 3, 3]`, of corners, linear light. uv:
+    `[F, 3, 2]`, texture coordinates of corners, with the origin at the image's lower left. texture_of_face: `[F]`, -1
+    for none. textures: uint8 RGB `[h, w, 3]` each.
     """
 
     face_normals: NDArray[np.float32]
@@ -62,14 +62,14 @@ class PaintedMesh(Castable):
         return np.concatenate([to_display(color), terms], axis=1)
 
     def normals_at(self, faces: NDArray[np.integer], u: Array, v: Array, directions: Array) -> Array:
-        """On the side that is seen."""
+        """As in Castable, on the side that faces the ray."""
         behind = (self.face_normals[faces] * directions).sum(1) > 0
         return np.where(behind[:, None], -1, 1) * super().normals_at(faces, u, v, directions)
 
 
 @dataclass(frozen=True)
 class MeshFile(Subject):
-    """The model in a file. up: 'y' or 'z', its axis upwards."""
+    """The model in a file. up: 'y' or 'z', its upward axis."""
 
     path: Path
     up: str
@@ -90,10 +90,10 @@ class _Piece(NamedTuple):
 
 
 def load_mesh(path: Path, up: str) -> PaintedMesh:
-    """The model in a file, centred, with its bounding box's diagonal 1; all of its parts, placed as the file says.
+    """The model in a file with all its parts, centred, the diagonal of its bounding box scaled to 1.
 
-    up: 'y' or 'z'. Raises InputError for a file that cannot be read, holds no triangles that can be seen, or names
-    textures that cannot be used.
+    up: 'y' or 'z'. Raises InputError for a file that cannot be read, has no visible triangles, or names textures that
+    cannot be used.
     """
     shown = printable(path)
     try:
@@ -130,7 +130,7 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
 
 
 def _read_pieces(path: Path, up: str) -> list[_Piece]:
-    """All that has triangles, placed in the world's axes."""
+    """All parts with triangles, placed, in the world's axes."""
     gltf = path.suffix.lower() in GLTF
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if gltf else Y_UP_TO_WORLD
     with warnings.catch_warnings():
@@ -138,15 +138,11 @@ def _read_pieces(path: Path, up: str) -> list[_Piece]:
         scene = load_scene(path)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], placement) for placement, name in placed]
-        return [
-            _piece(mesh, placement, axes, gltf)
-            for mesh, placement in parts
-            if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)
-        ]
+        return [_piece(mesh, placement, axes, gltf) for mesh, placement in parts if len(getattr(mesh, "faces", []))]
 
 
 def _piece(mesh: trimesh.Trimesh, placement: Array, axes: Array, gltf: bool) -> _Piece:
-    """A mesh, placed by a matrix `[4, 4]` and turned from the file's axes to the world's by `axes` `[3, 3]`."""
+    """A mesh, placed by a matrix `[4, 4]` in the file, and rotated to the world's axes by `axes` `[3, 3]`."""
     to_world = axes @ placement[:3, :3]
     faces = np.asarray(mesh.faces)
     corners = (np.asarray(mesh.vertices) @ to_world.T + axes @ placement[:3, 3])[faces]
@@ -159,13 +155,13 @@ def _piece(mesh: trimesh.Trimesh, placement: Array, axes: Array, gltf: bool) -> 
     uv = getattr(mesh.visual, "uv", None)
     if uv is None or image is None:
         return _Piece(corners, normals, colors, np.zeros((len(faces), 3, 2)), None)
-    image.load()  # raises what a damaged image raises
+    image.load()  # raises an error if the image is damaged
     return _Piece(corners, normals, colors, np.asarray(uv)[faces], image)
 
 
 def _colors(visual, faces: NDArray[np.integer], gltf: bool) -> tuple[Array, Image.Image | None]:
     """Colours of corners `[F, 3, 3]`, linear light, and the image that multiplies them. glTF's numbers are linear."""
-    linear = _same if gltf else to_linear
+    linear = np.asarray if gltf else to_linear
     shape = (len(faces), 3, 3)
     if not isinstance(visual, trimesh.visual.TextureVisuals):
         if visual.kind == "face":
@@ -177,17 +173,13 @@ def _colors(visual, faces: NDArray[np.integer], gltf: bool) -> tuple[Array, Imag
     if isinstance(material, trimesh.visual.material.PBRMaterial):
         image, factor = material.baseColorTexture, material.baseColorFactor
         factor = np.ones(3) if factor is None else _rgb(factor)
-    else:  # with an image, exporters leave any diffuse colour beside it
+    else:  # beside an image, the diffuse colour means nothing: exporters write any
         image = getattr(material, "image", None)
         factor = np.ones(3) if image is not None else to_linear(_rgb(material.main_color))
     of_vertices = visual.vertex_attributes.get("color")
     if of_vertices is not None:
         return linear(_rgb(of_vertices))[faces] * factor, image
     return np.broadcast_to(factor, shape), image
-
-
-def _same(color: Array) -> Array:
-    return color
 
 
 def _rgb(color: NDArray) -> Array:
@@ -207,9 +199,9 @@ def to_display(color: Array) -> Array:
 
 
 def sample_texture(texture: NDArray[np.uint8], uv: Array) -> Array:
-    """Bilinear values `[N, 3]` in [0, 1] of uint8 `[h, w, 3]` at uv `[N, 2]`, whose origin is the lower left corner.
+    """Bilinear values `[N, 3]` in [0, 1] of uint8 `[h, w, 3]` at uv `[N, 2]`, with the origin at the lower left corner.
 
-    The texture repeats. A texel's value holds at its centre.
+    The texture repeats. A texel has its value at its centre.
     """
     height, width = texture.shape[:2]
     x, y = uv[:, 0] % 1 * width - 0.5, (1 - uv[:, 1]) % 1 * height - 0.5
@@ -222,9 +214,9 @@ def sample_texture(texture: NDArray[np.uint8], uv: Array) -> Array:
 
 
 def creased_normals(corners: Array) -> Array:
-    """Normals at the corners of faces `[F, 3, 3]`, unit length: smooth over each vertex but for creases.
+    """Normals at the corners of faces `[F, 3, 3]`, unit length, smooth except at creases.
 
-    The mean, by area, of the normals of those faces around the vertex that are within CREASE of the corner's own face.
+    A normal is the area-weighted mean over those faces around the vertex that are within CREASE of the corner's own.
     """
     of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     unit = of_faces / np.linalg.norm(of_faces, axis=1, keepdims=True).clip(1e-20)

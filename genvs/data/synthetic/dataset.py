@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from genvs.config import SceneConfig
-from genvs.data.synthetic.scene import Car, SceneTask, Subject, write_scene
+from genvs.data.synthetic.scene import Car, Subject, write_scene
 from genvs.data.workers import run_in_workers
 from genvs.errors import InputError
 from genvs.files import lock
@@ -83,40 +83,38 @@ def split_cameras(split: str, views: int, rng: np.random.Generator) -> np.ndarra
     return spherical_c2w(azimuth, elevation, CARS.radius).numpy()
 
 
-def _tasks(split: Split, missing: Sequence[str], partial: Path) -> Iterator[SceneTask]:
-    """The scenes to make. Cameras and subject have streams of their own, both functions of the subject's key."""
-    for name in missing:
-        subject = split.subjects[name]
-        c2w = split_cameras(split.name, split.settings["views"], np.random.default_rng((*subject.rng_key, 1)))
-        folder, resolution = split.folder / name, split.settings["resolution"]
-        yield SceneTask(folder, partial / f"{split.name}-{name}", subject, c2w, resolution)
+def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
+    """Makes what is missing, one process at a time, first in a temporary folder beside `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with lock(out.with_name(out.name + ".lock"), wait=True):
+        for stale in out.parent.glob(f"{out.name}.partial-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f"{out.name}.partial-", dir=out.parent, ignore_cleanup_errors=True
+        ) as partial:
+            missing: list[tuple[Split, str]] = []
+            for split in splits:
+                split.check_settings()
+                _open_split(split, Path(partial))
+                missing += [(split, scene) for scene in split.missing()]
+
+            def write(number: int) -> None:
+                split, scene = missing[number]
+                subject, settings = split.subjects[scene], split.settings
+                c2w = split_cameras(split.name, settings["views"], np.random.default_rng((*subject.rng_key, 1)))
+                folder = Path(partial, f"{split.name}-{scene}")
+                write_scene(split.folder / scene, folder, subject, c2w, settings["resolution"])
+
+            run_in_workers(write, len(missing), workers, "drawing")
 
 
 def _open_split(split: Split, partial: Path) -> None:
-    """Make a split's folder; it appears with its record in it."""
+    """Makes a split's folder, which appears with its record in it."""
     if not split.folder.is_dir() or not any(split.folder.iterdir()):
         folder = partial / split.name
         folder.mkdir()
         (folder / "dataset.json").write_text(json.dumps(split.settings, indent=1) + "\n")
         os.replace(folder, split.folder)
-
-
-def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
-    """Make what is missing, one process at a time, in a folder of its own beside `out`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with lock(out.with_name(out.name + ".lock"), wait=True):
-        for stale in out.parent.glob(f"{out.name}.partial-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        partial = Path(tempfile.mkdtemp(prefix=f"{out.name}.partial-", dir=out.parent))
-        try:
-            tasks: list[SceneTask] = []
-            for split in splits:
-                split.check_settings()
-                _open_split(split, partial)
-                tasks.extend(_tasks(split, split.missing(), partial))
-            run_in_workers(lambda number: write_scene(tasks[number]), len(tasks), workers, "drawing")
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def ensure_dataset(

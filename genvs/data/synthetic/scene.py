@@ -40,33 +40,26 @@ class Car(Subject):
         return model, {"rng_key": self.rng_key, "car": info}
 
 
-@dataclass(frozen=True)
-class SceneTask:
-    """What is needed to write a scene. c2w: `[V, 4, 4]`, OpenCV axes. The folder appears whole or not at all."""
+def write_scene(folder: Path, partial: Path, subject: Subject, c2w: Array, resolution: int) -> None:
+    """Draws a scene and writes its folder: rgb/, pose/, depth/, intrinsics.txt and scene.json.
 
-    folder: Path
-    partial: Path  # where it is written first; on the same file system
-    subject: Subject
-    c2w: Array
-    resolution: int
-
-
-def write_scene(task: SceneTask) -> None:
-    """Draw and write a scene folder: rgb/, pose/, depth/, intrinsics.txt and scene.json."""
-    resolution, focal = task.resolution, CARS.focal * task.resolution
-    model, info = task.subject.build()
+    partial: where it is written first, on the same file system, so that the folder appears whole or not at all.
+    c2w: `[V, 4, 4]`, OpenCV axes.
+    """
+    focal = CARS.focal * resolution
+    model, info = subject.build()
     for name in ("rgb", "pose", "depth"):
-        (task.partial / name).mkdir(parents=True)
-    for view, (image, depth) in enumerate(render(model, task.c2w, focal, resolution)):
-        Image.fromarray(image).save(task.partial / f"rgb/{view:06d}.png", compress_level=1)
+        (partial / name).mkdir(parents=True)
+    for view, (image, depth) in enumerate(render(model, c2w, focal, resolution)):
+        Image.fromarray(image).save(partial / f"rgb/{view:06d}.png", compress_level=1)
         steps = np.round(depth / DEPTH_SCALE).astype(np.uint16)
-        Image.fromarray(steps).save(task.partial / f"depth/{view:06d}.png", compress_level=1)
-        pose = " ".join(map(repr, task.c2w[view].reshape(-1).tolist()))
-        (task.partial / f"pose/{view:06d}.txt").write_text(pose)
+        Image.fromarray(steps).save(partial / f"depth/{view:06d}.png", compress_level=1)
+        pose = " ".join(map(repr, c2w[view].reshape(-1).tolist()))
+        (partial / f"pose/{view:06d}.txt").write_text(pose)
     center = resolution / 2
     intrinsics = f"{focal:f} {center:f} {center:f} 0.\n0. 0. 0.\n1.\n{resolution} {resolution}\n"
-    (task.partial / "intrinsics.txt").write_text(intrinsics)
+    (partial / "intrinsics.txt").write_text(intrinsics)
     record = {"depth_scale": DEPTH_SCALE, "near": CARS.near, "far": CARS.far, **info}
-    (task.partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not task.folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
-        os.replace(task.partial, task.folder)
+    (partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
+        os.replace(partial, folder)
