@@ -1,4 +1,4 @@
-"""How fused kernels are compared with plain torch, and what with. On a GPU where there is one."""
+"""Compares fused kernels with plain torch, and provides inputs. On a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def surrounded(x: Tensor, fill: float) -> tuple[Tensor, Tensor]:
 
 
 def among_nans(x: Tensor) -> Tensor:
-    """A copy between NaNs, which show up where something reads beyond its ends."""
+    """A copy between NaNs, which appear in results if a kernel reads beyond its ends."""
     return surrounded(x, math.nan)[0].copy_(x)
 
 
 class Surroundings(TorchDispatchMode):
-    """Within, memory is allocated full of NaNs, which stay where nothing is written, and between large numbers.
+    """Inside, new tensors are full of NaNs, which stay where nothing is written, and lie between large numbers.
 
-    `check` finds what was written beyond the ends.
+    `check` fails if a kernel wrote beyond the ends of a tensor.
     """
 
     ZEROS = torch.ops.aten.zeros.default
@@ -64,19 +64,19 @@ class Surroundings(TorchDispatchMode):
 
 
 def errors(function: Callable, *inputs: Tensor) -> list[tuple[torch.dtype, float]]:
-    """Of `function`'s results and their gradients for all inputs, against plain torch's in float64.
+    """Errors of `function`'s results and of their gradients for all inputs, against plain torch in float64.
 
-    Returns the dtype of each, and the norm of its error relative to its own.
+    Returns the dtype and the relative error (in the norm) of each.
     """
 
     def outcome(inputs: list[Tensor], upstream: list[Tensor]) -> list[Tensor]:
-        """Results and gradients; `upstream` takes the results' own gradients, or gives them."""
+        """Results and gradients. `upstream`: gradients of the results; if empty, it is filled with random ones."""
         results = function(*inputs)
         results = results if isinstance(results, tuple) else (results,)
         if not upstream:
             noise = (normal(*result.shape, seed=100 + number) for number, result in enumerate(results))
             upstream += [among_nans(torch.empty_like(x).copy_(y)) for x, y in zip(results, noise, strict=True)]
-        # In this thread: `surroundings` is unknown to others.
+        # In this thread, because dispatch modes are thread-local.
         with torch.autograd.set_multithreading_enabled(False):
             received = [gradient.to(x.dtype) for gradient, x in zip(upstream, results, strict=True)]
             return [x.detach() for x in (*results, *torch.autograd.grad(results, inputs, received))]

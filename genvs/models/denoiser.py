@@ -31,15 +31,11 @@ class ConditionedDenoiser(nn.Module):
         keys: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """noisy: `[N, 3, H, W]`. sigma: a scalar or `[N, 1, 1, 1]`. feature_image: `[N, C, H, W]`.
-
-        keys: int64 `[N]`, random seeds of dropout, or None. labels: `[N, L]` (genvs.models.labels), or None for zeros.
-        Returns the denoised `[N, 3, H, W]`, float32.
-        """
+        """See `GeNVS.denoise`."""
         sigma = sigma.float().reshape(-1, 1, 1, 1).expand(noisy.shape[0], 1, 1, 1)
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma, self.sigma_data)
-        # EDM's coefficients make the best linear denoiser of data with mean zero. With the rendered colours as the
-        # mean, the network starts from these and learns the rest.
+        # EDM's coefficients give the best linear denoiser of data with mean zero. With the rendered colours as the
+        # mean, the network starts from them and learns the rest.
         mean = feature_image[:, :3].float() + WHITE if self.centre_on_colours else 0.0
         offset = noisy - mean
         # c_in scales the noisy image to unit variance; the feature image is not noisy and keeps its own scale.

@@ -1,6 +1,6 @@
-"""Image to feature volume: DeepLabV3+ (arXiv 1802.02611) with learned upsampling, lifted into depth by a 1x1 head.
+"""Image to feature volume: DeepLabV3+ (arXiv 1802.02611) with learned upsampling, and a 1x1 head for all depths.
 
-Sizes and connections are those of the published GeNVS reimplementation; no normalisation and no dropout.
+Sizes and connections are those of the unofficial GeNVS implementation, without normalisation and dropout.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ASPP(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Three 3x3 convolutions over the backbone's features at one resolution and those of the coarser stage."""
+    """Three 3x3 convolutions over the backbone's features at one resolution and the coarser stage's features."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(conv_relu(in_channels, channels), conv_relu(channels, channels), conv_relu(channels, channels))
@@ -65,7 +65,7 @@ class FeatureVolumeEncoder(nn.Module):
         self.stage4 = Stage(widths[4] + channels, channels)
         self.low_level = conv_relu(widths[4], config.low_level_channels, 1)
         self.fuse = separable_conv_relu(channels + config.low_level_channels, channels)
-        # The head climbs from 1/4 of the image's resolution to the volume's.
+        # The head upsamples from 1/4 of the image's resolution to the volume's.
         num_upsamplings = int(math.log2(config.volume_width * STEM_STRIDE // resolution))
         skips = (widths[2], 3)[:num_upsamplings]
         self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
@@ -79,8 +79,8 @@ class FeatureVolumeEncoder(nn.Module):
     def _start_from_colours(self) -> None:
         """Initialise the volume's first three channels to the image minus white, the same at every depth.
 
-        A ray then renders the mean colour that the input views have along it, and zero where they show a white
-        background: a soft visual hull, from which colour and silhouette are learned many times sooner.
+        A ray then renders the mean colour of the input views along it, and zero where they show a white background: a
+        soft visual hull, with which the network learns colour and silhouette many times faster.
         """
         weight = self.to_volume.weight.unflatten(0, (self.config.volume_depth, self.config.volume_channels))
         weight[:, :, -3:] = 0

@@ -40,7 +40,7 @@ class GeNVS(nn.Module):
 
     def to_device(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, in the memory format that is fastest there. Returns itself."""
-        # Matrix units read channels last. On CPUs it gains little, and torch 2.13's backward then damages its heap.
+        # Tensor cores read channels last. On CPUs it gains little, and torch 2.13's backward then corrupts the heap.
         if torch.device(device).type == "cuda":
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)
@@ -80,9 +80,9 @@ class GeNVS(nn.Module):
         return F.interpolate(feature_image, size=size, mode="bilinear", align_corners=False)
 
     def without_conditioning(self, feature_image: Tensor, keys: Tensor) -> Tensor:
-        """What the denoiser sees instead of feature images `[..., C, H, W]` where conditioning is dropped: zeros.
+        """The denoiser's input in place of feature images `[..., C, H, W]` where conditioning is dropped: zeros.
 
-        keys: int64 `[...]`, random seeds, for numerics in which it is noise.
+        keys: int64 `[...]`, random seeds; the unofficial numerics use noise instead of zeros.
         """
         return torch.zeros_like(feature_image)
 
@@ -94,10 +94,11 @@ class GeNVS(nn.Module):
         keys: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The expected image: noisy `[N, 3, H, W]`, sigma a scalar or `[N, 1, 1, 1]`, feature_image `[N, C, H, W]`.
+        """The expected images `[N, 3, H, W]`, float32, given noisy ones.
 
-        keys: int64 `[N]`, random seeds of dropout in training; None for inference. labels: `[N, L]`, of the image's
-        class and augmentation (genvs.models.labels); None for zeros.
+        noisy: `[N, 3, H, W]`. sigma: a scalar or `[N, 1, 1, 1]`. feature_image: `[N, C, H, W]`. keys: int64 `[N]`,
+        random seeds of dropout in training; None for inference. labels: `[N, L]`, of the images' classes and
+        augmentation (genvs.models.labels); None for zeros.
         """
         return self.denoiser(noisy, sigma, feature_image, keys, labels)
 
@@ -112,13 +113,13 @@ class GeNVS(nn.Module):
         keys: Tensor,
         labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """All of a training step's network, in one call, as DDP needs it.
+        """The whole network in a training step, in one call, as DDP needs it.
 
         input_images: `[B, V, 3, H, W]`. noisy: `[B, T, 3, H, W]`. sigma: `[B, T, 1, 1, 1]`. keep_conditioning: bool
         `[B, T]`; where it is False the denoiser sees `without_conditioning`. keys: int64 `[B, T]`, random seeds of
-        jitter and dropout. labels: `[B, T, L]` of the targets, or None for a network without labels; where a target is
-        augmented, its feature image is augmented alike.
-        Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`, which is not augmented.
+        jitter and dropout. labels: `[B, T, L]` of the targets, or None for a network without labels.
+        Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`. Feature images are augmented like their
+        targets for the denoiser, but not in the result.
         """
         feature_image = self.render(self.encode(input_images), inputs, targets, keys)
         return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys, labels), feature_image

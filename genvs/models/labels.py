@@ -1,7 +1,7 @@
-"""The labels that a U-Net can be conditioned on besides its noise level: the image's class, and how it was augmented.
+"""The labels that a U-Net can be conditioned on besides its noise level: the image's class and its augmentation.
 
-Both stand in one tensor `[..., L]`: the class, one-hot or zeros, then AUGMENT_LABELS numbers that say what `augmented`
-does. A network without classes or without augmentation labels leaves those out.
+Both are in one tensor `[..., L]`: the class, one-hot or zeros, then AUGMENT_LABELS numbers that describe the
+augmentation. A network without classes or without augmentation leaves out its part.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def label_of_class(class_id: int, config: GeNVSConfig) -> Tensor:
 
 
 def augment_labels(flip_x: Tensor, flip_y: Tensor, quarter_turns: Tensor, shift: Tensor) -> Tensor:
-    """Labels `[..., AUGMENT_LABELS]`, all zero where nothing is done.
+    """Labels `[..., AUGMENT_LABELS]`, all zero for an image that is not augmented.
 
     flip_x, flip_y: true or false, `[...]`. quarter_turns: 0 to 3, `[...]`. shift: `[..., 2]`, along x and y, in
-    [-1, 1], where 1 stands for MAX_SHIFT of the side.
+    [-1, 1], in units of MAX_SHIFT of the side.
     """
     angle = quarter_turns * (torch.pi / 2)
     turned = torch.stack([flip_x.float(), flip_y.float(), 1 - angle.cos().round(), angle.sin().round()], dim=-1)
@@ -43,15 +43,15 @@ def augment_labels(flip_x: Tensor, flip_y: Tensor, quarter_turns: Tensor, shift:
 
 
 def augmented(images: Tensor, labels: Tensor) -> Tensor:
-    """Square images, each flipped left to right and upside down, turned, and shifted by whole pixels, as labels say.
+    """Square images, flipped left to right and upside down, turned, and shifted by whole pixels, as labels describe.
 
-    images: `[N, C, H, H]`. labels: `[N, AUGMENT_LABELS]`, of `augment_labels`. Pixels that a shift brings in from
-    outside are the mirror image of those inside (EDM, arXiv 2206.00364, appendix F.2).
+    images: `[N, C, H, H]`. labels: `[N, AUGMENT_LABELS]`, of `augment_labels`. A shift mirrors the image at its border
+    (EDM, arXiv 2206.00364, appendix F.2).
     """
     size = images.shape[-1]
     flip_x, flip_y, one_less_cos, sin, shift_x, shift_y = labels.float()[:, :, None, None].unbind(dim=1)
     place = torch.arange(size, device=images.device)
-    # Where each pixel comes from, by the inverse of every step, the last one first.
+    # The place from which each pixel comes, by the inverse of every step, in reverse order.
     shift_x, shift_y = ((shift * MAX_SHIFT * size).round().long() for shift in (shift_x, shift_y))
     y, x = _reflected(place[:, None] - shift_y, size), _reflected(place - shift_x, size)
     centre = (size - 1) / 2

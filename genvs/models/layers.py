@@ -23,7 +23,7 @@ def _zero_bias(layer: Layer) -> Layer:
 def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     """relu(layer(first and second, concatenated along channels)), as a sum of two convolutions where kernels run.
 
-    That saves the copy, and a few channels beside many do not spoil the alignment that matrix units need.
+    That saves the copy, and keeps the channels of `second` aligned as tensor cores need it.
     """
     if not ops.uses_kernels(first):
         return conv_act(layer, cat_channels(first, second), relu=True)
@@ -35,7 +35,7 @@ def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
 
 
 def convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The layer's convolution of x, with `bias` instead of its own. Channels of x beyond the layer's are padding."""
+    """The layer's convolution of x, with `bias` instead of its own. x may have more channels, which are padding."""
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, layer.weight, bias, layer.stride)
     weight, padding = layer.weight, x.shape[1] - layer.in_channels
@@ -72,8 +72,7 @@ def conv_act(
 def cat_channels(*parts: Tensor) -> Tensor:
     """Concatenate `[N, C_i, H, W]` along channels, in the lowest precision among them.
 
-    Where kernels run, zeros fill up to a multiple of 8 channels, which convolutions on matrix units need; `convolve`
-    takes such an input.
+    Where kernels run, channels are padded with zeros to a multiple of 8, as tensor cores need it, for `convolve`.
     """
     dtype = min((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
     missing = -sum(part.shape[1] for part in parts) % 8
@@ -83,7 +82,7 @@ def cat_channels(*parts: Tensor) -> Tensor:
 
 
 class ConvReLU(nn.Sequential):
-    """Convolutions, of which only the last has a bias, then a ReLU."""
+    """Convolutions, then a ReLU. Only the last convolution has a bias."""
 
     def forward(self, x: Tensor) -> Tensor:
         *first, last = self

@@ -166,13 +166,13 @@ class UNet(nn.Module):
         return F.silu(self.embed1(F.silu(self.embed0(x))))
 
     def shifts(self, blocks: Sequence[UNetBlock], embedding: Tensor) -> Iterator[Tensor]:
-        """What each block adds after its first convolution, `[N, out]`: its projection of the embedding `[N, E]`.
+        """The embedding's projections, `[N, out]`, which blocks add after their first convolution.
 
-        One product serves all blocks. The convolutions' biases are added here too, which saves them a pass over memory.
+        One product computes all. It includes the convolutions' biases, which saves a pass over memory.
         """
         weight = torch.cat([block.affine.weight for block in blocks])
         biases = [*(block.affine.bias for block in blocks), *(bias_of(block.conv0) for block in blocks)]
-        # Joined before they are added: a sum of two joined tensors would give both the same memory for their gradients.
+        # Joined before the sum: the sum of two joined tensors would give both gradients the same memory.
         bias = torch.cat(biases).view(2, -1).sum(dim=0)
         return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
 

@@ -1,6 +1,6 @@
-"""The fused kernels against plain torch: values, gradients, that they keep to their own memory; and which of both runs.
+"""The fused kernels against plain torch: values, gradients, writes within their own memory; and which of both runs.
 
-On a GPU the kernels run as they are; elsewhere in Triton's interpreter, which tests/conftest.py switches on.
+On a GPU the kernels are compiled; elsewhere they run in Triton's interpreter, which tests/conftest.py switches on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ precisions = pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16
 
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch):
-    """Operations run as kernels, without a GPU too."""
+    """Operations run as kernels, also without a GPU."""
     if not ON_GPU:
         monkeypatch.setattr(ops, "uses_kernels", lambda x: not ops._reference_only.get())
 
@@ -47,7 +47,7 @@ SIZES = [
     (2, 384, 1, 7, 7, False),  # several blocks of channels
     (2, 120, 5, 23, 23, False),  # more groups than a program takes, which are 4 of 24 channels
 ]
-# Whether there is a shift, a SiLU, dropout; and whether the input is used another time.
+# Whether there is a shift, a SiLU, dropout; and whether a shortcut uses the input.
 ALL, NOTHING = (True, True, 0.3, True), (False, False, 0.0, False)
 SOME = [(True, False, 0.0, True), (False, True, 0.7, False), (True, True, 0.0, False), (False, False, 0.3, True)]
 
@@ -85,7 +85,7 @@ def test_norm(size, options, precision):
 
 
 def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
-    """As those of large images do; the last of them has fewer tiles."""
+    """As with large images; the last program has fewer tiles."""
     monkeypatch.setattr(group_norm, "PROGRAMS", 8)
     check_norm(SIZES[4], torch.float32, *ALL)
 
@@ -149,7 +149,7 @@ def test_joining(sizes, precision):
 
 @pytest.mark.parametrize("most_in_group", [group_norm.MOST_IN_GROUP, 0], ids=["one program", "tiled"])
 def test_inputs_of_any_layout(monkeypatch, most_in_group):
-    """Channels first, a part of something larger, and one for all samples."""
+    """Channels first, a part of a larger tensor, and one expanded over all samples."""
     monkeypatch.setattr(group_norm, "MOST_IN_GROUP", most_in_group)
     first, part = normal(2, 12, 6, 8), image(2, 12, 9, 8, seed=1)[:, :, 1:7]
     repeated = normal(1, 12, 6, 8, seed=2).expand(2, -1, -1, -1)
@@ -171,7 +171,7 @@ def test_inputs_of_any_layout(monkeypatch, most_in_group):
             assert_close(ours, operations(x, residual), rtol=1e-5, atol=1e-5)
 
 
-# Rendering; in bfloat16 see tests/gpu/test_fused_network.py, the interpreter has no products of it
+# Rendering. The interpreter has no products of bfloat16: tests/gpu/test_fused_network.py tests these
 
 
 def check_render(views: int, channels: int, hidden: int, rays: int, density: float = 0.0, size=(6, 7, 4)) -> None:
@@ -187,7 +187,7 @@ def test_render(views, channels, hidden, rays):
 
 
 def test_render_of_one_voxel_a_view():
-    """Which has no neighbours to read, or to send gradients to."""
+    """A voxel without neighbours to read, or to send gradients to."""
     check_render(1, 16, 32, 36, size=(1, 1, 1))
 
 
@@ -215,7 +215,7 @@ def test_render_where_all_views_count_little():
 
 
 def test_backward_sees_the_features_that_made_the_image():
-    """In half precision those that are kept for it are rounded; others would have other densities behind a surface."""
+    """In half precision the features kept for backward are rounded, so the forward pass must use them rounded too."""
     *_, depths, lengths = rays = some_rays(2, 36)
     volume = some_volume(2, 16, torch.float16).requires_grad_()
     field = [torch.zeros_like(x) for x in some_field(16, 32)]  # nothing but density; the features are the fused ones
@@ -227,7 +227,7 @@ def test_backward_sees_the_features_that_made_the_image():
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # where no view sees a point, and nothing is added
 def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
-    """As on GPUs before Hopper."""
+    """GPUs before Hopper need that."""
     volume, field, rays = some_volume(1, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(1, 4)
 
     def gradient() -> Tensor:
@@ -245,7 +245,7 @@ def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """The operations that plain torch is called for."""
+    """The operations that run as plain torch."""
     made = []
     for name in ("render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"):
         plain = getattr(ops.reference, name)
@@ -271,7 +271,7 @@ def test_within_reference_only_plain_torch_runs(calls):
 
 
 @pytest.mark.parametrize(("channels", "hidden"), [(8, 32), (16, 16), (12, 48), (64, 64)])
-def test_of_other_sizes_plain_torch_renders(calls, channels, hidden):
+def test_sizes_that_the_kernel_does_not_support_are_rendered_by_plain_torch(calls, channels, hidden):
     render(some_rays(1, 4), some_volume(1, channels), *some_field(channels, hidden))
     assert calls == ["render"]
 
@@ -282,5 +282,5 @@ def test_where_rays_or_cameras_need_gradients_plain_torch_renders(calls, number)
     others[number].requires_grad_()
     rendered = render(others, some_volume(1, 16), *some_field(16, 32))
     assert calls == ["render"]
-    # One view's weight is the same whatever it is.
+    # A single view's weight has no effect.
     assert torch.autograd.grad(rendered.sum(), others[number])[0].abs().max() > 0 or number == 1

@@ -11,7 +11,6 @@ from torch.testing import assert_close
 from genvs.config import SIGMA_RANGES
 from genvs.diffusion.noise import vp_sigma, vp_time
 from genvs.diffusion.preconditioning import PRECONDITIONINGS
-from genvs.diffusion.samplers import sample_heun
 from genvs.models import GeNVS
 from tests.small_model import small_config, some_batch
 from training.loss import GeNVSLoss, LossConfig
@@ -62,7 +61,7 @@ def test_training_covers_the_levels_that_sampling_asks_for(precond):
 
 @pytest.mark.parametrize("precond", list(SIGMA_RANGES))
 def test_a_network_that_answers_zero_has_unit_loss(precond):
-    """VP's and VE's output is then the noisy image, off by the noise; EDM's, in the mean over data of sigma_data."""
+    """VP and VE then return the noisy image, with the noise as error; EDM too has unit loss, for data of sigma_data."""
     torch.manual_seed(0)
     net = GeNVS(small_config(precond=precond, centre_on_colours=False))
     with torch.no_grad():
@@ -73,20 +72,3 @@ def test_a_network_that_answers_zero_has_unit_loss(precond):
     terms = GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0, precond=precond)(net, batch)
     assert terms.loss.shape == (16, 2)
     assert_close(terms.loss, torch.ones(16, 2), rtol=0.15, atol=0)
-
-
-def test_sampling_solves_the_ode_for_every_preconditioning():
-    """F is made the perfect one for data N(0.3, 0.5^2): each preconditioning must then give samples of it."""
-    noise = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
-    for precond, (low, high) in SIGMA_RANGES.items():
-        coefficients = PRECONDITIONINGS[precond]
-
-        def denoise(x, sigma, coefficients=coefficients):
-            c = coefficients(sigma, 0.5)
-            ideal = (0.25 * x + sigma**2 * 0.3) / (0.25 + sigma**2)
-            answer = (ideal - c.c_skip * x) / c.c_out  # of F
-            return c.c_skip * x + c.c_out * answer
-
-        samples = sample_heun(denoise, noise, num_steps=32, sigma_min=low, sigma_max=high)
-        assert float(samples.mean()) == pytest.approx(0.3, abs=0.02), precond
-        assert float(samples.std()) == pytest.approx(0.5, abs=0.02), precond

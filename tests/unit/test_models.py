@@ -182,79 +182,50 @@ def test_where_conditioning_is_dropped_it_has_no_effect_and_no_gradient():
 # ImageNet weights
 
 
-def torchvision_state(widths: tuple[int, ...], blocks: tuple[int, ...]) -> dict[str, Tensor]:
+WIDTHS, BLOCKS = (8, 8, 12, 16), (2, 1, 2, 1)
+
+
+def norm_of(conv: str) -> str:
+    """torchvision's name of the BatchNorm after a convolution."""
+    return conv.replace("downsample.0", "downsample.1").replace("conv", "bn")
+
+
+def convolutions(backbone: ResNet) -> dict[str, torch.nn.Conv2d]:
+    return {name: part for name, part in backbone.named_modules() if isinstance(part, torch.nn.Conv2d)}
+
+
+def torchvision_state(widths: tuple[int, ...] = WIDTHS, blocks: tuple[int, ...] = BLOCKS) -> dict[str, Tensor]:
     """A random state dict with torchvision's names: convolutions without bias, BatchNorms, a classifier."""
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {}
-
-    def conv(name: str, norm: str, out: int, inside: int, kernel: int) -> None:
-        weight = torch.randn(out, inside, kernel, kernel, generator=generator)
-        state[f"{name}.weight"] = weight / math.sqrt(inside * kernel**2)
-        state[f"{norm}.weight"] = 0.5 + torch.rand(out, generator=generator)
-        state[f"{norm}.bias"] = 0.3 * torch.randn(out, generator=generator)
-        state[f"{norm}.running_mean"] = 0.3 * torch.randn(out, generator=generator)
-        state[f"{norm}.running_var"] = 0.2 + torch.rand(out, generator=generator)
-        state[f"{norm}.num_batches_tracked"] = torch.tensor(1)
-
-    conv("conv1", "bn1", widths[0], 3, 7)
-    channels = widths[0]
-    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
-        for number in range(count):
-            block = f"layer{stage}.{number}"
-            conv(f"{block}.conv1", f"{block}.bn1", width, channels, 3)
-            conv(f"{block}.conv2", f"{block}.bn2", width, width, 3)
-            if number == 0 and (stage > 1 or width != channels):
-                conv(f"{block}.downsample.0", f"{block}.downsample.1", width, channels, 1)
-            channels = width
-    return {**state, "fc.weight": torch.zeros(1000, channels), "fc.bias": torch.zeros(1000)}
-
-
-def torchvision_forward(state: dict[str, Tensor], blocks: tuple[int, ...], images: Tensor, pad: float) -> list[Tensor]:
-    """The ResNet with its BatchNorms, on images in [-1, 1] that `pad` surrounds; stage 4 dilated, not strided."""
-
-    def conv_norm(x: Tensor, name: str, norm: str, **kwargs) -> Tensor:
-        x = F.conv2d(x, state[f"{name}.weight"], **kwargs)
-        moments = (state[f"{norm}.running_mean"], state[f"{norm}.running_var"])
-        return F.batch_norm(x, *moments, state[f"{norm}.weight"], state[f"{norm}.bias"], eps=1e-5)
-
-    mean, std = (torch.tensor(values)[None, :, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    x = ((F.pad(images, (3, 3, 3, 3), value=pad) + 1) / 2 - mean) / std
-    features = [F.relu(conv_norm(x, "conv1", "bn1", stride=2))]
-    x = F.max_pool2d(features[0], 3, 2, 1)
-    for stage, (count, stride, dilation) in enumerate(zip(blocks, (1, 2, 2, 1), (1, 1, 1, 2), strict=True), start=1):
-        for number in range(count):
-            block, stride = f"layer{stage}.{number}", stride if number == 0 else 1
-            shape = {"padding": dilation, "dilation": dilation}
-            inside = F.relu(conv_norm(x, f"{block}.conv1", f"{block}.bn1", stride=stride, **shape))
-            inside = conv_norm(inside, f"{block}.conv2", f"{block}.bn2", **shape)
-            if f"{block}.downsample.0.weight" in state:
-                x = conv_norm(x, f"{block}.downsample.0", f"{block}.downsample.1", stride=stride)
-            x = F.relu(x + inside)
-        features.append(x)
-    return features
+    state = {"fc.weight": torch.zeros(1000, widths[-1]), "fc.bias": torch.zeros(1000)}
+    for number, (name, conv) in enumerate(convolutions(ResNet(widths, blocks)).items()):
+        state[f"{name}.weight"] = normal(*conv.weight.shape, seed=number) / math.sqrt(conv.weight[0].numel())
+        moments = normal(4, len(conv.weight), seed=100 + number)
+        values = {"weight": moments[0], "bias": moments[1], "running_mean": moments[2]}
+        values |= {"running_var": 0.2 + moments[3].abs(), "num_batches_tracked": torch.tensor(1)}
+        state |= {f"{norm_of(name)}.{kind}": value for kind, value in values.items()}
+    return state
 
 
 def test_imagenet_weights_fold_batchnorm_exactly():
-    """Folding leaves one difference: torchvision pads with the mean colour, ours with mid-gray."""
-    widths, blocks = (8, 8, 12, 16), (2, 1, 2, 1)
-    backbone, state = ResNet(widths, blocks), torchvision_state(widths, blocks)
+    """Only padding differs: torchvision pads with the mean colour, ours with mid-gray."""
+    backbone, state = ResNet(WIDTHS, BLOCKS), torchvision_state()
+    assert {"bn1.bias", "layer1.1.bn2.weight", "layer2.0.downsample.1.running_var"} <= state.keys()
     load_imagenet_weights(backbone, state)
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    expected = torchvision_forward(state, blocks, images, pad=0.0)
-    features = backbone(images)
-    for ours, reference in zip(features.values(), expected, strict=True):
-        assert_close(ours, reference, rtol=1e-4, atol=1e-4)
-    # With other padding the first features agree away from the border, and there alone.
-    other = torchvision_forward(state, blocks, images, pad=1.0)[0]
-    assert_close(features[2][..., 2:-2, 2:-2], other[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
-    assert (features[2] - other).abs().max() > 0.01
+    for name, conv in convolutions(backbone).items():
+        images = x = normal(2, conv.in_channels, 16, 16)
+        if name == "conv1":
+            mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+            x = ((images + 1) / 2 - mean) / std
+        kinds = ("running_mean", "running_var", "weight", "bias")
+        norm = [state[f"{norm_of(name)}.{kind}"] for kind in kinds]
+        expected = F.batch_norm(F.conv2d(x, state[f"{name}.weight"]), *norm, eps=1e-5)
+        assert_close(F.conv2d(images, conv.weight, conv.bias), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_architecture_are_refused_in_one_line():
-    widths, blocks = (8, 8, 12, 16), (2, 1, 2, 1)
-    backbone = ResNet(widths, blocks)
+    backbone = ResNet(WIDTHS, BLOCKS)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    wider, shallower = torchvision_state((16, 8, 12, 16), blocks), torchvision_state(widths, (1, 1, 1, 1))
+    wider, shallower = torchvision_state(widths=(16, 8, 12, 16)), torchvision_state(blocks=(1, 1, 1, 1))
     cases = [(wider, "conv1.weight is (16, 3, 7, 7)"), (shallower, "layer1.1"), ({"model": {}}, "bn1")]
     for state, message in cases:
         with pytest.raises(InputError) as caught:
