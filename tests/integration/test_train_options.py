@@ -69,28 +69,13 @@ def test_a_dry_run_prints_all_settings_and_makes_nothing(program, tmp_path, pres
 
 
 def test_options_change_the_preset(program, cars):
-    config = options_of(
-        program(
-            *[
-                "--preset",
-                "cpu-demo",
-                "--data",
-                os.path.relpath(cars),
-                "--near",
-                "0.7",
-                "--far",
-                "1.9",
-                "--resolution",
-                "64",
-                "-n",
-            ],
-            *["--cbase", "8", "--cres", "1,1,2", "--dropout", "0.2", "--duration", "0.5", "--batch", "24"],
-            *["--batch_gpu", "12", "--views", "1-2", "--targets", "3", "--lr", "0.01", "--ema", "0.25"],
-            *["--xflip", "--bf16", "false", "--ls", "2", "--seed", "9", "--cache", "false", "--workers", "3"],
-            *["--tick", "2", "--log_freq", "500", "--snap", "7", "--dump", "8", "--notensorboard", "--bench", "0"],
-            *["--cuda-graphs", "0", "--set", "loss.P_mean=-0.5", "--set", "net.renderer.num_samples=96"],
-        )
-    )
+    words = """
+        --near 0.7 --far 1.9 --resolution 64 --cbase 8 --cres 1,1,2 --dropout 0.2 --duration 0.5 --batch 24
+        --batch_gpu 12 --views 1-2 --targets 3 --lr 0.01 --ema 0.25 --xflip --bf16 false --ls 2 --seed 9 --cache false --workers 3
+        --tick 2 --log_freq 500 --snap 7 --dump 8 --notensorboard --bench 0 --cuda-graphs 0
+        --set loss.P_mean=-0.5 --set net.renderer.num_samples=96
+    """.split()
+    config = options_of(program("--preset", "cpu-demo", "--data", os.path.relpath(cars), *words, "-n"))
     settings = {
         **{"net.resolution": 64, "net.denoiser.model_channels": 8, "net.denoiser.channel_mult": (1, 1, 2), "seed": 9},
         **{"net.denoiser.dropout": 0.2, "net.renderer.num_samples": 96, "loss.P_mean": -0.5, "data": str(cars)},
@@ -137,35 +122,32 @@ def assert_refused(done: Done, *named: str) -> None:
 
 
 REFUSED = {
-    "no such data": (["--data", "nowhere/cars"], ["/nowhere/cars", "no such folder"]),
-    "batch by batch-gpu": (["--batch", "32", "--batch-gpu", "5"], ["--batch=32", "--batch-gpu=5"]),
-    "two durations": (["--duration", "1", "--kimg", "1000"], ["--duration", "--kimg"]),
-    "a path as a description": (["--desc", "a/b"], ["--desc", "'a/b'"]),
-    "outdir that is a file": (["--outdir", str(Path(__file__))], ["test_train_options.py", "--outdir"]),
-    "outdir that cannot be made": (["--outdir", "/proc/runs"], ["/proc", "--outdir"]),
-    "too deep": (["--cres", "1,1,1,1,1,1,1"], ["--resolution=32", "--cres"]),
-    "views backwards": (["--views", "3-1"], ["--views=3-1"]),
-    "cres": (["--cres", "1,x"], ["--cres=1,x"]),
-    "nothing to train": (["--only_train_cam_weighter"], ["--only_train", "no weights", "--cam_weighting_method"]),
-    "no trained network": (
-        ["--only_train_cam_weighter", "--cam_weighting_method", "learned_cross_attention"],
-        ["--transfer"],
-    ),
-    "grad-compression": (["--grad-compression", "bf16"], ["--grad-compression", "no GPU"]),
-    "fp16 and bf16": (["--fp16", "true", "--bf16", "true"], ["--fp16", "--bf16"]),
-    "a setting without a value": (["--set", "loss.P_mean"], ["--set", "loss.P_mean"]),
-    "an unknown setting": (["--set", "P_mean=1"], ["P_mean", "loss.P_mean"]),
-    "a setting that follows": (["--set", "net.scene.near=1"], ["--set", "net.scene.near"]),
-    "nothing to resume": (["--resume", "--outdir", "empty"], ["empty", "--resume"]),
-    "no state there": (["--resume", "nowhere"], ["/nowhere", "no such file or folder"]),
+    "--data nowhere/cars": "/nowhere/cars folder",
+    "--batch 32 --batch-gpu 5": "--batch=32 --batch-gpu=5",
+    "--duration 1 --kimg 1000": "--duration --kimg",
+    "--desc a/b": "--desc 'a/b'",
+    f"--outdir {__file__}": "test_train_options.py --outdir",
+    "--outdir /proc/runs": "/proc --outdir",
+    "--cres 1,1,1,1,1,1,1": "--resolution=32 --cres",
+    "--cres 1,x": "--cres=1,x",
+    "--views 3-1": "--views=3-1",
+    "--only_train_cam_weighter": "--only_train_cam_weighter baseline_mean --cam_weighting_method",
+    "--only_train_cam_weighter --cam_weighting_method learned_cross_attention": "--transfer",
+    "--grad-compression bf16": "--grad-compression GPU",
+    "--fp16 true --bf16 true": "--fp16 --bf16",
+    "--set loss.P_mean": "--set loss.P_mean",
+    "--set P_mean=1": "P_mean loss.P_mean",
+    "--set net.scene.near=1": "--set net.scene.near",
+    "--resume --outdir empty": "empty --resume",
+    "--resume nowhere": "/nowhere folder",
 }
 
 
-@pytest.mark.parametrize("case", list(REFUSED))
-def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch, tmp_path, case):
+@pytest.mark.parametrize("arguments", list(REFUSED))
+def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch, tmp_path, arguments):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    arguments, named = REFUSED[case]
-    assert_refused(program("--preset", "cpu-demo", *arguments, "--dry-run"), *named)
+    done = program("--preset", "cpu-demo", *arguments.split(), "--dry-run")
+    assert_refused(done, *REFUSED[arguments].split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,24 +181,30 @@ def test_weights_that_cannot_be_downloaded_are_named(program, monkeypatch, tmp_p
     assert_refused(done, "--encoder-weights", "127.0.0.1", str(tmp_path / "torch"))
 
 
+@pytest.fixture
+def snapshot(tmp_path) -> Callable[[dict], Path]:
+    """Saves a snapshot of cpu-demo with other settings."""
+
+    def save(settings: dict) -> Path:
+        net = GeNVS(set_by_path(PRESETS["cpu-demo"], settings))
+        genvs.save_snapshot(tmp_path / "snapshot.pkl", net.config, net.state_dict())
+        return tmp_path / "snapshot.pkl"
+
+    return save
+
+
 @pytest.mark.parametrize("other", [{"encoder.aspp_rates": (1, 2)}, {"denoiser.model_channels": 8, "resolution": 64}])
-def test_a_snapshot_of_another_size_names_settings_that_fit(program, cars, tmp_path, other):
-    """With branches of ASPP that were dead, too, as snapshots of older versions have them."""
-    net = GeNVS(set_by_path(PRESETS["cpu-demo"], other))
-    path = tmp_path / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", path, "--dry-run"]
+def test_a_snapshot_of_another_size_names_settings_that_fit(program, cars, snapshot, other):
+    """For a snapshot of an older version too, which has a branch of ASPP with a rate that is refused now."""
+    arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot(other), "--dry-run"]
     done = program(*arguments)
-    assert_refused(done, str(path), *(f"--set net.{name}=" for name in other))
-    assert program(*arguments, *re.findall(r"--set=|--set|net\.\S+=\S+", done.err)).code == 0
+    assert_refused(done, "snapshot.pkl", *(f"--set net.{name}=" for name in other))
+    assert program(*arguments, *re.findall(r"--set|net\.\S+=\S+", done.err)).code == 0
 
 
-def test_a_snapshot_needs_its_own_preconditioning(program, cars, tmp_path):
-    net = GeNVS(set_by_path(PRESETS["cpu-demo"], {"denoiser.precond": "vp"}))
-    path = tmp_path / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", "2", "--transfer", path, "--dry-run"]
-    assert_refused(program(*arguments), str(path), "--precond=vp")
+def test_a_snapshot_needs_its_own_preconditioning(program, cars, snapshot):
+    arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot({"denoiser.precond": "vp"}), "-n"]
+    assert_refused(program(*arguments), "snapshot.pkl", "--precond=vp")
     assert options_of(program(*arguments, "--precond", "vp")).net.denoiser.precond == "vp"
 
 
