@@ -71,8 +71,8 @@ def test_a_dry_run_prints_all_settings_and_makes_nothing(program, tmp_path, pres
 def test_options_change_the_preset(program, cars):
     words = """
         --near 0.7 --far 1.9 --resolution 64 --cbase 8 --cres 1,1,2 --dropout 0.2 --duration 0.5 --batch 24
-        --batch_gpu 12 --views 1-2 --targets 3 --lr 0.01 --ema 0.25 --xflip --bf16 false --ls 2 --seed 9 --cache false --workers 3
-        --tick 2 --log_freq 500 --snap 7 --dump 8 --notensorboard --bench 0 --cuda-graphs 0
+        --batch_gpu 12 --views 1-2 --targets 3 --lr 0.01 --ema 0.25 --xflip --bf16 false --ls 2 --seed 9 --cache false
+        --workers 3 --tick 2 --log_freq 500 --snap 7 --dump 8 --notensorboard --bench 0 --cuda-graphs 0
         --set loss.P_mean=-0.5 --set net.renderer.num_samples=96
     """.split()
     config = options_of(program("--preset", "cpu-demo", "--data", os.path.relpath(cars), *words, "-n"))
