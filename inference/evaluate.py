@@ -112,8 +112,8 @@ def main(batch_size: int, dry_run: bool, **given) -> None:
 
 def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
-    data, cam_weighting, baselines = given["data"], given["cam_weighting"], given["baselines"]
-    ckpt_path, net = options.open_network(given["ckpt_path"], cam_weighting, given["near"], given["far"])
+    ckpt_path, net = options.open_network(given)
+    data, baselines = given["data"], given["baselines"]
     scene, normalize, kind = net.config.scene, given["normalize"], dataset_class(given["data_class"])
     cameras = {"near": scene.near, "far": scene.far, "convention": given["convention"]}
 
@@ -150,21 +150,21 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         "bf16": given["bf16"] and has_native_bf16(device),
         "guide_sha256": protocol.sha256(given["guide"]) if guide else None,
     }
-    asked = {name: given[name] for name in ("seeds", "baselines", "metrics", "data_class", "cam_weighting")}
-    asked |= {"split": split, "guide": str(given["guide"]) if guide else None}
+    asked = {name: given[name] for name in ("seeds", "baselines", "metrics", "data_class")}
+    asked |= {"split": split, "cam_weighting": given["view_weighting"], "guide": str(given["guide"]) if guide else None}
     asked["num_objects"] = min(given["max_objects"] or len(dataset), len(dataset))
-    default = options.ROOT / "inference" / "output" / results_folder(chosen, given, cam_weighting)
+    default = options.ROOT / "inference" / "output" / results_folder(chosen, given)
     return Evaluation(net, guide, dataset, classes, chosen, asked, mean_image, given["out_dir"] or default)
 
 
-def results_folder(chosen: dict[str, Any], sampling: dict[str, Any], cam_weighting: str | None) -> str:
+def results_folder(chosen: dict[str, Any], given: dict[str, Any]) -> str:
     """The folder of results by default: the same for the same options, so that it is found again."""
     snapshot, views = Path(chosen["snapshot"]), chosen["views"]
     views = views if isinstance(views, str) else f"file_{protocol.digest(views)[:6]}"
     name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
     name += f"-{Path(chosen['data']).stem}_{chosen['data_sha256'][:6]}-inputs={chosen['num_inputs']}-views={views}"
-    name += "" if cam_weighting is None else f"-{cam_weighting}"
-    return f"{name}-{options.described(sampling)}"
+    name += f"-{given['view_weighting']}" if given["view_weighting"] else ""
+    return f"{name}-{options.described(given)}"
 
 
 def draw_and_measure(

@@ -79,7 +79,7 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     given = options.settle(given)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
-    path, net = options.open_network(given["ckpt_path"], given["cam_weighting"], given["near"], given["far"])
+    path, net = options.open_network(given)
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
     if given["class_id"] is not None:
         label_of_class(given["class_id"], net.config)  # refuses one that the network does not know

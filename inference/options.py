@@ -40,14 +40,10 @@ def together(*options: Decorator) -> Decorator:
     return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
+WEIGHTINGS = f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}."
 network_options = together(
     network("--ckpt_path", type=PATH, show_default="see below", help="Network snapshot or training state."),
-    network(
-        "--cam_weighting",
-        metavar="NAME",
-        show_default="the snapshot's",
-        help=f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}.",
-    ),
+    network("--cam_weighting", "view_weighting", metavar="NAME", show_default="the snapshot's", help=WEIGHTINGS),
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
     network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),
 )
@@ -135,14 +131,12 @@ def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device
     return chosen
 
 
-def open_network(
-    ckpt_path: Path | None, cam_weighting: str | None, near: float | None, far: float | None
-) -> tuple[Path, GeNVS]:
+def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
     """The network that the options name, and its file. Prints which one it is; warns if it was hardly trained."""
-    path = ckpt_path or default_snapshot(ROOT)
-    net = genvs.load_snapshot(path, near=near, far=far)
-    if cam_weighting is not None:
-        net.set_view_weighting(cam_weighting)
+    path = options["ckpt_path"] or default_snapshot(ROOT)
+    net = genvs.load_snapshot(path, near=options["near"], far=options["far"])
+    if options["view_weighting"] is not None:
+        net.set_view_weighting(options["view_weighting"])
     num_images = net.notes.get("cur_nimg")
     trained = "" if num_images is None else f", trained on {num_images / 1000:,.1f} thousand images"
     distributed.print0(f"Network: {path}, {net.config.resolution}x{net.config.resolution} pixels{trained}")
@@ -157,7 +151,7 @@ def open_network(
 def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_id: int | None) -> FastDenoiser | None:
     """The worse network `guide` that autoguidance leads away from (arXiv 2406.02507), on `device`, or None.
 
-    options: `guide`, `cam_weighting` and `bf16`, as for `net`. Raises InputError where the two networks do not fit.
+    options: `guide`, `view_weighting` and `bf16`, as for `net`. Raises InputError where the two networks do not fit.
     """
     path = options["guide"]
     if path is None:
@@ -166,8 +160,8 @@ def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_
     ours, theirs = net.config.resolution, guide.config.resolution
     if ours != theirs:
         raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
-    if options["cam_weighting"] is not None:
-        guide.set_view_weighting(options["cam_weighting"])
+    if options["view_weighting"] is not None:
+        guide.set_view_weighting(options["view_weighting"])
     labels = None if class_id is None else label_of_class(class_id, guide.config)
     return FastDenoiser(guide.to_device(device), bf16=options["bf16"] and has_native_bf16(device), labels=labels)
 

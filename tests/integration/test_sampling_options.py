@@ -107,7 +107,7 @@ def test_a_guide_of_another_size_is_refused(net, tmp_path):
     save_snapshot(tmp_path / "same.pkl", net.config, net.state_dict())
 
     def load(path: Path | None) -> FastDenoiser | None:
-        return load_guide({"guide": path, "bf16": True, "cam_weighting": None}, net, torch.device("cpu"), None)
+        return load_guide({"guide": path, "bf16": True, "view_weighting": None}, net, torch.device("cpu"), None)
 
     with pytest.raises(InputError, match="`guide`=.*other.pkl: draws 64 pixels a side, not 32"):
         load(tmp_path / "other.pkl")
