@@ -89,9 +89,7 @@ def load_network(path: str | os.PathLike[str], training_state: dict[str, Any] | 
             raise InputError("its entry 'net' is no state dict")
         return network_of(weights, view_weighting)
     except InputError as error:
-        raise InputError(
-            f"{path} is refused ({error}): give a network-snapshot-*.pkl from a source that you trust"
-        ) from None
+        raise InputError(f"{path} is refused ({error}): give another network-snapshot-*.pkl") from None
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str | None]:

@@ -161,27 +161,26 @@ def test_orbit_is_a_closed_horizontal_turn():
     assert_close(c2w, spherical_c2w(azimuth, torch.tensor(0.3), 1.5))
 
 
+def angles(c2w: torch.Tensor, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Azimuth and elevation of cameras `[N, 4, 4]` that look at the origin from this distance."""
+    x, y, z = unit = c2w[:, :3, 3].double().mT / radius
+    assert_close(c2w[:, :3, 2].double().mT, -unit, rtol=0, atol=1e-6)
+    return torch.atan2(y, x), torch.asin(z.clamp(-1, 1))
+
+
 def test_spiral_climbs_from_the_horizon_to_the_top_and_back():
-    c2w = spiral(60, 2.0, turns=2, highest=1.0)
-    elevation = torch.asin((c2w[:, 2, 3] / 2.0).clamp(-1, 1))
-    assert_close(elevation[[0, 30]], torch.tensor([0.0, 1.0]), rtol=0, atol=1e-5)
+    azimuth, elevation = angles(spiral(60, 2.0, turns=2, highest=1.0), 2.0)
+    assert_close(elevation[[0, 30]], float64([0, 1]), rtol=0, atol=1e-5)
     assert (elevation[:31].diff() > 0).all() and (elevation[30:].diff() < 0).all()
-    azimuth = torch.atan2(c2w[:, 1, 3], c2w[:, 0, 3])
-    turned = torch.remainder(azimuth.roll(-1) - azimuth, 2 * math.pi)
-    assert_close(turned, torch.full((60,), 2 * 2 * math.pi / 60), rtol=0, atol=1e-5)
+    turned = (azimuth.roll(-1) - azimuth) % (2 * math.pi)
+    assert_close(turned, float64([2 * 2 * math.pi / 60] * 60), rtol=0, atol=1e-5)
 
 
 def test_the_archimedean_spiral_goes_from_pole_to_pole_in_ten_turns():
-    c2w = archimedean().double()
-    centers, forward = c2w[:, :3, 3], c2w[:, :3, 2]
-    assert c2w.shape == (498, 4, 4)
-    assert_close(forward * 1.3, -centers, rtol=0, atol=1e-6)
-    assert_close(centers[[0, -1]], float64([[0, 0, 1.3], [0, 0, -1.3]]), rtol=0, atol=1e-6)
-    from_pole = torch.acos((centers[:, 2] / 1.3).clamp(-1, 1))[1:-1]
-    assert_close(from_pole.diff(), torch.full((495,), math.pi / 497, dtype=torch.float64), rtol=0, atol=1e-5)
-    azimuth = torch.atan2(centers[1:-1, 1], centers[1:-1, 0])
-    steps = azimuth.diff() % (2 * math.pi)
-    assert_close(steps, torch.full((495,), 20 * math.pi / 497, dtype=torch.float64), rtol=0, atol=1e-4)
+    azimuth, elevation = angles(archimedean(), 1.3)
+    assert_close(elevation[[0, -1]], float64([math.pi / 2, -math.pi / 2]), rtol=0, atol=1e-3)
+    assert_close(elevation[1:-1].diff(), float64([-math.pi / 497] * 495), rtol=0, atol=1e-5)
+    assert_close(azimuth[1:-1].diff() % (2 * math.pi), float64([20 * math.pi / 497] * 495), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "radius"), [("cars", 1.3), ("chairs", 2.0)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import pickletools
@@ -121,17 +120,6 @@ def test_in_half_precision_it_is_half_as_large_and_draws_the_same(tmp_path):
     assert loaded.config == net.config and loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl"}
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == torch.float32 and torch.equal(tensor, net.state_dict()[name].half().float())
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-9])
-def test_half_precision_hardly_shows(net, scale, tmp_path):
-    """Even if weights are so small that most of their digits are lost, or all."""
-    net = copy.deepcopy(net)
-    with torch.no_grad():
-        for block in [*net.denoiser.unet.encoder, *net.denoiser.unet.decoder]:
-            block.conv1.weight.mul_(scale)
-    expected, drawn = outputs(net), outputs(halved(net, tmp_path))
-    assert 0 < (drawn - expected).norm() < 2e-3 * expected.norm()
 
 
 def test_half_precision_leaves_the_frequencies_of_ncsnpp_as_they_are(tmp_path):
