@@ -40,7 +40,7 @@ def remove_orphans(folder: str | os.PathLike[str]) -> None:
         except ProcessLookupError:
             path.unlink(missing_ok=True)
         except (ValueError, OverflowError, PermissionError):
-            pass  # not a file of ours, or another user's process writes it
+            pass  # a file of another program, or of another user's process
 
 
 @contextlib.contextmanager
@@ -125,7 +125,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         finally:
             os.close(folder)
     except (OSError, RuntimeError) as error:
-        # torch.save reports a failed write as a RuntimeError, whose context has the reason.
+        # torch.save reports a failed write as a RuntimeError with the reason in its context.
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__

@@ -40,8 +40,8 @@ def load_snapshot(
 ) -> GeNVS:
     """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl`.
 
-    Its config is `net.config`. `net.notes` holds what else the file notes, such as `cur_nimg`, the number of target
-    images that it was trained on. A training state of `train.py` gives its EMA network. Files of the unofficial
+    Its config is `net.config`. `net.notes` has the file's notes, such as `cur_nimg`, the number of target images that
+    it was trained on. A training state of `train.py` gives its EMA network. Files of the unofficial
     implementation (`genvs.compat`) are recognised, and give a network with its numerics.
 
     near, far: depth planes, world units, instead of those in the file (unofficial files have none: `SceneConfig`'s).
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
     parser.add_argument("source", metavar="IN", type=Path)
     parser.add_argument("target", metavar="OUT", type=Path)
     for plane in ("near", "far"):
-        parser.add_argument(f"--{plane}", type=float, help=f"{plane} depth plane, world units (IN's own if it has one)")
+        parser.add_argument(f"--{plane}", type=float, help=f"{plane} depth plane, world units (default: that of IN)")
     options = parser.parse_args(arguments)
     source, target = options.source, options.target
     if target.exists():

@@ -66,9 +66,9 @@ def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
 def inverse_relative_pose(inputs: Cameras, targets: Cameras) -> Tensor:
     """By the inverse Frobenius norm of (input's camera-to-world)(target's camera-to-world)^-1.
 
-    This is sqrt(t^2 + 4), where t is the length of that matrix's translation. The matrix is not a relative pose: where
-    all cameras look at the origin from the same distance, t is 0 and all views count equally. It is kept, under both of
-    its names, for networks that were trained with it.
+    This is sqrt(t^2 + 4), where t is the length of that matrix's translation. The matrix is not a relative pose: if all
+    cameras look at the origin from the same distance, t is 0 and all views count equally. It is kept, under both of its
+    names, for networks that were trained with it.
     """
     of_targets = targets.w2c[:, :, None, :3, 3]
     turned = (inputs.c2w[:, None, :, :3, :3] * of_targets[..., None, :]).sum(dim=-1)

@@ -72,7 +72,7 @@ def some_views() -> tuple[Views, Cameras]:
 
 
 def test_views_are_drawn_with_its_numerics(published):
-    """As by the model's own parts, and not as our numerics draw with the same weights."""
+    """They equal those of the model's parts, and differ from those of our numerics with the same weights."""
     net, (inputs, targets) = genvs.load_snapshot(published), some_views()
     drawn, *_ = synthesize_views(net, inputs, targets, num_steps=1, progress=False)
     ours = GeNVS(dataclasses.replace(net.config, numerics="genvs")).eval()
@@ -151,7 +151,7 @@ def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, cap
     options = json.loads(output[: output.rindex("}") + 1])
     assert options["net"] == json.loads(json.dumps(dataclasses.asdict(published_config())))
     assert options["loss"]["rgb_weight"] == 0, "its feature images hold no colours"
-    assert options["ema_rampup_ratio"] is None, "as there"
+    assert options["ema_rampup_ratio"] is None, "the unofficial EMA has no ramp-up"
 
 
 def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):

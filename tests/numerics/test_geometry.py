@@ -1,4 +1,4 @@
-"""Cameras, rays and trajectories in float64, against what they mean."""
+"""Cameras, rays and trajectories in float64, against their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""View weightings: the published numbers, what holds for all of them, and what happens where cameras coincide."""
+"""View weightings: the published numbers, properties that all methods share, and cameras that coincide."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_coinciding_and_far_cameras_give_finite_weights_and_gradients(name, pick
     weights = weighting_of(name)(dataclasses.replace(targets, c2w=c2w), targets[:, :1])
     assert weights.isfinite().all()
     assert_close(weights.sum(dim=-1), torch.ones(1, 1))
-    if name != "baseline_mean":  # whose weights are constants
+    if name != "baseline_mean":  # has constant weights
         (weights * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
         assert c2w.grad is not None and c2w.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_view_vanishes(name):
-    """However far away it is, it may be the only one that sees a point, whose weight is then divided by itself."""
+    """A view that is far away may be the only one that sees a point. Its weight is then divided by itself."""
     base = some_cameras(1, 3)
     c2w = base.c2w.clone()
     c2w[:, 0, :3, 3] *= 1e3
