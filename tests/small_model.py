@@ -16,13 +16,14 @@ from genvs.models import GeNVS
 SIZE = 32
 
 
-def small_config(**denoiser) -> GeNVSConfig:
-    """Every part of the model, at the least width that works; `denoiser` changes the U-Net's settings."""
+def small_config(num_classes: int = 0, **denoiser) -> GeNVSConfig:
+    """Every part of the model, at the smallest width that works; `denoiser` changes the U-Net's settings."""
     preset = PRESETS["cpu-demo"]
     unet = {"model_channels": 8, "channel_mult": (1, 2), "dropout": 0.1, "attention_resolutions": (16,)}
     unet |= {"sigma_min": None, "sigma_max": None, **denoiser}  # the preconditioning's own
     return dataclasses.replace(
         preset,
+        scene=dataclasses.replace(preset.scene, num_classes=num_classes),
         encoder=dataclasses.replace(
             preset.encoder, widths=(8, 8, 8, 8), decoder_channels=8, low_level_channels=4, volume_depth=4
         ),
@@ -32,7 +33,7 @@ def small_config(**denoiser) -> GeNVSConfig:
 
 
 def randomize(net: torch.nn.Module, seed: int = 0) -> None:
-    """Give every weight a value that is not zero, so that no part of the network is without effect."""
+    """Give every weight a value that is not zero, so that every part of the network has an effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -40,9 +41,9 @@ def randomize(net: torch.nn.Module, seed: int = 0) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in))
 
 
-def small_net(seed: int = 0, **denoiser) -> GeNVS:
+def small_net(seed: int = 0, **config) -> GeNVS:
     """A network of random weights, in eval mode."""
-    net = GeNVS(small_config(**denoiser)).eval()
+    net = GeNVS(small_config(**config)).eval()
     randomize(net, seed)
     return net
 

@@ -16,7 +16,7 @@ from genvs.models import GeNVS
 from genvs.models.labels import MAX_SHIFT, augment_labels, augmented
 from genvs.random import Stream
 from tests.host_waits import host_waits
-from tests.small_model import part_of, randomize, small_config, some_batch
+from tests.small_model import part_of, small_net, some_batch
 from training.augment import draw_augmentation
 from training.loss import GeNVSLoss, LossConfig
 
@@ -90,11 +90,8 @@ def test_each_step_is_drawn_with_its_probability():
 # In training
 
 
-def net_of(num_classes: int = 0, augment: int = AUGMENT_LABELS) -> GeNVS:
-    config = small_config(augment_labels=augment, centre_on_colours=True)
-    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=num_classes))).eval()
-    randomize(net)
-    return net
+def net_of(num_classes: int = 0) -> GeNVS:
+    return small_net(num_classes=num_classes, augment_labels=AUGMENT_LABELS, centre_on_colours=True)
 
 
 LOSS = LossConfig(augment=1.0, conditioning_dropout=0.0)
@@ -143,17 +140,9 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_nothing_waits(num_class
 
 
 def test_most_targets_have_their_class_as_label():
-    seen = []
-
-    def record(**given):
-        seen.append(given["labels"])
-        return given["noisy"], torch.zeros(*given["noisy"].shape[:2], 8, 32, 32)
-
     classes = torch.eye(4)[torch.arange(60) % 4]
-    batch = dataclasses.replace(some_batch(60, num_inputs=1), classes=classes)
-    GeNVSLoss(LossConfig(class_dropout=0.3), sigma_data=0.5, seed=0)(record, batch)
-    (labels,) = seen
-    assert labels.shape == (60, 2, 4)
+    batch, keys = dataclasses.replace(some_batch(60, num_inputs=1), classes=classes), torch.arange(120).view(60, 2)
+    labels = GeNVSLoss(LossConfig(class_dropout=0.3), sigma_data=0.5, seed=0).labels(batch, keys)
     there = labels.any(dim=-1)
     assert float(there.double().mean()) == pytest.approx(0.7, abs=0.12)
     assert torch.equal(labels, classes[:, None] * there[..., None])

@@ -8,7 +8,6 @@ import math
 import pytest
 import scipy.stats
 import torch
-from torch.testing import assert_close
 
 from genvs import random
 from genvs.config import AUGMENT_LABELS
@@ -91,8 +90,7 @@ def test_no_two_samples_streams_or_indices_share_a_key():
 
 def test_no_key_of_a_training_step_serves_two_uses(monkeypatch):
     """With all uses: dropout in several blocks, jitter, augmentation, classes and noisy inputs."""
-    config = small_config(dropout=0.2, blocks_per_level=3, augment_labels=AUGMENT_LABELS)
-    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=4))).train()
+    net = GeNVS(small_config(4, dropout=0.2, blocks_per_level=3, augment_labels=AUGMENT_LABELS)).train()
     batch = dataclasses.replace(some_batch(2), classes=torch.eye(4)[:2])
     used: list[torch.Tensor] = []
     bits, keep_mask = random.bits, random.keep_mask
@@ -122,12 +120,5 @@ def test_dropout_keeps_the_expectation_and_drops_its_share(p):
     assert kept.mean().item() == pytest.approx(1, abs=0.06)
     per_sample = (kept == 0).float().mean(dim=(1, 2, 3))
     assert (per_sample - p).abs().max() < 0.06, "every sample loses its share, not some samples all"
-
-
-def test_dropout_goes_by_each_samples_own_key():
-    keys, x = random.sample_keys(0, torch.arange(6)), torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
-    together = random.dropout(x, 0.5, keys)
-    assert torch.equal(together[4:5], random.dropout(x[4:5], 0.5, keys[4:5]))
-    assert not torch.equal(together == 0, random.dropout(x, 0.5, random.fold(keys, 1)) == 0)
-    assert not torch.equal(together[0] == 0, together[1] == 0)
-    assert_close(together[together != 0], 2 * x[together != 0])
+    assert torch.equal(kept[4:5], random.dropout(torch.ones(1, 4, 30, 10), p, keys[4:5]))
+    assert not torch.equal(kept[0], kept[1])

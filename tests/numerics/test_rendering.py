@@ -105,12 +105,6 @@ def voxel_centers(depth: int, height: int, width: int) -> torch.Tensor:
     return torch.stack(torch.meshgrid(w, v, u, indexing="ij")[::-1], dim=-1)
 
 
-def test_samples_at_voxel_centers_are_the_voxels():
-    volume = torch.randn(2, 3, 4, 5, 6, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
-    uvw = voxel_centers(4, 5, 6).flatten(0, 2).expand(2, -1, -1)
-    assert_close(sample_volume(volume, uvw), volume.flatten(2), **EXACT)
-
-
 def test_a_linear_ramp_is_reproduced_between_the_centers():
     centers = voxel_centers(4, 5, 6)
     slopes = torch.tensor([[2.0, 0, 0], [0, -3, 0], [0, 0, 5], [1, 1, 1]], dtype=FLOAT64)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch.testing import assert_close
 
-from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import KnownViews
-from tests.small_model import SIZE, randomize, small_config, small_net, some_cameras
+from tests.small_model import SIZE, small_net, some_cameras
 
 
 def some_inputs(net, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -42,10 +39,8 @@ def test_it_computes_what_the_denoiser_does(bf16):
 
 
 def test_labels_can_be_changed():
-    config = small_config()
-    config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=3))
-    net = GeNVS(config).eval().requires_grad_(False)
-    randomize(net)
+    net = small_net(num_classes=3).requires_grad_(False)
+    config = net.config
     inputs = some_inputs(net, 2)
     denoise = FastDenoiser(net, bf16=False, labels=label_of_class(0, config))
     results = []

@@ -16,7 +16,6 @@ from tests.small_model import randomize, small_net, some_batch
 from tests.small_training import CPU, small_run
 from training import graphed
 from training.loss import GeNVSLoss
-from training.parallel import training_net
 
 
 def arguments(net, num_inputs: int = 2) -> dict:
@@ -63,11 +62,6 @@ def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
     for parameter, gradient in zip(own, found, strict=True):
         torch.testing.assert_close(gradient, gradients[parameter], rtol=0, atol=0)
     assert list(net.state_dict()) == names and all(parameter.grad is None for parameter in net.parameters())
-
-
-def test_without_a_gpu_training_calls_the_network_itself():
-    net = small_net()
-    assert training_net(net, small_run("nowhere", cuda_graphs=True), CPU) is net
 
 
 class RunAtOnce:

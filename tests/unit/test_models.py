@@ -15,7 +15,6 @@ from genvs.config import BACKBONE_STRIDE, PRESETS
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
-from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import ASPP, FeatureVolumeEncoder
 from genvs.models.unet import UNet
 from genvs.settings import set_by_path
@@ -92,12 +91,6 @@ def test_a_small_model_runs_at_every_resolution(resolution, share):
 # Preconditioning
 
 
-def denoiser_of(**config) -> ConditionedDenoiser:
-    net = ConditionedDenoiser(small_config(**config).denoiser, SIZE, feature_channels=4)
-    randomize(net)
-    return net
-
-
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -105,10 +98,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("sigma", [0.002, 0.1, 0.5, 3.0, 80.0])
 def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma, centre):
-    net = denoiser_of(centre_on_colours=centre)
+    net = small_net(centre_on_colours=centre).denoiser
     seen: list = []
     net.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
-    features = normal(4, 4, SIZE, SIZE, seed=1)
+    features = normal(4, 8, SIZE, SIZE, seed=1)
     mean = features[:, :3] + 1 if centre else 0.0  # in feature images the colour white is 0
     noisy = mean + 0.5 * normal(4, 3, SIZE, SIZE) + sigma * normal(4, 3, SIZE, SIZE, seed=2)
     denoised = net(noisy, torch.tensor(sigma), features)
@@ -124,30 +117,14 @@ def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma,
 
 
 def test_each_sample_has_its_own_noise_level():
-    denoiser = denoiser_of()
-    noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 4, SIZE, SIZE, seed=1)
+    denoiser = small_net().denoiser
+    noisy, features = normal(4, 3, SIZE, SIZE), normal(4, 8, SIZE, SIZE, seed=1)
     sigma = torch.tensor([0.01, 0.3, 2.0, 50.0]).reshape(4, 1, 1, 1)
     together = denoiser(noisy, sigma, features)
     for i in range(4):
         alone = denoiser(noisy[i : i + 1], sigma[i].squeeze(), features[i : i + 1])
         assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-4)
     assert (denoiser(noisy, sigma.flip(0), features) - together).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-
-
-@pytest.mark.parametrize("residual_encoder", [False, True])
-@pytest.mark.parametrize("what", ["noisy", "features", "sigma"])
-def test_everything_given_shows_everywhere(what, residual_encoder):
-    """A change of one corner reaches the whole image through the coarse levels and their attention."""
-    net = denoiser_of(residual_encoder=residual_encoder)
-    noisy, features, sigma = normal(1, 3, SIZE, SIZE), normal(1, 4, SIZE, SIZE, seed=1), torch.ones(())
-    corner = F.pad(torch.full((1, 1), 3.0), (0, SIZE - 1, 0, SIZE - 1))
-    given = {
-        "noisy": (noisy + corner, sigma, features),
-        "features": (noisy, sigma, features + corner),
-        "sigma": (noisy, 2 * sigma, features),
-    }
-    changed = (net(*given[what]) - net(noisy, sigma, features)).abs() > 0
-    assert changed.float().mean() > 0.95
 
 
 # Dropout and the whole
