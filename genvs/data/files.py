@@ -121,23 +121,15 @@ def _read_rows(data: bytes, name: str) -> tuple[list[list[float]], str]:
     shown = printable(name)
     try:
         lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{shown}: not plain text; save it as UTF-8 with numbers separated by spaces") from None
-    rows = [[_number(word, shown) for word in line.split()] for line in lines if line.strip()]
+        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+    except ValueError as error:
+        reason = printable(str(error)[:80])
+        raise InputError(f"{shown}: {reason}; use plain text, decimal points, and spaces between numbers") from None
     if not rows:
         raise InputError(f"{shown}: is empty; write its numbers, separated by spaces")
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise InputError(f"{shown}: a number is nan or infinite; every number must be finite")
     return rows, shown
-
-
-def _number(word: str, shown: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        word = printable(word[:20])
-        raise InputError(f"{shown}: '{word}' is not a number; use spaces between numbers, and decimal points") from None
-    if not math.isfinite(value):
-        raise InputError(f"{shown}: holds '{word[:20]}'; every number must be finite")
-    return value
 
 
 def normalized_intrinsics(matrix: np.ndarray, width: int, height: int, shown: str) -> np.ndarray:

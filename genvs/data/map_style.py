@@ -1,4 +1,4 @@
-"""Dataset classes that were written for the unofficial implementation of GeNVS, as they are.
+"""Dataset classes that were written for the unofficial implementation of GeNVS, used unchanged.
 
 Such a class is built as `Class(path, distr="train")`, or "val" or "test". Its items are the scenes, each a dict of
 `images`, float `[N, 3, H, W]` in [-1, 1]; `poses`, camera-to-world `[N, 4, 4]` with OpenGL axes; `focal`, in half image
@@ -7,6 +7,7 @@ widths; and `z_near` and `z_far`, depth planes in world units over `focal`. All 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -23,11 +24,11 @@ from genvs.data.scenes import Scene, SceneDataset, Splits
 from genvs.errors import InputError
 
 KEYS = ("images", "poses", "focal", "z_near", "z_far")
-CACHED_SCENES = 32  # of each loader process: an item holds all of a scene's images, of which a sample uses few
+CACHED_SCENES = 32  # in each loader process: an item holds all of a scene's images, and a sample uses few of them
 
 
 class MapStyleScene(Scene):
-    """One item. It is read when a view is first asked for."""
+    """One item, which is read when a view is first used."""
 
     convention = "opengl"
 
@@ -36,12 +37,10 @@ class MapStyleScene(Scene):
         self.index, self.read_item = index, read_item
 
     def item(self) -> dict[str, Tensor]:
-        item, expected = self.read_item(self.index), len(self.view_names)
-        if len(item["images"]) != expected:
-            raise InputError(
-                f"{self.shown}: has {len(item['images'])} views, and the first scene has {expected}: give all scenes "
-                "of a split the same number"
-            )
+        item = self.read_item(self.index)
+        found, expected = len(item["images"]), len(self.view_names)
+        if found != expected:
+            raise InputError(f"{self.shown}: has {found} views, the first scene {expected}: give all the same number")
         return item
 
     def read_c2w(self, view: int) -> np.ndarray:
@@ -66,23 +65,20 @@ class MapStyleScene(Scene):
 
 
 class MapStyleScenes(SceneDataset):
-    """The scenes of `dataset_class`. path: what that class takes, and below it the split: 'train', 'val' or 'test'."""
+    """The scenes of `dataset_class`. path: what that class takes, joined with the split: 'train', 'val' or 'test'."""
 
     dataset_class: type
     _first: dict[str, Tensor]  # item
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
-        """A held-out split that the class cannot open, or finds empty, is taken as missing."""
-        held_out = (Path(path, split) if cls._has(path, split) else None for split in ("val", "test"))
-        return Splits(Path(path, "train"), *held_out)
-
-    @classmethod
-    def _has(cls, path: str | os.PathLike[str], split: str) -> bool:
-        try:
-            return len(cls.dataset_class(str(path), distr=split)) > 0
-        except (OSError, LookupError, ValueError, NotImplementedError):
-            return False
+        """A held-out split that the class cannot open, or finds empty, counts as missing."""
+        held_out: dict[str, Path] = {}
+        for split in ("val", "test"):
+            with contextlib.suppress(OSError, LookupError, ValueError, NotImplementedError):
+                if len(cls.dataset_class(str(path), distr=split)):
+                    held_out[split] = Path(path, split)
+        return Splits(Path(path, "train"), **held_out)
 
     def list_scenes(self, path: Path) -> list[MapStyleScene]:
         items = self.dataset_class(str(path.parent), distr=path.name)
@@ -99,13 +95,13 @@ class MapStyleScenes(SceneDataset):
 
 
 def adapted(dataset_class: type) -> type[SceneDataset]:
-    """A class that was written for the unofficial implementation, as a SceneDataset of the same name."""
+    """A SceneDataset of the same name that reads through a class written for the unofficial implementation."""
     names = {"__module__": dataset_class.__module__, "__qualname__": dataset_class.__qualname__}
     return type(dataset_class.__name__, (MapStyleScenes,), {"dataset_class": dataset_class, **names})
 
 
 def checked_item(item: Any, shown: str) -> dict[str, Tensor]:
-    """An item's parts, with images in uint8. Raises InputError if one is missing or not of its shape."""
+    """The parts of an item, with images in uint8. Raises InputError if one is missing or has another shape."""
     try:
         parts = {key: torch.as_tensor(item[key]).detach().cpu().double() for key in KEYS}
         images, poses = parts["images"], parts["poses"]

@@ -1,4 +1,4 @@
-"""Loading mesh files through trimesh, which does not say what it leaves out or misreads: that is refused here."""
+"""Loads mesh files through trimesh, and refuses what it would silently leave out or misread."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FLOAT, UNSIGNED_SHORT = 5126, 5123  # componentType of a glTF's accessors
 
 
 class _FilesBeside(trimesh.resolvers.FilePathResolver):
-    """Finds the files that a mesh names: in its folder, and in others, as in ShapeNet's `../images`."""
+    """Finds the files that a mesh names, in its folder or in others, as in ShapeNet's `../images`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.allow_anywhere = True  # trimesh before 5 has no such setting, and does so
+        self.allow_anywhere = True  # the default before trimesh 5
 
     def get(self, name: str) -> bytes:
         for spelling in (name, unquote(name)):  # glTF's URIs have %20 for a space
@@ -34,8 +34,8 @@ class _FilesBeside(trimesh.resolvers.FilePathResolver):
 def load_scene(path: Path) -> trimesh.Scene:
     """A mesh file with its textures.
 
-    Raises InputError where a colour texture is missing, damaged or placed in a way that trimesh does not follow, or
-    coordinates or colours are encoded in a way that it does not know. A damaged file may raise anything.
+    Raises InputError for a colour texture that is missing, damaged or placed in a way that trimesh ignores, and for
+    encodings of coordinates or colours that it misreads. A damaged file may raise anything.
     """
     shown, files, data, suffix = printable(path), _FilesBeside(path), path.read_bytes(), path.suffix.lower()
     wanted: set[str] = set()  # names of textures
@@ -59,12 +59,12 @@ def load_scene(path: Path) -> trimesh.Scene:
 
 
 def _obj_textures(shown: str, text: str, files: _FilesBeside) -> dict[str, str]:
-    """The colour texture of each material in the file's library."""
+    """The colour texture of each material in the file's material library."""
     libraries = {name.strip() for name in re.findall(r"(?m)^[ \t]*mtllib[ \t]+(.*)$", text)}
     if not libraries or not re.search(r"(?m)^[ \t]*usemtl", text):
         return {}
     if len(libraries) > 1:
-        raise InputError(f"{shown}: names {len(libraries)} mtllib, of which one is read; join them into one")
+        raise InputError(f"{shown}: names {len(libraries)} mtllib, but only one would be read; join them")
     library = libraries.pop()
     try:
         lines = trimesh.util.decode_text(files.get(library))
@@ -99,7 +99,7 @@ def _gltf_textures(shown: str, data: bytes) -> set[str]:
 
 
 def _check_numbers(shown: str, record: dict[str, Any], primitive: dict[str, Any]) -> None:
-    """Refuse integers that stand for fractions where trimesh takes them as they are."""
+    """Raises InputError for integers that stand for fractions, if trimesh does not convert them."""
     accessors = {name: record["accessors"][number] for name, number in primitive["attributes"].items()}
     types = {name: accessor["componentType"] for name, accessor in accessors.items()}
     misread = {
@@ -107,13 +107,13 @@ def _check_numbers(shown: str, record: dict[str, Any], primitive: dict[str, Any]
         "TEXCOORD_0": "material" in primitive and types.get("TEXCOORD_0", FLOAT) != FLOAT,
         "COLOR_0": "material" not in primitive and types.get("COLOR_0") == UNSIGNED_SHORT,
     }
-    for name in misread:
-        if misread[name]:
-            raise InputError(f"{shown}: has {name} in integers; export it with float attributes")
+    wrong = [name for name, found in misread.items() if found]
+    if wrong:
+        raise InputError(f"{shown}: has {' and '.join(wrong)} in integers; export it with float attributes")
 
 
 def _image_number(shown: str, record: dict[str, Any], material: dict[str, Any]) -> int | None:
-    """The place in `images` of a material's colour texture; None where it has none."""
+    """The index in `images` of a material's colour texture; None without one."""
     if "diffuseTexture" in material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {}):
         raise InputError(
             f"{shown}: has KHR_materials_pbrSpecularGlossiness textures; export it with metal and roughness"
