@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 import genvs
 from dnnlib.command import run_command
+from genvs.models import GeNVS
 from inference import evaluate, inference
 from tests.small_model import small_net
 from tests.small_training import BATCH, kimg, records, resume, small_run, train
@@ -84,6 +86,17 @@ def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path, capsys):
         if code == 0:
             objects = json.loads((tmp_path / "out" / "results.json").read_text())["objects"]
             assert list(objects) == ["0000-0", "0001-1", "0002-2"]
+
+
+def test_evaluation_normalizes_to_the_distance_that_the_network_knows(tmp_path, capsys):
+    config = small_net().config
+    config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, near=1.5, far=2.5, radius=2.0))
+    genvs.save_snapshot(tmp_path / "far.pkl", config, GeNVS(config).state_dict())
+    given = [f"--ckpt_path={tmp_path / 'far.pkl'}", f"--data={write_npz(tmp_path / 'captures')}", "--device=cpu"]
+    for options, warned in (["--normalize"], False), ([], True):
+        with pytest.raises(SystemExit):
+            run_command(evaluate.main, [*given, f"--data-class={EXAMPLE}", "--dry-run", *options])
+        assert ("outside near=1.5" in capsys.readouterr().err) == warned
 
 
 def test_consistency_needs_a_white_background(cars, tmp_path, capsys):

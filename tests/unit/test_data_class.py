@@ -76,10 +76,8 @@ def test_splits_and_packs_are_the_classes_own(tmp_path):
     [
         ("NpzScenes", "names no module and class"),
         ("docs.own_dataset.", "names no module and class"),
-        (".NpzScenes", "names no module and class"),
         ("docs.no_such_module.Scenes", "No module named"),
         ("docs.own_dataset.Scenes", "has no class 'Scenes'"),
-        ("docs.own_dataset.np", "has no class 'np'"),
         ("docs.own_dataset.NpzScene", "is not derived from genvs.data.scenes.SceneDataset"),
         (f"{__name__}.Unfinished", "has no list_scenes"),
     ],
@@ -117,14 +115,10 @@ class OddScenes(NpzScenes):
     ("part", "change", "reason"),
     [
         ("c2w", lambda c2w: c2w * np.nan, "not 4x4 finite numbers"),
-        ("c2w", lambda c2w: c2w[:3], "not 4x4 finite numbers"),
-        ("c2w", lambda c2w: None, "not 4x4 finite numbers"),
         ("c2w", lambda c2w: [["a"] * 4] * 4, "not 4x4 finite numbers"),
         ("c2w", lambda c2w: c2w * [[2, 2, 2, 1]], "take the scale out"),
         ("image", lambda image: image[:, :20], "OddScene gives an image uint8 [3, 20, 32]"),
-        ("image", lambda image: image / 255, "OddScene gives an image float64 [3, 32, 32]"),
         ("intrinsics", lambda matrix: matrix[:2], "intrinsics [2, 3]; give uint8 [3, 32, 32] and [3, 3]"),
-        ("intrinsics", lambda matrix: matrix * np.nan, "without a usable focal length"),
         ("intrinsics", lambda matrix: matrix * 128, "without a usable focal length"),
     ],
 )
@@ -148,9 +142,7 @@ class Labelled(NpzScenes):
     [
         ([0, 1, -1], "'2' has the class -1"),
         ([0, 1, 2.0], "'2' has the class 2.0"),
-        (["car", "bus", "car"], "'0' has the class 'car'"),
         ([0, 1], "2 classes for 3 scenes"),
-        ([], "0 classes for 3 scenes"),
     ],
 )
 def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
@@ -162,42 +154,26 @@ def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
     assert reason in refused("captures", lambda: open_data(config))
 
 
-def test_what_looks_wrong_with_cameras_is_said_in_a_line(tmp_path, capsys):
-    folder = write_npz(tmp_path / "captures")
-    open_data(small_run(folder, data_class=EXAMPLE, near=3.0, far=4.0))
-    error = capsys.readouterr().err
-    assert error.startswith(f"Warning: {folder / '0.npz'}: the cameras look at") and error.count("\n") == 1
-
-
 def test_no_scenes_and_no_data(tmp_path):
     (tmp_path / "captures").mkdir()
     config = small_run(tmp_path / "captures", data_class=EXAMPLE)
     assert "NpzScenes finds no scene" in refused("captures", lambda: open_data(config))
-    with pytest.raises(InputError, match="`data_class`=a.B: give `data`"):
+    with pytest.raises(InputError, match="`data_class`=a.B: give"):
         dataclasses.replace(TrainConfig(), data_class="a.B")
 
 
-class InvertedScene(NpzScene):
-    def read_view(self, view, resolution):
-        image, intrinsics = super().read_view(view, resolution)
-        return 255 - image, intrinsics
-
-
-class Inverted(NpzScenes):
-    def list_scenes(self, path):
-        return [InvertedScene(file) for file in sorted(path.glob("*.npz"))]
-
-
-def test_a_pack_is_of_the_class_that_made_it(tmp_path):
+def test_a_pack_is_of_the_class_that_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(OddScene, "part", "image")
+    monkeypatch.setattr(OddScene, "change", staticmethod(lambda image: 255 - image))
     folder = write_npz(tmp_path / "captures")
-    plain, inverted = NpzScenes(folder, resolution=32), Inverted(folder, resolution=32)
-    assert plain.pack_path() == inverted.pack_path()
-    for dataset in (plain, inverted):
+    plain, odd = NpzScenes(folder, resolution=32), OddScenes(folder, resolution=32)
+    assert plain.pack_path() == odd.pack_path()
+    for dataset in (plain, odd):
         dataset.make_pack(workers=1)
-    assert torch.equal(plain.load(0, range(6)).images, 255 - inverted.load(0, range(6)).images)
+    assert torch.equal(plain.load(0, [2]).images, 255 - odd.load(0, [2]).images)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04cut short"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut short"])
 def test_the_example_refuses_what_it_cannot_read(tmp_path, content):
     folder = write_npz(tmp_path / "captures")
     (folder / "1.npz").write_bytes(content)

@@ -326,13 +326,6 @@ def test_a_gltf_may_name_its_files_in_percent_encoding(tmp_path):
     assert len(model.corners) == 2 and len(model.textures) == 1
 
 
-def test_the_command_says_which_mesh_is_bad_and_draws_no_half_scene(tmp_path):
-    (tmp_path / "bad.ply").write_text("ply")
-    with pytest.raises(InputError, match=r"bad\.ply: cannot be read"):
-        ensure_meshes(tmp_path / "out", [tmp_path / "bad.ply"], views=1, resolution=8)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
-
-
 def test_meshes_that_are_not_there_or_of_one_name(tmp_path):
     (tmp_path / "a").mkdir()
     for path in (tmp_path / "no.glb", tmp_path / "a"):
