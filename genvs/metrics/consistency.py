@@ -13,12 +13,12 @@ SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs mo
 
 
 def from_white(images: Tensor) -> Tensor:
-    """How far each pixel is from white, in its farthest channel: `[..., 3, H, W]` in [-1, 1] to `[..., H, W]`."""
+    """Each pixel's distance from white, in its farthest channel: `[..., 3, H, W]` in [-1, 1] to `[..., H, W]`."""
     return (WHITE - images).amax(dim=-3) / 2
 
 
 def background_level(images: Tensor) -> Tensor:
-    """How far an image's border is from white, but for its farthest quarter: `[..., 3, H, W]` to `[...]`, 0 to 1."""
+    """The upper quartile of the distance from white on an image's border: `[..., 3, H, W]` to `[...]`, 0 to 1."""
     distance = from_white(images)
     sides = [distance[..., 0, :], distance[..., -1, :], distance[..., 1:-1, 0], distance[..., 1:-1, -1]]
     return torch.cat(sides, dim=-1).quantile(0.75, dim=-1)
@@ -27,29 +27,28 @@ def background_level(images: Tensor) -> Tensor:
 def silhouettes(images: Tensor) -> Tensor:
     """Where images on white show the object: `[..., 3, H, W]` in [-1, 1] to bool `[..., H, W]`.
 
-    That is what differs from white by more than SILHOUETTE_THRESHOLD, and by more than twice the level of the image's
-    own background: drawn images are never quite white there. Where the background is half gray there is no silhouette.
+    That is where they differ from white by more than SILHOUETTE_THRESHOLD and by more than twice the image's own
+    background level, since drawn backgrounds are never quite white.
     """
     threshold = (2 * background_level(images)).clamp_min(SILHOUETTE_THRESHOLD)
     return from_white(images) > threshold[..., None, None]
 
 
 def hull_agreement(images: Tensor, cameras: Cameras) -> float:
-    """How well K views of one object agree on its shape, from 0 to 1; no network is asked.
+    """How well K views of one object agree on its shape, from 0 to 1.
 
     images: `[K, 3, H, W]` in [-1, 1], on white, K >= 2. cameras: `[K]`.
 
     The silhouettes carve a visual hull (Laurentini, 1994): the points that every view sees inside its silhouette. Seen
-    from each view again, the hull fills the silhouette if some object has all these silhouettes, and only part of it
-    otherwise (silhouette coherence: Hernandez, Schmitt and Cipolla, 2007). The score is the mean over views of that
-    part, which is the intersection over union of the hull's image and the silhouette. The hull is looked for along the
-    ray of each silhouette pixel (Matusik et al., 2000), at as many depths as the image has pixels a side, evenly
-    between the depth planes; other views' silhouettes are taken one pixel wider, for what pixels and samples miss.
-    Where a view does not look, it does not carve: with planes far from the object, what fills a silhouette may be where
-    no other view looks, and the score is too high. A view without a silhouette counts 0 and carves away all that it
-    sees, most often all of the object: then the whole score is 0.
+    from each view again, the hull fills the silhouette if some object has all these silhouettes, and only a part of it
+    otherwise (silhouette coherence: Hernandez, Schmitt and Cipolla, 2007). The score is the mean of that part over the
+    views: the intersection over union of the hull's image and the silhouette. The hull is sampled along the ray of
+    each silhouette pixel (Matusik et al., 2000), at as many depths as the image has pixels a side, evenly between the
+    depth planes; other views' silhouettes are widened by one pixel, to allow for the sampling.
+    A view carves nothing outside its image: with planes far from the object, points that no other view sees may fill a
+    silhouette, and the score is too high. A view without a silhouette counts 0 and carves away all that it sees.
 
-    Raises ValueError for a single view, which agrees with itself whatever it shows.
+    Raises ValueError for a single view, which always agrees with itself.
     """
     if len(images) < 2:
         raise ValueError("one view alone agrees with itself: give two or more")
@@ -60,9 +59,6 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
     ray_origins, ray_directions = generate_rays(cameras, *size)
     filled = []
     for view, silhouette in enumerate(shown):
-        if not silhouette.any():
-            filled.append(0.0)
-            continue
         origins, directions = ray_origins[view][silhouette], ray_directions[view][silhouette]
         points = origins[:, None] + depths[view][:, None] * directions[:, None]
         ray = torch.arange(len(points), device=images.device)[:, None].expand(points.shape[:2]).flatten()
@@ -71,7 +67,7 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
             if other != view:
                 inside = _seen_inside(points, wider[other], cameras[other])
                 points, ray = points[inside], ray[inside]
-        filled.append(len(ray.unique()) / len(origins))
+        filled.append(len(ray.unique()) / max(1, len(origins)))
     return sum(filled) / len(filled)
 
 

@@ -26,14 +26,10 @@ class SetMetrics:
     """
 
     def __init__(self, names: Sequence[str], sets: Iterable[str], device: torch.device | str) -> None:
-        """names: some of SET_METRICS. sets: the names of the drawn ones. Raises InputError where a package or the
-        weights are missing.
-        """
-        self._device, self._metrics = device, {name: {metric: _metric(metric) for metric in names} for name in sets}
+        """names: some of SET_METRICS. sets: the names of the drawn ones. Raises InputError for what is missing."""
+        self._device = device
+        self._metrics = {name: {metric: _metric(metric).to(device) for metric in names} for name in sets}
         self._inception = _inception().to(device) if names else None
-        for metrics in self._metrics.values():
-            for metric in metrics.values():
-                metric.to(device)
 
     @torch.inference_mode()
     def add(self, images: Tensor, drawn: str | None = None) -> None:
@@ -52,8 +48,7 @@ class SetMetrics:
         """
         values = {}
         for name, metric in self._metrics[drawn].items():
-            if name == "kid":
-                metric.subset_size = min(KID_SUBSET, num_images)
+            metric.subset_size = min(KID_SUBSET, num_images)  # of KID
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 value = metric.compute()

@@ -7,6 +7,7 @@ nor torchvision is imported: that fails where torchvision does not fit torch.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ STAGES = {
     "alex": ((0,), (3,), (6,), (8,), (10,)),
 }
 Distance = Callable[[Tensor, Tensor], Tensor]
+Pool = Callable[[Tensor], Tensor]
 
 
 def image_metric(name: str, device: torch.device | str) -> Distance:
@@ -45,21 +47,19 @@ def image_metric(name: str, device: torch.device | str) -> Distance:
 
 
 def _lpips(name: str, device: torch.device | str) -> Distance:
-    """Zhang et al. (arXiv 1801.03924), eq. 1: features of unit length, and their squared differences, weighted by
-    channel; the mean over pixels, and the sum over layers.
+    """Zhang et al. (arXiv 1801.03924), eq. 1: squared differences of unit-length features, weighted by channel; the
+    mean over pixels, and the sum over layers.
     """
-    weights, network = _weights_of_metric(f"lpips_models/{name}.pth"), _Network(name, device)
+    weights, layers = _weights_of_metric(f"lpips_models/{name}.pth"), _layers(name, device)
     channels = [weights[f"lin{layer}.model.1.weight"].to(device) for layer in range(5)]
     mean = torch.tensor([-0.030, -0.088, -0.188], device=device)[:, None, None]
     std = torch.tensor([0.458, 0.448, 0.450], device=device)[:, None, None]
-
-    def pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, kernel_size=2 if name == "vgg" else 3, stride=2)
+    pool = functools.partial(F.max_pool2d, kernel_size=2 if name == "vgg" else 3, stride=2)
 
     def distance(images: Tensor, targets: Tensor) -> Tensor:
-        a, b = (map(F.normalize, network((x - mean) / std, pool)) for x in (images, targets))
-        layers = zip(a, b, channels, strict=True)
-        return torch.stack([(w * (x - y).square()).sum(dim=1).mean(dim=(1, 2)) for x, y, w in layers]).sum(dim=0)
+        a, b = (map(F.normalize, layers((x - mean) / std, pool)) for x in (images, targets))
+        terms = zip(a, b, channels, strict=True)
+        return torch.stack([(w * (x - y).square()).sum(dim=1).mean(dim=(1, 2)) for x, y, w in terms]).sum(dim=0)
 
     return distance
 
@@ -68,7 +68,7 @@ def _dists(device: torch.device | str) -> Distance:
     """Ding et al. (arXiv 2004.07728), eq. 6 to 8: SSIM's two terms, of means and of covariances, over the whole image
     and whole feature maps, weighted by channel. Averages of squares in a Hann window replace VGG16's pooling.
     """
-    weights, network = _weights_of_metric("dists_models/weights.pt"), _Network("vgg", device)
+    weights, layers = _weights_of_metric("dists_models/weights.pt"), _layers("vgg", device)
     alpha, beta = (weights[name].flatten().to(device) for name in ("alpha", "beta"))
     hann = torch.tensor([0.25, 0.5, 0.25], device=device)
     mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
@@ -80,7 +80,7 @@ def _dists(device: torch.device | str) -> Distance:
 
     def features(x: Tensor) -> list[Tensor]:
         x = (x + 1) / 2
-        return [part.flatten(2) for part in (x, *network((x - mean) / std, pool))]
+        return [part.flatten(2) for part in (x, *layers((x - mean) / std, pool))]
 
     def distance(images: Tensor, targets: Tensor) -> Tensor:
         of_means, of_covariances = [], []
@@ -95,42 +95,42 @@ def _dists(device: torch.device | str) -> Distance:
     return distance
 
 
-class _Network:
-    """The convolutions of VGG16 or AlexNet."""
+def _layers(name: str, device: torch.device | str) -> Callable[[Tensor, Pool], list[Tensor]]:
+    """The five layers of VGG16 or AlexNet that are compared, `[N, C, h, w]`, of normalised images `[N, 3, H, W]`.
 
-    def __init__(self, name: str, device: torch.device | str) -> None:
-        """Raises InputError where the weights are missing and cannot be downloaded, or the file is another one."""
-        path = Path(torch.hub.get_dir()) / "checkpoints" / NETWORKS[name]
-        try:
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(URL + path.name, str(path), path.stem[-8:], progress=False)
-            state = files.load(path)
-            parts = [[(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in s] for s in STAGES[name]]
-        except OSError as error:
-            raise InputError(
-                f"{path}: is missing and cannot be downloaded ({error}): put it there (TORCH_HOME names another folder)"
-            ) from None
-        except (KeyError, TypeError):
-            raise InputError(f"{path}: does not hold torchvision's weights: delete it") from None
-        self._stages = [[(weight.to(device), bias.to(device)) for weight, bias in stage] for stage in parts]
-        self._pooled = range(1, 5 if name == "vgg" else 3)
+    Raises InputError where the weights are missing and cannot be downloaded, or the file is another one.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / NETWORKS[name]
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL + path.name, str(path), path.stem[-8:], progress=False)
+        state = {key: value.to(device) for key, value in files.load(path).items()}
+        stages = [[(state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in s] for s in STAGES[name]]
+    except OSError as error:
+        raise InputError(
+            f"{path}: is missing and cannot be downloaded ({error}): put it there (TORCH_HOME names another folder)"
+        ) from None
+    except (KeyError, AttributeError):
+        raise InputError(f"{path}: does not hold torchvision's weights: delete it") from None
+    pooled = range(1, 5 if name == "vgg" else 3)
 
-    def __call__(self, x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        """The layers that are compared, of normalised images `[N, 3, H, W]`: five of `[N, C, h, w]`."""
-        layers = []
-        for number, stage in enumerate(self._stages):
-            x = pool(x) if number in self._pooled else x
+    def layers(x: Tensor, pool: Pool) -> list[Tensor]:
+        found = []
+        for number, stage in enumerate(stages):
+            x = pool(x) if number in pooled else x
             for weight, bias in stage:
                 side = weight.shape[-1]
                 # AlexNet's first convolution, of side 11, has a stride, and less padding than would keep the size.
                 x = F.conv2d(x, weight, bias, stride=4 if side == 11 else 1, padding=min(side // 2, 2)).relu()
-            layers.append(x)
-        return layers
+            found.append(x)
+        return found
+
+    return layers
 
 
 def _weights_of_metric(name: str) -> dict[str, Tensor]:
     package = importlib.util.find_spec("torchmetrics")
-    if package is None or not package.submodule_search_locations:
+    if package is None or package.origin is None:
         raise InputError(f"`metrics`: LPIPS and DISTS need files of torchmetrics: {INSTALL}, or leave them out")
-    return files.load(Path(package.submodule_search_locations[0]) / "functional" / "image" / name)
+    return files.load(Path(package.origin).parent / "functional" / "image" / name)
