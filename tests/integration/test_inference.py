@@ -19,7 +19,6 @@ from PIL import Image
 import genvs
 from dnnlib.command import run_command
 from genvs.data.types import Views
-from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
@@ -93,12 +92,6 @@ def test_samplers_bring_their_own_number_of_steps(net, inputs, sampler, evaluati
     synthesize(net, inputs, cameras_on_a_ring(2), sampler=sampler, num_steps=None)
     hook.remove()
     assert calls == [2] * evaluations
-
-
-def test_what_is_not_in_a_table_is_refused(net, inputs):
-    for option in ("sampler", "cond_method"):
-        with pytest.raises(InputError, match=f"`{option}`=both.*choose one of"):
-            synthesize(net, inputs, cameras_on_a_ring(1), **{option: "both"})
 
 
 def test_views_come_as_they_are_drawn(net, inputs):

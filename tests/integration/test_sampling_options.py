@@ -42,7 +42,7 @@ def draw(net: GeNVS, inputs: Views, targets: Cameras = TARGETS, **options) -> Te
     return torch.stack([image for image, _ in views])
 
 
-def test_fresh_noise_is_each_views_own(net, inputs):
+def test_fresh_noise_differs_between_views(net, inputs):
     fixed, fresh = (draw(net, inputs, TWICE, noise=noise) for noise in ("fixed", "fresh"))
     torch.testing.assert_close(fixed[:3], fixed[3:], rtol=1e-3, atol=1e-3)
     assert (fresh[:3] - fresh[3:]).abs().amax(dim=(1, 2, 3)).min() > 0.01
@@ -56,7 +56,7 @@ def test_fresh_noise_is_each_views_own(net, inputs):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 3.0])
-def test_guidance_goes_on_from_the_unconditioned_through_the_conditioned(net, inputs, guidance):
+def test_guidance_extrapolates_from_the_unconditioned_image(net, inputs, guidance):
     drawn = draw(net, inputs, num_steps=1, guidance=guidance)
     feature_images = net.render(net.encode(inputs.images), inputs.cameras, TARGETS)[0]
     noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1, -1)
@@ -127,15 +127,7 @@ def test_churn_is_that_of_the_stochastic_sampler(net, inputs):
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
 
 
-USUAL = {
-    "sampler": "heun",
-    "num_steps": None,
-    "guidance": 1.0,
-    "noise": "fixed",
-    "churn": 0.0,
-    "bf16": True,
-    "guide": None,
-}
+USUAL = {"sampler": "heun", "num_steps": None, "guidance": 1.0, "noise": "fixed", "churn": 0.0, "guide": None}
 
 
 def test_options_settle_and_name_results():
@@ -143,7 +135,6 @@ def test_options_settle_and_name_results():
     assert described(settle(USUAL)) == "steps=25"
     changed = {"sampler": "unipc", "num_steps": 9, "guidance": 1.5, "noise": "fresh"}
     assert described(settle({**USUAL, **changed})) == "steps=9_sampler=unipc_guidance=1.5_noise=fresh"
-    assert described(settle({**USUAL, "churn": 40.0})) == "steps=25_churn=40"
     guided = settle({**USUAL, "guidance": 2.0, "guide": Path("run/network-snapshot-000007.pkl")})
     assert described(guided) == "steps=25_guidance=2_guide=000007"
     with pytest.raises(InputError, match="--guide=old.pkl has no effect with --guidance=1"):
@@ -152,12 +143,7 @@ def test_options_settle_and_name_results():
         settle({**USUAL, "sampler": "unipc", "churn": 40.0})
 
 
-@pytest.mark.parametrize(
-    ("sampler", "num_steps", "noisy"),
-    [("heun", 1, False), ("heun", 2, True), ("heun", 4, True), ("heun", 5, False), ("unipc", 2, False)],
-)
+@pytest.mark.parametrize(("sampler", "num_steps", "noisy"), [("heun", 1, 0), ("heun", 4, 1), ("unipc", 2, 0)])
 def test_steps_that_leave_noise_are_warned_of(capsys, sampler, num_steps, noisy):
     assert settle({**USUAL, "sampler": sampler, "num_steps": num_steps})["num_steps"] == num_steps
-    warning = f"Warning: --denoising_steps={num_steps}: so few steps of heun leave noise in the images: give 5 or more"
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.startswith(warning) for line in lines] == [True] * noisy
+    assert capsys.readouterr().err.count(f"Warning: --denoising_steps={num_steps}: ") == noisy

@@ -50,23 +50,17 @@ def test_of_other_numbers_of_views_the_corresponding_ones(num_views):
                 assert abs(place / (num_views - 1) - view / 250) <= 0.5 / (num_views - 1)
 
 
-@pytest.mark.parametrize(("view", "said"), [(64, "an input view"), (251, "not among the views 0 to 250")])
-def test_views_that_cannot_be_drawn(view, said):
-    with pytest.raises(InputError, match=f"--views: {view} is {said}"):
-        choose_views(251, 1, [0, view])
-
-
 def test_a_file_of_views(tmp_path):
     file = tmp_path / "views.txt"
     file.write_text("0, 24\n49;24\t 250\n")
     assert read_views(str(file)) == [0, 24, 49, 250]
-    assert read_views("all") == "all" and read_views("list") == "list"
     for content in ("", "one two", "-3", "1.5"):
         file.write_text(content)
-        with pytest.raises(InputError, match="write the numbers of views into it"):
+        with pytest.raises(InputError, match="--views=.*numbers of views"):
             read_views(str(file))
-    with pytest.raises(InputError, match="every: neither all nor list, nor a file"):
-        read_views("every")
+    for view, wrong in ((64, "an input view"), (251, "not among")):
+        with pytest.raises(InputError, match=f"--views: {view} is {wrong}"):
+            choose_views(251, 1, [0, view])
 
 
 def test_seeds():
@@ -129,7 +123,7 @@ class Split(NpzScenes):
         return Splits(path / "train", test=path / "held_out")
 
 
-def test_a_class_of_ones_own_says_what_its_splits_are(tmp_path):
+def test_a_class_of_your_own_says_what_its_splits_are(tmp_path):
     assert find_split(tmp_path, "test", Split) == (tmp_path / "held_out", "test")
     with pytest.raises(InputError, match="has no val split: give --split train or test$"):
         find_split(tmp_path, "val", Split)
@@ -152,27 +146,25 @@ class Dataset:
 
 
 def test_only_the_published_protocol_is_comparable(tmp_path):
+    def found(dataset: Dataset, chosen: dict, num_objects: int, split: str | None) -> list[str]:
+        return protocol.departures(dataset, chosen, num_objects, split)
+
     srn = Dataset(tmp_path / "cars_test", [f"{number:032x}" for number in range(704)])
-    assert protocol.departures(srn, CHOSEN, 704, "test") == []
-    others = {
-        "name": Dataset(tmp_path / "chairs_test", srn.scene_names),
-        "names of objects": Dataset(tmp_path / "cars_test", [f"{number:06d}" for number in range(704)]),
-        "number of objects": Dataset(tmp_path / "cars_test", srn.scene_names[:10]),
-        "number of views": Dataset(tmp_path / "cars_test", srn.scene_names, num_views=50),
-    }
-    for what, dataset in others.items():
-        found = protocol.departures(dataset, CHOSEN, len(dataset), "test")
-        assert len(found) == 1 and "not the ShapeNet-SRN cars" in found[0], what
-    other = {**CHOSEN, "num_inputs": 2, "views": "list", "resolution": 64}
-    found = protocol.departures(srn, other, 10, None)
-    assert len(found) == 5
-    for word in ("no split by name", "10 of 704", "2 input views", "some of the views", "64 pixels"):
-        assert any(word in line for line in found)
+    assert found(srn, CHOSEN, 704, "test") == []
+    for other in (
+        Dataset(tmp_path / "chairs_test", srn.scene_names),
+        Dataset(tmp_path / "cars_test", [f"{number:06d}" for number in range(704)]),
+        Dataset(tmp_path / "cars_test", srn.scene_names[:10]),
+        Dataset(tmp_path / "cars_test", srn.scene_names, num_views=50),
+    ):
+        (departure,) = found(other, CHOSEN, len(other), "test")
+        assert "not the ShapeNet-SRN cars" in departure
+    lines = found(srn, {**CHOSEN, "num_inputs": 2, "views": "list", "resolution": 64}, 10, None)
+    words = ("no split by name", "10 of 704", "2 input views", "some of the views", "64 pixels")
+    assert len(lines) == 5 and all(any(word in line for line in lines) for word in words)
+    assert "train split" in found(srn, CHOSEN, 704, "train")[0]
     srn.enlarged_from = (32, 48)
-    assert protocol.departures(srn, CHOSEN, 704, "test") == ["images of 32x48 pixels, enlarged to 128x128"]
-    srn.enlarged_from = None
-    of_train = ["this is the train split, so training may have seen these objects"]
-    assert protocol.departures(srn, CHOSEN, 704, "train") == of_train
+    assert "32x48 pixels, enlarged to 128x128" in found(srn, CHOSEN, 704, "test")[0]
 
 
 def test_a_folder_belongs_to_one_protocol(tmp_path):
@@ -213,9 +205,8 @@ def test_several_samples_have_a_row_each():
     figures = {"mean": 20.0, "best": 21.0, "mean_image": 22.0}
     summary = report.summarize({"a": {"psnr": figures, "ssim_uniform": figures}}, {"kid": {"mean": 0.5}})
     table = report.markdown("title", [], [], summary, num_samples=3, baselines={})
-    for kind, value in (("mean of 3", "20.00"), ("best of 3", "21.00"), ("mean image of 3", "22.00")):
-        assert f"| **GeNVS, this snapshot, {kind}** | {value} |" in table
-    assert "| PSNR (dB), larger is better | 20.00 | 21.00 | 22.00 | - |" in table
+    assert "this snapshot, best of 3** | 21.00 |" in table and "this snapshot, mean image of 3** | 22.00 |" in table
+    assert "larger is better | 20.00 | 21.00 | 22.00 | - |" in table
     assert "| KID, smaller is better | 0.5000 | - | - | - |" in table
 
 
@@ -223,7 +214,6 @@ def test_best_median_and_worst():
     objects = {name: scores(value) for name, value in zip("abcde", [3.0, 9.0, 1.0, 5.0, 4.0], strict=True)}
     assert list(report.best_median_worst(objects).items()) == [("best", "b"), ("median", "e"), ("worst", "c")]
     assert report.best_median_worst({"a": scores(3.0), "b": scores(9.0)}) == {"best": "b", "worst": "a"}
-    assert report.best_median_worst({"a": scores(3.0)}) == {"best": "a"}
 
 
 @pytest.mark.parametrize(("count", "limit"), [(1, 11), (5, 11), (11, 11), (250, 11), (250, 8)])
@@ -240,9 +230,6 @@ def test_the_page_names_every_option():
     options = {name for parameter in evaluate.main.params for name in parameter.opts if name.startswith("--")}
     assert options - {"--dry-run"} <= named and "-n" in page
     assert all(f"`{name}`" in page for name in measures.MEASURES if name not in measures.ALWAYS)
-
-
-# Measures of several samples
 
 
 def test_means_and_bests():
@@ -266,5 +253,4 @@ def test_means_and_bests():
 def test_the_best_of_distances_is_the_smallest():
     values = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
     assert measures.aggregates(values, larger_is_better=False) == {"mean": 2.5, "best": 1.5}
-    assert measures.aggregates(values, larger_is_better=True) == {"mean": 2.5, "best": 3.5}
     assert measures.aggregates(values[:1], larger_is_better=True) == {"mean": 2.5}

@@ -36,33 +36,16 @@ def test_feature_colors_are_one_map_for_all_frames():
     reordered = visualize.feature_colors(features[[4, 2, 0, 1, 3]])
     assert np.abs(reordered[[2, 3, 1, 4, 0]].astype(int) - colors).max() <= 1
     assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
+    assert np.array_equal(visualize.feature_color_map(features)(features[1:2])[0], colors[1])
 
 
-def test_a_map_of_feature_colors_holds_for_other_images():
-    features = torch.randn(3, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    colors = visualize.feature_color_map(features)
-    assert np.array_equal(colors(features), visualize.feature_colors(features))
-    assert np.array_equal(colors(features[1:2])[0], colors(features)[1])
-
-
-def test_feature_colors_never_show_empty_rays_darker_than_gray():
+def test_feature_colors_of_empty_rays_are_gray_or_lighter():
     features = torch.zeros(2, 6, 16, 16)
     features[:, :, 4:10, 4:10] = torch.randn(2, 6, 6, 6, generator=torch.Generator().manual_seed(1)) - 1
     assert visualize.feature_colors(features)[:, 0, 0].min() >= 127
-
-
-@pytest.mark.parametrize("channels", [1, 2, 16])
-def test_feature_colors_of_even_features_are_gray(channels):
-    colors = visualize.feature_colors(torch.full((2, channels, 4, 4), 0.3))
-    assert np.abs(colors.astype(int) - 128).max() <= 1
-
-
-def test_write_png_reads_back_exactly(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    path = tmp_path / "new" / "folder" / "view.1.png"
-    writers.write_png(path, picture)
-    assert np.array_equal(np.asarray(Image.open(path)), picture)
-    assert [file.name for file in path.parent.iterdir()] == ["view.1.png"]
+    for channels in (1, 2, 16):
+        even = visualize.feature_colors(torch.full((2, channels, 4, 4), 0.3))
+        assert np.abs(even.astype(int) - 128).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mp4", ".gif"])
