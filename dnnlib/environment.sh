@@ -10,17 +10,20 @@ genvs_extras=${GENVS_EXTRAS:-}
 # Prints the running Python's path if it has all requirements. Imports nothing but the standard library, to be quick.
 genvs_check='
 import re, sys
-from importlib import metadata
-try:
-    import tomllib
-except ModuleNotFoundError:
-    from pip._vendor import tomli as tomllib  # Python 3.10
+from importlib import import_module, metadata
+
+def toml():
+    for name in ("tomllib", "tomli", "pip._vendor.tomli"):  # Python 3.10 has the last two at most
+        try:
+            return import_module(name)
+        except ImportError:
+            pass
 
 def numbers(version):
     return [int(number) for number in re.findall(r"\d+", version)]
 
 with open(sys.argv[1], "rb") as file:
-    project = tomllib.load(file)["project"]
+    project = toml().load(file)["project"]
 extras = [project["optional-dependencies"][extra] for extra in sys.argv[2:]]
 for requirement in sum(extras, project["dependencies"]):
     requirement, _, platform = requirement.partition(";")

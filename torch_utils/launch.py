@@ -22,7 +22,6 @@ from typing import Any
 # The folder of a script comes first on its path, where `distributed` is this package's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 

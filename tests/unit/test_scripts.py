@@ -120,7 +120,8 @@ def test_an_environment_is_made_once_and_brought_up_to_date(project: Project) ->
     assert project.installs() and not project.installs()
 
 
-def test_an_active_environment_that_fits_is_used_as_it_is(project: Project) -> None:
+@pytest.mark.parametrize("python310", [False, True])
+def test_an_active_environment_that_fits_is_used_as_it_is(project: Project, tmp_path: Path, python310: bool) -> None:
     lines = ['    "torch>=2.9",', "    \"absent; sys_platform == 'another'\","]
     (project.folder / "pyproject.toml").write_text("\n".join(["[project]", "dependencies = [", *lines, "]"]))
     result = project.source()
