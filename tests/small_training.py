@@ -18,6 +18,8 @@ from torch_utils import distributed
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
 from training.data import RunData, open_data
+from training.monitor import Monitor
+from training.reporting import Reporter
 from training.run_folder import find_resume_state
 from training.signals import STOP_SIGNALS
 from training.state import TrainState, create_state, restore, save_training_state, saved_config
@@ -75,13 +77,11 @@ def own_signals() -> Iterator[None]:
 def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_out: bool = False) -> dict:
     """Run to the end in `run_dir`; returns the content of the last training state."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    state = fresh_state(config)
+    if resume is not None:
+        restore(state, resume, run_dir)
     with own_signals():
-        data = opened(config, held_out)
-        state = create_state(config, data.scene, CPU)
-        state.data = data.facts()
-        if resume is not None:
-            restore(state, resume, run_dir)
-        training_loop(config, run_dir, data, state, CPU)
+        training_loop(config, run_dir, opened(config, held_out), state, CPU)
     distributed.barrier()  # the first rank writes
     return last_state(run_dir)
 
@@ -101,6 +101,16 @@ def fresh_state(config: TrainConfig) -> TrainState:
     state = create_state(config, data.scene, CPU)
     state.data = data.facts()
     return state
+
+
+@contextlib.contextmanager
+def reporter_of(config: TrainConfig, state: TrainState, run_dir: Path, held_out: bool = False) -> Iterator[Reporter]:
+    """A run's reporter, closed afterwards."""
+    monitor = Monitor(run_dir, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    with contextlib.closing(monitor):
+        reporter = Reporter(config, run_dir, opened(config, held_out), state, monitor, CPU)
+        with contextlib.closing(reporter):
+            yield reporter
 
 
 def save_state(run_dir: Path, config: TrainConfig, state: TrainState) -> None:

@@ -24,9 +24,8 @@ from tests.small_training import (
     fresh_state,
     kimg,
     last_state,
-    opened,
     records,
-    save_state,
+    reporter_of,
     small_run,
     train,
     unequal,
@@ -184,14 +183,6 @@ def with_skips(config: TrainConfig, count: int) -> TrainState:
     return state
 
 
-def test_counts_of_skipped_updates_are_saved_and_come_back(cars, tmp_path):
-    config = small_run(cars)
-    save_state(tmp_path, config, with_skips(config, 3))
-    state = fresh_state(config)
-    restore(state, last_state(tmp_path), tmp_path)
-    assert state.skipped_counts() == (3, 3)
-
-
 def put(content: dict, path: str, value) -> dict:
     """`content` with another value, or without one (None), at a path with slashes."""
     name, _, rest = path.partition("/")
@@ -250,11 +241,12 @@ def test_a_fault_of_the_device_is_not_taken_for_a_damaged_state(cars, trained, t
 
 def test_samples_are_written_whole_or_not_at_all(cars, tmp_path):
     config = small_run(cars)
-    arguments = {"rank": 0, "tensorboard": False, "cur_nimg": 0, "total": config.total_nimg}
-    with contextlib.closing(Monitor(tmp_path, CPU, **arguments)) as monitor:
-        reporter = Reporter(config, tmp_path, opened(config, held_out=True), fresh_state(config), monitor, CPU)
-        with contextlib.closing(reporter), limited(20_000), pytest.raises(OSError, match="samples-000000.png"):
-            reporter.evaluate()
+    with (
+        reporter_of(config, fresh_state(config), tmp_path, held_out=True) as reporter,
+        limited(20_000),
+        pytest.raises(OSError, match="samples-000000.png"),
+    ):
+        reporter.evaluate()
     assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
 
 
@@ -265,10 +257,6 @@ def test_nothing_is_saved_of_a_run_that_has_gone_wrong_since_the_last_record(car
     state = with_skips(config, MAX_SKIPPED_IN_A_ROW if fault == "updates in a row" else 0)
     if fault == "without bound":
         next(state.net.parameters()).data.fill_(1e30)
-    with contextlib.closing(
-        Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
-    ) as monitor:
-        reporter = Reporter(config, tmp_path, opened(config), state, monitor, CPU)
-        with contextlib.closing(reporter), pytest.raises(FloatingPointError, match=fault):
-            reporter.finish(interrupted)
+    with reporter_of(config, state, tmp_path) as reporter, pytest.raises(FloatingPointError, match=fault):
+        reporter.finish(interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]

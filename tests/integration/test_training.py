@@ -36,6 +36,7 @@ from tests.small_training import (
     opened,
     own_signals,
     records,
+    reporter_of,
     resume,
     save_state,
     small_run,
@@ -46,8 +47,6 @@ from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
 from training.evaluation import Evaluation
 from training.loss import GeNVSLoss, LossTerms
-from training.monitor import Monitor
-from training.reporting import Reporter
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,12 +182,10 @@ def test_two_processes_equal_one_at_the_same_batch_and_save_when_the_launcher_is
     one = train(config, tmp_path / "one", last_state(start), held_out=True)
     assert two["cur_nimg"] == one["cur_nimg"] >= 2 * BATCH
     assert distance(two, one) < 1e-5 and distance(two, one, "ema") < 1e-5
-    for name in ("Loss/all", "Loss/rgb", "Gradient/norm"):
+    for name in ("Loss/all", "Loss/rgb", "Gradient/norm", "PSNR/mean_image", "PSNR/3_input", "PSNR/1_input_nearest"):
         found = [[record[name] for record in records(run) if name in record] for run in (run_dir, tmp_path / "one")]
-        assert found[0] == pytest.approx(found[1], rel=1e-4), name
-    for name in ("PSNR/mean_image", "PSNR/3_input", "PSNR/1_input_nearest"):
-        found = [next(record[name] for record in records(run) if name in record) for run in (run_dir, tmp_path / "one")]
-        assert found[0] == pytest.approx(found[1], rel=1e-4), name
+        count = 1 if name.startswith("PSNR") else None  # the terminated run evaluates only once
+        assert found[0][:count] == pytest.approx(found[1][:count], rel=1e-4), name
 
 
 def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
@@ -229,10 +226,10 @@ def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
 def test_the_run_folder(run_folder, cars):
     run, out = run_folder
     assert run.name == "00000-cars-cpu-demo-cpu1-batch8-fp32-trial"
-    names = {path.name for path in run.iterdir()}
-    (events,) = [name for name in names if name.startswith("events.out.tfevents")]
-    expected = {".lock", "log.txt", "network-snapshot-000000.pkl", "samples-000000.png", "stats.jsonl"}
-    assert names == expected | {"training-state-000000.pt", "training_options.json", events}
+    (events,) = run.glob("events.out.tfevents*")
+    expected = {".lock", "log.txt", "network-snapshot-000000.pkl", "samples-000000.png", "stats.jsonl", events.name}
+    expected |= {"training-state-000000.pt", "training_options.json"}
+    assert {path.name for path in run.iterdir()} == expected
     options = json.loads((run / "training_options.json").read_text())
     assert (options["seed"], options["data"], options["batch_size"]) == (3, str(cars), 8)
     log = (run / "log.txt").read_text()
@@ -246,22 +243,17 @@ def test_the_run_folder(run_folder, cars):
 def test_stats_and_events_tell_the_same(run_folder):
     run, _ = run_folder
     lines = records(run)
-    steps = [line for line in lines if "Progress/lr" in line]
+    steps, last = [line for line in lines if "Progress/lr" in line], lines[-1]
     assert sorted({line["nimg"] for line in lines}) == [8, 16, 24, 32, 40, 48]
-    timing = ("Timing/images_per_sec", "Timing/data_wait")
-    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", *timing, "Memory/cpu_gb"):
+    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", "Timing/images_per_sec", "Memory/cpu_gb"):
         assert all(name in line for line in steps), name
-    assert any(name.startswith("Loss/sigma_") for name in steps[0])
     ramp = TRAIN_PRESETS["cpu-demo"].lr * 40 / 2000
     assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 40 images"
-    assert all(0 < line["Timing/data_wait"] < 1 for line in steps)
-    assert 0 < lines[-1]["Timing/evaluation_sec"] < lines[-1]["time"]
-    scores = [name for name in lines[-1] if name.startswith("PSNR/")]
-    assert sorted(scores) == sorted(
-        f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")
-    )
+    assert 0 < last["Timing/evaluation_sec"] < last["time"]
+    scores = {f"PSNR/{name}" for name in ("mean_image", "1_input", "1_input_nearest", "3_input", "3_input_nearest")}
+    assert scores == {name for name in last if name.startswith("PSNR/")}
     events = EventAccumulator(str(run)).Reload()
-    for name, line in [("Loss/all", steps[-1]), ("Progress/lr", steps[-1]), *((score, lines[-1]) for score in scores)]:
+    for name, line in [("Loss/all", steps[-1]), ("Progress/lr", steps[-1]), *((score, last) for score in scores)]:
         values = {event.step: event.value for event in events.Scalars(name)}
         assert values[48] == pytest.approx(line[name], rel=1e-5)
     assert {event.step for event in events.Images("Samples")} == {32, 48}
@@ -292,58 +284,45 @@ def test_one_scene_alone_is_evaluated_and_said_to_be_trained_on(cars, tmp_path, 
 
 
 def test_files_are_written_when_due(cars, tmp_path):
-    """States every second tick of 0.5 kimg and snapshots every fourth, with updates that pass over the marks."""
-    config = dataclasses.replace(small_run(cars), batch_size=240, kimg_per_tick=0.5, log_kimg=1.0, duration_kimg=4.8)
-    config = dataclasses.replace(config, snapshot_ticks=4, state_ticks=2)
+    """With updates that pass over the marks, and 1.1 * 3, which is a little more than 3.3."""
+    config = small_run(cars, batch_size=660, kimg_per_tick=1.1, log_kimg=2.0, duration_kimg=7.26)
+    config = dataclasses.replace(config, snapshot_ticks=6, state_ticks=3)
     state = fresh_state(config)
-    monitor = Monitor(tmp_path, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
-    reporter = Reporter(config, tmp_path, opened(config), state, monitor, CPU)
-    for _ in range(20):
-        state.cur_nimg += 240
-        reporter.step()
-    reporter.finish(interrupted=False)
-    reporter.close()
-    monitor.close()
-    written = {path.name for path in tmp_path.iterdir()}
-    states = {f"training-state-00000{kimg}.pt" for kimg in ("1", "2", "3", "4", "4_800")}
-    assert written == states | {f"network-snapshot-00000{kimg}.pkl" for kimg in (2, 4)} | {"stats.jsonl"}
-    due = [720, 1200, 1680, 2160, 2640, 3120, 3600, 4080, 4560, 4800]
-    first = [240, 720, 2400]  # the first, third and tenth update
+    with reporter_of(config, state, tmp_path) as reporter:
+        while state.cur_nimg < config.total_nimg:
+            state.cur_nimg += 660
+            reporter.step()
+        reporter.finish(interrupted=False)
+    files = {"training-state-000003", "training-state-000006", "training-state-000007", "stats"}
+    files |= {"network-snapshot-000006", "network-snapshot-000007"}
+    assert {path.stem for path in tmp_path.iterdir()} == files
+    due = [1320, 2640, 3300, 4620, 5940, 6600, 7260]
+    first = [660, 1980, 6600]  # the first, third and tenth update
     assert [record["nimg"] for record in records(tmp_path)] == sorted({*due, *first})
 
 
 # Starting from a snapshot
 
 
-@pytest.mark.parametrize("resolution", [32, 48])
-def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, resolution):
-    config = small_run(cars, 1)
-    state = fresh_state(config)
+AT_48_PIXELS, LABELLED = {"net.resolution": "48"}, {"loss.augment": "0.12"}
+
+
+@pytest.mark.parametrize(("source", "target"), [({}, {}), ({}, AT_48_PIXELS), ({}, LABELLED), (LABELLED, {})])
+def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, target):
+    """Layers for labels that the snapshot lacks are 0, and those that the run lacks are left out."""
+    configs = [set_by_path(small_run(cars, 1), changes) for changes in (source, target)]
+    state = fresh_state(configs[0])
     randomize(state.net, seed=5)
     genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
-    other = dataclasses.replace(config, net=set_by_path(config.net, {"resolution": resolution}))
-    started = fresh_state(dataclasses.replace(other, transfer=str(tmp_path / "net.pkl")))
-    assert started.net.config.resolution == resolution
-    source = state.net.state_dict()
+    started = fresh_state(dataclasses.replace(configs[1], transfer=str(tmp_path / "net.pkl")))
+    assert started.net.config.resolution == configs[1].net.resolution
+    layer, given = "denoiser.unet.embed_augment.weight", state.net.state_dict()
     for net in (started.net, started.ema.net):
-        assert all(torch.equal(tensor, source[name]) for name, tensor in net.state_dict().items())
-
-
-def test_a_transferred_network_may_have_labels_or_lack_them(cars, tmp_path):
-    plain = small_run(cars, 1)
-    denoiser = dataclasses.replace(plain.net.denoiser, augment_labels=6)
-    net, loss = dataclasses.replace(plain.net, denoiser=denoiser), dataclasses.replace(plain.loss, augment=0.12)
-    labelled = dataclasses.replace(plain, net=net, loss=loss)
-    layer = "denoiser.unet.embed_augment.weight"
-    for source, target in ((plain, labelled), (labelled, plain)):
-        state = fresh_state(source)
-        randomize(state.net, seed=5)
-        genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
-        weights = state.net.state_dict()
-        started = fresh_state(dataclasses.replace(target, transfer=str(tmp_path / "net.pkl"))).net.state_dict()
-        assert started.keys() ^ weights.keys() == {layer}
-        assert not started.pop(layer, torch.zeros(())).any()
-        assert all(torch.equal(weights[name], tensor) for name, tensor in started.items())
+        weights = net.state_dict()
+        assert weights.keys() ^ given.keys() == ({layer} if LABELLED in (source, target) else set())
+        if source is not LABELLED:
+            assert not weights.pop(layer, torch.zeros(())).any()
+        assert all(torch.equal(given[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(

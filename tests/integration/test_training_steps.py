@@ -12,7 +12,6 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,19 +19,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data._utils import signal_handling
 
 from genvs.data.types import ViewBatch
-from genvs.errors import InputError
 from tests.small_model import some_batch
 from tests.small_training import (
     BATCH,
     CPU,
     fresh_state,
     kimg,
-    last_state,
     opened,
     own_signals,
     records,
     resume,
-    save_state,
     small_run,
     train,
 )
@@ -40,10 +36,8 @@ from training.config import TrainConfig
 from training.data import BatchSchedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
-from training.reporting import Reporter
 from training.run_folder import records_before
 from training.signals import StopRequest, stop_at_once
-from training.state import restore
 from training.training_loop import accumulate_gradients, update_weights
 
 # The order of data
@@ -77,17 +71,11 @@ def test_data_are_a_function_of_seed_and_place_for_any_workers_and_start(cars):
 def requests(config: TrainConfig, updates: int, world_size: int) -> list[list]:
     """Each update's requests in global order: rounds, then ranks, put together again."""
     rounds = config.rounds(world_size)
-    schedules = [BatchSchedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0) for rank in range(world_size)]
-    of_ranks = [list(itertools.islice(schedule, updates * rounds)) for schedule in schedules]
-    return [
-        [
-            request
-            for number in range(rounds)
-            for rank in range(world_size)
-            for request in of_ranks[rank][u * rounds + number]
-        ]
-        for u in range(updates)
+    ranks = [
+        iter(BatchSchedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0)) for rank in range(world_size)
     ]
+    shares = [[next(rank) for _ in range(rounds) for rank in ranks] for _ in range(updates)]
+    return [list(itertools.chain.from_iterable(update)) for update in shares]
 
 
 @pytest.mark.parametrize(("world_size", "batch_gpu"), [(2, None), (4, None), (1, 4), (2, 4), (4, 4)])
@@ -143,22 +131,15 @@ def loop(cars, tmp_path):
     loop.monitor.close()
 
 
-def with_one_pixel(batch: ViewBatch, value: float) -> ViewBatch:
-    images = batch.targets.images.clone()
-    images[1, 0, 2, 5, 7] = value
-    return dataclasses.replace(batch, targets=dataclasses.replace(batch.targets, images=images))
-
-
 def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop):
-    good = some_batch(4)
-    loop.step(good)
+    good, bad = some_batch(4), some_batch(4)
+    bad.targets.images[1, 0, 2, 5, 7] = math.inf
     loop.step(good)
     before, moments = loop.weights(), loop.state.optimizer.state_dict()["state"][0]["exp_avg"].clone()
-    loop.step(with_one_pixel(good, math.inf))
+    loop.step(bad)
     assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
     assert torch.equal(loop.state.optimizer.state_dict()["state"][0]["exp_avg"], moments)
-    assert all(parameter.grad is None for parameter in loop.state.net.parameters())
     loop.step(good)
     assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 0)
     assert any(not torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
@@ -215,11 +196,8 @@ def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path
 
     accumulate_gradients(loop.state.net, loop.loss_fn, slow_batches(), loop.config, loop.monitor)
     loop.monitor.record(BATCH)
-    loop.step(some_batch(4))
-    loop.monitor.record(2 * BATCH)
-    slow, quick = records(tmp_path)
-    assert 0.2 <= slow["Timing/data_wait"] * slow["time"] + 0.001 < 0.4
-    assert 0 <= quick["Timing/data_wait"] * (quick["time"] - slow["time"]) < 0.05
+    (line,) = records(tmp_path)
+    assert 0.2 <= line["Timing/data_wait"] * line["time"] + 0.001 < 0.4
 
 
 # Being asked to stop
@@ -291,15 +269,6 @@ def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
     assert [event.step for event in events.Scalars("Loss/all")] == [BATCH * step for step in (1, 2, 3, 4)]
 
 
-def test_other_data_are_refused_on_resume(cars, tmp_path):
-    state = fresh_state(small_run(cars))
-    save_state(tmp_path, small_run(cars), state)
-    for change in ({"scenes": 11}, {"far": 3.0}, {"hash of their names and numbers of views": "0"}):
-        state.data = {**fresh_state(small_run(cars)).data, **change}
-        with pytest.raises(InputError, match=f"other data .*{next(iter(change))} .* -> {next(iter(change.values()))}"):
-            restore(state, last_state(tmp_path), tmp_path)
-
-
 def test_data_are_others_with_fewer_views_but_not_with_other_last_digits(cars, tmp_path):
     shutil.copytree(cars.parent, tmp_path, dirs_exist_ok=True)
     path = tmp_path / cars.name
@@ -310,11 +279,3 @@ def test_data_are_others_with_fewer_views_but_not_with_other_last_digits(cars, t
     for kind in ("rgb", "pose"):
         max((scene / kind).iterdir()).unlink()
     assert opened(small_run(path)).facts() != whole.facts()
-
-
-@pytest.mark.parametrize(("ticks", "nimg"), [(3, 300), (7, 700), (6, 600)])
-def test_a_product_of_decimals_is_passed_where_it_says(ticks, nimg):
-    assert 0.1 * ticks * 1000 > nimg, "a little more than it says"
-    for last, now, passed in ((nimg - 20, nimg, True), (nimg, nimg + 20, False)):
-        reporter = SimpleNamespace(state=SimpleNamespace(cur_nimg=now), last_nimg=last)
-        assert Reporter._passed(reporter, 0.1 * ticks) == passed
