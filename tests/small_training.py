@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,17 @@ def own_signals() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file can grow over `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_out: bool = False) -> dict:

@@ -45,7 +45,8 @@ def checked_classes(classes: Sequence[Any], scene_names: Sequence[str], shown: s
         found = f"{len(classes)} classes for {counted(len(scene_names), 'scene')}"
         raise InputError(f"{shown}: there are {found}; {remedy}")
     for name, label in zip(scene_names, classes, strict=True):
-        if not isinstance(label, (int, np.integer)) or not 0 <= label < MAX_CLASSES:
+        is_number = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+        if not is_number or not 0 <= label < MAX_CLASSES:
             has = "no class" if label is None else f"the class {label!r}"
             raise InputError(f"{shown}: scene '{printable(name)}' has {has}; {remedy}")
     return list(map(int, classes))

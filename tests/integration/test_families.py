@@ -111,10 +111,6 @@ def test_the_view_weighting_alone_learns_in_a_transferred_network(cars, tmp_path
     train(dataclasses.replace(config, duration_kimg=kimg(2)), tmp_path / "stopped")
     assert unequal(whole, resume(tmp_path / "stopped", duration_kimg=kimg(3))) == []
 
-    again = dataclasses.replace(config, transfer=str(next((tmp_path / "whole").glob("network-snapshot-*.pkl"))))
-    weights = genvs.load_snapshot(again.transfer).state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in fresh_state(again).net.state_dict().items())
-
 
 # Classes and augmentation
 
@@ -163,7 +159,6 @@ def test_a_network_with_all_labels_trains_resumes_and_samples(labelled, tmp_path
 def test_each_sample_comes_with_its_scenes_class(labelled):
     config = conditional(labelled, 8)
     data = open_data(config)
-    assert data.scene.num_classes == 3 and data.held_out_classes.shape == (3, 3)
     schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
     batches = itertools.islice(load_batches(data, schedule, 0, CPU), 4)
     for batch, requests in zip(batches, schedule, strict=False):
@@ -192,29 +187,25 @@ def test_evaluation_is_conditioned_on_the_class(labelled):
         ("[1]", ["labels.json", "not JSON"]),
         ("{", ["labels.json", "not JSON"]),
         ("{}", ["labels.json", "no class"]),
-        ('{"%s": true}', ["labels.json", "True"]),
-        ('{"%s": -1}', ["labels.json", "-1"]),
-        ('{"%s": 99999}', ["labels.json", "99999"]),
-        ('{"%s": "car"}', ["labels.json", "'car'"]),
+        (True, ["labels.json", "True"]),
+        (-1, ["labels.json", "-1"]),
+        (99999, ["labels.json", "99999"]),
+        ("car", ["labels.json", "'car'"]),
+        ("of held-out scenes alone", ["class 7"]),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused(labelled, tmp_path, content, named):
     for split in ("train", "val"):
         shutil.copytree(labelled.with_name(f"cars_{split}"), tmp_path / f"cars_{split}")
-    file = tmp_path / "cars_train" / "labels.json"
-    first = min(each.name for each in file.parent.iterdir() if each.is_dir())
-    file.unlink()
-    if content is not None:
-        file.write_text(content.replace("%s", first))
+    file, held_out = (tmp_path / f"cars_{split}" / "labels.json" for split in ("train", "val"))
+    if content == "of held-out scenes alone":
+        held_out.write_text(held_out.read_text().replace(": 2", ": 7"))
+    elif content is None:
+        file.unlink()
+    elif content in ("[1]", "{", "{}"):
+        file.write_text(content)
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"000000": content}))
     with pytest.raises(InputError) as caught:
         open_data(conditional(tmp_path / "cars", 1))
     assert all(name in str(caught.value) for name in named) and "\n" not in str(caught.value), caught.value
-
-
-def test_a_class_that_only_held_out_scenes_have_is_refused(labelled, tmp_path):
-    for split in ("train", "val"):
-        shutil.copytree(labelled.with_name(f"cars_{split}"), tmp_path / f"cars_{split}")
-    file = tmp_path / "cars_val" / "labels.json"
-    file.write_text(file.read_text().replace(": 2", ": 7"))
-    with pytest.raises(InputError, match="class 7"):
-        open_data(conditional(tmp_path / "cars", 1))

@@ -6,10 +6,9 @@ import contextlib
 import functools
 import math
 import os
-import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -24,6 +23,7 @@ from tests.small_training import (
     fresh_state,
     kimg,
     last_state,
+    limited,
     records,
     reporter_of,
     small_run,
@@ -76,17 +76,6 @@ def test_training_goes_on_while_a_state_is_written_and_the_state_is_of_its_time(
     assert [content["cur_nimg"] for content in contents] == [2 * BATCH, 4 * BATCH, 6 * BATCH]
     assert any("Timing/save_pause_sec" in record for record in records(tmp_path / "slow"))
     assert unequal(contents[0], train(small_run(cars, 2), tmp_path / "two updates")) == []
-
-
-@contextlib.contextmanager
-def limited(size: int) -> Iterator[None]:
-    """No file can grow over `size` bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from genvs.files import load, save_atomic
+from tests.small_training import limited
 from torch_utils.background_writer import BackgroundWriter
 
 ROOT = Path(__file__).parents[2]
@@ -81,10 +81,8 @@ def test_a_second_write_waits_for_the_first(writer, tmp_path):
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file can grow over 100 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited(100_000):
+        yield
 
 
 @pytest.mark.parametrize("how", ["submit", "wait", "check", "close"])
