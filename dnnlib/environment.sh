@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2086,SC2046,SC2116
-# Sourced by the project's scripts. Leaves in PYTHON a Python that has what pyproject.toml asks for: the active one (a conda
-# environment, an activated venv) if it has everything, else that of .venv in the project's folder. The first time .venv
-# is made with uv if it is there, else with pip. GENVS_EXTRAS names extras that are needed too: GENVS_EXTRAS="test metrics".
+# Sourced by the project's scripts. Sets PYTHON to a Python with all requirements of pyproject.toml: the active one (of a
+# conda environment or venv) if it has them, else that of .venv in the project's folder, which is made the first time,
+# with uv if it is installed, else with pip. GENVS_EXTRAS names further extras: GENVS_EXTRAS="test metrics".
 
 genvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 genvs_venv=$genvs_root/.venv
 genvs_extras=${GENVS_EXTRAS:-}
 
-# Prints the running Python's path if it has all requirements. Imports nothing but the standard library, to be quick.
+# Prints the running Python's path if it has all requirements. Imports only the standard library, to be fast.
 genvs_check='
 import re, sys
 from importlib import import_module, metadata
@@ -38,7 +38,7 @@ genvs_fail() {
     exit 2
 }
 
-# Prints the path of the first of some Pythons that runs a program without an error: genvs_first PROGRAM ARGUMENTS...
+# Runs a program with several Pythons until one runs it without an error: genvs_first_that_runs PROGRAM ARGUMENTS...
 genvs_first_that_runs() {
     local name
     for name in python python3 python3.13 python3.12 python3.11 python3.10; do
@@ -47,12 +47,12 @@ genvs_first_that_runs() {
     return 1
 }
 
-# What an install depends on; the folder too, since an editable install holds its path.
+# A checksum of what an install depends on. An editable install holds the folder's path.
 genvs_checksum() {
     { echo "$genvs_root"; cat "$genvs_root/pyproject.toml" "$genvs_root/constraints.txt"; } | cksum
 }
 
-# .venv/installed is written at the end of an install: a checksum, and the extras installed.
+# An install ends by writing .venv/installed: the checksum, and the installed extras.
 genvs_is_installed() {
     local sum="" installed="" extra
     [[ -f $genvs_venv/installed ]] && { read -r sum && read -r installed; } <"$genvs_venv/installed"
@@ -72,7 +72,7 @@ genvs_install_with_pip() {
     "$python" -m pip install --disable-pip-version-check -c constraints.txt -e "$2"
 }
 
-# Makes .venv, or goes on where an earlier install was interrupted.
+# Makes .venv, or completes an interrupted install.
 genvs_install() {
     local project=. reason base log=$genvs_venv/install.log
     genvs_extras=$(echo $genvs_extras $(sed -n 2p "$genvs_venv/installed" 2>/dev/null))  # those that are installed stay

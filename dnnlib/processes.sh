@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced after environment.sh by the scripts that use several GPUs. NGPU is the number of processes, by default one for
-# each visible GPU, else one.
+# Sourced after environment.sh by the scripts that use several GPUs. NGPU is the number of processes: by default one for
+# each visible GPU, or one on the CPU.
 
 # Counts the GPUs without starting torch.
 visible_gpus() {
@@ -23,11 +23,11 @@ elif [[ ! $NGPU =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 
-# Runs a program with its options in place of this shell: launch SCRIPT [OPTIONS]. One process runs as it is, several run
-# through torchrun, whose variables PET_NNODES and so on describe several machines.
+# Replaces this shell with a program: launch SCRIPT [OPTIONS]. One process runs directly, several run through torchrun,
+# whose variables PET_NNODES and so on describe several machines.
 launch() {
-    # Each process gets its share of the cores, and a lone one leaves a core free: OpenMP's threads spin while they wait
-    # for each other, and if another program needs one of their cores, every step takes many times longer.
+    # Each process gets its share of the cores, and a single one leaves a core free: OpenMP's threads spin while they wait
+    # for each other, so if another program needs one of their cores, every step takes many times longer.
     local threads cores
     cores=$(getconf _NPROCESSORS_ONLN)
     threads=$((NGPU > 1 ? cores / NGPU : cores - 1))

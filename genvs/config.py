@@ -131,7 +131,9 @@ class DenoiserConfig:
             raise InputError(f"`sigma_min`={self.sigma_min:g}: choose less than `sigma_max`={self.sigma_max:g}")
         # dataclasses.replace may have changed the architecture or preconditioning alone.
         if self.residual_encoder != ARCHITECTURES[self.arch].get("residual_encoder", self.residual_encoder):
-            raise InputError(f"`residual_encoder`={self.residual_encoder} does not suit `arch`={self.arch}: give None")
+            raise InputError(
+                f"`residual_encoder`={self.residual_encoder} does not suit `arch`={self.arch}: leave it None"
+            )
         if self.precond == "ve" and not low <= self.sigma_min < self.sigma_max <= high:
             given = f"`sigma_min`={self.sigma_min:g}, `sigma_max`={self.sigma_max:g}"
             raise InputError(f"{given}: `precond`=ve is trained on {low} to {high}")

@@ -153,9 +153,9 @@ class TrainConfig:
         """Gradient accumulation rounds per update. Raises InputError where the batch does not divide."""
         step = world_size * (self.batch_gpu or 1)
         if self.batch_size % step:
-            of_each = f" x `batch_gpu`={self.batch_gpu}" if self.batch_gpu else ""
+            factors = "processes x `batch_gpu`" if self.batch_gpu else "processes"
             fits = max(self.batch_size // step, 1) * step
-            fault = f"`batch_size`={self.batch_size} is not divisible by the number of processes, {world_size}{of_each}"
+            fault = f"`batch_size`={self.batch_size} is not divisible by {step} ({factors})"
             raise InputError(f"{fault}: give {fits}, for example")
         batch_gpu = self.batch_gpu_or_share(world_size)
         if batch_gpu % self.num_targets:

@@ -123,7 +123,7 @@ def assert_refused(done: Done, *named: str) -> None:
 
 REFUSED = {
     "--data nowhere/cars": "/nowhere/cars folder",
-    "--batch 32 --batch-gpu 5": "--batch=32 --batch-gpu=5",
+    "--batch 32 --batch-gpu 5": "--batch=32 --batch-gpu",
     "--duration 1 --kimg 1000": "--duration --kimg",
     "--desc a/b": "--desc 'a/b'",
     f"--outdir {__file__}": "test_train_options.py --outdir",
@@ -154,7 +154,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch
 def test_a_batch_must_divide_among_the_processes_of_the_launch(program, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     arguments = ("--preset", "srn128", "--targets", "1", "--dry-run", "--batch")
-    assert_refused(program(*arguments, "32"), "--batch=32", "processes, 3")
+    assert_refused(program(*arguments, "32"), "--batch=32", "by 3 (processes)")
     assert options_of(program(*arguments, "192")).batch_size == 192
 
 

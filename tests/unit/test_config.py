@@ -183,8 +183,8 @@ def test_the_total_is_rounded_up_to_whole_updates():
 @pytest.mark.parametrize(
     ("batch_size", "batch_gpu", "world_size", "named"),
     [
-        (32, None, 3, ["`batch_size`=32", "processes, 3", "give 30"]),
-        (3, 4, 2, ["`batch_size`=3", "2 x `batch_gpu`=4", "give 8"]),
+        (32, None, 3, ["`batch_size`=32", "by 3 (processes)", "give 30"]),
+        (3, 4, 2, ["`batch_size`=3", "by 8 (processes x `batch_gpu`)", "give 8"]),
         (30, None, 1, ["30 images", "`batch_gpu`", "`num_targets`=4"]),
     ],
 )
