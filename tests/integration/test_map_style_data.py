@@ -43,27 +43,14 @@ class YourDataset(Dataset):
         }
 
 
-class Wide(YourDataset):
+class Changed(YourDataset):
+    """Each item is what `change` makes of it and its index."""
+
+    change = staticmethod(lambda item, index: {})
+
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        return {**item, "images": item["images"][:, :, : SIZE // 2]}
-
-
-class Uneven(YourDataset):
-    def __getitem__(self, index):
-        item = super().__getitem__(index)
-        return {**item, **{key: item[key][: VIEWS - index] for key in ("images", "poses")}}
-
-
-class NoFocal(YourDataset):
-    def __getitem__(self, index):
-        return {key: value for key, value in super().__getitem__(index).items() if key != "focal"}
-
-
-class OneView(YourDataset):
-    def __getitem__(self, index):
-        item = super().__getitem__(index)
-        return {**item, "images": item["images"][0]}
+        return item | self.change(item, index)
 
 
 def opened(name: str, path: Path, resolution: int = SIZE):
@@ -81,8 +68,9 @@ def test_images_and_cameras_are_the_items(tmp_path):
     torch.testing.assert_close(views.cameras.far, torch.full((VIEWS,), FAR))
 
 
-def test_other_sizes_are_resized(tmp_path):
-    views = opened("Wide", tmp_path, resolution=16).load(0, [1])
+def test_other_sizes_are_resized(tmp_path, monkeypatch):
+    monkeypatch.setattr(Changed, "change", lambda self, item, index: {"images": item["images"][:, :, : SIZE // 2]})
+    views = opened("Changed", tmp_path, resolution=16).load(0, [1])
     assert views.images.shape == (1, 3, 16, 16)
     assert views.cameras.intrinsics[0, 0, 0] == FOCAL / 2 and views.cameras.intrinsics[0, 1, 1] == FOCAL
     assert (views.images.float().mean() / 127.5 - 1).abs() < 0.1
@@ -96,11 +84,17 @@ def test_splits_are_those_that_the_class_has(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("Uneven", "the same number"), ("NoFocal", "'focal'"), ("OneView", "images [3, 32, 32]")]
+    ("change", "reason"),
+    [
+        (lambda item, index: {key: item[key][: VIEWS - index] for key in ("images", "poses")}, "the same number"),
+        (lambda item, index: {"focal": None}, "focal"),
+        (lambda item, index: {"images": item["images"][0]}, "images [3, 32, 32]"),
+    ],
 )
-def test_what_is_wrong_with_an_item_is_named(tmp_path, name, reason):
+def test_what_is_wrong_with_an_item_is_named(tmp_path, monkeypatch, change, reason):
+    monkeypatch.setattr(Changed, "change", staticmethod(change))
     with pytest.raises(InputError, match=".") as caught:
-        opened(name, tmp_path).load(1, [0])
+        opened("Changed", tmp_path).load(1, [0])
     assert f"{tmp_path} (train): scene" in str(caught.value) and reason in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from docs.own_dataset import NpzScenes
 from genvs.config import PRESETS
 from genvs.data.scene_input import read_scene
 from genvs.errors import InputError
-from genvs.geometry import project
+from genvs.geometry import Cameras, project
 from genvs.geometry.trajectories import spherical_c2w, trajectory_cameras
 from inference import inference
 from tests.unit.srn_folder import some_c2w, write_scene, write_split, zip_of
@@ -156,47 +156,39 @@ def test_real_srn_cars():
     assert (corner == 255).all(), "transparency is composited on white"
 
 
+@pytest.fixture
+def inputs(folder) -> Cameras:
+    return read_scene(folder, CONFIG).inputs.cameras
+
+
 @pytest.mark.parametrize("trajectory", ["orbit", "spiral"])
-def test_trajectories_look_at_the_origin_from_the_inputs_distance(folder, trajectory):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
+def test_trajectories_look_at_the_origin_from_the_inputs_distance(inputs, trajectory):
     cameras = trajectory_cameras(inputs, trajectory, 12)
-    assert cameras.shape == (1, 12)
     uv, depth = project(torch.zeros(1, 12, 1, 3), cameras)
-    torch.testing.assert_close(uv, torch.full_like(uv, 0.5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(uv, torch.full((1, 12, 1, 2), 0.5), rtol=0, atol=1e-5)
     torch.testing.assert_close(depth, torch.full_like(depth, 1.3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(cameras.near, torch.full_like(cameras.near, 0.8))
-    torch.testing.assert_close(cameras.far, torch.full_like(cameras.far, 1.8))
 
 
-def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(folder):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
-    cameras = trajectory_cameras(inputs, "orbit", 4, elevation=90 * 0.4 / (math.pi / 2))
-    expected = torch.tensor(0.4)
-    first = 1.3 * torch.stack(
-        [torch.cos(expected) * math.cos(1), torch.cos(expected) * math.sin(1), torch.sin(expected)]
-    )
-    torch.testing.assert_close(cameras.centers[0, 0], first, rtol=0, atol=1e-5)
+def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(inputs):
+    cameras = trajectory_cameras(inputs, "orbit", 4, elevation=math.degrees(0.4))
+    first = [1.3 * math.cos(0.4) * math.cos(1), 1.3 * math.cos(0.4) * math.sin(1), 1.3 * math.sin(0.4)]
+    torch.testing.assert_close(cameras.centers[0, 0], torch.tensor(first), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"radius": r} for r in (-1.0, math.inf)] + [{"elevation": e} for e in (90.5, math.nan)]
-)
-def test_cameras_that_cannot_be(folder, bad):
+@pytest.mark.parametrize("bad", [{"radius": -1.0}, {"radius": math.inf}, {"elevation": 90.5}, {"elevation": math.nan}])
+def test_cameras_that_cannot_be(inputs, bad):
     with pytest.raises(InputError, match=f"`{next(iter(bad))}`="):
-        trajectory_cameras(read_scene(folder, CONFIG).inputs.cameras, "spiral", 3, **bad)
+        trajectory_cameras(inputs, "spiral", 3, **bad)
 
 
-def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(folder):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
+def test_a_spiral_climbs_to_the_elevation_asked_for_even_to_the_pole(inputs):
     cameras = trajectory_cameras(inputs, "spiral", 8, elevation=90)
     assert cameras.centers[0, :, 2].max().item() == pytest.approx(1.3, abs=1e-5)
     assert torch.isfinite(cameras.c2w).all()
 
 
-@pytest.mark.parametrize(("radius", "near", "far"), [(2.3, 1.8, 2.8), (0.6, 0.1, 1.1), (0.3, 0.008, 0.8)])
-def test_depth_planes_move_with_the_radius_and_stay_in_front(folder, radius, near, far):
-    inputs = read_scene(folder, CONFIG).inputs.cameras
+@pytest.mark.parametrize(("radius", "near", "far"), [(1.3, 0.8, 1.8), (2.3, 1.8, 2.8), (0.3, 0.008, 0.8)])
+def test_depth_planes_move_with_the_radius_and_stay_in_front(inputs, radius, near, far):
     cameras = trajectory_cameras(inputs, "orbit", 3, radius=radius)
-    torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((1, 3), radius))
-    torch.testing.assert_close(cameras.near, torch.full((1, 3), near), rtol=0, atol=1e-5)
-    torch.testing.assert_close(cameras.far, torch.full((1, 3), far), rtol=0, atol=1e-5)
+    for found, expected in ((cameras.centers.norm(dim=-1), radius), (cameras.near, near), (cameras.far, far)):
+        torch.testing.assert_close(found, torch.full((1, 3), expected), rtol=0, atol=1e-5)

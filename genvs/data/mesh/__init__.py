@@ -1,1 +1,1 @@
-"""Meshes of other people's, drawn into SRN's layout: `python -m genvs.data.mesh --out DIR MESH...`."""
+"""Meshes from other sources, drawn into SRN's layout: `python -m genvs.data.mesh --out DIR MESH...`."""

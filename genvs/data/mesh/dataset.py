@@ -12,7 +12,7 @@ from genvs.data.storage import natural_key, printable
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, split_settings
 from genvs.errors import InputError
 
-CAMERAS = {"sphere": "train", "spiral": "test"}  # and the split of the embedded dataset that has such cameras
+CAMERAS = {"sphere": "train", "spiral": "test"}  # to the split of the embedded dataset with such cameras
 
 
 def ensure_meshes(
@@ -26,11 +26,11 @@ def ensure_meshes(
     seed: int = 0,
     workers: int = 1,
 ) -> Split:
-    """Draw whatever is missing of `meshes` (files, or folders of them) into the split `out`, a scene of each name.
+    """Draws each mesh (files, or folders of them) that is missing into the split `out`, as a scene of the file's name.
 
     cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
-    Returns the split, which is there now. Raises InputError for files that are missing, unreadable or of one name, and
-    as `ensure_dataset`.
+    Returns the split. Raises InputError for files that are missing, unreadable or have the same name, and as
+    `ensure_dataset`.
     """
     out = Path(os.path.abspath(out))
     if cameras == "spiral" and views > SPIRAL_VIEWS:

@@ -51,7 +51,7 @@ def _wheels(shape: Shape, rng: np.random.Generator) -> list[Part]:
 
 
 def _underside(shape: Shape, rng: np.random.Generator) -> list[Part]:
-    """What shows from below and through the arches: a core between the wheels, axles, exhaust, tank."""
+    """What is visible from below and through the arches: a core between the wheels, axles, exhaust, tank."""
     front, rear = shape.axles
     low, radius = shape.clearance, shape.wheel_radius
     inner = shape.width - 0.62
@@ -93,7 +93,7 @@ def _spoiler(shape: Shape, paint: Finish) -> list[Part]:
 
 
 def _roof_extra(shape: Shape, rng: np.random.Generator) -> list[Part]:
-    """Something on the roof, now and then: a taxi sign or a light bar."""
+    """A taxi sign or a light bar on the roof, on some cars."""
     style = rng.random()
     front, rear = shape.y(shape.screen_at) - 0.15, shape.y(shape.roof_end_at) + 0.15
     place, top = 0.6 * front + 0.4 * rear, shape.height
@@ -131,7 +131,7 @@ def _cargo(shape: Shape, paint: Finish, rng: np.random.Generator) -> list[Part]:
 
 
 def build_car(rng: np.random.Generator, kind: str | None = None) -> tuple[Model, dict[str, Any]]:
-    """A random car, of a given class or a random one, and what is worth recording of it: class, paint, proportions."""
+    """A random car, of the given class or a random one, and facts to record: its class, paint and proportions."""
     kind = kind or random_class(rng)
     shape, paint, glass = random_shape(kind, rng), random_paint(rng), random_glass(rng)
     on_body, on_cabin = stripe_decals(shape, rng)

@@ -1,4 +1,4 @@
-"""Makes the embedded dataset, or one of other subjects: what is missing of it, by worker processes, resumably."""
+"""Makes the embedded dataset, or one of other subjects, in worker processes; run again, it makes what is missing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """A split's folder, what its scenes show, by name, and the settings that all of them share (its `dataset.json`).
+    """A split's folder, the subjects of its scenes by their names, and the settings that they share (`dataset.json`).
 
-    name: one of SPLITS, which says where the cameras are.
+    name: one of SPLITS, which determines the cameras.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Split:
     settings: dict[str, Any]
 
     def missing(self) -> list[str]:
-        """The scenes that are not there yet; all of them where there is no such split."""
+        """The names of the scenes that do not exist yet."""
         if not (self.folder / "dataset.json").exists():
             return list(self.subjects)
         present = set(os.listdir(self.folder))
         return [scene for scene in self.subjects if scene not in present]
 
     def check_settings(self) -> None:
-        """Raise InputError if the folder holds anything other than a dataset made with these settings."""
+        """Raises InputError if the folder holds anything other than a dataset made with these settings."""
         record = self.folder / "dataset.json"
         remedy = "choose another folder, or delete this one"
         try:
@@ -65,7 +65,7 @@ class Split:
 
 
 def split_settings(seed: int, resolution: int, views: int, **others: Any) -> dict[str, Any]:
-    """What a split of this generator records of how it was made. views: of each scene."""
+    """What a split of this generator records about how it was made. views: of each scene."""
     shared = {"generator": GENERATOR, "seed": seed, "resolution": resolution, "near": CARS.near, "far": CARS.far}
     return {**shared, "views": views, **others}
 
@@ -129,12 +129,11 @@ def ensure_dataset(
     test_scenes: int = 0,
     test_views: int = SPIRAL_VIEWS,
 ) -> list[Split]:
-    """Make whatever is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
+    """Makes what is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
 
-    A scene is a function of (seed, split, index, views, resolution) alone, whatever `workers` is. More scenes may be
-    asked for later; a folder that holds more than that is complete. Several processes may call this at once: one works,
-    the others wait. Returns the splits, which are there now. Raises InputError where a folder holds something else, was
-    made with other settings, or cannot be written.
+    A scene is a function of (seed, split, index, views, resolution) alone. A later call may ask for more scenes, or for
+    fewer. Several processes may call this at once: one works, the others wait. Returns the splits. Raises InputError if
+    a folder holds something else, was made with other settings, or cannot be written.
     """
     out = Path(os.path.abspath(out))
     if not out.name:
@@ -151,10 +150,8 @@ def ensure_dataset(
 
 
 def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
-    """Make whatever is missing of `splits`. out: absolute; beside it are the lock and what is unfinished.
-
-    Several processes may call this at once: one works, the others wait. Raises InputError as `ensure_dataset`, and for
-    subjects that cannot be built.
+    """Makes what is missing of `splits`, as `ensure_dataset` does. out: absolute; the lock and unfinished scenes lie
+    beside it. Raises InputError also for subjects that cannot be built.
     """
     for split in splits:
         split.check_settings()

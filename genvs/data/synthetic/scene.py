@@ -23,13 +23,13 @@ DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 
 @dataclass(frozen=True)
 class Subject(abc.ABC):
-    """What a scene shows. rng_key: of everything random about the scene."""
+    """What a scene shows. rng_key: seeds everything random about the scene."""
 
     rng_key: tuple[int, ...]
 
     @abc.abstractmethod
     def build(self) -> tuple[Castable, dict[str, Any]]:
-        """The model, and what is worth recording of it. Raises InputError where that is impossible."""
+        """The model, and facts to record about it. Raises InputError if it cannot be built."""
 
 
 class Car(Subject):
@@ -61,5 +61,5 @@ def write_scene(folder: Path, partial: Path, subject: Subject, c2w: Array, resol
     (partial / "intrinsics.txt").write_text(intrinsics)
     record = {"depth_scale": DEPTH_SCALE, "near": CARS.near, "far": CARS.far, **info}
     (partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not folder.exists():  # it does where a worker outlived an interrupted run that it belonged to
+    if not folder.exists():  # a worker of an interrupted run may have outlived it and made the folder
         os.replace(partial, folder)

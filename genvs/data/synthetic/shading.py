@@ -30,7 +30,7 @@ LIGHTS = (  # direction towards the light (world), its diffuse strength, its str
 
 @dataclass(frozen=True)
 class Castable(abc.ABC):
-    """What can be cast and shaded, in the world's frame (bounding box centred, diagonal 1).
+    """A model that rays can hit, in world coordinates, its bounding box centred and of diagonal 1.
 
     corners, normals: `[F, 3, 3]` float32, of each face's corners: the world position, and the normal (any length).
     """
@@ -55,7 +55,7 @@ class Castable(abc.ABC):
 
 @dataclass(frozen=True)
 class Model(Castable):
-    """A car ready to be cast.
+    """A car, ready for ray casting.
 
     rest: `[F, 3, 3]` float32, where decals are painted, of each face's corners. surface_of_face: `[F]`. finishes:
     `[M, 5]` (r, g, b, specular, shininess). base_finish: per surface. decals: per surface, (covers, finish index),
@@ -144,7 +144,7 @@ def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array
 def _shade(model: Castable, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array) -> Array:
     """Colours `[N, 3]` of hits: hemisphere ambient, diffuse and Phong highlights; no shadows.
 
-    height: above the lowest point of the model, world units; what is low sees less of the sky.
+    height: above the lowest point of the model, world units; lower points get less light from the sky.
     """
     finish = model.finish_at(faces, u, v)
     normal = model.normals_at(faces, u, v, directions)
