@@ -1,4 +1,4 @@
-"""A dataset class of one's own, as an example: each scene is a NumPy file.
+"""An example of a dataset class of your own: each scene is a NumPy file.
 
     ./train.sh --data DIR --data-class docs.own_dataset.NpzScenes
 
@@ -19,7 +19,7 @@ from genvs.errors import InputError
 
 
 class NpzScene(Scene):
-    """What every scene has: `name`, `shown`, `view_names`, `read_c2w` and `read_view`."""
+    """Every scene has `name`, `shown`, `view_names`, `read_c2w` and `read_view`."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -41,17 +41,17 @@ class NpzScene(Scene):
         return rgb.transpose(2, 0, 1), np.array([[focal_x, 0, 0.5], [0, focal_y, 0.5], [0, 0, 1]])
 
     def file_states(self) -> Iterable[tuple]:
-        """Only for a pack: what changes when the files do."""
+        """For packs and evaluation: values that change with the file."""
         status = self.path.stat()
         yield self.name, status.st_size, status.st_mtime_ns
 
 
 class NpzScenes(SceneDataset):
-    """What every dataset has: `list_scenes`. The rest is optional."""
+    """Every dataset has `list_scenes`. The rest is optional."""
 
     def list_scenes(self, path: Path) -> list[NpzScene]:
         return [NpzScene(file) for file in sorted(path.glob("*.npz"))]
 
     def pack_path(self) -> Path:
-        """Where the decoded images are kept, which makes training fast; without this method, nowhere."""
+        """The file to keep decoded images in, which makes training fast; without this method there is none."""
         return self.path / f"{self.resolution}px.pack"
