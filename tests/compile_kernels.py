@@ -1,9 +1,9 @@
-"""Prints the names of all fused kernels that compile for one of NVIDIA's GPUs, which need not be there.
+"""Prints the names of all fused kernels that compile for an NVIDIA GPU, without such a GPU.
 
     python -m tests.compile_kernels 90
 
-The number is the GPU's compute capability, as in sm_90. Nothing runs: operations on a CPU's tensors stop where their
-kernels would start. Triton's interpreter must be off.
+The number is the GPU's compute capability, as in sm_90. No kernel runs: operations on CPU tensors only compile them.
+Triton's interpreter must be off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.fused_checks import image, normal, render, some_field, some_rays, som
 
 
 class AbsentGPU:
-    """What Triton asks of a driver before it compiles."""
+    """The part of a driver that Triton needs to compile."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -37,7 +37,7 @@ class AbsentGPU:
 
 
 def compile_only(capability: int) -> set[str]:
-    """From now on, operations compile their kernels instead of running them. Returns where their names will be."""
+    """From now on, operations compile their kernels instead of running them. Returns a set that collects their names."""
     names: set[str] = set()
     run = JITFunction.run
 
@@ -55,7 +55,7 @@ def compile_only(capability: int) -> set[str]:
 
 
 def every_operation(precision: torch.dtype) -> None:
-    """Forward and backward, in two of the sizes of `srn128`, which decide how normalisation is done."""
+    """Forward and backward, in two sizes of `srn128` for which different kernels normalise."""
     whole, tiled = (image(1, 128, size, size, precision=precision).requires_grad_() for size in (8, 128))
     weight, bias, keys = normal(128).requires_grad_(), normal(128).requires_grad_(), torch.zeros(1, dtype=torch.int64)
     settings, shift = ops.NormSettings(groups=32, eps=1e-5, dropout=0.1), normal(1, 128, precision=precision)

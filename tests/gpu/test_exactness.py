@@ -1,4 +1,4 @@
-"""How exactly a run repeats on a GPU: the same samples and noise bit by bit, losses up to the order of sums."""
+"""A run repeats on a GPU with exactly the same samples and noise, and with losses up to the order of sums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOLERANCE = 0.05  # relative, of an update's mean loss
 
 
 class Watched(nn.Module):
-    """A network that keeps copies of what it is called with."""
+    """A network that keeps copies of its arguments."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class Watched(nn.Module):
 
 
 def trained(config: TrainConfig, run_dir: Path, start: int, stop: int) -> tuple[list[dict], list[float]]:
-    """Updates `start` to `stop`, from the training state in `run_dir` unless `start` is 0; leaves a state there.
+    """Updates `start` to `stop`, from the training state in `run_dir` unless `start` is 0; saves a state there.
 
-    Returns what the network was called with in each update, and each update's mean loss.
+    Returns the network's arguments and the mean loss of each update.
     """
     device, data = torch.device("cuda", torch.cuda.current_device()), opened(config)
     state = create_state(config, data.scene, device)

@@ -1,4 +1,4 @@
-"""Architectures, learned view weightings, labels and fp16 on a GPU: replayed as CUDA graphs, and without waiting."""
+"""Architectures, learned view weightings, labels and fp16 on a GPU: as CUDA graphs, and without waiting."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ def labelled(num_inputs: int, seed: int) -> ViewBatch:
 
 
 WEIGHTINGS = pytest.mark.parametrize("weighting", ["learned_cross_attention", "relative_pose_self_attention"])
-
-
 PRECISIONS = [*((arch, False, 2e-3) for arch in ARCHITECTURES), ("ddpmpp", True, 5e-2)]
 
 
@@ -66,7 +64,7 @@ def test_the_weighting_alone_learns_as_in_plain_steps(weighting):
         for gradients in (ours, plain):
             assert [name for name, gradient in gradients.items() if gradient is not None] == learning
         whole = torch.stack([plain[name].norm() for name in learning]).norm()
-        for name in learning:  # of a bias that all views share only rounding is left
+        for name in learning:  # the gradient of a bias that all views share is rounding alone
             assert (ours[name] - plain[name]).norm() <= 2e-3 * (plain[name].norm() + 1e-2 * whole)
         assert whole > 0
 

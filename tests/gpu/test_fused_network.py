@@ -28,7 +28,7 @@ def autocast(bf16: bool) -> contextlib.AbstractContextManager:
     ("views", "channels", "hidden", "rays"), [(1, 16, 64, 36), (2, 16, 32, 81), (3, 32, 32, 50), (1, 32, 64, 64)]
 )
 def test_render_in_bf16_is_as_exact_as_plain_torch_in_autocast(views, channels, hidden, rays):
-    """Both are some per cent off in the field's gradients: rounding decides for other sides of its ReLUs."""
+    """Both have errors of a few per cent in the field's gradients, because rounding flips some of its ReLUs."""
     inputs = (some_volume(views, channels, torch.bfloat16), *some_field(channels, hidden))
     ours = errors(functools.partial(render, some_rays(views, rays)), *inputs)
     with ops.reference_only(), autocast(True):
@@ -68,12 +68,12 @@ def exact() -> dict[str, Tensor]:
 
 @pytest.fixture
 def without_plain_torch(monkeypatch):
-    """Nothing that kernels are for is left to plain torch."""
+    """Operations that have a kernel fail if they run as plain torch."""
 
     def fail(*args, **options):
         raise AssertionError("plain torch was called")
 
-    # conv_epilogue is not among these: without a bias plain torch is right.
+    # Not conv_epilogue, which is plain torch where it has no bias.
     for name in ("render", "group_norm_silu", "downsample", "upsample", "concat"):
         monkeypatch.setattr(ops.reference, name, fail)
 
@@ -90,12 +90,12 @@ def test_network_in_fp32(exact, without_plain_torch):
 
 
 def test_network_in_bf16(exact, without_plain_torch, monkeypatch):
-    """As near to fp32 as plain torch in bf16 is."""
+    """As close to fp32 as plain torch in bf16."""
     ours = distances(network_outcome(bf16=True), exact)
     monkeypatch.undo()
     with ops.reference_only():
         plain = distances(network_outcome(bf16=True), exact)
     assert all(ours[name] < 1.5 * plain[name] for name in IMAGES)
-    # Single small gradients are luck; most of the whole is not.
+    # The error of a single small gradient is random; that of all together is not.
     assert max(ours.values()) < 2 * max(plain.values())
     assert sum(ours.values()) < 1.5 * sum(plain.values())

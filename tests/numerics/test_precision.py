@@ -1,4 +1,4 @@
-"""Geometry keeps its full precision inside autocast, where matrix products would fall to 8 bits."""
+"""Geometry keeps its full precision inside autocast, where matrix products have 8 bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_geometry_is_untouched_by_autocast():
 
     exact = everything()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (points @ cameras.w2c[:, :3, :3].mT).dtype == torch.bfloat16  # what must not happen to geometry
+        assert (points @ cameras.w2c[:, :3, :3].mT).dtype == torch.bfloat16  # geometry must avoid this
         within = everything()
     for one, other in zip(exact, within, strict=True):
         assert torch.equal(one, other)

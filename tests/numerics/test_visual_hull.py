@@ -1,4 +1,4 @@
-"""A real capture with OpenGL cameras: its silhouettes agree only if every convention is right."""
+"""A data set with OpenGL cameras, whose silhouettes agree only if every convention is right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genvs.geometry import project
 
 
 def silhouettes(split: Path, names: list[str], side: int) -> torch.Tensor:
-    """Bool `[N, side, side]`: where a view of NeRF-synthetic shows any of the object. names: of its images."""
+    """Bool `[N, side, side]`: the pixels of NeRF-synthetic's images `names` that show any of the object."""
     masks = []
     for name in names:
         with Image.open(split / f"{name}.png") as image:
@@ -34,7 +34,7 @@ def seen(masks: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_visual_hull_of_twelve_views_fits_held_out_ones(shared):
-    """Carved by our cameras alone, the chair has to fill the silhouettes of views that had no part in it."""
+    """A chair carved from twelve silhouettes must fill the silhouettes of six other views."""
     chair = shared / "data" / "nerf_synthetic_chair"
     views = [
         StoredScenes(chair / f"transforms_{split}.json", resolution=32).load(0, range(count))

@@ -1,4 +1,4 @@
-"""The U-Nets: EDM's own sizes, what their blocks compute, and their labels."""
+"""The U-Nets: EDM's sizes, the results of their blocks, and their labels."""
 
 from __future__ import annotations
 

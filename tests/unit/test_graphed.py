@@ -76,7 +76,7 @@ class RunAtOnce:
         return function(), SimpleNamespace(replay=lambda: None)
 
 
-def test_what_is_frozen_gets_no_gradient():
+def test_frozen_weights_get_no_gradient():
     """As with --only_train_cam_weighter, where only the view weighting learns."""
     config = dataclasses.replace(small_net().config, view_weighting="learned_cross_attention")
     net = GeNVS(config).train().requires_grad_(False)
@@ -104,7 +104,7 @@ def cuda_error(code: int) -> torch.AcceleratorError:
 
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate more")
-NOT_PERMITTED, ILLEGAL_ADDRESS = cuda_error(900), cuda_error(700)  # of CUDA; the first is of recordings alone
+NOT_PERMITTED, ILLEGAL_ADDRESS = cuda_error(900), cuda_error(700)  # only a recording can cause the first
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Joining images along channels, and taking their gradients apart, channels last."""
+"""Joining images along channels, and splitting their gradients, channels last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
 def concat_kernel(
     source_ptr, target_ptr, rows_total, channels, source_stride, target_stride, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
-    """`channels` numbers of each row, to another place in rows of another length."""
+    """Copies `channels` numbers of each row into rows of another length."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     cols = tl.program_id(1) * COLS + tl.arange(0, COLS)
     mask = (rows < rows_total)[:, None] & (cols < channels)[None, :]
@@ -25,7 +25,7 @@ def concat_kernel(
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor, source_row: int, target_row: int) -> None:
-    """source, target: `[N, C, H, W]`, whole or some channels of a tensor of rows of that length."""
+    """source, target: `[N, C, H, W]`, each a part of a tensor with rows of the given length."""
     channels = source.shape[1]
     rows, cols = source.numel() // channels, column_block(channels)
     concat_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](

@@ -1,4 +1,4 @@
-"""What follows a convolution in one pass over memory: bias, residual, scale and ReLU, channels last."""
+"""The operations after a convolution in one pass over memory: bias, residual, scale and ReLU, channels last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
 TILE = {"ROWS": 32, "num_warps": 8}  # pixels of a tile
-PROGRAMS = 2048  # of the backward pass: each leaves one row of partial bias gradients
+PROGRAMS = 2048  # of the backward pass; each stores one row of partial bias gradients
 
 
 @triton.jit

@@ -13,8 +13,8 @@ from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
 STAGES = 3  # tiles in flight at a time, where a program sums over several
 PROGRAMS = 1024  # about as many as fill a large GPU several times
-# The largest group of channels that one program holds, and the largest batch for which it does, in elements. It reads
-# memory in short pieces, which is slower where a batch fills the GPU anyway.
+# The largest group of channels that one program holds, and the largest batch for which it does, in elements. Such a
+# program reads memory in short pieces, which is slower with larger batches.
 MOST_IN_GROUP, MOST_IN_BATCH = 2**14, 2**22
 
 
@@ -59,7 +59,7 @@ class GroupNormSiLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, passed):
-        if dy is None:  # x alone was used
+        if dy is None:  # only x was used
             return passed, *[None] * 6
         x, weight, bias, coefficients, keys = ctx.saved_tensors
         dy, passed = as_rows(dy), None if passed is None else as_rows(passed)
@@ -106,7 +106,7 @@ def _whole_sizes(pixels: int, channels: int, groups: int) -> dict[str, int]:
 
 
 def _tiles(x: Tensor) -> tuple[int, int, int, int]:
-    """Channels of a tile and how many such blocks; pixels for each program that sums, and how many such programs."""
+    """Channels of a tile, the number of such blocks, pixels of a summing program, and the number of such programs."""
     samples, channels = x.shape[:2]
     cols = column_block(channels)
     blocks = triton.cdiv(channels, cols)
@@ -116,7 +116,7 @@ def _tiles(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def _group_sizes(channels: int, groups: int) -> tuple[dict[str, int], int]:
-    """A group's channels, groups that one program takes, a group's channels as a power of two; how many programs."""
+    """A group's channels, the groups of a program, a group's channels padded to a power of two; programs."""
     size = channels // groups
     padded = triton.next_power_of_2(size)
     block = max(min(triton.next_power_of_2(groups), 128 // padded), 1)

@@ -1,4 +1,4 @@
-"""Images as rows of channels, one row a pixel: what every kernel here reads and writes."""
+"""Images as rows of channels, one row per pixel, as all kernels read and write them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """`[N, C, H, W]`, channels last in memory; a copy only where it is not so yet."""
+    """`[N, C, H, W]`, channels last in memory; a copy only if x has another layout."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def like_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uninitialised, shaped as `x` and channels last."""
+    """Uninitialised, in the shape of `x`, channels last."""
     return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
 
 
 def column_block(channels: int) -> int:
-    """Channels that one program takes."""
+    """The number of channels of one program."""
     return min(triton.next_power_of_2(channels), 128)

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from genvs.ops.triton_kernels import render_parts as parts
 
 RAYS = 64  # of a tile
-# Backward takes the first hidden layer in two halves. That keeps products that sum over a tile off the asynchronous
-# matrix unit (wgmma), which takes 64 rows or more: Triton 3.6 would reuse their operands' memory before they are done.
+# Backward splits the first hidden layer into halves. Products that sum over a tile then have fewer than 64 rows, and do
+# not use the asynchronous tensor cores (wgmma), with which Triton 3.6 reuses their operands' memory too early.
 # One stage, because the weights do not change from one sample to the next.
 BACKWARD = {"num_warps": 4, "num_stages": 1}
 POINTS = 64  # samples that one program scatters
@@ -49,7 +49,7 @@ def render_kernel(
             volume_ptr, frusta_ptr, shares_ptr, views, ox + t * dx, oy + t * dy, oz + t * dz,
             CHANNELS, WIDTH, HEIGHT, DEPTH, RAYS,
         )  # fmt: skip
-        # Rounded here as it is stored, so that backward sees the densities that made the image.
+        # Rounded here as it is stored, so that backward computes the same densities.
         fused = fused.to(DOT).to(tl.float32)
         if KEEP_FUSED:
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
@@ -71,7 +71,7 @@ def field_gradient_kernel(
     rays, samples,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr,
 ):  # fmt: skip
-    """Stores the fused features' gradients, and each program's share of the field's, `[programs, ...]`."""
+    """Stores the fused features' gradients, and each program's part of the field's, `[programs, ...]`."""
     DOT: tl.constexpr = fused_ptr.dtype.element_ty
     HALF: tl.constexpr = HIDDEN // 2
     target, ray = tl.program_id(1).to(tl.int64), tl.program_id(0) * RAYS + tl.arange(0, RAYS)
@@ -165,7 +165,7 @@ class Render(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, volume, frusta, shares, origins, directions, depths, lengths, density, *field):
-        # [B, V, C, D, H, W] to the order that the kernels read; a copy only where it is not so in memory.
+        # [B, V, C, D, H, W] to the order of the kernels; a copy only if its memory has another order.
         volume = volume.permute(0, 1, 4, 5, 3, 2).contiguous()
         rays = [part.float().contiguous() for part in (frusta, shares, origins, directions, depths, lengths)]
         field = [parameter.contiguous() for parameter in field]
@@ -203,10 +203,10 @@ class Render(torch.autograd.Function):
 
 
 def _sums_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype in which gradients of volumes like `x` are added up: their own, where the GPU can add to it in memory.
+    """The dtype of sums of gradients of volumes like `x`: that of `x`, if the GPU has fast atomic additions of it.
 
     In bf16 that takes half the memory and traffic of float32. A voxel gets a few contributions from each target, so
-    the sum's rounding is about that of the result. GPUs before Hopper have no atomic additions of bf16.
+    the sum's rounding error is about that of the result. GPUs before Hopper have no atomic additions of bf16.
     """
     slow = x.is_cuda and x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (9, 0)
     return torch.float32 if slow else x.dtype

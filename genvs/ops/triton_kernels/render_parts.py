@@ -169,7 +169,7 @@ def store_shares(
     dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """Stores this program's share of the field's gradients, `[programs, ...]`."""
+    """Stores this program's part of the field's gradients, `[programs, ...]`."""
     program = tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
     HALF: tl.constexpr = HIDDEN // 2
     columns, hidden, half = tl.arange(0, CHANNELS), tl.arange(0, HIDDEN), tl.arange(0, HALF)
