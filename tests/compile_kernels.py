@@ -37,7 +37,7 @@ class AbsentGPU:
 
 
 def compile_only(capability: int) -> set[str]:
-    """From now on, operations compile their kernels instead of running them. Returns a set that collects their names."""
+    """Make operations compile their kernels instead of running them. Returns a set that collects their names."""
     names: set[str] = set()
     run = JITFunction.run
 
