@@ -35,26 +35,26 @@ from inference.measures import MEASURES, Measures, Scores
 from torch_utils import distributed
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
-OUT_DIR = "Where images and results go. Images that are there already are not drawn again."
+VIEWS = "Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file."
+SEEDS = "Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5."
+OUT_DIR = "Folder of images and results. Images that it already holds are not drawn again."
 of_data, of_measures, of_output = (option_group(title) for title in ("Data", "Measuring", "Output"))
 
 
-def some_of(known: Collection[str]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """The callback of an option that takes some of the names, with commas between; 'all' or 'none'."""
+def names_option(option: str, known: Collection[str], default: str) -> Callable[[Callable], Callable]:
+    """An option that takes some of the names, with commas between; 'all' or 'none'."""
 
     def parse(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
-        names = {"all": list(known), "none": []}.get(text)
-        names = [name.strip() for name in text.split(",")] if names is None else names
+        if text in ("all", "none"):
+            return list(known) if text == "all" else []
+        names = [name.strip() for name in text.split(",")]
         for name in names:
             if name not in known:
                 raise click.BadParameter(f"{name!r} is not known: choose from {', '.join(known)}; or all, or none")
         return list(dict.fromkeys(names))
 
-    return parse
-
-
-def some(known: Collection[str]) -> str:
-    return f"What to measure in addition: some of {', '.join(known)}; all; or none."
+    text = f"What to measure in addition: some of {', '.join(known)}; all; or none."
+    return of_measures(option, default=default, metavar="LIST", callback=parse, help=text)
 
 
 @click.command(cls=Command, epilog=options.BY_DEFAULT)
@@ -62,24 +62,13 @@ def some(known: Collection[str]) -> str:
 @of_data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
 @of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first so many.")
 @of_data("--num_inputs", type=click.IntRange(1, 3), default=1, help="Input views: the first of 64, 104, 84.")
-@of_data(
-    "--views",
-    default="all",
-    metavar="all|list|FILE",
-    help="Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file.",
-)
+@of_data("--views", default="all", metavar="all|list|FILE", help=VIEWS)
 @options.camera_options
 @options.network_options
 @options.sampling_options(noise="fresh")
-@of_measures(
-    "--seeds",
-    default="0",
-    metavar="LIST",
-    callback=options.parse_numbers,
-    help="Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5.",
-)
-@of_measures("--baselines", default="none", help=some(BASELINES), metavar="LIST", callback=some_of(BASELINES))
-@of_measures("--metrics", default="consistency", help=some(MEASURES), metavar="LIST", callback=some_of(MEASURES))
+@of_measures("--seeds", default="0", metavar="LIST", callback=options.parse_numbers, help=SEEDS)
+@names_option("--baselines", BASELINES, default="none")
+@names_option("--metrics", MEASURES, default="consistency")
 @of_output("--out_dir", type=options.FOLDER, show_default="by the options, under inference/output", help=OUT_DIR)
 @of_output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
 @of_output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
@@ -136,9 +125,9 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     guide = options.load_guide(given, net, device, classes[0] if classes else None)
     chosen = {
         "snapshot": str(ckpt_path),
-        "snapshot_sha256": protocol.sha256(ckpt_path),
+        "snapshot_sha256": protocol.sha256(ckpt_path.read_bytes()),
         "data": str(dataset.path),
-        "data_sha256": protocol.digest(dataset.digest_of_files(), classes, given["data_class"]),
+        "data_sha256": protocol.sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
         **cameras,
         "convention": dataset.convention,
         "normalize": normalize,
@@ -148,7 +137,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         "resolution": net.config.resolution,
         **{name: given[name] for name in options.SAMPLING},
         "bf16": given["bf16"] and has_native_bf16(device),
-        "guide_sha256": protocol.sha256(given["guide"]) if guide else None,
+        "guide_sha256": protocol.sha256(given["guide"].read_bytes()) if guide else None,
     }
     asked = {name: given[name] for name in ("seeds", "baselines", "metrics", "data_class")}
     asked |= {"split": split, "cam_weighting": given["view_weighting"], "guide": str(given["guide"]) if guide else None}
@@ -160,7 +149,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
 def results_folder(chosen: dict[str, Any], given: dict[str, Any]) -> str:
     """The folder of results by default: the same for the same options, so that it is found again."""
     snapshot, views = Path(chosen["snapshot"]), chosen["views"]
-    views = views if isinstance(views, str) else f"file_{protocol.digest(views)[:6]}"
+    views = views if isinstance(views, str) else f"file_{protocol.sha256(repr((views,)).encode())[:6]}"
     name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
     name += f"-{Path(chosen['data']).stem}_{chosen['data_sha256'][:6]}-inputs={chosen['num_inputs']}-views={views}"
     name += f"-{given['view_weighting']}" if given["view_weighting"] else ""
@@ -198,10 +187,8 @@ def draw_and_measure(
     results = {}
     for name in drawings:
         objects = {scene: of_object[name] for scene, of_object in scores.items()}
-        results[name] = {
-            "objects": objects,
-            "summary": report.summarize(objects, measures.of_sets(name, sum(num_views))),
-        }
+        summary = report.summarize(objects, measures.of_sets(name, sum(num_views)))
+        results[name] = {"objects": objects, "summary": summary}
     return results
 
 

@@ -32,11 +32,7 @@ from inference.options import SAMPLING
 from torch_utils import distributed
 
 SAMPLES = "samples"
-BASELINES = {
-    "colours": "feature image's colours",
-    "nearest": "nearest input view",
-    "mean": "mean training image",
-}
+BASELINES = {"colours": "feature image's colours", "nearest": "nearest input view", "mean": "mean training image"}
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,7 @@ class Evaluation:
 
     @contextlib.contextmanager
     def own_folder(self) -> Iterator[None]:
-        """Make `out_dir`, with its protocol, and keep other evaluations out of it meanwhile.
-
-        Raises InputError where another evaluation writes there, OSError where it cannot be written.
-        """
+        """Make `out_dir`, with its protocol. Raises InputError where another evaluation writes there."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:

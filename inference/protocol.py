@@ -42,19 +42,15 @@ def check_protocol(protocol: dict[str, Any], path: Path) -> None:
 def check_results(asked: dict[str, Any], path: Path) -> None:
     """Raise InputError where the results in the file `path`, if it exists, have figures that would be overwritten."""
     there = _read(path, ("protocol", "baselines", "num_objects"))
-    if not there:
-        return
-    held = {
-        "seeds": there["protocol"]["seeds"],
-        "metrics": there["protocol"]["metrics"],
-        "baselines": there["baselines"],
-    }
-    lost = {name: ",".join(str(one) for one in held[name] if one not in asked[name]) for name in held}
-    lost["objects"] = str(there["num_objects"]) if there["num_objects"] > asked["num_objects"] else ""
-    for name, values in lost.items():
-        if values:
+    for name in ("seeds", "metrics", "baselines", "objects") if there else ():
+        if name == "objects":
+            lost = [there["num_objects"]] if there["num_objects"] > asked["num_objects"] else []
+        else:
+            lost = [one for one in there.get(name, there["protocol"].get(name)) if one not in asked[name]]
+        if lost:
+            held = f"--{name} {','.join(map(str, lost))}"
             raise InputError(
-                f"{path}: has figures for --{name} {values}, which would be lost: add it, or choose another --out_dir"
+                f"{path}: has figures for {held}, which would be lost: add it, or choose another --out_dir"
             )
 
 
@@ -70,8 +66,8 @@ def _read(path: Path, keys: Collection[str]) -> dict[str, Any]:
 
 
 def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) -> tuple[Path, str | None]:
-    """A split of the dataset at `path`, and what it is called: 'train', 'val', 'test', or None for scenes that are not
-    split at all, which are measured all together. Raises InputError where there is no such split.
+    """A split of the dataset at `path`, and its name: 'train', 'val', 'test', or None for a dataset without splits,
+    which is measured as a whole. Raises InputError where there is no such split.
 
     Besides what training takes, `path` may be the common part of `cars_test` where there is no `cars_train`.
     """
@@ -92,18 +88,18 @@ def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) 
 
 
 def split_name(path: Path) -> str | None:
-    """'train', 'val' or 'test', where the name of a folder, a .zip or a transforms_*.json ends so."""
+    """The split that the name of a folder, a .zip or a transforms_*.json ends in."""
     path = path.parent if path.name == "transforms.json" else path
     match = re.search(r"(?:^|_)(train|val|test)(?:\.zip|\.json)?$", path.name)
     return match[1] if match else None
 
 
 def choose_views(num_views: int, num_inputs: int, views: str | Sequence[int]) -> tuple[list[int], list[int]]:
-    """The inputs and the targets among the `num_views` views of an object, as their places in order.
+    """The inputs and the targets among the `num_views` views of an object, by number.
 
-    An object with fewer or more views than SRN's 251 is taken to have views that are evenly spaced among these, and
-    SRN's numbers stand for the nearest ones. Numbers from a file are taken as they are. Raises InputError for a number
-    that the object does not have, or that is an input.
+    If an object does not have SRN's 251 views, its views are taken to be evenly spaced along SRN's path, and SRN's
+    numbers stand for the nearest ones. Numbers from a file are not converted. Raises InputError for one that the object
+    does not have, or that is an input.
     """
 
     def nearest(view: int) -> int:
@@ -131,18 +127,16 @@ def read_views(option: str) -> str | list[int]:
     if option in ("all", "list"):
         return option
     try:
-        text = Path(option).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not plain text"
-        raise InputError(f"--views={option}: neither all nor list, nor a file to read ({reason})") from None
-    words = re.split(r"[\s,;]+", text.strip())
-    if not all(word.isdecimal() for word in words):
-        raise InputError(f"--views={option}: write the numbers of views into it, such as 0 24 49")
-    return list(dict.fromkeys(map(int, words)))
+        words = re.split(r"[\s,;]+", Path(option).read_text(encoding="utf-8").strip())
+        return list(dict.fromkeys(map(int, words)))
+    except OSError as error:
+        raise InputError(f"--views={option}: is neither all nor list, nor a file ({error.strerror})") from None
+    except ValueError:
+        raise InputError(f"--views={option}: write the numbers of views into it, such as 0 24 49") from None
 
 
 def departures(dataset: SceneDataset, protocol: dict[str, Any], num_objects: int, split: str | None) -> list[str]:
-    """In what figures are not of the published protocol; for a reader. split: as `find_split` gives it."""
+    """How figures depart from the published protocol, for a reader. split: as `find_split` returns it."""
     num_inputs, resolution = protocol["num_inputs"], protocol["resolution"]
     width, height = dataset.enlarged_from or (0, 0)
     found = {
@@ -169,17 +163,11 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
     )
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def digest(*contents: object) -> str:
-    """A hash of their representations."""
-    return hashlib.sha256(repr(contents).encode()).hexdigest()
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def evenly(count: int, limit: int) -> list[int]:
-    """At most `limit` of `count` places, evenly spaced, the first and the last among them."""
+    """At most `limit` of `count` positions, evenly spaced, with the first and the last."""
     limit = min(count, limit)
     return [round(step * (count - 1) / max(limit - 1, 1)) for step in range(limit)]

@@ -54,11 +54,11 @@ def test_a_file_of_views(tmp_path):
     file = tmp_path / "views.txt"
     file.write_text("0, 24\n49;24\t 250\n")
     assert read_views(str(file)) == [0, 24, 49, 250]
-    for content in ("", "one two", "-3", "1.5"):
+    for content in ("", "one two", "1.5"):
         file.write_text(content)
         with pytest.raises(InputError, match="--views=.*numbers of views"):
             read_views(str(file))
-    for view, wrong in ((64, "an input view"), (251, "not among")):
+    for view, wrong in ((64, "an input view"), (251, "not among"), (-3, "not among")):
         with pytest.raises(InputError, match=f"--views: {view} is {wrong}"):
             choose_views(251, 1, [0, view])
 
