@@ -210,7 +210,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     elif distributed.get_rank() == 0:
         name = run_folder.folder_name(config, distributed.get_world_size(), device.type, desc)
         run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
-    run_dir = distributed.broadcast_object(run_dir)
+    run_dir = distributed.gather_objects(run_dir)[0]
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}", flush=True)
         if config.transfer is None and not resume:

@@ -16,8 +16,8 @@ class BackgroundWriter:
     files.submit(save_atomic, content, path)     # returns when the tensors in `content` are copied
     files.close()                                # returns when the last file is written
 
-    An error of the thread is raised by whichever method is called next. A process that ends early, but is not killed,
-    still ends after the write: the interpreter waits for such threads.
+    The next method call raises an error of the thread. A process that ends early, but is not killed, still completes
+    the write, because the interpreter waits for such threads.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,9 @@ class BackgroundWriter:
         self._write: concurrent.futures.Future[None] | None = None
 
     def submit(self, save: Callable[..., None], *args: Any) -> None:
-        """Has `save(*args)` called in the thread, with copies of the tensors in `args`, once the write before is done.
+        """Waits for the last write and calls `save(*args)` in the thread, with copies of the tensors in `args`.
 
-        The copies stay on the device where it has room for them, which takes milliseconds and keeps nobody waiting;
-        otherwise they are made in the host's memory.
+        They are copied on the device if it has room for them, which takes milliseconds, else to the host's memory.
         """
         self.wait()
         stream, on_device = None, True
@@ -36,21 +35,21 @@ class BackgroundWriter:
             sizes: list[int] = []
             _mapped(lambda tensor: sizes.append(tensor.nbytes * tensor.is_cuda), args)
             on_device = sum(sizes) < torch.cuda.mem_get_info()[0]
-            stream = torch.cuda.Stream()  # of its own: the way to the host does not hold up what is queued next
+            stream = torch.cuda.Stream()  # so that copying to the host does not hold up what is queued next
         copies = _mapped(lambda tensor: tensor.detach().to(tensor.device if on_device else "cpu", copy=True), args)
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
         self._write = self._thread.submit(_call_with_host_copies, save, [copies], stream)
 
     def check(self) -> None:
-        """Raises the error of a write that has failed; waits for nothing."""
+        """Raises the error of a failed write, without waiting."""
         if self._write is not None and self._write.done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when nothing is being written."""
+        """Waits for the current write."""
         if self._write is not None:
-            concurrent.futures.wait([self._write])  # an interrupt here leaves the write to the next call
+            concurrent.futures.wait([self._write])  # after an interrupt here, the next call can still raise the error
             done, self._write = self._write, None
             done.result()
 
@@ -64,8 +63,8 @@ class BackgroundWriter:
 
 def _call_with_host_copies(save: Callable[..., None], box: list[tuple], stream: torch.cuda.Stream | None) -> None:
     with torch.cuda.stream(stream):  # None changes nothing
-        # Out of the box, so that nothing keeps the copies on the device while the file is written. Storages, which is
-        # what torch.save moves, would hold Python's lock on their way to the host; tensors do not.
+        # `pop`, so that the copies on the device are freed before the file is written. Moved by torch.save, storages
+        # would hold Python's lock on their way to the host; tensors do not.
         args = _mapped(torch.Tensor.cpu, box.pop())
     save(*args)
 

@@ -1,4 +1,4 @@
-"""Ranks and collectives. All of it also works in a process without a launcher, as the only rank."""
+"""Ranks and collectives. Everything also works in a process without a launcher, as the only rank."""
 
 from __future__ import annotations
 
@@ -13,42 +13,35 @@ from typing import Any
 import torch
 import torch.distributed
 
-# Imported before there is a process group. Imported later, as by DDP, its functions' default arguments would keep the
-# group alive. Its threads would outlive Python, and one that then frees a tensor aborts the process (libtorch 2.13).
+# If DDP imported this later, its default arguments would keep the process group and its threads alive until Python has
+# ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
 import torch.distributed.nn
 
 from dnnlib.command import named_options
 
-# What torchrun sets for each process, and what `init_process_group` reads.
-_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets them for each process
 
 
 def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> torch.device:
     """Joins the process group that the launcher describes, if there is one, and returns this rank's device.
 
-    `device_type` is "cuda" (NCCL; the device is the one numbered LOCAL_RANK) or "cpu" (gloo). `timeout` is how long a
-    collective waits for the other ranks; the default leaves one of them enough time to pack a dataset.
+    device_type: "cuda" (NCCL; the device is number LOCAL_RANK) or "cpu" (gloo). timeout: of a collective, by default
+    long enough for one rank to pack a dataset.
     """
     device = torch.device(device_type)
     if device.type == "cuda":
         device = torch.device("cuda", get_local_rank())
         torch.cuda.set_device(device)
     if all(name in os.environ for name in _LAUNCH_VARIABLES) and not is_initialized():
-        if device.type == "cuda":
-            torch.distributed.init_process_group("nccl", timeout=timeout, device_id=device)
-        else:
-            torch.distributed.init_process_group("gloo", timeout=timeout)
+        backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
     return device
 
 
 def shutdown() -> None:
-    """Leaves the process group, whose threads end. Call it when the work is done on every rank.
-
-    A DDP module keeps the group alive: delete it first.
-    """
+    """Waits for all ranks and leaves the process group. Delete DDP modules first: they keep the group alive."""
     if is_initialized():
-        # Rank 0 hosts the store of the group: it must not leave while another rank is still busy.
-        torch.distributed.barrier()
+        torch.distributed.barrier()  # rank 0 hosts the group's store, which the others may still need
         torch.distributed.destroy_process_group()
 
 
@@ -58,17 +51,17 @@ def is_initialized() -> bool:
 
 
 def get_rank() -> int:
-    """This process among all; 0 unlaunched."""
+    """The number of this process; 0 without a launcher."""
     return torch.distributed.get_rank() if is_initialized() else int(os.environ.get("RANK", 0))
 
 
 def get_local_rank() -> int:
-    """This process among those of its machine; 0 unlaunched."""
+    """The number of this process on its machine; 0 without a launcher."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def get_world_size() -> int:
-    """How many processes there are: of the group; else what WORLD_SIZE announces (a dry run for a launch); else 1."""
+    """The number of processes; outside a group what WORLD_SIZE announces (a dry run for a launch), or 1."""
     return torch.distributed.get_world_size() if is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -80,10 +73,7 @@ def print0(*args: Any, **kwargs: Any) -> None:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Collects Python's user warnings; at the end rank 0 prints each once, as a line on stderr.
-
-    Options of the running command stand in place of parameters in backticks.
-    """
+    """Collects Python's user warnings. At the end rank 0 prints each once, as a line on stderr that names options."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
@@ -92,13 +82,13 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Waits until every rank is here."""
+    """Waits for all ranks."""
     if is_initialized():
         torch.distributed.barrier()
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Every rank's `value` (anything picklable), in the order of ranks, on every rank."""
+    """The `value` (anything picklable) of every rank, in the order of ranks, on every rank."""
     if not is_initialized():
         return [value]
     values = [None] * get_world_size()
@@ -106,23 +96,18 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def broadcast_object(value: Any) -> Any:
-    """Rank 0's `value` (anything picklable), on every rank."""
-    return gather_objects(value)[0]
-
-
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sums `tensor` over the ranks, in place, and returns it. It must be on the device that `init` returned."""
+    """Sums `tensor`, which is on the device that `init` returned, over the ranks in place, and returns it."""
     if is_initialized():
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.SUM)
     return tensor
 
 
 class AnyRank:
-    """Whether a flag was raised on any rank. The answer comes with the next call, so that no rank waits for its device.
+    """Whether a flag was raised on any rank. Each call answers for the flags of the last one, and waits for nothing.
 
     any_rank = AnyRank(device)       # the device that `init` returned
-    any_rank(flag)                   # on all ranks; returns the same on all, for the flags of the last call
+    any_rank(flag)                   # on all ranks; returns the same on all of them
     """
 
     def __init__(self, device: torch.device) -> None:

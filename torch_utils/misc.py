@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -15,10 +14,9 @@ from torch_utils import distributed
 
 
 class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
-    """Yields (item, position) without end: position counts start_idx, start_idx + 1, ...; item is in [0, num_items).
+    """Endless pairs (item, position): positions count up from start_idx, items are in [0, num_items).
 
-    The item at a position is a function of (seed, position) alone: every `num_items` positions are one permutation of
-    all items. A sampler with a later start_idx therefore continues exactly like an earlier one.
+    The item at a position is a function of (seed, position) alone. Every `num_items` positions are a new permutation.
     """
 
     def __init__(self, num_items: int, *, seed: int, start_idx: int = 0) -> None:
@@ -27,20 +25,17 @@ class InfiniteSampler(torch.utils.data.Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, offset = divmod(self.start_idx, self.num_items)
         while True:
-            order = self._order(epoch)
+            order = numpy_generator(Stream.SCENE_ORDER, self.seed, epoch).permutation(self.num_items)
             for index in range(offset, self.num_items):
                 yield int(order[index]), epoch * self.num_items + index
             epoch, offset = epoch + 1, 0
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return numpy_generator(Stream.SCENE_ORDER, self.seed, epoch).permutation(self.num_items)
-
 
 @contextlib.contextmanager
 def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
-    """Inside, gradients of `module` are summed over ranks only if `sync`: the last of several accumulated rounds.
+    """Sums gradients of a DDP module over ranks only if `sync`, in the last of several accumulated rounds.
 
-    Put the forward pass inside too: it is there that DistributedDataParallel decides. Other modules are left alone.
+    Put the forward pass inside too, because DDP decides there.
     """
     if sync or not isinstance(module, DistributedDataParallel):
         yield
@@ -50,9 +45,9 @@ def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
 
 
 def check_ddp_consistency(module: torch.nn.Module) -> None:
-    """Compares every parameter and buffer with rank 0's, bit by bit through a checksum.
+    """Compares every parameter and buffer with rank 0's, through a checksum. All ranks must call it.
 
-    Raises RuntimeError on every rank if any rank differs, naming the first tensor that does. All ranks must call it.
+    Raises RuntimeError on every rank if any rank differs, naming the first tensor that does.
     """
     if not distributed.is_initialized():
         return
@@ -68,8 +63,8 @@ def check_ddp_consistency(module: torch.nn.Module) -> None:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """A number (int64, on the tensor's device) that changes with the bits of `tensor` and with their order."""
+    """An int64 on the tensor's device that changes with the bits of `tensor` and with their order."""
     data = tensor.detach().flatten().view(torch.uint8).to(torch.int64)
-    # Each byte has an odd factor of its own, so that a change of one byte always shows.
+    # Each byte has its own odd factor, so that a change of one byte always shows.
     factors = torch.arange(data.numel(), device=data.device) * 2654435762 + 1
     return (data * factors).sum()

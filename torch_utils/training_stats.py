@@ -16,15 +16,15 @@ class Collector:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """`device` is where this rank communicates: what `distributed.init` returned."""
+        """device: what `distributed.init` returned."""
         self._device = device
         self._sums: dict[tuple[str, torch.device], torch.Tensor] = {}
 
     @torch.no_grad()
     def report(self, name: str, value: torch.Tensor | float, mask: torch.Tensor | None = None) -> None:
-        """Adds the elements of `value` (those where `mask`, of its shape, is true) to the mean of `name`.
+        """Adds the elements of `value` (where `mask`, of its shape, is true) to the mean of `name`, without waiting.
 
-        Nothing waits for the device. Values that are not finite are counted like others, so that the mean shows them.
+        Values that are not finite count like others, so that the mean shows them.
         """
         elements = torch.as_tensor(value).detach().to(torch.float64)
         included = torch.ones_like(elements) if mask is None else mask.to(elements)
@@ -35,9 +35,9 @@ class Collector:
         self._sums[key] = self._sums[key] + sums if key in self._sums else sums
 
     def update(self) -> dict[str, float]:
-        """The means of everything reported since the last update, in the order of names, equal on every rank.
+        """The means since the last update, sorted by name and equal on every rank. Every rank must call it.
 
-        Every rank must call it; a name may be reported on some ranks only.
+        A name may be reported on some ranks only.
         """
         reported = distributed.gather_objects([name for name, _ in self._sums])
         names = sorted({name for of_rank in reported for name in of_rank})
