@@ -78,16 +78,6 @@ def test_streams_keys_and_seeds_are_independent():
             assert correlation(numbers[name].square(), numbers[other].square()) < bound, (name, other)
 
 
-def test_no_two_samples_streams_or_indices_share_a_key():
-    seeds, index, number = 5, torch.arange(4000), torch.arange(3)
-    streams = [random.Stream.SIGMA, random.Stream.NOISE, random.Stream.DROPOUT]
-    roots = [random.sample_keys(seed, index)[:, None] for seed in range(seeds)]
-    keys = torch.stack([torch.stack([random.fold(root, stream, number) for stream in streams]) for root in roots])
-    assert keys.unique().numel() == seeds * 4000 * 3 * 3
-    alone = random.fold(random.sample_keys(2, index[7]), random.Stream.NOISE, 2)
-    assert torch.equal(keys[2, 1, 7, 2], alone), "an index may be a number or a tensor of them"
-
-
 def test_no_key_of_a_training_step_serves_two_uses(monkeypatch):
     """With all uses: dropout in several blocks, jitter, augmentation, classes and noisy inputs."""
     net = GeNVS(small_config(4, dropout=0.2, blocks_per_level=3, augment_labels=AUGMENT_LABELS)).train()
