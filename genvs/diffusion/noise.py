@@ -14,7 +14,7 @@ def lognormal_sigma(standard_normal: Tensor, P_mean: float, P_std: float) -> Ten
 
 
 def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (EDM, table 1): initially the loss is 1."""
+    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (EDM, table 1), so that the initial loss is 1."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
@@ -44,7 +44,7 @@ def ve_training_sigma(uniform: Tensor, sigma_min: float, sigma_max: float) -> Te
 
 
 def inverse_variance(sigma: Tensor) -> Tensor:
-    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1): initially the loss is 1."""
+    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1), with which the initial loss is 1."""
     return 1 / sigma**2
 
 

@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """Norm, SiLU and convolution, twice, with the noise embedding added between; a shortcut; attention if asked for.
+    """Norm, SiLU and convolution, twice, with the noise embedding added between; a shortcut; optional attention.
 
     ADM's block has the same layers; it overrides the class attributes and some methods.
     """

@@ -91,11 +91,6 @@ def test_an_analytic_sphere_and_its_convergence():
     assert means[-1] < 2e-4
 
 
-def test_gradients_of_composite():
-    inputs = [random(3, 5), random(3, 5, 2, seed=1), random(3, 5, seed=2)]
-    assert torch.autograd.gradcheck(composite, [tensor.requires_grad_() for tensor in inputs])
-
-
 # Sampling of volumes
 
 
@@ -119,9 +114,3 @@ def test_a_volume_of_ones_is_one_everywhere_to_its_borders():
     corners = torch.tensor([[u, v, w] for u in (0.0, 1.0) for v in (0.0, 1.0) for w in (0.0, 1.0)], dtype=FLOAT64)
     edges = torch.cat([corners, (corners + corners.roll(1, 0)) / 2, random(200, 3)])
     assert_close(sample_volume(volume, edges[None]), torch.ones(1, 2, len(edges), dtype=FLOAT64), **EXACT)
-
-
-def test_gradients_of_sample_volume():
-    volume = torch.randn(2, 2, 3, 4, 4, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
-    uvw = 0.2 + 0.6 * random(2, 6, 3)
-    assert torch.autograd.gradcheck(sample_volume, [volume.requires_grad_(), uvw.requires_grad_()])

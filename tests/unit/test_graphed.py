@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import SimpleNamespace
 from unittest import mock
 
@@ -11,8 +10,7 @@ import torch
 from torch.func import functional_call
 
 from genvs.errors import InputError
-from genvs.models import GeNVS
-from tests.small_model import randomize, small_net, some_batch
+from tests.small_model import small_net, some_batch
 from tests.small_training import CPU, small_run
 from training import graphed
 from training.loss import GeNVSLoss
@@ -74,27 +72,6 @@ class RunAtOnce:
 
     def record(self, function) -> tuple:
         return function(), SimpleNamespace(replay=lambda: None)
-
-
-def test_frozen_weights_get_no_gradient():
-    """As with --only_train_cam_weighter, where only the view weighting learns."""
-    config = dataclasses.replace(small_net().config, view_weighting="learned_cross_attention")
-    net = GeNVS(config).train().requires_grad_(False)
-    randomize(net)
-    weighter = net.renderer.view_weights.requires_grad_(True)
-    given = arguments(net)
-    views, _ = parts_arguments(given)
-    part, recorder = graphed.parts_of(net)[0], RunAtOnce()
-    assert [name for name, weight in part.weights.items() if weight.requires_grad] == [
-        f"others.0.view_weights.{name}" for name, _ in weighter.named_parameters()
-    ]
-    render = graphed.GraphedPart(part, views, recorder)
-    render.output_gradient.fill_(1)
-    render.record_backward(recorder)
-    found = torch.autograd.grad(render(views).sum(), list(weighter.parameters()))
-    net(**given)[1].sum().backward()
-    for parameter, gradient in zip(weighter.parameters(), found, strict=True):
-        torch.testing.assert_close(gradient, parameter.grad)
 
 
 def cuda_error(code: int) -> torch.AcceleratorError:
