@@ -151,13 +151,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_must_divide_among_the_processes_of_the_launch(program, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    arguments = ("--preset", "srn128", "--targets", "1", "--dry-run", "--batch")
-    assert_refused(program(*arguments, "32"), "--batch=32", "by 3 (processes)")
-    assert options_of(program(*arguments, "192")).batch_size == 192
-
-
 def test_scenes_with_too_few_views_are_refused(program, cars):
     done = program("--preset", "cpu-demo", "--data", cars, "--views", "1-5", "--targets", "2", "--dry-run")
     assert_refused(done, "000000", "7 are needed")
