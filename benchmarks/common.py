@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,6 +188,17 @@ def timed(call: Callable[[], Any], seconds: float, warmup: int = 3) -> tuple[flo
         mark.record()
     torch.cuda.synchronize()
     return summarize([first.elapsed_time(second) / 1e3 for first, second in itertools.pairwise(marks)])
+
+
+def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterator[Result]:
+    """`blank` with the rate of a call that makes a batch and, on a GPU, with the peak memory."""
+    start_memory_peak()
+    took, spread = timed(call, seconds)
+    yield replace(blank, value=blank.batch / took, spread=spread)
+    if ON_GPU:
+        yield replace(
+            blank, name=f"{blank.name}: peak memory", value=memory_peak(), unit="GB", floor=None, baseline=None
+        )
 
 
 def clock(call: Callable[[], Any]) -> float:

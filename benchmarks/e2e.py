@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import launch
-from benchmarks.common import TRAINING_PRECISION, Result, benchmark, size_option
+from benchmarks.common import ON_GPU, TRAINING_PRECISION, Result, benchmark, size_option
 from training.config import TRAIN_PRESETS
 
 
 @benchmark()
 @launch.data_option
-@size_option("scenes", 64, 4, "Of the dataset made.")
 @size_option("updates", 100, 8, "Length of the run.", least=4)
-def main(preset: str, seconds: float, data: Path | None, scenes: int, updates: int) -> Iterator[Result]:
+def main(preset: str, seconds: float, data: Path | None, updates: int) -> Iterator[Result]:
     """images/s of the second half of a short ./train.sh with defaults on one GPU, and how long it waited for data."""
     batch = TRAIN_PRESETS[preset].batch_size
-    with launch.dataset(data, preset, scenes) as path:
+    with launch.dataset(data, preset, 64 if ON_GPU else 4) as path:
         run = launch.train(path, preset, batch=batch, updates=updates)
     rate, note = run.images_per_second, f"{updates} updates, defaults of preset {preset}"
     yield Result("end to end", rate, "images/s", TRAINING_PRECISION, batch, note=note)

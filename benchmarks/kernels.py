@@ -18,14 +18,7 @@ KINDS = {
     "matrix products": ("nvjet", "gemm", "cutlass", "splitK"),
     "optimizer, moving average, casts of weights": ("multi_tensor_apply",),
     "rendering": ("render_kernel", "field_gradient_kernel", "scatter_kernel"),
-    "norms": (
-        "norm_kernel",
-        "norm_gradient_kernel",
-        "apply_kernel",
-        "sums_kernel",
-        "coefficients_kernel",
-        "input_gradient",
-    ),
+    "norms": ("norm", "apply_kernel", "sums_kernel", "coefficients_kernel", "input_gradient"),
     "after convolutions": ("epilogue",),
     "resampling and joining": ("downsample", "upsample", "concat_kernel"),
     "sums": ("reduce_kernel",),
@@ -46,7 +39,7 @@ def kind_of(kernel: str) -> str:
 def main(preset: str, seconds: float, batch: int, views: int, precision: str) -> Iterator[Result]:
     """GPU time of one update, by kind of kernel, from torch's profiler."""
     if not common.ON_GPU:
-        raise click.ClickException("there is no GPU, whose kernels this common.benchmark measures")
+        raise click.ClickException("there is no GPU, whose kernels this benchmark measures")
     config = training_config(preset, batch, views, precision)
     with common.float32_products(precision):
         step = TrainingStep(config, in_memory_batches(config))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.common import Result, benchmark, clock, size_option, summarize
+from benchmarks.common import ON_GPU, Result, benchmark, clock, size_option, summarize
 from benchmarks.launch import data_option, dataset
 from benchmarks.model import loaded_batches, training_config
 from training.config import TrainConfig
@@ -37,14 +37,11 @@ def measure(config: TrainConfig, workers: int, seconds: float) -> Result:
 
 @benchmark()
 @data_option
-@size_option("scenes", 40, 2, "Of the dataset made.")
 @size_option("batch", 32, 32, "Samples of a batch.")
 @click.option("--workers", type=click.IntRange(min=0), multiple=True, show_default="0, 1 and 4, up to the cores")
-def main(
-    preset: str, seconds: float, data: Path | None, scenes: int, batch: int, workers: tuple[int, ...]
-) -> Iterator[Result]:
+def main(preset: str, seconds: float, data: Path | None, batch: int, workers: tuple[int, ...]) -> Iterator[Result]:
     """The training loop's own loader without training: batches of two input views and one target, on the device."""
-    with dataset(data, preset, scenes, VIEWS_A_SCENE) as path:
+    with dataset(data, preset, 40 if ON_GPU else 2, VIEWS_A_SCENE) as path:
         config = training_config(preset, batch, 2, "fp32", data=str(path))
         for count in workers or (count for count in (0, 1, 4) if count <= (os.cpu_count() or 1)):
             yield measure(config, count, seconds)

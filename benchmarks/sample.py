@@ -50,15 +50,11 @@ class Sampling:
             ("multistep, 12 evaluations", "unipc", 12),
             ("multistep, 10 evaluations", "unipc", 10),
         ):
-            common.start_memory_peak()
             call = common.rotating(partial(self.draw, sampler=sampler, num_steps=num_steps), sets)
-            took, spread = common.timed(call, self.seconds, warmup=2)
             evaluations = SAMPLERS[sampler].evaluations(num_steps)
             floor = floors.floor(floors.denoise_work(self.config, batch=batch) * evaluations, precision)
-            rate = batch / took
-            yield Result(name, rate, "views/s", precision, batch, spread, floor, theirs, common.REFERENCE)
-            if common.ON_GPU:
-                yield Result(f"{name}: peak memory", common.memory_peak(), "GB", precision, batch)
+            blank = Result(name, 0, "views/s", precision, batch, None, floor, theirs, common.REFERENCE)
+            yield from common.throughput(call, blank, self.seconds)
 
     def single_views(self) -> Iterator[Result]:
         """One view of a scene whose inputs are encoded already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,6 @@ from benchmarks import common, floors
 from benchmarks.common import Result
 from benchmarks.model import PATHS, TrainingStep, in_memory_batches, training_config
 from genvs.config import PRESETS
-
-
-def measure(step: Callable[[], object], blank: Result, seconds: float) -> Iterator[Result]:
-    """Rate and, on a GPU, peak memory of `step`, with the other fields of `blank`."""
-    common.start_memory_peak()
-    took, spread = common.timed(step, seconds)
-    yield replace(blank, value=blank.batch / took, unit="images/s", spread=spread)
-    if common.ON_GPU:
-        yield replace(blank, name=f"{blank.name}: peak memory", value=common.memory_peak(), unit="GB", floor=None)
 
 
 @common.benchmark()
@@ -56,7 +47,8 @@ def main(
         theirs: dict[str, float] = {}
         if make_theirs is not None:
             with common.float32_products("fp32"):
-                found = measure(make_theirs(batch, views, common.DEVICE), Result("", 0, "", batch=batch), seconds)
+                blank = Result("", 0, "images/s", batch=batch)
+                found = common.throughput(make_theirs(batch, views, common.DEVICE), blank, seconds)
                 theirs = {result.unit: result.value for result in found}
         for precision in dict.fromkeys(precisions):
             config = training_config(preset, batch, views, precision, num_targets=targets)
@@ -64,8 +56,8 @@ def main(
             name = f"training step, {precision}" + (", plain path" if ops == "reference" else "")
             name += f", {targets} targets a scene" if targets > 1 else ""
             floor = floors.floor(floors.training_work(PRESETS[preset], views, batch=batch, targets=targets), precision)
-            blank = Result(name, 0, "", precision, batch, floor=floor, note=f"{views} views")
+            blank = Result(name, 0, "images/s", precision, batch, floor=floor, note=f"{views} views")
             with PATHS[ops](), common.float32_products(precision):
                 step = TrainingStep(config, in_memory_batches(config))
-                for result in measure(step, blank, seconds):
+                for result in common.throughput(step, blank, seconds):
                     yield replace(result, baseline=theirs.get(result.unit), baseline_name=common.REFERENCE)

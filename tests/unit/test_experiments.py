@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from experiments import curves, recipe
+from experiments import curves, recipe, seeds
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from training.config import TRAIN_PRESETS, differences, flat
@@ -70,7 +70,8 @@ def test_loss_curves_differ_by_the_seed_alone_if_there_is_no_fast_path(cars, tmp
     assert is_png(plot)
 
 
-def test_seeds(cars, tmp_path) -> None:
+def test_seeds(cars, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(seeds, "NETWORKS", 8)
     plot = tmp_path / "seeds.png"
     here, unofficial, seed, won = run(
         "seeds", cars, tmp_path / "out.json", "--seeds=1", "--kimg=0.064", f"--plot={plot}"
