@@ -105,8 +105,7 @@ def _open_scenes(config: TrainConfig) -> RunData:
 
 def _with_classes(data: RunData) -> RunData:
     """`data` with the classes of its scenes. Raises InputError if a scene's class is missing or unknown."""
-    datasets = (data.train, data.held_out)
-    train, held_out = (dataset.checked_classes() for dataset in datasets)
+    train, held_out = data.train.checked_classes(), data.held_out.checked_classes()
     num_classes = 1 + max(train)
     if max(held_out) >= num_classes:
         raise InputError(

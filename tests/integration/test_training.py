@@ -140,8 +140,9 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     updates = state["cur_nimg"] // BATCH
     assert f"Stopped at {state['cur_nimg'] / 1000:.1f} kimg" in (run_dir / "log.txt").read_text()
     assert updates >= 2 and len(records(run_dir)) == updates
-    snapshot = genvs.load_snapshot(run_dir / "network-snapshot-000000.pkl").state_dict()
-    assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in snapshot.items())
+    snapshot = genvs.load_snapshot(run_dir / "network-snapshot-000000.pkl")
+    assert snapshot.notes == {"cur_nimg": state["cur_nimg"]}
+    assert all(torch.equal(tensor, state["ema"][name]) for name, tensor in snapshot.state_dict().items())
     state = resume(run_dir, duration_kimg=kimg(updates + 2))
     assert unequal(state, train(small_run(cars, updates + 2), tmp_path / "undisturbed")) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import training.state
-from torch_utils.background_writer import BackgroundWriter
+from tests.small_training import CPU, last_state, save_state
 from torch_utils.training_stats import Collector
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.ema import EMA
@@ -23,22 +22,10 @@ from training.state import (
     SCALE_GROWTH_UPDATES,
     TrainState,
     restore,
-    save_training_state,
 )
 from training.training_loop import update_weights
 
-CPU = torch.device("cpu")
 CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.0, max_grad_norm=5.0)
-
-
-def test_weights_without_bound_are_noticed():
-    for part in ("net", "ema"):
-        state = fresh()
-        state.check_weights()
-        net = state.net if part == "net" else state.ema.net
-        next(net.parameters()).data.fill_(1e30)
-        with pytest.raises(FloatingPointError, match="lower `lr`"):
-            state.check_weights()
 
 
 def some_weights(channels_last: bool = True) -> nn.Module:
@@ -178,33 +165,29 @@ def test_torchs_scaler_adapts_alike():
 
 
 def test_a_row_of_skips_is_found_whenever_somebody_looks():
-    state = fresh()
-
-    def count(*skips: bool) -> None:
+    state, limit = fresh(), MAX_SKIPPED_IN_A_ROW
+    for skips, expected in (
+        ([True, True, False, True], (3, 1)),
+        ([True] * (limit - 2), (limit + 1, limit - 1)),
+        ([False], (limit + 1, 0)),
+        ([True] * limit + [False, False], None),
+    ):
         for skip in skips:
             state.count_update(torch.tensor(skip))
-
-    count(True, True, False, True)
-    assert state.skipped_counts() == (3, 1)
-    count(*[True] * (MAX_SKIPPED_IN_A_ROW - 2))
-    assert state.skipped_counts() == (MAX_SKIPPED_IN_A_ROW + 1, MAX_SKIPPED_IN_A_ROW - 1)
-    count(False)
-    assert state.skipped_counts() == (MAX_SKIPPED_IN_A_ROW + 1, 0)
-    count(*[True] * MAX_SKIPPED_IN_A_ROW, False, False)
-    with pytest.raises(FloatingPointError, match=f"{MAX_SKIPPED_IN_A_ROW} updates in a row"):
+        if expected is not None:
+            assert state.skipped_counts() == expected
+    with pytest.raises(FloatingPointError, match=f"{limit} updates in a row"):
         state.skipped_counts()
 
 
 def test_a_state_goes_on_where_weights_lie_otherwise_in_memory(tmp_path):
-    """As what a GPU has saved does on a CPU."""
+    """As on a CPU after a GPU has saved it."""
     first, then = fresh(channels_last=True), fresh(channels_last=False)
     for step in range(3):
         give_gradients(first.net, step, 1.0)
         update(first)
-    with contextlib.closing(BackgroundWriter()) as files:
-        save_training_state(tmp_path, CONFIG, first, files)
-    (path,) = tmp_path.iterdir()
-    restore(then, torch.load(path, weights_only=True), path)
+    save_state(tmp_path, CONFIG, first)
+    restore(then, last_state(tmp_path), tmp_path)
     for step in (3, 4):
         for state in (first, then):
             give_gradients(state.net, step, 1.0)
