@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from dnnlib.command import named_options
 from genvs.config import SceneConfig
 from genvs.data.packed import PackPlan
-from genvs.data.scenes import SceneDataset
+from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.storage import printable
 from genvs.data.stored import dataset_class
 from genvs.data.types import ViewBatch
-from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from genvs.random import Stream, numpy_generator
 from genvs.settings import flat

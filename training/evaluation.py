@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from genvs.data.baselines import nearest_input
-from genvs.data.scenes import SceneDataset
+from genvs.data.scenes import SceneDataset, choose_views
 from genvs.data.types import ViewBatch, Views
-from genvs.data.view_sampling import choose_views
 from genvs.diffusion.samplers import Denoise
 from genvs.metrics import psnr
 from genvs.models import GeNVS

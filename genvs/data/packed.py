@@ -7,6 +7,7 @@ with a checksum, which is compared only when asked for: that reads the whole fil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -103,21 +104,12 @@ def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: i
     `decode_scene` raises, and OSError if the file cannot be written.
     """
     pack = _open_pack(plan, verify)
-    if pack is not None:
-        return pack
-    partial = plan.path.with_name(plan.path.name + ".partial")
-    with lock(plan.path.with_name(f".{plan.path.name}.lock"), wait=True):
-        pack = _open_pack(plan, verify)  # another process may have made it meanwhile
-        if pack is not None:
-            return pack
-        try:
-            _write(plan, partial, decode_scene, workers)
-            os.replace(partial, plan.path)
-        except BaseException:
-            if partial.is_file():
-                partial.unlink()
-            raise
-        return Pack(plan)
+    if pack is None:
+        with lock(plan.path.with_name(f".{plan.path.name}.lock"), wait=True):
+            pack = _open_pack(plan, verify)  # another process may have made it meanwhile
+            if pack is None:
+                pack = _make_pack(plan, decode_scene, workers)
+    return pack
 
 
 def _open_pack(plan: PackPlan, verify: bool) -> Pack | None:
@@ -133,10 +125,9 @@ def _checksum(view: np.void) -> int:
     return zlib.crc32(view.tobytes()[:-4])
 
 
-def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], Views], workers: int) -> None:
-    """Decodes all scenes into `path`, with a progress bar. The header comes last."""
-    with open(path, "wb") as file:
-        file.truncate(plan.size)
+def _make_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: int) -> Pack:
+    """Decodes all scenes, with a progress bar. The header comes last."""
+    path = plan.path.with_name(plan.path.name + ".partial")
 
     def write(scene: int) -> None:
         views = decode_scene(scene)
@@ -147,8 +138,16 @@ def _write(plan: PackPlan, path: Path, decode_scene: Callable[[int], Views], wor
             partial.seek(HEADER_BYTES + int(plan.first_views[scene]) * plan.record.itemsize)
             partial.write(records.tobytes())
 
-    run_in_workers(write, len(plan.num_views), workers, f"packing {plan.path.name}")
-    with open(path, "r+b") as whole:
-        whole.write(plan.header())
-        whole.flush()
-        os.fsync(whole.fileno())
+    try:
+        with open(path, "wb") as file:
+            file.truncate(plan.size)
+        run_in_workers(write, len(plan.num_views), workers, f"packing {plan.path.name}")
+        with open(path, "r+b") as whole:
+            whole.write(plan.header())
+            whole.flush()
+            os.fsync(whole.fileno())
+        os.replace(path, plan.path)
+    finally:
+        with contextlib.suppress(OSError):  # after success it has been renamed
+            path.unlink()
+    return Pack(plan)

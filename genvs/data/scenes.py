@@ -26,10 +26,22 @@ from genvs.data.packed import Pack, PackPlan, ensure_pack
 from genvs.data.scene import Scene
 from genvs.data.storage import printable
 from genvs.data.types import ViewBatch, Views
-from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, to_opencv
 from genvs.random import Stream, numpy_generator
+
+
+class SampleRequest(NamedTuple):
+    """What a sampler asks a dataset for.
+
+    scene: index of the scene. sample_index: the number of scenes drawn before, over all ranks, since training began; it
+    seeds everything random about the sample. num_inputs, num_targets: the numbers of views.
+    """
+
+    scene: int
+    sample_index: int
+    num_inputs: int
+    num_targets: int
 
 
 class Splits(NamedTuple):
@@ -252,3 +264,14 @@ class SceneDataset(Dataset, abc.ABC):
                 f"{self.resolution}, which adds no detail; give larger images, or choose a smaller `resolution`",
                 stacklevel=2,
             )
+
+
+def choose_views(
+    num_views: int, num_inputs: int, num_targets: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of input views `[num_inputs]` and of target views `[num_targets]`, no view twice.
+
+    Asking for more views extends the choice and uses the same random numbers.
+    """
+    order = rng.permutation(num_views)
+    return order[:num_inputs], order[num_inputs : num_inputs + num_targets]

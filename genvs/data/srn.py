@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +50,13 @@ class SRNScene(StoredScene):
                 f"{self.shown}/intrinsics.txt: is missing; add it ('f cx cy 0.', '0. 0. 0.', '1.', 'height width')"
             )
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
+        self._parsed: dict[tuple, Any] = {}
 
     def read_c2w(self, view: int) -> np.ndarray:
-        return self._read_pose(self.poses[view])
+        return self._parse(read_pose, self.poses[view])
 
     def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
-        name = self.intrinsics[view]
-        return read_intrinsics(self.storage.read(name), self.storage.shown(name), width, height)
+        return self._parse(read_intrinsics, self.intrinsics[view], width, height)
 
     def read_targets(self) -> Targets | None:
         """The poses in `target_pose/*.txt`, with the first view's intrinsics."""
@@ -63,12 +65,16 @@ class SRNScene(StoredScene):
         poses = _files_by_stem(self.storage, self.folder + TARGET_FOLDER, ("txt",))
         if not poses:
             raise InputError(f"{self.shown}/{TARGET_FOLDER}: holds no .txt; add poses to draw, or remove the folder")
-        c2w = np.stack([self._read_pose(name) for name in poses.values()])
+        c2w = np.stack([self._parse(read_pose, name) for name in poses.values()])
         intrinsics = self.read_view(0, MIN_SIDE)[1]
         return Targets(list(poses), c2w, np.broadcast_to(intrinsics, (len(poses), 3, 3)))
 
-    def _read_pose(self, name: str) -> np.ndarray:
-        return read_pose(self.storage.read(name), self.storage.shown(name))
+    def _parse(self, parse: Callable, name: str, *size: int) -> Any:
+        """What `parse` makes of a file, which is read once. size: of the image, for intrinsics."""
+        key = (name, *size)
+        if key not in self._parsed:
+            self._parsed[key] = parse(self.storage.read(name), self.storage.shown(name), *size)
+        return self._parsed[key]
 
     def _of_views(self, kind: str) -> list[str]:
         """The .txt files in the folder `kind`, one for each view. Raises InputError if images and files do not pair."""

@@ -23,7 +23,7 @@ import genvs
 import train as program
 from genvs import files
 from genvs.data.baselines import mean_training_image
-from genvs.data.view_sampling import SampleRequest
+from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
 from tests.small_model import randomize
 from tests.small_training import (

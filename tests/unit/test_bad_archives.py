@@ -7,9 +7,9 @@ import zipfile
 import pytest
 from torch.utils.data import DataLoader
 
+from genvs.data.scenes import SampleRequest
 from genvs.data.storage import find_storage
 from genvs.data.stored import StoredScenes
-from genvs.data.view_sampling import SampleRequest
 from tests.unit.srn_folder import flip_bit, read_everything, refused, zip_of
 
 

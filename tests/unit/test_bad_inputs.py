@@ -16,8 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data.files import read_image, read_intrinsics, read_pose
+from genvs.data.scenes import SampleRequest
 from genvs.data.stored import StoredScenes
-from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.srn_folder import (
     INTRINSICS,

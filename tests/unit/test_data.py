@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
 from genvs.data.files import read_image, read_intrinsics, read_pose, square_view, to_square
-from genvs.data.scenes import Splits
+from genvs.data.scenes import SampleRequest, Splits, choose_views
 from genvs.data.storage import natural_key
 from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
-from genvs.data.view_sampling import SampleRequest, choose_views
 from genvs.geometry import Cameras, project, unproject
 from genvs.random import Stream, numpy_generator
 from tests.unit.packed_folder import same_batch

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from genvs.data import packed
 from genvs.data.packed import Pack
+from genvs.data.scenes import SampleRequest
 from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
-from genvs.data.view_sampling import SampleRequest
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,

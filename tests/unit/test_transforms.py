@@ -17,9 +17,8 @@ from PIL import Image
 
 from genvs.config import PRESETS, SceneConfig
 from genvs.data.scene_input import read_scene
-from genvs.data.scenes import SceneDataset
+from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.stored import StoredScenes
-from genvs.data.view_sampling import SampleRequest
 from genvs.errors import InputError
 from tests.unit.packed_folder import equal_scenes, same_views
 from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene

@@ -55,11 +55,8 @@ def _files(meshes: Sequence[Path]) -> list[Path]:
     """The mesh files among `meshes` and in the folders among them, absolute."""
     files: list[Path] = []
     for path in map(Path, map(os.path.abspath, meshes)):
-        if path.is_dir():
-            inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
-            found = [file for file in inside if file.suffix.lower() in SUFFIXES]
-        else:
-            found = [path] if path.is_file() and path.suffix.lower() in SUFFIXES else []
+        inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name)) if path.is_dir() else [path]
+        found = [file for file in inside if file.is_file() and file.suffix.lower() in SUFFIXES]
         if not found:
             raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(SUFFIXES)}, or their folder")
         files += found
