@@ -123,24 +123,41 @@ def folder(tmp_path, inputs) -> Path:
     return path
 
 
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "new" / "out"
+
+
+@pytest.fixture
+def command(folder, snapshot, out) -> list[object]:
+    """Of the quickest drawing; options that follow replace its own."""
+    return ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--device=cpu", "--denoising_steps=1"]
+
+
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exited:
         run_command(inference.main, [str(argument) for argument in arguments])
     return exited.value.code
 
 
+def one_error(capsys) -> str:
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
+    return lines[0]
+
+
 def files_under(path: Path) -> list[str]:
     return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
 
 
-IMAGES = [
-    *(f"feature_image/{name}.png" for name in range(3)),
-    *(f"pred/{name}.png" for name in range(3)),
-]
+def assert_written(path: Path, image: torch.Tensor) -> None:
+    written = np.asarray(Image.open(path)).astype(float)
+    assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
 
 
 def test_the_script_draws_images_and_resolves_paths_where_the_user_stands(folder, snapshot, tmp_path):
-    """As a user would: another working folder, which even holds a module of ours by name, and relative paths."""
+    """As a user would: another working folder, which even holds a module named like ours, and relative paths."""
     (tmp_path / "inference.py").write_text("raise SystemExit('the wrong module was imported')")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [ROOT / "inference" / "inference.sh", "--in_dir", "my car", "--out_dir", "out", "--ckpt_path", snapshot]
@@ -148,19 +165,18 @@ def test_the_script_draws_images_and_resolves_paths_where_the_user_stands(folder
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert f"Wrote {tmp_path / 'out' / 'steps=2'}" in result.stdout
-    assert files_under(tmp_path / "out") == ["steps=2/contact_sheet.png", *(f"steps=2/{name}" for name in IMAGES)]
-    for name in IMAGES:
+    images = [f"{kind}/{name}.png" for kind in ("feature_image", "pred") for name in range(3)]
+    assert files_under(tmp_path / "out" / "steps=2") == ["contact_sheet.png", *images]
+    for name in images:
         with Image.open(tmp_path / "out" / "steps=2" / name) as image:
             assert image.size == (SIZE, SIZE) and image.mode == "RGB"
 
 
-def test_results_are_never_overwritten(folder, snapshot, tmp_path, capsys):
-    out = tmp_path / "out"
-    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--device=cpu", "--denoising_steps"]
-    assert run(*arguments, 1) == 0 and run(*arguments, 2) == 0
+def test_results_are_never_overwritten(command, out, capsys):
+    assert run(*command) == 0 and run(*command, "--denoising_steps", 2) == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     capsys.readouterr()
-    assert run(*arguments, 1) == 2
+    assert run(*command) == 2
     assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
@@ -173,50 +189,40 @@ def test_ctrl_c_while_the_program_starts_is_quiet(seconds):
     assert "Traceback" not in process.communicate(timeout=30)[1]
 
 
-def test_images_are_those_of_the_algorithm(folder, snapshot, net, inputs, tmp_path):
-    out = tmp_path / "out"
-    arguments = ["--in-dir", folder, "--out-dir", out, "--ckpt_path", snapshot, "--device=cpu", "--bf16=false"]
-    assert run(*arguments, "--sampler", "unipc", "--denoising-steps", 3, "--seed", 4) == 0
+def test_images_are_those_of_the_algorithm(command, net, inputs, out):
+    assert run(*command, "--bf16=false", "--sampler", "unipc", "--denoising-steps", 3, "--seed", 4) == 0
     expected, _ = synthesize(net, inputs, cameras_on_a_ring(3), sampler="unipc", num_steps=3, seed=4)
     for index, image in enumerate(expected):
-        written = np.asarray(Image.open(out / "steps=3_sampler=unipc" / "pred" / f"{index}.png")).astype(float)
-        assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+        assert_written(out / "steps=3_sampler=unipc" / "pred" / f"{index}.png", image)
 
 
-def test_views_and_planes_are_chosen_by_options(folder, snapshot, net, inputs, tmp_path):
-    """The second view is drawn from the first, with other depth planes; its own image stands on the sheet."""
-    out = tmp_path / "out"
-    chosen = ["--inputs", 0, "--targets", 1, "--near", 0.6, "--far", 2.0]
-    arguments = ["--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, "--denoising_steps", 1, "--device=cpu"]
-    assert run(*arguments, *chosen) == 0
+def test_views_and_planes_are_chosen_by_options(command, net, inputs, out):
+    """The second view is drawn from the first, with other depth planes; its own image is on the sheet."""
+    assert run(*command, "--inputs", 0, "--targets", 1, "--near", 0.6, "--far", 2.0) == 0
     ring = cameras_on_a_ring(7)
     planes = Cameras(ring.c2w, ring.intrinsics, torch.full((1, 7), 0.6), torch.full((1, 7), 2.0))
     expected, _ = synthesize(net, Views(inputs.images[:, :1], planes[:, :1]), planes[:, 1:2], num_steps=1)
-    written = np.asarray(Image.open(out / "steps=1" / "pred" / "b.png")).astype(float)
-    assert np.abs(written - (expected[0].permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
+    assert_written(out / "steps=1" / "pred" / "b.png", expected[0])
     with Image.open(out / "steps=1" / "contact_sheet.png") as sheet:
         assert sheet.height > 4 * 192, "input, feature image, prediction, target"
 
 
-def test_how_far_the_network_is_trained_is_said(folder, net, tmp_path, capsys):
-    arguments = ["--in_dir", folder, "--denoising_steps", 1, "--device=cpu"]
-    for num_images, warned in ((1200, True), (2_500_000, False)):
-        path = tmp_path / f"{num_images}.pkl"
-        genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=num_images)
-        assert run(*arguments, "--ckpt_path", path, "--out_dir", tmp_path / str(num_images)) == 0
-        said = capsys.readouterr()
-        assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images / 1000:,.1f} thousand images" in said.out
-        assert ("demo.pkl" in said.err) == warned
+@pytest.mark.parametrize(("num_images", "warned"), [(1200, True), (2_500_000, False)])
+def test_how_far_the_network_is_trained_is_said(command, net, tmp_path, capsys, num_images, warned):
+    path = tmp_path / "trained.pkl"
+    genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=num_images)
+    assert run(*command, "--ckpt_path", path) == 0
+    said = capsys.readouterr()
+    assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images / 1000:,.1f} thousand images" in said.out
+    assert ("demo.pkl" in said.err) == warned
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
 @pytest.mark.parametrize(("trajectory", "width"), [("spiral", 1), ("archimedean", 2)])
-def test_video_and_gif(folder, snapshot, tmp_path, trajectory, width):
+def test_video_and_gif(command, out, trajectory, width):
     """Along 'archimedean' the feature images stand beside the images."""
-    out = tmp_path / "new" / "out"
-    options = ["--video", "--frames", 4, "--trajectory", trajectory, "--fps", 5, "--gif", "--cond_method", "autoreg"]
-    options += ["--denoising_steps", 1, "--device", "cpu"]
-    assert run("--in_dir", folder, "--out_dir", out, "--ckpt_path", snapshot, *options) == 0
+    video = ["--video", "--frames", 4, "--trajectory", trajectory, "--fps", 5, "--gif", "--cond_method", "autoreg"]
+    assert run(*command, *video) == 0
     assert files_under(out) == ["steps=1_cond_method=autoreg.gif", "steps=1_cond_method=autoreg.mp4"]
     meta, *frames = imageio_ffmpeg.read_frames(out / "steps=1_cond_method=autoreg.mp4")
     assert len(frames) == 4 and meta["size"] == (512 * width, 512)
@@ -231,33 +237,23 @@ def test_the_newest_network_is_taken_else_that_of_the_code(folder, snapshot, tmp
     assert run(*arguments) == 2
     assert "train.sh" in one_error(capsys) and not (tmp_path / "inference").exists()
 
-    def add(*parts: str) -> Path:
+    def add(age: int, *parts: str) -> Path:
         path = tmp_path.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(snapshot.read_bytes())
+        os.utime(path, (time.time() - age, time.time() - age))
         return path
 
-    taken = [add("models", "demo.pkl")]
-    assert run(*arguments) == 0 and f"Network: {taken[0]}" in capsys.readouterr().out
-    runs = tmp_path / "training_runs"
-    for age, parts in ((50, ("a", "network-snapshot-000200.pkl")), (20, ("b", "network-snapshot-000009.pkl"))):
-        path = add("training_runs", *parts)
-        os.utime(path, (time.time() - age, time.time() - age))
-    add("training_runs", "b", "training-state-000010.pt")
-    assert options.default_snapshot(tmp_path) == runs / "b" / "network-snapshot-000009.pkl"
-    state = add("training_runs", "c", "training-state-000001.pt")
-    os.utime(state, (time.time() + 10, time.time() + 10))
-    assert options.default_snapshot(tmp_path) == state
+    demo = add(0, "models", "demo.pkl")
+    assert run(*arguments) == 0 and f"Network: {demo}" in capsys.readouterr().out
+    add(50, "training_runs", "a", "network-snapshot-000200.pkl")
+    newer = add(20, "training_runs", "b", "network-snapshot-000009.pkl")
+    add(10, "training_runs", "b", "training-state-000010.pt")
+    assert options.default_snapshot(tmp_path) == newer
+    state = add(0, "training_runs", "c", "training-state-000001.pt")
     assert run(*arguments) == 0 and f"Network: {state}" in capsys.readouterr().out
     outputs = sorted(path.name for path in (tmp_path / "inference" / "output").iterdir())
     assert outputs == ["00000-my car", "00001-my car"]
-
-
-def one_error(capsys) -> str:
-    """The one line on stderr."""
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
-    return lines[0]
 
 
 BAD_OPTIONS = [
@@ -290,61 +286,54 @@ BAD_OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "named"), BAD_OPTIONS, ids=lambda value: str(value))
-def test_bad_options_are_refused_in_one_line(folder, snapshot, tmp_path, capsys, options, named):
-    out = tmp_path / "out"
-    assert run("--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, *options) == 2
-    error = one_error(capsys)
-    assert named in error.replace("'", "") and not out.exists()
+def test_bad_options_are_refused_in_one_line(command, out, capsys, options, named):
+    assert run(*command, *options) == 2
+    assert named in one_error(capsys).replace("'", "") and not out.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_where_there_is_none(folder, snapshot, capsys):
-    assert run("--in_dir", folder, "--ckpt_path", snapshot, "--device", "cuda") == 2
-    assert "--device cpu" in one_error(capsys)
+def test_cuda_where_there_is_none(command, capsys):
+    assert run(*command, "--device", "cuda") == 2 and "--device cpu" in one_error(capsys)
 
 
-def test_no_targets_and_no_video(folder, snapshot, tmp_path, capsys):
+def test_no_targets_and_no_video(command, folder, capsys):
     shutil.rmtree(folder / "target_pose")
-    arguments = ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", tmp_path / "out", "--device", "cpu"]
-    assert run(*arguments) == 2
+    assert run(*command) == 2
     error = one_error(capsys)
     assert "target_pose" in error and "--video" in error
-    assert run(*arguments, "--video", "--frames", 1, "--denoising_steps", 1) == 0
+    assert run(*command, "--video", "--frames", 1) == 0
 
 
 @pytest.mark.parametrize("without", ["rgb", "pose", "."])
-def test_a_folder_without_images_or_cameras_is_told_what_it_needs(folder, snapshot, capsys, without):
+def test_a_folder_without_images_or_cameras_is_told_what_it_needs(command, folder, capsys, without):
     shutil.rmtree(folder / without)
     folder.mkdir(exist_ok=True)
-    assert run("--in_dir", folder, "--ckpt_path", snapshot, "--device", "cpu") == 2
+    assert run(*command) == 2
     error = one_error(capsys)
     assert f"--in_dir: {folder}: " in error and "rgb/*.png, pose/*.txt" in error and "<split>" not in error
 
 
-def test_cameras_at_another_distance_are_warned_of(folder, snapshot, tmp_path, capsys):
+def test_cameras_at_another_distance_are_warned_of(command, folder, capsys):
     for path in folder.glob("pose/*.txt"):
         c2w = np.array(path.read_text().split(), dtype=float).reshape(4, 4)
         c2w[:3, 3] *= 2
         path.write_text(" ".join(map(str, c2w.ravel())))
-    out = tmp_path / "out"
-    arguments = ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--denoising_steps=1", "--device=cpu"]
-    assert run(*arguments) == 0
+    assert run(*command) == 0
     assert "Warning: " in (error := capsys.readouterr().err) and "2.6" in error and "1.3" in error
 
 
-def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(folder, snapshot, tmp_path):
-    command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", folder, "--ckpt_path", snapshot]
-    command += ["--out_dir", tmp_path / "out", "--video", "--frames", "100000", "--denoising_steps", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(command, out):
+    script = [sys.executable, ROOT / "inference" / "inference.py", *command, "--video", "--frames", "100000"]
+    process = subprocess.Popen(script, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         deadline = time.time() + 60
-        while not files_under(tmp_path / "out") and process.poll() is None and time.time() < deadline:
+        while not files_under(out) and process.poll() is None and time.time() < deadline:
             time.sleep(0.1)
-        assert files_under(tmp_path / "out"), "the video was never begun"
+        assert files_under(out), "the video was never begun"
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130 and "Traceback" not in errors
-    assert files_under(tmp_path / "out") == []
+    assert files_under(out) == []
