@@ -31,7 +31,7 @@ from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 from inference import options, protocol, report, writers
 from inference.evaluation import BASELINES, SAMPLES, Evaluation
-from inference.measures import MEASURES, Measures, Scores
+from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others

@@ -25,7 +25,6 @@ from genvs.sampling.synthesis import NOISES, known_sampler
 from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
-NETWORK_FILES = ("network-snapshot-*.pkl", "training-state-*.pt")  # snapshots are preferred
 USEFUL_IMAGES = 5000  # a network that was trained on fewer draws little more than noise
 SAMPLING = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `synthesize_views` takes them
 
@@ -119,12 +118,12 @@ def described(options: dict[str, Any]) -> str:
 
 def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device:
     """The device that the options name. Raises InputError where it does not exist."""
-    visible = torch.cuda.device_count()
-    if gpu_id is not None and (device == "cpu" or not 0 <= gpu_id < visible):
+    visible = 0 if device == "cpu" else torch.cuda.device_count()
+    if gpu_id is not None and not 0 <= gpu_id < visible:
         raise InputError(f"--gpu_id={gpu_id}: there are {visible} GPUs, from 0, with --device cuda: choose one of them")
     if device == "cuda" and visible == 0:
         raise InputError("--device=cuda: no CUDA GPU is visible here: pass --device cpu instead")
-    if device == "cpu" or visible == 0:
+    if visible == 0:
         return torch.device("cpu")
     chosen = torch.device("cuda", gpu_id or 0)
     torch.cuda.set_device(chosen)  # for what names no device, such as Triton's kernels
@@ -170,14 +169,12 @@ def default_snapshot(root: Path) -> Path:
     """The newest snapshot of the newest run under training_runs, or its newest training state if it has no snapshot;
     without a run, the snapshot that comes with the code. Raises InputError where there is neither.
     """
-
-    def age(path: Path) -> tuple[float, str]:
-        return path.stat().st_mtime, path.name
-
     runs, demo = root / "training_runs", root / "models" / "demo.pkl"
-    newest = max((file for kind in NETWORK_FILES for file in runs.rglob(kind)), key=age, default=None)
-    if newest is not None:
-        return next(max(files, key=age) for kind in NETWORK_FILES if (files := list(newest.parent.glob(kind))))
+    files = [file for kind in ("network-snapshot-*.pkl", "training-state-*.pt") for file in runs.rglob(kind)]
+    files.sort(key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    if files:
+        newest_run = [file for file in files if file.parent == files[0].parent]
+        return next((file for file in newest_run if file.suffix == ".pkl"), files[0])
     if not demo.is_file():
         raise InputError(f"{runs}: no network-snapshot-*.pkl there: run ./train.sh first, or pass --ckpt_path")
     return demo

@@ -16,7 +16,7 @@ from genvs.data.scenes import Splits
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.metrics import psnr
-from inference import evaluate, measures, protocol, report
+from inference import evaluate, protocol, report
 from inference.evaluation import SAMPLES
 from inference.options import parse_numbers
 from inference.protocol import LIST_VIEWS, check_protocol, choose_views, evenly, find_split, read_views
@@ -229,7 +229,7 @@ def test_the_page_names_every_option():
     named = set(re.findall(r"--[A-Za-z][\w-]*", page))
     options = {name for parameter in evaluate.main.params for name in parameter.opts if name.startswith("--")}
     assert options - {"--dry-run"} <= named and "-n" in page
-    assert all(f"`{name}`" in page for name in measures.MEASURES if name not in measures.ALWAYS)
+    assert all(f"`{name}`" in page for name in report.MEASURES if name not in report.ALWAYS)
 
 
 def test_means_and_bests():
@@ -239,7 +239,7 @@ def test_means_and_bests():
         return torch.randint(0, 256, (*shape, 3, 16, 16), generator=generator).byte()
 
     samples, targets = images(3, 70), Views(images(70), some_cameras(70))
-    measured = measures.Measures([], [SAMPLES], torch.device("cpu"))
+    measured = report.Measures([], [SAMPLES], torch.device("cpu"))
     result = measured.of_object({SAMPLES: samples}, Views(images(1), some_cameras(1)), targets)[SAMPLES]
     assert result.keys() == {"psnr", "ssim", "ssim_uniform"}
     floats, wanted = (part.double() / 127.5 - 1 for part in (samples, targets.images))
@@ -252,5 +252,5 @@ def test_means_and_bests():
 
 def test_the_best_of_distances_is_the_smallest():
     values = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
-    assert measures.aggregates(values, larger_is_better=False) == {"mean": 2.5, "best": 1.5}
-    assert measures.aggregates(values[:1], larger_is_better=True) == {"mean": 2.5}
+    assert report.aggregates(values, larger_is_better=False) == {"mean": 2.5, "best": 1.5}
+    assert report.aggregates(values[:1], larger_is_better=True) == {"mean": 2.5}
