@@ -136,7 +136,7 @@ def some_volume(views: int, channels: int, precision: torch.dtype = torch.float3
 
 
 def some_field(channels: int, hidden: int, density: float = 0.0) -> list[Tensor]:
-    """Weights and biases; `density` is the bias of what becomes the density."""
+    """Weights and biases; `density` is the raw density's bias."""
     sizes = [(hidden, channels), (hidden,), (hidden, hidden), (hidden,), (1 + channels, hidden), (1 + channels,)]
     field = [normal(*size, seed=seed) / math.sqrt(size[-1]) for seed, size in enumerate(sizes)]
     field[-1][0] = density

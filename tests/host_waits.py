@@ -23,7 +23,7 @@ from training.signals import StopRequest
 from training.state import create_state
 from training.training_loop import accumulate_gradients, update_weights
 
-# Operators whose result, or its size, the host must know; item() and bool() call the first.
+# Operators that read their result, or its size, back to the host; item() and bool() call the first.
 READ_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
 BROUGHT_BACK = {"tolist", "cpu", "numpy", "__array__"}
 SENT_OVER = {"tensor", "as_tensor", "new_tensor", "from_numpy", "asarray"}

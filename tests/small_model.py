@@ -49,7 +49,7 @@ def small_net(seed: int = 0, **config) -> GeNVS:
 
 
 def some_cameras(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, radius: float = 1.3) -> Cameras:
-    """Cameras `[*shape]` around the origin, looking at it; each with focal lengths and a principal point of its own."""
+    """Cameras `[*shape]` around the origin, looking at it, with different focal lengths and principal points."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> torch.Tensor:

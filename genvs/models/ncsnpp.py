@@ -35,7 +35,7 @@ def smooth_upsample(x: Tensor) -> Tensor:
 
 
 class NCSNpp(UNet):
-    """As `UNet`, usually of a config whose `residual_encoder` is True."""
+    """As `UNet`, usually with `residual_encoder`."""
 
     frequencies: Tensor
     channel_mult_noise = 2

@@ -72,8 +72,8 @@ def group_norm_silu(
 
     x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None. keys: int64 `[N]`, random seeds of the samples'
     dropout (genvs.random), or None for no dropout.
-    Returns `[N, C, H, W]`, in autocast's dtype or that of `x`, from the kernel channels last; and x itself. A shortcut
-    should use this x: the kernel's backward pass then adds the shortcut's gradient, which saves a pass over memory.
+    Returns `[N, C, H, W]`, in autocast's dtype or x's, channels last from the kernel; and x itself. A shortcut should
+    use this x: the kernel's backward pass then adds the shortcut's gradient, which saves a pass over memory.
     """
     if not uses_kernels(x):
         return reference.group_norm_silu(x, weight, bias, settings, shift, keys)

@@ -36,7 +36,7 @@ def some_noise(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("num_steps", [2, 25])
 @pytest.mark.parametrize("rho", [7, math.inf])
 def test_steps_go_from_sigma_max_over_sigma_min_to_zero(num_steps, rho):
-    """Equal steps of sigma^(1 / rho), whose limit are equal steps of ln sigma."""
+    """Equal steps of sigma^(1 / rho); in the limit, of ln sigma."""
     steps = karras_steps(num_steps, 0.002, 80.0, rho)
     assert steps.shape == (num_steps + 1,) and steps.dtype == torch.float64
     assert (steps[0].item(), steps[-2].item(), steps[-1].item()) == pytest.approx((80, 0.002, 0), rel=1e-9)

@@ -1,4 +1,4 @@
-"""View fusion and the feature renderer: what a point is given, and what a ray shows."""
+"""View fusion and the feature renderer: the features of points, and the images of rays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fused_at(points: list[torch.Tensor], volume: torch.Tensor, cameras: Cameras,
 
 @pytest.fixture
 def opposite() -> Cameras:
-    """Two input cameras whose frusta overlap around the origin only, with intrinsics of their own."""
+    """Two input cameras whose frusta overlap around the origin only, with different intrinsics."""
     cameras = some_cameras(2, dtype=FLOAT64)
     c2w = cameras.c2w.clone()
     half_turn = torch.tensor([-1.0, 1.0, -1.0], dtype=FLOAT64)
@@ -157,7 +157,7 @@ def test_an_input_rendered_from_its_own_camera_is_not_shifted():
 
 
 def test_the_feature_image_is_not_shifted_when_it_is_enlarged():
-    """An image of its own pixel coordinates, rendered at 8 x 8, is enlarged to 32 x 32: it still shows coordinates."""
+    """An image of its own pixel coordinates, rendered at 8 x 8, still shows coordinates when it is enlarged to 32 x 32."""
     net = small_net()
     constant_field(net.renderer, density_logit=1e4, features=0.0)
     coordinates = pixel_centers(16, 16).permute(2, 0, 1)

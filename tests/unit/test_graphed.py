@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from genvs.errors import InputError
 from tests.small_model import small_net, some_batch
-from tests.small_training import CPU, small_run
+from tests.small_training import small_run
 from training import graphed
 from training.loss import GeNVSLoss
 
@@ -62,18 +62,6 @@ def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
     assert list(net.state_dict()) == names and all(parameter.grad is None for parameter in net.parameters())
 
 
-class RunAtOnce:
-    """A recorder for a machine without a GPU: functions run once, and nothing is replayed."""
-
-    def __init__(self, device: torch.device = CPU) -> None: ...
-
-    def warm_up(self, function) -> None:
-        function()
-
-    def record(self, function) -> tuple:
-        return function(), SimpleNamespace(replay=lambda: None)
-
-
 def cuda_error(code: int) -> torch.AcceleratorError:
     error = torch.AcceleratorError(f"CUDA error {code}\nCompile with more checks")
     error.error_code = code
@@ -88,7 +76,8 @@ NOT_PERMITTED, ILLEGAL_ADDRESS = cuda_error(900), cuda_error(700)  # only a reco
     "error", [OUT_OF_MEMORY, NOT_PERMITTED, RuntimeError("a bug"), KeyError("a typo"), ILLEGAL_ADDRESS]
 )
 def test_what_cuda_cannot_record_is_one_line_and_a_bug_stays_the_error_that_it_is(monkeypatch, error):
-    monkeypatch.setattr(graphed, "Recorder", RunAtOnce)
+    # Without a GPU: calls the function before its recording.
+    monkeypatch.setattr(graphed, "Recorder", lambda device: SimpleNamespace(warm_up=lambda function: function()))
     net = small_net()
     module, given = graphed.GraphedGeNVS(net), arguments(net, num_inputs=3)
     monkeypatch.setattr(net, "render", mock.Mock(side_effect=error))

@@ -1,8 +1,8 @@
 """The kernels of normalisation.
 
-Of small images one program holds a whole group of channels, in one kernel in each direction (`whole_*`). Larger ones
-take three kernels in each direction. Normalising is an affine map of each (sample, channel): the first kernel sums over
-pixels, the second computes the maps' coefficients from the sums, and the third applies the maps.
+With small images one program holds a whole group of channels, and each direction takes one kernel (`whole_*`). With
+larger images it takes three. Normalising is an affine map of each (sample, channel): the first kernel sums over pixels,
+the second computes the maps' coefficients from the sums, and the third applies the maps.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def whole_gradient_kernel(
     PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """dx, and what reaches x another way; per sample and channel the gradients of bias, weight, shift, `[3, N, C]`."""
+    """dx plus the shortcut's gradient; and the gradients of bias, weight and shift by sample and channel, `[3, N, C]`."""
     sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
     cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
     mask = (rows < pixels)[:, None] & in_cols[None, :]
@@ -267,7 +267,7 @@ def input_gradient_kernel(
     threshold, keep_scale, pixels, channels,
     PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std, and what reaches x another way."""
+    """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std, plus the shortcut's gradient."""
     sample = tl.program_id(0).to(tl.int64)
     rows, cols = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels

@@ -79,7 +79,7 @@ def field_gradient_kernel(
     columns = tl.arange(0, CHANNELS)
     image_at = at[:, None] * CHANNELS + columns[None, :]
     dout = tl.load(dout_ptr + image_at, mask=in_rays[:, None], other=0.0)
-    # (P_S - P_k).g: what lies behind sample k, along the gradient.
+    # (P_S - P_k).g: the features behind sample k, times the gradient.
     behind = tl.sum(tl.load(out_ptr + image_at, mask=in_rays[:, None], other=0.0) * dout, axis=1)
     transmittance = tl.full([RAYS], 1.0, tl.float32)
     dw1a, db1a = tl.zeros([CHANNELS, HALF], tl.float32), tl.zeros([HALF], tl.float32)
@@ -131,7 +131,7 @@ def scatter_kernel(
     views, targets, rays, samples,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr, POINTS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the gradients of fused features `[B, T, R, S, C]` to those of the volumes."""
+    """Adds the gradients of fused features `[B, T, R, S, C]` to the volumes' gradients."""
     target, point = tl.program_id(1).to(tl.int64), tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     inside, at, columns = point < rays * samples, target * rays + point // samples, tl.arange(0, CHANNELS)
     point = target * rays * samples + point

@@ -28,7 +28,7 @@ def row_dot(row_ptr, x, y, z):
 
 @triton.jit
 def grid_position(normalized, valid, size):
-    """Lower voxel and fraction of a position in [0, 1]; beyond the outermost centres those of the border."""
+    """Lower voxel and fraction of a position in [0, 1], clamped to the outermost centres."""
     position = tl.minimum(tl.maximum(normalized * size - 0.5, 0.0), size - 1.0)
     # Outside, any position in bounds will do: it has no weight.
     position = tl.where(valid, position, 0.0)
@@ -143,7 +143,7 @@ def field_in_halves(
 
 @triton.jit
 def second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, DOT: tl.constexpr):
-    """The second layer's gradients, before its ReLU, from those of the raw density and the features."""
+    """The second layer's gradients, before its ReLU, from the gradients of the raw density and the features."""
     columns, hidden = tl.arange(0, CHANNELS), tl.arange(0, HIDDEN)
     w3 = tl.load(w3_ptr + (1 + columns[:, None]) * HIDDEN + hidden[None, :]).to(DOT)
     dh2 = tl.dot(dchange.to(DOT), w3, input_precision=PRODUCTS) + draw[:, None] * tl.load(w3_ptr + hidden)[None, :]

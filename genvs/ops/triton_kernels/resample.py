@@ -1,4 +1,4 @@
-"""Half and twice the resolution, channels last; each is the other's transpose, up to a factor of 4."""
+"""Halving and doubling the resolution, channels last. They are transposes of each other, up to a factor of 4."""
 
 from __future__ import annotations
 
