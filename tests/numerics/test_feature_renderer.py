@@ -157,7 +157,7 @@ def test_an_input_rendered_from_its_own_camera_is_not_shifted():
 
 
 def test_the_feature_image_is_not_shifted_when_it_is_enlarged():
-    """An image of its own pixel coordinates, rendered at 8 x 8, still shows coordinates when it is enlarged to 32 x 32."""
+    """An image of pixel coordinates, rendered at 8 x 8, still shows coordinates when it is enlarged to 32 x 32."""
     net = small_net()
     constant_field(net.renderer, density_logit=1e4, features=0.0)
     coordinates = pixel_centers(16, 16).permute(2, 0, 1)

@@ -97,7 +97,7 @@ def whole_gradient_kernel(
     PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """dx plus the shortcut's gradient; and the gradients of bias, weight and shift by sample and channel, `[3, N, C]`."""
+    """dx plus the shortcut's gradient; and gradients of bias, weight and shift by sample and channel, `[3, N, C]`."""
     sample, member, rows = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED), tl.arange(0, ROWS)
     cols, in_cols = tl.program_id(1) * GROUP_SIZE + member, member < GROUP_SIZE
     mask = (rows < pixels)[:, None] & in_cols[None, :]
