@@ -25,5 +25,5 @@ def main(preset: str, seconds: float) -> Iterator[Result]:
     sources = [torch.randint(256, (size,), dtype=torch.uint8, device=DEVICE) for _ in range(2)]
     took, spread = timed(rotating(torch.empty_like(sources[0]).copy_, sources), seconds)
     yield Result("copy", 2 * size / took / 1e9, "GB/s", spread=spread, note="read plus written")
-    for precision in PRECISIONS if ON_GPU else ["fp32"]:
+    for precision in PRECISIONS:
         yield matmul_rate(precision, 8192 if ON_GPU else 256, seconds)

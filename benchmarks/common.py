@@ -35,8 +35,7 @@ from genvs.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-PRECISIONS = ("bf16", "tf32", "fp32")
-TRAINING_PRECISION = "bf16" if ON_GPU else "fp32"  # of train.sh with its defaults
+PRECISIONS = ("bf16", "tf32", "fp32") if ON_GPU else ("fp32",)  # the first is train.sh's default
 PLAIN, REFERENCE = "plain path in strict fp32", "reference in this process"  # baselines
 LESS_IS_BETTER = ("ms", "s", "GB", "% of the time", "% of what a seed changes")
 MIN_REPEATS, MAX_REPEATS = 5, 200
@@ -97,25 +96,16 @@ class OutputFile(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Precision(click.Choice):
-    """One of PRECISIONS; fp32 on a CPU, where everything runs in it."""
-
-    def __init__(self) -> None:
-        super().__init__(PRECISIONS)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        chosen = super().convert(value, param, ctx)
-        return chosen if ON_GPU else "fp32"
-
-
-def size_option(name: str, gpu: int, cpu: int, help: str, least: int = 1, **options: Any) -> Callable:
-    """An option for a number, which has one default on a GPU and another on a CPU."""
+def size_option(name: str, gpu: Any, cpu: Any, help: str, least: int = 1, **options: Any) -> Callable:
+    """An option for a number (with `multiple`, for several), with one default on a GPU and another on a CPU."""
     kind = click.IntRange(min=least)
     return click.option(f"--{name}", type=kind, default=gpu if ON_GPU else cpu, help=help, **options)
 
 
 views_option = size_option("views", 2, 2, "Input views of a scene.")
-precision_option = click.option("--precision", type=Precision(), default="bf16", help="fp32 is strict.")
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], help="fp32 is strict."
+)
 reference_option = click.option(
     "--reference", type=click.Path(path_type=Path), help="Folder of an adapter.py (benchmarks/README.md)."
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import launch
-from benchmarks.common import ON_GPU, TRAINING_PRECISION, Result, benchmark, size_option
+from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, size_option
 from training.config import TRAIN_PRESETS
 
 
@@ -20,6 +20,6 @@ def main(preset: str, seconds: float, data: Path | None, updates: int) -> Iterat
     with launch.dataset(data, preset, 64 if ON_GPU else 4) as path:
         run = launch.train(path, preset, batch=batch, updates=updates)
     rate, note = run.images_per_second, f"{updates} updates, defaults of preset {preset}"
-    yield Result("end to end", rate, "images/s", TRAINING_PRECISION, batch, note=note)
+    yield Result("end to end", rate, "images/s", PRECISIONS[0], batch, note=note)
     wait = statistics.mean(record["Timing/data_wait"] for record in run.settled)
-    yield Result("end to end: waits for data", 100 * wait, "% of the time", TRAINING_PRECISION, batch)
+    yield Result("end to end: waits for data", 100 * wait, "% of the time", PRECISIONS[0], batch)

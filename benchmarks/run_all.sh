@@ -34,7 +34,7 @@ for name in "${names[@]}"; do
     case $name in
         loader | e2e | scaling) options=("${data[@]}") ;;
         cpu) options=(--preset srn128) ;;
-        train_step) options=(--precision bf16 --precision tf32 --precision fp32) ;;
+        train_step) ! command -v nvidia-smi >/dev/null || options=(--precision bf16 --precision tf32 --precision fp32) ;;
     esac
     echo "== $name, $(date +%T)" | tee -a "$out/log.txt"
     timeout "${LIMIT:-300}" "$PYTHON" -m "benchmarks.$name" "${options[@]}" --out "$out/$name.json" 2>>"$out/log.txt" |

@@ -9,7 +9,7 @@ import click
 import torch
 
 from benchmarks import launch
-from benchmarks.common import ON_GPU, TRAINING_PRECISION, Result, benchmark, size_option
+from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, size_option
 
 
 @benchmark()
@@ -28,8 +28,8 @@ def main(
             options, size = ("--views=2", "--targets=1"), count * batch
             run = launch.train(path, preset, *options, batch=size, updates=updates, NGPU=str(count))
             rate, name = run.images_per_second, f"training, {count} {several if count > 1 else one}"
-            yield Result(name, rate, "images/s", TRAINING_PRECISION, batch, note=f"batch per {one}")
+            yield Result(name, rate, "images/s", PRECISIONS[0], batch, note=f"batch per {one}")
             alone = alone or rate
             if count > 1:
                 efficiency, name = 100 * rate / (count * alone), f"weak scaling, {count} {several}"
-                yield Result(name, efficiency, f"% of 1 {one}", TRAINING_PRECISION, batch)
+                yield Result(name, efficiency, f"% of 1 {one}", PRECISIONS[0], batch)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import launch
-from benchmarks.common import ON_GPU, TRAINING_PRECISION, Result, benchmark, clock
+from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, clock
 from benchmarks.model import TrainingStep, in_memory_batches, training_config
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TRAIN_PRESETS
@@ -22,7 +22,7 @@ COMPILE_CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PAT
 def save_pauses(preset: str) -> Iterator[Result]:
     """What saving adds to the time of the updates that follow it."""
     batch, updates = (32, 6) if ON_GPU else (2, 1)
-    config = training_config(preset, batch, 2, TRAINING_PRECISION)
+    config = training_config(preset, batch, 2, PRECISIONS[0])
     step = TrainingStep(config, in_memory_batches(config))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, contextlib.closing(BackgroundWriter()) as files:
 
@@ -46,7 +46,7 @@ def save_pauses(preset: str) -> Iterator[Result]:
         times = {name: statistics.median(seconds(save) for _ in range(SAVES)) for name, save in saves.items()}
     for name in ("snapshot", "training state"):
         pause, note = max(times[name] - times["nothing"], 0.0), f"over {updates} updates"
-        yield Result(f"pause of training for a {name}", pause, "s", TRAINING_PRECISION, batch, note=note)
+        yield Result(f"pause of training for a {name}", pause, "s", PRECISIONS[0], batch, note=note)
 
 
 @benchmark()
@@ -60,5 +60,5 @@ def main(preset: str, seconds: float) -> Iterator[Result]:
         variables = {name: str(Path(caches, name)) for name in COMPILE_CACHES}
         for name in ("cold", "warm"):
             run = launch.train(data, preset, batch=batch, updates=2, **variables)
-            yield Result(f"start to first step, {name}", run.first_step, "s", TRAINING_PRECISION, batch)
+            yield Result(f"start to first step, {name}", run.first_step, "s", PRECISIONS[0], batch)
     yield from save_pauses(preset)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks import launch
-from benchmarks.common import TRAINING_PRECISION, Result, benchmark, float32_products, size_option
+from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, float32_products, size_option
 from benchmarks.model import PATHS, TrainingStep, loaded_batches, training_config
 from experiments.curves import plot_option, subplots
 from training.config import TrainConfig
@@ -41,10 +41,10 @@ def running_mean(losses: np.ndarray) -> np.ndarray:
 def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int, plot: Path | None) -> Iterator[Result]:
     """Train with all fast paths, with none, and with another seed; the difference that the paths make, beside the one
     that a seed makes."""
-    precision = TRAINING_PRECISION
+    precision = PRECISIONS[0]
     runs = {FAST: ("fast", precision, 0), PLAIN_RUN: ("reference", "fp32", 0), OTHER_SEED: ("fast", precision, 1)}
     losses, rampup = {}, batch * steps / 1e4
-    with launch.dataset(data, preset, 40 if precision == "bf16" else 4) as path:
+    with launch.dataset(data, preset, 40 if ON_GPU else 4) as path:
         for name, (ops, arithmetic, seed) in runs.items():
             config = training_config(preset, batch, 2, arithmetic, data=str(path), seed=seed, lr_rampup_kimg=rampup)
             with PATHS[ops](), float32_products(arithmetic):
