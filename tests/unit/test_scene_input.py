@@ -20,7 +20,6 @@ from tests.unit.srn_folder import some_c2w, write_scene, write_split, zip_of
 from tests.unit.test_data_class import write_npz
 from tests.unit.transforms_folder import write_capture
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "srn_cars_two_views"
 INTRINSICS = "131.25 64 64 0.\n0. 0. 0.\n1.\n128 128\n"
 CONFIG = PRESETS["cpu-demo"]  # 32 pixels, depths from 0.8 to 1.8
 
@@ -142,18 +141,6 @@ def test_a_focal_length_unlike_the_training_datas_is_warned_of(folder, intrinsic
     assert len(found) == (said is not None)
     for line in found:
         assert line.startswith(f"a focal length is {said}") and "1.03 of both in the training data" in line
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real SRN cars are not beside the project")
-def test_real_srn_cars():
-    scene = read_scene(REAL, CONFIG)
-    assert scene.names == ["1", "2"] and scene.target_names == [str(name) for name in range(1, 8)]
-    for cameras in (scene.inputs.cameras, scene.target_cameras):
-        uv, depth = project(torch.zeros(1, cameras.shape[1], 1, 3), cameras)
-        torch.testing.assert_close(uv, torch.full_like(uv, 0.5), rtol=0, atol=1e-4)
-        torch.testing.assert_close(depth, torch.full_like(depth, 1.3), rtol=0, atol=1e-4)
-    corner = scene.inputs.images[0, :, :, 0, 0]
-    assert (corner == 255).all(), "transparency is composited on white"
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
 from tests.unit.packed_folder import equal_scenes, same_views
-from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene
+from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene, zip_of
 from tests.unit.transforms_folder import OPENGL, frame, write_capture, write_transforms
 
 MODEL = PRESETS["cpu-demo"]
@@ -150,11 +149,7 @@ def test_folders_named_train_and_val_and_zips(tmp_path):
             write_capture(tmp_path / f"things_{split}" / scene, seed=seed)
     splits = StoredScenes.find_splits(tmp_path / "things")
     assert splits.val == tmp_path / "things_val" / "transforms.json" and splits.test is None
-    archive = tmp_path / "all.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in tmp_path.glob("things_*/**/*"):
-            file.write(path, path.relative_to(tmp_path))
-    zipped, folder = opened(archive), opened(tmp_path / "things")
+    zipped, folder = opened(zip_of(tmp_path)), opened(tmp_path / "things")
     assert zipped.scene_names == folder.scene_names == ["a", "b"] and equal_scenes(zipped, folder)
 
 
@@ -180,30 +175,23 @@ def test_missing_images_are_listed_in_one_line(tmp_path):
     assert "30 of 30 frames" in line and "images/r_20, ...;" in line and "r_21" not in line
 
 
-def with_frame(**changes):
-    def spoil(record: dict) -> None:
-        record["frames"][1] |= changes
-
-    return spoil
-
-
-BAD_RECORDS = {
+BAD_RECORDS = {  # what becomes of the record, or of its second frame
     "no frames": (lambda record: record.pop("frames"), "no list 'frames'"),
     "a frame is text": (lambda record: record["frames"].append("r_9"), "frame 4 is not an object"),
     "no path": (lambda record: record["frames"][2].pop("file_path"), "frame 2 has no usable file_path"),
-    "path with a line break": (with_frame(file_path="images/a\nb"), "no usable file_path"),
-    "path upwards": (with_frame(file_path="../other/r_1"), "leads out of the folder"),
-    "path with a drive": (with_frame(file_path="C:\\images\\r_1"), "leads out of the folder"),
-    "twice, once with its suffix": (with_frame(file_path="images/r_1.png"), "'images/r_1.png' is there twice"),
-    "ragged matrix": (with_frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "no transform_matrix"),
-    "matrix of nan": (with_frame(transform_matrix=[[math.nan] * 4] * 4), "not a finite number"),
-    "matrix of huge numbers": (with_frame(transform_matrix=[[10**400] * 4] * 4), "not a finite number"),
-    "scaled matrix": (with_frame(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),
+    "path with a line break": (dict(file_path="images/a\nb"), "no usable file_path"),
+    "path upwards": (dict(file_path="../other/r_1"), "leads out of the folder"),
+    "path with a drive": (dict(file_path="C:\\images\\r_1"), "leads out of the folder"),
+    "twice, once with its suffix": (dict(file_path="images/r_1.png"), "'images/r_1.png' is there twice"),
+    "ragged matrix": (dict(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "no transform_matrix"),
+    "matrix of nan": (dict(transform_matrix=[[math.nan] * 4] * 4), "not a finite number"),
+    "matrix of huge numbers": (dict(transform_matrix=[[10**400] * 4] * 4), "not a finite number"),
+    "scaled matrix": (dict(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),
     "no focal length": (lambda record: record.pop("camera_angle_x"), "has no focal length"),
     "degrees": (lambda record: record.update(camera_angle_x=50.0), "give radians"),
-    "focal length for another size": (with_frame(fl_x=1e5), "focal length"),
+    "focal length for another size": (dict(fl_x=1e5), "focal length"),
     "another shape": (lambda record: record.update(w=64, h=32), "32x32"),
-    "half a pixel": (with_frame(w=31.5), "side in pixels"),
+    "half a pixel": (dict(w=31.5), "side in pixels"),
     "fisheye": (lambda record: record.update(camera_model="OPENCV_FISHEYE"), "not of a pinhole camera"),
     "all poses the same": (
         lambda record: [f.update(transform_matrix=np.eye(4).tolist()) for f in record["frames"]],
@@ -217,7 +205,7 @@ def test_bad_records(tmp_path, case):
     spoil, reason = BAD_RECORDS[case]
     folder = write_capture(tmp_path / "capture", num_views=4)
     record = json.loads((folder / "transforms.json").read_text())
-    spoil(record)
+    record["frames"][1].update(spoil) if isinstance(spoil, dict) else spoil(record)
     (folder / "transforms.json").write_text(json.dumps(record))
     file = "images/r_1.png" if case == "another shape" else "capture/transforms.json"
     assert reason in refused(file, lambda: opened(folder).load(0, range(4)))
