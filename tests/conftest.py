@@ -14,15 +14,15 @@ _without_gpu: list[str] = []
 
 
 def pytest_configure() -> None:
-    # A shell that starts the tests in the background lets them, and the programs that they start, ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # counts only before the first import of Triton
     torch.set_num_threads(1)  # tensors this small are slower on several, and other processes want the cores too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is no GPU, and counted."""
+    """Skips and counts tests marked `gpu` if there is no GPU."""
+    # A shell that starts the tests in the background makes them ignore Ctrl-C, and scripts that they import end at it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -191,20 +191,11 @@ def test_two_processes_equal_one_at_the_same_batch_and_save_when_the_launcher_is
 
 def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
     process = begun(shutil.copytree(started[1], tmp_path / "run"), "--duration=1", processes=2)
-    pids = map(int, filter(str.isdecimal, os.listdir("/proc")))
-    (rank_1,) = [pid for pid in pids if is_rank_1(pid, process.pid)]
+    _, rank_1 = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     start = time.monotonic()
-    os.kill(rank_1, signal.SIGKILL)
+    os.kill(int(rank_1), signal.SIGKILL)
     finished(process, code=137)
     assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
-
-
-def is_rank_1(pid: int, launcher: int) -> bool:
-    try:
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        return parent == launcher and b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # gone meanwhile
-        return False
 
 
 # What a run leaves on disk

@@ -170,23 +170,22 @@ def test_clipping_is_scaled_with_the_loss(loop):
 
 def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
     generator = torch.Generator().manual_seed(0)
-    shapes = [(3, 2), (5, 1)]
-    values = [torch.rand(3, *shape, generator=generator) for shape in shapes]
-    sigmas = [10 ** (4 * torch.rand(shape, generator=generator) - 2) for shape in shapes]
-    for (_, loss, rgb_loss), sigma in zip(values, sigmas, strict=True):
-        terms = LossTerms(loss.mean().requires_grad_(), loss.requires_grad_(), rgb_loss.requires_grad_(), sigma)
-        loop.monitor.step(terms, BATCH, last_round=False)
+    rounds = []
+    for shape in ((3, 2), (5, 1)):
+        loss, rgb_loss = torch.rand(2, *shape, generator=generator).requires_grad_()
+        sigma = 10 ** (4 * torch.rand(shape, generator=generator) - 2)
+        loop.monitor.step(LossTerms(loss.mean(), loss, rgb_loss, sigma), BATCH, last_round=False)
+        rounds.append(torch.stack([loss, rgb_loss, sigma]).flatten(1).detach())
     loop.monitor.record(BATCH)
-    (line,) = records(tmp_path)
-    _, loss, rgb_loss = torch.cat([value.flatten(1) for value in values], dim=1).detach()
-    sigma = torch.cat([sigma.flatten() for sigma in sigmas])
-    assert line["Loss/all"] == pytest.approx(loss.mean().item(), rel=1e-6)
-    assert line["Loss/rgb"] == pytest.approx(rgb_loss.mean().item(), rel=1e-6)
-    for low, high in itertools.pairwise((0, 0.1, 1, 10, math.inf)):
-        inside = loss[(sigma >= low) & (sigma < high)]
-        assert line[f"Loss/sigma_{low}_to_{high}"] == pytest.approx(inside.mean().item(), rel=1e-6)
     loop.monitor.record(2 * BATCH)
-    assert not any(name.startswith("Loss/") for name in records(tmp_path)[1]), "each loss is recorded once"
+    loss, rgb_loss, sigma = torch.cat(rounds, dim=1)
+    expected = {"Loss/all": loss, "Loss/rgb": rgb_loss}
+    for low, high in itertools.pairwise((0, 0.1, 1, 10, math.inf)):
+        expected[f"Loss/sigma_{low}_to_{high}"] = loss[(sigma >= low) & (sigma < high)]
+    line, later = records(tmp_path)
+    found = {name: value for name, value in line.items() if name.startswith("Loss/")}
+    assert found == pytest.approx({name: values.mean().item() for name, values in expected.items()}, rel=1e-6)
+    assert not later.keys() & expected.keys(), "each loss is recorded once"
 
 
 def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path):

@@ -66,15 +66,12 @@ def test_a_second_write_waits_for_the_first(writer, tmp_path):
     first, second = Held(), Held()
     second.go.set()
     writer.submit(first, [1], tmp_path / "a.pt")
-    timer = threading.Timer(0.2, first.go.set)
-    timer.start()
+    threading.Timer(0.2, first.go.set).start()
     writer.submit(second, [2], tmp_path / "b.pt")
     assert first.go.is_set() and (tmp_path / "a.pt").exists()
-    writer.wait()
+    writer.close()
     assert load(tmp_path / "b.pt") == [2]
     assert first.threads == second.threads != [threading.current_thread()]
-    timer.join()
-    writer.close()
     assert not first.threads[0].is_alive(), "no thread is left"
 
 
