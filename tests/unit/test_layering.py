@@ -115,10 +115,7 @@ def test_a_wrong_import_is_found(module: str, source: str, target: str) -> None:
     assert violations(source, module) == [f"{module}, line {line}: may not import {target}"]
 
 
-def test_relative_imports_of_a_package_start_at_itself() -> None:
+def test_packages_and_modules_without_a_place() -> None:
     assert violations("from . import srn\nfrom .types import Views", "genvs.data", is_package=True) == []
     assert len(violations("from .. import models", "genvs.data", is_package=True)) == 1
-
-
-def test_a_module_without_a_place_is_found() -> None:
-    assert violations("", "genvs.newcomer") and violations("", "genvs.configuration")
+    assert violations("", "genvs.newcomer") and violations("", "genvs.configuration"), "they have no place"
