@@ -161,28 +161,26 @@ def draw_and_measure(
 ) -> dict[str, dict[str, Any]]:
     """Draw and measure on all ranks. Returns, by drawing, the scores of all objects and their summary."""
     net, guide, drawings = evaluation.net, evaluation.guide, evaluation.drawings
-    num_objects, rank, world_size = (
-        evaluation.asked["num_objects"],
-        distributed.get_rank(),
-        distributed.get_world_size(),
-    )
-    num_views = [len(evaluation.views(index)[1]) for index in range(num_objects)]
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    num_views = [len(evaluation.views(index)[1]) for index in range(evaluation.asked["num_objects"])]
     denoise = FastDenoiser(net.to_device(device), bf16=evaluation.protocol["bf16"], labels=evaluation.label(0, net))
     scores: dict[str, dict[str, Scores]] = {}
     total = sum(map(len, drawings.values())) * sum(num_views[rank::world_size])
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
-        for index in range(rank, num_objects, world_size):
+        for index in range(rank, len(num_views), world_size):
             denoise.set_labels(evaluation.label(index, net))
             if guide:
                 guide.set_labels(evaluation.label(index, guide.net))
             inputs, targets = (evaluation.dataset.load(index, views) for views in evaluation.views(index))
-            drawn: dict[str, list[torch.Tensor]] = {name: [] for name in drawings}
-            for name, drawing in ((name, drawing) for name, some in drawings.items() for drawing in some):
-                drawn[name].append(evaluation.draw(index, drawing, inputs, targets.cameras, denoise, batch_size))
-                bar.update(num_views[index])
-            samples = {name: torch.stack(images) for name, images in drawn.items()}
-            scores[evaluation.name(index)] = measures.of_object(samples, inputs, targets)
+            drawn = {}
+            for name, samples in drawings.items():
+                images = []
+                for sample in samples:
+                    images.append(evaluation.draw(index, sample, inputs, targets.cameras, denoise, batch_size))
+                    bar.update(num_views[index])
+                drawn[name] = torch.stack(images)
+            scores[evaluation.name(index)] = measures.of_object(drawn, inputs, targets)
     scores = dict(sorted(pair for part in distributed.gather_objects(scores) for pair in part.items()))
     results = {}
     for name in drawings:

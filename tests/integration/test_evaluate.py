@@ -186,9 +186,8 @@ def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     arguments = [*options, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
     (tmp_path / "out").mkdir()
     hold = f"import genvs.files\nwith genvs.files.lock('{tmp_path}/out/.lock'):\n    print(flush=True)\n    input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, **pipes) as other:
         other.stdout.readline()
         assert run(*arguments) == 2 and "another evaluation writes there" in one_error(capsys)
         other.communicate("\n")
@@ -199,9 +198,8 @@ def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_pat
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGPU": "2", "CUDA_VISIBLE_DEVICES": ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--out_dir", "out"]
-    result = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = list(map(str, command))
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
     objects = results(tmp_path / "out")["objects"]
