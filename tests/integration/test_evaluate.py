@@ -26,23 +26,11 @@ from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
 from inference import options as shared_options
 from tests.published import published_weights, write_snapshot
-from tests.small_model import SIZE, randomize, small_config, small_net
+from tests.small_model import SIZE, randomize, small_config
 
 ROOT = Path(__file__).parents[2]
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
-
-
-@pytest.fixture(scope="module")
-def net() -> GeNVS:
-    return small_net().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def snapshot(net, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,6 @@ from tests.small_model import SIZE, small_net, some_cameras
 
 
 @pytest.fixture(scope="module")
-def net() -> GeNVS:
-    return small_net().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
 def inputs() -> Views:
     images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return Views(images, some_cameras(1, 2))
