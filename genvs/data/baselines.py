@@ -1,4 +1,4 @@
-"""Views without a model: what a model's views have to beat."""
+"""Baselines: views and images without a model, which a model has to beat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genvs.geometry import Cameras
 
 
 def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
-    """The baseline that copies, for each target, the input view whose camera centre is nearest: `[B, T, 3, H, W]`.
+    """For each target, a copy of the input view with the nearest camera centre: `[B, T, 3, H, W]`.
 
     inputs: `[B, V]`. targets: `[B, T]`.
     """
@@ -24,9 +24,9 @@ def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
 def mean_training_image(
     dataset: SceneDataset, scenes: Sequence[int], min_scenes: int = 128, min_views: int = 4
 ) -> Tensor:
-    """The mean of some training images, evenly chosen: `[3, H, W]` in [-1, 1].
+    """The mean of evenly chosen training images: `[3, H, W]` in [-1, 1].
 
-    Read are `min_scenes` scenes or more, fewer than twice as many, and likewise views of each; all, where fewer exist.
+    At least `min_scenes` scenes, and `min_views` views of each, are used, but fewer than twice as many.
     """
     chosen = list(scenes)[:: max(1, len(scenes) // min_scenes)]
     total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)

@@ -30,11 +30,11 @@ class Views:
         return Views(function(self.images), self.cameras.map(function))
 
     def __getitem__(self, index) -> Views:
-        """Index the leading dimensions."""
+        """Indexes the leading dimensions."""
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
-        """Move to `device`; uint8 images become float32 in [-1, 1] there (a quarter of the bytes travel)."""
+        """Moves to `device`, and makes float32 in [-1, 1] of uint8 images there, which are a quarter of the size."""
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         return Views(moved.images.float() / 127.5 - 1, moved.cameras) if moved.images.dtype == torch.uint8 else moved
 
@@ -60,12 +60,12 @@ class Views:
 
     @staticmethod
     def cat(views: Sequence[Views], dim: int = 0) -> Views:
-        """Concatenate along a leading dimension (`dim` >= 0)."""
+        """Concatenates along a leading dimension (`dim` >= 0)."""
         return Views(torch.cat([v.images for v in views], dim=dim), Cameras.cat([v.cameras for v in views], dim=dim))
 
     @staticmethod
     def stack(views: Sequence[Views], dim: int = 0) -> Views:
-        """Stack along a new leading dimension (`dim` >= 0)."""
+        """Stacks along a new leading dimension (`dim` >= 0)."""
         cameras = Cameras.stack([v.cameras for v in views], dim=dim)
         return Views(torch.stack([v.images for v in views], dim=dim), cameras)
 
@@ -87,9 +87,9 @@ class ViewBatch:
         return ViewBatch(function(self.inputs), function(self.targets), function(self.sample_index), classes)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
-        """Every member to `device`, images as floats in [-1, 1]."""
+        """Moves every member to `device`, images as floats in [-1, 1]."""
         return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ViewBatch:
-        """What a DataLoader calls on its batches under `pin_memory=True`."""
+        """Called by a DataLoader with `pin_memory=True`."""
         return self._map(lambda part: part.pin_memory())

@@ -1,4 +1,4 @@
-"""What cars there are: classes with their ranges of proportions, paints, and the finishes of everything else."""
+"""The catalogue of cars: classes with their ranges of proportions, paints, and the finishes of all other parts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def random_glass(rng: np.random.Generator) -> Finish:
 
 
 def random_class(rng: np.random.Generator) -> str:
-    """A class, as often as its share says."""
+    """A random class, by the shares of all cars."""
     return list(CLASSES)[pick(rng, [share for share, _ in CLASSES.values()])]
 
 

@@ -168,7 +168,7 @@ def _sides(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
 
 
 def stripe_decals(shape: Shape, rng: np.random.Generator) -> tuple[list[Decal], list[Decal]]:
-    """A second colour, on the body and on the cabin: stripes on top or at the sides, two tones, or most often none."""
+    """Decals in a second colour for the body and for the cabin: stripes, two tones, or most often none."""
     style, second = rng.random(), random_paint(rng)
     edge = 0.2 + 0.6 * rng.random()
     if style < 0.12:
@@ -195,7 +195,7 @@ def stripe_decals(shape: Shape, rng: np.random.Generator) -> tuple[list[Decal], 
 
 
 def body_decals(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
-    """Everything on the body but stripes."""
+    """All decals on the body except stripes."""
     decals = _sides(shape, kind, rng) + _front(shape, rng) + _rear(shape, rng)
     if shape.open_bed:
         rear, front = shape.bed

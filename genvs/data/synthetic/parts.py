@@ -1,8 +1,7 @@
 """Building blocks of a car: lofted surfaces, wheels, boxes, and the finishes and decals on them.
 
-A part is a `trimesh.Trimesh` with one `Surface` per face. Edges are sharp where vertices are not shared, so a mesh says
-which of its edges are sharp by repeating vertices. Car coordinates: x to the side, +y to the front, z up from the
-ground, metres.
+A part is a `trimesh.Trimesh` with one `Surface` per face. A mesh repeats vertices where its edges are sharp. Car
+coordinates: x to the side, +y to the front, z up from the ground, metres.
 """
 
 from __future__ import annotations
