@@ -216,12 +216,11 @@ def test_best_median_and_worst():
     assert report.best_median_worst({"a": scores(3.0), "b": scores(9.0)}) == {"best": "b", "worst": "a"}
 
 
-@pytest.mark.parametrize(("count", "limit"), [(1, 11), (5, 11), (11, 11), (250, 11), (250, 8)])
+@pytest.mark.parametrize(("count", "limit"), [(1, 11), (11, 11), (250, 8)])
 def test_evenly(count, limit):
     places = evenly(count, limit)
-    assert len(set(places)) == len(places) == min(count, limit)
-    assert places[0] == 0 and places[-1] == count - 1 and min(np.diff(places), default=1) >= 1
-    assert set(np.diff(places, 2)) <= {-1, 0, 1}
+    assert len(places) == min(count, limit) and places[0] == 0 and places[-1] == count - 1
+    assert min(np.diff(places), default=1) >= 1 and set(np.diff(places, 2)) <= {-1, 0, 1}
 
 
 def test_the_page_names_every_option():
