@@ -143,11 +143,12 @@ def transfer(path: str, net: GeNVS) -> None:
     if precond != net.config.denoiser.precond:
         raise InputError(f"{path}: was trained with `precond`={precond}, not {net.config.denoiser.precond}: set it too")
     own, given = net.state_dict(), source.state_dict()
-    weights = {name: tensor for name, tensor in given.items() if not LABEL_LAYERS.fullmatch(name)}
-    weights |= {name: given.get(name, torch.zeros_like(own[name])) for name in own if LABEL_LAYERS.fullmatch(name)}
-    of_weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
-    if of_weighting.keys() != {name for name in weights if name.startswith(VIEW_WEIGHTS)}:
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(VIEW_WEIGHTS)} | of_weighting
+    weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
+    if weighting.keys() != {name for name in given if name.startswith(VIEW_WEIGHTS)}:
+        given = {name: tensor for name, tensor in given.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
+    labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if LABEL_LAYERS.fullmatch(name)}
+    given = labels | given
+    weights = {name: given[name] for name in given if name in own or not LABEL_LAYERS.fullmatch(name)}
     fault = fault_in(weights, own)
     if fault is not None:
         own_settings, settings = (flat(dataclasses.asdict(each.config)) for each in (net, source))
