@@ -79,7 +79,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
     state = create_state(config, config.net.scene, device)
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
     monitor = Monitor(run_dir, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
-    reporter = Reporter(config, run_dir, SimpleNamespace(held_out_scenes=[]), state, monitor, device)
+    reporter = Reporter(config, SimpleNamespace(held_out_scenes=[]), state, monitor)
     reporter.first_status = []
 
     def count() -> None:

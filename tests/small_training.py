@@ -120,7 +120,7 @@ def reporter_of(config: TrainConfig, state: TrainState, run_dir: Path, held_out:
     """A run's reporter, closed afterwards."""
     monitor = Monitor(run_dir, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     with contextlib.closing(monitor):
-        reporter = Reporter(config, run_dir, opened(config, held_out), state, monitor, CPU)
+        reporter = Reporter(config, opened(config, held_out), state, monitor)
         with contextlib.closing(reporter):
             yield reporter
 

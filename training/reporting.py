@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -29,20 +28,13 @@ class Reporter:
     at the latest.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        run_dir: Path,
-        data: RunData,
-        state: TrainState,
-        monitor: Monitor,
-        device: torch.device,
-    ) -> None:
-        self.config, self.run_dir, self.data, self.state, self.monitor = config, run_dir, data, state, monitor
+    def __init__(self, config: TrainConfig, data: RunData, state: TrainState, monitor: Monitor) -> None:
+        self.config, self.run_dir, self.data, self.state, self.monitor = config, monitor.run_dir, data, state, monitor
         self.evaluation = None
         if data.held_out_scenes:
             mean_image = mean_training_image(data.train, data.train_scenes)
-            self.evaluation = Evaluation(data.held_out, data.held_out_scenes, mean_image, device, data.held_out_classes)
+            views = (data.held_out, data.held_out_scenes, mean_image, monitor.device, data.held_out_classes)
+            self.evaluation = Evaluation(*views)
         self.last_nimg = state.cur_nimg
         self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
         self.first_status = [state.cur_nimg + updates * config.batch_size for updates in FIRST_STATUS_UPDATES]

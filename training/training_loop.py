@@ -39,7 +39,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     batches = load_batches(data, schedule, config.workers, device)
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
-    reporter = Reporter(config, run_dir, data, state, monitor, device)
+    reporter = Reporter(config, data, state, monitor)
     if world_size > 2:
         batches = order_gradient_buckets(net, loss_fn, batches, config)
 
