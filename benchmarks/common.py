@@ -182,6 +182,7 @@ def timed(call: Callable[[], Any], seconds: float, warmup: int = 3) -> tuple[flo
 
 def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterator[Result]:
     """`blank` with the rate of a call that makes a batch and, on a GPU, with the peak memory."""
+    call()  # compiles and records, which takes memory of its own
     start_memory_peak()
     took, spread = timed(call, seconds)
     yield replace(blank, value=blank.batch / took, spread=spread)

@@ -23,7 +23,7 @@ from training.training_loop import accumulate_gradients, update_weights
 pytestmark = pytest.mark.gpu
 
 UPDATES, RESUMED_AT = 40, 20
-TOLERANCE = 0.05  # relative, of an update's mean loss
+TOLERANCE = 0.002  # relative, of an update's mean loss; an H200 was within 0.00021 in bf16, 1e-7 in float32
 
 
 class Watched(nn.Module):
