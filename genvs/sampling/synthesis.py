@@ -54,20 +54,18 @@ def synthesize_views(
     time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). No view is encoded twice.
     sampler, num_steps, churn, seed: as in `sampler_of`; 1 step is the one-step estimate. guidance: as in `guided`, 1 is
     off; `guide` is the worse network, by default `net` itself without its conditioning. noise: as in `start_noise`.
-    first_view: the first target's number, for fresh noise. Without churn, images depend neither on `batch_size` nor,
-    up to rounding, on the device. class_id: the object's class, for a network that was trained with classes.
-    bf16: run the networks in bf16 where the GPU has it; noise levels, integration and images stay float32 or better.
-    denoise: the FastDenoiser of `net`, for callers that draw many scenes; it then decides about bf16 and class.
-
-    Raises InputError, when the first image is asked for, for unknown names and for options that exclude each other.
+    first_view: the first target's number, for fresh noise. Without churn, images do not depend on `batch_size`.
+    class_id: the object's class, for a network that was trained with classes. bf16: run the networks in bf16 where the
+    GPU has it. denoise: the FastDenoiser of `net`, for callers that draw many scenes; it decides about bf16 and class.
+    Raises InputError, with the first image, for unknown names and for options that exclude each other.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
     device = next(net.parameters()).device
     sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
     inputs, targets = inputs.to(device), targets.to(device)
-    num_targets, autoreg = targets.shape[1], cond_method == "autoreg"
-    noise_of = start_noise(noise, seed, (3, net.config.resolution, net.config.resolution), device)
+    num_targets, autoreg, side = targets.shape[1], cond_method == "autoreg", net.config.resolution
+    noise_of = start_noise(noise, seed, (3, side, side), device)
     labels = None if class_id is None else label_of_class(class_id, net.config)
     denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), labels=labels)
     sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}

@@ -74,30 +74,23 @@ def sample_views(
     """Draw an object from new viewpoints, given one or more views of it.
 
     images: the given views, `[V, H, W, 3]`, uint8 or float in [0, 1], or a list of Pillow images. They are resized to
-    the network's R x R pixels. Transparency becomes white, the background that the networks are trained on.
+    the network's R x R pixels; transparency becomes white, the background that the networks are trained on.
     c2w, target_c2w: camera-to-world matrices of the given views, `[V, 4, 4]`, and of the views to draw, `[K, 4, 4]`, in
     world units, with OpenCV axes (+x right, +y down, +z forward).
     focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
-    data the network was trained on. intrinsics: instead, `[3, 3]` or one for each given view, `[V, 3, 3]`, normalised:
-    the first row divided by the image's width, the second by its height. Views to draw get the first one.
-    near, far: depth planes, in world units; by default those the network was trained with.
-    sampler, steps: 'heun' or 'unipc' and its number of steps, by default the sampler's own; 1 is a quick preview.
+    training data. intrinsics: instead, `[3, 3]` or `[V, 3, 3]`, normalised: the first row divided by the image's width,
+    the second by its height. Views to draw get the first one. near, far: depth planes, in world units; by default those
+    of the training data. sampler, steps: 'heun' or 'unipc', and its steps, by default its own; 1 is a quick preview.
     options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
 
     Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,
     `[K, R, R, C]`, float32. Raises InputError (a ValueError) for input of another shape or range.
 
-    >>> import numpy as np
+    >>> import genvs, numpy as np
     >>> from PIL import Image
-    >>> import genvs
-    >>> def poses(folder, names):
-    ...     return np.stack([np.loadtxt(f"inference/input/{folder}/{name}.txt").reshape(4, 4) for name in names])
-    >>> inputs = ["000064", "000104"]
-    >>> images = [Image.open(f"inference/input/rgb/{name}.png") for name in inputs]
     >>> net = genvs.load_snapshot("models/demo.pkl", device="cpu")
-    >>> views = genvs.sample_views(
-    ...     net, images, poses("pose", inputs), poses("target_pose", ["000084"]), focal=1.025, sampler="unipc", steps=12
-    ... )
+    >>> pose = np.loadtxt("inference/input/pose/000064.txt").reshape(1, 4, 4)
+    >>> views = genvs.sample_views(net, [Image.open("inference/input/rgb/000064.png")], pose, pose, sampler="unipc")
     >>> views.shape, views.dtype
     ((1, 64, 64, 3), dtype('uint8'))
     """
