@@ -65,7 +65,7 @@ of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Vid
 @of_video("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
 @of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498", help="Number of views.")
 @of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from origin.")
-@of_video("--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees (highest).")
+@of_video("--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; the highest, of a spiral.")
 @of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")
 @of_output("--out_dir", type=options.FOLDER, show_default="a new one under inference/output", help="Folder of results.")

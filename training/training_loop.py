@@ -83,7 +83,7 @@ def accumulate_gradients(
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
     """One optimizer step with learning rate warm-up and clipped gradients, skipped if a gradient is not finite.
 
-    Gradients are already summed over ranks, so all ranks decide alike. The device decides, so the host does not wait.
+    Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
     optimizer = state.optimizer
     lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)

@@ -1,4 +1,4 @@
-"""A snapshot of the unofficial implementation as one of ours: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
+"""Convert a snapshot of the unofficial implementation to our own format: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
 
 import functools
 
