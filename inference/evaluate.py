@@ -60,7 +60,7 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @click.command(cls=Command, epilog=options.BY_DEFAULT)
 @of_data("--data", type=options.PATH, required=True, help="Dataset, as train.py takes it, or the split itself.")
 @of_data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
-@of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="How many of them, from the first on.")
+@of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first N of them.")
 @of_data("--num_inputs", type=click.IntRange(1, 3), default=1, help="Input views: the first of 64, 104, 84.")
 @of_data("--views", default="all", metavar="all|list|FILE", help=VIEWS)
 @options.camera_options

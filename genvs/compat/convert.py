@@ -1,4 +1,4 @@
-"""Convert a snapshot of the unofficial implementation to our own format: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
+"""Convert an unofficial snapshot to our own format: `python -m genvs.compat.convert IN.pkl OUT.pkl`."""
 
 import functools
 
