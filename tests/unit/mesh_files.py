@@ -15,7 +15,7 @@ from PIL import Image
 SQUARE = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=np.float32)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
 TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT = (200, 40, 40), (40, 160, 40), (40, 40, 200), (180, 180, 40)
-COMPONENT_TYPES = {"int16": 5122, "uint16": 5123, "uint32": 5125, "float32": 5126}
+COMPONENT_TYPES = {"uint16": 5123, "uint32": 5125, "float32": 5126}
 
 
 def four_colors() -> Image.Image:
@@ -53,22 +53,14 @@ def write_gltf(
         accessors.append(accessor)
         blob += array.tobytes()
     material = {"pbrMetallicRoughness": {}} if material is None else material
+    attributes = {name: number for number, name in enumerate(arrays)}
+    primitive = {"attributes": attributes, "indices": len(arrays), "material": 0}
     record: dict[str, Any] = {
         "asset": {"version": "2.0"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, **(node or {})}],
-        "meshes": [
-            {
-                "primitives": [
-                    {
-                        "attributes": {name: number for number, name in enumerate(arrays)},
-                        "indices": len(arrays),
-                        "material": 0,
-                    }
-                ]
-            }
-        ],
+        "meshes": [{"primitives": [primitive]}],
         "materials": [material],
         "buffers": [{"byteLength": len(blob), "uri": data_uri(blob, "application/octet-stream")}],
         "bufferViews": views,

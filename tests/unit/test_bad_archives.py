@@ -62,14 +62,6 @@ def test_truncated_and_fake_zips(scene, tmp_path, content):
     assert "not a whole zip" in refused("cars_train.zip", lambda: StoredScenes.find_splits(path))
 
 
-def test_zip_of_a_zip(scene, tmp_path):
-    inner = zip_of(scene.parent)
-    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
-        file.write(inner, "cars_train.zip")
-    refused("outer.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip"))
-    refused("outer.zip/cars_train.zip", lambda: StoredScenes.find_splits(tmp_path / "outer.zip" / "cars_train.zip"))
-
-
 def test_workers_read_at_once_from_one_zip(scene, tmp_path):
     """Forked processes share the place in an open file; each has to open its own."""
     path = zip_of(scene.parent)

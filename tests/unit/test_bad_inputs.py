@@ -43,21 +43,16 @@ def changed(row: int, column: int, value: float) -> bytes:
 
 
 def transformed(matrix: np.ndarray) -> bytes:
-    c2w = C2W.copy()
-    c2w[:3, :3] = c2w[:3, :3] @ matrix
-    return c2w_text(c2w).encode()
+    turn = np.eye(4)
+    turn[:3, :3] = matrix
+    return c2w_text(C2W @ turn).encode()
 
 
 GOOD_POSE = c2w_text(C2W)
 BAD_POSES = {
     "15 numbers": (" ".join(GOOD_POSE.split()[:15]).encode(), "has 15 numbers"),
-    "17 numbers": ((GOOD_POSE + " 1").encode(), "has 17 numbers"),
     "empty": (b"", "is empty"),
-    "commas": (GOOD_POSE.replace(" ", ",").encode(), "could not convert"),
-    "utf-16": (GOOD_POSE.encode("utf-16"), "codec can't decode"),
-    "control characters": (b"1\x1b[31m", "could not convert"),
     "nan": (changed(0, 0, np.nan), "must be finite"),
-    "infinity": (changed(0, 3, np.inf), "must be finite"),
     "scaled": (transformed(2 * np.eye(3)), "lengths 2, 2, 2"),
     "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed (a mirror image); write a rotation"),
     "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
@@ -72,14 +67,12 @@ def test_bad_pose(scene, case):
     content, reason = BAD_POSES[case]
     (scene / "pose" / "2.txt").write_bytes(content)
     assert reason in refused("car1/pose/2.txt", lambda: read_everything(scene.parent))
-    assert reason in refused("given.txt", lambda: read_pose(content, "given.txt"))
 
 
 @pytest.mark.parametrize(
     ("convert", "options", "warning"),
     [
         (np.linalg.inv, {}, "world-to-camera"),
-        (lambda c2w: c2w * [1, -1, -1, 1], {}, "taken to be opengl's"),
         (lambda c2w: c2w, {"near": 1.5, "far": 1.8}, "outside near"),
         (lambda c2w: c2w + [[0, 0, 0, 5e5], [0] * 4, [0] * 4, [0] * 4], {}, "exact to a pixel"),
     ],
@@ -103,7 +96,6 @@ BAD_INTRINSICS = {
     "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 16, 900"),
     "another shape": (INTRINSICS.replace("32 32", "32 64").encode(), "32x32"),
     "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height and width 0, 32"),
-    "decimal comma": (INTRINSICS.replace(".", ",").encode(), "could not convert"),
     "no size": (INTRINSICS.replace("32 32", "").encode(), "lines hold 4, 3, 1 numbers"),
     "not a matrix": (b"32 0 16\n0 32 16\n0 0 2\n", "not an intrinsics matrix"),
 }
@@ -150,8 +142,6 @@ TURNED[0x0112] = 6
 BAD_IMAGES = {
     "zero bytes": (b"", "is empty"),
     "last bytes cut": (PNG[:-13], "cannot be decoded"),
-    "half of a jpeg": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
-    "flipped byte": (flip_bit(PNG, len(PNG) // 2), "cannot be decoded"),
     "wrong checksum": (flip_bit(PNG, len(PNG) - 14), "cannot be decoded"),
     "nothing decodable": (png(32, 32, rows=b"\7" * 33 * 32), "cannot be decoded"),
     "400 megapixels": (png(20_000, 20_000), "pixels; save it smaller"),
@@ -184,7 +174,6 @@ def test_mutated_files_raise_nothing_else():
     parsers = [(read_pose, GOOD_POSE.encode()), (partial(read_intrinsics, width=32, height=32), INTRINSICS.encode())]
     parsers += [(read_image, data) for data in (PNG, JPEG, palette)]
     for parser, content in parsers:
-        accepted = 0
         for _ in range(200):
             data = bytearray(content)
             for place in rng.integers(0, len(data), rng.integers(1, 4)):
@@ -193,29 +182,27 @@ def test_mutated_files_raise_nothing_else():
                 del data[rng.integers(0, len(data)) :]
             try:
                 parser(bytes(data), "mutated")
-                accepted += 1
             except InputError as error:
                 assert "mutated" in str(error) and str(error).isprintable()
-        assert accepted < 200
 
 
 # --- D. files ---------------------------------------------------------------------------------------------------------
 
 
-NO_FILES = {
-    "link to itself": lambda path: path.symlink_to(path),
-    "dead link": lambda path: path.symlink_to("gone.png"),
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "pipe": os.mkfifo,
-    "folder": Path.mkdir,
-}
-
-
-@pytest.mark.parametrize("kind", NO_FILES)
-def test_things_that_are_no_files(scene, kind):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("gone.png"),
+        lambda path: path.symlink_to("/dev/zero"),
+        os.mkfifo,
+        Path.mkdir,
+    ],
+)
+def test_things_that_are_no_files(scene, make):
     path = scene / "rgb" / "2.png"
     path.unlink()
-    NO_FILES[kind](path)
+    make(path)
     refused("car1/rgb/2.png", lambda: read_everything(scene.parent))
 
 
@@ -248,9 +235,6 @@ def one_of_the_views(scene: Path) -> None:
 
 BAD_SCENES = {  # what is done to a scene, the file that is named, and what else is said
     "missing pose": (lambda scene: (scene / "pose/3.txt").unlink(), "rgb", "'3'"),
-    "missing image": (lambda scene: (scene / "rgb/3.png").unlink(), "pose", "'3'"),
-    "another name": (lambda scene: (scene / "pose/3.txt").rename(scene / "pose/three.txt"), "rgb", "'3'"),
-    "folder": (lambda scene: [(scene / "pose/3.txt").unlink(), (scene / "pose/3.txt").mkdir()], "pose/3.txt", ""),
     "same poses": (same_poses, "", "the same"),
     "no intrinsics": (lambda scene: (scene / "intrinsics.txt").unlink(), "intrinsics.txt", "missing"),
     "intrinsics of one view": (one_of_the_views, "rgb", "'2'"),
@@ -284,8 +268,6 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "loose" / "readme.txt").write_text("")
     for name in ("absent", "empty", "file.tar", "loose", "x" * 300):
         assert "give a folder" in refused(name, lambda name=name: StoredScenes.find_splits(tmp_path / name))
-    for name in ("absent", "empty"):
-        refused(name, lambda name=name: StoredScenes(tmp_path / name, resolution=32))
 
 
 def test_ambiguous_paths(scene, tmp_path):

@@ -66,16 +66,12 @@ def test_splits_and_packs_are_the_classes_own(tmp_path):
     assert len(data.train) == 3 and len(data.held_out) == 2 and list(data.held_out_scenes) == [0, 1]
     pack_data(data)
     assert sorted(path.name for path in tmp_path.rglob("*pack*")) == []
-    assert "NpzScene has no file_states" in refused(
-        "train/0.npz", lambda: list(super(NpzScene, data.train._scenes[0]).file_states())
-    )
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("NpzScenes", "names no module and class"),
-        ("docs.own_dataset.", "names no module and class"),
         ("docs.no_such_module.Scenes", "No module named"),
         ("docs.own_dataset.Scenes", "has no class 'Scenes'"),
         ("docs.own_dataset.NpzScene", "is not derived from genvs.data.scenes.SceneDataset"),
@@ -115,10 +111,8 @@ class OddScenes(NpzScenes):
     ("part", "change", "reason"),
     [
         ("c2w", lambda c2w: c2w * np.nan, "not 4x4 finite numbers"),
-        ("c2w", lambda c2w: [["a"] * 4] * 4, "not 4x4 finite numbers"),
         ("c2w", lambda c2w: c2w * [[2, 2, 2, 1]], "take the scale out"),
         ("image", lambda image: image[:, :20], "OddScene gives an image uint8 [3, 20, 32]"),
-        ("intrinsics", lambda matrix: matrix[:2], "intrinsics [2, 3]; give uint8 [3, 32, 32] and [3, 3]"),
         ("intrinsics", lambda matrix: matrix * 128, "without a usable focal length"),
     ],
 )
@@ -141,7 +135,6 @@ class Labelled(NpzScenes):
     ("labels", "reason"),
     [
         ([0, 1, -1], "'2' has the class -1"),
-        ([0, 1, 2.0], "'2' has the class 2.0"),
         ([0, 1], "2 classes for 3 scenes"),
     ],
 )
@@ -158,6 +151,8 @@ def test_no_scenes_and_no_data(tmp_path):
     (tmp_path / "captures").mkdir()
     config = small_run(tmp_path / "captures", data_class=EXAMPLE)
     assert "NpzScenes finds no scene" in refused("captures", lambda: open_data(config))
+    (tmp_path / "captures" / "1.npz").touch()
+    assert "holds no c2w" in refused("captures/1.npz", lambda: open_data(config))
     with pytest.raises(InputError, match="`data_class`=a.B: give"):
         dataclasses.replace(TrainConfig(), data_class="a.B")
 
@@ -171,10 +166,3 @@ def test_a_pack_is_of_the_class_that_made_it(tmp_path, monkeypatch):
     for dataset in (plain, odd):
         dataset.make_pack(workers=1)
     assert torch.equal(plain.load(0, [2]).images, 255 - odd.load(0, [2]).images)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut short"])
-def test_the_example_refuses_what_it_cannot_read(tmp_path, content):
-    folder = write_npz(tmp_path / "captures")
-    (folder / "1.npz").write_bytes(content)
-    assert "holds no c2w and focal" in refused("captures/1.npz", lambda: NpzScenes(folder, resolution=32))

@@ -9,14 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 from genvs.data import packed
 from genvs.data.packed import Pack
 from genvs.data.scenes import SampleRequest
-from genvs.data.stored import StoredScenes
-from genvs.data.types import ViewBatch, Views
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -44,10 +41,6 @@ def file_identity(path: Path) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def refuse_to_decode(self, scene: int):
-    raise AssertionError(f"scene {scene} was decoded again")
-
-
 # --- what a pack holds ------------------------------------------------------------------------------------------------
 
 
@@ -66,39 +59,24 @@ def test_samples_are_the_same_and_need_no_files(split, xflip):
     dataset = packed_scenes(split, seed=3, xflip=xflip)
     shutil.rmtree(split)
     assert len(pickle.dumps(dataset)) < 10_000, "no pixels"
-    assert same_batch(dataset[REQUESTS], expected)
     assert same_batch(pickle.loads(pickle.dumps(dataset))[REQUESTS], expected)
-    for workers in (0, 2):
-        batches = list(DataLoader(dataset, batch_size=None, sampler=[REQUESTS[:5], REQUESTS[5:]], num_workers=workers))
-        joined = [Views.cat([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets")]
-        assert same_batch(ViewBatch(*joined, torch.cat([batch.sample_index for batch in batches])), expected)
+    for batch in DataLoader(dataset, batch_size=None, sampler=[REQUESTS] * 2, num_workers=2):
+        assert same_batch(batch, expected)
 
 
-@pytest.mark.parametrize("view", [5, -1])
-def test_views_that_are_not_there(split, view):
+def test_views_that_are_not_there(split):
     for dataset in (opened(split), packed_scenes(split)):
-        dataset.load(0, [5])
-        with pytest.raises(IndexError, match="no such views"):
-            dataset.load(1, [0, view])
-
-
-def test_packing_draws_no_random_numbers(split):
-    torch.manual_seed(0)
-    packed_scenes(split, workers=1)
-    drawn = torch.rand(3)
-    torch.manual_seed(0)
-    assert torch.equal(drawn, torch.rand(3))
+        for view in (5, -1):
+            with pytest.raises(IndexError, match="no such views"):
+                dataset.load(1, [0, view])
 
 
 # --- when it is made --------------------------------------------------------------------------------------------------
 
 
 def test_it_is_made_once(split, monkeypatch):
-    files = opened(split)
     packed_scenes(split)
     made = file_identity(pack_of(split))
-    monkeypatch.setattr(StoredScenes, "_decode_scene", refuse_to_decode)
-    assert equal_scenes(packed_scenes(split), files)
     os.utime(split / "car1", (1, 1))  # folders change with clutter
     (split / "car1" / ".DS_Store").touch()
     packed_scenes(split, seed=4, near=0.3, far=7.0)
@@ -123,15 +101,7 @@ def new_intrinsics(split: Path) -> None:
     (split / "car3" / "intrinsics.txt").write_text(INTRINSICS.replace("32.8125", "33.8125"))
 
 
-def fewer_views(split: Path) -> None:
-    (split / "car1" / "rgb" / "3.png").unlink()
-    (split / "car1" / "pose" / "3.txt").unlink()
-
-
-CHANGES = [new_time, new_size_at_the_old_time, new_intrinsics, fewer_views]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [new_time, new_size_at_the_old_time, new_intrinsics])
 def test_it_is_made_anew_when_the_files_change(split, change):
     packed_scenes(split)
     before = file_identity(pack_of(split))
@@ -142,14 +112,14 @@ def test_it_is_made_anew_when_the_files_change(split, change):
     assert len(visible(split.parent)) == 2, "in the place of the old one"
 
 
-DAMAGES = {
-    "cut": lambda data: data[:-1],
-    "another header": lambda data: flip_bit(data, 60),
-    "unfinished": lambda data: bytes(packed.HEADER_BYTES) + data[packed.HEADER_BYTES :],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: flip_bit(data, 60),  # in the header
+        lambda data: bytes(packed.HEADER_BYTES) + data[packed.HEADER_BYTES :],  # unfinished
+    ],
+)
 def test_a_damaged_or_unfinished_pack_is_made_anew(split, damage):
     packed_scenes(split)
     whole = pack_of(split).read_bytes()
@@ -199,37 +169,18 @@ def test_a_bad_file_is_refused_as_without_a_pack(split, workers):
     path.write_bytes(path.read_bytes()[:-20])
     line = refused("car3/rgb/4.png", lambda: opened(split).load(2, range(6)))
     assert refused("car3/rgb/4.png", lambda: packed_scenes(split, workers)) == line
-    path.unlink()
-    path.symlink_to("gone.png")
-    line = refused("car3/rgb/4.png", lambda: opened(split).load(2, range(6)))
-    assert refused("car3/rgb/4.png", lambda: packed_scenes(split, workers)) == line
     dataset = opened(split)
     path.unlink()
-    assert refused("car3/rgb/4.png", lambda: dataset.make_pack(workers)) == line, "gone since the dataset was opened"
+    refused("car3/rgb/4.png", lambda: dataset.make_pack(workers))
     assert visible(split.parent) == ["cars_train"] and multiprocessing.active_children() == []
 
 
-def disk_full(path, mode="r"):
-    if mode == "r+b":
-        raise OSError(28, "No space left on device")
-    return open(path, mode)
-
-
-def test_where_it_cannot_be_written_a_line_says_so_and_files_are_read(split, monkeypatch, capfd):
-    data = open_data(small_run(split))
-    assert visible(split.parent) == ["cars_train"], "opening makes nothing"
-    monkeypatch.setattr(packed, "open", disk_full, raising=False)
-    pack_data(data)
-    out, err = capfd.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith(f"Warning: {split}: ")
-    assert "No space left on device" in err and "cache" in err
-    assert equal_scenes(data.train, opened(split)) and visible(split.parent) == ["cars_train"]
-
-
-def test_a_stale_pack_that_cannot_be_replaced_is_not_used(split):
+def test_where_it_cannot_be_written_a_line_says_so_and_files_are_read(split, capfd):
     packed_scenes(split)
     new_intrinsics(split)
     pack_of(split).with_name(pack_of(split).name + ".partial").mkdir()
     data = open_data(small_run(split))
     pack_data(data)
-    assert equal_scenes(data.train, opened(split))
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"Warning: {split}: ") and "cache" in err
+    assert equal_scenes(data.train, opened(split)), "the old pack is not used"

@@ -3,58 +3,50 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from docs.own_dataset import NpzScenes
 from genvs.config import PRESETS
 from genvs.data.scene_input import read_scene
 from genvs.errors import InputError
 from genvs.geometry import Cameras, project
-from genvs.geometry.trajectories import spherical_c2w, trajectory_cameras
+from genvs.geometry.trajectories import trajectory_cameras
 from inference import inference
 from tests.unit.srn_folder import some_c2w, write_scene, write_split, zip_of
 from tests.unit.test_data_class import write_npz
 from tests.unit.transforms_folder import write_capture
 
-INTRINSICS = "131.25 64 64 0.\n0. 0. 0.\n1.\n128 128\n"
 CONFIG = PRESETS["cpu-demo"]  # 32 pixels, depths from 0.8 to 1.8
-
-
-def write_pose(path: Path, azimuth: float, elevation: float = 0.4, radius: float = 1.3) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    c2w = spherical_c2w(torch.tensor(azimuth).double(), torch.tensor(elevation).double(), radius)
-    path.write_text(" ".join(f"{value:.9f}" for value in c2w.flatten().tolist()))
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Three inputs, `1`, `2` and `10`, filled with gray of 10 times their number, and targets `a2`, `a10`."""
-    for name in ("10", "2", "1"):
-        (tmp_path / "rgb").mkdir(exist_ok=True)
-        Image.new("RGB", (64, 64), (10 * int(name),) * 3).save(tmp_path / "rgb" / f"{name}.png")
-        write_pose(tmp_path / "pose" / f"{name}.txt", azimuth=float(name))
-    (tmp_path / "intrinsics.txt").write_text(INTRINSICS)
-    write_pose(tmp_path / "target_pose" / "a10.txt", azimuth=1.0)
-    write_pose(tmp_path / "target_pose" / "a2.txt", azimuth=2.0)
-    return tmp_path
+    """The inputs `1`, `2` and `10`, and the targets `a2`, `a10` with the poses of `2` and `1`."""
+    scene = write_scene(tmp_path / "car", num_views=10)
+    (scene / "target_pose").mkdir()
+    for target, view in (("a2", 2), ("a10", 1)):
+        shutil.copy(scene / "pose" / f"{view}.txt", scene / "target_pose" / f"{target}.txt")
+    for view in range(3, 10):
+        (scene / "rgb" / f"{view}.png").unlink()
+        (scene / "pose" / f"{view}.txt").unlink()
+    return scene
 
 
 def test_views_pair_in_natural_order(folder):
     scene = read_scene(folder, CONFIG)
     assert scene.names == ["1", "2", "10"] and scene.target_names == ["a2", "a10"]
     assert scene.inputs.images.shape == (1, 3, 3, 32, 32) and scene.inputs.images.dtype == torch.uint8
-    assert scene.inputs.images[0, :, 0, 0, 0].tolist() == [10, 20, 100]
-    for cameras, azimuths in [(scene.inputs.cameras, [1, 2, 10]), (scene.target_cameras, [2, 1])]:
-        assert cameras.shape == (1, len(azimuths))
-        expected = [[1.3 * math.cos(a) * math.cos(0.4), 1.3 * math.sin(a) * math.cos(0.4)] for a in azimuths]
-        torch.testing.assert_close(cameras.centers[0, :, :2], torch.tensor(expected), rtol=0, atol=1e-6)
-        assert cameras.intrinsics[0, :, 0, 0].tolist() == pytest.approx([131.25 / 128] * len(azimuths))
-        assert torch.equal(cameras.near, torch.full_like(cameras.near, 0.8))
-        assert torch.equal(cameras.far, torch.full_like(cameras.far, 1.8))
+    assert [int(red) for red in scene.inputs.images[0, :, 0].amin(dim=(1, 2))] == [10, 20, 100]
+    for cameras, views in [(scene.inputs.cameras, [0, 1, 9]), (scene.target_cameras, [1, 0])]:
+        torch.testing.assert_close(cameras.c2w[0], torch.from_numpy(some_c2w(10)[views]).float())
+        assert cameras.intrinsics[0, :, 0, 0].tolist() == pytest.approx([32.8125 / 32] * len(views))
+        assert cameras.near.unique().tolist() == pytest.approx([0.8])
+        assert cameras.far.unique().tolist() == pytest.approx([1.8])
 
 
 @pytest.mark.parametrize("content", ["1 " * 15, "nan " * 16, None])
@@ -112,9 +104,7 @@ def test_the_first_of_several_scenes_is_drawn_with_a_warning(tmp_path):
     ("options", "reason"),
     [
         ({"scene": "car4"}, "no scene 'car4'; give `scene`.* from 0 to 2"),
-        ({"scene": "3"}, "no scene '3'"),
-        ({"scene": "car1", "inputs": [6]}, "no view 6; choose `inputs` from 0 to 5"),
-        ({"scene": "car1", "targets": [-1]}, "no view -1; choose `targets`"),
+        ({"scene": "car1", "targets": [-1]}, "no view -1; choose `targets` from 0 to 5"),
         ({"scene": "car1", "targets": range(6)}, "no view is left"),
     ],
 )
@@ -124,23 +114,11 @@ def test_scenes_and_views_that_are_not_there(tmp_path, options, reason):
         read_scene(path, CONFIG, **options)
 
 
-@pytest.mark.parametrize(
-    ("intrinsics", "width", "height", "said"),
-    [
-        ("140 64 64 0.\n0. 0. 0.\n1.\n128 128\n", 64, 64, None),
-        ("175 64 64 0.\n0. 0. 0.\n1.\n128 128\n", 64, 64, "1.37 of the image's width and 1.37 of its height"),
-        ("65.625 32 24 0.\n0. 0. 0.\n1.\n48 64\n", 64, 48, "1.03 of the image's width and 1.37 of its height"),
-        ("65.625 24 32 0.\n0. 0. 0.\n1.\n64 48\n", 48, 64, "1.37 of the image's width and 1.03 of its height"),
-    ],
-)
-def test_a_focal_length_unlike_the_training_datas_is_warned_of(folder, intrinsics, width, height, said):
-    (folder / "intrinsics.txt").write_text(intrinsics)
-    for path in folder.glob("rgb/*"):
-        Image.new("RGB", (width, height)).save(path)
+@pytest.mark.parametrize(("focal_y", "said"), [(140, None), (175, "1.03 of .* 1.37 of .* 1.03 of both")])
+def test_a_focal_length_unlike_the_training_datas_is_warned_of(folder, focal_y, said):
+    (folder / "intrinsics.txt").write_text(f"131.25 0 64\n0 {focal_y} 64\n0 0 1\n128 128\n")
     found = inference.unlike_training(read_scene(folder, CONFIG).inputs.cameras, CONFIG.scene)
-    assert len(found) == (said is not None)
-    for line in found:
-        assert line.startswith(f"a focal length is {said}") and "1.03 of both in the training data" in line
+    assert not found if said is None else re.search(said, found[0])
 
 
 @pytest.fixture
@@ -158,7 +136,7 @@ def test_trajectories_look_at_the_origin_from_the_inputs_distance(inputs, trajec
 
 def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(inputs):
     cameras = trajectory_cameras(inputs, "orbit", 4, elevation=math.degrees(0.4))
-    first = [1.3 * math.cos(0.4) * math.cos(1), 1.3 * math.cos(0.4) * math.sin(1), 1.3 * math.sin(0.4)]
+    first = [1.3 * math.cos(0.4) * math.cos(0.3), 1.3 * math.cos(0.4) * math.sin(0.3), 1.3 * math.sin(0.4)]
     torch.testing.assert_close(cameras.centers[0, 0], torch.tensor(first), rtol=0, atol=1e-5)
 
 
