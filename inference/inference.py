@@ -72,8 +72,7 @@ of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Vid
 @click.pass_context
 def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""
-    if not video:
-        refuse_video_options(context)
+    refuse_unused_options(context, video)
     given = options.settle(given)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
@@ -186,11 +185,12 @@ def video_frames(drawn: Iterable[tuple[Tensor, Tensor]], features: bool) -> Iter
         yield frame
 
 
-def refuse_video_options(context: click.Context) -> None:
-    """Raise InputError for an option that would have no effect without --video."""
-    for name in VIDEO_OPTIONS:
+def refuse_unused_options(context: click.Context, video: bool) -> None:
+    """Raise InputError for an option that has no effect on a video, or on images."""
+    for name in ("targets",) if video else VIDEO_OPTIONS:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            raise InputError(f"--{name} has no effect on images: add --video, or leave it out")
+            kind, remedy = ("a video", "leave --video out") if video else ("images", "add --video")
+            raise InputError(f"--{name} has no effect on {kind}: {remedy}, or leave --{name} out")
 
 
 def new_paths(out_dir: Path, names: list[str]) -> list[Path]:

@@ -266,6 +266,7 @@ BAD_OPTIONS = [
     (["--gpu_id", 99], "--gpu_id=99"),
     (["--gpu_id", 0, "--device", "cpu"], "--gpu_id=0"),
     (["--frames", 12], "--frames"),
+    (["--video", "--targets", "0"], "--targets"),
     (["--video", "--frames", 0], "--frames"),
     (["--video", "--radius", "nan"], "--radius"),
     (["--video", "--elevation", 91], "--elevation"),
