@@ -295,11 +295,9 @@ def one_error(capsys) -> str:
         (["--split", "test"], "no test split"),
         (["--data", "nothing/there"], "no such folder"),
         (["--seeds", "0-"], "--seeds"),
-        (["--metrics", "psnr2"], "--metrics"),
         (["--metrics", "lpips_vgg,fid"], "--metrics"),
         (["--views", "some"], "--views=some"),
         (["--guide", "old.pkl"], "old.pkl has no effect"),
-        (["--guide", "old.pkl", "--guidance", 2], "old.pkl"),
         (["--sampler", "unipc", "--churn", 3], "--churn=3"),
     ],
 )
@@ -309,11 +307,14 @@ def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, 
     assert named in one_error(capsys).replace("'", "") and list(tmp_path.iterdir()) == []
 
 
-def test_another_protocol_has_to_go_elsewhere(done, options, capsys):
+def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):
     before = change_times(done)
     assert run(*options, "--num_inputs", 2, "--out_dir", done) == 2
     error = one_error(capsys)
     assert "num_inputs 1, not 2" in error and "--out_dir" in error and change_times(done) == before
+    damaged = shutil.copytree(done, tmp_path / "out")
+    (damaged / "protocol.json").write_text("{}")
+    assert run(*options, "--out_dir", damaged) == 2 and "protocol.json: cannot be read" in one_error(capsys)
 
 
 def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch, capsys):
@@ -338,9 +339,3 @@ def test_the_network_is_given_the_classes(options, cars, tmp_path, capsys):
         assert run(*arguments, "--out_dir", tmp_path / f"{class_id}") == 0
         images.append(drawn(tmp_path / f"{class_id}", OBJECTS[0], 0))
     assert not torch.equal(*images)
-    # So is a guide, which weighs views alike: guidance by the network itself changes nothing.
-    for name, guidance in (("plain", []), ("guided", ["--guidance", 3, "--guide", snapshot])):
-        weighted = ["--num_inputs", 2, "--cam_weighting", "distance_cubed", "--out_dir", tmp_path / name]
-        assert run(*arguments, *weighted, *guidance) == 0
-    plain, guided = (drawn(tmp_path / name, OBJECTS[0], 0, views=[0, 3, 4, 5]).int() for name in ("plain", "guided"))
-    assert (plain - guided).abs().max() <= 1

@@ -41,17 +41,9 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_every_tensor_comes_out_under_its_name(weights, snapshot):
-    read, _ = read_snapshot(snapshot)
-    assert read.keys() == weights.keys()
-    for name, tensor in weights.items():
-        assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor), name
-
-
 def test_a_snapshot_becomes_a_network_of_its_sizes_and_numerics(weights, snapshot):
     net = genvs.load_snapshot(snapshot)
     assert type(net) is UnofficialGeNVS and net.config == published_config()
-    assert (net.config.scene.near, net.config.scene.far) == (0.8, 1.8)
     assert not net.encoder.backbone.conv1.bias.any(), "a convolution before a normalisation layer has none"
     theirs = weights["pixel_nerf_net.encoder.volume_head.reshape_conv.weight"]
     config = net.config.encoder
@@ -62,7 +54,7 @@ def test_a_snapshot_becomes_a_network_of_its_sizes_and_numerics(weights, snapsho
         assert not ours[-3:].any(), "the image's colours, which theirs does not see"
 
 
-def test_a_training_state_loads_too(weights, snapshot, tmp_path):
+def test_a_training_state_holds_the_same_tensors(weights, snapshot, tmp_path):
     torch.save({"net": weights, "optimizer_state": {"state": {}, "param_groups": []}}, tmp_path / "training-state.pt")
     net, expected = genvs.load_snapshot(tmp_path / "training-state.pt"), genvs.load_snapshot(snapshot).state_dict()
     assert type(net) is UnofficialGeNVS
@@ -109,8 +101,6 @@ def test_a_network_of_every_architecture_is_read_back(tmp_path, arch):
     ("change", "reason"),
     [
         ({"pixel_nerf_net.mlp.layers.1.weight": None}, "renderer.field.layers.2.weight"),
-        ({"pixel_nerf_net.encoder.decoder.modified_up.stage1.0.bias": None}, "encoder.stage16.0.0.bias"),
-        ({"pixel_nerf_net.mlp.layers.1.weight": torch.zeros(8, 9)}, "size mismatch"),
         ({"pixel_nerf_net.encoder.volume_head.reshape_conv.weight": torch.zeros(32, 4, 1, 1)}, "size mismatch"),
         ({"pixel_nerf_net.encoder.extra.weight": torch.zeros(1)}, "extra.weight' is not known"),
         ({"denoiser.model.enc.32x32_conv.weight": None}, "enc.32x32_conv.weight"),
@@ -121,13 +111,11 @@ def test_weights_that_do_not_fit_are_named(weights, tmp_path, change, reason):
     assert reason in refusal(write_snapshot(tmp_path / "net.pkl", changed))
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "network-snapshot.pkl")
-    assert "is a pipe" in refusal(tmp_path / "network-snapshot.pkl")
-
-
 def test_other_content_is_named(tmp_path):
     path = tmp_path / "file.pkl"
+    os.mkfifo(path)
+    assert "is a pipe" in refusal(path), "and not waited for"
+    path.unlink()
     no_network = (torch.zeros(3), {}, Called(Named("torch", "load"), ("x",)), Named("os", "system"))
     for content in ({"loss_fn": 1}, [1, 2], *({"ema": ema} for ema in no_network)):
         path.write_bytes(pickled(content))
@@ -195,37 +183,34 @@ EXECUTED = ("os.system", "exec", "compile", "subprocess.Popen")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> tuple[dict[str, Path], Path]:
-    """The hostile files by name, and the file that exists as soon as one of them was executed."""
+def corpus(tmp_path_factory) -> dict[str, Path]:
+    """The hostile files by name. Beside them, `canary` exists as soon as one of them was executed."""
     folder = tmp_path_factory.mktemp("hostile")
-    paths = {}
-    for name, content in hostile_files(folder.parent / "canary").items():
-        paths[name] = folder / f"{name}.pkl"
-        paths[name].write_bytes(content)
-    return paths, folder.parent / "canary"
+    contents = hostile_files(folder / "canary")
+    for name, content in contents.items():
+        (folder / f"{name}.pkl").write_bytes(content)
+    return {name: folder / f"{name}.pkl" for name in contents}
 
 
 @pytest.fixture(scope="module")
 def seen(corpus, weights, snapshot) -> list:
     """What our reader said and did, and whether the canary existed then. The same of `pickle.load`."""
-    paths, canary = corpus
     state = snapshot.with_name("training-state.pt")
     torch.save({"net": weights, "optimizer_state": {}}, state)
-    good = [snapshot, state]
-    usual = [paths[name] for name in ("os_system", "builtins_exec", "subprocess_popen", "text_protocol", "inst_opcode")]
-    arguments = [json.dumps([str(path) for path in part]) for part in (paths.values(), usual)]
-    command = [sys.executable, "-c", PROGRAM, json.dumps([*map(str, good)]), json.dumps(str(canary)), *arguments]
+    usual = [corpus[name] for name in ("os_system", "builtins_exec", "text_protocol", "inst_opcode")]
+    canary = usual[0].with_name("canary")
+    arguments = [[str(snapshot), str(state)], str(canary), [*map(str, corpus.values())], [*map(str, usual)]]
+    command = [sys.executable, "-c", PROGRAM, *map(json.dumps, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_hostile_files_are_refused_and_nothing_of_them_is_executed(corpus, seen):
-    paths, _ = corpus
     refused, executed, _, _ = seen
-    assert not executed and refused.keys() == paths.keys() and len(paths) >= 40
+    assert not executed and refused.keys() == corpus.keys() and len(corpus) >= 30
     for name, (said, events, seconds) in refused.items():
-        assert said.startswith(f"InputError: {paths[name]} "), (name, said)
+        assert said.startswith(f"InputError: {corpus[name]} "), (name, said)
         assert "\n" not in said and len(said) < 500, (name, said)
         assert events == [], (name, events)
         assert seconds < 10, (name, seconds)

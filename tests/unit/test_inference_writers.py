@@ -67,15 +67,6 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, suffix):
     assert list((tmp_path / "results").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("size", "side", "enlarged"),
-    [((32, 32), 512, (512, 512)), ((48, 30), 64, (144, 90)), ((300, 300), 192, (300, 300))],
-)
-def test_enlarge_by_a_whole_factor(size, side, enlarged):
-    picture = visualize.enlarge(plain(COLORS[0], size[1], size[0]), side)
-    assert picture.size == enlarged and picture.getcolors() == [(enlarged[0] * enlarged[1], COLORS[0])]
-
-
 @pytest.mark.parametrize("num_targets", [1, 3, 70])
 def test_contact_sheet_shows_every_picture_whole(num_targets):
     inputs = [("0", [plain(COLORS[0])])]
@@ -101,16 +92,6 @@ def test_video_reads_back_with_its_frames_and_colors(tmp_path, size):
     for frame, color in zip(frames, COLORS * 2, strict=True):
         assert np.abs(np.frombuffer(frame, np.uint8).reshape(-1, 3).astype(int) - color).max() <= 6
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_video_that_breaks_off_leaves_nothing(tmp_path):
-    def frames():
-        yield plain(COLORS[0])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        writers.write_video(tmp_path / "video.mp4", frames(), fps=10)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("fps", "milliseconds"), [(24, 40), (120, 20), (1.5, 670)])

@@ -82,17 +82,3 @@ def test_views_elsewhere_do_not_carve(cars):
     views = Views.cat([car, Views(car.images[:1], away)])
     expected = agreement(car) * VIEWS / (VIEWS + 1)
     assert expected - 0.01 < hull_agreement(views.images, views.cameras) <= expected + 1 / (VIEWS + 1)
-
-
-def test_silhouettes_are_what_is_not_background():
-    image = torch.ones(3, 8, 8)
-    image[0, 1, 2] = 0.9
-    image[:, 3, 3] = 0.99
-    expected = torch.zeros(8, 8, dtype=torch.bool)
-    expected[1, 2] = True
-    assert torch.equal(silhouettes(image), expected) and background_level(image) == 0
-    image[:, :, 0] = image[:, :, -1] = 0.9  # 16 of the 28 pixels of the border
-    assert background_level(image) == pytest.approx(0.05)
-    assert not silhouettes(image).any()
-    image[2, 1, 2] = 0.5
-    assert torch.equal(silhouettes(torch.stack([image, -image]))[0], expected)

@@ -77,11 +77,7 @@ class Project:
         """What a script that needs `extras` sees: it prints the Python that it is given."""
         source = f'GENVS_EXTRAS="{extras}" source "{self.folder}/dnnlib/environment.sh"'
         variables |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_CONFIG_FILE": os.devnull}
-        variables |= {
-            "UV_OFFLINE": "1",
-            "UV_FIND_LINKS": str(self.wheels),
-            "UV_NO_INDEX": "1",
-        }  # uv does not read pip's
+        variables |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(self.wheels), "UV_NO_INDEX": "1"}  # uv has its own
         return run(["bash", "-c", f'set -euo pipefail; {source}; echo "$PYTHON"'], self.folder.parent, **variables)
 
     def installs(self, extras: str = "") -> bool:

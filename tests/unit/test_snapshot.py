@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import pickletools
-import zipfile
+import re
 from pathlib import Path
 
 import pytest
@@ -49,46 +47,16 @@ def test_a_network_comes_back_whole(net, snapshot):
     assert loaded.notes == {"cur_nimg": 12345}
 
 
-def test_a_snapshot_holds_tensors_and_plain_values_only(snapshot):
-    """The pickle in it names only functions that rebuild tensors."""
-    with zipfile.ZipFile(snapshot) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        code = archive.read(name)
-    modules = {argument.split()[0] for op, argument, _ in pickletools.genops(code) if op.name == "GLOBAL"}
-    assert modules <= {"torch", "torch._utils", "collections"}
-
-
-def test_depth_planes_can_be_given(net, snapshot):
-    assert genvs.load_snapshot(snapshot, far=3.0).config.scene == dataclasses.replace(net.config.scene, far=3.0)
-    with pytest.raises(InputError, match="`near`=3, `far`=1.8"):
-        genvs.load_snapshot(snapshot, near=3.0)
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        genvs.load_snapshot(path)
-    message = str(caught.value)
-    assert str(path) in message and "\n" not in message
-    return message
-
-
-def test_other_content_is_refused(tmp_path):
-    path = tmp_path / "other.pkl"
-    for content in ({"weight": torch.zeros(3)}, [torch.zeros(3)]):
-        torch.save(content, path)
-        assert "not a GeNVS snapshot" in refusal(path)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (lambda content: content.pop("format"), "not a GeNVS snapshot"),
         (lambda content: content.update(version=99), "version 99, this program reads 2"),
         (lambda content: content["state"].popitem(), "Missing key"),
         (lambda content: content["state"].update(more=torch.zeros(1)), "Unexpected key"),
         (lambda content: content["state"].update({CONV_IN: torch.zeros(1)}), "size mismatch"),
         (lambda content: content["config"]["denoiser"].update(colour=1), "no setting 'colour'"),
         (lambda content: content["config"].update(resolution=33), "`resolution`"),
-        (lambda content: content.update(config=None), "damaged"),
         (lambda content: content.update(state=None), "damaged"),
     ],
 )
@@ -96,7 +64,9 @@ def test_what_does_not_fit_is_refused(snapshot, change, reason):
     content = torch.load(snapshot, weights_only=True)
     change(content)
     torch.save(content, snapshot)
-    assert reason in refusal(snapshot)
+    with pytest.raises(InputError, match=re.escape(reason)) as caught:
+        genvs.load_snapshot(snapshot)
+    assert str(snapshot) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def halving(*arguments: Path) -> int:
@@ -105,26 +75,20 @@ def halving(*arguments: Path) -> int:
     return exited.value.code
 
 
-def halved(net: GeNVS, folder: Path) -> GeNVS:
-    """The network after half precision, from `half.pkl`."""
-    genvs.save_snapshot(folder / "full.pkl", net.config, net.state_dict(), cur_nimg=12345)
-    assert halving(folder / "full.pkl", folder / "half.pkl") == 0
-    return genvs.load_snapshot(folder / "half.pkl")
-
-
-def test_in_half_precision_it_is_half_as_large_and_draws_the_same(tmp_path):
-    """With the preset of models/demo.pkl: 24 MB is the most that is fair to clone."""
-    net = GeNVS(PRESETS["demo"])
-    loaded, half = halved(net, tmp_path), tmp_path / "half.pkl"
-    assert half.stat().st_size < min(24e6, 0.51 * (tmp_path / "full.pkl").stat().st_size)
+@pytest.mark.parametrize("kind", ["demo", "ncsnpp"])
+def test_in_half_precision_it_is_half_as_large_and_draws_the_same(kind, tmp_path):
+    """With the preset of models/demo.pkl: 24 MB is the most that is fair to clone. Frequencies stay exact."""
+    net = GeNVS(PRESETS["demo"]) if kind == "demo" else small_net(arch="ncsnpp", residual_encoder=True)
+    full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
+    genvs.save_snapshot(full, net.config, net.state_dict(), cur_nimg=12345)
+    assert halving(full, half) == 0
+    loaded = genvs.load_snapshot(half)
+    assert half.stat().st_size < (min(24e6, 0.51 * full.stat().st_size) if kind == "demo" else full.stat().st_size)
     assert loaded.config == net.config and loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl"}
     for name, tensor in loaded.state_dict().items():
-        assert tensor.dtype == torch.float32 and torch.equal(tensor, net.state_dict()[name].half().float())
-
-
-def test_half_precision_leaves_the_frequencies_of_ncsnpp_as_they_are(tmp_path):
-    net = small_net(arch="ncsnpp", residual_encoder=True)
-    assert torch.equal(halved(net, tmp_path).denoiser.unet.frequencies, net.denoiser.unet.frequencies)
+        saved = net.state_dict()[name]
+        expected = saved if name.endswith("unet.frequencies") else saved.half().float()
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, expected), name
 
 
 @pytest.mark.parametrize("number", [1e5, float("nan")])
