@@ -16,7 +16,6 @@ from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS,
 from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError
 from genvs.sampling.synthesis import synthesize_views
-from inference import inference
 from tests.host_waits import host_waits
 from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
 from tests.small_training import CPU, fresh_state, kimg, resume, small_run, train, unequal
@@ -75,20 +74,6 @@ def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
             accumulate_gradients(state.net, loss_fn, batches, config, monitor, scale=state.scale)
             update_weights(state, config, monitor)
         assert found == []
-
-
-def test_inference_takes_another_view_weighting(tmp_path):
-    net, snapshot = small_net(), tmp_path / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(snapshot, net.config, net.state_dict())
-
-    def draw(name: str) -> bytes:
-        options = ["--denoising_steps", "1", "--device", "cpu", "--cam_weighting", name, "--out_dir", tmp_path / name]
-        inference.main([*map(str, ["--ckpt_path", snapshot, *options])], standalone_mode=False)
-        return next((tmp_path / name).rglob("pred/*.png")).read_bytes()
-
-    assert draw("baseline_mean") != draw("distance_cubed")
-    with pytest.raises(InputError, match="has weights"):
-        draw("learned_cross_attention")
 
 
 # The view weighting alone

@@ -228,17 +228,6 @@ def test_a_fault_of_the_device_is_not_taken_for_a_damaged_state(cars, trained, t
         restore(state, trained[0], tmp_path)
 
 
-def test_samples_are_written_whole_or_not_at_all(cars, tmp_path):
-    config = small_run(cars)
-    with (
-        reporter_of(config, fresh_state(config), tmp_path, held_out=True) as reporter,
-        limited(20_000),
-        pytest.raises(OSError, match="samples-000000.png"),
-    ):
-        reporter.evaluate()
-    assert [path.name for path in tmp_path.iterdir()] == ["stats.jsonl"]
-
-
 @pytest.mark.parametrize("interrupted", [True, False])
 @pytest.mark.parametrize("fault", ["updates in a row", "without bound"])
 def test_nothing_is_saved_of_a_run_that_has_gone_wrong_since_the_last_record(cars, tmp_path, interrupted, fault):

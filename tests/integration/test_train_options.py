@@ -151,11 +151,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(program, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scenes_with_too_few_views_are_refused(program, cars):
-    done = program("--preset", "cpu-demo", "--data", cars, "--views", "1-5", "--targets", "2", "--dry-run")
-    assert_refused(done, "000000", "7 are needed")
-
-
 @pytest.mark.parametrize("option", ["--transfer", "--encoder-weights"])
 def test_weights_that_cannot_be_read_are_refused(program, cars, tmp_path, option):
     path = tmp_path / "weights"

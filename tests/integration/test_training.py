@@ -237,7 +237,8 @@ def test_stats_and_events_tell_the_same(run_folder):
     lines = records(run)
     steps, last = [line for line in lines if "Progress/lr" in line], lines[-1]
     assert sorted({line["nimg"] for line in lines}) == [8, 16, 24, 32, 40, 48]
-    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", "Timing/images_per_sec", "Memory/cpu_gb"):
+    timings = ("Timing/images_per_sec", "Timing/data_wait")
+    for name in ("Loss/all", "Gradient/norm", "Gradient/skipped", *timings, "Memory/cpu_gb"):
         assert all(name in line for line in steps), name
     ramp = TRAIN_PRESETS["cpu-demo"].lr * 40 / 2000
     assert steps[-1]["Progress/lr"] == pytest.approx(ramp, rel=1e-5), "that of the last update, at 40 images"

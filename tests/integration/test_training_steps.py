@@ -89,8 +89,9 @@ def test_ranks_and_rounds_share_out_the_same_samples(world_size, batch_gpu):
     per_update = [{request.num_inputs for request in update} for update in whole]
     assert all(len(numbers) == 1 for numbers in per_update), "a batch has one number of inputs"
     assert set().union(*per_update) == {1, 2, 3}
-    for epoch in range(8):
-        assert {request.scene for request in flat[11 * epoch : 11 * epoch + 11]} == set(range(11))
+    orders = [tuple(request.scene for request in flat[11 * epoch : 11 * epoch + 11]) for epoch in range(8)]
+    assert all(sorted(order) == list(range(11)) for order in orders)
+    assert len(set(orders)) == 8, "each epoch has an order of its own"
 
 
 def test_held_out_scenes_are_never_trained_on(cars):
@@ -120,30 +121,12 @@ class Loop:
         self.state.ema.update(self.state.net, batch_size=BATCH, cur_nimg=self.state.cur_nimg)
         self.state.cur_nimg += BATCH
 
-    def weights(self) -> list[torch.Tensor]:
-        return [parameter.detach().clone() for parameter in self.state.net.parameters()]
-
 
 @pytest.fixture
 def loop(cars, tmp_path):
     loop = Loop(small_run(cars, max_grad_norm=0.01), tmp_path)
     yield loop
     loop.monitor.close()
-
-
-def test_one_bad_pixel_skips_the_step_is_counted_and_harms_nothing(loop):
-    good, bad = some_batch(4), some_batch(4)
-    bad.targets.images[1, 0, 2, 5, 7] = math.inf
-    loop.step(good)
-    before, moments = loop.weights(), loop.state.optimizer.state_dict()["state"][0]["exp_avg"].clone()
-    loop.step(bad)
-    assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 1)
-    assert all(torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
-    assert torch.equal(loop.state.optimizer.state_dict()["state"][0]["exp_avg"], moments)
-    loop.step(good)
-    assert (loop.state.skipped, loop.state.skipped_in_a_row) == (1, 0)
-    assert any(not torch.equal(a, b) for a, b in zip(before, loop.weights(), strict=True))
-    assert all(p.isfinite().all() for net in (loop.state.net, loop.state.ema.net) for p in net.parameters())
 
 
 def test_a_run_whose_gradients_stay_bad_ends_and_says_so(cars, tmp_path, monkeypatch):
@@ -186,17 +169,6 @@ def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
     found = {name: value for name, value in line.items() if name.startswith("Loss/")}
     assert found == pytest.approx({name: values.mean().item() for name, values in expected.items()}, rel=1e-6)
     assert not later.keys() & expected.keys(), "each loss is recorded once"
-
-
-def test_the_share_of_time_that_a_step_waits_for_data_is_recorded(loop, tmp_path):
-    def slow_batches():
-        time.sleep(0.2)
-        yield some_batch(4)
-
-    accumulate_gradients(loop.state.net, loop.loss_fn, slow_batches(), loop.config, loop.monitor)
-    loop.monitor.record(BATCH)
-    (line,) = records(tmp_path)
-    assert 0.2 <= line["Timing/data_wait"] * line["time"] + 0.001 < 0.4
 
 
 # Being asked to stop

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from genvs.diffusion.noise import karras_steps, loss_weight
+from genvs.diffusion.noise import karras_steps
 from genvs.diffusion.samplers import SAMPLERS, sample_heun
 
 MEAN, STD = 0.3, 0.5  # of the data
@@ -43,15 +43,6 @@ def test_steps_go_from_sigma_max_over_sigma_min_to_zero(num_steps, rho):
     widths = (steps[:-1].log() if math.isinf(rho) else steps[:-1] ** (1 / rho)).diff()
     assert (widths < 0).all()
     assert_close(widths, widths.mean().expand(num_steps - 1))
-
-
-@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
-def test_loss_weight_undoes_c_out(sigma_data):
-    """c_out = sigma sigma_data / sqrt(sigma^2 + sigma_data^2): the network's own error counts alike at every level."""
-    sigma = torch.logspace(-3, 2, 30, dtype=torch.float64)
-    c_out = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
-    assert_close(loss_weight(sigma, sigma_data), 1 / c_out**2)
-    assert loss_weight(torch.tensor(0.5), 0.5).item() == pytest.approx(8)
 
 
 # The samplers

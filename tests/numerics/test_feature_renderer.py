@@ -169,14 +169,6 @@ def test_the_feature_image_is_not_shifted_when_it_is_enlarged():
     assert_close(feature_image[:, inside, inside], expected[:, inside, inside], rtol=0, atol=1e-4)
 
 
-def test_depth_bins_run_from_near_to_far():
-    renderer = renderer_of(render_width=4, num_samples=8)
-    constant_field(renderer, density_logit=1e4, features=0.0)
-    volume = torch.arange(8.0)[:, None, None].expand(1, 1, CHANNELS, 8, 4, 4)
-    camera = some_cameras(1, 1)
-    assert_close(renderer(volume, camera, camera), torch.zeros(1, 1, CHANNELS, 4, 4), rtol=0, atol=1e-4)
-
-
 def test_a_scene_renders_the_same_in_any_batch():
     renderer = renderer_of()
     volume, inputs, targets = some_scene()

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from genvs import ops
-from genvs import random as stateless_random
 from genvs.ops import NormSettings
 from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
 
@@ -88,16 +87,6 @@ def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
     """As with large images; the last program has fewer tiles."""
     monkeypatch.setattr(group_norm, "PROGRAMS", 8)
     check_norm(SIZES[4], torch.float32, *ALL)
-
-
-@pytest.mark.parametrize("dropout", [0.1, 0.6])
-@pytest.mark.parametrize("size", [SIZES[1], SIZES[4]], ids=str)
-def test_dropout_keeps_what_plain_torch_keeps(size, dropout):
-    (x, weight, bias, _), keys = some_norm(size, torch.float32)
-    settings = NormSettings(size[2], 1e-6, silu=False, dropout=dropout)
-    y, _ = ops.group_norm_silu(x, 0 * weight, torch.ones_like(bias), settings, keys=keys)
-    kept = stateless_random.keep_mask(keys, tuple(x.shape[1:]), dropout)
-    assert_close(y, kept / (1 - dropout), rtol=1e-6, atol=0)
 
 
 def test_gradients_pass_where_the_norm_is_not_used():

@@ -52,15 +52,6 @@ def test_a_huge_interval_behind_an_opaque_sample_does_not_cancel():
     assert_close(weights, expected)
 
 
-@pytest.mark.parametrize("num_samples", [1, 5, 64])
-def test_constant_density_absorbs_by_beers_law(num_samples):
-    density, length = 3.7, 0.8
-    deltas = torch.full((num_samples,), length / num_samples, dtype=FLOAT64)
-    features = torch.tensor([2.0, -1.0], dtype=FLOAT64).expand(num_samples, 2)
-    rendered, _, _ = composite(torch.full((num_samples,), density, dtype=FLOAT64), features, deltas)
-    assert_close(rendered, features[0] * (1 - math.exp(-density * length)), **EXACT)
-
-
 def sphere_errors(cameras: Cameras, num_samples: int, density: float, radius: float) -> torch.Tensor:
     """Errors of the opacity of a sphere at the origin along all rays, against 1 - exp(-density * chord)."""
     origins, directions = generate_rays(cameras, 12, 12)

@@ -71,12 +71,3 @@ def test_messages_name_the_options_of_their_parameters(capsys):
 
     assert "--lr=0 and depth=3" in refusal(capsys, command=program(main))
     assert named_options("`learning_rate`") == "learning_rate"
-
-
-def test_help_is_grouped_and_shows_the_defaults_that_the_program_names():
-    command = program(shown_defaults=lambda context: {"cache": "true", "learning_rate": "0.25"})
-    text = command.get_help(click.Context(command, max_content_width=100, show_default=True))
-    groups = {part.split(":")[0]: part for part in text.split("\n\n")[1:]}
-    assert "--in_dir" in groups["Data"] and "[default: true]" in groups["Data"]
-    assert "--lr" in groups["Model"] and "0.25" in groups["Model"] and "--in_dir" not in groups["Model"]
-    assert parsed()["cache"] is None

@@ -17,17 +17,19 @@ def test_format_time() -> None:
     assert {seconds: format_time(seconds) for seconds in times} == times
 
 
-def test_a_log_copies_both_streams_and_appends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_keeps_both_streams_and_the_trace_of_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "log.txt"
     path.write_text("before\n")
-    with logged(path):
+    with pytest.raises(ZeroDivisionError), logged(path):
         print("to stdout")
         assert path.read_text() == "before\nto stdout\n", "each line is in the file at once"
         print("to stderr", file=sys.stderr)
         print("\r 10% of a progress bar", end="")
         kept = sys.stdout
+        raise ZeroDivisionError
     print("after", file=kept)
-    assert path.read_text() == "before\nto stdout\nto stderr\n"
+    text = path.read_text()
+    assert text.startswith("before\nto stdout\nto stderr\nTraceback") and text.endswith("\nZeroDivisionError\n")
     captured = capsys.readouterr()
     assert captured.out == "to stdout\n\r 10% of a progress barafter\n"
     assert captured.err == "to stderr\n"
@@ -39,9 +41,3 @@ def test_a_full_disk_silences_the_log_alone(capsys: pytest.CaptureFixture[str]) 
         print("said")
         raise ZeroDivisionError
     assert capsys.readouterr().out == "said\n"
-
-
-def test_a_log_keeps_the_trace_of_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), logged(tmp_path / "log.txt"):
-        _ = 1 / 0
-    assert "ZeroDivisionError: division by zero" in (tmp_path / "log.txt").read_text()

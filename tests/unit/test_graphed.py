@@ -28,12 +28,6 @@ def arguments(net, num_inputs: int = 2) -> dict:
     return given
 
 
-def parts_arguments(given: dict) -> tuple[tuple, tuple]:
-    """The arguments of both parts, without the feature image."""
-    names = (graphed.RENDER_ARGUMENTS, graphed.DENOISE_ARGUMENTS)
-    return tuple(tuple(given[name] for name in part) for part in names)
-
-
 def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
     """With gradients for copies of the weights, as graphs are recorded."""
     net = small_net().train()
@@ -41,14 +35,15 @@ def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
     expected = net(**given)
     sum(output.square().mean() for output in expected).backward()
     gradients = {parameter: parameter.grad for parameter in net.parameters()}
-    names = list(net.state_dict())
+    state_names = list(net.state_dict())
     net.zero_grad(set_to_none=True)
     for parameter in net.parameters():
         parameter.register_post_accumulate_grad_hook(lambda parameter: pytest.fail("a hook has run"))
 
     render, denoise = graphed.parts_of(net)
     stand_ins = [{n: p.detach().requires_grad_() for n, p in part.named_parameters()} for part in (render, denoise)]
-    views, others = parts_arguments(given)
+    names = (graphed.RENDER_ARGUMENTS, graphed.DENOISE_ARGUMENTS)
+    views, others = (tuple(given[name] for name in part) for part in names)
     feature_image = functional_call(render, stand_ins[0], views)
     denoised = functional_call(denoise, stand_ins[1], (feature_image, *others))
     torch.testing.assert_close((denoised, feature_image), expected, rtol=0, atol=0)
@@ -59,7 +54,7 @@ def test_the_parts_are_the_forward_pass_and_leave_the_weights_alone():
     assert len(own) == len(set(own)) == len(list(net.parameters())) and set(own) == set(net.parameters())
     for parameter, gradient in zip(own, found, strict=True):
         torch.testing.assert_close(gradient, gradients[parameter], rtol=0, atol=0)
-    assert list(net.state_dict()) == names and all(parameter.grad is None for parameter in net.parameters())
+    assert list(net.state_dict()) == state_names and all(parameter.grad is None for parameter in net.parameters())
 
 
 def cuda_error(code: int) -> torch.AcceleratorError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from types import SimpleNamespace
 
@@ -17,9 +16,7 @@ from torch_utils.training_stats import Collector
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.ema import EMA
 from training.state import (
-    FIRST_SCALE,
     MAX_SKIPPED_IN_A_ROW,
-    SCALE_GROWTH_UPDATES,
     TrainState,
     restore,
 )
@@ -100,30 +97,6 @@ def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
     check_against_plain_adam(CPU)
 
 
-def test_gradients_within_the_limit_are_left_as_they_are_to_the_bit():
-    state = fresh()
-    net = copy.deepcopy(state.net)
-    optimizer = torch.optim.Adam(net.parameters(), lr=CONFIG.lr, fused=True)
-    for step in range(3):
-        for each in (net, state.net):
-            give_gradients(each, step, size=0.01)
-        optimizer.step()
-        update(state)
-        pairs = zip(tensors_of(state.net, state.optimizer), tensors_of(net, optimizer), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_weights_their_average_and_moments_lie_alike_in_memory():
-    """The fused and the foreach kernels take them as they lie."""
-    state = fresh()
-    give_gradients(state.net, 0, 1.0)
-    update(state)
-    for parameter, averaged in zip(state.net.parameters(), state.ema.net.parameters(), strict=True):
-        moments = state.optimizer.state[parameter]
-        assert {parameter.stride()} == {averaged.stride(), moments["exp_avg"].stride(), moments["exp_avg_sq"].stride()}
-    assert next(state.net.parameters()).is_contiguous(memory_format=torch.channels_last)
-
-
 # Loss scaling
 
 
@@ -147,18 +120,6 @@ def test_a_scaled_loss_gives_the_same_updates_and_its_scale_adapts(monkeypatch):
         pairs = zip(tensors_of(plain.net, plain.optimizer), tensors_of(scaled.net, scaled.optimizer), strict=True)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs), step
     assert scaled.skipped_counts() == (3, 0)
-
-
-def test_torchs_scaler_adapts_alike():
-    """torch.amp.GradScaler's own rule, over random overflows."""
-    state = fresh()
-    state.scale.fill_(FIRST_SCALE)
-    scale, streak = torch.tensor(FIRST_SCALE), torch.tensor(0, dtype=torch.int32)
-    for bad in torch.rand(9000, generator=torch.Generator().manual_seed(0)) < 2e-4:
-        state.adapt_scale(~bad)
-        torch._amp_update_scale_(scale, streak, bad.float(), 2.0, 0.5, SCALE_GROWTH_UPDATES)
-        assert state.scale == scale and state.scale_updates == streak
-    assert scale != FIRST_SCALE
 
 
 # Skips in a row
