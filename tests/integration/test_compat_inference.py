@@ -13,7 +13,7 @@ import torch
 
 import genvs
 from genvs.compat import UnofficialGeNVS
-from genvs.config import UNOFFICIAL
+from genvs.config import PRESETS, UNOFFICIAL
 from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
@@ -149,6 +149,12 @@ def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
     (snapshot,) = (tmp_path / "on").glob("network-snapshot-*.pkl")
     assert type(genvs.load_snapshot(snapshot)) is UnofficialGeNVS
+
+
+def test_45_biases_are_not_trained_at_the_published_size():
+    with torch.device("meta"):
+        net = UnofficialGeNVS(dataclasses.replace(PRESETS["srn128"], numerics=UNOFFICIAL))
+    assert sum(not parameter.requires_grad for parameter in net.parameters()) == 45
 
 
 def test_samples_along_rays_are_jittered_in_training_alone(published):
