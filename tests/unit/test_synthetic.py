@@ -18,6 +18,7 @@ from PIL import Image
 
 from genvs.config import SceneConfig
 from genvs.data.files import read_pose
+from genvs.data.synthetic.__main__ import main
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.catalog import CLASSES
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
@@ -205,3 +206,13 @@ def test_front_is_at_positive_y():
             color = image[depth > 0].astype(float)
             redness[end].append(((color[:, 0] > 90) & (color[:, 0] > 3.5 * color[:, 2]) & (color[:, 1] < 40)).sum())
     assert np.median(redness[-1]) > np.median(redness[1])
+
+
+@pytest.mark.parametrize(
+    "options", [("--views", "0"), ("--scenes", "-1"), ("--resolution", "0"), ("--seed", "-1"), ("--test-views", "300")]
+)
+def test_the_program_refuses_numbers_that_no_dataset_has(tmp_path, monkeypatch, options):
+    monkeypatch.setattr("sys.argv", ["synthetic", "--out", str(tmp_path / "cars"), *options])
+    with pytest.raises(InputError, match=f"{options[0]}: {options[1]}"):
+        main()
+    assert list(tmp_path.iterdir()) == []

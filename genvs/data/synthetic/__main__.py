@@ -7,21 +7,40 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from genvs.data.storage import counted
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_dataset
-from genvs.errors import run_program
+from genvs.errors import InputError, run_program
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help lists the options)")
+
+
+def whole(low: int, high: int = 0) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `low` to `high`, or without end if `high` is 0."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low or (high and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{text}: give a whole number from {low} {f'to {high}' if high else 'up'}")
+        return int(text)
+
+    return parse
 
 
 def new_parser(prog: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that this program shares with genvs.data.mesh. out: the help of --out."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=defaults)
+    parser = Parser(prog=prog, description=description, formatter_class=defaults)
     parser.add_argument("--out", type=Path, required=True, help=out)
-    parser.add_argument("--views", type=int, default=50, help="views per scene")
-    parser.add_argument("--resolution", type=int, default=128, help="side of the images, pixels")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--views", type=whole(1), default=50, help="views per scene")
+    parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
+    parser.add_argument("--seed", type=whole(0), default=0, help="random seed")
+    parser.add_argument("--workers", type=whole(1), default=os.cpu_count(), help="processes")
     return parser
 
 
@@ -41,10 +60,10 @@ def main() -> None:
         "Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes what is missing.",
         "writes OUT_train, OUT_val and OUT_test",
     )
-    parser.add_argument("--scenes", type=int, default=400, help="training scenes")
-    parser.add_argument("--val-scenes", type=int, default=40, help="validation scenes")
-    parser.add_argument("--test-scenes", type=int, default=10, help="test scenes")
-    parser.add_argument("--test-views", type=int, default=SPIRAL_VIEWS, help="views per test scene, of SRN's spiral")
+    parser.add_argument("--scenes", type=whole(0), default=400, help="training scenes")
+    parser.add_argument("--val-scenes", type=whole(0), default=40, help="validation scenes")
+    parser.add_argument("--test-scenes", type=whole(0), default=10, help="test scenes")
+    parser.add_argument("--test-views", type=whole(1, SPIRAL_VIEWS), default=SPIRAL_VIEWS, help="views per test scene")
     report(ensure_dataset, **vars(parser.parse_args()))
 
 
