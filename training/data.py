@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from dnnlib.command import named_options
 from genvs.config import SceneConfig
-from genvs.data.packed import PackPlan
+from genvs.data.packed import Pack
 from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.storage import printable
 from genvs.data.stored import dataset_class
 from genvs.data.types import ViewBatch
+from genvs.data.workers import usable_cores
 from genvs.errors import InputError
 from genvs.random import Stream, numpy_generator
 from genvs.settings import flat
@@ -137,25 +137,21 @@ def pack_data(data: RunData) -> None:
     """
     datasets = list(dict.fromkeys([data.train, data.held_out]))
     first = distributed.get_local_rank() == 0
-    plans: list[PackPlan | None] | InputError = []
+    packs: list[Pack | None] | InputError = []
     if first:
         try:
-            plans = [_make_pack(dataset) for dataset in datasets]
+            packs = [_make_pack(dataset) for dataset in datasets]
         except InputError as error:
-            plans = error
-    plans = distributed.gather_objects(plans)[distributed.get_rank() - distributed.get_local_rank()]
-    if isinstance(plans, InputError):
-        raise plans
-    for dataset, plan in zip(datasets, plans, strict=True):
-        if plan is not None and not first:
-            dataset.use_pack(plan)
+            packs = error
+    packs = distributed.gather_objects(packs)[distributed.get_rank() - distributed.get_local_rank()]
+    if isinstance(packs, InputError):
+        raise packs
+    for dataset, pack in zip(datasets, packs, strict=True):
+        if pack is not None and not first:
+            dataset.use_pack(pack)
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _make_pack(dataset: SceneDataset) -> PackPlan | None:
+def _make_pack(dataset: SceneDataset) -> Pack | None:
     """Make and use a dataset's pack. Returns None, and prints a warning, if it cannot be written."""
     try:
         return dataset.make_pack(workers=usable_cores())

@@ -7,13 +7,13 @@ with a checksum, which is compared only when asked for: that reads the whole fil
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,15 @@ import PIL
 
 from genvs.data.types import Views
 from genvs.data.workers import run_in_workers
-from genvs.files import lock
+from genvs.files import lock, replacing
 
 FORMAT = "genvs packed views 3"  # raise the number when the same files give other contents
 HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class PackPlan:
-    """What a pack holds, and where it is.
+class Pack:
+    """What a pack holds, and where it is. It is pickled without its views, and opened again when they are used.
 
     num_views: of each scene, in order. sources: a digest of the names, sizes and times of change of all its files.
     """
@@ -39,6 +39,7 @@ class PackPlan:
     num_views: tuple[int, ...]
     sources: str
 
+    @property
     def header(self) -> bytes:
         """The beginning of the file."""
         record = {
@@ -62,92 +63,76 @@ class PackPlan:
         """Bytes of the file."""
         return HEADER_BYTES + sum(self.num_views) * self.record.itemsize
 
-    @property
+    @cached_property
     def first_views(self) -> np.ndarray:
         """The index of each scene's first view among all views: `[scenes]` int64."""
         return np.cumsum([0, *self.num_views[:-1]])
 
+    @cached_property
+    def views(self) -> np.ndarray:
+        """The records of all views, mapped read-only: processes share their pages.
 
-class Pack:
-    """The pack of a plan, mapped read-only: processes share its pages. It is pickled as its plan.
+        Raises OSError if the file cannot be opened, ValueError if it is another one or cut short.
+        """
+        with open(self.path, "rb") as file:
+            if file.read(HEADER_BYTES) != self.header or os.fstat(file.fileno()).st_size != self.size:
+                raise ValueError(f"{self.path}: made from other files, or cut short")
+            return np.asarray(np.memmap(file, self.record, mode="r", offset=HEADER_BYTES))
 
-    Raises OSError if it cannot be opened, ValueError if the file is another one or cut short.
-    """
+    def __getstate__(self) -> dict[str, object]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __init__(self, plan: PackPlan) -> None:
-        self.plan, self._first_views = plan, plan.first_views
-        with open(plan.path, "rb") as file:
-            if file.read(HEADER_BYTES) != plan.header() or os.fstat(file.fileno()).st_size != plan.size:
-                raise ValueError(f"{plan.path}: made from other files, or cut short")
-            self._views = np.asarray(np.memmap(file, plan.record, mode="r", offset=HEADER_BYTES))
-
-    def __reduce__(self):
-        return Pack, (self.plan,)
-
-    def is_undamaged(self) -> bool:
-        """Whether every view has its checksum. Reads the whole file."""
+    def is_current(self, *, verify: bool = False) -> bool:
+        """Whether the file is whole and made from these files. verify: compare checksums too, which reads all of it."""
+        try:
+            views = self.views
+        except (OSError, ValueError):
+            return False
         with ThreadPoolExecutor() as pool:
-            return all(pool.map(lambda view: _checksum(view) == view["checksum"], self._views))
+            return not verify or all(pool.map(lambda view: _checksum(view) == view["checksum"], views))
 
     def read(self, scenes: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of images, c2w and intrinsics, by the indices of scenes and of views in them, integers `[...]`."""
-        places = self._first_views[scenes] + views
-        return self._views["image"][places], self._views["c2w"][places], self._views["intrinsics"][places]
+        places = self.first_views[scenes] + views
+        return self.views["image"][places], self.views["c2w"][places], self.views["intrinsics"][places]
 
 
-def ensure_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: int, *, verify: bool = False) -> Pack:
-    """The pack of `plan`, made unless it is there and up to date.
+def ensure_pack(pack: Pack, decode_scene: Callable[[int], Views], workers: int, *, verify: bool = False) -> Pack:
+    """`pack`, made unless it is there and up to date.
 
     decode_scene: gives the views `[K]` of a scene. workers: processes that decode; with 0, this one does. verify:
     compare checksums too. The file appears whole or not at all, in place of any older one. Several processes may call
-    this at once: one works, the others wait. Call it in the main thread, which receives Ctrl-C. Raises what
-    `decode_scene` raises, and OSError if the file cannot be written.
+    this at once: one works, the others wait. Raises what `decode_scene` raises, and OSError if the file cannot be
+    written.
     """
-    pack = _open_pack(plan, verify)
-    if pack is None:
-        with lock(plan.path.with_name(f".{plan.path.name}.lock"), wait=True):
-            pack = _open_pack(plan, verify)  # another process may have made it meanwhile
-            if pack is None:
-                pack = _make_pack(plan, decode_scene, workers)
+    if not pack.is_current(verify=verify):
+        with lock(pack.path.with_name(f".{pack.path.name}.lock"), wait=True):
+            if not pack.is_current(verify=verify):  # else another process has made it meanwhile
+                _write(pack, decode_scene, workers)
+                pack = replace(pack)  # without views of an older file
     return pack
-
-
-def _open_pack(plan: PackPlan, verify: bool) -> Pack | None:
-    """The pack, unless it is missing, made from other files or found to be damaged."""
-    try:
-        pack = Pack(plan)
-    except (OSError, ValueError):
-        return None
-    return None if verify and not pack.is_undamaged() else pack
 
 
 def _checksum(view: np.void) -> int:
     return zlib.crc32(view.tobytes()[:-4])
 
 
-def _make_pack(plan: PackPlan, decode_scene: Callable[[int], Views], workers: int) -> Pack:
-    """Decodes all scenes, with a progress bar. The header comes last."""
-    path = plan.path.with_name(plan.path.name + ".partial")
+def _write(pack: Pack, decode_scene: Callable[[int], Views], workers: int) -> None:
+    """Decodes all scenes, with a progress bar."""
+    for orphan in pack.path.parent.glob(f".{pack.path.name}.*.tmp"):  # of a killed process: this one holds the lock
+        orphan.unlink()
+    with replacing(pack.path) as file:
+        file.write(pack.header)
+        file.truncate(pack.size)
+        file.flush()  # before processes are forked, which would write the header too
 
-    def write(scene: int) -> None:
-        views = decode_scene(scene)
-        records, cameras = np.zeros(len(views.images), plan.record), views.cameras
-        records["image"], records["c2w"], records["intrinsics"] = views.images, cameras.c2w, cameras.intrinsics
-        records["checksum"] = [_checksum(record) for record in records]
-        with open(path, "r+b") as partial:
-            partial.seek(HEADER_BYTES + int(plan.first_views[scene]) * plan.record.itemsize)
-            partial.write(records.tobytes())
+        def write(scene: int) -> None:
+            views = decode_scene(scene)
+            records, cameras = np.zeros(len(views.images), pack.record), views.cameras
+            records["image"], records["c2w"], records["intrinsics"] = views.images, cameras.c2w, cameras.intrinsics
+            records["checksum"] = [_checksum(record) for record in records]
+            with open(file.name, "r+b") as shared:
+                shared.seek(HEADER_BYTES + int(pack.first_views[scene]) * pack.record.itemsize)
+                shared.write(records.tobytes())
 
-    try:
-        with open(path, "wb") as file:
-            file.truncate(plan.size)
-        run_in_workers(write, len(plan.num_views), workers, f"packing {plan.path.name}")
-        with open(path, "r+b") as whole:
-            whole.write(plan.header())
-            whole.flush()
-            os.fsync(whole.fileno())
-        os.replace(path, plan.path)
-    finally:
-        with contextlib.suppress(OSError):  # after success it has been renamed
-            path.unlink()
-    return Pack(plan)
+        run_in_workers(write, len(pack.num_views), workers, f"packing {pack.path.name}")

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from genvs.config import SceneConfig
 from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
 from genvs.data.labels import checked_classes, read_classes
-from genvs.data.packed import Pack, PackPlan, ensure_pack
+from genvs.data.packed import Pack, ensure_pack
 from genvs.data.scene import Scene
 from genvs.data.storage import printable
 from genvs.data.types import ViewBatch, Views
@@ -146,24 +146,26 @@ class SceneDataset(Dataset, abc.ABC):
                 digest.update(repr(state).encode())
         return digest.hexdigest()
 
-    def make_pack(self, workers: int, *, verify: bool = False) -> PackPlan | None:
+    def make_pack(self, workers: int, *, verify: bool = False) -> Pack | None:
         """Takes views from the pack at `pack_path` from now on; makes it unless it is there and up to date.
 
         workers: processes that decode. verify: compare the pack's checksums too, which reads all of it. Returns the
-        plan, with which other processes can `use_pack` without examining every file again; None for a dataset without
-        packs. Raises InputError for any file that cannot be used, OSError if the pack cannot be written.
+        pack, which other processes can use without examining every file again; None for a dataset without packs.
+        Raises InputError for any file that cannot be used, OSError if the pack cannot be written.
         """
         path = self.pack_path()
         if path is None:
             return None
-        num_views = tuple(self.num_views(scene) for scene in range(len(self)))
-        plan = PackPlan(path, self.resolution, num_views, self.digest_of_files())
-        self._pack = ensure_pack(plan, self._decode_scene, workers, verify=verify)
-        return plan
+        views = [range(self.num_views(scene)) for scene in range(len(self))]
+        pack = Pack(path, self.resolution, tuple(map(len, views)), self.digest_of_files())
+        self._pack = None
+        self.use_pack(ensure_pack(pack, lambda scene: self.load(scene, views[scene]), workers, verify=verify))
+        return pack
 
-    def use_pack(self, plan: PackPlan) -> None:
-        """Takes views from now on from the pack that `make_pack` made or found in another process."""
-        self._pack = Pack(plan)
+    def use_pack(self, pack: Pack) -> None:
+        """Takes views from now on from a pack that `make_pack` has made or found, perhaps in another process."""
+        pack.is_current()  # opens it: what replaces the file later makes no difference
+        self._pack = pack
 
     def load(self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray) -> Views:
         """Views by the indices of scenes and of views in them, integers that broadcast to `[...]`.
@@ -175,8 +177,12 @@ class SceneDataset(Dataset, abc.ABC):
         if not all(0 <= view < self.num_views(scene) for scene, view in pairs):
             raise IndexError(f"no such views: {views.tolist()} of scenes {scenes.tolist()}")
         if self._pack is None:
-            return self._decode(pairs, views.shape)
-        images, c2w, intrinsics = self._pack.read(scenes, views)
+            decoded = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
+            poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
+            parts = (np.stack(part) for part in (*zip(*decoded, strict=True), poses))
+            images, intrinsics, c2w = (part.reshape(*views.shape, *part.shape[1:]) for part in parts)
+        else:
+            images, c2w, intrinsics = self._pack.read(scenes, views)
         return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics))
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
@@ -226,19 +232,6 @@ class SceneDataset(Dataset, abc.ABC):
         matrices = (torch.from_numpy(np.array(part, dtype=np.float32)) for part in (c2w, intrinsics))
         config = self._scene_config
         return Cameras(*matrices, *(torch.full(c2w.shape[:-2], depth) for depth in (config.near, config.far)))
-
-    def _decode(self, pairs: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Views:
-        """The views of these (scene, view), from their files, with the leading shape `shape`."""
-        views = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
-        poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
-        images, intrinsics, c2w = (
-            np.stack(parts).reshape(*shape, *parts[0].shape) for parts in (*zip(*views, strict=True), poses)
-        )
-        return Views(torch.from_numpy(images).contiguous(), self._cameras(c2w, intrinsics))
-
-    def _decode_scene(self, scene: int) -> Views:
-        views = range(self.num_views(scene))
-        return self._decode([(scene, view) for view in views], (len(views),))
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Sets convention, near, far, focal and radius; finds common mistakes before any expensive work."""

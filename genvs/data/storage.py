@@ -5,11 +5,12 @@ Links in a folder are followed; only regular files are read. Nothing in a zip is
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
-import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from genvs.errors import InputError
@@ -39,7 +40,7 @@ class Storage:
     """Files below the folder `root`, by names with '/' between folders. Names of folders, but for '', end with '/'."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = self.whole = root
 
     def shown(self, name: str) -> str:
         """The path of a file or folder, for messages."""
@@ -65,44 +66,45 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The content of a file. Raises InputError where it is missing, damaged or not a regular file."""
-        try:
-            with open(os.path.join(self.root, name), "rb", opener=_open_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise InputError(f"{self.shown(name)}: is a pipe or a device; replace it by the file or remove it")
-                return file.read()
-        except OSError as error:
-            raise self._unreadable(name, error) from None
+        path = os.path.join(self.root, name)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(
+                f"{self.shown(name)}: is a folder, a pipe or a device; replace it by the file or remove it"
+            )
+        with self._readable(name), open(path, "rb") as file:
+            return file.read()
 
     def state(self, name: str) -> tuple[int, int]:
         """Size in bytes and time of change (ns) of a file; inside a zip, those of the zip."""
-        try:
+        with self._readable(name):
             status = os.stat(os.path.join(self.root, name))
-        except OSError as error:
-            raise self._unreadable(name, error) from None
         return status.st_size, status.st_mtime_ns
 
     def beside(self, suffix: str) -> Path:
-        """A path next to the folder or the zip: its name with `suffix`."""
-        root = Path(os.path.abspath(self.root))  # not where a link leads: that may be read-only
-        return root.parent / (root.name + suffix)
+        """A path next to the folder, or to the zip that it is in: its name with `suffix`."""
+        whole = Path(os.path.abspath(self.whole))  # not where a link leads: that may be read-only
+        return whole.with_name(".".join([whole.name, *self.root.relative_to(self.whole).parts]) + suffix)
 
-    def _unreadable(self, name: str, error: OSError) -> InputError:
-        return InputError(
-            f"{self.shown(name)}: cannot be read ({error.strerror}); restore the file or remove its whole view"
-        )
+    @contextlib.contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            fault = f"cannot be read ({error.strerror}); restore the file or remove its whole view"
+            raise InputError(f"{self.shown(name)}: {fault}") from None
 
 
 class ZipStorage(Storage):
     """Members of a zip below `prefix` ('' or a folder's name with '/' at its end)."""
 
     def __init__(self, archive: Path, prefix: str) -> None:
-        self.archive, self.prefix, self.root = archive, prefix, archive / prefix
+        self.whole, self.prefix, self.root = archive, prefix, archive / prefix
         status = os.stat(archive)
         self.archive_state = status.st_size, status.st_mtime_ns
 
     @property
     def _opened(self) -> _OpenZip:
-        return _open_zip(os.fspath(self.archive), self.archive_state)
+        return _open_zip(os.fspath(self.whole), self.archive_state)
 
     def has(self, folder: str) -> bool:
         return self.prefix + folder in self._opened.folders
@@ -124,11 +126,6 @@ class ZipStorage(Storage):
     def state(self, name: str) -> tuple[int, int]:
         return self.archive_state
 
-    def beside(self, suffix: str) -> Path:
-        archive = Path(os.path.abspath(self.archive))
-        name = ".".join([archive.name, *self.prefix.split("/")[:-1]])
-        return archive.parent / (name + suffix)
-
 
 class _OpenZip:
     """An open zip, and the names in each of its folders ('' or 'a/b/')."""
@@ -137,17 +134,13 @@ class _OpenZip:
         self._zip, self._pid = zipfile.ZipFile(archive), os.getpid()
         self.folders: dict[str, set[str]] = {"": set()}
         for name in self._zip.namelist():
-            *parents, file = name.split("/")
             folder = ""
-            for parent in parents:
-                self._add(folder, parent + "/")
-                folder += parent + "/"
-                self.folders.setdefault(folder, set())
-            self._add(folder, file)
-
-    def _add(self, folder: str, name: str) -> None:
-        if not _is_ignored(name):
-            self.folders[folder].add(name)
+            for part in re.findall("[^/]*/|[^/]+$", name):
+                if not _is_ignored(part):
+                    self.folders[folder].add(part)
+                folder += part
+                if part.endswith("/"):
+                    self.folders.setdefault(folder, set())
 
     def file(self) -> zipfile.ZipFile:
         if self._pid != os.getpid():  # a forked process shares its parent's place in an open file
@@ -185,7 +178,3 @@ def find_storage(path: str | os.PathLike[str]) -> Storage | None:
 
 def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name.removesuffix("/") in IGNORED
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -6,39 +6,48 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from genvs.errors import InputError
 
 
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_in_workers(work: Callable[[int], None], count: int, workers: int, title: str) -> None:
     """Calls work(0), ..., work(count - 1) in `workers` processes or, with 0, in this one. Leaves no process behind.
 
-    Raises the first InputError or OSError that `work` raises. Call it in the main thread, which receives Ctrl-C.
+    Raises the first InputError or OSError that `work` raises.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, count, cores)
-    loader = DataLoader(
-        _Work(work, count),
+
+    def failure_of(index: Any) -> Exception | None:
+        try:
+            work(index)
+        except (InputError, OSError) as error:
+            return error  # raised here it would lose its arguments, and keep the loader alive
+        return None
+
+    workers = min(workers, count, usable_cores())
+    loader: DataLoader = DataLoader(
+        range(count),  # type: ignore[arg-type]
         batch_size=None,
+        collate_fn=failure_of,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
         multiprocessing_context="fork" if workers else None,  # others could not send `work` to a process
         generator=torch.Generator(),  # else it would draw from the caller's random numbers
     )
-    # Ctrl-C during a fork would be printed and then ignored, so it is kept until the workers have started.
-    caught: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    # Workers never see Ctrl-C, which reaches the whole process group: they inherit the mask, and the parent ends them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         failures = iter(loader)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        if caught:
-            signal.raise_signal(signal.SIGINT)
         for failure in tqdm(failures, desc=title, total=count, unit="scenes", disable=None):
             if failure is not None:
                 raise failure
@@ -47,25 +56,3 @@ def run_in_workers(work: Callable[[int], None], count: int, workers: int, title:
         raise
     finally:
         del failures
-
-
-class _Work(Dataset):
-    """Item i is the error that work(i) raises, or None."""
-
-    def __init__(self, work: Callable[[int], None], count: int) -> None:
-        self.work, self.count = work, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Exception | None:
-        try:
-            self.work(index)
-        except (InputError, OSError) as error:
-            return error  # raised here it would lose its arguments, and keep the loader alive
-        return None
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the whole process group, but the parent decides what ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,6 +25,17 @@ def pack_of(split: Path, resolution: int = 32) -> Path:
     return split.with_name(f"{split.name}.{resolution}px.pack")
 
 
+def unfinished(split: Path) -> list[Path]:
+    """What a process writes until the pack is whole."""
+    return list(split.parent.glob(f".{pack_of(split).name}.*.tmp"))
+
+
+def forbid_packing(split: Path) -> None:
+    lock = split.with_name(f".{pack_of(split).name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+
+
 def visible(folder: Path) -> list[str]:
     """The names in a folder, in order, without hidden ones such as locks."""
     return sorted(path.name for path in folder.glob("[!.]*"))

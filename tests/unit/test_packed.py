@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -12,11 +13,11 @@ import pytest
 from torch.utils.data import DataLoader
 
 from genvs.data import packed
-from genvs.data.packed import Pack
 from genvs.data.scenes import SampleRequest
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
+    forbid_packing,
     opened,
     pack_of,
     packed_scenes,
@@ -130,12 +131,12 @@ def test_a_damaged_or_unfinished_pack_is_made_anew(split, damage):
 
 @pytest.mark.parametrize("part", ["image", "c2w", "intrinsics", "checksum"])
 def test_a_changed_bit_anywhere_is_noticed_where_that_is_asked_for(split, part):
-    plan = opened(split).make_pack(0)
+    pack = opened(split).make_pack(0)
     whole = pack_of(split).read_bytes()
     for view in (0, 8, 16):
-        byte = packed.HEADER_BYTES + view * plan.record.itemsize + plan.record.fields[part][1]
+        byte = packed.HEADER_BYTES + view * pack.record.itemsize + pack.record.fields[part][1]
         pack_of(split).write_bytes(flip_bit(whole, byte))
-        assert not Pack(plan).is_undamaged()
+        assert pack.is_current() and not dataclasses.replace(pack).is_current(verify=True)
         opened(split).make_pack(0)
         assert pack_of(split).read_bytes() != whole
         opened(split).make_pack(0, verify=True)
@@ -178,7 +179,7 @@ def test_a_bad_file_is_refused_as_without_a_pack(split, workers):
 def test_where_it_cannot_be_written_a_line_says_so_and_files_are_read(split, capfd):
     packed_scenes(split)
     new_intrinsics(split)
-    pack_of(split).with_name(pack_of(split).name + ".partial").mkdir()
+    forbid_packing(split)
     data = open_data(small_run(split))
     pack_data(data)
     out, err = capfd.readouterr()

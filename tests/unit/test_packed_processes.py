@@ -19,9 +19,11 @@ from genvs.data.stored import StoredScenes
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
+    forbid_packing,
     opened,
     pack_of,
     packed_scenes,
+    unfinished,
     visible,
     write_uneven_split,
 )
@@ -41,16 +43,18 @@ def split(tmp_path) -> Path:
 
 
 def make_for_race(split: Path, decoded) -> None:
-    decode = StoredScenes._decode_scene
+    load = StoredScenes.load
 
-    def counting(self, scene: int):
+    def counting(self, scene: int, views):
         with decoded.get_lock():
             decoded.value += 1
         time.sleep(0.1)
-        return decode(self, scene)
+        return load(self, scene, views)
 
-    StoredScenes._decode_scene = counting
-    assert equal_scenes(packed_scenes(split), opened(split))
+    StoredScenes.load = counting
+    dataset = packed_scenes(split)
+    StoredScenes.load = load
+    assert equal_scenes(dataset, opened(split))
 
 
 def test_of_several_processes_at_once_one_makes_it(split):
@@ -62,7 +66,7 @@ def test_of_several_processes_at_once_one_makes_it(split):
     for racer in racers:
         racer.join(60)
     assert [racer.exitcode for racer in racers] == [0, 0, 0] and decoded.value == 3
-    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"]
+    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"] and not unfinished(split)
 
 
 def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) -> None:
@@ -88,7 +92,7 @@ def test_one_rank_makes_it_for_all(tmp_path):
     good, bad, unwritable = (write_split(tmp_path / name / "cars_train") for name in "abc")
     path = bad / "car2" / "rgb" / "3.png"
     path.write_bytes(path.read_bytes()[:-20])
-    pack_of(unwritable).with_name(pack_of(unwritable).name + ".partial").mkdir()
+    forbid_packing(unwritable)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -106,8 +110,8 @@ import click
 from genvs.data.stored import StoredScenes
 from dnnlib.command import run_command
 
-decode = StoredScenes._decode_scene
-StoredScenes._decode_scene = lambda self, scene: (time.sleep(0.3), decode(self, scene))[1]
+load = StoredScenes.load
+StoredScenes.load = lambda self, scene, views: (time.sleep(0.3), load(self, scene, views))[1]
 
 @click.command()
 def main():
@@ -121,9 +125,8 @@ def interrupted_packing(split: Path, number: int, workers: int, delay: float) ->
     """Exit code and stderr of a process that was sent a signal while it packed `split`, as a terminal sends it."""
     arguments = [sys.executable, "-c", SLOWLY, str(split), str(workers)]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    partial = pack_of(split).with_name(pack_of(split).name + ".partial")
     deadline = time.monotonic() + 60
-    while not partial.exists():
+    while not unfinished(split):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     time.sleep(delay)
@@ -135,12 +138,12 @@ def interrupted_packing(split: Path, number: int, workers: int, delay: float) ->
 @pytest.mark.parametrize(("workers", "delay"), [(0, 0.1), (2, 0.005)])
 def test_interrupted_it_ends_and_leaves_nothing(split, workers, delay):
     assert interrupted_packing(split, signal.SIGINT, workers, delay) == (130, "\n")
-    assert visible(split.parent) == ["cars_train"]
+    assert visible(split.parent) == ["cars_train"] and not unfinished(split)
 
 
 def test_what_a_killed_process_leaves_is_not_trusted_and_taken_over(split):
     code, _ = interrupted_packing(split, signal.SIGKILL, 2, 0.4)
     assert code == -signal.SIGKILL
-    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack.partial"]
+    assert visible(split.parent) == ["cars_train"] and unfinished(split)
     assert equal_scenes(packed_scenes(split), opened(split))
-    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"]
+    assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"] and not unfinished(split)
