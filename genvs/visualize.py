@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ SHEET_TILE = 192  # contact sheet: smallest side of a picture, pixels
 FEATURES_CAPTION = (
     "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
 )
-Column = tuple[str, Sequence[np.ndarray]]  # of a contact sheet: a label above pictures `[H, W, 3]` uint8
+# Of a contact sheet: the labels of its columns, and by name its rows of pictures `[H, W, 3]` uint8, one per column.
+Band = tuple[Sequence[str], Mapping[str, Sequence[np.ndarray] | np.ndarray]]
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -60,43 +61,38 @@ def enlarge(picture: np.ndarray, side: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
 
 
-def contact_sheet(
-    title: str, bands: Sequence[tuple[Sequence[str], Sequence[Column]]], caption: str = ""
-) -> Image.Image:
-    """Lay out labelled pictures on one page.
-
-    bands: from top to bottom; each is (names of its picture rows, its columns), and a column has one picture for each
-    name. A band with many columns is wrapped. caption: a line at the bottom.
-    """
-    tile = enlarge(bands[0][1][0][1][0], SHEET_TILE)
+def contact_sheet(title: str, bands: Sequence[Band], caption: str = "") -> Image.Image:
+    """Lay out bands of pictures on one page, from top to bottom. A wide band is wrapped. caption: a line below them."""
+    tile = enlarge(next(iter(bands[0][1].values()))[0], SHEET_TILE)
     font, small = ImageFont.load_default(20), ImageFont.load_default(15)
     margin, header, gap, label_height = 24, 64, 8, 26
-    gutter = margin + max(math.ceil(small.getlength(name)) for names, _ in bands for name in names) + 16
-    most = max(len(columns) for _, columns in bands)
+    gutter = margin + max(math.ceil(small.getlength(name)) for _, rows in bands for name in rows) + 16
+    most = max(len(labels) for labels, _ in bands)
     per_line = min(most, max(8, math.ceil(math.sqrt(2 * most))))
     lines = [
-        (names, columns[start : start + per_line])
-        for names, columns in bands
-        for start in range(0, len(columns), per_line)
+        (labels[start : start + per_line], {name: row[start : start + per_line] for name, row in rows.items()})
+        for labels, rows in bands
+        for start in range(0, len(labels), per_line)
     ]
-    heights = [label_height + len(names) * (tile.height + gap) + margin for names, _ in lines]
     longest = math.ceil(max(font.getlength(title), small.getlength(caption)))
     width = gutter + max(per_line * (tile.width + gap), longest) + margin
-    bottom = header + sum(heights)
+    bottom = header + sum(label_height + len(rows) * (tile.height + gap) + margin for _, rows in lines)
     sheet = Image.new("RGB", (width, bottom + (margin if caption else 0)), "#f3f3f3")
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, 20), title, fill="#111111", font=font)
     draw.text((margin, bottom), caption, fill="#555555", font=small, anchor="lm")
-    for index, (names, columns) in enumerate(lines):
-        top = header + sum(heights[:index])
-        rows = [top + label_height + row * (tile.height + gap) for row in range(len(names))]
-        for name, y in zip(names, rows, strict=True):
+    y = header
+    for labels, rows in lines:
+        places = [gutter + column * (tile.width + gap) for column in range(len(labels))]
+        for label, x in zip(labels, places, strict=True):
+            draw.text((x, y + 4), _shorten(label, small, tile.width), fill="#111111", font=small)
+        y += label_height
+        for name, pictures in rows.items():
             draw.text((margin, y + tile.height / 2), name, fill="#555555", font=small, anchor="lm")
-        for place, (label, pictures) in enumerate(columns):
-            x = gutter + place * (tile.width + gap)
-            draw.text((x, top + 4), _shorten(label, small, tile.width), fill="#111111", font=small)
-            for picture, y in zip(pictures, rows, strict=True):
+            for picture, x in zip(pictures, places, strict=True):
                 sheet.paste(enlarge(picture, SHEET_TILE), (x, y))
+            y += tile.height + gap
+        y += margin
     return sheet
 
 

@@ -30,7 +30,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.models.labels import label_of_class
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
-from genvs.visualize import FEATURES_CAPTION, Column, contact_sheet, feature_color_map, feature_colors, to_uint8
+from genvs.visualize import FEATURES_CAPTION, contact_sheet, feature_color_map, feature_colors, to_uint8
 from inference import options, writers
 from torch_utils import distributed
 
@@ -155,13 +155,11 @@ def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: Sce
     colors = feature_colors(torch.stack(feature_images))
     for name, color in zip(scene.target_names, colors, strict=True):
         writers.write_png(folder / "feature_image" / f"{name}.png", color)
-    rows = {"feature image": list(colors), "prediction": pictures}
+    rows = {"feature image": colors, "prediction": np.stack(pictures)}
     if scene.target_images is not None:
-        rows["target"] = list(scene.target_images[0].movedim(1, -1).numpy())
+        rows["target"] = scene.target_images[0].movedim(1, -1).numpy()
     inputs = scene.inputs.images[0].movedim(1, -1).numpy()
-    targets = zip(scene.target_names, zip(*rows.values(), strict=True), strict=True)
-    given = [(name, [image]) for name, image in zip(scene.names, inputs, strict=True)]
-    bands: list[tuple[list[str], list[Column]]] = [(["input"], [*given]), (list(rows), list(targets))]
+    bands = [(scene.names, {"input": inputs}), (scene.target_names, rows)]
     writers.write_png(folder / "contact_sheet.png", contact_sheet(title, bands, caption=FEATURES_CAPTION))
 
 

@@ -18,7 +18,7 @@ from genvs.geometry import Cameras
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.metrics.distributions import SET_METRICS, SetMetrics
 from genvs.metrics.perceptual import IMAGE_METRICS, Distance, image_metric
-from genvs.visualize import Column, contact_sheet
+from genvs.visualize import Band, contact_sheet
 from inference.evaluation import BASELINES, Evaluation
 from inference.protocol import LIST_VIEWS, evenly
 
@@ -186,12 +186,13 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> Image.Image:
-    """The best, the median and the worst object: inputs, targets, what was drawn, and the error of the first sample."""
-    drawings: dict[str, int | str] = {
-        f"sample, seed {seed}": seed for seed in evaluation.asked["seeds"][:SHEET_SAMPLES]
-    }
+    """The best, the median and the worst object: inputs, targets, what was drawn, and the error of the first sample,
+    which is white where there is none and black from half the range on.
+    """
+    seeds = evaluation.asked["seeds"][:SHEET_SAMPLES]
+    drawings: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in seeds}
     drawings |= {BASELINES[baseline]: baseline for baseline in evaluation.asked["baselines"]}
-    bands: list[tuple[Sequence[str], Sequence[Column]]] = []
+    bands: list[Band] = []
     for rank, name in best_median_worst(objects).items():
         index = int(name.partition("-")[0])
         given, targets = evaluation.views(index)
@@ -199,24 +200,17 @@ def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> 
         targets = [targets[number] for number in shown]
         inputs, wanted = (_pictures(evaluation.dataset.load(index, views).images) for views in (given, targets))
         drawn = [_pictures(evaluation.drawn(index, drawing)[shown]) for drawing in drawings.values()]
-        rows = {"target": wanted, **dict(zip(drawings, drawn, strict=True))}
-        rows[f"error of {next(iter(drawings))}"] = [error_picture(*pair) for pair in zip(drawn[0], wanted, strict=True)]
+        error = 255 - np.minimum(2 * np.abs(drawn[0].astype(int) - wanted), 255).astype(np.uint8)
+        rows = {"target": wanted, **dict(zip(drawings, drawn, strict=True)), f"error of {next(iter(drawings))}": error}
         label = f"{rank}: {objects[name]['psnr']['mean']:.2f} dB"
-        pairs = zip(given, inputs, strict=True)
-        bands.append(([label], [(f"{name}, view {view}", [picture]) for view, picture in pairs]))
-        columns = zip(targets, *rows.values(), strict=True)
-        bands.append((list(rows), [(f"view {view}", pictures) for view, *pictures in columns]))
+        bands.append(([f"{name}, view {view}" for view in given], {label: inputs}))
+        bands.append(([f"view {view}" for view in targets], rows))
     return contact_sheet(title, bands)
 
 
-def _pictures(images: Tensor) -> list[np.ndarray]:
-    """uint8 images `[N, 3, H, W]` as N pictures `[H, W, 3]`."""
-    return list(images.movedim(1, -1).numpy())
-
-
-def error_picture(sample: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The absolute error of a picture `[H, W, 3]` uint8: white for no error, black from half the range on."""
-    return 255 - np.minimum(2 * np.abs(sample.astype(int) - target.astype(int)), 255).astype(np.uint8)
+def _pictures(images: Tensor) -> np.ndarray:
+    """uint8 images `[N, 3, H, W]` as pictures `[N, H, W, 3]`."""
+    return images.movedim(1, -1).numpy()
 
 
 def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:

@@ -116,8 +116,7 @@ class Evaluation:
             f"{PANEL_STEPS} steps": to_uint8(sampler_of(net, "heun", PANEL_STEPS)(denoise, noise)),
             "target": to_uint8(images),
         }
-        columns = [(f"scene {i}", [row[i] for row in rows.values()]) for i in scenes.tolist()]
-        return contact_sheet(title, [(list(rows), columns)])
+        return contact_sheet(title, [([f"scene {scene}" for scene in scenes.tolist()], rows)])
 
 
 def summary(scores: dict[str, float], views: str = "held-out") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -160,19 +160,30 @@ def start_noise(kind: str, seed: int, shape: tuple[int, ...], device: torch.devi
 
 
 class Conditioned:
-    """A network that is conditioned on the views of one scene: its inputs and, at most, some frames added last."""
+    """A network that is conditioned on the views of one scene: its inputs and, at most, some frames added last.
+
+    volume: the views' feature volumes, `[1, K, C, D, H, W]`. cameras: theirs, `[1, K]`. Volumes are large, so one
+    tensor is allocated for all of them; a new frame overwrites the oldest one.
+    """
 
     def __init__(self, denoise: FastDenoiser, inputs: Views, *, batch_size: int, max_generated: int = 0) -> None:
         """inputs: `[1, V]`, on the network's device, encoded `batch_size` at a time."""
         self._denoise, self._net = denoise, denoise.net
         with denoise.autocast():
             volumes = [self._net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
-        self._known = KnownViews(volumes, inputs.cameras, max_generated)
+        # Each volume keeps the memory layout that the encoder gives it.
+        one = volumes[0][0, 0]
+        self._num_inputs, slots = inputs.shape[1], inputs.shape[1] + max_generated
+        shape, strides = (1, slots, *one.shape), (slots * one.numel(), one.numel(), *one.stride())
+        self._slots = torch.empty_strided(shape, strides, dtype=one.dtype, device=one.device)
+        self.volume, self.cameras = self._slots[:, : self._num_inputs], inputs.cameras
+        torch.cat(volumes, dim=1, out=self.volume)
+        self._num_added = 0
 
     def render(self, cameras: Cameras) -> Tensor:
         """The feature images at cameras `[1, K]`: `[K, C, H, W]`, float32."""
         with self._denoise.autocast():
-            return self._net.render(self._known.volume, self._known.cameras, cameras)[0].float()
+            return self._net.render(self.volume, self.cameras, cameras)[0].float()
 
     def denoiser(self, feature_images: Tensor) -> Denoise:
         """The denoiser of the views that have these feature images."""
@@ -187,48 +198,13 @@ class Conditioned:
         keys = stateless_random.sample_keys(seed, views)
         return self.denoiser(self._net.without_conditioning(feature_images, keys))
 
-    def add(self, images: Tensor, cameras: Cameras) -> None:
+    def add(self, images: Tensor, camera: Cameras) -> None:
         """Condition on a generated frame too: image `[1, 3, H, W]`, camera `[1, 1]`."""
-        self._known.add(self._denoise.encode(images[None]), cameras)
-
-
-class KnownViews:
-    """The feature volumes and cameras that targets are conditioned on: all inputs, and the frames generated last.
-
-    Volumes are large, so one tensor is allocated for all of them; a new frame overwrites the oldest one.
-    """
-
-    def __init__(self, volumes: Sequence[Tensor], cameras: Cameras, max_generated: int) -> None:
-        """volumes: the inputs', in parts `[1, V_i, C, D, H, W]`. cameras: the inputs', `[1, V]`."""
-        self._inputs, self._max_generated = cameras, max_generated
-        self._generated: list[Cameras] = []
-        self._num_added = 0
-        # Each volume keeps the memory layout that the encoder gives it.
-        one = volumes[0][0, 0]
-        slots = cameras.shape[1] + max_generated
-        shape, strides = (1, slots, *one.shape), (slots * one.numel(), one.numel(), *one.stride())
-        self._slots = torch.empty_strided(shape, strides, dtype=one.dtype, device=one.device)
-        filled = 0
-        for volume in volumes:
-            self._slots[:, filled : filled + volume.shape[1]] = volume
-            filled += volume.shape[1]
-
-    @property
-    def volume(self) -> Tensor:
-        """`[1, K, C, D, H, W]`, without a copy."""
-        return self._slots[:, : self._inputs.shape[1] + len(self._generated)]
-
-    @property
-    def cameras(self) -> Cameras:
-        """`[1, K]`."""
-        return Cameras.cat([self._inputs, *self._generated], dim=1)
-
-    def add(self, volume: Tensor, camera: Cameras) -> None:
-        """Remember a generated frame: volume `[1, 1, C, D, H, W]`, camera `[1, 1]`."""
-        slot = self._num_added % self._max_generated
-        self._generated[slot : slot + 1] = [camera]
-        self._slots[:, self._inputs.shape[1] + slot] = volume[:, 0]
+        slot = self._num_inputs + self._num_added % (self._slots.shape[1] - self._num_inputs)
+        self._slots[:, slot] = self._denoise.encode(images[None])[:, 0]
         self._num_added += 1
+        self.cameras = Cameras.cat([self.cameras[:, :slot], camera, self.cameras[:, slot + 1 :]], dim=1)
+        self.volume = self._slots[:, : self.cameras.shape[1]]
 
 
 def on_the_cpu(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
@@ -236,18 +212,19 @@ def on_the_cpu(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, 
 
     A batch from a GPU is yielded once the next one has been started, so that the GPU does not wait for the caller.
     """
-    begun: deque[tuple[tuple[Tensor, ...], torch.cuda.Event | None]] = deque()
+    begun: deque[tuple[tuple[Tensor, ...], torch.cuda.Event]] = deque()
     for batch in batches:
+        if not batch[0].is_cuda:
+            yield batch
+            continue
         copies = tuple(part.to("cpu", non_blocking=True) for part in batch)
-        arrival = torch.cuda.current_stream(batch[0].device).record_event() if batch[0].is_cuda else None
-        begun.append((copies, arrival))
-        if arrival is None or len(begun) > 1:
+        begun.append((copies, torch.cuda.current_stream(batch[0].device).record_event()))
+        if len(begun) > 1:
             yield _arrived(*begun.popleft())
     if begun:
         yield _arrived(*begun.popleft())
 
 
-def _arrived(copies: tuple[Tensor, ...], arrival: torch.cuda.Event | None) -> tuple[Tensor, ...]:
-    if arrival is not None:
-        arrival.synchronize()
+def _arrived(copies: tuple[Tensor, ...], arrival: torch.cuda.Event) -> tuple[Tensor, ...]:
+    arrival.synchronize()
     return copies

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
@@ -17,9 +18,6 @@ from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.visualize import to_uint8
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 Images = np.ndarray | Sequence[np.ndarray] | Sequence[Image.Image]
 

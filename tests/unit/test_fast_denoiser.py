@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from genvs.data.types import Views
 from genvs.models.labels import label_of_class
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.synthesis import KnownViews
+from genvs.sampling.synthesis import Conditioned
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -60,19 +61,17 @@ def test_the_callers_autocast_does_not_lower_the_precision():
         assert_close(FastDenoiser(net, bf16=False)(*inputs), expected, **ORDER_OF_SUMS)
 
 
-def test_known_views_keep_the_newest_frames_in_place():
-    # Volumes lie in memory in another order than their dimensions', as the encoder makes them.
-    volumes = torch.randn(8, 5, 6, 4, 3, generator=torch.Generator().manual_seed(0)).permute(0, 4, 3, 1, 2)[None]
-    cameras = some_cameras(1, 8)
-    known = KnownViews([volumes[:, :2], volumes[:, 2:3]], cameras[:, :3], max_generated=2)
-    expected = [0, 1, 2]
-    for new, order in [(3, [0, 1, 2, 3]), (4, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 5, 4]), (6, [0, 1, 2, 5, 6])]:
-        assert torch.equal(known.volume, volumes[:, expected])
-        assert torch.equal(known.cameras.c2w, cameras.c2w[:, expected])
-        memory = known.volume.data_ptr()
-        known.add(volumes[:, new : new + 1], cameras[:, new : new + 1])
-        expected = order
+def test_the_newest_frames_are_kept_in_place():
+    net = small_net().requires_grad_(False)
+    denoise = FastDenoiser(net, bf16=False)
+    images = torch.rand(1, 7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    volumes = torch.cat([net.encode(image) for image in images.split(1, dim=1)], dim=1)
+    cameras = some_cameras(1, 7)
+    known = Conditioned(denoise, Views(images[:, :3], cameras[:, :3]), batch_size=1, max_generated=2)
+    memory, strides = known.volume.data_ptr(), net.encode(images[:, :1]).stride()[2:]
+    for new, order in enumerate([[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 5, 4], [0, 1, 2, 5, 6]], start=3):
+        assert torch.equal(known.volume, volumes[:, order]) and torch.equal(known.cameras.c2w, cameras.c2w[:, order])
         assert known.volume.data_ptr() == memory, "no volume moves"
-        assert known.volume.stride()[1:] == volumes.stride()[1:]
-    assert torch.equal(known.volume, volumes[:, expected])
-    assert torch.equal(known.cameras.c2w, cameras.c2w[:, expected])
+        assert known.volume.stride()[2:] == strides, "volumes lie in memory as the encoder makes them"
+        if new < 7:
+            known.add(images[:, new], cameras[:, new : new + 1])

@@ -69,9 +69,8 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, suffix):
 
 @pytest.mark.parametrize("num_targets", [1, 3, 70])
 def test_contact_sheet_shows_every_picture_whole(num_targets):
-    inputs = [("0", [plain(COLORS[0])])]
-    targets = [(f"a-long-name-{k:030d}", [plain(COLORS[1]), plain(COLORS[2])]) for k in range(num_targets)]
-    bands = [(["input"], inputs), (["feature image", "prediction"], targets)]
+    targets = {"feature image": [plain(COLORS[1])] * num_targets, "prediction": [plain(COLORS[2])] * num_targets}
+    bands = [(["0"], {"input": [plain(COLORS[0])]}), ([f"a-long-name-{k:030d}" for k in range(num_targets)], targets)]
     sheet = visualize.contact_sheet("title", bands, caption="caption")
     counts = {color: count for count, color in sheet.getcolors(1 << 24)}
     assert [counts[color] / 192**2 for color in COLORS] == [1, num_targets, num_targets]
