@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,55 @@ from genvs.config import CONVENTIONS
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 
+MAX_TRANSLATION = 1e6  # world units; beyond this a pose is damage, not a camera
+LAST_ROW = np.array([0.0, 0, 0, 1])
+FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
+CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
+
+
+def checked_pose(rows: Any, shown: str) -> np.ndarray:
+    """Camera-to-world `[4, 4]` float64. Raises InputError, naming `shown`, if it is not a rotation and a translation.
+
+    rows: `[4, 4]`, or `[3, 4]` without the last row.
+    """
+    try:
+        c2w = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        c2w = np.empty(0)
+    if c2w.shape not in ((4, 4), (3, 4)) or not np.isfinite(c2w).all():
+        raise InputError(f"{shown}: its pose is not 4x4 finite numbers; write camera-to-world, row by row")
+    c2w = np.vstack([c2w, LAST_ROW])[:4]
+    rotation, position = c2w[:3, :3], c2w[:3, 3]
+    lengths, angles = np.linalg.norm(rotation, axis=0), rotation.T @ rotation - np.eye(3)
+    faults = {
+        "the last row is not 0 0 0 1; write the camera-to-world matrix row by row": abs(c2w[3] - LAST_ROW) > 1e-6,
+        f"the axes have lengths {_join(lengths)}, not 1; take the scale out of the rotation": abs(lengths - 1) > 1e-3,
+        "the axes are not at right angles; write a rotation without shear": abs(angles) > 1e-3,
+        "the axes are left-handed (a mirror image); write a rotation": np.linalg.det(rotation) < 0,
+        f"camera at {_join(position)}, beyond {MAX_TRANSLATION:g}; rescale the scene": abs(position) > MAX_TRANSLATION,
+    }
+    for fault, holds in faults.items():
+        if np.any(holds):
+            raise InputError(f"{shown}: {fault}")
+    return c2w
+
+
+def checked_intrinsics(intrinsics: np.ndarray, shown: str, remedy: str) -> np.ndarray:
+    """Normalised intrinsics `[3, 3]`. Raises InputError, naming `shown`, for values that no real camera has."""
+    focal, center = intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2]
+    usable = (FOCAL_RANGE[0] <= focal) & (focal <= FOCAL_RANGE[1])
+    usable &= (CENTER_RANGE[0] <= center) & (center <= CENTER_RANGE[1]) & (abs(intrinsics[0, 1]) <= 1)
+    if not usable.all():  # nan is not
+        raise InputError(
+            f"{shown}: focal length {_join(focal)} and principal point {_join(center)}, over the image's width and "
+            f"height, make no sense; {remedy}"
+        )
+    return intrinsics
+
+
+def _join(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 class Placement(NamedTuple):

@@ -190,7 +190,8 @@ class SceneDataset(Dataset, abc.ABC):
         targets = self._scenes[scene].read_targets()
         if targets is None:
             return None
-        return targets.names, self._cameras(self._placed(scene, targets.c2w), targets.intrinsics)
+        names, c2w, intrinsics = targets
+        return names, self._cameras(self._placed(scene, c2w), intrinsics)
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
         """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no others.

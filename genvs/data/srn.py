@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from genvs.config import SceneConfig
-from genvs.data.files import MIN_SIDE, Intrinsics, read_intrinsics, read_pose
-from genvs.data.scene import StoredScene, Targets
+from genvs.data.camera_checks import checked_pose
+from genvs.data.frames import Frame, Lens, StoredScene
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
 from genvs.errors import InputError
 
@@ -18,17 +18,17 @@ CARS = SceneConfig()
 NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
 LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose/"
+T = TypeVar("T")
 
 
 class SRNScene(StoredScene):
-    """A scene in `folder` ('' or 'a/') of `storage`. Files of a view have one name; views are in natural order.
+    """Files of a view have one name; views are in natural order. Files other than images are read when they are used.
 
     Raises InputError for files that are missing or do not pair.
     """
 
     def __init__(self, storage: Storage, folder: str) -> None:
-        self.storage, self.folder = storage, folder
-        self.name, self.shown = folder.rstrip("/") or storage.root.name, storage.shown(folder)
+        super().__init__(storage, folder)
         there = storage.names(folder)
         for kind in ("rgb", "pose"):
             if kind + "/" not in there:
@@ -38,8 +38,7 @@ class SRNScene(StoredScene):
         images = _files_by_stem(storage, f"{folder}rgb/", IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{self.shown}/rgb: holds no images (.png or .jpg); add them or remove this scene")
-        self.view_names = list(images)
-        self.images = list(images.values())
+        self.view_names, self.images = list(images), list(images.values())
         self.poses = self._of_views("pose")
         if "intrinsics/" in there:
             self.intrinsics = self._of_views("intrinsics")
@@ -50,31 +49,26 @@ class SRNScene(StoredScene):
                 f"{self.shown}/intrinsics.txt: is missing; add it ('f cx cy 0.', '0. 0. 0.', '1.', 'height width')"
             )
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
-        self._parsed: dict[tuple, Any] = {}
 
-    def read_c2w(self, view: int) -> np.ndarray:
-        return self._parse(read_pose, self.poses[view])
+    def read_frames(self) -> list[Frame]:
+        lenses = {name: self._parse(read_lens, name) for name in dict.fromkeys(self.intrinsics)}
+        return [
+            Frame(self._parse(read_pose, pose), lenses[lens])
+            for pose, lens in zip(self.poses, self.intrinsics, strict=True)
+        ]
 
-    def read_intrinsics(self, view: int, width: int, height: int) -> Intrinsics:
-        return self._parse(read_intrinsics, self.intrinsics[view], width, height)
-
-    def read_targets(self) -> Targets | None:
+    def target_frames(self) -> dict[str, Frame] | None:
         """The poses in `target_pose/*.txt`, with the first view's intrinsics."""
         if TARGET_FOLDER not in self.storage.names(self.folder):
             return None
         poses = _files_by_stem(self.storage, self.folder + TARGET_FOLDER, ("txt",))
         if not poses:
             raise InputError(f"{self.shown}/{TARGET_FOLDER}: holds no .txt; add poses to draw, or remove the folder")
-        c2w = np.stack([self._parse(read_pose, name) for name in poses.values()])
-        intrinsics = self.read_view(0, MIN_SIDE)[1]
-        return Targets(list(poses), c2w, np.broadcast_to(intrinsics, (len(poses), 3, 3)))
+        lens = self.frames[0].lens
+        return {name: Frame(self._parse(read_pose, file), lens) for name, file in poses.items()}
 
-    def _parse(self, parse: Callable, name: str, *size: int) -> Any:
-        """What `parse` makes of a file, which is read once. size: of the image, for intrinsics."""
-        key = (name, *size)
-        if key not in self._parsed:
-            self._parsed[key] = parse(self.storage.read(name), self.storage.shown(name), *size)
-        return self._parsed[key]
+    def _parse(self, parse: Callable[[bytes, str], T], name: str) -> T:
+        return parse(self.storage.read(name), self.storage.shown(name))
 
     def _of_views(self, kind: str) -> list[str]:
         """The .txt files in the folder `kind`, one for each view. Raises InputError if images and files do not pair."""
@@ -87,6 +81,53 @@ class SRNScene(StoredScene):
                 f"{len(self.images)} images and {len(files)} {kind} files: add the missing one, or remove this one"
             )
         return list(files.values())
+
+
+def read_pose(data: bytes, shown: str) -> np.ndarray:
+    """Camera-to-world `[4, 4]` float64, axes as in the file, from 16 numbers, row-major, on one line or on four."""
+    values = [value for row in _read_rows(data, shown) for value in row]
+    if len(values) != 16:
+        raise InputError(f"{shown}: has {len(values)} numbers; a pose is 16, a 4x4 camera-to-world matrix row by row")
+    return checked_pose(np.reshape(values, (4, 4)), shown)
+
+
+def read_lens(data: bytes, shown: str) -> Lens:
+    """Intrinsics in pixels, in either of two forms.
+
+    SRN's: `f cx cy 0.` / three numbers / one number / `height width`. Or the 3x3 matrix, row by row, with or without a
+    fourth line `height width`.
+    """
+    rows = _read_rows(data, shown)
+    lengths = [len(row) for row in rows]
+    if lengths in ([4, 3, 1, 2], [3, 3, 1, 2]):
+        settings = dict(zip(("fl_x", "cx", "cy"), rows[0], strict=False))
+    elif lengths in ([3, 3, 3], [3, 3, 3, 2]):
+        (focal_x, skew, center_x), (zero, focal_y, center_y), last = rows[:3]
+        if np.abs(np.subtract([zero, *last], [0, 0, 0, 1])).max() > 1e-6:
+            raise InputError(f"{shown}: not an intrinsics matrix; write fx s cx / 0 fy cy / 0 0 1, in pixels")
+        settings = {"fl_x": focal_x, "fl_y": focal_y, "cx": center_x, "cy": center_y, "skew": skew}
+    else:
+        found = ", ".join(map(str, lengths[:8]))
+        raise InputError(
+            f"{shown}: its lines hold {found} numbers; expected SRN's 'f cx cy 0.', '0. 0. 0.', '1.', 'height width', "
+            "or a 3x3 matrix"
+        )
+    return Lens(settings | dict(zip("hw", rows[3] if len(rows) == 4 else (), strict=False)), shown)
+
+
+def _read_rows(data: bytes, shown: str) -> list[list[float]]:
+    """The finite numbers of a text file, by line, without empty lines."""
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+    except ValueError as error:
+        reason = printable(str(error)[:80])
+        raise InputError(f"{shown}: {reason}; use plain text, decimal points, and spaces between numbers") from None
+    if not rows:
+        raise InputError(f"{shown}: is empty; write its numbers, separated by spaces")
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise InputError(f"{shown}: a number is nan or infinite; every number must be finite")
+    return rows
 
 
 def list_scenes(storage: Storage) -> list[SRNScene]:
@@ -102,11 +143,11 @@ def list_scenes(storage: Storage) -> list[SRNScene]:
 def default_depths(storage: Storage) -> tuple[float, float] | None:
     """near and far, world units, from the split's `dataset.json`, else by the split's name, else None."""
     if "dataset.json" in storage.names():
+        record = storage.read_json("dataset.json")
         try:
-            record = json.loads(storage.read("dataset.json"))
             if "near" in record or "far" in record:
                 return float(record["near"]), float(record["far"])
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError):
             raise InputError(
                 f"{storage.shown('dataset.json')}: not JSON with numbers near and far; correct or remove it"
             ) from None

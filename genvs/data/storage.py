@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from genvs.errors import InputError
 
@@ -73,6 +75,14 @@ class Storage:
             )
         with self._readable(name), open(path, "rb") as file:
             return file.read()
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file. Raises InputError as `read` does, and for other files."""
+        data = self.read(name)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise InputError(f"{self.shown(name)}: not JSON; write it again") from None
 
     def state(self, name: str) -> tuple[int, int]:
         """Size in bytes and time of change (ns) of a file; inside a zip, those of the zip."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genvs.data import srn, transforms
+from genvs.data.frames import StoredScene
 from genvs.data.map_style import adapted
-from genvs.data.scene import StoredScene
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, printable
 from genvs.data.transforms import TRANSFORMS
@@ -160,8 +160,8 @@ def _shared_frames(train: Path, held_out: Path) -> Iterator[str]:
     for folder in transforms.folders_with(storage, held_out.name) if storage else []:
         if storage and train.name in storage.names(folder):
             trained, kept = (transforms.read_frames(storage, folder + split.name) for split in (train, held_out))
-            images = {transforms.without_suffix(frame.image) for frame in trained}
-            shared = (frame.image for frame in kept if transforms.without_suffix(frame.image) in images)
+            images = set(map(transforms.without_suffix, trained))
+            shared = (image for image in kept if transforms.without_suffix(image) in images)
             yield from (f"{storage.shown(folder + held_out.name)}: '{printable(image)}'" for image in shared)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from genvs.data.files import to_square
+from genvs.data.images import to_square
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras

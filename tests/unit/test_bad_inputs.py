@@ -7,7 +7,6 @@ import os
 import struct
 import warnings
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genvs.data.files import read_image, read_intrinsics, read_pose
+from genvs.data.images import read_image
 from genvs.data.scenes import SampleRequest
+from genvs.data.srn import read_lens, read_pose
 from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
 from tests.unit.srn_folder import (
@@ -92,10 +92,10 @@ BAD_INTRINSICS = {
     "empty": (b"", "is empty"),
     "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "must be finite"),
     "focal 0": (INTRINSICS.replace("32.8125", "0").encode(), "focal length 0"),
-    "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "give it in pixels"),
-    "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 16, 900"),
+    "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "write both in pixels"),
+    "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 0.5, 28.12"),
     "another shape": (INTRINSICS.replace("32 32", "32 64").encode(), "32x32"),
-    "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "height and width 0, 32"),
+    "zero height": (INTRINSICS.replace("32 32", "0 32").encode(), "h is 0"),
     "no size": (INTRINSICS.replace("32 32", "").encode(), "lines hold 4, 3, 1 numbers"),
     "not a matrix": (b"32 0 16\n0 32 16\n0 0 2\n", "not an intrinsics matrix"),
 }
@@ -171,7 +171,7 @@ def test_mutated_files_raise_nothing_else():
     """Seeded mutations; whatever the parsers make of them, no other exception comes out, and no warning."""
     rng = np.random.default_rng(0)
     palette = encoded(NOISE.convert("P"), transparency=3)
-    parsers = [(read_pose, GOOD_POSE.encode()), (partial(read_intrinsics, width=32, height=32), INTRINSICS.encode())]
+    parsers = [(read_pose, GOOD_POSE.encode()), (read_lens, INTRINSICS.encode())]
     parsers += [(read_image, data) for data in (PNG, JPEG, palette)]
     for parser, content in parsers:
         for _ in range(200):

@@ -13,8 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
-from genvs.data.files import read_image, read_intrinsics, read_pose, square_view, to_square
+from genvs.data.images import read_image, to_square
 from genvs.data.scenes import SampleRequest, Splits, choose_views
+from genvs.data.srn import read_lens, read_pose
 from genvs.data.storage import natural_key
 from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
@@ -182,6 +183,7 @@ def test_images_that_have_to_be_enlarged_are_warned_of(tmp_path, recwarn):
         assert StoredScenes(path, resolution=48).enlarged_from == (32, 32)
 
 
+@pytest.mark.filterwarnings("ignore:.*enlarged")
 def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometry(tmp_path):
     """A bright spot, drawn where a world point projects in pixels, is found there after resizing."""
     width, height, fx, cx, cy = 192, 96, 150.0, 110.0, 40.0
@@ -191,12 +193,13 @@ def test_a_non_square_image_with_an_off_centre_principal_point_keeps_its_geometr
     y, x = np.mgrid[:height, :width] + 0.5
     spot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 6.0**2))
     rgb = spot.round().astype(np.uint8)[..., None].repeat(3, axis=2)
-    text = f"{fx} 0 {cx}\n0 {fx} {cy}\n0 0 1\n"
-    of_file = read_intrinsics(text.encode(), "intrinsics.txt", width, height)
+    scene = write_scene(tmp_path / "cars_train" / "car", num_views=1)
+    (scene / "intrinsics.txt").write_text(f"{fx} 0 {cx}\n0 {fx} {cy}\n0 0 1\n")
+    Image.fromarray(rgb).save(scene / "rgb" / "1.png")
     for resolution in (48, 40, 128):
-        image, intrinsics = square_view(rgb, of_file, resolution, "1.png")
-        expected = (intrinsics @ point)[:2]
-        weight = image[0].astype(float)
+        views = StoredScenes(scene.parent, resolution=resolution).load(0, 0)
+        expected = (views.cameras.intrinsics.numpy() @ point)[:2]
+        weight = views.images[0].numpy().astype(float)
         centers = (np.arange(resolution) + 0.5) / resolution
         found = [(weight.sum(axis=0) * centers).sum(), (weight.sum(axis=1) * centers).sum()] / weight.sum()
         assert np.abs(found - expected).max() < 0.08 / resolution  # of a pixel
@@ -219,16 +222,16 @@ def test_poses_parse_in_every_accepted_form():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected", "size"),
+    ("text", "expected"),
     [
-        ("131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n\n", [131.25, 131.25, 64, 64], (128, 128)),
-        ("\ufeff100 60 30 0.\n0. 0. 0.\n1.\n64. 128.\n", [100, 100, 60, 30], (128, 64)),
-        ("100 0 60\n0 110 30\n0 0 1\n", [100, 110, 60, 30], (64, 96)),
+        ("131.25 64. 64. 0.\n0. 0. 0.\n1.\n128 128\n\n", [131.25 / 128, 131.25 / 128, 0.5, 0.5]),
+        ("\ufeff100 60 30 0.\n0. 0. 0.\n1.\n64. 128.\n", [100 / 128, 100 / 64, 60 / 128, 30 / 64]),
+        ("100 0 60\n0 110 30\n0 0 1\n", [100 / 64, 110 / 96, 60 / 64, 30 / 96]),
     ],
 )
-def test_intrinsics_parse_in_every_accepted_form(text, expected, size):
-    matrix, width, height = read_intrinsics(text.encode(), "1.txt", 64, 96)
-    assert matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected and (width, height) == size
+def test_intrinsics_parse_in_every_accepted_form(text, expected):
+    intrinsics = read_lens(text.encode(), "1.txt").intrinsics(64, 96)
+    assert intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected
 
 
 def test_intrinsics_of_each_view_are_used(tmp_path):

@@ -113,7 +113,7 @@ class OddScenes(NpzScenes):
         ("c2w", lambda c2w: c2w * np.nan, "not 4x4 finite numbers"),
         ("c2w", lambda c2w: c2w * [[2, 2, 2, 1]], "take the scale out"),
         ("image", lambda image: image[:, :20], "OddScene gives an image uint8 [3, 20, 32]"),
-        ("intrinsics", lambda matrix: matrix * 128, "without a usable focal length"),
+        ("intrinsics", lambda matrix: matrix * 128, "divide row 0 by"),
     ],
 )
 def test_views_that_are_not_as_they_should_be(tmp_path, monkeypatch, view, part, change, reason):

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from genvs.data.files import read_image
+from genvs.data.images import read_image
 from genvs.errors import InputError
 
 SIDE = 16

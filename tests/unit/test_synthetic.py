@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from genvs.config import SceneConfig
-from genvs.data.files import read_pose
+from genvs.data.srn import read_pose
 from genvs.data.synthetic.__main__ import main
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.catalog import CLASSES
