@@ -5,18 +5,14 @@ It maps every scene of the split to its class, a whole number from 0 up: {"car_0
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from genvs.data.storage import counted, find_storage, printable
+from genvs.data.storage import counted, open_split, printable
 from genvs.errors import InputError
 
 LABELS_FILE = "labels.json"
-EXAMPLE = '{"<scene>": <class, from 0 up>, ...}'
 MAX_CLASSES = 10_000
 
 
@@ -25,16 +21,13 @@ def read_classes(split: Path, scene_names: Sequence[str]) -> list[Any]:
 
     Raises InputError if the file is missing or damaged.
     """
-    folder = split.parent if split.suffix == ".json" else split
-    shown, storage = printable(folder / LABELS_FILE), find_storage(folder)
-    if storage is None or LABELS_FILE not in storage.names():
-        raise InputError(f"{shown}: is missing, and class-conditional networks (`cond`) need it; write {EXAMPLE}")
-    try:
-        classes = json.loads(storage.read(LABELS_FILE))
-    except (ValueError, RecursionError):
-        classes = None
+    storage, file = open_split(split)
+    classes = storage.read_json(LABELS_FILE) if storage and LABELS_FILE in storage.names() else None
     if not isinstance(classes, dict):
-        raise InputError(f"{shown}: is not JSON of the kind {EXAMPLE}; correct it")
+        raise InputError(
+            f"{printable((split.parent if file else split) / LABELS_FILE)}: is missing or no JSON object, and "
+            'class-conditional networks (`cond`) need it; write {"<scene>": <class, from 0 up>, ...}'
+        )
     return [classes.get(name) for name in scene_names]
 
 
@@ -45,8 +38,7 @@ def checked_classes(classes: Sequence[Any], scene_names: Sequence[str], shown: s
         found = f"{len(classes)} classes for {counted(len(scene_names), 'scene')}"
         raise InputError(f"{shown}: there are {found}; {remedy}")
     for name, label in zip(scene_names, classes, strict=True):
-        is_number = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
-        if not is_number or not 0 <= label < MAX_CLASSES:
+        if label not in range(MAX_CLASSES):
             has = "no class" if label is None else f"the class {label!r}"
             raise InputError(f"{shown}: scene '{printable(name)}' has {has}; {remedy}")
     return list(map(int, classes))

@@ -73,16 +73,27 @@ def read_scene(
     )
     number = _find_scene(dataset, scene)
     names, placement = dataset.view_names(number), dataset.placement(number)
-    cameras = dataset.target_cameras(number) if targets is None else None
-    all_are_inputs = cameras is not None or targets is not None and not targets
-    given, drawn = _choose_views(dataset, number, inputs, targets, None if all_are_inputs else MAX_INPUTS)
-    input_views, input_names = dataset.load(number, np.array([given])), [names[view] for view in given]
-    if cameras is not None:
-        return SceneInput(input_views, input_names, cameras[1][None], cameras[0], None, placement)
-    if not drawn:
-        return SceneInput(input_views, input_names, None, [], None, placement)
-    views = dataset.load(number, np.array([drawn]))
-    return SceneInput(input_views, input_names, views.cameras, [names[view] for view in drawn], views.images, placement)
+    for name, chosen in (("inputs", inputs), ("targets", targets)):
+        for view in chosen or []:
+            if view not in range(len(names)):
+                raise InputError(
+                    f"{printable(path)}: the scene has no view {view}; choose `{name}` from 0 to {len(names) - 1}"
+                )
+    stated = dataset.target_cameras(number) if targets is None else None
+    if inputs is None:
+        others = [view for view in range(len(names)) if view not in (targets or [])]
+        inputs = others if stated or (targets is not None and not targets) else others[:MAX_INPUTS]
+    if not inputs:
+        raise InputError(f"{printable(path)}: no view is left to be an input; choose `inputs`")
+    given, given_names = dataset.load(number, np.array([inputs])), [names[view] for view in inputs]
+    if stated:
+        return SceneInput(given, given_names, stated[1][None], stated[0], None, placement)
+    if targets is None:
+        targets = [view for view in range(len(names)) if view not in inputs]
+    if not targets:
+        return SceneInput(given, given_names, None, [], None, placement)
+    views, target_names = dataset.load(number, np.array([targets])), [names[view] for view in targets]
+    return SceneInput(given, given_names, views.cameras, target_names, views.images, placement)
 
 
 def _find_scene(dataset: SceneDataset, scene: str | None) -> int:
@@ -104,25 +115,3 @@ def _find_scene(dataset: SceneDataset, scene: str | None) -> int:
         f"{shown}: has no scene {printable(scene)!r}; give `scene` the name of one, such as {printable(names[0])}, or "
         f"a number from 0 to {len(names) - 1}"
     )
-
-
-def _choose_views(
-    dataset: SceneDataset,
-    scene: int,
-    inputs: Sequence[int] | None,
-    targets: Sequence[int] | None,
-    max_inputs: int | None,
-) -> tuple[list[int], list[int]]:
-    """The numbers of input and of target views. max_inputs: unless `inputs` are given; None for no limit."""
-    views, shown = range(dataset.num_views(scene)), printable(dataset.path)
-    for name, chosen in (("inputs", inputs), ("targets", targets)):
-        for view in chosen or []:
-            if view not in views:
-                raise InputError(f"{shown}: the scene has no view {view}; choose `{name}` from 0 to {len(views) - 1}")
-    if inputs is None:
-        inputs = [view for view in views if view not in (targets or [])][:max_inputs]
-    if not inputs:
-        raise InputError(f"{shown}: no view is left to be an input; choose `inputs`")
-    if targets is None:
-        targets = [view for view in views if view not in inputs]
-    return list(inputs), list(targets)

@@ -29,25 +29,15 @@ class SRNScene(StoredScene):
 
     def __init__(self, storage: Storage, folder: str) -> None:
         super().__init__(storage, folder)
-        there = storage.names(folder)
-        for kind in ("rgb", "pose"):
-            if kind + "/" not in there:
-                raise InputError(
-                    f"{self.shown}: has no folder {kind}; the layout is {LAYOUT}; add it or remove this scene"
-                )
         images = _files_by_stem(storage, f"{folder}rgb/", IMAGE_SUFFIXES)
         if not images:
-            raise InputError(f"{self.shown}/rgb: holds no images (.png or .jpg); add them or remove this scene")
+            raise InputError(f"{self.shown}/rgb: holds no images (.png or .jpg); add them, or remove this scene")
         self.view_names, self.images = list(images), list(images.values())
         self.poses = self._of_views("pose")
-        if "intrinsics/" in there:
+        if "intrinsics/" in storage.names(folder):
             self.intrinsics = self._of_views("intrinsics")
-        elif "intrinsics.txt" in there:
-            self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         else:
-            raise InputError(
-                f"{self.shown}/intrinsics.txt: is missing; add it ('f cx cy 0.', '0. 0. 0.', '1.', 'height width')"
-            )
+            self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
 
     def read_frames(self) -> list[Frame]:
@@ -102,8 +92,8 @@ def read_lens(data: bytes, shown: str) -> Lens:
     if lengths in ([4, 3, 1, 2], [3, 3, 1, 2]):
         settings = dict(zip(("fl_x", "cx", "cy"), rows[0], strict=False))
     elif lengths in ([3, 3, 3], [3, 3, 3, 2]):
-        (focal_x, skew, center_x), (zero, focal_y, center_y), last = rows[:3]
-        if np.abs(np.subtract([zero, *last], [0, 0, 0, 1])).max() > 1e-6:
+        focal_x, skew, center_x, zero, focal_y, center_y, *last = sum(rows[:3], [])
+        if not np.allclose([zero, *last], [0, 0, 0, 1], rtol=0, atol=1e-6):
             raise InputError(f"{shown}: not an intrinsics matrix; write fx s cx / 0 fy cy / 0 0 1, in pixels")
         settings = {"fl_x": focal_x, "fl_y": focal_y, "cx": center_x, "cy": center_y, "skew": skew}
     else:
@@ -112,7 +102,7 @@ def read_lens(data: bytes, shown: str) -> Lens:
             f"{shown}: its lines hold {found} numbers; expected SRN's 'f cx cy 0.', '0. 0. 0.', '1.', 'height width', "
             "or a 3x3 matrix"
         )
-    return Lens(settings | dict(zip("hw", rows[3] if len(rows) == 4 else (), strict=False)), shown)
+    return Lens(settings | dict(zip("hw", sum(rows[3:], []), strict=False)), shown)
 
 
 def _read_rows(data: bytes, shown: str) -> list[list[float]]:
@@ -128,16 +118,6 @@ def _read_rows(data: bytes, shown: str) -> list[list[float]]:
     if not all(math.isfinite(value) for row in rows for value in row):
         raise InputError(f"{shown}: a number is nan or infinite; every number must be finite")
     return rows
-
-
-def list_scenes(storage: Storage) -> list[SRNScene]:
-    """The scenes in the folders of `storage`, or the one that it holds itself, in natural order."""
-    folders = storage.folders()
-    if not folders:
-        raise InputError(f"{storage.shown('')}: holds no scene folders; the layout is {LAYOUT}")
-    if {"rgb/", "pose/"} & set(folders):
-        folders = [""]
-    return [SRNScene(storage, folder) for folder in folders]
 
 
 def default_depths(storage: Storage) -> tuple[float, float] | None:
@@ -158,13 +138,10 @@ def _files_by_stem(storage: Storage, folder: str, suffixes: tuple[str, ...]) -> 
     """The files in `folder` with one of these suffixes (lower case), by name without suffix, in natural order."""
     found: dict[str, str] = {}
     for name in storage.names(folder):
-        stem, _, suffix = name.removesuffix("/").rpartition(".")
-        if suffix.lower() not in suffixes:
-            continue
-        if name.endswith("/"):
-            raise InputError(f"{storage.shown(folder + name)}: is a folder, not a file; remove it")
-        if stem in found:
-            other = printable(found[stem])
-            raise InputError(f"{storage.shown(folder + name)}: is there twice, also as {other}; keep one")
-        found[stem] = folder + name
+        stem, _, suffix = name.rstrip("/").rpartition(".")
+        if suffix.lower() in suffixes:
+            if stem in found:
+                other = printable(found[stem])
+                raise InputError(f"{storage.shown(folder + name)}: is there twice, also as {other}; keep one")
+            found[stem] = folder + name.rstrip("/")
     return {stem: found[stem] for stem in sorted(found, key=natural_key)}

@@ -48,19 +48,14 @@ class Storage:
         """The path of a file or folder, for messages."""
         return printable(self.root / name)
 
-    def has(self, folder: str) -> bool:
-        """Whether this folder is there."""
-        return os.path.isdir(os.path.join(self.root, folder))
-
     def names(self, folder: str = "") -> list[str]:
-        """The names of what is in `folder`, unordered, without hidden files and the like."""
-        try:
-            with os.scandir(os.path.join(self.root, folder)) as entries:
-                visible = (entry for entry in entries if not _is_ignored(entry.name))
-                return [entry.name + "/" if entry.is_dir() else entry.name for entry in visible]
-        except OSError as error:
-            shown = printable(error.filename or self.root)
-            raise InputError(f"{shown}: cannot be listed ({error.strerror}); check its permissions") from None
+        """The names of what is in `folder`, unordered, without hidden files and the like; none where it is missing."""
+        path = os.path.join(self.root, folder)
+        if not os.path.exists(path):
+            return []
+        with self._readable(folder), os.scandir(path) as entries:
+            visible = (entry for entry in entries if not _is_ignored(entry.name))
+            return [entry.name + "/" if entry.is_dir() else entry.name for entry in visible]
 
     def folders(self) -> list[str]:
         """The names of the folders at the top, in natural order."""
@@ -100,8 +95,9 @@ class Storage:
         try:
             yield
         except OSError as error:
-            fault = f"cannot be read ({error.strerror}); restore the file or remove its whole view"
-            raise InputError(f"{self.shown(name)}: {fault}") from None
+            shown = printable(error.filename or self.root / name)
+            remedy = "restore it, check its permissions, or remove its whole view"
+            raise InputError(f"{shown}: cannot be read ({error.strerror}); {remedy}") from None
 
 
 class ZipStorage(Storage):
@@ -116,13 +112,8 @@ class ZipStorage(Storage):
     def _opened(self) -> _OpenZip:
         return _open_zip(os.fspath(self.whole), self.archive_state)
 
-    def has(self, folder: str) -> bool:
-        return self.prefix + folder in self._opened.folders
-
     def names(self, folder: str = "") -> list[str]:
-        if not self.has(folder):
-            raise InputError(f"{self.shown(folder)}: no such folder in this zip; check the path")
-        return list(self._opened.folders[self.prefix + folder])
+        return list(self._opened.folders.get(self.prefix + folder, ()))
 
     def read(self, name: str) -> bytes:
         try:
@@ -182,8 +173,14 @@ def find_storage(path: str | os.PathLike[str]) -> Storage | None:
         if archive.suffix.lower() == ".zip" and os.path.isfile(archive):
             inside = path.relative_to(archive).as_posix()
             storage = ZipStorage(archive, "" if inside == "." else inside + "/")
-            return storage if storage.has("") else None
+            return storage if storage.names() else None
     return None
+
+
+def open_split(path: Path) -> tuple[Storage | None, str]:
+    """The storage of a split, and the name of the `.json` files that list its scenes' views ('' for SRN's layout)."""
+    file = path.name if path.suffix == ".json" else ""
+    return find_storage(path.parent if file else path), file
 
 
 def _is_ignored(name: str) -> bool:

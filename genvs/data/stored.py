@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from genvs.data import srn, transforms
 from genvs.data.frames import StoredScene
 from genvs.data.map_style import adapted
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, printable
+from genvs.data.storage import IMAGE_SUFFIXES, find_storage, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
 
@@ -36,19 +36,25 @@ class StoredScenes(SceneDataset):
         """
         train = find_train(path)
         splits = Splits(train, *(_sibling(train, split) for split in ("val", "test")))
-        for held_out in (splits.val, splits.test):
-            shared = _shared_frames if train.name == TRANSFORMS[0] else _shared_scenes
-            for name in shared(train, held_out) if held_out else ():
-                raise InputError(f"{name} is also in {printable(train.name)}, not held out; remove one of the two")
+        for held_out in filter(None, splits[1:]):
+            for folder in sorted(_folders(train) & _folders(held_out)):
+                trained, kept = _images(train, folder), _images(held_out, folder)
+                if shared := [name for image, name in kept.items() if image in trained]:
+                    raise InputError(
+                        f"{shared[0]} is also in {printable(train.name)}, not held out; remove one of the two"
+                    )
         return splits
 
     def list_scenes(self, path: Path) -> Sequence[StoredScene]:
-        self.file = path.name if path.suffix == ".json" else ""
-        storage = find_storage(path.parent if self.file else path)
+        storage, self.file = open_split(path)
         if storage is None:
             raise InputError(f"{printable(path)}: no such folder or .zip; {GIVE}")
         self.storage = storage
-        return transforms.list_scenes(storage, self.file) if self.file else srn.list_scenes(storage)
+        if self.file:
+            folders = transforms.folders_with(storage, self.file)
+            return [transforms.TransformsScene(storage, folder, self.file) for folder in folders]
+        folders = storage.folders()
+        return [srn.SRNScene(storage, folder) for folder in ([""] if {"rgb/", "pose/"} & set(folders) else folders)]
 
     def default_depths(self) -> tuple[float, float] | None:
         return None if self.file else srn.default_depths(self.storage)
@@ -67,14 +73,12 @@ def dataset_class(name: str | None = None) -> type[SceneDataset]:
         return StoredScenes
     shown = f"`data_class`={printable(name)}"
     module, _, attribute = name.rpartition(".")
-    if not module or not attribute:
-        raise InputError(f"{shown}: names no module and class; {NAME_ONE}")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        found = getattr(importlib.import_module(module), attribute, None) if module else None
     except ImportError as error:
         raise InputError(f"{shown}: {error}; {NAME_ONE}") from None
     if not isinstance(found, type):
-        raise InputError(f"{shown}: module {module!r} has no class {attribute!r}; {NAME_ONE}")
+        raise InputError(f"{shown}: no such class; {NAME_ONE}")
     if not issubclass(found, SceneDataset):
         if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
             return adapted(found)
@@ -85,18 +89,10 @@ def dataset_class(name: str | None = None) -> type[SceneDataset]:
 
 
 def find_train(path: str | os.PathLike[str]) -> Path:
-    """The scenes that `path` stands for: the first of these that fits.
+    """The scenes that `path` stands for: the first that fits of those in docs/data.md.
 
-    * a `transforms*.json`: itself
-    * the common part of `cars_train`, `cars_val`, `cars_test`: `cars_train`
-    * the folder of a scene: itself in SRN's layout, else its `transforms_train.json` or `transforms.json`
-    * a folder with one folder `*_train`: that one
-    * a folder of scenes: itself in SRN's layout, else FOLDER/transforms_train.json or FOLDER/transforms.json, which
-      stands for the files of that name in its folders
-    * a folder with one folder in it: that one
-
-    A `.zip` is like the folder that was packed into it, and paths into it are written as if it were one.
-    Raises InputError if none fits.
+    The folder of a scene in SRN's layout stands for that scene, a folder with a single folder in it for that one. Paths
+    into a `.zip` are written as if it were a folder. Raises InputError if none fits.
     """
     path = Path(path)
     if (path.parent if path.suffix == ".json" else path).name in ("", ".."):
@@ -139,44 +135,35 @@ def _sibling(train: Path, split: str) -> Path | None:
     """The held-out split beside a training split, if there is one."""
     if train.name == TRANSFORMS[0]:
         sibling = train.with_name(f"transforms_{split}.json")
-        return sibling if _exists(sibling) else None
+        return sibling if _folders(sibling) else None
     folder, file = (train.parent, train.name) if train.suffix == ".json" else (train, "")
     while folder.name.endswith("_train"):
         sibling = folder.with_name(folder.name.removesuffix("train") + split) / file
-        if _exists(sibling):
+        if _folders(sibling):
             return sibling
         folder = folder.parent  # SRN's chairs are in chairs_train/chairs_2.0_train and chairs_val
     return None
 
 
-def _exists(split: Path) -> bool:
-    storage = find_storage(split.parent if split.suffix == ".json" else split)
-    return storage is not None and (split.suffix != ".json" or bool(transforms.folders_with(storage, split.name)))
+def _folders(split: Path) -> set[str]:
+    """The folders of a split's scenes: '' or 'a/'. Empty for a split that does not exist."""
+    storage, file = open_split(split)
+    return set() if storage is None else set(transforms.folders_with(storage, file) if file else storage.folders())
 
 
-def _shared_frames(train: Path, held_out: Path) -> Iterator[str]:
-    """Images that are in both files of one scene, whose frames may be in two splits."""
-    storage = find_storage(train.parent)
-    for folder in transforms.folders_with(storage, held_out.name) if storage else []:
-        if storage and train.name in storage.names(folder):
-            trained, kept = (transforms.read_frames(storage, folder + split.name) for split in (train, held_out))
-            images = set(map(transforms.without_suffix, trained))
-            shared = (image for image in kept if transforms.without_suffix(image) in images)
-            yield from (f"{storage.shown(folder + held_out.name)}: '{printable(image)}'" for image in shared)
+def _images(split: Path, folder: str) -> dict[object, str]:
+    """Images of a scene, by what makes two of them the same, and their names in messages.
 
-
-def _shared_scenes(train: Path, held_out: Path) -> Iterator[str]:
-    """Scenes of the same name, perhaps a counter, with the same first image."""
-    first, second = find_storage(train), find_storage(held_out)
-    if first is None or second is None:
-        return  # they are in a transforms.json
-    for scene in sorted(set(first.folders()) & set(second.folders())):
-        image = _first_image(first, scene)
-        if image and image == _first_image(second, scene):
-            yield f"{printable(held_out / scene)}:"
-
-
-def _first_image(storage: Storage, scene: str) -> bytes | None:
-    names = storage.names(f"{scene}rgb/") if storage.has(f"{scene}rgb/") else []
-    first = min((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), default=None)
-    return storage.read(f"{scene}rgb/{first}") if first else None
+    The images in a `transforms.json` by their paths. In SRN's layout the first one by its content: names may be
+    counters.
+    """
+    storage, file = open_split(split)
+    if storage is None:
+        return {}
+    if file:
+        shown, parent = storage.shown(folder + file), storage.root / folder
+        frames = transforms.read_frames(storage, folder + file)
+        return {parent / transforms.without_suffix(image): f"{shown}: '{printable(image)}'" for image in frames}
+    names = (name for name in storage.names(f"{folder}rgb/") if name.lower().endswith(IMAGE_SUFFIXES))
+    first = min(names, default=None)
+    return {storage.read(f"{folder}rgb/{first}"): f"{storage.shown(folder)}:"} if first else {}

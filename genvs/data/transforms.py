@@ -58,14 +58,6 @@ def folders_with(storage: Storage, file: str) -> list[str]:
     return [""] if file in storage.names() else [name for name in storage.folders() if file in storage.names(name)]
 
 
-def list_scenes(storage: Storage, file: str) -> list[TransformsScene]:
-    """The scenes of all files of that name at the top of `storage` or, if there is none, in its folders."""
-    folders = folders_with(storage, file)
-    if not folders:
-        raise InputError(f"{storage.shown(file)}: no such file, nor in the folders beside it; correct the path")
-    return [TransformsScene(storage, folder, file) for folder in folders]
-
-
 def read_frames(storage: Storage, file: str) -> dict[str, Frame]:
     """The frames of a `transforms.json`, by their images' paths from its folder, in natural order.
 
@@ -144,7 +136,7 @@ def _find_images(storage: Storage, folder: str, images: Iterable[str], shown: st
 
     @functools.cache
     def files_in(parent: str) -> dict[str, str]:
-        names = sorted(storage.names(parent)) if storage.has(parent) else []
+        names = sorted(storage.names(parent))
         return {name.lower(): name for name in names} | {name: name for name in names}
 
     found: dict[str, str] = {}

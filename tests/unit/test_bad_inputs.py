@@ -236,11 +236,11 @@ def one_of_the_views(scene: Path) -> None:
 BAD_SCENES = {  # what is done to a scene, the file that is named, and what else is said
     "missing pose": (lambda scene: (scene / "pose/3.txt").unlink(), "rgb", "'3'"),
     "same poses": (same_poses, "", "the same"),
-    "no intrinsics": (lambda scene: (scene / "intrinsics.txt").unlink(), "intrinsics.txt", "missing"),
+    "no intrinsics": (lambda scene: (scene / "intrinsics.txt").unlink(), "intrinsics.txt", "No such file"),
     "intrinsics of one view": (one_of_the_views, "rgb", "'2'"),
     "two images": (lambda scene: (scene / "rgb/2.PNG").write_bytes(PNG), "rgb/2.", "twice"),
     "newline": (lambda scene: (scene / "pose/a\nb\x1b.txt").write_text(GOOD_POSE), "pose", "a\\nb\\x1b"),
-    "no rgb": (lambda scene: (scene / "rgb").rename(scene / "images"), "", "rgb"),
+    "no rgb": (lambda scene: (scene / "rgb").rename(scene / "images"), "rgb", "no images"),
     "no views": (lambda scene: [path.unlink() for path in scene.glob("rgb/*")], "rgb", "no images"),
     "empty first image": (lambda scene: (scene / "rgb/1.png").write_bytes(b""), "rgb/1.png", "empty"),
 }

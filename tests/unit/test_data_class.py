@@ -71,9 +71,9 @@ def test_splits_and_packs_are_the_classes_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("NpzScenes", "names no module and class"),
+        ("NpzScenes", "no such class"),
         ("docs.no_such_module.Scenes", "No module named"),
-        ("docs.own_dataset.Scenes", "has no class 'Scenes'"),
+        ("docs.own_dataset.Scenes", "no such class"),
         ("docs.own_dataset.NpzScene", "is not derived from genvs.data.scenes.SceneDataset"),
         (f"{__name__}.Unfinished", "has no list_scenes"),
     ],
