@@ -20,12 +20,12 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import spherical_c2w
 from genvs.models import GeNVS
 from training.config import TRAIN_PRESETS, TrainConfig
-from training.data import BatchSchedule, load_batches, open_data, pack_data
+from training.data import load_batches, open_data, pack_data
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import training_net
 from training.state import create_state
-from training.training_loop import accumulate_gradients, update_weights
+from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "fast": contextlib.nullcontext,
@@ -105,7 +105,7 @@ class TrainingStep:
         """What follows the gradients: finite check, optimizer, moving average."""
         config, state = self.config, self.state
         update_weights(state, config, self.monitor)
-        state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
+        update_ema(state, config)
         state.cur_nimg += config.batch_size
 
 
@@ -113,8 +113,7 @@ def loaded_batches(config: TrainConfig, workers: int) -> Iterator[ViewBatch]:
     """The batches of a run from its start, as training loads them."""
     data = open_data(config)
     pack_data(data)
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=0)
-    return load_batches(data, schedule, workers, DEVICE)
+    return load_batches(dataclasses.replace(config, workers=workers), data, 0, DEVICE)
 
 
 def in_memory_batches(config: TrainConfig, count: int = 4) -> Iterator[ViewBatch]:

@@ -59,7 +59,7 @@ def train(config: TrainConfig, data: Path, kimg: float, every: float, seed: int)
     evaluations = [record for record in records if MODEL in record]
     if not evaluations:
         raise InputError(f"{data}: has one scene, so none is held out to judge by: give more")
-    return evaluations, state.ema.net, opened
+    return evaluations, state.ema, opened
 
 
 def consistency(net: GeNVS, data: RunData) -> float:

@@ -21,7 +21,7 @@ from training.monitor import Monitor
 from training.reporting import Reporter
 from training.signals import StopRequest
 from training.state import create_state
-from training.training_loop import accumulate_gradients, update_weights
+from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 # Operators that read their result, or its size, back to the host; item() and bool() call the first.
 READ_BACK = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
@@ -92,7 +92,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
     steps: dict[str, Callable[[], object]] = {
         "gradients": lambda: accumulate_gradients(state.net, loss_fn, batches, config, monitor),
         "update": lambda: update_weights(state, config, monitor),
-        "ema": lambda: state.ema.update(state.net, batch_size=BATCH, cur_nimg=state.cur_nimg),
+        "ema": lambda: update_ema(state, config),
         "count": count,
         "report": reporter.step,
     }

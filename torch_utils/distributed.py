@@ -96,11 +96,16 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sums `tensor`, which is on the device that `init` returned, over the ranks in place, and returns it."""
-    if is_initialized():
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.SUM)
-    return tensor
+def check_ddp_consistency(module: torch.nn.Module) -> None:
+    """Compares every parameter and buffer with rank 0's, by a hash. All ranks must call it.
+
+    Raises RuntimeError on every rank if any rank differs, naming the first tensor that does.
+    """
+    tensors = dict([*module.named_parameters(), *module.named_buffers()])
+    hashes = [torch.hash_tensor(tensor.detach()).item() for tensor in tensors.values()]
+    for name, first, *others in zip(tensors, *gather_objects(hashes), strict=True):
+        if any(other != first for other in others):
+            raise RuntimeError(f"{name} is not the same on all ranks: they have drifted apart")
 
 
 class AnyRank:

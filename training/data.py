@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from dnnlib.command import named_options
 from genvs.config import SceneConfig
@@ -27,7 +29,6 @@ from genvs.errors import InputError
 from genvs.random import Stream, numpy_generator
 from genvs.settings import flat
 from torch_utils import distributed
-from torch_utils.misc import InfiniteSampler
 from training.config import PER_PROCESS, TrainConfig, differences
 from training.signals import detach_worker, signals_blocked
 
@@ -38,8 +39,7 @@ HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is hel
 class RunData:
     """The training and held-out datasets, and the scenes to use of each.
 
-    Without a validation split they are the same dataset; a single scene is used for both. train_classes,
-    held_out_classes: one-hot float32 `[scenes, K]` in a class-conditional run.
+    Without a validation split they are the same dataset; a single scene is used for both.
     """
 
     train: SceneDataset
@@ -47,8 +47,6 @@ class RunData:
     held_out: SceneDataset
     held_out_scenes: range
     scene: SceneConfig
-    train_classes: Tensor | None = None
-    held_out_classes: Tensor | None = None
 
     @property
     def evaluated_views(self) -> str:
@@ -76,7 +74,7 @@ def open_data(config: TrainConfig) -> RunData:
     """
     with distributed.warnings_as_lines():
         data = _open_scenes(config)
-    return _with_classes(data) if config.cond else data
+    return dataclasses.replace(data, scene=_with_classes(data)) if config.cond else data
 
 
 def _open_scenes(config: TrainConfig) -> RunData:
@@ -102,8 +100,11 @@ def _open_scenes(config: TrainConfig) -> RunData:
     return RunData(train, scenes[:kept] or scenes, train, scenes[kept:], scene)
 
 
-def _with_classes(data: RunData) -> RunData:
-    """`data` with the classes of its scenes. Raises InputError if a scene's class is missing or unknown."""
+def _with_classes(data: RunData) -> SceneConfig:
+    """`data.scene` with the number of classes, which batches of `data` have from now on.
+
+    Raises InputError if a scene's class is missing or unknown.
+    """
     train, held_out = data.train.checked_classes(), data.held_out.checked_classes()
     num_classes = 1 + max(train)
     if max(held_out) >= num_classes:
@@ -111,8 +112,8 @@ def _with_classes(data: RunData) -> RunData:
             f"{printable(data.held_out.path)}: has a scene of class {max(held_out)}, but the training scenes' end at "
             f"{num_classes - 1}; correct its labels.json"
         )
-    identity, scene = torch.eye(num_classes), dataclasses.replace(data.scene, num_classes=num_classes)
-    return dataclasses.replace(data, scene=scene, train_classes=identity[train], held_out_classes=identity[held_out])
+    data.train.one_hot, data.held_out.one_hot = (torch.eye(num_classes)[classes] for classes in (train, held_out))
+    return dataclasses.replace(data.scene, num_classes=num_classes)
 
 
 def check_ranks_agree(config: TrainConfig, facts: dict[str, Any], cur_nimg: int) -> None:
@@ -136,25 +137,21 @@ def pack_data(data: RunData) -> None:
     for a file that cannot be used.
     """
     datasets = list(dict.fromkeys([data.train, data.held_out]))
-    first = distributed.get_local_rank() == 0
-    packs: list[Pack | None] | InputError = []
-    if first:
-        try:
-            packs = [_make_pack(dataset) for dataset in datasets]
-        except InputError as error:
-            packs = error
+    packs = [_made_pack(dataset) for dataset in datasets] if distributed.get_local_rank() == 0 else []
     packs = distributed.gather_objects(packs)[distributed.get_rank() - distributed.get_local_rank()]
-    if isinstance(packs, InputError):
-        raise packs
     for dataset, pack in zip(datasets, packs, strict=True):
-        if pack is not None and not first:
+        if isinstance(pack, InputError):
+            raise pack
+        if pack is not None:
             dataset.use_pack(pack)
 
 
-def _make_pack(dataset: SceneDataset) -> Pack | None:
-    """Make and use a dataset's pack. Returns None, and prints a warning, if it cannot be written."""
+def _made_pack(dataset: SceneDataset) -> Pack | InputError | None:
+    """A dataset's pack, or what is wrong with a file. None, after a warning, if the pack cannot be written."""
     try:
         return dataset.make_pack(workers=usable_cores())
+    except InputError as error:
+        return error
     except OSError as error:
         line = (
             f"Warning: {printable(dataset.path)}: images cannot be packed beside it ({error.strerror}), so they are "
@@ -164,52 +161,44 @@ def _make_pack(dataset: SceneDataset) -> Pack | None:
         return None
 
 
-class BatchSchedule:
-    """The samples in each micro-batch of one rank: a function of (seed, images seen).
+def batch_schedule(
+    config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int
+) -> Iterator[list[SampleRequest]]:
+    """The samples in each micro-batch of one rank, without end: a function of (seed, images seen).
 
-    The scenes of an update follow the global order and are divided among rounds and ranks in contiguous shares, so that
-    any number of ranks and rounds sees the same samples. The number of input views is drawn per update, for all ranks.
+    Every `num_scenes` samples are a new permutation of the scenes. The samples of an update are divided among rounds
+    and ranks in contiguous shares, so that any number of ranks and rounds sees the same ones. The number of input views
+    is drawn per update, for all ranks.
     """
 
-    def __init__(self, config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int) -> None:
-        self.config, self.num_scenes = config, num_scenes
-        self.rank, self.world_size, self.cur_nimg = rank, world_size, cur_nimg
+    @functools.lru_cache(maxsize=1)
+    def order(epoch: int) -> np.ndarray:
+        return numpy_generator(Stream.SCENE_ORDER, config.seed, epoch).permutation(num_scenes)
 
-    def __iter__(self) -> Iterator[list[SampleRequest]]:
-        config, rounds = self.config, self.config.rounds(self.world_size)
-        scenes_per_update = config.batch_size // config.num_targets
-        share = scenes_per_update // (rounds * self.world_size)
-        step = self.cur_nimg // config.batch_size
-        order = iter(InfiniteSampler(self.num_scenes, seed=config.seed, start_idx=step * scenes_per_update))
-        while True:
-            rng = numpy_generator(Stream.NUM_INPUTS, config.seed, step)
-            num_inputs = int(rng.integers(config.min_inputs, config.max_inputs + 1))
-            drawn = [next(order) for _ in range(scenes_per_update)]
-            requests = [SampleRequest(scene, index, num_inputs, config.num_targets) for scene, index in drawn]
-            for number in range(rounds):
-                first = (number * self.world_size + self.rank) * share
-                yield requests[first : first + share]
-            step += 1
+    def request(index: int, num_inputs: int) -> SampleRequest:
+        epoch, place = divmod(index, num_scenes)
+        return SampleRequest(int(order(epoch)[place]), index, num_inputs, config.num_targets)
 
-
-class WithClasses(Dataset):
-    """Batches of `dataset`, with the one-hot classes of their scenes: float32 `[scenes, K]`."""
-
-    def __init__(self, dataset: SceneDataset, classes: Tensor) -> None:
-        self.dataset, self.classes = dataset, classes
-
-    def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
-        classes = self.classes[[request.scene for request in requests]]
-        return dataclasses.replace(self.dataset[requests], classes=classes)
+    rounds = config.rounds(world_size)
+    samples = config.batch_size // config.num_targets  # of an update
+    share = samples // (rounds * world_size)
+    for step in itertools.count(cur_nimg // config.batch_size):
+        rng = numpy_generator(Stream.NUM_INPUTS, config.seed, step)
+        num_inputs = int(rng.integers(config.min_inputs, config.max_inputs + 1))
+        requests = [request(index, num_inputs) for index in range(step * samples, (step + 1) * samples)]
+        for number in range(rounds):
+            first = (number * world_size + rank) * share
+            yield requests[first : first + share]
 
 
-def load_batches(data: RunData, schedule: BatchSchedule, workers: int, device: torch.device) -> Iterator[ViewBatch]:
-    """Endless micro-batches on `device`, in the order of `schedule`. workers: processes, at most one per core."""
+def load_batches(config: TrainConfig, data: RunData, cur_nimg: int, device: torch.device) -> Iterator[ViewBatch]:
+    """This rank's micro-batches after `cur_nimg` images, on `device`, without end."""
+    place = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), "cur_nimg": cur_nimg}
     loader = DataLoader(
-        data.train if data.train_classes is None else WithClasses(data.train, data.train_classes),
+        data.train,
         batch_size=None,  # an item is a whole batch
-        sampler=schedule,
-        num_workers=min(workers, usable_cores()),
+        sampler=batch_schedule(config, len(data.train_scenes), **place),
+        num_workers=min(config.workers, usable_cores()),
         worker_init_fn=detach_worker,
         pin_memory=device.type == "cuda",
     )

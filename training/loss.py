@@ -14,10 +14,9 @@ from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, WHITE
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
-from genvs.models.labels import augmented
+from genvs.models.labels import augment_labels, augmented
 from genvs.random import Stream
 from genvs.settings import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_numbers
-from training.augment import draw_augmentation
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class LossConfig:
     rgb_weight: weight of an auxiliary loss that trains the feature image's first three channels to predict the target's
     colours minus white, so that an empty ray, which renders zeros, is the white background. It teaches geometry
     directly, as in pixelNeRF (arXiv 2012.02190).
-    augment: probability of each step of augmentation (training/augment.py).
+    augment: probability of each step of `draw_augmentation`.
     """
 
     P_mean: float = -1.0
@@ -128,3 +127,18 @@ class GeNVSLoss:
         scale = random.uniform(random.fold(keys, Stream.INPUT_SCALE)) * self.config.input_noise_max * coin
         noise = random.normal(random.fold(keys, Stream.INPUT_NOISE), tuple(images.shape[2:]))
         return images + scale[..., None, None, None] * noise
+
+
+def draw_augmentation(keys: Tensor, probability: float) -> Tensor:
+    """Labels `[..., AUGMENT_LABELS]` (see `genvs.models.labels`) for int64 keys `[...]`.
+
+    A target and its feature image are flipped, turned and shifted by the lossless steps of EDM's pipeline (arXiv
+    2206.00364, appendix F.2), before noise is added, so that it stays white. Each of four steps is done with
+    `probability`: flips left to right and upside down, of every second image, a turn by 0 to 3 quarters, and a shift
+    along both axes by up to MAX_SHIFT of the side.
+    """
+    done = random.uniform(random.fold(keys, Stream.AUGMENT_STEPS), (4,)) < probability
+    values = random.uniform(random.fold(keys, Stream.AUGMENT_VALUES), (5,))
+    flip_x, flip_y = (done[..., :2] & (values[..., :2] < 0.5)).unbind(dim=-1)
+    quarter_turns = (values[..., 2] * 4).floor() * done[..., 2]
+    return augment_labels(flip_x, flip_y, quarter_turns, (2 * values[..., 3:] - 1) * done[..., 3:])

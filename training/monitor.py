@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import resource
 import sys
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from dnnlib.util import format_time
 from genvs.files import write_atomic
-from torch_utils.training_stats import Collector
+from torch_utils import distributed
 from training.loss import LossTerms
 from training.run_folder import records_before
 
@@ -33,14 +34,15 @@ class Monitor:
     """
 
     def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
-        self.run_dir, self.collector, self.device = run_dir, Collector(device), device
+        self.run_dir, self.device = run_dir, device
         self.enabled, self.total = rank == 0, total
         self.start_time = self.last_time = time.time()
         self.last_nimg = cur_nimg
-        self.losses: list[Tensor] = []  # `[3, B * T]` of each micro-batch since the last record
+        # Since the last record: loss, colour loss and sigma `[3, B * T]` of each micro-batch, and other numbers.
+        self.losses: list[Tensor] = []
+        self.values: dict[str, list[Tensor]] = {}
         self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
-        self.report = self.collector.report
         self.writer, self.stats_file = None, None
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
@@ -63,17 +65,39 @@ class Monitor:
         if last_round:
             self.bar.update(batch_size)
 
+    def report(self, name: str, value: Tensor | float) -> None:
+        """Keep a number or a tensor `[]`, whose mean the next record shows."""
+        self.values.setdefault(name, []).append(torch.as_tensor(value))
+
+    def means(self) -> dict[str, float]:
+        """What was reported since the last call, averaged over steps and ranks, by name. All ranks must call it.
+
+        A loss that is not finite shows in its means; the norms of gradients that are not finite are left out.
+        """
+        own = {name: torch.stack(values).double().cpu().numpy() for name, values in self.values.items()}
+        if "Gradient/norm" in own:
+            own["Gradient/norm"] = own["Gradient/norm"][np.isfinite(own["Gradient/norm"])]
+        if self.losses:
+            loss, rgb_loss, sigma = torch.cat(self.losses, dim=1).double().cpu().numpy()
+            own |= {"Loss/all": loss, "Loss/rgb": rgb_loss}
+            for low, high in itertools.pairwise((0.0, *SIGMA_EDGES, float("inf"))):
+                own[f"Loss/sigma_{low:g}_to_{high:g}"] = loss[(sigma >= low) & (sigma < high)]
+        self.values.clear()
+        self.losses.clear()
+        of_ranks = distributed.gather_objects({name: np.array([len(n), n.sum()]) for name, n in own.items()})
+        names = sorted(set().union(*of_ranks))
+        sums = {name: sum(of_rank[name] for of_rank in of_ranks if name in of_rank) for name in names}
+        return {name: float(total / count) for name, (count, total) in sums.items() if count}
+
     def record(self, cur_nimg: int, **numbers: float) -> None:
         """Average over ranks what was reported since the last record, and write it together with `numbers`.
 
         Raises OSError, with the run folder's name, if it cannot be written.
         """
-        if self.losses:
-            self._report_losses()
         is_new = cur_nimg > self.last_nimg
         if is_new:
             self.report("Timing/data_wait", self.data_wait / (time.time() - self.last_time))
-        numbers |= self.collector.update()
+        numbers |= self.means()
         now = time.time()
         if is_new:
             numbers["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
@@ -95,16 +119,6 @@ class Monitor:
                 self.writer.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
-
-    def _report_losses(self) -> None:
-        """Report the losses since the last record: all, and by noise level."""
-        loss, rgb_loss, sigma = torch.cat(self.losses, dim=1)
-        self.losses.clear()
-        self.report("Loss/all", loss)
-        self.report("Loss/rgb", rgb_loss)
-        edges = (0.0, *SIGMA_EDGES, float("inf"))
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            self.report(f"Loss/sigma_{low:g}_to_{high:g}", loss, mask=(sigma >= low) & (sigma < high))
 
     def picture(self, name: str, picture: Image.Image, cur_nimg: int) -> None:
         """Show a picture in tensorboard."""

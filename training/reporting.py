@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from genvs.data.baselines import mean_training_image
 from genvs.files import replacing
 from torch_utils import distributed
 from torch_utils.background_writer import BackgroundWriter
@@ -30,11 +29,7 @@ class Reporter:
 
     def __init__(self, config: TrainConfig, data: RunData, state: TrainState, monitor: Monitor) -> None:
         self.config, self.run_dir, self.data, self.state, self.monitor = config, monitor.run_dir, data, state, monitor
-        self.evaluation = None
-        if data.held_out_scenes:
-            mean_image = mean_training_image(data.train, data.train_scenes)
-            views = (data.held_out, data.held_out_scenes, mean_image, monitor.device, data.held_out_classes)
-            self.evaluation = Evaluation(*views)
+        self.evaluation = Evaluation(data, monitor.device) if data.held_out_scenes else None
         self.last_nimg = state.cur_nimg
         self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
         self.first_status = [state.cur_nimg + updates * config.batch_size for updates in FIRST_STATUS_UPDATES]
@@ -78,7 +73,7 @@ class Reporter:
         """Measure the PSNR of the EMA network, and draw a sheet of samples."""
         if self.evaluation is None:
             return
-        nimg, net = self.state.cur_nimg, self.state.ema.net
+        nimg, net = self.state.cur_nimg, self.state.ema
         start = time.perf_counter()
         # Trying algorithms on these new shapes would take longer than the few batches.
         torch.backends.cudnn.benchmark = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -18,17 +19,17 @@ from genvs import files, load_snapshot, save_snapshot
 from genvs.config import SceneConfig, config_of_snapshot
 from genvs.errors import InputError
 from genvs.models import GeNVS
+from genvs.models.backbone import Backbone, load_imagenet_weights
 from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig, differences
-from training.ema import EMA
-from training.encoder_weights import initialize_encoder
 
 VERSION = 4
 COUNTERS: dict[str, Any] = {"cur_nimg": 0, "skipped": 0, "skipped_in_a_row": 0, "scale": 1.0, "scale_updates": 0}
 MAX_SKIPPED_IN_A_ROW = 50
-FIRST_SCALE, SCALE_GROWTH_UPDATES = 2.0**16, 2000
+FIRST_SCALE = 2.0**16
+IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 VIEW_WEIGHTS = "renderer.view_weights."
 LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
 LOWER_RATE = "start a new run with a lower `lr`, or with `transfer` from an earlier snapshot's weights"
@@ -38,13 +39,14 @@ LOWER_RATE = "start a new run with a lower `lr`, or with `transfer` from an earl
 class TrainState:
     """Everything that training changes, and the facts of the data that it trains on (`RunData.facts`).
 
-    cur_nimg: target images seen, over all ranks. The others are tensors `[]` on the network's device. scale: float32,
-    the factor on the loss that lets small gradients survive fp16; 1 without fp16. scale_updates: int64, updates since
-    it changed. skipped, skipped_in_a_row: int64, updates skipped because a gradient was not finite.
+    ema: the exponential moving average of the weights, which snapshots hold. cur_nimg: target images seen, over all
+    ranks. The others are tensors `[]` on the network's device. scale: float32, the factor on the loss that lets small
+    gradients survive fp16; 1 without fp16. scale_updates: int32, updates since it changed. skipped, skipped_in_a_row:
+    int64, updates skipped because a gradient was not finite.
     """
 
     net: GeNVS
-    ema: EMA
+    ema: GeNVS
     optimizer: torch.optim.Optimizer
     cur_nimg: int = 0
     data: dict[str, Any] = field(default_factory=dict)
@@ -57,23 +59,14 @@ class TrainState:
     def __post_init__(self, fp16: bool) -> None:
         device = next(self.net.parameters()).device
         self.scale = torch.tensor(FIRST_SCALE if fp16 else 1.0, device=device)
-        self.scale_updates, self.skipped, self.skipped_in_a_row = torch.zeros(3, dtype=torch.int64, device=device)
+        self.scale_updates = torch.zeros((), dtype=torch.int32, device=device)
+        self.skipped, self.skipped_in_a_row = torch.zeros(2, dtype=torch.int64, device=device)
 
     def count_update(self, skipped: Tensor) -> None:
         """Count one update. skipped: bool `[]`. Once at its limit, `skipped_in_a_row` never returns to 0."""
         self.skipped += skipped
         in_a_row = self.skipped_in_a_row
         self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
-
-    def adapt_scale(self, finite: Tensor) -> None:
-        """Halve `scale` if the gradients were not finite (bool `[]`); double it after a long row of finite ones.
-
-        The rule and its numbers are those of torch.amp.GradScaler.
-        """
-        updates = (self.scale_updates + 1) * finite
-        grow = updates >= SCALE_GROWTH_UPDATES
-        self.scale = self.scale * torch.where(finite, 1.0 + grow, 0.5)
-        self.scale_updates = updates * ~grow
 
     def skipped_counts(self) -> tuple[int, int]:
         """`skipped` and `skipped_in_a_row` as numbers. This waits for the device.
@@ -88,7 +81,7 @@ class TrainState:
 
     def check_weights(self) -> None:
         """Raise FloatingPointError if weights are not finite or too large to square. This waits for the device."""
-        if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.net.parameters()]).isfinite():
+        if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.parameters()]).isfinite():
             raise FloatingPointError(
                 f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: {LOWER_RATE}"
             )
@@ -105,13 +98,36 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     if config.transfer is not None:
         transfer(config.transfer, net)
     net.to_device(device)
-    ema = EMA(net, config.ema_halflife_kimg, config.ema_rampup_ratio)
+    ema = copy.deepcopy(net).eval().requires_grad_(False)
     if config.only_train_cam_weighter:
         net.requires_grad_(False)
         cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     return TrainState(net, ema, optimizer, fp16=config.fp16)
+
+
+def initialize_encoder(backbone: Backbone, source: str) -> None:
+    """Load torchvision's ImageNet weights into the encoder's backbone.
+
+    source: "none" changes nothing; "imagenet" downloads torchvision's ResNet-34 once, to where torchvision looks for
+    it; anything else is the path of such a file. Raises InputError if the file is missing, damaged or does not fit.
+    """
+    if source == "none":
+        return
+    path = Path(source)
+    if source == "imagenet":
+        path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
+        if not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(IMAGENET_URL, str(path), path.stem[-8:])
+            except (OSError, RuntimeError) as error:  # a RuntimeError is a wrong checksum
+                raise InputError(
+                    f"`encoder_weights`=imagenet: cannot download {IMAGENET_URL} to {path} ({error}): "
+                    "fetch it elsewhere and give its path, or train with `encoder_weights`=none"
+                ) from None
+    load_imagenet_weights(backbone, files.load(path))
 
 
 # Starting from a snapshot
@@ -204,7 +220,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
         "data": state.data,
         **{name: torch.as_tensor(getattr(state, name)).item() for name in COUNTERS},
         "net": state.net.state_dict(),
-        "ema": state.ema.net.state_dict(),
+        "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
     writer.wait()  # for the state before, which may have the usual name
@@ -214,7 +230,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
 
 def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWriter) -> None:
     """Write the EMA network in the background, as `network-snapshot-KKKKKK.pkl`."""
-    net, nimg = state.ema.net, state.cur_nimg
+    net, nimg = state.ema, state.cur_nimg
     save = functools.partial(save_snapshot, cur_nimg=nimg)
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
@@ -255,12 +271,12 @@ def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
     if content["cur_nimg"] > 0:
         step = torch.zeros(())
         optimizer["state"] = {n: {"step": step, "exp_avg": p, "exp_avg_sq": p} for n, p in enumerate(learning)}
-    expected = {"net": state.net.state_dict(), "ema": state.ema.net.state_dict(), "optimizer": optimizer}
+    expected = {"net": state.net.state_dict(), "ema": state.ema.state_dict(), "optimizer": optimizer}
     fault = fault_in({part: content.get(part) for part in expected}, expected)
     if fault is not None:
         raise _damaged(path, fault)
     state.net.load_state_dict(content["net"])
-    state.ema.net.load_state_dict(content["ema"])
+    state.ema.load_state_dict(content["ema"])
     state.optimizer.load_state_dict({**optimizer, "state": content["optimizer"]["state"]})  # settings are the config's
     # A fused optimizer needs moments in the memory format of the weights, which differs between CPUs and GPUs.
     for parameter, of_parameter in state.optimizer.state.items():

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from genvs.data.types import ViewBatch
-from torch_utils import distributed, misc
+from torch_utils import distributed
 from training.config import TrainConfig
-from training.data import BatchSchedule, RunData, load_batches
+from training.data import RunData, load_batches
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
 from training.signals import StopRequest
 from training.state import TrainState
+
+SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
 
 
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
@@ -31,12 +34,11 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
-    misc.check_ddp_consistency(state.net)
+    distributed.check_ddp_consistency(state.net)
     net = training_net(state.net, config, device)
     denoiser = config.net.denoiser
     loss_fn = GeNVSLoss(config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=denoiser.precond)
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=state.cur_nimg)
-    batches = load_batches(data, schedule, config.workers, device)
+    batches = load_batches(config, data, state.cur_nimg, device)
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, data, state, monitor)
@@ -48,7 +50,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         while state.cur_nimg < config.total_nimg and not stop.agreed():
             accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
             update_weights(state, config, monitor)
-            state.ema.update(state.net, batch_size=config.batch_size, cur_nimg=state.cur_nimg)
+            update_ema(state, config)
             state.cur_nimg += config.batch_size
             reporter.step()
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
@@ -72,7 +74,8 @@ def accumulate_gradients(
         batch = next(batches)
         monitor.data_wait += time.perf_counter() - start
         last = number == rounds - 1
-        with misc.ddp_sync(net, sync=last):
+        # DDP decides in the forward pass whether it will synchronise.
+        with contextlib.nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
             device = batch.sample_index.device
             with training_precision(config, device):
                 terms = loss_fn(net, batch)
@@ -96,11 +99,24 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
     # they skip the step without counting it. Gradients are clipped as by torch.nn.utils.clip_grad_norm_.
     limit = config.max_grad_norm * config.loss_scale
     optimizer.grad_scale = state.scale * ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
-    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.found_inf = found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     state.count_update(skipped=~finite)
-    if config.fp16:
-        state.adapt_scale(finite)
-    monitor.report("Gradient/norm", norm, mask=finite)
+    if config.fp16:  # half the scale after an update that is not finite, twice after a long row of finite ones
+        torch._amp_update_scale_(state.scale, state.scale_updates, found_inf, 2.0, 0.5, SCALE_GROWTH_UPDATES)
+    monitor.report("Gradient/norm", norm)
     monitor.report("Progress/lr", lr)
+
+
+@torch.no_grad()
+def update_ema(state: TrainState, config: TrainConfig) -> None:
+    """Move the moving average towards the weights, with beta = 0.5 ** (batch_size / half-life), as in EDM.
+
+    The half-life is at most `config.ema_rampup_ratio` times the images seen before this update; None for no ramp-up.
+    """
+    halflife = config.ema_halflife_kimg * 1000
+    if config.ema_rampup_ratio is not None:
+        halflife = min(halflife, state.cur_nimg * config.ema_rampup_ratio)
+    beta = 0.5 ** (config.batch_size / max(halflife, 1e-8))
+    torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - beta)

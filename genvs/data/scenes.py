@@ -88,6 +88,7 @@ class SceneDataset(Dataset, abc.ABC):
             raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
         self._placements: dict[int, Placement] = {}
         self._pack: Pack | None = None
+        self.one_hot: torch.Tensor | None = None  # classes of the scenes, for batches: float32 `[scenes, K]`
         self._examine_first_scene(near, far, convention)
 
     @classmethod
@@ -211,7 +212,8 @@ class SceneDataset(Dataset, abc.ABC):
                 Views.stack([views[i].mirrored() if flip else views[i] for i, flip in enumerate(flips)])
                 for views in (inputs, targets)
             )
-        return ViewBatch(inputs, targets, torch.tensor([request.sample_index for request in requests]))
+        classes = None if self.one_hot is None else self.one_hot[scenes[:, 0]]
+        return ViewBatch(inputs, targets, torch.tensor([request.sample_index for request in requests]), classes)
 
     def placement(self, scene: int) -> Placement | None:
         """How a scene is moved and scaled; None if it is not."""

@@ -96,8 +96,8 @@ def load_imagenet_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
                 folded[name] = state[name] * scale[:, None, None, None]
             else:
                 folded[name] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
-        except KeyError as error:
-            raise InputError(f"the encoder weights have no {error}: give a torchvision ResNet-34 state dict") from None
+        except (LookupError, TypeError, AttributeError):
+            raise InputError(f"the encoder weights have no {name}: give a torchvision ResNet-34 state dict") from None
         if folded[name].shape != parameter.shape:
             raise InputError(
                 f"the encoder weights' {name} is {tuple(folded[name].shape)}, this preset's {tuple(parameter.shape)}: "

@@ -12,7 +12,7 @@ from torch import nn
 from tests.small_training import BATCH, last_state, opened, save_state, small_run
 from tests.unit.srn_folder import write_split
 from training.config import TrainConfig
-from training.data import BatchSchedule, load_batches
+from training.data import load_batches
 from training.graphed import tensors_in
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
@@ -52,8 +52,7 @@ def trained(config: TrainConfig, run_dir: Path, start: int, stop: int) -> tuple[
         assert state.cur_nimg == start * BATCH
     net = Watched(training_net(state.net, config, device))
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=config.seed)
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=state.cur_nimg)
-    batches = load_batches(data, schedule, 0, device)
+    batches = load_batches(config, data, state.cur_nimg, device)
     monitor = Monitor(run_dir, device, rank=1, tensorboard=False, cur_nimg=0, total=1)
     losses = []
     for _ in range(start, stop):

@@ -138,7 +138,7 @@ def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, cap
 def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     config = small_run(cars, 2, net=published_config(), transfer=str(converted), min_inputs=2, max_inputs=2)
     start, source = fresh_state(config), genvs.load_snapshot(converted).state_dict()
-    assert type(start.net) is type(start.ema.net) is UnofficialGeNVS
+    assert type(start.net) is type(start.ema) is UnofficialGeNVS
     assert all(torch.equal(tensor, source[name]) for name, tensor in start.net.state_dict().items())
     content = train(config, tmp_path)
     changed = {name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])}

@@ -13,14 +13,13 @@ import torch
 
 import genvs
 from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS, SIGMA_RANGES
-from genvs.data.baselines import mean_training_image
 from genvs.errors import InputError
 from genvs.sampling.synthesis import synthesize_views
 from tests.host_waits import host_waits
 from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
 from tests.small_training import CPU, fresh_state, kimg, resume, small_run, train, unequal
 from training.config import TrainConfig
-from training.data import BatchSchedule, load_batches, open_data
+from training.data import batch_schedule, load_batches, open_data
 from training.evaluation import Evaluation
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
@@ -144,8 +143,8 @@ def test_a_network_with_all_labels_trains_resumes_and_samples(labelled, tmp_path
 def test_each_sample_comes_with_its_scenes_class(labelled):
     config = conditional(labelled, 8)
     data = open_data(config)
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
-    batches = itertools.islice(load_batches(data, schedule, 0, CPU), 4)
+    schedule = batch_schedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
+    batches = itertools.islice(load_batches(config, data, 16, CPU), 4)
     for batch, requests in zip(batches, schedule, strict=False):
         assert [request.sample_index for request in requests] == batch.sample_index.tolist()
         assert batch.classes.argmax(dim=1).tolist() == [request.scene % 3 for request in requests]
@@ -154,11 +153,9 @@ def test_each_sample_comes_with_its_scenes_class(labelled):
 def test_evaluation_is_conditioned_on_the_class(labelled):
     config = conditional(labelled, 1)
     data, state = open_data(config), fresh_state(config)
-    mean = mean_training_image(data.train, data.train_scenes)
-    right, wrong = (
-        Evaluation(data.held_out, data.held_out_scenes, mean, CPU, classes=data.held_out_classes.roll(turn, 0))
-        for turn in (0, 1)
-    )
+    right = Evaluation(data, CPU)
+    data.held_out.one_hot = data.held_out.one_hot.roll(1, 0)
+    wrong = Evaluation(data, CPU)
     randomize(state.net)
     scores = [each.measure(state.net.eval(), 9)["PSNR/1_input"] for each in (right, wrong)]
     assert scores[0] != scores[1]

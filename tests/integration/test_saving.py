@@ -223,7 +223,7 @@ def trained(cars, tmp_path_factory) -> tuple[dict, TrainState]:
 
 def test_a_fault_of_the_device_is_not_taken_for_a_damaged_state(cars, trained, tmp_path, monkeypatch):
     state = fresh_state(small_run(cars))
-    monkeypatch.setattr(state.ema.net, "load_state_dict", Mock(side_effect=RuntimeError("CUDA error")))
+    monkeypatch.setattr(state.ema, "load_state_dict", Mock(side_effect=RuntimeError("CUDA error")))
     with pytest.raises(RuntimeError, match="CUDA error"):
         restore(state, trained[0], tmp_path)
 
@@ -234,7 +234,7 @@ def test_nothing_is_saved_of_a_run_that_has_gone_wrong_since_the_last_record(car
     config = small_run(cars)
     state = with_skips(config, MAX_SKIPPED_IN_A_ROW if fault == "updates in a row" else 0)
     if fault == "without bound":
-        net = state.net if interrupted else state.ema.net
+        net = state.net if interrupted else state.ema
         next(net.parameters()).data.fill_(1e30)
     with reporter_of(config, state, tmp_path) as reporter, pytest.raises(FloatingPointError, match=fault):
         reporter.finish(interrupted)

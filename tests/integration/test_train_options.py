@@ -164,7 +164,7 @@ def test_weights_that_cannot_be_read_are_refused(program, cars, tmp_path, option
 
 def test_weights_that_cannot_be_downloaded_are_named(program, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("training.encoder_weights.IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
+    monkeypatch.setattr("training.state.IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
     done = program("--preset", "cpu-demo", "--encoder-weights", "imagenet", "-n")
     assert_refused(done, "--encoder-weights", "127.0.0.1", str(tmp_path / "torch"))
 

@@ -22,7 +22,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import genvs
 import train as program
 from genvs import files
-from genvs.data.baselines import mean_training_image
 from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
 from tests.small_model import randomize
@@ -154,7 +153,7 @@ def started(cars, tmp_path_factory) -> tuple[TrainConfig, Path]:
     config = small_run(cars, 3, lr=1e-3, snapshot_ticks=1)
     state = fresh_state(config)
     randomize(state.net)
-    randomize(state.ema.net)
+    randomize(state.ema)
     save_state(run_dir, config, state)
     return config, run_dir
 
@@ -262,9 +261,7 @@ def test_the_snapshot_is_the_ema_with_the_datas_cameras_and_scores(run_folder, c
     scene = net.config.scene
     assert (scene.near, scene.far) == (0.8, 1.8)
     assert scene.focal == pytest.approx(131.25 / 128) and scene.radius == pytest.approx(1.3, rel=1e-4)
-    data = open_data(small_run(cars))
-    held_out = Evaluation(data.held_out, range(3), mean_training_image(data.train, range(12)), CPU)
-    scores = held_out.measure(net, 8)
+    scores = Evaluation(open_data(small_run(cars)), CPU).measure(net, 8)
     assert scores == pytest.approx({name: records(run)[-1][name] for name in scores}, abs=1e-4)
 
 
@@ -310,7 +307,7 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, tar
     started = fresh_state(dataclasses.replace(configs[1], transfer=str(tmp_path / "net.pkl")))
     assert started.net.config.resolution == configs[1].net.resolution
     layer, given = "denoiser.unet.embed_augment.weight", state.net.state_dict()
-    for net in (started.net, started.ema.net):
+    for net in (started.net, started.ema):
         weights = net.state_dict()
         assert weights.keys() ^ given.keys() == ({layer} if LABELLED in (source, target) else set())
         if source is not LABELLED:

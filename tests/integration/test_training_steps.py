@@ -33,12 +33,12 @@ from tests.small_training import (
     train,
 )
 from training.config import TrainConfig
-from training.data import BatchSchedule, load_batches, open_data
+from training.data import batch_schedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.run_folder import records_before
 from training.signals import StopRequest, stop_at_once
-from training.training_loop import accumulate_gradients, update_weights
+from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 # The order of data
 
@@ -49,11 +49,8 @@ def digest(batch: ViewBatch) -> str:
     return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
-def batches(config: TrainConfig, count: int, *, start: int = 0, rank: int = 0, world_size: int = 1) -> list[ViewBatch]:
-    data = opened(config)
-    nimg = start * config.batch_size
-    schedule = BatchSchedule(config, len(data.train_scenes), rank=rank, world_size=world_size, cur_nimg=nimg)
-    return list(itertools.islice(load_batches(data, schedule, config.workers, CPU), count))
+def batches(config: TrainConfig, count: int, *, start: int = 0) -> list[ViewBatch]:
+    return list(itertools.islice(load_batches(config, opened(config), start * config.batch_size, CPU), count))
 
 
 def test_data_are_a_function_of_seed_and_place_for_any_workers_and_start(cars):
@@ -71,9 +68,7 @@ def test_data_are_a_function_of_seed_and_place_for_any_workers_and_start(cars):
 def requests(config: TrainConfig, updates: int, world_size: int) -> list[list]:
     """Each update's requests in global order: rounds, then ranks, put together again."""
     rounds = config.rounds(world_size)
-    ranks = [
-        iter(BatchSchedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0)) for rank in range(world_size)
-    ]
+    ranks = [batch_schedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0) for rank in range(world_size)]
     shares = [[next(rank) for _ in range(rounds) for rank in ranks] for _ in range(updates)]
     return [list(itertools.chain.from_iterable(update)) for update in shares]
 
@@ -118,7 +113,7 @@ class Loop:
     def step(self, batch: ViewBatch) -> None:
         accumulate_gradients(self.state.net, self.loss_fn, iter([batch]), self.config, self.monitor)
         update_weights(self.state, self.config, self.monitor)
-        self.state.ema.update(self.state.net, batch_size=BATCH, cur_nimg=self.state.cur_nimg)
+        update_ema(self.state, self.config)
         self.state.cur_nimg += BATCH
 
 

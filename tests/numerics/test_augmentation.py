@@ -17,8 +17,7 @@ from genvs.models.labels import MAX_SHIFT, augment_labels, augmented
 from genvs.random import Stream
 from tests.host_waits import host_waits
 from tests.small_model import part_of, small_net, some_batch
-from training.augment import draw_augmentation
-from training.loss import GeNVSLoss, LossConfig
+from training.loss import GeNVSLoss, LossConfig, draw_augmentation
 
 SIZE = 16
 

@@ -141,8 +141,7 @@ class Labelled(NpzScenes):
 def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
     config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.Labelled", cond=True)
     monkeypatch.setattr(Labelled, "labels", np.array([2, 0, 1]))
-    classes = open_data(config).train_classes
-    assert classes is not None and classes.argmax(1).tolist() == [2, 0, 1]
+    assert open_data(config).train.one_hot.argmax(1).tolist() == [2, 0, 1]
     monkeypatch.setattr(Labelled, "labels", labels)
     assert reason in refused("captures", lambda: open_data(config))
 

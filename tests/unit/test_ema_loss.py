@@ -2,63 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from genvs.data.types import ViewBatch, Views
-from genvs.models import GeNVS
-from tests.small_model import part_of, small_config, some_cameras
-from training.ema import EMA
+from tests.small_model import part_of, some_cameras
+from training.config import TRAIN_PRESETS
 from training.loss import GeNVSLoss, LossConfig
+from training.state import TrainState
+from training.training_loop import update_ema
 
 # The moving average
 
+CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], batch_size=32)
 
-def filled(net: torch.nn.Module, value: float) -> torch.nn.Module:
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.fill_(value)
+
+def filled(value: float) -> nn.Module:
+    net = nn.Linear(2, 3)
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, value)
     return net
 
 
-@pytest.fixture(scope="module")
-def net() -> GeNVS:
-    return GeNVS(small_config())
+@pytest.fixture
+def state() -> TrainState:
+    """Weights of 1 and a moving average of 0."""
+    return TrainState(net := filled(1.0), filled(0.0), torch.optim.Adam(net.parameters()))
 
 
-def values(ema: EMA) -> set[float]:
-    return {value for parameter in ema.net.parameters() for value in parameter.unique().tolist()}
+def value_after_update(state: TrainState, cur_nimg: int, **recipe) -> float:
+    """Of all weights of the moving average."""
+    state.cur_nimg = cur_nimg
+    update_ema(state, dataclasses.replace(CONFIG, **recipe))
+    (value,) = {value for parameter in state.ema.parameters() for value in parameter.unique().tolist()}
+    return value
 
 
-def test_ema_halves_its_distance_in_a_half_life(net):
-    ema = EMA(filled(net, 0.0), halflife_kimg=0.64, rampup_ratio=10.0)
-    filled(net, 1.0)
+def test_ema_halves_its_distance_in_a_half_life(state):
     for step in range(40):
-        ema.update(net, batch_size=32, cur_nimg=10_000 + 32 * step)
-        images = 32 * (step + 1)
-        (value,) = values(ema)
-        assert value == pytest.approx(1 - 0.5 ** (images / 640), abs=1e-6)
+        value = value_after_update(state, 10_000 + 32 * step, ema_halflife_kimg=0.64, ema_rampup_ratio=10.0)
+        assert value == pytest.approx(1 - 0.5 ** (32 * (step + 1) / 640), abs=1e-6)
     assert value == pytest.approx(0.75, abs=1e-6)
 
 
-def test_ema_ramps_up_with_the_run(net):
+def test_ema_ramps_up_with_the_run(state):
     """At first the half-life is a share of the images seen; the first update takes the weights as they are."""
-    ema = EMA(filled(net, 0.0), halflife_kimg=1.0, rampup_ratio=0.1)
-    filled(net, 1.0)
-    without = EMA(ema.net, halflife_kimg=0.032, rampup_ratio=None)
-    for each, value in ((ema, 1.0), (without, 0.5)):
-        each.update(net, batch_size=32, cur_nimg=0)
-        assert values(each) == {value}
-    filled(net, 2.0)
-    distance = 1.0
+    assert value_after_update(state, 0, ema_halflife_kimg=0.032, ema_rampup_ratio=None) == 0.5
+    assert value_after_update(state, 0, ema_halflife_kimg=1.0, ema_rampup_ratio=0.1) == 1.0
+    state.net, distance = filled(2.0), 1.0
     for cur_nimg in (320, 3200, 9000, 10_000, 50_000):
-        ema.update(net, batch_size=32, cur_nimg=cur_nimg)
+        value = value_after_update(state, cur_nimg, ema_halflife_kimg=1.0, ema_rampup_ratio=0.1)
         distance *= 0.5 ** (32 / min(1000, 0.1 * cur_nimg))
-        (value,) = values(ema)
         assert value == pytest.approx(2 - distance, abs=1e-6)
 
 

@@ -14,8 +14,8 @@ import torch
 import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from torch_utils import distributed, misc
-from torch_utils.training_stats import Collector
+from torch_utils import distributed
+from training.monitor import Monitor
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,6 @@ def test_unlaunched_is_one_rank(monkeypatch, capsys) -> None:
     assert not distributed.is_initialized()
     assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_world_size()) == (0, 0, 1)
     distributed.barrier()
-    assert distributed.all_reduce_sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
     any_rank = distributed.AnyRank(CPU)
     assert [any_rank(flag) for flag in (True, True, False, False)] == [False, True, True, False], "one call later"
     distributed.print0("hello", "there", sep=", ")
@@ -52,15 +51,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def gradient(module: torch.nn.Module, rounds: list[torch.Tensor]) -> torch.Tensor:
-    """Of the weight, accumulated over `rounds`, synchronised in the last one."""
-    module.zero_grad()
-    for index, x in enumerate(rounds):
-        with misc.ddp_sync(module, sync=index == len(rounds) - 1):
-            module(x).sum().backward()
-    return next(module.parameters()).grad.clone()
-
-
 def on_two_ranks(rank: int, port: int) -> None:
     """Runs in each of two processes; a failed assertion fails the test."""
     torch.set_num_threads(1)
@@ -70,34 +60,30 @@ def on_two_ranks(rank: int, port: int) -> None:
     assert distributed.is_initialized()
     assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_world_size()) == (rank, rank, 2)
     distributed.barrier()
-    assert distributed.all_reduce_sum(torch.tensor([1.0, rank])).tolist() == [2.0, 1.0]
+    assert distributed.gather_objects(10 * rank) == [0, 10]
     any_rank = distributed.AnyRank(device)
     flags = [(rank == 1, False), (False, True), (rank == 0, False), (True, True), (False, True)]
     assert [any_rank(flag) for flag, _ in flags] == [answer for _, answer in flags], "to the flags of the call before"
 
-    collector = Collector(device)
-    collector.report("both", torch.tensor([1.0, 2.0]) + 2 * rank)  # 1 2 | 3 4
-    collector.report(f"only {rank}", float(rank))
-    collector.report("bad", float("nan") if rank == 1 else 0.0)
-    means = collector.update()
+    monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    for value in (1.0, 2.0):
+        monitor.report("both", value + 2 * rank)  # 1 2 | 3 4
+        monitor.report("bad", float("nan") if rank == 1 else 0.0)
+    monitor.report(f"only {rank}", torch.tensor(float(rank)))
+    means = monitor.means()
     assert math.isnan(means.pop("bad")) and means == {"both": 2.5, "only 0": 0.0, "only 1": 1.0}
-    assert collector.update() == {}
+    assert monitor.means() == {}
 
-    torch.manual_seed(0)
     net = DistributedDataParallel(torch.nn.Linear(3, 1, bias=False))
-    rounds = [torch.full((1, 3), 10.0**index * (rank + 1)) for index in range(2)]  # rank 0: 1, 10; rank 1: 2, 20
-    assert gradient(net, rounds).flatten().tolist() == [16.5] * 3  # the mean over ranks of both rounds' sums
-    with misc.ddp_sync(net, sync=False):
-        net(rounds[0]).sum().backward()
-    assert next(net.parameters()).grad[0, 0] == 16.5 + rank + 1  # this rank's own
-
-    misc.check_ddp_consistency(net)
+    net(torch.ones(1, 3)).sum().backward()
+    distributed.check_ddp_consistency(net)
+    torch.manual_seed(0)
     other = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
-    misc.check_ddp_consistency(other)
+    distributed.check_ddp_consistency(other)
     if rank == 1:
         other[1].running_mean[1] = torch.nextafter(torch.tensor(0.0), torch.tensor(1.0))
     with pytest.raises(RuntimeError, match=r"^1\.running_mean is not the same on all ranks"):
-        misc.check_ddp_consistency(other)
+        distributed.check_ddp_consistency(other)
     assert gloo_threads(), "what shutdown ends"
     del net  # it holds on to the process group
     distributed.shutdown()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import training.state
+import training.training_loop
 from tests.small_training import CPU, last_state, save_state
-from torch_utils.training_stats import Collector
 from training.config import TRAIN_PRESETS, TrainConfig
-from training.ema import EMA
-from training.state import (
-    MAX_SKIPPED_IN_A_ROW,
-    TrainState,
-    restore,
-)
+from training.monitor import Monitor
+from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, restore
 from training.training_loop import update_weights
 
 CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.0, max_grad_norm=5.0)
@@ -35,7 +31,7 @@ def fresh(device: torch.device = CPU, channels_last: bool = True) -> TrainState:
     """A state as `create_state` makes it, of a few weights."""
     net = some_weights(channels_last).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1.0, fused=True)
-    return TrainState(net, EMA(net, 1.0, 0.1), optimizer, cur_nimg=1000)  # the learning rate grows from 0 at 0
+    return TrainState(net, copy.deepcopy(net), optimizer, cur_nimg=1000)  # the learning rate grows from 0 at 0
 
 
 def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = None) -> None:
@@ -47,10 +43,11 @@ def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = N
         parameter.grad[-1] = bad
 
 
-def update(state: TrainState, config: TrainConfig = CONFIG) -> Collector:
-    collector = Collector(next(state.net.parameters()).device)
-    update_weights(state, config, SimpleNamespace(report=collector.report))
-    return collector
+def update(state: TrainState, config: TrainConfig = CONFIG) -> dict[str, float]:
+    """One update; returns what it reports."""
+    monitor = Monitor(Path(), next(state.net.parameters()).device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    update_weights(state, config, monitor)
+    return monitor.means()
 
 
 def plain_update(net: nn.Module, optimizer: torch.optim.Optimizer, limit: float) -> float:
@@ -80,7 +77,7 @@ def check_against_plain_adam(device: torch.device) -> None:
             give_gradients(each, step, size, bad)
         before = tensors_of(state.net, state.optimizer)
         expected = plain_update(net, optimizer, limit)
-        stats = update(state).update()
+        stats = update(state)
         after = tensors_of(state.net, state.optimizer)
         if bad is not None or size > 1e20:  # the norm of the largest overflows
             skipped += 1
@@ -102,7 +99,7 @@ def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
 
 def test_a_scaled_loss_gives_the_same_updates_and_its_scale_adapts(monkeypatch):
     """Gradients come times the scale; it halves where they overflow, and doubles after a row of updates."""
-    monkeypatch.setattr(training.state, "SCALE_GROWTH_UPDATES", 3)
+    monkeypatch.setattr(training.training_loop, "SCALE_GROWTH_UPDATES", 3)
     plain, scaled = fresh(), fresh()
     scaled.scale.fill_(2.0**16)
     config = dataclasses.replace(CONFIG, fp16=True, bf16=False)
@@ -111,9 +108,9 @@ def test_a_scaled_loss_gives_the_same_updates_and_its_scale_adapts(monkeypatch):
     for step, (overflow, power) in enumerate(zip(overflows, expected, strict=True)):
         if not overflow:
             give_gradients(plain.net, step, 3.0)
-            stats = update(plain).update()
+            stats = update(plain)
         give_gradients(scaled.net, step, 3.0 * scaled.scale.item(), float("inf") if overflow else None)
-        of_scaled = update(scaled, config).update()
+        of_scaled = update(scaled, config)
         if not overflow:
             assert of_scaled["Gradient/norm"] == pytest.approx(stats["Gradient/norm"], rel=1e-6)
         assert scaled.scale.item() == 2.0**power, step
