@@ -46,10 +46,10 @@ class Lens:
     def intrinsics(self, width: int, height: int) -> np.ndarray:
         """Normalised `[3, 3]` float64. width, height: of the image, pixels. Raises InputError for unusable values."""
         width, height = self.size(width, height)
-        focal_x, focal_y = self._focal("x", width), self._focal("y", height)
-        matrix = np.eye(3)
-        matrix[0] = focal_y if focal_x is None else focal_x, self.settings.get("skew", 0), self._center("x", width)
-        matrix[1, 1:] = focal_x if focal_y is None else focal_y, self._center("y", height)
+        focal = [self._focal("x", width), self._focal("y", height)]
+        focal_x, focal_y = (one if one is not None else other for one, other in zip(focal, focal[::-1], strict=True))
+        center_x, center_y = self.settings.get("cx", width / 2), self.settings.get("cy", height / 2)
+        matrix = np.array([[focal_x, self.settings.get("skew", 0), center_x], [0, focal_y, center_y], [0, 0, 1]])
         return checked_intrinsics(matrix / [[width], [height], [1]], self.shown, "write both in pixels")
 
     def _focal(self, axis: str, side: int) -> float | None:
@@ -58,9 +58,6 @@ class Lens:
             return self.settings[f"fl_{axis}"]
         angle = self.settings.get(f"camera_angle_{axis}")
         return None if angle is None else 0.5 * side / math.tan(angle / 2)
-
-    def _center(self, axis: str, side: int) -> float:
-        return self.settings.get(f"c{axis}", side / 2)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import hashlib
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -246,11 +245,9 @@ class SceneDataset(Dataset, abc.ABC):
         # A scene that is scaled does not keep the depths that its files give.
         default = (None if self.normalize else self.default_depths()) or depth_range(c2w, intrinsics)
         near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
-        if not 0 < near < far < math.inf:
-            raise InputError(f"{printable(self.path)}: `near`={near:g}, `far`={far:g}; choose 0 < `near` < `far`")
-        warn_of_cameras(c2w, near, far, scene.shown)
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
+        warn_of_cameras(c2w, near, far, scene.shown)
         size = scene.image_size(0)
         self.enlarged_from = None
         if size and min(size) < self.resolution:

@@ -7,14 +7,55 @@ so that they hold at every resolution. `depth` is camera z.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T", bound="TensorGroup")
+
 
 @dataclass(frozen=True)
-class Cameras:
+class TensorGroup:
+    """Base of dataclasses whose members are tensors, or such groups, with the same leading dimensions."""
+
+    def map(self: T, function: Callable[[Any], Any]) -> T:
+        """Apply `function` to every member that is not None."""
+        members = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(member) for name, member in members.items() if member is not None})
+
+    def __getitem__(self: T, index) -> T:
+        """Index the leading dimensions."""
+        return self.map(lambda member: member[index])
+
+    def to(self: T, *args, **kwargs) -> T:
+        """As `Tensor.to`, on every member."""
+        return self.map(lambda member: member.to(*args, **kwargs))
+
+    def pin_memory(self: T) -> T:
+        """Copies in page-locked memory, from which `.to(device, non_blocking=True)` does not wait. Needs CUDA."""
+        return self.map(lambda member: member.pin_memory())
+
+    @classmethod
+    def cat(cls: type[T], groups: Sequence[T], dim: int = 0) -> T:
+        """Concatenate along a leading dimension (`dim` >= 0)."""
+        return cls._joined("cat", groups, dim)
+
+    @classmethod
+    def stack(cls: type[T], groups: Sequence[T], dim: int = 0) -> T:
+        """Stack along a new leading dimension (`dim` >= 0)."""
+        return cls._joined("stack", groups, dim)
+
+    @classmethod
+    def _joined(cls: type[T], function: str, groups: Sequence[T], dim: int) -> T:
+        columns = {field.name: [getattr(group, field.name) for group in groups] for field in fields(cls)}
+        owners = {name: torch if isinstance(column[0], Tensor) else type(column[0]) for name, column in columns.items()}
+        return cls(**{name: getattr(owners[name], function)(column, dim=dim) for name, column in columns.items()})
+
+
+@dataclass(frozen=True)
+class Cameras(TensorGroup):
     """A batch of cameras with any leading shape.
 
     c2w: `[..., 4, 4]`, camera-to-world, OpenCV axes. intrinsics: `[..., 3, 3]`, normalised.
@@ -46,28 +87,6 @@ class Cameras:
     def centers(self) -> Tensor:
         """Optical centres `[..., 3]`, world."""
         return self.c2w[..., :3, 3]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Cameras:
-        """Apply `function` to every member."""
-        return Cameras(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
-
-    def __getitem__(self, index) -> Cameras:
-        """Index the leading dimensions."""
-        return self.map(lambda tensor: tensor[index])
-
-    def to(self, *args, **kwargs) -> Cameras:
-        """As `Tensor.to`, on every member."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
-
-    @staticmethod
-    def cat(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
-        """Concatenate along a leading dimension (`dim` >= 0)."""
-        return Cameras(**{f.name: torch.cat([getattr(c, f.name) for c in cameras], dim=dim) for f in fields(Cameras)})
-
-    @staticmethod
-    def stack(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
-        """Stack along a new leading dimension (`dim` >= 0)."""
-        return Cameras(**{f.name: torch.stack([getattr(c, f.name) for c in cameras], dim=dim) for f in fields(Cameras)})
 
 
 def apply_linear(matrix: Tensor, vectors: Tensor) -> Tensor:
@@ -126,9 +145,3 @@ def to_opencv(c2w: Tensor, convention: str) -> Tensor:
     if convention == "opencv":
         return c2w
     return c2w * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=c2w.dtype, device=c2w.device)
-
-
-def normalize_intrinsics(intrinsics_px: Tensor, width: int, height: int) -> Tensor:
-    """Intrinsics in pixels `[..., 3, 3]` to normalised: row 0 by `width`, row 1 by `height` (pixels)."""
-    scale = torch.tensor([width, height, 1.0], dtype=intrinsics_px.dtype, device=intrinsics_px.device)
-    return intrinsics_px / scale[:, None]

@@ -111,7 +111,7 @@ def test_bad_intrinsics(scene, case):
 
 @pytest.mark.parametrize(("near", "far"), [(0, 1), (-1, 1), (2, 1), (1, 1), (np.nan, 1), (0.5, np.inf)])
 def test_bad_near_and_far(scene, near, far):
-    assert "`near`" in refused("cars_train", lambda: StoredScenes(scene.parent, resolution=32, near=near, far=far))
+    refused("far" if far == np.inf else "near", lambda: StoredScenes(scene.parent, resolution=32, near=near, far=far))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]" * 2, '{"near": 1}', '{"near": "a", "far": 2}', "[" * 60_000, "3"])
