@@ -1,56 +1,50 @@
-"""What every benchmark shares: its command line, timing, and the JSON file that `report` reads."""
+"""What every benchmark shares: its options, its timing, and the table that it prints."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import gc
-import inspect
 import itertools
 import json
 import math
 import os
 import platform
-import runpy
 import shlex
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
+import numpy as np
 import torch
 
 from dnnlib.command import run_command
-from genvs import files
 from genvs.config import PRESETS
-from genvs.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 PRECISIONS = ("bf16", "tf32", "fp32") if ON_GPU else ("fp32",)  # the first is train.sh's default
-PLAIN, REFERENCE = "plain path in strict fp32", "reference in this process"  # baselines
 LESS_IS_BETTER = ("ms", "s", "GB", "% of the time", "% of what a seed changes")
-MIN_REPEATS, MAX_REPEATS = 5, 200
+WARM_UP, MIN_REPEATS, MAX_REPEATS = (3, 5, 200) if ON_GPU else (1, 2, 200)
+PUBLISHED = json.loads(Path(__file__).with_name("reference_figures.json").read_text())
+COLUMNS = ("what", "figure", "of the reference", "of the floor", "goal", "precision", "batch")
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """One measured figure.
 
     name: what was measured, a key of `reference_figures.json` if there is a goal. unit: of value; for those in
     LESS_IS_BETTER less is better, for others more. spread: (90th - 10th percentile) / median of its repetitions.
     floor: the shortest time in seconds that an H200 needs for one item (the image of "images/s", the call that took
-    "ms"). baseline: the slow way, measured in the same process and unit. curves: numbers behind the figure.
+    "ms").
     """
 
     name: str
@@ -60,113 +54,85 @@ class Result:
     batch: int = 1
     spread: float | None = None
     floor: float | None = None
-    baseline: float | None = None
-    baseline_name: str = ""
     note: str = ""
-    curves: dict[str, list[float]] | None = None
-
-    @property
-    def figure(self) -> str:
-        return f"{self.value:.4g} {self.unit}" + (f" ±{self.spread:.1%}" if self.spread is not None else "")
-
-    @property
-    def line(self) -> str:
-        parts = [f"{self.name}: {self.figure}"]
-        if self.precision:
-            parts.append(f"[{self.precision}, batch {self.batch}]")
-        if self.baseline is not None:
-            parts.append(f"{self.gain(self.baseline):.2f}x the {self.baseline_name} ({self.baseline:.4g})")
-        return " ".join([*parts, self.note])
 
     def gain(self, other: float) -> float:
         """Returns how many times better this is than `other`, in the same unit."""
         better, worse = (other, self.value) if self.unit in LESS_IS_BETTER else (self.value, other)
         return better / worse if worse else math.inf
 
+    def row(self, preset: str, device: str) -> str:
+        """A row of the table. Published figures and goals hold for their own device, preset and batch alone."""
+        published, ratio, share, goal = {}, "", "", ""
+        same_device = device == PUBLISHED["device"]
+        if same_device and preset == PUBLISHED["preset"]:
+            published = PUBLISHED["figures"].get(self.name, {})
+        if published.get("batch", self.batch) != self.batch:
+            published = {}
+        if "reference" in published:
+            ratio = f"{self.gain(published['reference']):.2f}x"
+        if "goal" in published:
+            sign, met = "<=" if self.unit in LESS_IS_BETTER else ">=", self.gain(published["goal"]) >= 1
+            goal = f"{sign} {published['goal']:g} {self.unit}: {'met' if met else 'missed'}"
+        if same_device and self.floor is not None:
+            took = self.value / 1e3 if self.unit == "ms" else 1 / self.value
+            share = f"{self.floor / took:.0%}"
+        what = self.name + (f" ({self.note})" if self.note else "")
+        figure = f"{self.value:.4g} {self.unit}" + (f" ±{self.spread:.1%}" if self.spread is not None else "")
+        return f"| {' | '.join((what, figure, ratio, share, goal, self.precision, str(self.batch)))} |"
 
-class OutputFile(click.Path):
-    """A file to write, refused before anything is measured if its folder is missing or cannot be written."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, dir_okay=False)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not os.access(Path(value).absolute().parent, os.W_OK | os.X_OK):
-            self.fail(f"{value}: its folder is missing or cannot be written: make it, or choose another", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def size_option(name: str, gpu: Any, cpu: Any, help: str, least: int = 1, **options: Any) -> Callable:
-    """An option for a number (with `multiple`, for several), with one default on a GPU and another on a CPU."""
-    kind = click.IntRange(min=least)
-    return click.option(f"--{name}", type=kind, default=gpu if ON_GPU else cpu, help=help, **options)
+def size_option(name: str, gpu: Any, cpu: Any, help: str, least: int = 1) -> Callable:
+    """An option for a number, with one default on a GPU and another on a CPU."""
+    return click.option(f"--{name}", type=click.IntRange(min=least), default=gpu if ON_GPU else cpu, help=help)
 
 
 views_option = size_option("views", 2, 2, "Input views of a scene.")
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], help="fp32 is strict."
 )
-reference_option = click.option(
-    "--reference", type=click.Path(path_type=Path), help="Folder of an adapter.py (benchmarks/README.md)."
-)
 
 
-def benchmark(device: torch.device = DEVICE) -> Callable[[Callable[..., Iterator[Result]]], click.Command]:
-    """Makes a program of a generator of results, `function(preset, seconds, **options)`, named as its file.
+def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
+    """Makes a program of a generator of results, `function(preset, seconds, **options)`.
 
-    Each result is printed, and the file --out rewritten, at once: what was measured survives a failure. The program
-    runs if its file does (`python -m`), so it comes last there.
+    It prints a table in Markdown to stdout, each row at once: what was measured survives a failure. The program runs if
+    its file does (`python -m`), so it comes last there.
     """
 
-    def make(function: Callable[..., Iterator[Result]]) -> click.Command:
-        name = Path(inspect.getfile(function)).stem
+    @click.command(help=function.__doc__, context_settings={"max_content_width": 110, "show_default": True})
+    @click.option("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo")
+    @click.option("--seconds", type=float, default=1.0, help="How long each thing is measured.")
+    @functools.wraps(function)
+    def command(preset: str, **options) -> None:
+        device = torch.cuda.get_device_name(DEVICE) if ON_GPU else f"CPU ({platform.machine()})"
+        table = sys.stdout
+        print(
+            f"\n## {shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])}\n\nPreset {preset}, {device}, {versions()}\n"
+        )
+        print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
+        with contextlib.redirect_stdout(sys.stderr):  # what training prints
+            for result in function(preset=preset, **options):
+                print(result.row(preset, device), file=table, flush=True)
 
-        @click.command(name, help=function.__doc__, context_settings={"max_content_width": 110, "show_default": True})
-        @click.option("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo")
-        @click.option("--seconds", type=float, default=1.0, help="How long each thing is measured.")
-        @click.option("--out", type=OutputFile(), help="A JSON file for the results.")
-        @functools.wraps(function)
-        def command(preset: str, seconds: float, out: Path | None, **options) -> None:
-            record = {"benchmark": name, "preset": preset, **environment(device), "results": []}
-            for result in function(preset=preset, seconds=seconds, **options):
-                print(result.line, flush=True)
-                record["results"].append(dataclasses.asdict(result))
-                if out is not None:
-                    files.write_atomic(json.dumps(record, indent=1) + "\n", out)
-
-        if function.__module__ == "__main__":
-            run_command(command)
-        return command
-
-    return make
+    if function.__module__ == "__main__":
+        run_command(command)
+    return command
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What ran, on which device, with which versions. The variable COMMIT names the commit of a copy without .git."""
+def versions() -> str:
+    """Of torch and of the code, and the time. The variable COMMIT names the commit of a copy without .git."""
     git = subprocess.run("git describe --always --dirty", shell=True, cwd=ROOT, capture_output=True, text=True)
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "torch": torch.__version__,
-        "commit": os.environ.get("COMMIT") or git.stdout.strip() or "unknown",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+    commit = os.environ.get("COMMIT") or git.stdout.strip() or "unknown"
+    return f"torch {torch.__version__}, commit {commit}, {datetime.datetime.now():%Y-%m-%d %H:%M}"
 
 
-def cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(": ")[2]
-    return platform.processor() or platform.machine()
-
-
-def timed(call: Callable[[], Any], seconds: float, warmup: int = 3) -> tuple[float, float]:
-    """Returns the median seconds of `call` and their spread, after `warmup` calls (a CPU needs one).
+def timed(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
+    """Returns the median seconds of `call` and their spread, after some calls to warm up.
 
     It is repeated for about `seconds`, timed by a GPU's events, or on a CPU by the clock.
     """
-    for _ in range(warmup if ON_GPU else 1):
+    for _ in range(WARM_UP):
         call()
     repeats = min(max(int(seconds / max(clock(call), 1e-9)), MIN_REPEATS), MAX_REPEATS)
     if not ON_GPU:
@@ -181,15 +147,17 @@ def timed(call: Callable[[], Any], seconds: float, warmup: int = 3) -> tuple[flo
 
 
 def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterator[Result]:
-    """`blank` with the rate of a call that makes a batch and, on a GPU, with the peak memory."""
+    """`blank` with the rate of a call that makes a batch and, on a GPU, with the peak memory in 2^30 bytes."""
     call()  # compiles and records, which takes memory of its own
-    start_memory_peak()
-    took, spread = timed(call, seconds)
-    yield replace(blank, value=blank.batch / took, spread=spread)
     if ON_GPU:
-        yield replace(
-            blank, name=f"{blank.name}: peak memory", value=memory_peak(), unit="GB", floor=None, baseline=None
-        )
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    took, spread = timed(call, seconds)
+    yield blank._replace(value=blank.batch / took, spread=spread)
+    if ON_GPU:
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        yield blank._replace(name=f"{blank.name}: peak memory", value=peak, unit="GB", floor=None)
 
 
 def clock(call: Callable[[], Any]) -> float:
@@ -202,10 +170,9 @@ def clock(call: Callable[[], Any]) -> float:
 
 
 def summarize(samples: Sequence[float]) -> tuple[float, float]:
-    """Median of at least two times, and the spread (90th - 10th percentile) as a share of it."""
-    deciles = statistics.quantiles(samples, n=10, method="inclusive")
-    median = statistics.median(samples)
-    return median, (deciles[-1] - deciles[0]) / median
+    """Median, and the spread (90th - 10th percentile) as a share of it."""
+    low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
+    return float(median), float((high - low) / median)
 
 
 def synchronize() -> None:
@@ -213,43 +180,12 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def start_memory_peak() -> None:
-    gc.collect()
-    if ON_GPU:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def memory_peak() -> float:
-    """GB (2^30 bytes) that tensors took at once since `start_memory_peak`, on a GPU."""
-    return torch.cuda.max_memory_allocated() / 2**30
-
-
-@contextlib.contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Inside, products of float32 numbers are strict for "fp32", and may use TF32 otherwise."""
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = precision != "fp32"
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+def set_precision(precision: str) -> None:
+    """From now on products of float32 numbers are strict for "fp32", and may use TF32 otherwise."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def rotating(function: Callable[[T], Any], sets: Sequence[T]) -> Callable[[], Any]:
     """A call of `function` on each of `sets` in turn, so that no call finds its inputs in the cache."""
     turn = itertools.cycle(sets)
     return lambda: function(next(turn))
-
-
-def adapter_function(folder: Path, name: str) -> Callable[..., Callable[[], Any]]:
-    """A function of `folder/adapter.py`, which may import what lies beside it (see benchmarks/README.md)."""
-    path = folder / "adapter.py"
-    if not path.is_file():
-        raise InputError(f"--reference={folder}: has no adapter.py: write one as benchmarks/README.md says")
-    sys.path.insert(0, str(folder.resolve()))
-    module = runpy.run_path(str(path))
-    if name not in module:
-        raise InputError(f"{path}: has no function {name}: write it as benchmarks/README.md says")
-    return module[name]

@@ -1,4 +1,4 @@
-"""How much work the model must do, and the shortest time that takes on an H200.
+"""What the hardware reaches, how much work the model must do, and the shortest time that takes on an H200.
 
 Work is an array of two numbers: operations and bytes. Operations are what torch's counter counts as the networks run on
 its meta device, which computes nothing: those of convolutions and matrix products, two for a multiply-add. A backward
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Result, benchmark, size_option, views_option
+from benchmarks import common
+from benchmarks.common import DEVICE, ON_GPU, Result
 from benchmarks.model import random_cameras
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.models import GeNVS
@@ -99,21 +100,37 @@ def training_work(config: GeNVSConfig, views: int, *, batch: int, targets: int =
     return per_scene / targets + per_image + update_work(config) / batch
 
 
-@benchmark()
-@views_option
-@size_option("batch", 32, 32, "Images that share weights.")
+def hardware(seconds: float) -> Iterator[Result]:
+    """Bandwidth of a large copy (bytes read plus written), and the rate of a large matrix product in each precision."""
+    size, side = (2**30, 8192) if ON_GPU else (2**22, 256)
+    sources = [torch.randint(256, (size,), dtype=torch.uint8, device=DEVICE) for _ in range(2)]
+    took, spread = common.timed(common.rotating(torch.empty_like(sources[0]).copy_, sources), seconds)
+    yield Result("copy", 2 * size / took / 1e9, "GB/s", spread=spread, note="read plus written")
+    for precision in common.PRECISIONS:
+        common.set_precision(precision)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        pairs = [torch.randn(2, side, side, device=DEVICE).to(dtype) for _ in range(2)]
+        took, spread = common.timed(common.rotating(lambda pair: pair[0] @ pair[1], pairs), seconds)
+        rate = 2 * side**3 / took / 1e12
+        yield Result("matrix product", rate, "TFLOP/s", precision, spread=spread, note=f"{side} cubed")
+
+
+@common.benchmark
+@common.views_option
+@common.size_option("batch", 32, 32, "Images that share weights.")
 def main(preset: str, seconds: float, views: int, batch: int) -> Iterator[Result]:
-    """Operations, bytes and shortest times of the model's parts, at measured rates of an H200 in bf16."""
+    """What this device reaches. Then operations, bytes and shortest times of the model's parts, at an H200's measured
+    rates in bf16."""
+    yield from hardware(seconds)
     config = PRESETS[preset]
-    rows = {
-        "encode, 1 view": encode_work(config, batch=batch * views),
-        f"render, {views} views": render_work(config, views),
-        "denoise, 1 evaluation": denoise_work(config, batch=batch),
-        f"render, {views} views, forward + backward": render_work(config, views, training=True),
-        "optimizer, EMA and finite check": update_work(config),
-        f"training, 1 sample, {views} views": training_work(config, views, batch=batch),
-        "25 Heun steps (49 evaluations), 1 view": denoise_work(config, batch=batch) * 49,
-    }
-    for name, work in rows.items():
+    for name, work in (
+        ("encode, 1 view", encode_work(config, batch=batch * views)),
+        (f"render, {views} views", render_work(config, views)),
+        ("denoise, 1 evaluation", denoise_work(config, batch=batch)),
+        (f"render, {views} views, forward + backward", render_work(config, views, training=True)),
+        ("optimizer, EMA and finite check", update_work(config)),
+        (f"training, 1 sample, {views} views", training_work(config, views, batch=batch)),
+        ("25 Heun steps (49 evaluations), 1 view", denoise_work(config, batch=batch) * 49),
+    ):
         note = f"{work[0] / 1e9:.4g} GFLOP, {work[1] / 1e6:.4g} MB"
         yield Result(f"floor: {name}", (floor(work) or 0) * 1e3, "ms", "bf16", batch, note=note)

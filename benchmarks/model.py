@@ -6,15 +6,19 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import torch
 from torch import nn
 
 import genvs.ops
 from benchmarks.common import DEVICE
 from genvs.config import PRESETS, GeNVSConfig
+from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import spherical_c2w
@@ -31,6 +35,23 @@ PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "fast": contextlib.nullcontext,
     "reference": genvs.ops.reference_only,
 }
+
+ops_option = click.option("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
+data_option = click.option("--data", type=click.Path(path_type=Path), help="A dataset [default: one made for it].")
+
+
+@contextlib.contextmanager
+def dataset(data: Path | None, preset: str, **sizes: int) -> Iterator[Path]:
+    """`data`, or else one that is made for the block: the preset's embedded one, with other `sizes`."""
+    if data is not None:
+        yield data
+        return
+    embedded = TRAIN_PRESETS[preset].embedded
+    sizes = {"scenes": embedded.scenes, "views": embedded.views, "val_scenes": embedded.val_scenes, **sizes}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        path = Path(folder, "cars")
+        ensure_dataset(path, resolution=embedded.resolution, workers=os.cpu_count() or 1, **sizes)
+        yield path
 
 
 def random_net(preset: str, device: torch.device) -> GeNVS:

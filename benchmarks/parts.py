@@ -1,19 +1,20 @@
-"""The parts of the model and of an update alone, beside the plain torch path in strict fp32."""
+"""The parts of the model and of an update alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import common, floors
-from benchmarks.common import Result
-from benchmarks.model import PATHS, TrainingStep, random_batch, random_net, training_config
+from benchmarks.common import DEVICE, Result
+from benchmarks.model import PATHS, TrainingStep, ops_option, random_batch, random_net, training_config
 from genvs import random as stateless_random
 from genvs.config import PRESETS
+from genvs.models.precision import autocast
 
 NUM_SETS = 3
 PARTS = ("encode", "render", "denoise", "update")
@@ -21,58 +22,47 @@ PARTS = ("encode", "render", "denoise", "update")
 
 def part(name: str, preset: str, batch: int, views: int, precision: str, training: bool, seconds: float) -> Result:
     """A part's forward pass, and with `training` its backward pass too: `batch` scenes with one target each."""
-    net, config = random_net(preset, common.DEVICE), PRESETS[preset]
-    batches = [random_batch(config, batch, views, 1, seed).to(common.DEVICE) for seed in range(NUM_SETS)]
-    keys = stateless_random.sample_keys(0, torch.arange(batch, device=common.DEVICE)) if training else None
+    net, config = random_net(preset, DEVICE), PRESETS[preset]
+    batches = [random_batch(config, batch, views, 1, seed).to(DEVICE) for seed in range(NUM_SETS)]
+    keys = stateless_random.sample_keys(0, torch.arange(batch, device=DEVICE)) if training else None
+    in_precision = partial(autocast, DEVICE, torch.bfloat16 if precision == "bf16" else None)
+    module: nn.Module
     forward: Callable[..., Tensor]
     sets: list[tuple[Tensor, ...]]
     if name == "encode":
-        forward, sets = net.encode, [(each.inputs.images,) for each in batches]
+        module, forward, sets = net.encoder, net.encode, [(each.inputs.images,) for each in batches]
         work = floors.encode_work(config, batch=batch * views, training=training) * views
     elif name == "render":
-        with torch.no_grad(), autocast(precision):
+        with torch.no_grad(), in_precision():
             volume = net.encode(batches[0].inputs.images)  # for its type and order in memory
         inputs, targets = batches[0].inputs.cameras, batches[0].targets.cameras
         forward = partial(net.render, inputs=inputs, targets=targets, keys=None if keys is None else keys[:, None])
-        sets = [(torch.empty_like(volume).normal_().requires_grad_(training),) for _ in batches]
+        module, sets = net.renderer, [(torch.empty_like(volume).normal_().requires_grad_(training),) for _ in batches]
         work = floors.render_work(config, views, training=training)
     else:
         shape = (batch, config.encoder.volume_channels, config.resolution, config.resolution)
-        features = [torch.randn(shape, device=common.DEVICE, requires_grad=training) for _ in batches]
-        sigma = torch.rand(batch, 1, 1, 1, device=common.DEVICE) + 0.1
+        features = [torch.randn(shape, device=DEVICE, requires_grad=training) for _ in batches]
+        sigma = torch.rand(batch, 1, 1, 1, device=DEVICE) + 0.1
         sets = [(each.targets.images[:, 0], sigma, image) for each, image in zip(batches, features, strict=True)]
-        forward = partial(net.denoise, keys=keys)
+        module, forward = net.denoiser, partial(net.denoise, keys=keys)
         work = floors.denoise_work(config, batch=batch, training=training)
-    modules = {"encode": net.encoder, "render": net.renderer, "denoise": net.denoiser}
-    weights = list(modules[name].parameters()) if training else []
-    took, spread = common.timed(common.rotating(partial(run, forward, weights, "fast", precision), sets), seconds)
-    exact = [tuple(t.detach().float().requires_grad_(t.requires_grad) for t in each) for each in sets]
-    slow, _ = common.timed(
-        common.rotating(partial(run, forward, weights, "reference", "fp32"), exact), seconds, warmup=1
-    )
+
+    def run(inputs: tuple[Tensor, ...]) -> None:
+        with torch.set_grad_enabled(training):
+            with in_precision():
+                output = forward(*inputs)
+            if training:
+                wanted = [tensor for tensor in (*inputs, *module.parameters()) if tensor.requires_grad]
+                torch.autograd.grad(output, wanted, torch.ones_like(output))
+
+    took, spread = common.timed(common.rotating(run, sets), seconds)
     name, floor = name + (", forward + backward" if training else ""), floors.floor(work * batch, precision)
-    return Result(name, took * 1e3, "ms", precision, batch, spread, floor, slow * 1e3, common.PLAIN)
+    return Result(name, took * 1e3, "ms", precision, batch, spread, floor)
 
 
-def run(
-    forward: Callable[..., Tensor], weights: Sequence[Tensor], path: str, precision: str, inputs: tuple[Tensor, ...]
-) -> None:
-    """The output, and if there are weights, the gradients of these and of the inputs."""
-    with PATHS[path](), common.float32_products(precision), torch.set_grad_enabled(bool(weights)):
-        with autocast(precision):
-            output = forward(*inputs)
-        if weights:
-            wanted = [tensor for tensor in (*inputs, *weights) if tensor.requires_grad]
-            torch.autograd.grad(output, wanted, torch.ones_like(output))
-
-
-def autocast(precision: str) -> torch.autocast:
-    return torch.autocast(common.DEVICE.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def update(preset: str, batch: int, seconds: float) -> Result:
+def update(preset: str, seconds: float) -> Result:
     """What follows the gradients: finite check, optimizer, moving average."""
-    step = TrainingStep(training_config(preset, batch, 1, "fp32"), iter(()))
+    step = TrainingStep(training_config(preset, 1, 1, "fp32"), iter(()))
     parameters = list(step.state.net.parameters())
     gradients = [torch.randn_like(parameter) * 1e-3 for parameter in parameters]
 
@@ -86,19 +76,22 @@ def update(preset: str, batch: int, seconds: float) -> Result:
     return Result("optimizer + EMA + finite check", took * 1e3, "ms", "fp32", 1, spread, floor)
 
 
-@common.benchmark()
+@common.benchmark
 @common.size_option("batch", 32, 2, "Scenes at a time.")
 @common.views_option
 @common.precision_option
+@ops_option
 @click.option("--part", "names", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default="all")
 def main(
-    preset: str, seconds: float, batch: int, views: int, precision: str, names: tuple[str, ...]
+    preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:
-    """Encoder, renderer and denoiser, beside the plain path in strict fp32, and what follows the gradients."""
+    """Encoder, renderer and denoiser, and what follows the gradients."""
     torch.backends.cudnn.benchmark = True
-    for name in names:
-        if name == "update":
-            yield update(preset, batch, seconds)
-        else:
-            for training in (False, True):
-                yield part(name, preset, batch, views, precision, training, seconds)
+    common.set_precision(precision)
+    with PATHS[ops]():
+        for name in names:
+            if name == "update":
+                yield update(preset, seconds)
+            else:
+                for training in (False, True):
+                    yield part(name, preset, batch, views, precision, training, seconds)

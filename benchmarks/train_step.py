@@ -1,54 +1,68 @@
-"""Images a second and peak memory of whole updates, on random batches in memory."""
+"""Images a second, peak memory and kernels of whole updates, on random batches in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import click
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import common, floors
 from benchmarks.common import Result
-from benchmarks.model import PATHS, TrainingStep, in_memory_batches, training_config
-from genvs.config import PRESETS
+from benchmarks.model import PATHS, TrainingStep, in_memory_batches, ops_option, training_config
+
+# A kernel belongs to the first kind that has one of these words in its name.
+KINDS = {
+    "convolutions": ("cudnn", "xmma_fprop", "xmma_dgrad", "xmma_wgrad", "conv"),
+    "matrix products": ("nvjet", "gemm", "cutlass", "splitK"),
+    "optimizer, moving average, casts of weights": ("multi_tensor_apply",),
+    "rendering": ("render_kernel", "field_gradient_kernel", "scatter_kernel"),
+    "norms": ("norm", "apply_kernel", "sums_kernel", "coefficients_kernel", "input_gradient"),
+    "after convolutions": ("epilogue",),
+    "resampling and joining": ("downsample", "upsample", "concat_kernel"),
+    "sums": ("reduce_kernel",),
+    "elementwise": ("elementwise",),
+    "others": ("",),
+}
 
 
-@common.benchmark()
-@common.size_option("batch", (32, 24), (2,), "Images of an update.", multiple=True)
+def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
+    """`blank` with the GPU's time for one update: all, and by kind of kernel."""
+    with profile(activities=[ProfilerActivity.CUDA]) as record:
+        step()
+        common.synchronize()
+    times: dict[str, list[float]] = {"all": []}
+    for event in record.events():
+        if event.device_type == DeviceType.CUDA:
+            kind = next(kind for kind, words in KINDS.items() if any(word in event.name for word in words))
+            for name in ("all", kind):
+                times.setdefault(name, []).append(event.device_time / 1e3)
+    for kind, each in sorted(times.items(), key=lambda item: -sum(item[1])):
+        note = f"{sum(each) / sum(times['all']):.0%}, {len(each)} kernels"
+        yield blank._replace(name=f"GPU time of an update: {kind}", value=sum(each), unit="ms", floor=None, note=note)
+
+
+@common.benchmark
+@common.size_option("batch", 32, 2, "Images of an update.")
 @common.views_option
 @click.option("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
-@click.option("--precision", type=click.Choice(common.PRECISIONS), multiple=True, default=common.PRECISIONS[:1])
-@click.option("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
-@common.reference_option
+@common.precision_option
+@ops_option
 def main(
-    preset: str,
-    seconds: float,
-    batch: tuple[int, ...],
-    views: int,
-    targets: int,
-    precision: tuple[str, ...],
-    ops: str,
-    reference: Path | None,
+    preset: str, seconds: float, batch: int, views: int, targets: int, precision: str, ops: str
 ) -> Iterator[Result]:
-    """Forward, backward, finite check, optimizer and moving average: training without its loader. --batch and
-    --precision may be given several times; fp32 is strict."""
-    make_theirs = common.adapter_function(reference, "training_step") if reference else None
-    for size in batch:
-        theirs: dict[str, float] = {}
-        if make_theirs is not None:
-            with common.float32_products("fp32"):
-                blank = Result("", 0, "images/s", batch=size)
-                found = common.throughput(make_theirs(size, views, common.DEVICE), blank, seconds)
-                theirs = {result.unit: result.value for result in found}
-        for arithmetic in precision:
-            config = training_config(preset, size, views, arithmetic, num_targets=targets)
-            config.rounds(world_size=1)  # refuses a batch that does not divide
-            name = f"training step, {arithmetic}" + (", plain path" if ops == "reference" else "")
-            name += f", {targets} targets a scene" if targets > 1 else ""
-            floor = floors.floor(floors.training_work(PRESETS[preset], views, batch=size, targets=targets), arithmetic)
-            blank = Result(name, 0, "images/s", arithmetic, size, floor=floor, note=f"{views} views")
-            with PATHS[ops](), common.float32_products(arithmetic):
-                step = TrainingStep(config, in_memory_batches(config))
-                for result in common.throughput(step, blank, seconds):
-                    yield replace(result, baseline=theirs.get(result.unit), baseline_name=common.REFERENCE)
+    """Forward, backward, finite check, optimizer and moving average: training without its loader. On a GPU also the
+    time of its kernels by kind, from torch's profiler."""
+    common.set_precision(precision)
+    config = training_config(preset, batch, views, precision, num_targets=targets)
+    config.rounds(world_size=1)  # refuses a batch that does not divide
+    name = f"training step, {precision}" + (", plain path" if ops == "reference" else "")
+    name += f", {targets} targets a scene" if targets > 1 else ""
+    floor = floors.floor(floors.training_work(config.net, views, batch=batch, targets=targets), precision)
+    blank = Result(name, 0, "images/s", precision, batch, floor=floor, note=f"{views} views")
+    with PATHS[ops]():
+        step = TrainingStep(config, in_memory_batches(config))
+        yield from common.throughput(step, blank, seconds)
+        if common.ON_GPU:
+            yield from kernel_times(step, blank)

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from benchmarks.common import OutputFile
 from dnnlib.command import run_command
 from genvs.errors import InputError
 
@@ -28,17 +27,19 @@ def subplots(count: int = 1) -> tuple[Any, list]:
     return figure, axes
 
 
-class Picture(OutputFile):
-    """A file of a format that matplotlib writes."""
+def writable_picture(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """`path`, after an empty picture was written there: a name or folder that does not work is refused at once."""
+    if path is not None:
+        try:
+            subplots()[0].savefig(path)
+        except (OSError, ValueError) as error:
+            raise click.BadParameter(f"{error}: give a name such as curves.png, in a folder that exists") from None
+    return path
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if path.suffix[1:] not in subplots()[0].canvas.get_supported_filetypes():
-            self.fail(f"{path}: give a name that ends in .png, .pdf or .svg", param, ctx)
-        return path
 
-
-plot_option = click.option("--plot", type=Picture(), help="A picture of the curves.")
+plot_option = click.option(
+    "--plot", type=click.Path(path_type=Path), callback=writable_picture, help="A picture of the curves."
+)
 
 
 @click.command("curves")

@@ -9,9 +9,8 @@ import click
 import numpy as np
 import torch
 
-from benchmarks import launch
-from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, float32_products, size_option
-from benchmarks.model import PATHS, TrainingStep, loaded_batches, training_config
+from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, set_precision, size_option
+from benchmarks.model import PATHS, TrainingStep, data_option, dataset, loaded_batches, training_config
 from experiments.curves import plot_option, subplots
 from training.config import TrainConfig
 
@@ -33,8 +32,8 @@ def running_mean(losses: np.ndarray) -> np.ndarray:
     return np.convolve(losses, np.full(window, 1 / window), mode="valid")
 
 
-@benchmark()
-@launch.data_option
+@benchmark
+@data_option
 @size_option("steps", 500, 20, "Updates of a run.", least=10)
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images of an update.")
 @plot_option
@@ -44,10 +43,11 @@ def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int,
     precision = PRECISIONS[0]
     runs = {FAST: ("fast", precision, 0), PLAIN_RUN: ("reference", "fp32", 0), OTHER_SEED: ("fast", precision, 1)}
     losses, rampup = {}, batch * steps / 1e4
-    with launch.dataset(data, preset, 40 if ON_GPU else 4) as path:
+    with dataset(data, preset, scenes=40 if ON_GPU else 4, val_scenes=2) as path:
         for name, (ops, arithmetic, seed) in runs.items():
             config = training_config(preset, batch, 2, arithmetic, data=str(path), seed=seed, lr_rampup_kimg=rampup)
-            with PATHS[ops](), float32_products(arithmetic):
+            set_precision(arithmetic)
+            with PATHS[ops]():
                 losses[name] = losses_of(config, steps)
     smooth = {name: running_mean(values) for name, values in losses.items()}
     if plot is not None:
@@ -60,6 +60,5 @@ def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int,
     difference, noise = (np.abs(smooth[FAST] - smooth[other]).mean() for other in (PLAIN_RUN, OTHER_SEED))
     ends = [f"{values[-max(1, steps // 5) :].mean():.4g}" for values in losses.values()]
     note = "mean loss of the last fifth: {} with, {} without, {} with another seed".format(*ends)
-    curves = {name: values.tolist() for name, values in losses.items()}
     name, value = "loss: what the fast paths change", 100 * difference / noise
-    yield Result(name, value, "% of what a seed changes", precision, batch, note=note, curves=curves)
+    yield Result(name, value, "% of what a seed changes", precision, batch, note=note)

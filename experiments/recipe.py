@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
@@ -11,10 +12,10 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import common, launch
+from benchmarks import common
 from benchmarks.common import Result
+from benchmarks.model import data_option, dataset
 from genvs.errors import InputError
-from genvs.files import write_atomic
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
@@ -74,21 +75,8 @@ def consistency(net: GeNVS, data: RunData) -> float:
     return statistics.fmean(scores)
 
 
-def markdown(outcomes: dict[str, list[tuple[float, float]]]) -> str:
-    """A row for each variant: the means of PSNR and consistency over its seeds, and the range of PSNR."""
-    lines = ["| variant | PSNR (dB) | over the first | consistency |", "|---" * 4 + "|"]
-    first = None
-    for variant, runs in outcomes.items():
-        ends, scores = zip(*runs, strict=True)
-        psnr = statistics.fmean(ends)
-        first = psnr if first is None else first
-        spread = f" ({min(ends):.2f} to {max(ends):.2f})" if len(runs) > 1 else ""
-        lines.append(f"| `{variant}` | {psnr:.2f}{spread} | {psnr - first:+.2f} | {statistics.fmean(scores):.3f} |")
-    return "\n".join(lines) + "\n"
-
-
-@common.benchmark()
-@launch.data_option
+@common.benchmark
+@data_option
 @click.option(
     "--variant",
     "variants",
@@ -101,7 +89,6 @@ def markdown(outcomes: dict[str, list[tuple[float, float]]]) -> str:
 @click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
 @click.option("--every", type=POSITIVE, help="Evaluate every so many thousand images.", show_default="a fifth of them")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
-@click.option("--table", type=common.OutputFile(), help="A Markdown file for the table.")
 def main(
     preset: str,
     seconds: float,
@@ -110,20 +97,25 @@ def main(
     kimg: float,
     every: float | None,
     seeds: int,
-    table: Path | None,
 ) -> Iterator[Result]:
     """Train the preset in several variants, each for as many images, and compare what they have learned."""
     configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
-    outcomes: dict[str, list[tuple[float, float]]] = {}
-    with launch.dataset(data, preset) as path:
-        for seed in range(seeds):
-            for variant, config in configs.items():
-                evaluations, net, opened = train(config, path, kimg, every or kimg / 5, seed)
-                nimg, psnr = ([record[name] for record in evaluations] for name in ("nimg", MODEL))
-                outcomes.setdefault(variant, []).append((psnr[-1], consistency(net, opened)))
-                name, note = f"{variant}, seed {seed}: held-out PSNR", f"consistency {outcomes[variant][-1][1]:.3f}"
-                curves = {"kimg": [count / 1000 for count in nimg], "PSNR": psnr}
-                precision = "bf16" if config.bf16 and common.ON_GPU else "fp32"
-                yield Result(name, psnr[-1], "dB", precision, config.batch_size, note=note, curves=curves)
-                if table is not None:
-                    write_atomic(markdown(outcomes), table)
+    outcomes: dict[str, list[tuple[float, float]]] = {variant: [] for variant in configs}
+    with dataset(data, preset) as path:
+        for seed, (variant, config) in itertools.product(range(seeds), configs.items()):
+            evaluations, net, opened = train(config, path, kimg, every or kimg / 5, seed)
+            psnr = evaluations[-1][MODEL]
+            outcomes[variant].append((psnr, consistency(net, opened)))
+            curve = ", ".join(f"{record[MODEL]:.2f} at {record['nimg'] / 1000:g} kimg" for record in evaluations)
+            note = f"{curve}; consistency {outcomes[variant][-1][1]:.3f}"
+            precision = "bf16" if config.bf16 and common.ON_GPU else "fp32"
+            name = f"{variant}, seed {seed}: held-out PSNR"
+            yield Result(name, psnr, "dB", precision, config.batch_size, note=note)
+    first = None
+    for variant, runs in outcomes.items():
+        ends, scores = zip(*runs, strict=True)
+        psnr = statistics.fmean(ends)
+        first = psnr if first is None else first
+        note = f"{psnr - first:+.2f} over the first; consistency {statistics.fmean(scores):.3f}; "
+        note += f"{min(ends):.2f} to {max(ends):.2f} with {seeds} seeds"
+        yield Result(f"{variant}, mean: held-out PSNR", psnr, "dB", note=note)

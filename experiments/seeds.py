@@ -10,9 +10,8 @@ import click
 import torch
 from torch import nn
 
-from benchmarks import launch
 from benchmarks.common import Result, benchmark
-from benchmarks.model import random_views
+from benchmarks.model import data_option, dataset, random_views
 from experiments.curves import plot_option, subplots
 from experiments.recipe import MODEL, POSITIVE, train
 from genvs.config import PRESETS
@@ -48,8 +47,8 @@ def draw(runs: list[list[dict]], title: str, plot: Path) -> None:
     figure.savefig(plot)
 
 
-@benchmark()
-@launch.data_option
+@benchmark
+@data_option
 @click.option("--seeds", type=click.IntRange(min=1), default=20)
 @click.option("--kimg", type=POSITIVE, default=6.0, help="Of a run.")
 @plot_option
@@ -63,14 +62,14 @@ def main(
         empty = sum(renders_nothing(preset, numerics, seed) for seed in range(NETWORKS))
         yield Result(f"new networks that render nothing, {name}", empty, f"of {NETWORKS} seeds", "fp32")
     config, gains, runs = TRAIN_PRESETS[preset], [], []
-    with launch.dataset(data, preset) as path:
+    with dataset(data, preset) as path:
         for seed in range(seeds):
             run, *_ = train(config, path, kimg, kimg / 5, seed)
             runs.append(run)
             psnr = [record[MODEL] for record in run]
             gains.append(psnr[-1] - max(run[-1][baseline] for baseline in BASELINES))
             name, note = f"seed {seed}: above the better baseline", f"{psnr[-1]:.2f} dB after {kimg:g} kimg"
-            yield Result(name, gains[-1], "dB", "fp32", config.batch_size, note=note, curves={MODEL: psnr})
+            yield Result(name, gains[-1], "dB", "fp32", config.batch_size, note=note)
     if plot is not None:
         draw(runs, f"{preset}, {seeds} seeds", plot)
     won = sum(gain > 0 for gain in gains)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 from pathlib import Path
 
 import click
@@ -26,11 +27,17 @@ def cars(tmp_path_factory) -> Path:
     return folder
 
 
-def run(name: str, cars: Path, out: Path, *options: str) -> list[dict]:
-    """The results of an experiment's command."""
-    arguments = ["--preset", "cpu-demo", "--data", str(cars), "--out", str(out), *options]
-    importlib.import_module(f"experiments.{name}").main.main(arguments, standalone_mode=False)
-    return json.loads(out.read_text())["results"]
+@pytest.fixture
+def run(cars, capsys):
+    """The rows of an experiment's table."""
+
+    def rows(name: str, *options: str) -> list[list[str]]:
+        arguments = ["--preset", "cpu-demo", "--data", str(cars), *options]
+        importlib.import_module(f"experiments.{name}").main.main(arguments, standalone_mode=False)
+        lines = [line[2:-2].split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        return lines[2:]
+
+    return rows
 
 
 def is_png(file: Path) -> bool:
@@ -51,33 +58,30 @@ def test_a_variant_changes_what_it_names() -> None:
             recipe.variant_of(PRESET, wrong)
 
 
-def test_recipes_are_compared(cars, tmp_path, monkeypatch) -> None:
+def test_recipes_are_compared(run, monkeypatch) -> None:
     monkeypatch.setattr(recipe, "VIEWS", 2)
-    table = tmp_path / "table.md"
-    options = ["--kimg=0.032", "--every=0.032", "--variant=preset", "--variant=reference", f"--table={table}"]
-    ours, reference = run("recipe", cars, tmp_path / "recipe.json", *options)
-    assert ours["curves"]["kimg"] == reference["curves"]["kimg"] == [0.032]
-    assert ours["curves"]["PSNR"] != reference["curves"]["PSNR"] and ours["value"] == ours["curves"]["PSNR"][-1]
-    rows = table.read_text().splitlines()[2:]
-    assert rows[0].startswith(f"| `preset` | {ours['value']:.2f} | +0.00 |") and rows[1].startswith("| `reference` |")
+    rows = run("recipe", "--kimg=0.032", "--every=0.032", "--variant=preset", "--variant=reference")
+    ours, reference, mean, other_mean = rows
+    assert f"({ours[1].split()[0]} at 0.032 kimg; consistency" in ours[0] and ours[1] != reference[1]
+    assert mean[0].startswith("preset, mean") and "+0.00 over the first" in mean[0] and mean[1] == ours[1]
+    assert other_mean[1] == reference[1]
 
 
-def test_loss_curves_differ_by_the_seed_alone_if_there_is_no_fast_path(cars, tmp_path) -> None:
+def test_loss_curves_differ_by_the_seed_alone_if_there_is_no_fast_path(run, tmp_path) -> None:
     plot = tmp_path / "plot.png"
-    (result,) = run("loss_curve", cars, tmp_path / "out.json", "--steps=10", "--batch=2", f"--plot={plot}")
-    fast, plain, other_seed = result["curves"].values()
-    assert fast == plain != other_seed and len(fast) == 10 and result["value"] == 0
+    ((what, figure, *_),) = run("loss_curve", "--steps=10", "--batch=2", f"--plot={plot}")
+    fast, plain, other_seed = re.findall(r"\d\.\d+", what)
+    assert fast == plain != other_seed and figure.startswith("0 %")
     assert is_png(plot)
 
 
-def test_seeds(cars, tmp_path, monkeypatch) -> None:
+def test_seeds(run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(seeds, "NETWORKS", 8)
     plot = tmp_path / "seeds.png"
-    here, unofficial, seed, won = run(
-        "seeds", cars, tmp_path / "out.json", "--seeds=1", "--kimg=0.064", f"--plot={plot}"
-    )
-    assert here["value"] == 0 and unofficial["value"] > 0
-    assert won["value"] == (seed["value"] > 0) and is_png(plot)
+    rows = run("seeds", "--seeds=1", "--kimg=0.064", f"--plot={plot}")
+    here, unofficial, seed, won = (float(row[1].split()[0]) for row in rows)
+    assert here == 0 and unofficial > 0
+    assert won == (seed > 0) and is_png(plot)
 
 
 def test_curves_of_a_run(tmp_path) -> None:
