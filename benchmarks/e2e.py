@@ -78,8 +78,11 @@ def main(
     batch: int | None,
     updates: int,
 ) -> Iterator[Result]:
-    """images/s of the second half of a short ./train.sh with train.py's OPTIONS, and how long it waited for data. With
-    several numbers of GPUs (on a CPU: of processes) also weak scaling: the share of as many times the first's rate."""
+    """images/s of the second half of a short ./train.sh with train.py's OPTIONS, and how long it waited for data.
+
+    Given several numbers of GPUs (on a CPU, of processes), it also measures weak scaling: the batch of each stays the
+    same, and the rate is compared with as many times that of the first.
+    """
     each, alone = batch or TRAIN_PRESETS[preset].batch_size, 0.0
     note = " ".join((f"{updates} updates", *options))
     with dataset(data, preset, scenes=64 if ON_GPU else 8, val_scenes=2) as path:
