@@ -48,13 +48,14 @@ def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Locks `path` against other processes until the block or this process ends. Creates the file if necessary.
 
     Forked processes do not inherit the lock. On file systems without locks it does nothing.
-    Raises BlockingIOError if another process holds the lock and `wait` is False, OSError if the file cannot be opened.
+    Raises InputError if another process holds the lock and `wait` is False, OSError if the file cannot be opened.
     """
     with open(path, "ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):  # POSIX allows either
-            raise BlockingIOError(f"{path} is held by another process") from None
+            where = os.path.dirname(path)
+            raise InputError(f"{where}: another process writes there: wait for it, or choose another folder") from None
         except OSError:
             pass
         yield

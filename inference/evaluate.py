@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Collection
@@ -28,9 +29,8 @@ from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.models.precision import has_native_bf16
-from genvs.sampling.fast_denoiser import FastDenoiser
 from inference import options, protocol, report, writers
-from inference.evaluation import BASELINES, SAMPLES, Evaluation
+from inference.evaluation import BASELINES, MAY_CHANGE, SAMPLES, Evaluation
 from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
 
@@ -91,7 +91,7 @@ def main(batch_size: int, dry_run: bool, **given) -> None:
     with evaluation.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.barrier()
         try:
-            results = draw_and_measure(evaluation, measures, batch_size, device)
+            results = draw_and_measure(evaluation, measures, batch_size)
         except torch.OutOfMemoryError:
             raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
         if distributed.get_rank() == 0:
@@ -122,62 +122,58 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         train = opened(protocol.find_split(data, "train", kind)[0])
         mean_image = mean_training_image(train, range(len(train)))
     classes = dataset.checked_classes() if scene.num_classes else None
+    denoise = options.fast_denoiser(net, given, device, classes[0] if classes else None)
     guide = options.load_guide(given, net, device, classes[0] if classes else None)
+    as_given = (*options.SAMPLING, "num_inputs", "normalize", "seeds", "baselines", "metrics", "data_class")
     chosen = {
         "snapshot": str(ckpt_path),
-        "snapshot_sha256": protocol.sha256(ckpt_path.read_bytes()),
+        "snapshot_sha256": sha256(ckpt_path.read_bytes()),
+        "guide": str(given["guide"]) if guide else None,
+        "guide_sha256": sha256(given["guide"].read_bytes()) if guide else None,
         "data": str(dataset.path),
-        "data_sha256": protocol.sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
+        "data_sha256": sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
+        "split": split,
+        "num_objects": min(given["max_objects"] or len(dataset), len(dataset)),
         **cameras,
         "convention": dataset.convention,
-        "normalize": normalize,
-        "num_inputs": given["num_inputs"],
+        "resolution": net.config.resolution,
         "view_weighting": net.config.view_weighting,
         "views": protocol.read_views(given["views"]),
-        "resolution": net.config.resolution,
-        **{name: given[name] for name in options.SAMPLING},
+        **{name: given[name] for name in as_given},
         "bf16": given["bf16"] and has_native_bf16(device),
-        "guide_sha256": protocol.sha256(given["guide"].read_bytes()) if guide else None,
     }
-    asked = {name: given[name] for name in ("seeds", "baselines", "metrics", "data_class")}
-    asked |= {"split": split, "cam_weighting": given["view_weighting"], "guide": str(given["guide"]) if guide else None}
-    asked["num_objects"] = min(given["max_objects"] or len(dataset), len(dataset))
     default = options.ROOT / "inference" / "output" / results_folder(chosen, given)
-    return Evaluation(net, guide, dataset, classes, chosen, asked, mean_image, given["out_dir"] or default)
+    return Evaluation(denoise, guide, dataset, classes, chosen, mean_image, given["out_dir"] or default)
 
 
 def results_folder(chosen: dict[str, Any], given: dict[str, Any]) -> str:
     """The folder of results by default: the same for the same options, so that it is found again."""
-    snapshot, views = Path(chosen["snapshot"]), chosen["views"]
-    views = views if isinstance(views, str) else f"file_{protocol.sha256(repr((views,)).encode())[:6]}"
+    snapshot = Path(chosen["snapshot"])
+    digest = sha256(repr([value for name, value in chosen.items() if name not in MAY_CHANGE]).encode())
     name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
-    name += f"-{Path(chosen['data']).stem}_{chosen['data_sha256'][:6]}-inputs={chosen['num_inputs']}-views={views}"
-    name += f"-{given['view_weighting']}" if given["view_weighting"] else ""
-    return f"{name}-{options.described(given)}"
+    return f"{name}-{Path(chosen['data']).stem}-{options.described(given)}-{digest[:6]}"
 
 
-def draw_and_measure(
-    evaluation: Evaluation, measures: Measures, batch_size: int, device: torch.device
-) -> dict[str, dict[str, Any]]:
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def draw_and_measure(evaluation: Evaluation, measures: Measures, batch_size: int) -> dict[str, dict[str, Any]]:
     """Draw and measure on all ranks. Returns, by drawing, the scores of all objects and their summary."""
-    net, guide, drawings = evaluation.net, evaluation.guide, evaluation.drawings
+    drawings = evaluation.drawings
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    num_views = [len(evaluation.views(index)[1]) for index in range(evaluation.asked["num_objects"])]
-    denoise = FastDenoiser(net.to_device(device), bf16=evaluation.protocol["bf16"], labels=evaluation.label(0, net))
+    num_views = [len(evaluation.views(index)[1]) for index in range(evaluation.protocol["num_objects"])]
     scores: dict[str, dict[str, Scores]] = {}
     total = sum(map(len, drawings.values())) * sum(num_views[rank::world_size])
     title = "drawing" if world_size == 1 else f"drawing (process 1 of {world_size})"
     with tqdm(total=total, desc=title, unit="view", disable=True if rank else None) as bar:
         for index in range(rank, len(num_views), world_size):
-            denoise.set_labels(evaluation.label(index, net))
-            if guide:
-                guide.set_labels(evaluation.label(index, guide.net))
             inputs, targets = (evaluation.dataset.load(index, views) for views in evaluation.views(index))
             drawn = {}
             for name, samples in drawings.items():
                 images = []
                 for sample in samples:
-                    images.append(evaluation.draw(index, sample, inputs, targets.cameras, denoise, batch_size))
+                    images.append(evaluation.draw(index, sample, inputs, targets.cameras, batch_size))
                     bar.update(num_views[index])
                 drawn[name] = torch.stack(images)
             scores[evaluation.name(index)] = measures.of_object(drawn, inputs, targets)
@@ -192,21 +188,18 @@ def draw_and_measure(
 
 def write_results(evaluation: Evaluation, results: dict[str, dict[str, Any]]) -> None:
     """Write results.json, table.md and contact_sheet.png; print the table too."""
-    chosen, asked = evaluation.protocol, evaluation.asked
-    departures = protocol.departures(evaluation.dataset, chosen, asked["num_objects"], asked["split"])
+    chosen = evaluation.protocol
+    departures = protocol.departures(evaluation.dataset, chosen)
     inputs, targets = evaluation.views(0)
-    baselines = {name: results[name] for name in asked["baselines"]}
     content = {
-        "protocol": {**chosen, **asked, "input_views": inputs, "target_views": targets},
+        "protocol": {**chosen, "input_views": inputs, "target_views": targets},
         "not_comparable_because": departures,
-        "num_objects": asked["num_objects"],
         **results[SAMPLES],
-        "baselines": baselines,
+        "baselines": {name: results[name] for name in chosen["baselines"]},
     }
     title = f"{Path(chosen['snapshot']).name} on {evaluation.dataset.path.name}"
-    beside = {BASELINES[name]: baseline["summary"] for name, baseline in baselines.items()}
-    summary, num_samples = results[SAMPLES]["summary"], len(asked["seeds"])
-    table = report.markdown(title, evaluation.facts(), departures, summary, num_samples, beside)
+    summaries = {name: results[name]["summary"] for name in results}
+    table = report.markdown(title, evaluation.facts(), departures, summaries, len(chosen["seeds"]))
     paths = [evaluation.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
     write_atomic(json.dumps(content, indent=1) + "\n", paths[0])
     write_atomic(table, paths[1])

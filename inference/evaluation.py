@@ -22,7 +22,6 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
-from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
@@ -32,6 +31,9 @@ from inference.options import SAMPLING
 from torch_utils import distributed
 
 SAMPLES = "samples"
+# Of a protocol, what may change when an evaluation continues in its folder: where files are, and how much is measured.
+# Snapshots are recognised by their hashes, and the data by their files' names, sizes and times of change.
+MAY_CHANGE = ("snapshot", "data", "data_class", "split", "guide", "num_objects", "seeds", "baselines", "metrics")
 BASELINES = {"colours": "feature image's colours", "nearest": "nearest input view", "mean": "mean training image"}
 
 
@@ -39,24 +41,22 @@ BASELINES = {"colours": "feature image's colours", "nearest": "nearest input vie
 class Evaluation:
     """Which images of which objects are drawn, by which network, and where they are kept.
 
-    classes: the objects' classes, for a class-conditional network. protocol: see `protocol.check_protocol`.
-    asked: how much of that is drawn and measured (num_objects, seeds, baselines, metrics), and other options by name.
+    classes: the objects' classes, for a class-conditional network. protocol: all that the figures depend on, by name.
     mean_image: `[3, H, W]` in [-1, 1], for the baseline of this name.
     """
 
-    net: GeNVS
+    denoise: FastDenoiser
     guide: FastDenoiser | None
     dataset: SceneDataset
     classes: list[int] | None
     protocol: dict[str, Any]
-    asked: dict[str, Any]
     mean_image: Tensor | None
     out_dir: Path
 
     @property
     def drawings(self) -> dict[str, list[Any]]:
         """What is measured separately: the samples, by seed, and every baseline, by its name."""
-        return {SAMPLES: self.asked["seeds"], **{name: [name] for name in self.asked["baselines"]}}
+        return {SAMPLES: self.protocol["seeds"], **{name: [name] for name in self.protocol["baselines"]}}
 
     def views(self, index: int) -> tuple[list[int], list[int]]:
         """An object's inputs and targets, as positions among its views."""
@@ -67,82 +67,85 @@ class Evaluation:
         """An object's name in files."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
 
-    def label(self, index: int, net: GeNVS) -> Tensor | None:
-        """An object's class label for `net`, `[1, L]`. Raises InputError for a class that the network does not know."""
-        return label_of_class(self.classes[index], net.config) if self.classes else None
+    def set_labels(self, index: int) -> None:
+        """Condition the networks on an object's class. Raises InputError for one that they do not know."""
+        for network in filter(None, (self.denoise, self.guide)):
+            network.set_labels(label_of_class(self.classes[index], network.net.config) if self.classes else None)
 
     def check(self) -> None:
         """Raise InputError for what would go wrong later."""
         self.check_folder()
-        if (most := self.asked["num_objects"]) < distributed.get_world_size():
-            processes = distributed.get_world_size()
+        if (most := self.protocol["num_objects"]) < (processes := distributed.get_world_size()):
             raise InputError(f"{most} object(s) for {processes} processes: start at most {most} (NGPU)")
         self.dataset.check_views(self.protocol["num_inputs"] + 1)
-        for index in range(self.asked["num_objects"]):
+        for index in range(most):
             self.views(index)
-            for net in [self.net, *([self.guide.net] if self.guide else [])]:
-                self.label(index, net)
+            self.set_labels(index)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
-        if "consistency" in self.asked["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
+        if "consistency" in self.protocol["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
             raise InputError(
                 f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
             )
 
     def check_folder(self) -> None:
         """Raise InputError where `out_dir` holds images of another protocol, or figures that would be lost."""
-        protocol.check_protocol(self.protocol, self.out_dir / "protocol.json")
-        protocol.check_results(self.asked, self.out_dir / "results.json")
+        ours, path = self.protocol, self.out_dir / "protocol.json"
+        theirs = _protocol_in(path)
+        for key in (key for key in ours if theirs and key not in MAY_CHANGE and theirs.get(key) != ours[key]):
+            other = f"{key} {theirs.get(key)}, not {ours[key]}"
+            if key.endswith("_sha256"):
+                other = f"other contents of the {key.removesuffix('_sha256')}"
+            raise InputError(
+                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it"
+            )
+        path = self.out_dir / "results.json"
+        done = _protocol_in(path)
+        lost = {
+            name: [one for one in done.get(name, ()) if one not in ours[name]]
+            for name in ("seeds", "metrics", "baselines")
+        }
+        lost["objects"] = [count for count in [done.get("num_objects", 0)] if count > ours["num_objects"]]
+        for name in filter(lost.get, lost):
+            held = f"--{name} {','.join(map(str, lost[name]))}"
+            raise InputError(
+                f"{path}: has figures for {held}, which would be lost: add it, or choose another --out_dir"
+            )
 
     def facts(self) -> list[str]:
-        """What is drawn, for a reader."""
-        chosen, asked, resolution = self.protocol, self.asked, self.protocol["resolution"]
-        inputs, targets = self.views(0)
-        split = f"split {asked['split']}" if asked["split"] else "no split by name"
-        sampling = ", ".join(f"{name} {chosen[name]}" for name in SAMPLING)
+        """The protocol, for a reader."""
         return [
-            f"snapshot: {chosen['snapshot']}",
-            f"data: {chosen['data']}, {split}, {asked['num_objects']} of {len(self.dataset)} objects, "
-            f"{resolution}x{resolution} pixels, 8 bits" + ("; normalized" if chosen["normalize"] else ""),
-            *(f"{name}: {asked[name]}" for name in ("data_class", "cam_weighting", "guide") if asked[name]),
-            f"views of an object: {self.dataset.num_views(0)}; input {', '.join(map(str, inputs))}; "
-            f"{len(targets)} drawn",
-            f"samples: {sampling}; seed {', '.join(map(str, asked['seeds']))}",
-            *(f"baseline {name}: the {BASELINES[name]}" for name in asked["baselines"]),
+            f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in self.protocol.items()
+            if value not in (None, []) and not name.endswith("_sha256")
         ]
 
     @contextlib.contextmanager
     def own_folder(self) -> Iterator[None]:
         """Make `out_dir`, with its protocol. Raises InputError where another evaluation writes there."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(files.lock(self.out_dir / ".lock"))
-            except BlockingIOError:
-                raise InputError(
-                    f"--out_dir={self.out_dir}: another evaluation writes there: wait for it, or choose another"
-                ) from None
+        with files.lock(self.out_dir / ".lock"):
             self.check_folder()
-            files.write_atomic(json.dumps(self.protocol, indent=1) + "\n", self.out_dir / "protocol.json")
+            files.write_atomic(json.dumps({"protocol": self.protocol}, indent=1), self.out_dir / "protocol.json")
             yield
 
-    def draw(
-        self, index: int, drawing: int | str, inputs: Views, targets: Cameras, denoise: FastDenoiser, batch_size: int
-    ) -> Tensor:
+    def draw(self, index: int, drawing: int | str, inputs: Views, targets: Cameras, batch_size: int) -> Tensor:
         """The images of an object, uint8 `[T, 3, H, W]`, which are drawn unless they exist already.
 
-        drawing: a sample's seed, or a baseline's name. inputs: `[V]`. targets: `[T]`. denoise: of `net`, on its device.
+        drawing: a sample's seed, or a baseline's name. inputs: `[V]`. targets: `[T]`.
         The mean training image is always written anew: the protocol does not state the train split, its source.
         """
         if drawing != "mean":
             with contextlib.suppress(OSError, ValueError):  # missing or damaged
                 return self.drawn(index, drawing)
         if isinstance(drawing, str):
-            images = self._baseline(drawing, inputs[None], targets[None], denoise, batch_size)
+            images = self._baseline(drawing, inputs[None], targets[None], batch_size)
         else:
+            self.set_labels(index)
             # Objects have fewer views than 2^20, so that no two views share fresh noise.
             options = {**{name: self.protocol[name] for name in SAMPLING}, "seed": drawing, "first_view": index << 20}
-            options |= {"denoise": denoise, "guide": self.guide, "batch_size": batch_size, "progress": False}
-            images = (image for image, _ in synthesize_views(self.net, inputs[None], targets[None], **options))
+            options |= {"denoise": self.denoise, "guide": self.guide, "batch_size": batch_size, "progress": False}
+            drawn = synthesize_views(self.denoise.net, inputs[None], targets[None], **options)
+            images = (image for image, _ in drawn)
         folder = self._folder(index, drawing)
         files.remove_orphans(folder)
         for view, image in zip(self.views(index)[1], images, strict=True):
@@ -162,9 +165,7 @@ class Evaluation:
         return self.out_dir / "images" / f"{kind}={drawing}" / self.name(index)
 
     @torch.inference_mode()
-    def _baseline(
-        self, name: str, inputs: Views, targets: Cameras, denoise: FastDenoiser, batch_size: int
-    ) -> Iterator[Tensor]:
+    def _baseline(self, name: str, inputs: Views, targets: Cameras, batch_size: int) -> Iterator[Tensor]:
         """Images `[3, H, W]` in [-1, 1] on the CPU, for targets `[1, T]`.
 
         'colours' are what training's auxiliary loss (`--rgb_weight`) teaches a feature image's first three channels:
@@ -176,7 +177,18 @@ class Evaluation:
             assert self.mean_image is not None
             yield from self.mean_image.expand(targets.shape[1], -1, -1, -1)
         else:
-            conditioned = Conditioned(denoise, inputs.to(denoise.device), batch_size=batch_size)
+            device = self.denoise.device
+            conditioned = Conditioned(self.denoise, inputs.to(device), batch_size=batch_size)
             for start in range(0, targets.shape[1], batch_size):
-                feature_images = conditioned.render(targets[:, start : start + batch_size].to(denoise.device))
+                feature_images = conditioned.render(targets[:, start : start + batch_size].to(device))
                 yield from (feature_images[:, :3] + WHITE).clamp(-1, 1).cpu()
+
+
+def _protocol_in(path: Path) -> dict[str, Any]:
+    """The protocol in a JSON file; none if it does not exist. Raises InputError where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["protocol"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None

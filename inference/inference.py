@@ -28,7 +28,6 @@ from genvs.errors import InputError
 from genvs.files import new_numbered_folder
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
-from genvs.models.labels import label_of_class
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
 from genvs.visualize import FEATURES_CAPTION, contact_sheet, feature_color_map, feature_colors, to_uint8
 from inference import options, writers
@@ -78,9 +77,8 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
     path, net = options.open_network(given)
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
-    if given["class_id"] is not None:
-        label_of_class(given["class_id"], net.config)  # refuses one that the network does not know
-    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "class_id", "batch_size", "seed")}
+    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
+    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"])
     sampling["guide"] = options.load_guide(given, net, device, given["class_id"])
     targets, run = scene.target_cameras, options.described(given)
     results = [run]
@@ -96,7 +94,7 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     views, inputs = counted(targets.shape[1], "view"), counted(len(scene.names), "input view")
     click.echo(f"Drawing {views} from {inputs} on the {'GPU' if device.type == 'cuda' else 'CPU'}.")
     try:
-        drawn = synthesize_views(net.to_device(device), scene.inputs, targets, **sampling)
+        drawn = synthesize_views(net, scene.inputs, targets, **sampling)
         if video:
             draw_video(paths, drawn, along)
         else:

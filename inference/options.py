@@ -161,8 +161,13 @@ def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_
         raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
     if options["view_weighting"] is not None:
         guide.set_view_weighting(options["view_weighting"])
-    labels = None if class_id is None else label_of_class(class_id, guide.config)
-    return FastDenoiser(guide.to_device(device), bf16=options["bf16"] and has_native_bf16(device), labels=labels)
+    return fast_denoiser(guide, options, device, class_id)
+
+
+def fast_denoiser(net: GeNVS, options: dict[str, Any], device: torch.device, class_id: int | None) -> FastDenoiser:
+    """The FastDenoiser of `net`, moved to `device`. Raises InputError for a class that the network does not know."""
+    labels = None if class_id is None else label_of_class(class_id, net.config)
+    return FastDenoiser(net.to_device(device), bf16=options["bf16"] and has_native_bf16(device), labels=labels)
 
 
 def default_snapshot(root: Path) -> Path:

@@ -1,11 +1,9 @@
-"""What an evaluation draws: which split, which views of an object, and everything else that images depend on."""
+"""Which split and which views of an object an evaluation draws, and how that departs from the published protocol."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +18,6 @@ SRN_OBJECTS = 704  # in cars_test
 INPUT_VIEWS = (64, 104, 84)
 LIST_VIEWS = (0, *range(24, 250, 25))
 PUBLISHED_RESOLUTION = 128
-
-
-def check_protocol(protocol: dict[str, Any], path: Path) -> None:
-    """Raise InputError where the protocol in the file `path`, if it exists, is another one.
-
-    A protocol is what the images of one view, object and seed depend on. Paths may differ: snapshots are recognised by
-    their hashes, and the data by their files' names, sizes and times of change, and by the objects' classes.
-    """
-    theirs = _read(path, protocol)
-    for key, value in theirs.items():
-        if value != protocol[key] and key not in ("snapshot", "data"):
-            other = f"{key} {value}, not {protocol[key]}"
-            if key.endswith("_sha256"):
-                other = f"other contents of the {key.removesuffix('_sha256')}"
-            raise InputError(
-                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it"
-            )
-
-
-def check_results(asked: dict[str, Any], path: Path) -> None:
-    """Raise InputError where the results in the file `path`, if it exists, have figures that would be overwritten."""
-    there = _read(path, ("protocol", "baselines", "num_objects"))
-    for name in ("seeds", "metrics", "baselines", "objects") if there else ():
-        if name == "objects":
-            lost = [there["num_objects"]] if there["num_objects"] > asked["num_objects"] else []
-        else:
-            lost = [one for one in there.get(name, there["protocol"].get(name)) if one not in asked[name]]
-        if lost:
-            held = f"--{name} {','.join(map(str, lost))}"
-            raise InputError(
-                f"{path}: has figures for {held}, which would be lost: add it, or choose another --out_dir"
-            )
-
-
-def _read(path: Path, keys: Collection[str]) -> dict[str, Any]:
-    """These of the values in a JSON file; none if it does not exist. Raises InputError where one is missing."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in keys}
-    except (OSError, ValueError, LookupError, TypeError):
-        raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None
 
 
 def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) -> tuple[Path, str | None]:
@@ -135,13 +90,13 @@ def read_views(option: str) -> str | list[int]:
         raise InputError(f"--views={option}: write the numbers of views into it, such as 0 24 49") from None
 
 
-def departures(dataset: SceneDataset, protocol: dict[str, Any], num_objects: int, split: str | None) -> list[str]:
-    """How figures depart from the published protocol, for a reader. split: as `find_split` returns it."""
-    num_inputs, resolution = protocol["num_inputs"], protocol["resolution"]
+def departures(dataset: SceneDataset, protocol: dict[str, Any]) -> list[str]:
+    """How figures depart from the published protocol, for a reader."""
+    num_objects, num_inputs, resolution = (protocol[name] for name in ("num_objects", "num_inputs", "resolution"))
     width, height = dataset.enlarged_from or (0, 0)
     found = {
-        "this is the train split, so training may have seen these objects": split == "train",
-        "the data are no split by name, so training may have seen these objects": split is None,
+        "this is the train split, so training may have seen these objects": protocol["split"] == "train",
+        "the data are no split by name, so training may have seen these objects": protocol["split"] is None,
         f"the data are not the ShapeNet-SRN cars, but {dataset.path}": not is_shapenet_srn(dataset),
         f"the first {num_objects} of {len(dataset)} objects": num_objects != len(dataset),
         f"{num_inputs} input views, not 1": num_inputs != 1,
@@ -161,13 +116,3 @@ def is_shapenet_srn(dataset: SceneDataset) -> bool:
         and all(re.fullmatch(r"[0-9a-f]{20,32}", name) for name in names)
         and all(dataset.num_views(scene) == SRN_VIEWS for scene in range(len(names)))
     )
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def evenly(count: int, limit: int) -> list[int]:
-    """At most `limit` of `count` positions, evenly spaced, with the first and the last."""
-    limit = min(count, limit)
-    return [round(step * (count - 1) / max(limit - 1, 1)) for step in range(limit)]

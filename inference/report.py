@@ -19,11 +19,11 @@ from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.metrics.distributions import SET_METRICS, SetMetrics
 from genvs.metrics.perceptual import IMAGE_METRICS, Distance, image_metric
 from genvs.visualize import Band, contact_sheet
-from inference.evaluation import BASELINES, Evaluation
-from inference.protocol import LIST_VIEWS, evenly
+from inference.evaluation import BASELINES, SAMPLES, Evaluation
+from inference.protocol import LIST_VIEWS
 
 CHUNK = 64  # images that are measured at a time
-AGGREGATES = {"mean": "mean of {k}", "best": "best of {k}", "mean_image": "mean image of {k}"}
+AGGREGATES = {"mean": "mean", "best": "best", "mean_image": "mean image"}
 SHEET_TARGETS, SHEET_SAMPLES = 8, 4  # shown of each object, at most
 COLUMNS = ("psnr", "ssim_uniform", "lpips_vgg", "fid")
 PUBLISHED = {
@@ -34,10 +34,10 @@ PUBLISHED = {
     "Splatter Image": (24.00, 0.92, 0.078, None),
     "SplatDiffusion": (24.84, 0.93, 0.077, None),
 }
-ABOUT_PUBLISHED = (
-    "Published figures: one input view, ShapeNet-SRN cars, 128 x 128; - where a paper gives none. pixelNeRF's SSIM has "
-    "the 7x7 uniform window (scikit-image's default), to which the others compare theirs; the gaussian window gives "
-    "lower values."
+ABOUT = (
+    "Means over the objects ± their standard errors; ↑ larger is better, ↓ smaller. Published figures: one input view, "
+    "ShapeNet-SRN cars, 128 x 128; pixelNeRF's SSIM has the 7x7 window (scikit-image's default), to which the others "
+    "compare theirs; the gaussian window gives lower values."
 )
 
 
@@ -141,57 +141,56 @@ def summarize(objects: Mapping[str, Scores], of_sets: Scores) -> Scores:
 
 
 def markdown(
-    title: str,
-    facts: Sequence[str],
-    departures: Sequence[str],
-    summary: Scores,
-    num_samples: int,
-    baselines: Mapping[str, Scores],
+    title: str, facts: Sequence[str], departures: Sequence[str], summaries: Mapping[str, Scores], num_samples: int
 ) -> str:
     """The whole page. facts: what was drawn, a line each. departures: why its figures cannot be compared, if so.
 
-    summary: of the samples. baselines: the summaries of baselines, by title.
+    summaries: of the samples, and of baselines by name.
     """
-    aggregates = {key: name.format(k=num_samples) for key, name in AGGREGATES.items() if key in summary["psnr"]}
-    beside = _header([MEASURES[name].title for name in COLUMNS])
-    for aggregate, name in aggregates.items():
-        row = "**GeNVS, this snapshot" + (f", {name}" if num_samples > 1 else "") + "**"
-        cells = [_shown(column, summary.get(column, {}).get(aggregate)) for column in COLUMNS]
-        beside.append(_row(row + (" (not comparable)" if departures else ""), *cells))
-    beside += [_row(paper, *map(_shown, COLUMNS, figures)) for paper, figures in PUBLISHED.items()]
-
-    headings = list(aggregates.values()) if num_samples > 1 else ["samples" if baselines else "mean"]
-    measured = _header([*headings, "standard error", *baselines])
-    for name, figures in summary.items():
-        better = "larger" if MEASURES[name].larger_is_better else "smaller"
-        values = [figures.get(aggregate) for aggregate in [*aggregates, "standard_error"]]
-        values += [of_baseline[name]["mean"] for of_baseline in baselines.values()]
-        measured.append(_row(f"{MEASURES[name].title}, {better} is better", *(_shown(name, value) for value in values)))
-
+    columns = [name for name in MEASURES if name in COLUMNS or name in summaries[SAMPLES]]
+    arrows = ["↑" if MEASURES[name].larger_is_better else "↓" for name in columns]
+    rows = [["", *(f"{MEASURES[name].title} {arrow}" for name, arrow in zip(columns, arrows, strict=True))]]
+    rows.append(["---", *["---:"] * len(columns)])
+    for drawing, summary in summaries.items():
+        for aggregate in (name for name in AGGREGATES if name in summary["psnr"]):
+            name = BASELINES.get(drawing, "")
+            if drawing == SAMPLES:
+                name = "**this snapshot" + (f", {AGGREGATES[aggregate]} of {num_samples}" if num_samples > 1 else "")
+                name += "**" + (" (not comparable)" if departures else "")
+            rows.append([name, *(_cell(column, summary.get(column, {}), aggregate) for column in columns)])
+    for paper, figures in PUBLISHED.items():
+        published = dict(zip(COLUMNS, figures, strict=True))
+        rows.append([paper, *(_cell(column, {"mean": published.get(column)}) for column in columns)])
+    table = [f"| {' | '.join(row)} |" for row in rows]
     warning = [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""] if departures else []
-    lines = [f"# {title}", "", *(f"* {fact}" for fact in facts), "", *warning, *beside, "", ABOUT_PUBLISHED, ""]
-    return "\n".join([*lines, "## All that was measured", "", *measured, ""])
+    lines = [
+        f"# {title}",
+        "",
+        *warning,
+        *table,
+        "",
+        ABOUT,
+        "",
+        "## What was drawn",
+        "",
+        *(f"* {fact}" for fact in facts),
+    ]
+    return "\n".join([*lines, ""])
 
 
-def _header(headings: Sequence[str]) -> list[str]:
-    return [_row("", *headings), _row("---", *["---:"] * len(headings))]
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _shown(name: str, value: float | None) -> str:
-    return "-" if value is None else f"{value:.{MEASURES[name].digits}f}"
+def _cell(column: str, figures: Mapping[str, float | None], aggregate: str = "mean") -> str:
+    value, digits = figures.get(aggregate), MEASURES[column].digits
+    error = figures.get("standard_error") if aggregate == "mean" else None
+    return "-" if value is None else f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> Image.Image:
     """The best, the median and the worst object: inputs, targets, what was drawn, and the error of the first sample,
     which is white where there is none and black from half the range on.
     """
-    seeds = evaluation.asked["seeds"][:SHEET_SAMPLES]
+    seeds = evaluation.protocol["seeds"][:SHEET_SAMPLES]
     drawings: dict[str, int | str] = {f"sample, seed {seed}": seed for seed in seeds}
-    drawings |= {BASELINES[baseline]: baseline for baseline in evaluation.asked["baselines"]}
+    drawings |= {BASELINES[baseline]: baseline for baseline in evaluation.protocol["baselines"]}
     bands: list[Band] = []
     for rank, name in best_median_worst(objects).items():
         index = int(name.partition("-")[0])
@@ -211,6 +210,11 @@ def sheet(evaluation: Evaluation, objects: Mapping[str, Scores], title: str) -> 
 def _pictures(images: Tensor) -> np.ndarray:
     """uint8 images `[N, 3, H, W]` as pictures `[N, H, W, 3]`."""
     return images.movedim(1, -1).numpy()
+
+
+def evenly(count: int, limit: int) -> list[int]:
+    """At most `limit` of `count` positions, evenly spaced, with the first and the last."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
 def best_median_worst(objects: Mapping[str, Scores]) -> dict[str, str]:

@@ -60,15 +60,11 @@ def locked_and_logged(run_dir: Path, config: TrainConfig) -> Iterator[None]:
 
     Raises InputError if another process trains there already (on file systems that support locks).
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.lock(run_dir / ".lock"))
-        except BlockingIOError:
-            raise InputError(f"{run_dir}: another process trains there: wait for it, or resume another run") from None
+    with files.lock(run_dir / ".lock"):
         files.remove_orphans(run_dir)
         files.write_atomic(json.dumps(dataclasses.asdict(config), indent=2) + "\n", run_dir / OPTIONS_FILE)
-        stack.enter_context(logged(run_dir / "log.txt"))
-        yield
+        with logged(run_dir / "log.txt"):
+            yield
 
 
 def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:

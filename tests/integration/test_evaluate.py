@@ -85,7 +85,7 @@ def test_images_are_the_algorithms(done, net, dataset):
 
 def test_figures_are_those_of_the_images(done, dataset):
     content = results(done)
-    assert sorted(content["objects"]) == OBJECTS and content["num_objects"] == 3
+    assert sorted(content["objects"]) == OBJECTS and content["protocol"]["num_objects"] == 3
     means = []
     for index, name in enumerate(OBJECTS):
         targets = dataset.load(index, TARGETS).to("cpu")
@@ -115,7 +115,7 @@ def test_everything_is_written_down(done, snapshot):
     assert content["protocol"]["input_views"] == [INPUT] and content["protocol"]["target_views"] == TARGETS
     assert any("ShapeNet" in line for line in content["not_comparable_because"])
     table = (done / "table.md").read_text()
-    assert "best of 2** (not comparable)" in table and "cars_val, split val, 3 of 3 objects, 32x32 pixels" in table
+    assert "best of 2** (not comparable)" in table and "* num_objects: 3\n" in table and "* seeds: 0, 5\n" in table
     with Image.open(done / "contact_sheet.png") as sheet:
         assert sheet.width > 5 * 192 and sheet.height > 3 * 5 * 192, "input, target, two samples, error, of three"
 
@@ -152,7 +152,8 @@ def test_an_interrupted_evaluation_continues(done, options, tmp_path):
 )
 def test_figures_are_not_overwritten_by_fewer(done, options, tmp_path, capsys, fewer, named):
     out = shutil.copytree(done, tmp_path / "out")
-    (out / "results.json").write_text(json.dumps({**results(out), "baselines": {"nearest": {}}}))
+    finished = results(out)
+    (out / "results.json").write_text(json.dumps({"protocol": {**finished["protocol"], "baselines": ["nearest"]}}))
     before = results(out)
     same = [*options, "--seeds", "0,5", "--metrics", "consistency", "--baselines", "nearest", "--out_dir", out]
     assert run(*same, *fewer) == 2
@@ -177,7 +178,7 @@ def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, **pipes) as other:
         other.stdout.readline()
-        assert run(*arguments) == 2 and "another evaluation writes there" in one_error(capsys)
+        assert run(*arguments) == 2 and "another process writes there" in one_error(capsys)
         other.communicate("\n")
     assert run(*arguments) == 0
 
@@ -189,7 +190,7 @@ def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_pat
     command = list(map(str, command))
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("results.json") == 1 and result.stdout.count("samples: sampler heun") == 2
+    assert result.stdout.count("results.json") == 1 and result.stdout.count("sampler: heun") == 2
     objects = results(tmp_path / "out")["objects"]
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
     for index, name in enumerate(OBJECTS):
@@ -224,9 +225,9 @@ def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
             by_hand = psnr(found.double() / 127.5 - 1, targets.images.double()).mean().item()
             assert figures["psnr"] == pytest.approx({"mean": by_hand}, abs=1e-5)
     assert copied == {0, 1}, "each input is the nearest somewhere"
-    cells = [content["summary"]["psnr"][kind] for kind in ("mean", "standard_error")]
-    cells += [of_baseline["summary"]["psnr"]["mean"] for of_baseline in content["baselines"].values()]
-    assert " | ".join(f"{cell:.2f}" for cell in cells) in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text()
+    for figures in (content["summary"]["psnr"], *(of["summary"]["psnr"] for of in content["baselines"].values())):
+        assert f" | {figures['mean']:.2f} ± {figures['standard_error']:.2f} | " in table
     with Image.open(tmp_path / "contact_sheet.png") as sheet:
         assert sheet.height > 3 * (1 + 6) * 192, "input; target, sample, three baselines, error; of three objects"
 
@@ -267,7 +268,7 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_pa
 def test_the_default_folder_follows_from_the_options(options, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shared_options, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
-    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val_*-inputs=1-views=list-steps=1_noise=fresh"
+    folder = f"evaluation-{snapshot.parent.name}-000001-cars_val-steps=1_noise=fresh-*"
     assert len(list(tmp_path.glob(f"inference/output/{folder}/table.md"))) == 1
     for view in "05":  # in files of the same name
         file = tmp_path / view / "views.txt"

@@ -126,7 +126,7 @@ class Dataset:
 
 def test_only_the_published_protocol_is_comparable(tmp_path):
     def found(dataset: Dataset, chosen: dict, num_objects: int, split: str | None) -> list[str]:
-        return protocol.departures(dataset, chosen, num_objects, split)
+        return protocol.departures(dataset, {**chosen, "num_objects": num_objects, "split": split})
 
     srn = Dataset(tmp_path / "cars_test", [f"{number:032x}" for number in range(704)])
     assert found(srn, CHOSEN, 704, "test") == []
@@ -156,15 +156,15 @@ def test_the_table_stands_beside_the_published_figures():
     objects["b"] = scores(24.0, ssim=0.1, ssim_uniform=0.75, lpips_vgg=0.75)
     summary = report.summarize(objects, {"fid": {"mean": 31.0}})
     assert summary["psnr"] == {"mean": 22.0, "standard_error": pytest.approx(2.0)}
-    table = report.markdown("title", ["a fact"], [], summary, num_samples=1, baselines={})
-    assert "| **GeNVS, this snapshot** | 22.00 | 0.625 | 0.500 | 31.00 |" in table
-    assert "| pixelNeRF | 23.17 | 0.900 | 0.146 | 59.24 |" in table
-    assert "| 3DiM | 21.01 | 0.570 | - | 8.99 |" in table
+    table = report.markdown("title", ["a fact"], [], {"samples": summary, "nearest": {"psnr": {"mean": 18.0}}}, 1)
+    assert "PSNR (dB) ↑ | SSIM, gaussian window ↑ | SSIM, 7x7 window ↑ | LPIPS (VGG) ↓ | FID ↓ |" in table
+    assert "| **this snapshot** | 22.00 ± 2.00 | 0.100 ± 0.000 | 0.625 ± 0.125 | 0.500 ± 0.250 | 31.00 |" in table
+    assert "| nearest input view | 18.00 | - | - | - | - |" in table
+    assert "| pixelNeRF | 23.17 | - | 0.900 | 0.146 | 59.24 |" in table
+    assert "| 3DiM | 21.01 | - | 0.570 | - | 8.99 |" in table
     assert "omparable" not in table and "* a fact" in table
-    assert "| PSNR (dB), larger is better | 22.00 | 2.00 |" in table
-    assert "| FID, smaller is better | 31.00 | - |" in table
-    other = report.markdown("title", [], ["other data", "other size"], summary, num_samples=1, baselines={})
-    assert "other data; other size" in other and "(not comparable) | 22.00 |" in other
+    other = report.markdown("title", [], ["other data", "other size"], {"samples": summary}, 1)
+    assert "other data; other size" in other and "(not comparable) | 22.00 " in other
 
 
 def test_best_median_and_worst():
