@@ -20,15 +20,14 @@ from scipy.sparse import csr_matrix
 
 from genvs.data.mesh.textures import load_scene
 from genvs.data.storage import printable
-from genvs.data.synthetic.parts import Array, Finish
 from genvs.data.synthetic.scene import Subject
-from genvs.data.synthetic.shading import Castable, at_hits
+from genvs.data.synthetic.shading import Array, Castable, at_hits
 from genvs.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 GLTF = (".glb", ".gltf")
 CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
-SURFACE = Finish((1.0, 1.0, 1.0))  # its specular terms
+SPECULAR, SHININESS = 0.05, 16.0
 PLAIN = 0.6  # gray of meshes without colours, as displayed
 # Rows: the mesh's axes that become the world's x, y and z (up). The front is +z in glTF, -z in ShapeNet's files, and
 # becomes +y, as in the embedded cars.
@@ -58,7 +57,7 @@ class PaintedMesh(Castable):
             hits = np.flatnonzero(self.texture_of_face[faces] == number)
             uv = at_hits(self.uv, faces[hits], u[hits], v[hits])
             color[hits] *= to_linear(sample_texture(texture, uv))
-        terms = np.full((len(faces), 2), (SURFACE.specular, SURFACE.shininess), dtype=color.dtype)
+        terms = np.full((len(faces), 2), (SPECULAR, SHININESS), dtype=color.dtype)
         return np.concatenate([to_display(color), terms], axis=1)
 
     def normals_at(self, faces: NDArray[np.integer], u: Array, v: Array, directions: Array) -> Array:

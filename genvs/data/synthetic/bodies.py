@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genvs.data.synthetic.parts import Array, Part, Surface, loft, smooth_profile
+from genvs.data.synthetic.parts import Part, Surface, loft, smooth_profile
+from genvs.data.synthetic.shading import Array
 
 SIDE, TOP = np.linspace(0, 1, 7), np.linspace(0, np.pi / 2, 7)[1:]  # where half a cross-section has points
 
@@ -116,11 +119,10 @@ def _bend_ends(shape: Shape, rest: Array) -> Array:
 def _bend_windscreen(shape: Shape, rest: Array) -> Array:
     """The cabin's ends, curved in plan."""
     x, y, z = np.moveaxis(rest, -1, 0)
-    ends = shape.y(shape.base_at), shape.y(shape.cowl_at)
-    middle = (ends[0] + ends[1]) / 2
-    inner = shape.y(shape.roof_end_at) - middle, shape.y(shape.screen_at) - middle
-    start = np.where(y > middle, 0.6 * inner[1], -0.6 * inner[0])
-    beyond = np.clip((np.abs(y - middle) - start) / ((ends[1] - ends[0]) / 2 - start), 0, 1)
+    rear, front = shape.y(shape.base_at), shape.y(shape.cowl_at)
+    middle = (rear + front) / 2
+    inner = 0.6 * (shape.y(shape.roof_end_at) - middle), 0.6 * (shape.y(shape.screen_at) - middle)
+    beyond = _beyond(y - middle, *inner, (front - rear) / 2)
     back = 0.7 * shape.bow * (2 * x / shape.width) ** 2 * beyond
     return np.stack([x, y - np.sign(y - middle) * back, z], axis=-1)
 
@@ -162,23 +164,27 @@ def _end_shrink(shape: Shape, y: Array) -> Array:
     return 1 - np.sqrt(1 - depth**2 * 0.9999)
 
 
-def _ring_rows(y: Array, x: Array, z: Array) -> Array:
-    """Cross-sections from their right halves, bottom to top: y `[S]`, x and z `[S, K]`. Returns rows.
+def _shell(
+    y: Array, x: Array, z: Array, bend: Callable[[Array], Array], surfaces: Sequence[Surface], under_columns: int = 0
+) -> Part:
+    """A loft through cross-sections `[S]` given by their right halves, bottom to top: y `[S]`, x and z `[S, K]`.
 
-    A half that starts at x = 0 shares that point with its mirror image, as it always does its last one.
+    A half that starts at x = 0 shares that point with its mirror image, as it always does its last one. Beyond a sharp
+    edge, the first and last ring collapse to a line at their middle height, which closes the shell.
+    under_columns: how many faces of a ring, from the middle of the bottom to either side, have the second surface.
     """
     mirrored = slice(-2, 0 if x[0, 0] == 0 else None, -1)
     x = np.concatenate([x, -x[:, mirrored]], axis=1)
     z = np.concatenate([z, z[:, mirrored]], axis=1)
-    return np.stack([x, np.broadcast_to(y[:, None], x.shape), z], axis=-1)
-
-
-def _zip_ends(rows: Array) -> Array:
-    """Close a loft's ends: beyond a sharp edge, the first and last ring collapse to a line at their middle height."""
+    rows = np.stack([x, np.broadcast_to(y[:, None], x.shape), z], axis=-1)
     first, last = rows[:1].copy(), rows[-1:].copy()
     for end in (first, last):
         end[..., 2] = (end[..., 2].min() + end[..., 2].max()) / 2
-    return np.concatenate([first, rows[:1], rows, rows[-1:], last])
+    rest = np.concatenate([first, rows[:1], rows, rows[-1:], last])
+    bent = bend(rest)
+    faces, _, column = loft(bent)
+    under = (column < under_columns) | (column >= rest.shape[1] - under_columns)
+    return Part(bent.reshape(-1, 3), faces, surfaces, under.astype(np.int64), rest.reshape(-1, 3))
 
 
 def body(shape: Shape, outside: Surface, underside: Surface) -> Part:
@@ -202,10 +208,8 @@ def body(shape: Shape, outside: Surface, underside: Surface) -> Part:
     over_z[bed] = np.where(np.arange(6) < 3, top[bed, None], shape.bed_floor)
     floor_x = x[:, :1] * np.array([0.0, 0.6, 1.0])
     floor_z = np.repeat(bottom[:, None], 3, axis=1)
-    rest = _zip_ends(_ring_rows(y, np.concatenate([floor_x, x, over_x], 1), np.concatenate([floor_z, z, over_z], 1)))
-    mesh, _, column = loft(_bend_ends(shape, rest))
-    under = (column < 2) | (column >= rest.shape[1] - 2)
-    return Part(mesh, [outside, underside], under.astype(np.int64), rest.reshape(-1, 3))
+    half_x, half_z = np.concatenate([floor_x, x, over_x], axis=1), np.concatenate([floor_z, z, over_z], axis=1)
+    return _shell(y, half_x, half_z, partial(_bend_ends, shape), [outside, underside], under_columns=2)
 
 
 def cabin(shape: Shape, surface: Surface) -> Part:
@@ -219,6 +223,4 @@ def cabin(shape: Shape, surface: Surface) -> Part:
     power = 2 / max(shape.squareness, 3.0)
     over_x, over_z = np.cos(TOP) ** power * x[:, -1:], (top - crown)[:, None] + crown[:, None] * np.sin(TOP) ** power
     half_x, half_z = np.concatenate([x[:, :1], x, over_x], axis=1), np.concatenate([z[:, :1], z, over_z], axis=1)
-    rest = _zip_ends(_ring_rows(y, half_x, half_z))
-    mesh, *_ = loft(_bend_windscreen(shape, rest))
-    return Part(mesh, [surface], np.zeros(len(mesh.faces), dtype=np.int64), rest.reshape(-1, 3))
+    return _shell(y, half_x, half_z, partial(_bend_windscreen, shape), [surface])

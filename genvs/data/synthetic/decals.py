@@ -6,20 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from genvs.data.synthetic import catalog
 from genvs.data.synthetic.bodies import Shape
-from genvs.data.synthetic.catalog import (
-    CHROME,
-    HEADLIGHT,
-    INDICATOR,
-    LINE,
-    PLATE,
-    STEEL,
-    TAILLIGHT,
-    TRIM,
-    UNDER,
-    random_paint,
-)
-from genvs.data.synthetic.parts import Array, Decal, Finish, Mask
+from genvs.data.synthetic.catalog import PLATE, TRIM, random_paint
+from genvs.data.synthetic.parts import Decal, Finish
+from genvs.data.synthetic.shading import Array
 
 REACH = 0.42  # how far behind an end its decals go round the corner, metres
 
@@ -30,7 +21,9 @@ def _rounded(horizontal: Array, vertical: Array, radius: float) -> np.ndarray:
     return (horizontal > 0) & (vertical > 0) & (corner < radius**2)
 
 
-def patch(shape: Shape, end: int, x: tuple[float, float], z: tuple[float, float], radius=0.0, slant=0.0) -> Mask:
+def patch(
+    shape: Shape, end: int, finish: Finish, x: tuple[float, float], z: tuple[float, float], radius=0.0, slant=0.0
+) -> Decal:
     """A rounded rectangle on the front (`end` 1) or rear (-1), on both sides: |x| and z within limits, metres.
 
     slant: how much higher it is per metre further out.
@@ -43,7 +36,7 @@ def patch(shape: Shape, end: int, x: tuple[float, float], z: tuple[float, float]
         inside = _rounded(np.minimum(across - x[0], x[1] - across), np.minimum(height - z[0], z[1] - height), radius)
         return inside & (end * p[:, 1] > limit)
 
-    return covers
+    return covers, finish
 
 
 def window_decals(shape: Shape, kind: str, glass: Finish, rng: np.random.Generator) -> list[Decal]:
@@ -78,7 +71,7 @@ def window_decals(shape: Shape, kind: str, glass: Finish, rng: np.random.Generat
         vertical = np.minimum(z - shape.top(along) - belt, shape.height - 0.6 * gap - 0.03 - z)
         return sloping & _rounded(frame, vertical, rounding) & (z > shape.roof(along) - 0.3)
 
-    return [Decal(sides, glass), Decal(ends, glass)]
+    return [(sides, glass), (ends, glass)]
 
 
 def _front(shape: Shape, rng: np.random.Generator) -> list[Decal]:
@@ -88,26 +81,26 @@ def _front(shape: Shape, rng: np.random.Generator) -> list[Decal]:
     middle, lamp = low + room * rng.uniform(0.6, 0.72), rng.uniform(0.13, 0.21)
     inner, round_lamps = width * rng.uniform(0.48, 0.66), rng.random() < 0.22
     slant = rng.uniform(-0.05, 0.3)
-    decals = []
+    patches: list[tuple] = []
     if rng.random() < 0.35:
-        decals.append(Decal(patch(shape, 1, (-1, 9), (0, low + 0.38 * room)), TRIM))
-    lamps = (inner, inner + lamp) if round_lamps else (inner, 9.0)
+        patches.append((TRIM, (-1, 9), (0, low + 0.38 * room)))
+    lamps = (inner, inner + lamp if round_lamps else 9.0)
     z = (middle - lamp / 2, middle + lamp / 2)
     lamp_radius = lamp / 2 if round_lamps else rng.uniform(0.01, 0.07)
-    decals.append(Decal(patch(shape, 1, lamps, z, lamp_radius, 0.0 if round_lamps else slant), HEADLIGHT))
+    patches.append((catalog.HEADLIGHT, lamps, z, lamp_radius, 0.0 if round_lamps else slant))
     if not round_lamps and rng.random() < 0.25:
-        decals.append(Decal(patch(shape, 1, (width * 0.97, 9), z, 0.01, slant), INDICATOR))
+        patches.append((catalog.INDICATOR, (width * 0.97, 9), z, 0.01, slant))
     style = rng.integers(4)
     if style < 3:
         wide = inner - 0.04 if style == 0 else width * rng.uniform(0.2, 0.42)
         deep = (z[0] + 0.03, z[1] - 0.02) if style != 1 else (low + 0.3 * room, z[1] + 0.02)
         if rng.random() < 0.5:
-            decals.append(Decal(patch(shape, 1, (-1, wide + 0.03), (deep[0] - 0.025, deep[1] + 0.025), 0.03), CHROME))
-        decals.append(Decal(patch(shape, 1, (-1, wide), deep, 0.02), TRIM))
+            patches.append((catalog.CHROME, (-1, wide + 0.03), (deep[0] - 0.025, deep[1] + 0.025), 0.03))
+        patches.append((TRIM, (-1, wide), deep, 0.02))
     mouth = width * rng.uniform(0.4, 0.85)
-    decals.append(Decal(patch(shape, 1, (-1, mouth), (low + 0.04, low + room * rng.uniform(0.2, 0.34)), 0.04), TRIM))
-    decals.append(Decal(patch(shape, 1, (-1, 0.26), (low + 0.3 * room, low + 0.3 * room + 0.11)), PLATE))
-    return decals
+    patches.append((TRIM, (-1, mouth), (low + 0.04, low + room * rng.uniform(0.2, 0.34)), 0.04))
+    patches.append((PLATE, (-1, 0.26), (low + 0.3 * room, low + 0.3 * room + 0.11)))
+    return [patch(shape, 1, *each) for each in patches]
 
 
 def _rear(shape: Shape, rng: np.random.Generator) -> list[Decal]:
@@ -117,17 +110,17 @@ def _rear(shape: Shape, rng: np.random.Generator) -> list[Decal]:
     middle, lamp = low + room * rng.uniform(0.62, 0.72), rng.uniform(0.12, 0.3)
     inner = width * rng.uniform(0.5, 0.82)
     z = (middle - lamp / 2, middle + lamp / 2)
-    decals = []
+    patches: list[tuple] = []
     if rng.random() < 0.45:
-        decals.append(Decal(patch(shape, -1, (-1, 9), (0, low + room * rng.uniform(0.25, 0.4))), TRIM))
-    decals.append(Decal(patch(shape, -1, (inner, 9), z, rng.uniform(0.01, 0.06), rng.uniform(-0.1, 0.2)), TAILLIGHT))
+        patches.append((TRIM, (-1, 9), (0, low + room * rng.uniform(0.25, 0.4))))
+    patches.append((catalog.TAILLIGHT, (inner, 9), z, rng.uniform(0.01, 0.06), rng.uniform(-0.1, 0.2)))
     if rng.random() < 0.2:
-        decals.append(Decal(patch(shape, -1, (-1, inner), (middle - 0.03, middle + 0.03)), TAILLIGHT))
+        patches.append((catalog.TAILLIGHT, (-1, inner), (middle - 0.03, middle + 0.03)))
     elif rng.random() < 0.4:
-        decals.append(Decal(patch(shape, -1, (inner, 9), (z[0], z[0] + lamp / 4)), INDICATOR))
+        patches.append((catalog.INDICATOR, (inner, 9), (z[0], z[0] + lamp / 4)))
     place = middle - rng.choice([0.06, 0.3]) * room
-    decals.append(Decal(patch(shape, -1, (-1, 0.26), (place - 0.06, place + 0.06)), PLATE))
-    return decals
+    patches.append((PLATE, (-1, 0.26), (place - 0.06, place + 0.06)))
+    return [patch(shape, -1, *each) for each in patches]
 
 
 def _sides(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
@@ -163,14 +156,19 @@ def _sides(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
         height = p[:, 2] - shape.clearance - 0.45 * (shape.cowl - shape.clearance)
         return (np.abs(height) < 0.03) & (np.abs(p[:, 0]) > inner)
 
-    decals = [Decal(gaps, LINE), Decal(handles, TRIM if rng.random() < 0.5 else CHROME), Decal(dark, TRIM)]
-    return decals + [Decal(rub_strip, TRIM)] if strip else decals
+    decals: list[Decal] = [
+        (gaps, catalog.LINE),
+        (handles, TRIM if rng.random() < 0.5 else catalog.CHROME),
+        (dark, TRIM),
+    ]
+    return decals + [(rub_strip, TRIM)] if strip else decals
 
 
 def stripe_decals(shape: Shape, rng: np.random.Generator) -> tuple[list[Decal], list[Decal]]:
     """Decals in a second colour for the body and for the cabin: stripes, two tones, or most often none."""
     style, second = rng.random(), random_paint(rng)
-    edge = 0.2 + 0.6 * rng.random()
+    height = shape.clearance + (0.2 + 0.6 * rng.random()) * (shape.nose - shape.clearance)
+    bonnet = shape.y(shape.cowl_at) - 0.1
     if style < 0.12:
         inner = rng.choice([-1.0, rng.uniform(0.04, 0.12)])
         outer = abs(inner) % 1 + rng.uniform(0.14, 0.32)
@@ -179,18 +177,15 @@ def stripe_decals(shape: Shape, rng: np.random.Generator) -> tuple[list[Decal], 
             across = np.abs(p[:, 0])
             return (across > inner) & (across < outer) & (p[:, 2] > 0.75 * shape.nose)
 
-        return [Decal(along_top, second)], [Decal(along_top, second)]
+        return [(along_top, second)], [(along_top, second)]
     if style < 0.2:
-        height = shape.clearance + edge * (shape.nose - shape.clearance)
-        return [Decal(lambda p: np.abs(p[:, 2] - height) < 0.06, second)], []
+        return [(lambda p: np.abs(p[:, 2] - height) < 0.06, second)], []
     if style < 0.28:
-        height = shape.clearance + edge * (shape.nose - shape.clearance)
-        return [Decal(lambda p: p[:, 2] < height, second)], []
+        return [(lambda p: p[:, 2] < height, second)], []
     if style < 0.38:
-        return [], [Decal(lambda p: p[:, 2] > shape.top(p[:, 1]), second)]
+        return [], [(lambda p: p[:, 2] > shape.top(p[:, 1]), second)]
     if style < 0.42:
-        start = shape.y(shape.cowl_at) - 0.1
-        return [Decal(lambda p: (p[:, 1] > start) & (p[:, 2] > 0.93 * shape.nose), TRIM)], []
+        return [(lambda p: (p[:, 1] > bonnet) & (p[:, 2] > 0.93 * shape.nose), TRIM)], []
     return [], []
 
 
@@ -199,14 +194,14 @@ def body_decals(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal
     decals = _sides(shape, kind, rng) + _front(shape, rng) + _rear(shape, rng)
     if shape.open_bed:
         rear, front = shape.bed
-        lining = UNDER if rng.random() < 0.6 else STEEL
+        lining = catalog.UNDER if rng.random() < 0.6 else catalog.STEEL
 
         def inside(p: Array) -> np.ndarray:
             within = (p[:, 1] > rear - 0.01) & (p[:, 1] < front + 0.01)
             return within & (np.abs(p[:, 0]) < shape.half_width(p[:, 1]) * (1 - shape.bulge) - 0.085)
 
-        decals.append(Decal(inside, lining))
+        decals.append((inside, lining))
     if kind == "truck":
         chassis = shape.y(shape.base_at) - 0.03
-        decals.append(Decal(lambda p: (p[:, 1] < chassis) & (p[:, 2] < 0.8 * shape.deck), UNDER))
+        decals.append((lambda p: (p[:, 1] < chassis) & (p[:, 2] < 0.8 * shape.deck), catalog.UNDER))
     return decals

@@ -1,114 +1,129 @@
-"""Building blocks of a car: lofted surfaces, wheels, boxes, and the finishes and decals on them.
+"""Building blocks of a car: lofted surfaces, boxes, ellipsoids and tubes, with finishes and decals on them.
 
-A part is a `trimesh.Trimesh` with one `Surface` per face. A mesh repeats vertices where its edges are sharp. Car
-coordinates: x to the side, +y to the front, z up from the ground, metres.
+A mesh repeats vertices where its edges are sharp. Car coordinates: x to the side, +y to the front, z up from the
+ground, metres.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-Mask = Callable[[Array], NDArray[np.bool_]]
+from genvs.data.synthetic.shading import Array, Castable, at_hits
+
+Finish = tuple[float, ...]  # how a point reflects light: red, green, blue in [0, 1], specular strength, Phong exponent
+Decal = tuple[Callable[[Array], NDArray[np.bool_]], Finish]  # a finish, where `covers(points [N, 3]) -> bool [N]`
 
 
-@dataclass(frozen=True)
-class Finish:
-    """How a point reflects light: colour `(r, g, b)` in [0, 1], specular strength, and Phong exponent."""
-
-    color: tuple[float, ...]
-    specular: float = 0.05
-    shininess: float = 16.0
-
-
-@dataclass(frozen=True)
-class Decal:
-    """A finish painted over a surface wherever `covers(points [N, 3]) -> bool [N]` says so, in the rest frame."""
-
-    covers: Mask
-    finish: Finish
-
-
-@dataclass(frozen=True)
-class Surface:
+class Surface(NamedTuple):
     """A base finish and the decals on it, later ones on top."""
 
     finish: Finish
     decals: Sequence[Decal] = ()
 
 
-@dataclass(frozen=True)
-class Part:
-    """A mesh, the surface of each of its faces (`surface_of_face [F]` indexes `surfaces`), and its rest frame.
+class Part(NamedTuple):
+    """A mesh of triangles. surface_of_face: for each face `[F]`, or for all, which of `surfaces` it has.
 
-    rest: `[vertices, 3]`, where each vertex was before the part was bent and placed; decals are painted there.
+    rest: `[vertices, 3]`, where decals are painted: the vertices before the part was bent and placed, if it was.
     """
 
-    mesh: trimesh.Trimesh
+    vertices: Array
+    faces: NDArray[np.integer]
     surfaces: Sequence[Surface]
+    surface_of_face: NDArray[np.integer] | int = 0
+    rest: Array | None = None
+
+
+@dataclass(frozen=True)
+class Model(Castable):
+    """Parts, ready for ray casting. rest: `[F, 3, 3]` float32, of each face's corners. surface_of_face: `[F]`."""
+
+    rest: NDArray[np.float32]
     surface_of_face: NDArray[np.integer]
-    rest: Array
+    surfaces: Sequence[Surface]
 
-    @classmethod
-    def plain(cls, mesh: trimesh.Trimesh, *surfaces: Surface) -> Part:
-        """A part that is its own rest frame; with several surfaces, they take equal runs of its faces."""
-        surface = np.arange(len(mesh.faces)) * len(surfaces) // len(mesh.faces)
-        return cls(mesh, surfaces, surface, mesh.vertices)
+    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+        """A surface's own finish, or that of the last decal that covers it."""
+        surface = self.surface_of_face[faces]
+        finish = np.array([surface.finish for surface in self.surfaces], dtype=np.float32)[surface]
+        for index, (_, decals) in enumerate(self.surfaces):
+            if decals:
+                hits = np.flatnonzero(surface == index)
+                rest = at_hits(self.rest, faces[hits], u[hits], v[hits])
+                for covers, painted in decals:
+                    finish[hits[covers(rest)]] = painted
+        return finish
 
 
-def loft(rows: Array) -> tuple[trimesh.Trimesh, NDArray[np.integer], NDArray[np.integer]]:
-    """A surface through cross-sections: rows `[S, K, 3]`, each a closed ring of K points.
+def assemble(parts: Sequence[Part]) -> Model:
+    """One model of all parts, centred, with its bounding box's diagonal 1."""
 
-    Rings run clockwise seen from the side that later rows lie on, so that faces point outwards. Repeat a row, or a
-    point of all rings, for a sharp edge. Returns the mesh, and the row (0..S-2) and column (0..K-1) of each face.
-    """
-    num_rows, num_points = rows.shape[:2]
-    index = np.arange(num_rows * num_points).reshape(num_rows, num_points)
-    following = np.roll(index, -1, axis=1)
-    a, b, c, d = index[:-1], following[:-1], following[1:], index[1:]
-    faces = np.stack([np.stack([a, c, b], -1), np.stack([a, d, c], -1)], axis=2).reshape(-1, 3)
-    face_row, face_column = (np.repeat(grid.reshape(-1), 2) for grid in np.indices(a.shape))
-    vertices = rows.reshape(-1, 3)
-    normals = face_normals(vertices[faces])
-    solid = (normals**2).sum(-1) > 1e-14
-    return trimesh.Trimesh(vertices, faces[solid], process=False), face_row[solid], face_column[solid]
+    def of_corners(*values: Array) -> Array:
+        return np.concatenate([value[part.faces] for value, part in zip(values, parts, strict=True)])
+
+    corners = of_corners(*(part.vertices for part in parts))
+    low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
+    corners = (corners - (low + high) / 2) / np.sqrt(((high - low) ** 2).sum())
+    normals = of_corners(*(vertex_normals(part) for part in parts))
+    rest = of_corners(*(part.vertices if part.rest is None else part.rest for part in parts))
+    surfaces: list[Surface] = []
+    surface_of_face = []
+    for part in parts:
+        surface_of_face.append(np.broadcast_to(part.surface_of_face, len(part.faces)) + len(surfaces))
+        surfaces += part.surfaces
+    corners, normals, rest = (array.astype(np.float32) for array in (corners, normals, rest))
+    return Model(corners, normals, rest, np.concatenate(surface_of_face), surfaces)
+
+
+def vertex_normals(part: Part) -> Array:
+    """Normals `[vertices, 3]`: the mean of the faces that share a vertex, weighted by area. Not of unit length."""
+    normals = np.repeat(face_normals(part.vertices[part.faces]), 3, axis=0)
+    indices, count = part.faces.reshape(-1), len(part.vertices)
+    return np.stack([np.bincount(indices, normals[:, axis], count) for axis in range(3)], axis=-1)
 
 
 def face_normals(corners: Array) -> Array:
     """Normals `[F, 3]` of triangles `[F, 3, 3]`, twice their area long."""
-    p, q = (corners[:, 1] - corners[:, 0]).T, (corners[:, 2] - corners[:, 0]).T
-    return np.stack([p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]], axis=-1)
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
-def vertex_normals(mesh: trimesh.Trimesh) -> Array:
-    """Normals `[V, 3]`: the mean of the faces that share a vertex, weighted by area. Not of unit length."""
-    vertices, faces = np.array(mesh.vertices), np.array(mesh.faces)
-    normals = np.repeat(face_normals(vertices[faces]), 3, axis=0)
-    return np.stack([np.bincount(faces.reshape(-1), normals[:, k], len(vertices)) for k in range(3)], axis=-1)
+def loft(rows: Array) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.integer]]:
+    """A surface through cross-sections: rows `[S, K, 3]`, each a closed ring of K points.
+
+    Rings run clockwise seen from the side that later rows lie on, so that faces point outwards. Repeat a row, or a
+    point of all rings, for a sharp edge. Returns the faces, and the row (0..S-2) and column (0..K-1) of each.
+    """
+    index = np.arange(rows[..., 0].size).reshape(rows.shape[:2])
+    following = np.roll(index, -1, axis=1)
+    a, b, c, d = index[:-1], following[:-1], following[1:], index[1:]
+    faces = np.stack([np.stack([a, c, b], -1), np.stack([a, d, c], -1)], axis=2).reshape(-1, 3)
+    face_row, face_column = (np.repeat(grid.reshape(-1), 2) for grid in np.indices(a.shape))
+    solid = (face_normals(rows.reshape(-1, 3)[faces]) ** 2).sum(-1) > 1e-14
+    return faces[solid], face_row[solid], face_column[solid]
 
 
 _BOX = trimesh.creation.box()
 _BOX.unmerge_vertices()  # sharp edges
-_SPHERE = trimesh.creation.icosphere(subdivisions=1)
-_TUBE = trimesh.creation.cylinder(1.0, 1.0, sections=8)
+_SPHERE, _TUBE = trimesh.creation.icosphere(subdivisions=1), trimesh.creation.cylinder(1.0, 1.0, sections=8)
 
 
-def box(size: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
+def box(size: Sequence[float], center: Sequence[float], finish: Finish, decals: Sequence[Decal] = ()) -> Part:
     """An axis-aligned box: size and centre `(x, y, z)`."""
-    return trimesh.Trimesh(_BOX.vertices * size + center, _BOX.faces, process=False)
+    return Part(np.array(_BOX.vertices) * size + center, np.array(_BOX.faces), [Surface(finish, decals)])
 
 
-def ellipsoid(radii: Sequence[float], center: Sequence[float]) -> trimesh.Trimesh:
+def ellipsoid(radii: Sequence[float], center: Sequence[float], finish: Finish) -> Part:
     """A smooth ellipsoid: half-axes and centre `(x, y, z)`."""
-    return trimesh.Trimesh(_SPHERE.vertices * radii + center, _SPHERE.faces, process=False)
+    return Part(np.array(_SPHERE.vertices) * radii + center, np.array(_SPHERE.faces), [Surface(finish)])
 
 
-def tube(start: Sequence[float], end: Sequence[float], radius: float) -> trimesh.Trimesh:
+def tube(start: Sequence[float], end: Sequence[float], radius: float, finish: Finish) -> Part:
     """A round bar between two points."""
     axis = np.subtract(end, start)
     length = np.sqrt((axis**2).sum())
@@ -116,9 +131,9 @@ def tube(start: Sequence[float], end: Sequence[float], radius: float) -> trimesh
     u = np.array([w[1], -w[0], 0.0]) if abs(w[2]) < 0.9 else np.array([0.0, w[2], -w[1]])
     u = u / np.sqrt((u**2).sum())
     frame = np.stack([u * radius, np.cross(w, u) * radius, axis])
-    local = _TUBE.vertices
+    local = np.array(_TUBE.vertices)
     vertices = sum(local[:, i : i + 1] * frame[i] for i in range(3)) + np.add(start, end) / 2
-    return trimesh.Trimesh(vertices, _TUBE.faces, process=False)
+    return Part(vertices, np.array(_TUBE.faces), [Surface(finish)])
 
 
 def smooth_profile(at: Array | float, positions: Sequence[float], heights: Sequence[float], rounding: float) -> Array:
@@ -138,22 +153,3 @@ def smooth_profile(at: Array | float, positions: Sequence[float], heights: Seque
 
     at = np.asarray(at, dtype=float)
     return (antiderivative(at + rounding) - antiderivative(at - rounding)) / (2 * rounding)
-
-
-def wheel(radius: float, width: float, rim: float, dish: float) -> tuple[trimesh.Trimesh, NDArray[np.integer]]:
-    """A wheel about the x axis, its outside towards +x, centred on the origin.
-
-    radius: of the tyre; rim: of the rim; dish: how far the hub lies inside the rim's edge; metres. Returns the mesh
-    and, for each face, 0 for tyre and 1 for rim.
-    """
-    half, shoulder = width / 2, min(0.4 * (radius - rim), 0.3 * width)
-    profile = [  # (radius, x), sharp where repeated
-        (0.0, half - dish), (0.35 * rim, half - dish), (0.92 * rim, half - dish), (0.92 * rim, half - dish),
-        (rim, half), (rim, half), (radius - shoulder, half + 0.01), (radius, half - shoulder),
-        (radius, shoulder - half), (radius - shoulder, -half), (radius - shoulder, -half), (0.0, -half),
-    ]  # fmt: skip
-    angles = np.arange(22) * (2 * np.pi / 22)
-    r, x = np.array(profile).T[..., None]
-    rows = np.stack(np.broadcast_arrays(x, r * np.cos(angles), r * np.sin(angles)), axis=-1)
-    mesh, face_row, _ = loft(rows)
-    return mesh, (face_row < 4).astype(np.int64)

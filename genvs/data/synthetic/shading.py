@@ -7,7 +7,7 @@ same scene gives the same bytes on every run.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,9 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from genvs.data.synthetic.parts import Array, Finish, Mask, Part, vertex_normals
-
+Array = NDArray[np.floating]
+MAX_RAYS = 400_000  # cast at once: bounds memory
 SAMPLES = 3  # a pixel is the mean of SAMPLES x SAMPLES rays; odd, so that one of them is the pixel's centre
-MAX_RAYS = 400_000  # rays cast at once: bounds memory
 AMBIENT_UP, AMBIENT_DOWN = 0.48, 0.30  # light from the sky and from the ground
 LIGHTS = (  # direction towards the light (world), its diffuse strength, its strength in highlights
     ((0.20, 0.25, 0.95), 0.46, 1.0),
@@ -53,86 +52,28 @@ class Castable(abc.ABC):
         return at_hits(self.normals, faces, u, v)
 
 
-@dataclass(frozen=True)
-class Model(Castable):
-    """A car, ready for ray casting.
-
-    rest: `[F, 3, 3]` float32, where decals are painted, of each face's corners. surface_of_face: `[F]`. finishes:
-    `[M, 5]` (r, g, b, specular, shininess). base_finish: per surface. decals: per surface, (covers, finish index),
-    later ones on top.
-    """
-
-    rest: NDArray[np.float32]
-    surface_of_face: NDArray[np.integer]
-    base_finish: NDArray[np.integer]
-    finishes: NDArray[np.float32]
-    decals: list[list[tuple[Mask, int]]]
-
-    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
-        """A surface's own finish, or that of the last decal that covers it."""
-        surface = self.surface_of_face[faces]
-        finish = self.base_finish[surface]
-        for index, decals in enumerate(self.decals):
-            if decals:
-                hits = np.flatnonzero(surface == index)
-                rest = at_hits(self.rest, faces[hits], u[hits], v[hits])
-                for covers, number in decals:
-                    finish[hits[covers(rest)]] = number
-        return self.finishes[finish]
-
-
-def assemble(parts: Sequence[Part]) -> Model:
-    """One model of all parts, centred, with its bounding box's diagonal 1."""
-    faces = [np.array(p.mesh.faces) for p in parts]  # plain arrays: trimesh's own track every access
-    corners = np.concatenate([np.array(p.mesh.vertices)[f] for p, f in zip(parts, faces, strict=True)])
-    normals = np.concatenate([vertex_normals(p.mesh)[f] for p, f in zip(parts, faces, strict=True)])
-    rest = np.concatenate([np.array(p.rest)[f] for p, f in zip(parts, faces, strict=True)])
-    low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
-    corners = (corners - (low + high) / 2) / np.sqrt(((high - low) ** 2).sum())
-    finishes: list[Finish] = []
-    base: list[int] = []
-    decals, surface_of_face = [], []
-    for p in parts:
-        surface_of_face.append(p.surface_of_face + len(base))
-        for surface in p.surfaces:
-            base.append(len(finishes))
-            finishes.append(surface.finish)
-            decals.append([(decal.covers, len(finishes) + i) for i, decal in enumerate(surface.decals)])
-            finishes.extend(decal.finish for decal in surface.decals)
-    return Model(
-        corners=corners.astype(np.float32),
-        normals=normals.astype(np.float32),
-        rest=rest.astype(np.float32),
-        surface_of_face=np.concatenate(surface_of_face),
-        base_finish=np.array(base),
-        finishes=np.array([(*f.color, f.specular, f.shininess) for f in finishes], dtype=np.float32),
-        decals=decals,
-    )
-
-
 def _dot(a: Array, b: Array) -> Array:
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
-def _covering_pixels(bounds: Array, c2w: Array, focal: float, resolution: int) -> NDArray[np.integer]:
-    """The pixel rectangle (top, bottom, left, right; half open) that holds the bounding box in each view: `[V, 4]`."""
+def _covering_pixels(bounds: Array, c2w: Array, focal: float, resolution: int) -> tuple[slice, slice]:
+    """The rows and columns of pixels that show the bounding box in any view."""
     corners = np.stack(np.meshgrid(*bounds.T.astype(np.float64), indexing="ij"), -1).reshape(-1, 3)
-    relative = corners - c2w[:, None, :3, 3]
-    x, y, z = (_dot(relative, c2w[:, None, :3, axis]) for axis in range(3))
-    column, row = focal * x / z + resolution / 2, focal * y / z + resolution / 2
-    edges = np.stack([row.min(1), row.max(1) + 1, column.min(1), column.max(1) + 1], axis=-1)
-    return np.clip(np.floor(edges), 0, resolution).astype(int)
+    x, y, z = (_dot(corners - c2w[:, None, :3, 3], c2w[:, None, :3, axis]) for axis in range(3))
+    places = (focal * across / z + resolution / 2 for across in (y, x))
+    rows, columns = (np.clip((place.min(), place.max() + 1), 0, resolution).astype(int) for place in places)
+    return slice(*rows), slice(*columns)
 
 
-def _rays(c2w: Array, rectangle: NDArray[np.integer], focal: float, resolution: int) -> Array:
-    """Ray directions `[h, w, SAMPLES**2, 3]` (camera z 1, world axes) through the samples of a pixel rectangle."""
-    top, bottom, left, right = rectangle
-    inside = (np.arange(SAMPLES) + 0.5) / SAMPLES
-    y = (np.arange(top, bottom)[:, None] + inside - resolution / 2) / focal
-    x = (np.arange(left, right)[:, None] + inside - resolution / 2) / focal
-    x, y = x[None, :, None, :, None], y[:, None, :, None, None]
-    directions = x * c2w[:3, 0] + y * c2w[:3, 1] + c2w[:3, 2]
-    return directions.astype(np.float32).reshape(bottom - top, right - left, SAMPLES**2, 3)
+def _rays(c2w: Array, pixels: tuple[slice, slice], focal: float, resolution: int) -> Array:
+    """Ray directions (camera z 1, world axes) through SAMPLES x SAMPLES places in each of the pixels `[rows, columns]`.
+
+    Returns `[V, SAMPLES * rows, SAMPLES * columns, 3]`.
+    """
+    places = np.arange(resolution)[:, None] + (np.arange(SAMPLES) + 0.5) / SAMPLES - resolution / 2
+    y, x = (places[part].reshape(-1) / focal for part in pixels)
+    right, down, forward = np.moveaxis(c2w[:, :3, :3, None, None], 2, 0)
+    return np.stack([x * right[:, k] + y[:, None] * down[:, k] + forward[:, k] for k in range(3)], -1, dtype=np.float32)
 
 
 def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
@@ -170,40 +111,25 @@ def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterat
     """
     scene = EmbreeScene()
     TriangleMesh(scene, model.corners)
-    rectangles = _covering_pixels(model.bounds, c2w, focal, resolution)
-    start = 0
-    while start < len(c2w):
-        stop = start
-        rays: list[Array] = []
-        while stop < len(c2w) and (not rays or sum(r.size for r in rays) < 3 * MAX_RAYS):
-            rays.append(_rays(c2w[stop], rectangles[stop], focal, resolution))
-            stop += 1
-        centers = np.repeat(c2w[start:stop, :3, 3].astype(np.float32), [r.size // 3 for r in rays], axis=0)
-        colors, depths = _cast(scene, model, centers, np.concatenate([r.reshape(-1, 3) for r in rays]))
-        end = 0
-        for top, bottom, left, right in rectangles[start:stop]:
-            begin, end = end, end + (bottom - top) * (right - left)
-            image = np.full((resolution, resolution, 3), 255, dtype=np.uint8)
-            depth = np.zeros((resolution, resolution), dtype=np.float32)
-            image[top:bottom, left:right] = colors[begin:end].reshape(bottom - top, right - left, 3)
-            depth[top:bottom, left:right] = depths[begin:end].reshape(bottom - top, right - left)
-            yield image, depth
-        start = stop
-
-
-def _cast(scene: EmbreeScene, model: Castable, origins: Array, directions: Array) -> tuple[NDArray[np.uint8], Array]:
-    """Cast rays `[P * SAMPLES**2, 3]`, those of a pixel in a row: colours `[P, 3]` and depths at the centres `[P]`."""
-    hit = scene.run(origins, directions, query="INTERSECT", output=True)
-    rays = np.flatnonzero(hit["primID"] >= 0)
-    faces, u, v, depth = (hit[name][rays] for name in ("primID", "u", "v", "tfar"))
-    directions = directions[rays]
-    height = origins[rays, 2] + depth * directions[:, 2] - model.bounds[0, 2]
-    color = _shade(model, faces, u, v, height, directions)
-    samples = SAMPLES**2
-    num_pixels = len(origins) // samples
-    pixel = rays // samples
-    white = samples - np.bincount(pixel, minlength=num_pixels)
-    sums = np.stack([white + np.bincount(pixel, color[:, axis], num_pixels) for axis in range(3)], axis=-1)
-    depths = np.zeros(len(origins), dtype=np.float32)
-    depths[rays] = depth
-    return (sums * (255 / samples) + 0.5).astype(np.uint8), depths[samples // 2 :: samples]
+    pixels = _covering_pixels(model.bounds, c2w, focal, resolution)
+    step = max(1, MAX_RAYS // (SAMPLES * resolution) ** 2)
+    for cameras in np.split(c2w, range(step, len(c2w), step)):
+        rays = _rays(cameras, pixels, focal, resolution)
+        directions = rays.reshape(-1, 3)
+        origins = np.repeat(cameras[:, :3, 3].astype(np.float32), len(directions) // len(cameras), axis=0)
+        hit = scene.run(origins, directions, query="INTERSECT", output=True)
+        hits = np.flatnonzero(hit["primID"] >= 0)
+        faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
+        height = origins[hits, 2] + depth * directions[hits, 2] - model.bounds[0, 2]
+        colors = _shade(model, faces, u, v, height, directions[hits])
+        images = np.full((len(cameras), resolution, resolution, 3), 255, dtype=np.uint8)
+        shown = images[:, pixels[0], pixels[1]]
+        row, column = np.divmod(hits, rays.shape[2])
+        pixel, count = row // SAMPLES * shown.shape[2] + column // SAMPLES, shown[..., 0].size
+        white = SAMPLES**2 - np.bincount(pixel, minlength=count)
+        sums = np.stack([white + np.bincount(pixel, color, count) for color in colors.T], axis=-1)
+        shown[:] = (sums * (255 / SAMPLES**2) + 0.5).reshape(shown.shape)
+        depths, depth_of_ray = np.zeros(images.shape[:3], np.float32), np.zeros(rays.shape[:3], np.float32)
+        depth_of_ray.reshape(-1)[hits] = depth
+        depths[:, pixels[0], pixels[1]] = depth_of_ray[:, SAMPLES // 2 :: SAMPLES, SAMPLES // 2 :: SAMPLES]
+        yield from zip(images, depths, strict=True)
