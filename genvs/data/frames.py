@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import abc
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from genvs.data.camera_checks import checked_intrinsics
 from genvs.data.images import MAX_SIDE, MIN_SIDE, read_image, to_square
 from genvs.data.scene import Scene
-from genvs.data.storage import Storage
+from genvs.data.storage import Storage, printable
 from genvs.errors import InputError
 
 ASPECT_TOLERANCE = 0.02
@@ -31,13 +29,17 @@ class Lens:
     shown: str
 
     def __post_init__(self) -> None:
-        if not any(f"{kind}_{axis}" in self.settings for kind in ("fl", "camera_angle") for axis in "xy"):
-            raise InputError(f"{self.shown}: has no focal length; add camera_angle_x (radians) or fl_x (pixels)")
         for name, value in self.settings.items():
+            if not isinstance(value, (int, float)) or not abs(value) < 1e30:  # nor is nan
+                raise InputError(
+                    f"{self.shown}: {name} is no finite number but {printable(repr(value)[:20])}; correct it"
+                )
             if name.startswith("camera_angle") and not 0 < value < math.pi:
                 raise InputError(f"{self.shown}: {name} is {value:g}; give radians, between 0 and pi")
             if name in ("w", "h") and not (value == int(value) and MIN_SIDE <= value <= MAX_SIDE):
                 raise InputError(f"{self.shown}: {name} is {value:g}; give the image's side in pixels")
+        if not self.settings.keys() & {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}:
+            raise InputError(f"{self.shown}: has no focal length; add camera_angle_x (radians) or fl_x (pixels)")
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height that the settings are for: those of the image unless they are stated."""
@@ -69,11 +71,12 @@ class Frame:
 
 
 class StoredScene(Scene):
-    """A scene in `folder` ('' or 'a/') of `storage`. images, other_files: names within `storage` of all its files.
+    """A scene in `folder` ('' or 'a/') of `storage`. file: the one that states its cameras, if there is one.
 
-    file: the one that states the cameras, if there is one.
+    frames: of all views, in order. images, other_files: names within `storage` of all files; an image for each view.
     """
 
+    frames: list[Frame]
     images: list[str]
     other_files: list[str]
 
@@ -81,17 +84,9 @@ class StoredScene(Scene):
         self.storage, self.folder, self.file = storage, folder, file
         self.name, self.shown = folder.rstrip("/") or storage.root.name, storage.shown(folder + file)
 
-    @abc.abstractmethod
-    def read_frames(self) -> list[Frame]:
-        """The frames of all views, in order."""
-
     def target_frames(self) -> dict[str, Frame] | None:
         """Cameras to draw from, by names; None if the files give none. They need no images."""
         return None
-
-    @cached_property
-    def frames(self) -> list[Frame]:
-        return self.read_frames()
 
     def read_c2w(self, view: int) -> np.ndarray:
         return self.frames[view].c2w

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -40,12 +40,11 @@ class SRNScene(StoredScene):
             self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
 
-    def read_frames(self) -> list[Frame]:
+    @cached_property  # type: ignore[override]
+    def frames(self) -> list[Frame]:
         lenses = {name: self._parse(read_lens, name) for name in dict.fromkeys(self.intrinsics)}
-        return [
-            Frame(self._parse(read_pose, pose), lenses[lens])
-            for pose, lens in zip(self.poses, self.intrinsics, strict=True)
-        ]
+        cameras = zip(self.poses, self.intrinsics, strict=True)
+        return [Frame(self._parse(read_pose, pose), lenses[lens]) for pose, lens in cameras]
 
     def target_frames(self) -> dict[str, Frame] | None:
         """The poses in `target_pose/*.txt`, with the first view's intrinsics."""
@@ -106,18 +105,13 @@ def read_lens(data: bytes, shown: str) -> Lens:
 
 
 def _read_rows(data: bytes, shown: str) -> list[list[float]]:
-    """The finite numbers of a text file, by line, without empty lines."""
+    """The numbers of a text file, by line, without empty lines."""
     try:
         lines = data.decode("utf-8-sig").splitlines()
-        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+        return [[float(word) for word in line.split()] for line in lines if line.strip()]
     except ValueError as error:
         reason = printable(str(error)[:80])
         raise InputError(f"{shown}: {reason}; use plain text, decimal points, and spaces between numbers") from None
-    if not rows:
-        raise InputError(f"{shown}: is empty; write its numbers, separated by spaces")
-    if not all(math.isfinite(value) for row in rows for value in row):
-        raise InputError(f"{shown}: a number is nan or infinite; every number must be finite")
-    return rows
 
 
 def default_depths(storage: Storage) -> tuple[float, float] | None:

@@ -118,9 +118,7 @@ class ZipStorage(Storage):
     def read(self, name: str) -> bytes:
         try:
             return self._opened.file().read(self.prefix + name)
-        except KeyError:
-            raise InputError(f"{self.shown(name)}: no such file in this zip; make the zip again with it") from None
-        except Exception as error:  # zipfile and its decoders raise many kinds for damaged or encrypted members
+        except Exception as error:  # zipfile and its decoders raise many kinds
             reason = printable(str(error)[:100])
             raise InputError(f"{self.shown(name)}: cannot be read ({reason}); make the zip again") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,9 +21,9 @@ from genvs.errors import InputError
 
 TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that exists is read
 TARGET_FRAMES = "transforms_test.json"
-CAMERA_SETTINGS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
 PINHOLE_MODELS = ("PERSPECTIVE", "PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+LENS_SETTINGS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y", *DISTORTION)
 NEGLIGIBLE_DISTORTION = 1e-3  # a fraction of a pixel at the networks' resolutions
 MAX_LISTED = 20
 
@@ -37,13 +38,9 @@ class TransformsScene(StoredScene):
 
     def __init__(self, storage: Storage, folder: str, file: str) -> None:
         super().__init__(storage, folder, file)
-        self._frames = read_frames(storage, folder + file)
-        self.view_names = _names(self._frames)
-        self.images = _find_images(storage, folder, self._frames, self.shown)
-        self.other_files = [folder + file]
-
-    def read_frames(self) -> list[Frame]:
-        return list(self._frames.values())
+        frames = read_frames(storage, folder + file)
+        self.view_names, self.frames = _names(frames), list(frames.values())
+        self.images, self.other_files = _find_images(storage, folder, frames, self.shown), [folder + file]
 
     def target_frames(self) -> dict[str, Frame] | None:
         """The cameras in `transforms_test.json`, if it lies beside a file of TRANSFORMS."""
@@ -67,15 +64,16 @@ def read_frames(storage: Storage, file: str) -> dict[str, Frame]:
     entries = record.get("frames") if isinstance(record, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{shown}: has no list 'frames' with file_path and transform_matrix; write it again")
-    frames = dict(_read_frame(record, entry, f"{shown}: frame {number}") for number, entry in enumerate(entries))
-    if len(frames) < len(entries):
-        raise InputError(f"{shown}: two frames have the same file_path; keep one of them")
-    strength = max(abs(_number(entry.get(name) or 0, shown)) for entry in (record, *entries) for name in DISTORTION)
+    frames = [_read_frame(record, entry, f"{shown}: frame {number}") for number, entry in enumerate(entries)]
+    [(image, count)] = Counter(without_suffix(image) for image, _ in frames).most_common(1)
+    if count > 1:
+        raise InputError(f"{shown}: '{printable(image)}' is there twice; keep one of these frames")
+    strength = max(abs(frame.lens.settings.get(name, 0)) for _, frame in frames for name in DISTORTION)
     if strength > NEGLIGIBLE_DISTORTION:
         warnings.warn(
             f"{shown}: has lens distortion (up to {strength:.2g}), which is ignored; undistort the images", stacklevel=2
         )
-    return {image: frames[image] for image in sorted(frames, key=natural_key)}
+    return dict(sorted(frames, key=lambda frame: natural_key(frame[0])))
 
 
 def without_suffix(image: str) -> str:
@@ -100,8 +98,7 @@ def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> tuple[str, Fr
     if model not in PINHOLE_MODELS or entry.get("is_fisheye") or record.get("is_fisheye"):
         raise InputError(f"{shown} is not of a pinhole camera; undistort its image")
     shared, own = (
-        {name: _number(source[name], f"{shown}: {name}") for name in CAMERA_SETTINGS if source.get(name) is not None}
-        for source in (record, entry)
+        {name: source[name] for name in LENS_SETTINGS if source.get(name) is not None} for source in (record, entry)
     )
     for axis in "xy":
         if f"camera_angle_{axis}" in own:
@@ -122,16 +119,10 @@ def _image_path(written: Any, shown: str) -> str:
     return str(path)
 
 
-def _number(value: Any, shown: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30:  # no nan, no infinity
-        return float(value)
-    raise InputError(f"{shown} holds {printable(repr(value)[:20])}, which is not a finite number; correct it")
-
-
 def _find_images(storage: Storage, folder: str, images: Iterable[str], shown: str) -> list[str]:
     """The files of `images`, as names within `storage`. A suffix may be left out; case makes no difference.
 
-    Raises InputError with all that are missing, and for one that is there twice.
+    Raises InputError with all that are missing.
     """
 
     @functools.cache
@@ -139,8 +130,7 @@ def _find_images(storage: Storage, folder: str, images: Iterable[str], shown: st
         names = sorted(storage.names(parent))
         return {name.lower(): name for name in names} | {name: name for name in names}
 
-    found: dict[str, str] = {}
-    missing = []
+    found, missing = [], []
     for image in images:
         parent, slash, name = f"{folder}{image}".rpartition("/")
         files = files_in(parent + slash)
@@ -148,12 +138,12 @@ def _find_images(storage: Storage, folder: str, images: Iterable[str], shown: st
         file = next((files[candidate] for candidate in candidates if candidate in files), None)
         if file is None:
             missing.append(printable(image))
-        elif found.setdefault(parent + slash + file, image) != image:
-            raise InputError(f"{shown}: '{printable(image)}' is there twice; keep one of these frames")
+        else:
+            found.append(parent + slash + file)
     if missing:
         names = ", ".join(missing[:MAX_LISTED]) + (", ..." if len(missing) > MAX_LISTED else "")
         raise InputError(
             f"{shown}: {len(missing)} of {len(missing) + len(found)} frames have no image: {names}; add these files, "
             "or remove their frames"
         )
-    return list(found)
+    return found

@@ -51,8 +51,8 @@ def transformed(matrix: np.ndarray) -> bytes:
 GOOD_POSE = c2w_text(C2W)
 BAD_POSES = {
     "15 numbers": (" ".join(GOOD_POSE.split()[:15]).encode(), "has 15 numbers"),
-    "empty": (b"", "is empty"),
-    "nan": (changed(0, 0, np.nan), "must be finite"),
+    "empty": (b"", "has 0 numbers"),
+    "nan": (changed(0, 0, np.nan), "finite numbers"),
     "scaled": (transformed(2 * np.eye(3)), "lengths 2, 2, 2"),
     "left-handed": (transformed(np.diag([1, -1, 1])), "left-handed (a mirror image); write a rotation"),
     "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
@@ -89,8 +89,8 @@ def test_valid_cameras_of_another_convention_are_warned_about(scene, convert, op
 # --- B. intrinsics ----------------------------------------------------------------------------------------------------
 
 BAD_INTRINSICS = {
-    "empty": (b"", "is empty"),
-    "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "must be finite"),
+    "empty": (b"", "lines hold"),
+    "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "no finite number"),
     "focal 0": (INTRINSICS.replace("32.8125", "0").encode(), "focal length 0"),
     "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "write both in pixels"),
     "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 0.5, 28.12"),
