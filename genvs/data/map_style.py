@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from genvs.data.images import to_square
 from genvs.data.scenes import Scene, SceneDataset, Splits
 from genvs.errors import InputError
 
@@ -32,43 +31,38 @@ class MapStyleScene(Scene):
 
     convention = "opengl"
 
-    def __init__(self, index: int, shown: str, view_names: list[str], read_item: Callable[[int], dict]) -> None:
-        self.name, self.shown, self.view_names = f"{index:06d}", shown, view_names
+    def __init__(self, index: int, shown: str, num_views: int, read_item: Callable[[int], dict]) -> None:
+        self.name, self.shown, self.view_names = f"{index:06d}", shown, list(map(str, range(num_views)))
         self.index, self.read_item = index, read_item
 
-    def item(self) -> dict[str, Tensor]:
-        item = self.read_item(self.index)
-        found, expected = len(item["images"]), len(self.view_names)
-        if found != expected:
+    def item(self) -> dict[str, Any]:
+        item, expected = self.read_item(self.index), len(self.view_names)
+        if (found := len(item["images"])) != expected:
             raise InputError(f"{self.shown}: has {found} views, the first scene {expected}: give all the same number")
         return item
 
     def read_c2w(self, view: int) -> np.ndarray:
-        return self.item()["poses"][view].numpy()
+        return self.item()["poses"][view]
 
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        item, (width, height) = self.item(), self.image_size(view)
-        image = item["images"][view]
-        if (width, height) != (resolution, resolution):
-            resized = F.interpolate(image[None].float(), (resolution, resolution), mode="bilinear", antialias=True)
-            image = resized[0].round().to(torch.uint8)
-        focal = float(item["focal"]) / 2
-        return image.numpy(), np.array([[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]])
+        focal, (width, height) = float(self.item()["focal"]) / 2, self.image_size(view)
+        intrinsics = np.array([[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]])
+        return to_square(self.item()["images"][view], resolution), intrinsics
 
     def image_size(self, view: int) -> tuple[int, int]:
-        height, width = self.item()["images"].shape[2:]
+        height, width = self.item()["images"].shape[1:3]
         return width, height
 
     def file_states(self) -> Iterable[tuple]:
         item = self.item()
-        yield self.name, *(hashlib.sha256(item[key].numpy().tobytes()).hexdigest() for key in KEYS)
+        yield self.name, *(hashlib.sha256(item[key].tobytes()).hexdigest() for key in KEYS)
 
 
 class MapStyleScenes(SceneDataset):
     """The scenes of `dataset_class`. path: what that class takes, joined with the split: 'train', 'val' or 'test'."""
 
     dataset_class: type
-    _first: dict[str, Tensor]  # item
+    _first: dict[str, np.ndarray]  # item
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
@@ -87,8 +81,8 @@ class MapStyleScenes(SceneDataset):
         if not shown:
             return []
         self._first = read_item(0)
-        views = [str(view) for view in range(len(self._first["images"]))]
-        return [MapStyleScene(index, shown[index], views, read_item) for index in range(len(items))]
+        num_views = len(self._first["images"])
+        return [MapStyleScene(index, shown[index], num_views, read_item) for index in range(len(items))]
 
     def default_depths(self) -> tuple[float, float]:
         return float(self._first["z_near"] * self._first["focal"]), float(self._first["z_far"] * self._first["focal"])
@@ -100,16 +94,17 @@ def adapted(dataset_class: type) -> type[SceneDataset]:
     return type(dataset_class.__name__, (MapStyleScenes,), {"dataset_class": dataset_class, **names})
 
 
-def checked_item(item: Any, shown: str) -> dict[str, Tensor]:
-    """The parts of an item, with images in uint8. Raises InputError if one is missing or has another shape."""
+def checked_item(item: Any, shown: str) -> dict[str, np.ndarray]:
+    """The parts of an item, images as uint8 `[N, H, W, 3]`. Raises InputError for parts that are missing or misshapen."""
     try:
-        parts = {key: torch.as_tensor(item[key]).detach().cpu().double() for key in KEYS}
+        parts = {key: torch.as_tensor(item[key]).detach().cpu().double().numpy() for key in KEYS}
         images, poses = parts["images"], parts["poses"]
-        if images.dim() != 4 or images.shape[1] != 3 or poses.shape != (len(images), 4, 4):
+        if images.ndim != 4 or images.shape[1] != 3 or poses.shape != (len(images), 4, 4):
             raise ValueError(f"images {list(images.shape)} and poses {list(poses.shape)}")
         lens = {key: parts[key].reshape(()) for key in KEYS[2:]}
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{shown}: its item is no dict of {', '.join(KEYS)} ({type(error).__name__}: {error}): see docs/data.md"
         ) from None
-    return {"images": ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), "poses": poses, **lens}
+    rgb = ((images + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return {"images": rgb, "poses": poses, **lens}

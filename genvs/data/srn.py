@@ -40,8 +40,8 @@ class SRNScene(StoredScene):
             self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
 
-    @cached_property  # type: ignore[override]
-    def frames(self) -> list[Frame]:
+    @cached_property
+    def frames(self) -> list[Frame]:  # type: ignore[override]
         lenses = {name: self._parse(read_lens, name) for name in dict.fromkeys(self.intrinsics)}
         cameras = zip(self.poses, self.intrinsics, strict=True)
         return [Frame(self._parse(read_pose, pose), lenses[lens]) for pose, lens in cameras]
