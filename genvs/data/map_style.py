@@ -95,7 +95,7 @@ def adapted(dataset_class: type) -> type[SceneDataset]:
 
 
 def checked_item(item: Any, shown: str) -> dict[str, np.ndarray]:
-    """The parts of an item, images as uint8 `[N, H, W, 3]`. Raises InputError for parts that are missing or misshapen."""
+    """The parts of an item, images as uint8 `[N, H, W, 3]`. Raises InputError for one that is no such dict."""
     try:
         parts = {key: torch.as_tensor(item[key]).detach().cpu().double().numpy() for key in KEYS}
         images, poses = parts["images"], parts["poses"]

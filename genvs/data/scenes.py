@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +20,16 @@ from torch.utils.data import Dataset
 
 from genvs.config import SceneConfig
 from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
-from genvs.data.labels import checked_classes, read_classes
 from genvs.data.packed import Pack, ensure_pack
 from genvs.data.scene import Scene
-from genvs.data.storage import printable
+from genvs.data.storage import counted, open_split, printable
 from genvs.data.types import ViewBatch, Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, to_opencv
 from genvs.random import Stream, numpy_generator
+
+LABELS_FILE = "labels.json"
+MAX_CLASSES = 10_000
 
 
 class SampleRequest(NamedTuple):
@@ -107,9 +109,20 @@ class SceneDataset(Dataset, abc.ABC):
         """The file to keep decoded images in; None for no pack, as for scenes without `file_states`."""
         return None
 
-    def classes(self) -> list[int]:
-        """The class of each scene, for class-conditional networks. Raises InputError if there are none."""
-        return read_classes(self.path, self.scene_names)
+    def classes(self) -> Sequence[Any]:
+        """The class of each scene, for class-conditional networks: by default that in `labels.json`, or None.
+
+        The file lies in the split's folder or archive: {"car_0001": 0, "bus_0001": 1}. Raises InputError if it is
+        missing or damaged.
+        """
+        storage, file = open_split(self.path)
+        classes = storage.read_json(LABELS_FILE) if storage and LABELS_FILE in storage.names() else None
+        if not isinstance(classes, dict):
+            raise InputError(
+                f"{printable((self.path.parent if file else self.path) / LABELS_FILE)}: is missing or no JSON object, "
+                'and class-conditional networks (`cond`) need it; write {"<scene>": <class, from 0 up>, ...}'
+            )
+        return [classes.get(name) for name in self.scene_names]
 
     @property
     def scene_names(self) -> list[str]:
@@ -130,8 +143,19 @@ class SceneDataset(Dataset, abc.ABC):
             scene.require_views(min_views)
 
     def checked_classes(self) -> list[int]:
-        """`classes`, checked. Raises InputError unless they are a whole number from 0 up for each scene."""
-        return checked_classes(self.classes(), self.scene_names, printable(self.path))
+        """`classes`. Raises InputError unless they are a whole number from 0 up for each scene."""
+        classes, fault = self.classes(), ""
+        if len(classes) != len(self):
+            fault = f"there are {len(classes)} classes for {counted(len(self), 'scene')}"
+        for name, label in zip(self.scene_names, classes, strict=False):
+            if label not in range(MAX_CLASSES):
+                fault = (
+                    fault or f"scene '{printable(name)}' has {'no class' if label is None else f'the class {label!r}'}"
+                )
+        if fault:
+            remedy = f"give every scene a whole number from 0 to {MAX_CLASSES - 1} in {LABELS_FILE}, or in classes()"
+            raise InputError(f"{printable(self.path)}: {fault}; {remedy}")
+        return list(map(int, classes))
 
     def scene_config(self) -> SceneConfig:
         """The camera model, for the network's config; focal and radius are those of the first scene."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,8 +82,6 @@ def dataset_class(name: str | None = None) -> type[SceneDataset]:
         if hasattr(found, "__getitem__") and hasattr(found, "__len__"):
             return adapted(found)
         raise InputError(f"{shown}: is not derived from genvs.data.scenes.SceneDataset; see docs/data.md")
-    if inspect.isabstract(found):
-        raise InputError(f"{shown}: has no {', '.join(sorted(found.__abstractmethods__))}; write it (docs/data.md)")
     return found
 
 
@@ -104,8 +101,7 @@ def find_train(path: str | os.PathLike[str]) -> Path:
         return path
     storage = find_storage(path)
     if storage is None:
-        what = "is neither a folder nor a .zip" if os.path.exists(path) else "no such folder or .zip"
-        raise InputError(f"{printable(path)}: {what}; {GIVE}")
+        raise InputError(f"{printable(path)}: no such folder or .zip; {GIVE}")
     there, folders = set(storage.names()), storage.folders()
     file = next((file for file in TRANSFORMS if file in there), None)
     if file and not {"rgb/", "pose/"} <= there:
@@ -118,11 +114,11 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     if {"rgb/", "pose/"} & there or any("rgb/" in storage.names(folder) for folder in folders):
         return path
     train, whole = (transforms.folders_with(storage, file) for file in TRANSFORMS)
-    ignored = [folder for folder in whole if folder not in train]
-    if train and ignored:
+    left_out = [storage.shown(folder) for folder in whole if train and folder not in train]
+    if left_out:
         raise InputError(
-            f"{storage.shown(ignored[0])}: has no {TRANSFORMS[0]}, as {storage.shown(train[0])} has, and would be left "
-            f"out; rename its {TRANSFORMS[1]}, or move it elsewhere"
+            f"{left_out[0]}: has no {TRANSFORMS[0]}, as {storage.shown(train[0])} has, and would be left out; rename its "
+            f"{TRANSFORMS[1]}, or move it elsewhere"
         )
     if train or whole:
         return path / TRANSFORMS[0 if train else 1]
@@ -133,16 +129,12 @@ def find_train(path: str | os.PathLike[str]) -> Path:
 
 def _sibling(train: Path, split: str) -> Path | None:
     """The held-out split beside a training split, if there is one."""
-    if train.name == TRANSFORMS[0]:
-        sibling = train.with_name(f"transforms_{split}.json")
-        return sibling if _folders(sibling) else None
     folder, file = (train.parent, train.name) if train.suffix == ".json" else (train, "")
-    while folder.name.endswith("_train"):
-        sibling = folder.with_name(folder.name.removesuffix("train") + split) / file
-        if _folders(sibling):
-            return sibling
+    beside = [folder / f"transforms_{split}.json"] if file == TRANSFORMS[0] else []
+    while file != TRANSFORMS[0] and folder.name.endswith("_train"):
+        beside.append(folder.with_name(folder.name.removesuffix("train") + split) / file)
         folder = folder.parent  # SRN's chairs are in chairs_train/chairs_2.0_train and chairs_val
-    return None
+    return next((path for path in beside if _folders(path)), None)
 
 
 def _folders(split: Path) -> set[str]:
@@ -158,8 +150,7 @@ def _images(split: Path, folder: str) -> dict[object, str]:
     counters.
     """
     storage, file = open_split(split)
-    if storage is None:
-        return {}
+    assert storage is not None
     if file:
         shown, parent = storage.shown(folder + file), storage.root / folder
         frames = transforms.read_frames(storage, folder + file)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from docs.own_dataset import NpzScene, NpzScenes
-from genvs.data.scenes import SceneDataset, Splits
+from genvs.data.scenes import Splits
 from genvs.errors import InputError
 from tests.small_training import small_run
 from tests.unit.packed_folder import equal_scenes
@@ -39,10 +39,6 @@ class NoPack(NpzScenes):
 
     def pack_path(self):
         return None
-
-
-class Unfinished(SceneDataset):
-    pass
 
 
 def test_the_example_of_the_documentation(tmp_path):
@@ -75,7 +71,6 @@ def test_splits_and_packs_are_the_classes_own(tmp_path):
         ("docs.no_such_module.Scenes", "No module named"),
         ("docs.own_dataset.Scenes", "no such class"),
         ("docs.own_dataset.NpzScene", "is not derived from genvs.data.scenes.SceneDataset"),
-        (f"{__name__}.Unfinished", "has no list_scenes"),
     ],
 )
 def test_what_is_no_dataset_class(tmp_path, name, reason):
