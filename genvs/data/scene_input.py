@@ -73,12 +73,6 @@ def read_scene(
     )
     number = _find_scene(dataset, scene)
     names, placement = dataset.view_names(number), dataset.placement(number)
-    for name, chosen in (("inputs", inputs), ("targets", targets)):
-        for view in chosen or []:
-            if view not in range(len(names)):
-                raise InputError(
-                    f"{printable(path)}: the scene has no view {view}; choose `{name}` from 0 to {len(names) - 1}"
-                )
     stated = dataset.target_cameras(number) if targets is None else None
     if inputs is None:
         others = [view for view in range(len(names)) if view not in (targets or [])]

@@ -194,12 +194,14 @@ class SceneDataset(Dataset, abc.ABC):
     def load(self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray) -> Views:
         """Views by the indices of scenes and of views in them, integers that broadcast to `[...]`.
 
-        Images are uint8 `[..., 3, resolution, resolution]`. Raises IndexError for a view that a scene does not have.
+        Images are uint8 `[..., 3, resolution, resolution]`. Raises InputError for a view that a scene does not have.
         """
         scenes, views = np.broadcast_arrays(scenes, views)
         pairs = list(zip(scenes.flat, views.flat, strict=True))
-        if not all(0 <= view < self.num_views(scene) for scene, view in pairs):
-            raise IndexError(f"no such views: {views.tolist()} of scenes {scenes.tolist()}")
+        for scene, view in pairs:
+            if not 0 <= view < self.num_views(scene):
+                last = self.num_views(scene) - 1
+                raise InputError(f"{self._scenes[scene].shown}: has no view {view}; choose from 0 to {last}")
         if self._pack is None:
             decoded = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
             poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
@@ -218,7 +220,7 @@ class SceneDataset(Dataset, abc.ABC):
         return names, self._cameras(self._placed(scene, c2w), intrinsics)
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
-        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the files of these views and no others.
+        """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the images of these views and no others.
 
         All requests must ask for the same numbers of views.
         """

@@ -50,8 +50,8 @@ class Storage:
 
     def names(self, folder: str = "") -> list[str]:
         """The names of what is in `folder`, unordered, without hidden files and the like; none where it is missing."""
-        path = os.path.join(self.root, folder)
-        if not os.path.exists(path):
+        path = self.root / folder
+        if not path.exists():
             return []
         with self._readable(folder), os.scandir(path) as entries:
             visible = (entry for entry in entries if not _is_ignored(entry.name))

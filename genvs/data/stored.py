@@ -114,12 +114,11 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     if {"rgb/", "pose/"} & there or any("rgb/" in storage.names(folder) for folder in folders):
         return path
     train, whole = (transforms.folders_with(storage, file) for file in TRANSFORMS)
-    left_out = [storage.shown(folder) for folder in whole if train and folder not in train]
+    left_out = [folder for folder in whole if train and folder not in train]
     if left_out:
-        raise InputError(
-            f"{left_out[0]}: has no {TRANSFORMS[0]}, as {storage.shown(train[0])} has, and would be left out; rename its "
-            f"{TRANSFORMS[1]}, or move it elsewhere"
-        )
+        shown, other = storage.shown(left_out[0]), storage.shown(train[0])
+        fault = f"has no {TRANSFORMS[0]}, as {other} has, and would be left out"
+        raise InputError(f"{shown}: {fault}; rename its {TRANSFORMS[1]}, or move it elsewhere")
     if train or whole:
         return path / TRANSFORMS[0 if train else 1]
     if len(folders) == 1:

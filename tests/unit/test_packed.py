@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from genvs.data import packed
 from genvs.data.scenes import SampleRequest
+from genvs.errors import InputError
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -68,7 +69,7 @@ def test_samples_are_the_same_and_need_no_files(split, xflip):
 def test_views_that_are_not_there(split):
     for dataset in (opened(split), packed_scenes(split)):
         for view in (5, -1):
-            with pytest.raises(IndexError, match="no such views"):
+            with pytest.raises(InputError, match="car2: has no view"):
                 dataset.load(1, [0, view])
 
 

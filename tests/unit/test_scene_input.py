@@ -104,7 +104,7 @@ def test_the_first_of_several_scenes_is_drawn_with_a_warning(tmp_path):
     ("options", "reason"),
     [
         ({"scene": "car4"}, "no scene 'car4'; give `scene`.* from 0 to 2"),
-        ({"scene": "car1", "targets": [-1]}, "no view -1; choose `targets` from 0 to 5"),
+        ({"scene": "car1", "targets": [-1]}, "car1: has no view -1; choose from 0 to 5"),
         ({"scene": "car1", "targets": range(6)}, "no view is left"),
     ],
 )
