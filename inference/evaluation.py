@@ -147,6 +147,7 @@ class Evaluation:
             drawn = synthesize_views(self.denoise.net, inputs[None], targets[None], **options)
             images = (image for image, _ in drawn)
         folder = self._folder(index, drawing)
+        folder.mkdir(parents=True, exist_ok=True)
         files.remove_orphans(folder)
         for view, image in zip(self.views(index)[1], images, strict=True):
             writers.write_png(folder / f"{view:06d}.png", to_uint8(image))

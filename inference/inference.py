@@ -21,7 +21,6 @@ from torch import Tensor
 from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.scene_input import SceneInput, read_scene
-from genvs.data.srn import LAYOUT
 from genvs.data.storage import counted
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
@@ -112,17 +111,8 @@ def open_scene(in_dir: Path, config: GeNVSConfig, given: dict[str, Any]) -> Scen
     given: SCENE_OPTIONS and `data_class`.
     """
     read = {name: given[name] for name in SCENE_OPTIONS}
-    try:
-        with distributed.warnings_as_lines():
-            scene = read_scene(in_dir, config, dataset_class=dataset_class(given["data_class"]), **read)
-    except InputError as error:
-        wrong, _, remedy = str(error).partition("; ")
-        if LAYOUT not in remedy:  # of a whole dataset, for training
-            raise
-        raise InputError(
-            f"--in_dir: {wrong}: give a folder with rgb/*.png, pose/*.txt and intrinsics.txt, or with a "
-            "transforms.json and its images, or a dataset of such folders (docs/data.md)"
-        ) from None
+    with distributed.warnings_as_lines():
+        scene = read_scene(in_dir, config, dataset_class=dataset_class(given["data_class"]), **read)
     trained = config.scene
     if scene.placement is not None:
         click.echo(
@@ -144,7 +134,8 @@ def video_cameras(inputs: Cameras, along: dict[str, Any]) -> Cameras:
 
 def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
     """Write pred/ as the views come, then feature_image/ and the contact sheet."""
-    folder.mkdir()
+    for kind in ("pred", "feature_image"):
+        (folder / kind).mkdir(parents=True)
     pictures, feature_images = [], []
     for name, (image, feature_image) in zip(scene.target_names, drawn, strict=True):
         pictures.append(to_uint8(image))

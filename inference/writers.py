@@ -1,6 +1,6 @@
 """Results as files: PNG, MP4, GIF. Every file appears whole or not at all, under its final name.
 
-Each function makes the file's folder, and raises OSError, naming the file, where it cannot be written.
+Each function raises OSError, naming the file, where it cannot be written.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import errno
 import itertools
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -27,22 +26,15 @@ H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
 REC709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as file:
-        yield file
-
-
 def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
     """Write a picture, `[H, W, 3]` uint8 or Pillow's."""
-    with _new_file(path) as file:
+    with files.replacing(path) as file:
         (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, format="PNG")
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Encode frames `[H, W, 3]` uint8 of even sides as they come: H.264, enlarged to at least `VIDEO_SIDE` pixels."""
-    with _new_file(path) as file:
+    with files.replacing(path) as file:
         pictures = (enlarge(frame, VIDEO_SIDE) for frame in frames)
         first = next(pictures)
         raw = f"-f rawvideo -pix_fmt rgb24 -s {first.width}x{first.height} -r {fps:g} -i -"
@@ -67,5 +59,5 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     first, *others = (enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames)
     # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
     duration = 10 * max(2, round(100 / fps))
-    with _new_file(path) as file:
+    with files.replacing(path) as file:
         first.save(file, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)

@@ -16,7 +16,10 @@ from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
 
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
-GIVE = f"give a folder or .zip of scenes, {srn.LAYOUT}, or a transforms.json (docs/data.md)"
+GIVE = (
+    "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json "
+    "(docs/data.md)"
+)
 
 
 class StoredScenes(SceneDataset):

@@ -27,9 +27,27 @@ class SetMetrics:
 
     def __init__(self, names: Sequence[str], sets: Iterable[str], device: torch.device | str) -> None:
         """names: some of SET_METRICS. sets: the names of the drawn ones. Raises InputError for what is missing."""
-        self._device = device
-        self._metrics = {name: {metric: _metric(metric).to(device) for metric in names} for name in sets}
-        self._inception = _inception().to(device) if names else None
+        self._device, self._inception = device, None
+        self._metrics: dict[str, dict[str, Any]] = {name: {} for name in sets}
+        if not names:
+            return
+        try:
+            from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+            from torchmetrics.image.kid import KernelInceptionDistance
+
+            inception = NoTrainInceptionV3("inception-v3-compat", [str(_Features.num_features)], antialias=False)
+        except (ImportError, OSError, RuntimeError, EOFError) as error:  # RuntimeError: torchvision does not fit torch
+            path, reason = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS, str(error).partition("\n")[0]
+            raise InputError(
+                f"`metrics`: FID and KID need torchmetrics, torch-fidelity and {path} ({reason}): {INSTALL}, or leave "
+                "them out"
+            ) from None
+        kinds = {"fid": FrechetInceptionDistance, "kid": KernelInceptionDistance}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # KID's of its memory
+            for metrics in self._metrics.values():
+                metrics |= {name: kinds[name](_Features()).to(device) for name in names}
+        self._inception = inception.to(device)
 
     @torch.inference_mode()
     def add(self, images: Tensor, drawn: str | None = None) -> None:
@@ -60,24 +78,3 @@ class _Features(nn.Identity):
     """Stands where torchmetrics expects a network: Inception is evaluated once for all metrics and sets."""
 
     num_features = 2048
-
-
-def _metric(name: str) -> Any:
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-        from torchmetrics.image.kid import KernelInceptionDistance
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises the latter
-        raise InputError(f"`metrics`={name}: needs torchmetrics ({error}): {INSTALL}, or leave it out") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # KID's of its memory
-        return (FrechetInceptionDistance if name == "fid" else KernelInceptionDistance)(_Features())
-
-
-def _inception() -> nn.Module:
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
-    try:
-        return NoTrainInceptionV3("inception-v3-compat", [str(_Features.num_features)], antialias=False)
-    except (OSError, RuntimeError, EOFError, ModuleNotFoundError) as error:
-        path, reason = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS, str(error).partition("\n")[0]
-        raise InputError(f"`metrics`: FID and KID need torch-fidelity and {path} ({reason}): {INSTALL}") from None

@@ -53,7 +53,8 @@ def synthesize_views(
     cond_method: 'normal' draws every target from the inputs alone, `batch_size` at a time; 'autoreg' draws one at a
     time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). No view is encoded twice.
     sampler, num_steps, churn, seed: as in `sampler_of`; 1 step is the one-step estimate. guidance: as in `guided`, 1 is
-    off; `guide` is the worse network, by default `net` itself without its conditioning. noise: as in `start_noise`.
+    off; the worse network is `guide`, such as an earlier snapshot (autoguidance), or `net` itself without its
+    conditioning (classifier-free guidance). noise: as in `start_noise`.
     first_view: the first target's number, for fresh noise. Without churn, images do not depend on `batch_size`.
     class_id: the object's class, for a network that was trained with classes. bf16: run the networks in bf16 where the
     GPU has it. denoise: the FastDenoiser of `net`, for callers that draw many scenes; it decides about bf16 and class.
@@ -75,7 +76,10 @@ def synthesize_views(
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
         feature_images = network.render(cameras)
-        denoised = guided(network, worse, cameras, feature_images, guidance, seed)
+        denoised = network.denoiser(feature_images)
+        if guidance != 1:
+            away_from = worse.denoiser(worse.render(cameras)) if worse else network.unconditioned(feature_images, seed)
+            denoised = guided(denoised, away_from, guidance)
         images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
         if autoreg and stop < num_targets:
             for conditioned in filter(None, (network, worse)):
@@ -115,29 +119,9 @@ def sampler_of(
     return functools.partial(sample, S_churn=churn, rng=rng)
 
 
-def guided(
-    network: Conditioned,
-    worse: Conditioned | None,
-    cameras: Cameras,
-    feature_images: Tensor,
-    guidance: float,
-    seed: int,
-) -> Denoise:
-    """The denoiser of views at cameras `[1, K]`, guided: `worse.lerp(network, guidance)`; a guidance of 1 is off.
-
-    feature_images: of these views, as `network` renders them. worse: a worse network, such as an earlier snapshot
-    (autoguidance, arXiv 2406.02507); None for the same network without its conditioning (classifier-free guidance,
-    arXiv 2207.12598). seed: as in `Conditioned.unconditioned`.
-    """
-    denoised = network.denoiser(feature_images)
-    if guidance == 1:
-        return denoised
-    away_from = worse.denoiser(worse.render(cameras)) if worse else network.unconditioned(feature_images, seed)
-
-    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
-        return away_from(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
-
-    return denoise
+def guided(denoised: Denoise, away_from: Denoise, guidance: float) -> Denoise:
+    """The denoiser `away_from.lerp(denoised, guidance)`: guidance by a worse one (arXiv 2207.12598, 2406.02507)."""
+    return lambda noisy, sigma: away_from(noisy, sigma).lerp(denoised(noisy, sigma), guidance)
 
 
 def start_noise(kind: str, seed: int, shape: tuple[int, ...], device: torch.device) -> Callable[[int, int], Tensor]:

@@ -252,7 +252,7 @@ BAD_OPTIONS = [
     (["--class_id", 1], "class_id=1"),
     (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
     (["--ckpt_path", __file__], "test_inference.py"),
-    (["--in_dir", "nowhere"], "--in_dir: "),
+    (["--in_dir", "nowhere"], "nowhere: no such folder"),
     (["--inputs", 7], "--inputs"),
     (["--near", 3], "--near=3"),
     (["--out_dir", __file__], "--out_dir"),
@@ -268,7 +268,12 @@ def test_bad_options_are_refused_in_one_line(command, out, capsys, options, name
 
 @pytest.mark.parametrize(
     ("without", "named"),
-    [("rgb", "rgb/*.png, pose/*.txt"), ("pose", "pose/*.txt"), (".", "rgb/*.png"), ("target_pose", "--video")],
+    [
+        ("rgb", "rgb: holds no images"),
+        ("pose", "no file of the same name in pose/"),
+        (".", "rgb/*.png"),
+        ("target_pose", "--video"),
+    ],
 )
 def test_a_folder_that_lacks_something_is_refused(command, folder, capsys, without, named):
     shutil.rmtree(folder / without)

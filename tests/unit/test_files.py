@@ -116,9 +116,9 @@ def bad_files(folder: Path) -> dict[str, Path]:
     [
         ("absent", "cannot be read (No such file or directory)"),
         ("folder", "cannot be read (Is a directory)"),
-        ("empty", "is empty"),
-        ("cut", "is cut short or damaged"),
-        ("flipped", "is cut short or damaged"),
+        ("empty", "is not a file of tensors that torch.save wrote, or is damaged"),
+        ("cut", "is not a file of tensors that torch.save wrote, or is damaged"),
+        ("flipped", "is not a file of tensors that torch.save wrote, or is damaged"),
         ("cut legacy", "is not a file of tensors that torch.save wrote, or is damaged"),
         ("text", "is not a file of tensors that torch.save wrote, or is damaged"),
         ("pickle", "is not a file of tensors that torch.save wrote, or is damaged"),

@@ -56,6 +56,7 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, suffix):
         ".mp4": lambda path: writers.write_video(path, [picture] * 3, fps=10),
         ".gif": lambda path: writers.write_gif(path, [picture] * 3, fps=10),
     }[suffix]
+    (tmp_path / "results").mkdir()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:

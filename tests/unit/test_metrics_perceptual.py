@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(name, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="`metrics`.*torchmetrics.*pip install"):
         image_metric(name, "cpu")
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    with pytest.raises(InputError, match="`metrics`=fid.*pip install"):
+    with pytest.raises(InputError, match="`metrics`: FID.*pip install"):
         SetMetrics(["fid"], ["samples"], "cpu")
     monkeypatch.setattr(perceptual, "_weights_of_metric", lambda name: {})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
