@@ -14,7 +14,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 import numpy as np
 import torch
+from torch.utils.benchmark import timer
 
 from dnnlib.command import run_command
 from genvs.config import PRESETS
@@ -162,22 +162,15 @@ def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterat
 
 def clock(call: Callable[[], Any]) -> float:
     """Seconds that a call takes, with the work that it leaves to the GPU."""
-    synchronize()
-    start = time.perf_counter()
+    start = timer()  # waits for the GPU
     call()
-    synchronize()
-    return time.perf_counter() - start
+    return timer() - start
 
 
 def summarize(samples: Sequence[float]) -> tuple[float, float]:
     """Median, and the spread (90th - 10th percentile) as a share of it."""
     low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
     return float(median), float((high - low) / median)
-
-
-def synchronize() -> None:
-    if ON_GPU:
-        torch.cuda.synchronize()
 
 
 def set_precision(precision: str) -> None:

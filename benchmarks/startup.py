@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.common import ON_GPU, PRECISIONS, Result, benchmark, clock
@@ -26,19 +27,17 @@ def save_pauses(preset: str) -> Iterator[Result]:
     step = TrainingStep(config, in_memory_batches(config))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, contextlib.closing(BackgroundWriter()) as files:
 
-        def seconds(save: Callable[[], None]) -> float:
-            def call() -> None:
-                save()
-                for _ in range(UPDATES):
-                    step()
-
-            elapsed = clock(call)
-            files.wait()
-            return elapsed
+        def updates(save: Callable[[], None]) -> None:
+            save()
+            for _ in range(UPDATES):
+                step()
 
         def median(save: Callable[[], None]) -> float:
-            seconds(save)
-            return statistics.median(seconds(save) for _ in range(SAVES))
+            times = []
+            for _ in range(1 + SAVES):
+                times.append(clock(partial(updates, save)))
+                files.wait()
+            return statistics.median(times[1:])
 
         plain = median(lambda: None)
         for name, save in (

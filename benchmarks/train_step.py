@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
+import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -31,7 +32,7 @@ def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
     """`blank` with the GPU's time for one update: all, and by kind of kernel."""
     with profile(activities=[ProfilerActivity.CUDA]) as record:
         step()
-        common.synchronize()
+        torch.cuda.synchronize()
     times: dict[str, list[float]] = {"all": []}
     for event in record.events():
         if event.device_type == DeviceType.CUDA:

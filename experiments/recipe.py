@@ -15,6 +15,7 @@ import torch
 from benchmarks import common
 from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
+from experiments.curves import plot_option, subplots
 from genvs.errors import InputError
 from genvs.metrics import hull_agreement
 from genvs.models import GeNVS
@@ -26,6 +27,7 @@ from training.state import create_state
 from training.training_loop import training_loop
 
 MODEL = "PSNR/1_input"
+BASELINES = {"PSNR/1_input_nearest": "nearest input copied", "PSNR/mean_image": "mean training image"}
 # What the unofficial implementation trains with.
 REFERENCE = (
     "net.numerics=unofficial net.denoiser.centre_on_colours=false loss.rgb_weight=0 loss.P_mean=-1 loss.P_std=1.4 "
@@ -75,13 +77,32 @@ def consistency(net: GeNVS, data: RunData) -> float:
     return statistics.fmean(scores)
 
 
+def above(run: list[dict]) -> float:
+    """By how much the last evaluation's PSNR is above the better baseline's, dB."""
+    return run[-1][MODEL] - max(run[-1][name] for name in BASELINES)
+
+
+def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
+    """The held-out PSNR of each run, in one colour for each variant, and the baselines."""
+    figure, (axes,) = subplots()
+    for number, (variant, runs) in enumerate(curves.items()):
+        for run in runs:
+            x, y = ([record[name] for record in run] for name in ("nimg", MODEL))
+            axes.plot(x, y, color=f"C{number}", alpha=0.4, label=variant if run is runs[0] else None)
+    for name, style in zip(BASELINES, ("--", ":"), strict=True):
+        axes.axhline(runs[-1][-1][name], color="0.5", linestyle=style, label=BASELINES[name])
+    axes.set(xlabel="images", ylabel=f"held-out PSNR (dB) of {title}")
+    axes.legend()
+    figure.savefig(plot)
+
+
 @common.benchmark
 @data_option
 @click.option(
     "--variant",
     "variants",
     multiple=True,
-    required=True,
+    default=("preset",),
     metavar="SETTINGS",
     help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
     "'reference' stands for the unofficial implementation's. Once for each run.",
@@ -89,6 +110,7 @@ def consistency(net: GeNVS, data: RunData) -> float:
 @click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
 @click.option("--every", type=POSITIVE, help="Evaluate every so many thousand images.", show_default="a fifth of them")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
+@plot_option
 def main(
     preset: str,
     seconds: float,
@@ -97,25 +119,31 @@ def main(
     kimg: float,
     every: float | None,
     seeds: int,
+    plot: Path | None,
 ) -> Iterator[Result]:
     """Train the preset in several variants, each for as many images, and compare what they have learned."""
     configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
-    outcomes: dict[str, list[tuple[float, float]]] = {variant: [] for variant in configs}
+    curves: dict[str, list[list[dict]]] = {variant: [] for variant in variants}
+    scores: dict[str, list[float]] = {variant: [] for variant in variants}
     with dataset(data, preset) as path:
         for seed, (variant, config) in itertools.product(range(seeds), configs.items()):
-            evaluations, net, opened = train(config, path, kimg, every or kimg / 5, seed)
-            psnr = evaluations[-1][MODEL]
-            outcomes[variant].append((psnr, consistency(net, opened)))
-            curve = ", ".join(f"{record[MODEL]:.2f} at {record['nimg'] / 1000:g} kimg" for record in evaluations)
-            note = f"{curve}; consistency {outcomes[variant][-1][1]:.3f}"
-            precision = "bf16" if config.bf16 and common.ON_GPU else "fp32"
-            name = f"{variant}, seed {seed}: held-out PSNR"
-            yield Result(name, psnr, "dB", precision, config.batch_size, note=note)
+            run, net, opened = train(config, path, kimg, every or kimg / 5, seed)
+            curves[variant].append(run)
+            scores[variant].append(consistency(net, opened))
+            note = f"{above(run):+.2f} above the better baseline; consistency {scores[variant][-1]:.3f}"
+            name, precision = (
+                f"{variant}, seed {seed}: held-out PSNR",
+                "bf16" if config.bf16 and common.ON_GPU else "fp32",
+            )
+            yield Result(name, run[-1][MODEL], "dB", precision, config.batch_size, note=note)
+            if plot is not None:
+                draw(curves, preset, plot)
     first = None
-    for variant, runs in outcomes.items():
-        ends, scores = zip(*runs, strict=True)
+    for variant, runs in curves.items():
+        ends = [run[-1][MODEL] for run in runs]
         psnr = statistics.fmean(ends)
         first = psnr if first is None else first
-        note = f"{psnr - first:+.2f} over the first; consistency {statistics.fmean(scores):.3f}; "
-        note += f"{min(ends):.2f} to {max(ends):.2f} with {seeds} seeds"
+        won = sum(above(run) > 0 for run in runs)
+        note = f"{min(ends):.2f} to {max(ends):.2f}; {psnr - first:+.2f} over the first variant; "
+        note += f"{won} of {seeds} beat both baselines; consistency {statistics.fmean(scores[variant]):.3f}"
         yield Result(f"{variant}, mean: held-out PSNR", psnr, "dB", note=note)
