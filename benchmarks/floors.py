@@ -10,11 +10,10 @@ over the memory's bandwidth.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
@@ -39,22 +38,19 @@ def floor(work: np.ndarray, precision: str = "bf16") -> float | None:
 
 @functools.cache
 def count(config: GeNVSConfig, views: int = 1) -> dict[str, tuple[int, int]]:
-    """Operations forward and number of parameters of: encoding one of `views` input views, rendering one target from
-    them, and one evaluation of the denoiser for one image."""
+    """Operations forward and number of parameters of: encoding `views` input views, rendering one target from them,
+    and one evaluation of the denoiser for one image."""
     with torch.device("meta"):
         net, size = GeNVS(config), config.resolution
         images, noisy, sigma = torch.empty(1, views, 3, size, size), torch.empty(1, 3, size, size), torch.ones(1)
     inputs, targets = (random_cameras(config, (1, n), torch.Generator()).to("meta") for n in (views, 1))
-
-    def counted(call: Callable[[], Tensor], module: nn.Module) -> tuple[Tensor, tuple[int, int]]:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            result = call()
-        return result, (counter.get_total_flops(), sum(parameter.numel() for parameter in module.parameters()))
-
-    volume, encoder = counted(lambda: net.encode(images), net.encoder)
-    features, renderer = counted(lambda: net.render(volume, inputs, targets), net.renderer)
-    _, denoiser = counted(lambda: net.denoise(noisy, sigma, features[0]), net.denoiser)
-    return {"encode": (encoder[0] // views, encoder[1]), "render": renderer, "denoise": denoiser}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.denoise(noisy, sigma, net.render(net.encode(images), inputs, targets)[0])
+    operations = {name: sum(each.values()) for name, each in counter.get_flop_counts().items()}
+    return {
+        name: (operations[type(module).__name__], sum(parameter.numel() for parameter in module.parameters()))
+        for name, module in {"encode": net.encoder, "render": net.renderer, "denoise": net.denoiser}.items()
+    }
 
 
 def volume_bytes(config: GeNVSConfig) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from benchmarks.model import data_option, dataset, loaded_batches, training_conf
 from genvs.data.types import ViewBatch
 
 BATCHES_AT_A_TIME = 10
-NAMES = {0: "within the training process", 1: "1 worker"}
 
 
 def load(batches: Iterator[ViewBatch]) -> None:
@@ -26,14 +24,15 @@ def load(batches: Iterator[ViewBatch]) -> None:
 @common.benchmark
 @data_option
 @size_option("batch", 32, 32, "Samples of a batch.")
-@click.option("--workers", type=click.IntRange(min=0), multiple=True, show_default="0, 1 and 4, up to the cores")
+@click.option(
+    "--workers", type=click.IntRange(min=0), multiple=True, default=(0, 1, 4), help="0: none but the training process."
+)
 def main(preset: str, seconds: float, data: Path | None, batch: int, workers: tuple[int, ...]) -> Iterator[Result]:
     """The training loop's own loader without training: batches of two input views and one target, on the device."""
     with dataset(data, preset, scenes=40 if ON_GPU else 2, views=50, val_scenes=2) as path:
         config = training_config(preset, batch, 2, "fp32", data=str(path))
-        for count in workers or (count for count in (0, 1, 4) if count <= (os.cpu_count() or 1)):
+        for count in workers:
             batches = loaded_batches(config, count)
             took, spread = common.timed(partial(load, batches), seconds)
-            rate = BATCHES_AT_A_TIME * batch / took / max(count, 1)
-            name = NAMES.get(count, f"each of {count} workers")
-            yield Result(f"loader alone, {name}", rate, "samples/s", "", batch, spread)
+            name = f"loader alone, {count} worker" + "s" * (count != 1)
+            yield Result(name, BATCHES_AT_A_TIME * batch / took, "samples/s", "", batch, spread)

@@ -54,14 +54,14 @@ def dataset(data: Path | None, preset: str, **sizes: int) -> Iterator[Path]:
         yield path
 
 
-def random_net(preset: str, device: torch.device) -> GeNVS:
+def random_net(preset: str) -> GeNVS:
     """A network in eval mode, with random weights: those that are nearly zero in a new one could run faster."""
     torch.manual_seed(0)
     net = GeNVS(PRESETS[preset]).eval()
     for parameter in net.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    return net.to_device(device)
+    return net.to_device(DEVICE)
 
 
 def random_cameras(config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator) -> Cameras:

@@ -22,7 +22,7 @@ PARTS = ("encode", "render", "denoise", "update")
 
 def part(name: str, preset: str, batch: int, views: int, precision: str, training: bool, seconds: float) -> Result:
     """A part's forward pass, and with `training` its backward pass too: `batch` scenes with one target each."""
-    net, config = random_net(preset, DEVICE), PRESETS[preset]
+    net, config = random_net(preset), PRESETS[preset]
     batches = [random_batch(config, batch, views, 1, seed).to(DEVICE) for seed in range(NUM_SETS)]
     keys = stateless_random.sample_keys(0, torch.arange(batch, device=DEVICE)) if training else None
     in_precision = partial(autocast, DEVICE, torch.bfloat16 if precision == "bf16" else None)

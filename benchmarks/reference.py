@@ -15,8 +15,7 @@ from benchmarks.common import DEVICE, Result, benchmark, set_precision, size_opt
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @size_option("batch", 24, 2, "Images of an update, and views at a time.")
 @views_option
-@click.option("--steps", type=click.IntRange(min=1), default=25, help="Heun steps.")
-def main(preset: str, seconds: float, folder: Path, batch: int, views: int, steps: int) -> Iterator[Result]:
+def main(preset: str, seconds: float, folder: Path, batch: int, views: int) -> Iterator[Result]:
     """Time the functions of FOLDER/adapter.py, with TF32 off. The adapter may import what lies beside it."""
     set_precision("fp32")
     sys.path.insert(0, str(folder.resolve()))
@@ -26,5 +25,5 @@ def main(preset: str, seconds: float, folder: Path, batch: int, views: int, step
         raise click.UsageError(f"{folder}: {error}: write its adapter.py as benchmarks/README.md says") from None
     step = Result("reference: training step", 0, "images/s", "fp32", batch, note=f"{views} views")
     yield from throughput(training_step(batch, views, DEVICE), step, seconds)
-    heun = Result(f"reference: {steps} Heun steps", 0, "views/s", "fp32", batch)
-    yield from throughput(sampler(batch, steps, DEVICE), heun, seconds)
+    heun = Result("reference: 25 Heun steps", 0, "views/s", "fp32", batch)
+    yield from throughput(sampler(batch, 25, DEVICE), heun, seconds)

@@ -15,8 +15,9 @@ from benchmarks import common, floors
 from benchmarks.common import DEVICE, Result
 from benchmarks.model import PATHS, ops_option, random_cameras, random_net, random_views
 from genvs.diffusion.samplers import SAMPLERS
+from genvs.geometry import Cameras
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.synthesis import MAX_GENERATED, sampler_of, synthesize_views
+from genvs.sampling.synthesis import MAX_GENERATED, Conditioned, sampler_of, synthesize_views
 
 NUM_SETS = 3
 
@@ -25,7 +26,7 @@ class Sampling:
     """A network, its fast denoiser, and random inputs."""
 
     def __init__(self, preset: str, precision: str, views: int, seconds: float) -> None:
-        self.net, self.precision, self.seconds = random_net(preset, DEVICE), precision, seconds
+        self.net, self.precision, self.seconds = random_net(preset), precision, seconds
         self.config, self.fast = self.net.config, FastDenoiser(self.net, bf16=precision == "bf16")
         self.generator = torch.Generator().manual_seed(0)
         self.inputs = random_views(self.config, (1, views), self.generator).to(DEVICE)
@@ -56,18 +57,12 @@ class Sampling:
     @torch.inference_mode()
     def single_views(self) -> Iterator[Result]:
         """One view of a scene whose inputs are encoded already."""
-        with self.fast.autocast():
-            volume = self.net.encode(self.inputs.images)
-        noises = self.noise(1)
-        cameras = [random_cameras(self.config, (1, 1), self.generator).to(DEVICE) for _ in noises]
+        scene = Conditioned(self.fast, self.inputs, batch_size=self.inputs.shape[1])
+        sets = [(random_cameras(self.config, (1, 1), self.generator).to(DEVICE), noise) for noise in self.noise(1)]
 
-        def view(given: tuple, sampler: str, num_steps: int) -> Tensor:
-            camera, noise = given
-            with self.fast.autocast():
-                feature_image = self.net.render(volume, self.inputs.cameras, camera)[0].float()
-            return self.draw((feature_image, noise), sampler, num_steps)
+        def view(given: tuple[Cameras, Tensor], sampler: str, num_steps: int) -> Tensor:
+            return self.draw((scene.render(given[0]), given[1]), sampler, num_steps)
 
-        sets = list(zip(cameras, noises, strict=True))
         for sampler, num_steps in (("heun", 25), ("unipc", 10), ("heun", 1)):
             call = common.rotating(partial(view, sampler=sampler, num_steps=num_steps), sets)
             took, spread = common.timed(call, self.seconds)

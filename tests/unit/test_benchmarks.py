@@ -81,7 +81,7 @@ def test_a_reference(run, tmp_path, monkeypatch) -> None:
 def test_the_loader_and_a_failed_run(run, tmp_path) -> None:
     write_split(tmp_path / "cars_train")
     (name,) = run("loader", "--data", str(tmp_path / "cars"), "--batch", "2", "--workers", "0")
-    assert name == "loader alone, within the training process"
+    assert name == "loader alone, 0 workers"
     with pytest.raises(click.ClickException, match="--batch"):
         e2e.train(tmp_path / "cars", "cpu-demo", "--batch=-3", batch=4, updates=4)
 
