@@ -31,11 +31,7 @@ from training.parallel import training_net
 from training.state import create_state
 from training.training_loop import accumulate_gradients, update_ema, update_weights
 
-PATHS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
-    "fast": contextlib.nullcontext,
-    "reference": genvs.ops.reference_only,
-}
-
+PATHS: dict[str, Callable] = {"fast": contextlib.nullcontext, "reference": genvs.ops.reference_only}
 ops_option = click.option("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
 data_option = click.option("--data", type=click.Path(path_type=Path), help="A dataset [default: one made for it].")
 
@@ -46,12 +42,10 @@ def dataset(data: Path | None, preset: str, **sizes: int) -> Iterator[Path]:
     if data is not None:
         yield data
         return
-    embedded = TRAIN_PRESETS[preset].embedded
-    sizes = {"scenes": embedded.scenes, "views": embedded.views, "val_scenes": embedded.val_scenes, **sizes}
+    sizes = {**dataclasses.asdict(TRAIN_PRESETS[preset].embedded), "test_scenes": 0, **sizes}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        path = Path(folder, "cars")
-        ensure_dataset(path, resolution=embedded.resolution, workers=os.cpu_count() or 1, **sizes)
-        yield path
+        ensure_dataset(Path(folder, "cars"), workers=os.cpu_count() or 1, **sizes)
+        yield Path(folder, "cars")
 
 
 def random_net(preset: str) -> GeNVS:

@@ -14,7 +14,10 @@ mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd)
 shift
 commands=("$@")
-((${#commands[@]})) || commands=(floors parts train_step "train_step --precision fp32" sample loader e2e startup)
+if ((${#commands[@]} == 0)); then
+    commands=(floors parts train_step sample loader e2e startup)
+    ! command -v nvidia-smi >/dev/null || commands+=("train_step --batch 24" "train_step --precision "{tf32,fp32})
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 source dnnlib/environment.sh
 : >"$out/log.txt"

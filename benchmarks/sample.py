@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import click
@@ -20,13 +20,14 @@ from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import MAX_GENERATED, Conditioned, sampler_of, synthesize_views
 
 NUM_SETS = 3
+PARTS = ("batches", "single", "video")
 
 
 class Sampling:
-    """A network, its fast denoiser, and random inputs."""
+    """A network, its fast denoiser, and random inputs; a method for each of PARTS."""
 
-    def __init__(self, preset: str, precision: str, views: int, seconds: float) -> None:
-        self.net, self.precision, self.seconds = random_net(preset), precision, seconds
+    def __init__(self, preset: str, precision: str, batch: int, views: int, seconds: float) -> None:
+        self.net, self.precision, self.batch, self.seconds = random_net(preset), precision, batch, seconds
         self.config, self.fast = self.net.config, FastDenoiser(self.net, bf16=precision == "bf16")
         self.generator = torch.Generator().manual_seed(0)
         self.inputs = random_views(self.config, (1, views), self.generator).to(DEVICE)
@@ -40,9 +41,9 @@ class Sampling:
         return sampler_of(self.net, sampler, num_steps)(partial(self.fast, feature_image=feature_image), noise)
 
     @torch.inference_mode()
-    def batches(self, batch: int) -> Iterator[Result]:
+    def batches(self) -> Iterator[Result]:
         """Many views at a time, from their feature images."""
-        channels, precision = self.config.encoder.volume_channels, self.precision
+        batch, precision, channels = self.batch, self.precision, self.config.encoder.volume_channels
         sets = list(zip(self.noise(batch, channels), self.noise(batch), strict=True))
         for name, sampler, num_steps in (
             ("25 Heun steps", "heun", 25),
@@ -55,7 +56,7 @@ class Sampling:
             yield from common.throughput(call, Result(name, 0, "views/s", precision, batch, None, floor), self.seconds)
 
     @torch.inference_mode()
-    def single_views(self) -> Iterator[Result]:
+    def single(self) -> Iterator[Result]:
         """One view of a scene whose inputs are encoded already."""
         scene = Conditioned(self.fast, self.inputs, batch_size=self.inputs.shape[1])
         sets = [(random_cameras(self.config, (1, 1), self.generator).to(DEVICE), noise) for noise in self.noise(1)]
@@ -90,20 +91,15 @@ class Sampling:
 @common.views_option
 @common.precision_option
 @ops_option
-@click.option("--part", "parts", type=click.Choice(["batches", "single", "video"]), multiple=True, show_default="all")
+@click.option("--part", "names", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default="all")
 def main(
-    preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, parts: tuple[str, ...]
+    preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:
     """views/s from given feature images; ms for one view from a scene that is encoded, rendering included; frames/s of
     a video that is conditioned on its own frames."""
     torch.backends.cudnn.benchmark = True
     common.set_precision(precision)
     with PATHS[ops]():
-        sampling = Sampling(preset, precision, views, seconds)
-        measures: dict[str, Callable[[], Iterator[Result]]] = {
-            "batches": partial(sampling.batches, batch),
-            "single": sampling.single_views,
-            "video": sampling.video,
-        }
-        for name in parts or measures:
-            yield from measures[name]()
+        sampling = Sampling(preset, precision, batch, views, seconds)
+        for name in names:
+            yield from getattr(sampling, name)()
