@@ -134,11 +134,10 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
         return convention
     other = CONVENTIONS[1 - CONVENTIONS.index(convention)]
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
-    if stated:
-        warnings.warn(f"{found}, as `convention` says; {other}'s look right", stacklevel=2)
-        return convention
-    warnings.warn(f"{found}, so they are taken to be {other}'s; state `convention` to decide it", stacklevel=2)
-    return other
+    believed = f"as `convention` says; {other}'s look right"
+    guessed = f"so they are taken to be {other}'s; state `convention` to decide it"
+    warnings.warn(f"{found}, {believed if stated else guessed}", stacklevel=2)
+    return stated or other
 
 
 def warn_of_cameras(c2w: np.ndarray, near: float, far: float, name: str) -> None:

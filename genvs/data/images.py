@@ -30,15 +30,14 @@ def read_image(data: bytes, name: str) -> np.ndarray:
             return _decode(_open(data), data)
     except UnidentifiedImageError:
         fault = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
-        remedy = "replace it by the image, saved as PNG"
+        reason = f"{fault}; replace it by the image, saved as PNG"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        fault, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "save it smaller"
+        reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller"
     except InputError as error:
-        fault, _, remedy = str(error).partition("; ")
+        reason = str(error)
     except Exception as error:  # a decoder may raise anything for a damaged file
-        fault = f"cannot be decoded ({printable(str(error)[:100])})"
-        remedy = "copy or download it again, or save it as PNG"
-    raise InputError(f"{printable(name)}: {fault}; {remedy}")
+        reason = f"cannot be decoded ({printable(str(error)[:100])}); copy or download it again, or save it as PNG"
+    raise InputError(f"{printable(name)}: {reason}")
 
 
 def _open(data: bytes) -> Image.Image:

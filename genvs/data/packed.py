@@ -58,11 +58,6 @@ class Pack:
         image = ("image", np.uint8, (3, self.resolution, self.resolution))
         return np.dtype([image, ("c2w", "<f4", (4, 4)), ("intrinsics", "<f4", (3, 3)), ("checksum", "<u4")])
 
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return HEADER_BYTES + sum(self.num_views) * self.record.itemsize
-
     @cached_property
     def first_views(self) -> np.ndarray:
         """The index of each scene's first view among all views: `[scenes]` int64."""
@@ -74,8 +69,9 @@ class Pack:
 
         Raises OSError if the file cannot be opened, ValueError if it is another one or cut short.
         """
+        size = HEADER_BYTES + sum(self.num_views) * self.record.itemsize
         with open(self.path, "rb") as file:
-            if file.read(HEADER_BYTES) != self.header or os.fstat(file.fileno()).st_size != self.size:
+            if file.read(HEADER_BYTES) != self.header or os.fstat(file.fileno()).st_size != size:
                 raise ValueError(f"{self.path}: made from other files, or cut short")
             return np.asarray(np.memmap(file, self.record, mode="r", offset=HEADER_BYTES))
 
@@ -123,7 +119,6 @@ def _write(pack: Pack, decode_scene: Callable[[int], Views], workers: int) -> No
         orphan.unlink()
     with replacing(pack.path) as file:
         file.write(pack.header)
-        file.truncate(pack.size)
         file.flush()  # before processes are forked, which would write the header too
 
         def write(scene: int) -> None:

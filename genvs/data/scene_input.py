@@ -93,19 +93,14 @@ def read_scene(
 def _find_scene(dataset: SceneDataset, scene: str | None) -> int:
     """The index of the scene with this name or number; the first for None."""
     names, shown = dataset.scene_names, printable(dataset.path)
-    if scene is None:
-        if len(names) > 1:
-            warnings.warn(
-                f"{shown}: has {counted(len(names), 'scene')}; the first, {printable(names[0])}, is taken; choose "
-                "another by `scene`",
-                stacklevel=3,
-            )
-        return 0
     if scene in names:
         return names.index(scene)
-    if scene.isdecimal() and int(scene) < len(names):
-        return int(scene)
-    raise InputError(
-        f"{shown}: has no scene {printable(scene)!r}; give `scene` the name of one, such as {printable(names[0])}, or "
-        f"a number from 0 to {len(names) - 1}"
-    )
+    if scene is not None and not (scene.isdecimal() and int(scene) < len(names)):
+        raise InputError(
+            f"{shown}: has no scene {printable(scene)!r}; give `scene` the name of one, such as {printable(names[0])}, "
+            f"or a number from 0 to {len(names) - 1}"
+        )
+    if scene is None and len(names) > 1:
+        found = f"has {counted(len(names), 'scene')}; the first, {printable(names[0])}, is taken"
+        warnings.warn(f"{shown}: {found}; choose another by `scene`", stacklevel=3)
+    return int(scene or 0)

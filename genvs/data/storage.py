@@ -51,7 +51,7 @@ class Storage:
     def names(self, folder: str = "") -> list[str]:
         """The names of what is in `folder`, unordered, without hidden files and the like; none where it is missing."""
         path = self.root / folder
-        if not path.exists():
+        if not os.path.exists(path):
             return []
         with self._readable(folder), os.scandir(path) as entries:
             visible = (entry for entry in entries if not _is_ignored(entry.name))
@@ -108,55 +108,49 @@ class ZipStorage(Storage):
         status = os.stat(archive)
         self.archive_state = status.st_size, status.st_mtime_ns
 
-    @property
-    def _opened(self) -> _OpenZip:
-        return _open_zip(os.fspath(self.whole), self.archive_state)
-
     def names(self, folder: str = "") -> list[str]:
-        return list(self._opened.folders.get(self.prefix + folder, ()))
+        _, folders = _open_zip(os.fspath(self.whole), self.archive_state)
+        return list(folders.get(self.prefix + folder, ()))
 
     def read(self, name: str) -> bytes:
+        archive, _ = _open_zip(os.fspath(self.whole), self.archive_state)
         try:
-            return self._opened.file().read(self.prefix + name)
+            # Opened for every read, because forked processes would share the place in a file that stays open.
+            with open(self.whole, "rb") as archive.fp:
+                return archive.read(self.prefix + name)
         except Exception as error:  # zipfile and its decoders raise many kinds
             reason = printable(str(error)[:100])
             raise InputError(f"{self.shown(name)}: cannot be read ({reason}); make the zip again") from None
+        finally:
+            archive.fp = None
 
     def state(self, name: str) -> tuple[int, int]:
         return self.archive_state
 
 
-class _OpenZip:
-    """An open zip, and the names in each of its folders ('' or 'a/b/')."""
-
-    def __init__(self, archive: str) -> None:
-        self._zip, self._pid = zipfile.ZipFile(archive), os.getpid()
-        self.folders: dict[str, set[str]] = {"": set()}
-        for name in self._zip.namelist():
-            folder = ""
-            for part in re.findall("[^/]*/|[^/]+$", name):
-                if not _is_ignored(part):
-                    self.folders[folder].add(part)
-                folder += part
-                if part.endswith("/"):
-                    self.folders.setdefault(folder, set())
-
-    def file(self) -> zipfile.ZipFile:
-        if self._pid != os.getpid():  # a forked process shares its parent's place in an open file
-            if self._zip.fp:
-                self._zip.fp.close()
-            self._zip.fp, self._pid = open(str(self._zip.filename), "rb"), os.getpid()
-        return self._zip
-
-
 @functools.lru_cache(maxsize=4)
-def _open_zip(archive: str, state: tuple[int, int]) -> _OpenZip:
-    """Opened once for all splits in it, and again when its size or time of change (`state`) is another."""
+def _open_zip(path: str, state: tuple[int, int]) -> tuple[zipfile.ZipFile, dict[str, set[str]]]:
+    """The zip, and the names in each of its folders ('' or 'a/b/').
+
+    Read once for all splits in it, and again when its size or time of change (`state`) is another.
+    """
     try:
-        return _OpenZip(archive)
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
     except Exception as error:  # zipfile raises many kinds for damaged archives
-        reason = printable(str(error))
-        raise InputError(f"{printable(archive)}: not a whole zip file ({reason}); download it again") from None
+        raise InputError(
+            f"{printable(path)}: not a whole zip file ({printable(str(error))}); download it again"
+        ) from None
+    folders: dict[str, set[str]] = {"": set()}
+    for name in names:
+        folder = ""
+        for part in re.findall("[^/]*/|[^/]+$", name):
+            if not _is_ignored(part):
+                folders[folder].add(part)
+            folder += part
+            if part.endswith("/"):
+                folders.setdefault(folder, set())
+    return archive, folders
 
 
 def find_storage(path: str | os.PathLike[str]) -> Storage | None:
