@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genvs.compat import UnofficialGeNVS
-from genvs.compat.weights import published_name
+from genvs.compat.weights import published_names
 from genvs.config import UNOFFICIAL, GeNVSConfig
 from tests.small_model import SIZE, small_config
 
@@ -153,8 +153,10 @@ def published_weights(config: GeNVSConfig | None = None, seed: int = 0) -> dict[
         fan_in = max(1, torch.Size(shape[1:]).numel()) if shape else 1
         weights[name] = torch.randn(shape, generator=generator) / fan_in**0.5
 
-    for name, tensor in UnofficialGeNVS(config).state_dict().items():
-        theirs = published_name(name, config)
+    state = UnofficialGeNVS(config).state_dict()
+    names = published_names(state, config)
+    for name, tensor in state.items():
+        theirs = names[name]
         if theirs.startswith("pixel_nerf_net.encoder.encoder") and theirs.endswith("bias"):
             continue  # their convolution has none, because a normalisation layer follows
         is_head = name == "encoder.to_volume.weight"

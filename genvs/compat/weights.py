@@ -1,13 +1,13 @@
 """Networks with the weights of the unofficial implementation, and its names for them.
 
-Its U-Nets have EDM's names (arXiv 2206.00364): a block is named by its resolution, kind and number. `published_name`
-translates our names; `network_of` reads the sizes and the architecture from names and shapes.
+Its U-Nets have EDM's names (arXiv 2206.00364): a block is named by its resolution, kind and number. `published_names`
+translates ours; `network_of` reads the sizes and the architecture from names and shapes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +20,24 @@ from genvs.errors import InputError
 from genvs.settings import from_dict
 
 ENCODER, UNET, WEIGHTING = "pixel_nerf_net.encoder", "denoiser.model", "pixel_nerf_net.cam_weighter"
+DECODER = f"{ENCODER}.decoder"
 
-# Our names and theirs, outside the U-Net's blocks: prefixes.
+# Our names of modules, and theirs, in networks of all sizes; `published_names` adds the others.
 NAMES = {
     "encoder.backbone": f"{ENCODER}.encoder",
-    "encoder.aspp.pointwise.0": f"{ENCODER}.decoder.aspp.0.convs.0.0",
-    "encoder.aspp.pooled.0": f"{ENCODER}.decoder.aspp.0.convs.4.1",
-    "encoder.aspp.project.0": f"{ENCODER}.decoder.aspp.0.project.0",
-    "encoder.aspp.refine": f"{ENCODER}.decoder.aspp.1",
-    "encoder.low_level.0": f"{ENCODER}.decoder.block1.0",
-    "encoder.fuse": f"{ENCODER}.decoder.block2.0",
+    "encoder.aspp.pointwise.0": f"{DECODER}.aspp.0.convs.0.0",
+    "encoder.aspp.pooled.0": f"{DECODER}.aspp.0.convs.4.1",
+    "encoder.aspp.project.0": f"{DECODER}.aspp.0.project.0",
+    "encoder.aspp.refine": f"{DECODER}.aspp.1",
+    "encoder.low_level.0": f"{DECODER}.block1.0",
+    "encoder.fuse": f"{DECODER}.block2.0",
     "encoder.to_volume": f"{ENCODER}.volume_head.reshape_conv",
-    "denoiser.unet.embed": f"{UNET}.map_layer",
+    "denoiser.unet.embed0": f"{UNET}.map_layer0",
+    "denoiser.unet.embed1": f"{UNET}.map_layer1",
     "denoiser.unet.frequencies": f"{UNET}.map_noise.freqs",  # NCSN++
     "renderer.view_weights": WEIGHTING,
+    **{f"renderer.field.layers.{2 * index}": f"pixel_nerf_net.mlp.layers.{index}" for index in range(3)},
 }
-STAGES = {"stage16": "stage1", "up8": "upconv1", "stage8": "stage2", "up4": "upconv2", "stage4": "stage3"}
 
 # Parts of the unofficial network that it never uses (a segmentation head, labels of augmentations), and constants. It
 # also bypasses its normalisation layers.
@@ -45,58 +47,48 @@ UNUSED = re.compile(
 )
 
 
-def published_name(name: str, config: GeNVSConfig) -> str:
-    """The unofficial implementation's name of our parameter or buffer `name`."""
-    for ours, theirs in NAMES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    part, *rest = name.split(".")[1:]
-    if part == "aspp":
-        return f"{ENCODER}.decoder.aspp.0.convs.{int(rest[1]) + 1}.0.{'.'.join(rest[2:])}"
-    if part in STAGES:
-        return f"{ENCODER}.decoder.modified_up.{STAGES[part]}.{_in_stage(rest)}"
-    if part in ("head_ups", "head_stages"):
-        stage = "upconv" if part == "head_ups" else "stage"
-        return f"{ENCODER}.volume_head.up.{stage}{int(rest[0]) + 1}.{_in_stage(rest[1:])}"
-    if part == "field":
-        return f"pixel_nerf_net.mlp.layers.{int(rest[1]) // 2}.{rest[2]}"
-    block, *rest = _unet_place(rest, config)
-    rest = [{"norm": "norm2"}.get(layer, layer) for layer in rest if layer != "attention"]
-    return ".".join([UNET, block, *rest])
+def published_names(names: Iterable[str], config: GeNVSConfig) -> dict[str, str]:
+    """The unofficial implementation's names of our parameters and buffers `names`."""
+    modules = {**NAMES, **_decoder_names(), **_unet_names(config)}
+
+    def translated(name: str) -> str:
+        module = max((ours for ours in modules if f"{name}.".startswith(f"{ours}.")), key=len)
+        return modules[module] + name.removeprefix(module).replace(".attention.norm", ".norm2").replace(
+            ".attention", ""
+        )
+
+    return {name: translated(name) for name in names}
 
 
-def _in_stage(rest: list[str]) -> str:
+def _decoder_names() -> dict[str, str]:
     """Each of our convolutions is module 0 of its own sequence; theirs are every second module of one sequence."""
-    return f"{2 * int(rest[0])}.{rest[2]}" if len(rest) == 3 else ".".join(rest)
+    upsampling, head = f"{DECODER}.modified_up", f"{ENCODER}.volume_head.up"
+    names = {"up8": f"{upsampling}.upconv1", "up4": f"{upsampling}.upconv2"}
+    names |= {f"head_ups.{index}": f"{head}.upconv{index + 1}" for index in range(2)}
+    names |= {f"aspp.atrous.{index}": f"{DECODER}.aspp.0.convs.{index + 1}.0" for index in range(3)}
+    stages = {f"stage{size}": f"{upsampling}.stage{number}" for number, size in enumerate((16, 8, 4), start=1)}
+    stages |= {f"head_stages.{index}": f"{head}.stage{index + 1}" for index in range(2)}
+    names |= {f"{ours}.{conv}.0": f"{theirs}.{2 * conv}" for ours, theirs in stages.items() for conv in range(3)}
+    return {f"encoder.{ours}": theirs for ours, theirs in names.items()}
 
 
-def _unet_place(rest: list[str], config: GeNVSConfig) -> list[str]:
-    """The path in their U-Net of `rest` in ours, where blocks have numbers instead of resolutions."""
-    part, *rest = rest
-    size, coarsest = config.resolution, config.resolution >> (len(config.denoiser.channel_mult) - 1)
-    single = {"conv_in": f"enc.{size}x{size}_conv", "norm_out": f"dec.{size}x{size}_aux_norm"}
-    single["conv_out"] = f"dec.{size}x{size}_aux_conv"
-    if config.denoiser.arch == "adm":
-        single |= {"norm_out": "out_norm", "conv_out": "out_conv"}
-    if part in single:
-        return [single[part], *rest]
-    index = int(rest[0])
-    if part == "residual_convs":
-        return [f"enc.{size >> (index + 1)}x{size >> (index + 1)}_aux_residual", *rest[1:]]
-    if part == "middle":
-        return [f"dec.{coarsest}x{coarsest}_in{index}", *rest[1:]]
-    return [list(_blocks(part, config))[index], *rest[1:]]
-
-
-def _blocks(part: str, config: GeNVSConfig) -> Iterator[str]:
-    """Their names of the blocks of our `encoder` or `decoder` (`part`), in order."""
-    levels, blocks = len(config.denoiser.channel_mult), config.denoiser.blocks_per_level
-    for step in range(levels):
-        size = config.resolution >> (step if part == "encoder" else levels - 1 - step)
-        prefix = f"{part[:3]}.{size}x{size}"
-        if step > 0:
-            yield f"{prefix}_{'down' if part == 'encoder' else 'up'}"
-        yield from (f"{prefix}_block{index}" for index in range(blocks + (part == "decoder")))
+def _unet_names(config: GeNVSConfig) -> dict[str, str]:
+    """Our U-Net's blocks have numbers, theirs have the resolution, the kind and the number at that resolution."""
+    sides = [config.resolution >> level for level in range(len(config.denoiser.channel_mult))]
+    sizes = [f"{side}x{side}" for side in sides]
+    blocks = [f"block{index}" for index in range(config.denoiser.blocks_per_level + 1)]
+    is_adm = config.denoiser.arch == "adm"
+    lists = {
+        "encoder": [f"enc.{size}_{kind}" for size in sizes for kind in ("down", *blocks[:-1])][1:],
+        "middle": [f"dec.{sizes[-1]}_in{index}" for index in range(2)],
+        "decoder": [f"dec.{size}_{kind}" for size in reversed(sizes) for kind in ("up", *blocks)][1:],
+        "residual_convs": [f"enc.{size}_aux_residual" for size in sizes[1:]],
+    }
+    names = {f"{part}.{index}": name for part, names in lists.items() for index, name in enumerate(names)}
+    names["conv_in"] = f"enc.{sizes[0]}_conv"
+    names["norm_out"] = "out_norm" if is_adm else f"dec.{sizes[0]}_aux_norm"
+    names["conv_out"] = "out_conv" if is_adm else f"dec.{sizes[0]}_aux_conv"
+    return {f"denoiser.unet.{ours}": f"{UNET}.{theirs}" for ours, theirs in names.items()}
 
 
 def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig:
@@ -108,7 +100,7 @@ def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig
     def numbers(pattern: str) -> list[int]:
         return sorted({int(match[1]) for name in weights if (match := re.match(pattern, name))})
 
-    unet, resnet, decoder = re.escape(UNET), f"{ENCODER}.encoder", f"{ENCODER}.decoder"
+    unet, resnet = re.escape(UNET), f"{ENCODER}.encoder"
     sizes = numbers(rf"{unet}\.enc\.(\d+)x\1_block0\.")[::-1]
     channels, features = width(f"{UNET}.enc.{sizes[0]}x{sizes[0]}_conv"), width("pixel_nerf_net.mlp.layers.0", 1)
     layers = [f"{resnet}.layer{number}" for number in range(1, 5)]
@@ -116,8 +108,8 @@ def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig
         "widths": [width(f"{layer}.0.conv1") for layer in layers],
         "blocks": [len(numbers(rf"{re.escape(layer)}\.(\d+)\.")) for layer in layers],
         "aspp_rates": (12, 24, 36),
-        "decoder_channels": width(f"{decoder}.aspp.0.project.0"),
-        "low_level_channels": width(f"{decoder}.block1.0"),
+        "decoder_channels": width(f"{DECODER}.aspp.0.project.0"),
+        "low_level_channels": width(f"{DECODER}.block1.0"),
         "volume_channels": features,
         "volume_depth": width(f"{ENCODER}.volume_head.reshape_conv") // features,
         "volume_width": sizes[0],
@@ -168,7 +160,7 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
         config = config_of(weights, view_weighting)
         with torch.device("meta"), WithoutNormal():  # without memory, because all weights are replaced below
             net = UnofficialGeNVS(config)
-        names = {name: published_name(name, config) for name in net.state_dict()}
+        names = published_names(net.state_dict(), config)
         state = {ours: weights[theirs].float().clone() for ours, theirs in names.items() if theirs in weights}
         for name, parameter in net.named_parameters():
             if not parameter.requires_grad:  # a bias that the unofficial network does not have

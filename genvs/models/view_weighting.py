@@ -10,7 +10,6 @@ Several such views share it equally. Gradients are finite there too.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -33,23 +32,13 @@ def baseline_mean(inputs: Cameras, targets: Cameras) -> Tensor:
     return torch.full((batch, targets.shape[1], num_inputs), 1 / num_inputs, device=inputs.device)
 
 
-def inverse_distance(inputs: Cameras, targets: Cameras, *, power: float = 1.0) -> Tensor:
-    """By 1 / d^power, where d is the distance of the camera centres."""
-    return weights_of_errors(center_distances(inputs, targets), power)
-
-
-def gaussian_distance(inputs: Cameras, targets: Cameras, *, b: float) -> Tensor:
-    """By exp(-b d^2), where d is the distance of the camera centres; b in 1 / world units squared."""
-    return softmax_of_views(-b * center_distances(inputs, targets) ** 2)
-
-
-def inverse_pose_norm(inputs: Cameras, targets: Cameras, *, order: int) -> Tensor:
+def inverse_pose_norm(inputs: Cameras, targets: Cameras, order: int) -> Tensor:
     """By the inverse norm of the difference of the camera-to-world matrices, over all entries."""
     difference = inputs.c2w[:, None] - targets.c2w[:, :, None]
     return weights_of_errors(torch.linalg.vector_norm(difference, order, dim=(-2, -1)))
 
 
-def inverse_error(inputs: Cameras, targets: Cameras, *, alpha: float) -> Tensor:
+def inverse_error(inputs: Cameras, targets: Cameras, alpha: float) -> Tensor:
     """By the inverse of alpha * angle / pi + (1 - alpha) * d / (the largest d of the target's input views).
 
     angle: between the two cameras' orientations. d: distance of the camera centres.
@@ -75,13 +64,8 @@ def inverse_relative_pose(inputs: Cameras, targets: Cameras) -> Tensor:
     return weights_of_errors(((turned + inputs.centers[:, None]).norm(dim=-1) ** 2 + 4).sqrt())
 
 
-def cross_attention(inputs: Cameras, targets: Cameras) -> Tensor:
-    """Softmax of the dot products of the encoded target and input cameras. It has no weights to learn."""
-    return attention(encode_cameras(targets), encode_cameras(inputs))
-
-
 class LearnedCrossAttention(nn.Module):
-    """As `cross_attention`, between learned linear maps of the encoded cameras."""
+    """Softmax of the dot products of the encoded target and input cameras, each after a learned linear map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,18 +103,21 @@ class RelativePoseSelfAttention(nn.Module):
             return softmax_of_views(self.weight_calculation_layer(attended).squeeze(-1)).unflatten(0, targets.shape)
 
 
+# Each is called with the input cameras, the target cameras and, if its name has one, the number.
 _METHODS: dict[str, Callable] = {
     "baseline_mean": baseline_mean,
-    "distance": inverse_distance,
-    "distance_squared": functools.partial(inverse_distance, power=2.0),
-    "distance_cubed": functools.partial(inverse_distance, power=3.0),
-    "distance_gaussian_b": gaussian_distance,
-    "l1_weighting": functools.partial(inverse_pose_norm, order=1),
-    "f_norm_weighting": functools.partial(inverse_pose_norm, order=2),
+    # By 1 / d^power and by exp(-b d^2), where d is the distance of the camera centres, in world units.
+    "distance": lambda i, t: weights_of_errors(center_distances(i, t)),
+    "distance_squared": lambda i, t: weights_of_errors(center_distances(i, t), power=2.0),
+    "distance_cubed": lambda i, t: weights_of_errors(center_distances(i, t), power=3.0),
+    "distance_gaussian_b": lambda i, t, b: softmax_of_views(-b * center_distances(i, t) ** 2),
+    "l1_weighting": lambda i, t: inverse_pose_norm(i, t, order=1),
+    "f_norm_weighting": lambda i, t: inverse_pose_norm(i, t, order=2),
     "error_weighting_alpha": inverse_error,
     "rel_cam_poses_l2": inverse_relative_pose,
     "rel_cam_poses_f_norm": inverse_relative_pose,
-    "cross_attention": cross_attention,
+    # By the softmax of the dot products of the encoded cameras.
+    "cross_attention": lambda i, t: attention(encode_cameras(t), encode_cameras(i)),
     "learned_cross_attention": LearnedCrossAttention,
     "relative_pose_self_attention": RelativePoseSelfAttention,
 }
@@ -144,7 +131,7 @@ def make_view_weighting(name: str) -> ViewWeighting:
     method, number = parse_view_weighting(name)
     function = _METHODS[method]
     if number is not None:
-        return functools.partial(function, **{method.rpartition("_")[2]: number})
+        return lambda inputs, targets: function(inputs, targets, number)
     return function() if isinstance(function, type) else function
 
 

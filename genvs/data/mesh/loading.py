@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from genvs.data.mesh.textures import load_scene
 from genvs.data.storage import printable
-from genvs.data.synthetic.scene import Subject
+from genvs.data.synthetic.dataset import Subject
 from genvs.data.synthetic.shading import Array, Castable, at_hits
 from genvs.errors import InputError
 

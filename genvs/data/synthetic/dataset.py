@@ -1,7 +1,8 @@
-"""Makes the embedded dataset, or one of other subjects, in worker processes; run again, it makes what is missing."""
+"""Makes the embedded dataset, or one of other subjects, in SRN's layout; run again, it makes what is missing."""
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from genvs.config import SceneConfig
-from genvs.data.synthetic.scene import Car, Subject, write_scene
+from genvs.data.synthetic.cars import build_car
+from genvs.data.synthetic.shading import Castable, render
 from genvs.data.workers import run_in_workers
 from genvs.errors import InputError
 from genvs.files import lock
@@ -23,8 +26,53 @@ from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 
 CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 GENERATOR = 1  # raise it when the same seed gives other bytes
+DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 SPIRAL_VIEWS = 251
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Subject(abc.ABC):
+    """What a scene shows. rng_key: seeds everything random about the scene."""
+
+    rng_key: tuple[int, ...]
+
+    @abc.abstractmethod
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        """The model, and facts to record about it. Raises InputError if it cannot be built."""
+
+
+class Car(Subject):
+    """A random car."""
+
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        model, info = build_car(np.random.default_rng(self.rng_key))
+        return model, {"rng_key": self.rng_key, "car": info}
+
+
+def write_scene(folder: Path, partial: Path, subject: Subject, c2w: np.ndarray, resolution: int) -> None:
+    """Draws a scene and writes its folder: rgb/, pose/, depth/, intrinsics.txt and scene.json.
+
+    partial: where it is written first, on the same file system, so that the folder appears whole or not at all.
+    c2w: `[V, 4, 4]`, OpenCV axes.
+    """
+    focal = CARS.focal * resolution
+    model, info = subject.build()
+    for name in ("rgb", "pose", "depth"):
+        (partial / name).mkdir(parents=True)
+    for view, (image, depth) in enumerate(render(model, c2w, focal, resolution)):
+        Image.fromarray(image).save(partial / f"rgb/{view:06d}.png", compress_level=1)
+        steps = np.round(depth / DEPTH_SCALE).astype(np.uint16)
+        Image.fromarray(steps).save(partial / f"depth/{view:06d}.png", compress_level=1)
+        pose = " ".join(map(repr, c2w[view].reshape(-1).tolist()))
+        (partial / f"pose/{view:06d}.txt").write_text(pose)
+    center = resolution / 2
+    intrinsics = f"{focal:f} {center:f} {center:f} 0.\n0. 0. 0.\n1.\n{resolution} {resolution}\n"
+    (partial / "intrinsics.txt").write_text(intrinsics)
+    record = {"depth_scale": DEPTH_SCALE, "near": CARS.near, "far": CARS.far, **info}
+    (partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not folder.exists():  # a worker of an interrupted run may have outlived it and made the folder
+        os.replace(partial, folder)
 
 
 @dataclass(frozen=True)
@@ -40,14 +88,10 @@ class Split:
     settings: dict[str, Any]
 
     def missing(self) -> list[str]:
-        """The names of the scenes that do not exist yet."""
-        if not (self.folder / "dataset.json").exists():
-            return list(self.subjects)
-        present = set(os.listdir(self.folder))
-        return [scene for scene in self.subjects if scene not in present]
+        """The names of the scenes that do not exist yet.
 
-    def check_settings(self) -> None:
-        """Raises InputError if the folder holds anything other than a dataset made with these settings."""
+        Raises InputError if the folder holds anything other than a dataset made with these settings.
+        """
         record = self.folder / "dataset.json"
         remedy = "choose another folder, or delete this one"
         try:
@@ -55,13 +99,14 @@ class Split:
         except (FileNotFoundError, NotADirectoryError):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise InputError(f"{self.folder}: exists but is no dataset made by this program; {remedy}") from None
-            return
+            return list(self.subjects)
         except (OSError, ValueError):
             raise InputError(f"{record}: cannot be read; {remedy}") from None
         for key, wanted in self.settings.items():
             have = found.get(key) if isinstance(found, dict) else None
             if have != wanted:
                 raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
+        return sorted(self.subjects.keys() - os.listdir(self.folder))
 
 
 def split_settings(seed: int, resolution: int, views: int, **others: Any) -> dict[str, Any]:
@@ -81,40 +126,6 @@ def split_cameras(split: str, views: int, rng: np.random.Generator) -> np.ndarra
     azimuth = torch.from_numpy(rng.uniform(0, 2 * np.pi, views))
     elevation = torch.from_numpy(np.arcsin(rng.uniform(-1, 1, views)))
     return spherical_c2w(azimuth, elevation, CARS.radius).numpy()
-
-
-def _make_missing(out: Path, splits: Sequence[Split], workers: int) -> None:
-    """Makes what is missing, one process at a time, first in a temporary folder beside `out`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with lock(out.with_name(out.name + ".lock"), wait=True):
-        for stale in out.parent.glob(f"{out.name}.partial-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f"{out.name}.partial-", dir=out.parent, ignore_cleanup_errors=True
-        ) as partial:
-            missing: list[tuple[Split, str]] = []
-            for split in splits:
-                split.check_settings()
-                _open_split(split, Path(partial))
-                missing += [(split, scene) for scene in split.missing()]
-
-            def write(number: int) -> None:
-                split, scene = missing[number]
-                subject, settings = split.subjects[scene], split.settings
-                c2w = split_cameras(split.name, settings["views"], np.random.default_rng((*subject.rng_key, 1)))
-                folder = Path(partial, f"{split.name}-{scene}")
-                write_scene(split.folder / scene, folder, subject, c2w, settings["resolution"])
-
-            run_in_workers(write, len(missing), workers, "drawing")
-
-
-def _open_split(split: Split, partial: Path) -> None:
-    """Makes a split's folder, which appears with its record in it."""
-    if not split.folder.is_dir() or not any(split.folder.iterdir()):
-        folder = partial / split.name
-        folder.mkdir()
-        (folder / "dataset.json").write_text(json.dumps(split.settings, indent=1) + "\n")
-        os.replace(folder, split.folder)
 
 
 def ensure_dataset(
@@ -153,11 +164,35 @@ def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
     """Makes what is missing of `splits`, as `ensure_dataset` does. out: absolute; the lock and unfinished scenes lie
     beside it. Raises InputError also for subjects that cannot be built.
     """
-    for split in splits:
-        split.check_settings()
-    if not any(split.missing() for split in splits):
+    if not any([split.missing() for split in splits]):
         return
     try:
-        _make_missing(out, splits, workers)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with lock(out.with_name(out.name + ".lock"), wait=True):
+            for stale in out.parent.glob(f"{out.name}.partial-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix=f"{out.name}.partial-", dir=out.parent, ignore_cleanup_errors=True
+            ) as partial:
+                _make_missing(Path(partial), splits, workers)
     except OSError as error:
         raise InputError(f"{error.filename or out}: {error.strerror}; choose another folder") from error
+
+
+def _make_missing(partial: Path, splits: Sequence[Split], workers: int) -> None:
+    """Makes folders and scenes that are missing, first in the temporary folder `partial`."""
+    missing = [(split, scene) for split in splits for scene in split.missing()]
+    for split in splits:
+        if not (split.folder / "dataset.json").exists():  # the folder appears with its record in it
+            folder = partial / split.name
+            folder.mkdir()
+            (folder / "dataset.json").write_text(json.dumps(split.settings, indent=1) + "\n")
+            os.replace(folder, split.folder)
+
+    def write(number: int) -> None:
+        split, scene = missing[number]
+        subject, settings = split.subjects[scene], split.settings
+        c2w = split_cameras(split.name, settings["views"], np.random.default_rng((*subject.rng_key, 1)))
+        write_scene(split.folder / scene, partial / f"{split.name}-{scene}", subject, c2w, settings["resolution"])
+
+    run_in_workers(write, len(missing), workers, "drawing")
