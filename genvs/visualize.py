@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch.nn.functional as F
@@ -23,20 +23,15 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (images.movedim(-3, -1).clamp(-1, 1) * 127.5 + 127.5).round().byte().cpu().numpy()
 
 
-def feature_colors(feature_images: Tensor) -> np.ndarray:
-    """Feature images `[K, C, H, W]` as colours `[K, H, W, 3]` uint8, by one map for all K of them."""
-    return feature_color_map(feature_images)(feature_images)
+def feature_colors(feature_images: Tensor, fitted_to: Tensor | None = None) -> np.ndarray:
+    """Feature images `[K, C, H, W]` as colours `[K, H, W, 3]` uint8.
 
-
-def feature_color_map(feature_images: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """The map of `feature_colors`, fitted to feature images `[K, C, H, W]`; it can be applied to others as well.
-
-    Red, green and blue are the three directions in which the features of all these images vary most (principal
-    components), each squashed by a logistic with the direction's own spread. Colours can be compared between images
-    that were coloured by one map. A direction's sign is chosen so that a zero feature, an empty ray, is mid-gray or
-    lighter.
+    Red, green and blue are the three directions in which the features of all the images `fitted_to`, by default the
+    same, vary most (principal components), each squashed by a logistic with the direction's own spread. Colours can be
+    compared between images that are fitted to the same ones. A direction's sign is chosen so that a zero feature, an
+    empty ray, is mid-gray or lighter.
     """
-    pixels = feature_images.float().movedim(1, -1)
+    pixels = (feature_images if fitted_to is None else fitted_to).float().movedim(1, -1)
     mean = pixels.mean(dim=(0, 1, 2))
     centered = (pixels - mean).flatten(0, 2)
     variances, directions = linalg.eigh(centered.T @ centered / len(centered))
@@ -44,14 +39,10 @@ def feature_color_map(feature_images: Tensor) -> Callable[[Tensor], np.ndarray]:
     directions = directions * (1 - 2 * (-mean @ directions < 0).float())
     # A direction without spread carries rounding errors only: the floor turns it into an even gray.
     spread = variances.clamp(min=1e-6 * float(pixels.square().mean()) + 1e-12).sqrt()
-
-    def colors(feature_images: Tensor) -> np.ndarray:
-        components = (feature_images.float().movedim(1, -1) - mean) @ directions
-        squashed = (0.7 * components / spread).sigmoid()
-        squashed = F.pad(squashed, (0, 3 - squashed.shape[-1]), value=0.5)
-        return (squashed * 255).round().byte().cpu().numpy()
-
-    return colors
+    components = (feature_images.float().movedim(1, -1) - mean) @ directions
+    squashed = (0.7 * components / spread).sigmoid()
+    squashed = F.pad(squashed, (0, 3 - squashed.shape[-1]), value=0.5)
+    return (squashed * 255).round().byte().cpu().numpy()
 
 
 def enlarge(picture: np.ndarray, side: int) -> Image.Image:
@@ -97,9 +88,7 @@ def contact_sheet(title: str, bands: Sequence[Band], caption: str = "") -> Image
 
 
 def _shorten(text: str, font, width: float) -> str:
-    """Cut the middle out of a text that is wider than `width` pixels: names differ at their ends."""
-    keep, shown = len(text), text
-    while font.getlength(shown) > width and keep > 2:
-        keep -= 1
-        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
-    return shown
+    """Cut the start off a text that is wider than `width` pixels: names differ at their ends."""
+    while font.getlength(text) > width:
+        text = f"…{text[2:]}"
+    return text

@@ -124,7 +124,7 @@ class Evaluation:
         """Make `out_dir`, with its protocol. Raises InputError where another evaluation writes there."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
         with files.lock(self.out_dir / ".lock"):
-            self.check_folder()
+            self.check_folder()  # again, because another one may have written there meanwhile
             files.write_atomic(json.dumps({"protocol": self.protocol}, indent=1), self.out_dir / "protocol.json")
             yield
 

@@ -28,7 +28,7 @@ from genvs.files import new_numbered_folder
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
-from genvs.visualize import FEATURES_CAPTION, contact_sheet, feature_color_map, feature_colors, to_uint8
+from genvs.visualize import FEATURES_CAPTION, contact_sheet, feature_colors, to_uint8
 from inference import options, writers
 from torch_utils import distributed
 
@@ -162,13 +162,13 @@ def draw_video(paths: list[Path], drawn: Iterable[tuple[Tensor, Tensor]], along:
 
 
 def video_frames(drawn: Iterable[tuple[Tensor, Tensor]], features: bool) -> Iterator[np.ndarray]:
-    """The images; `features` puts each one's feature image beside it, in the colours of the first frame's map."""
-    colors = None
+    """The images; `features` puts each one's feature image beside it, in colours fitted to the first frame."""
+    first = None
     for image, feature_image in drawn:
         frame = to_uint8(image)
         if features:
-            colors = colors or feature_color_map(feature_image[None])
-            frame = np.concatenate([frame, colors(feature_image[None])[0]], axis=1)
+            first = feature_image[None] if first is None else first
+            frame = np.concatenate([frame, feature_colors(feature_image[None], first)[0]], axis=1)
         yield frame
 
 

@@ -119,12 +119,11 @@ def described(options: dict[str, Any]) -> str:
 def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device:
     """The device that the options name. Raises InputError where it does not exist."""
     visible = 0 if device == "cpu" else torch.cuda.device_count()
-    if gpu_id is not None and not 0 <= gpu_id < visible:
-        raise InputError(f"--gpu_id={gpu_id}: there are {visible} GPUs, from 0, with --device cuda: choose one of them")
-    if device == "cuda" and visible == 0:
-        raise InputError("--device=cuda: no CUDA GPU is visible here: pass --device cpu instead")
-    if visible == 0:
+    if gpu_id is None and visible == 0 and device != "cuda":
         return torch.device("cpu")
+    if not 0 <= (gpu_id or 0) < visible:
+        asked = f"--device={device or 'cuda'}, --gpu_id={gpu_id or 0}"
+        raise InputError(f"{asked}: there are {visible} such GPUs: choose another, or pass --device cpu alone")
     chosen = torch.device("cuda", gpu_id or 0)
     torch.cuda.set_device(chosen)  # for what names no device, such as Triton's kernels
     return chosen

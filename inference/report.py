@@ -161,21 +161,10 @@ def markdown(
     for paper, figures in PUBLISHED.items():
         published = dict(zip(COLUMNS, figures, strict=True))
         rows.append([paper, *(_cell(column, {"mean": published.get(column)}) for column in columns)])
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    warning = [f"**Not comparable with the published figures:** {'; '.join(departures)}.", ""] if departures else []
-    lines = [
-        f"# {title}",
-        "",
-        *warning,
-        *table,
-        "",
-        ABOUT,
-        "",
-        "## What was drawn",
-        "",
-        *(f"* {fact}" for fact in facts),
-    ]
-    return "\n".join([*lines, ""])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    warning = f"**Not comparable with the published figures:** {'; '.join(departures)}.\n\n" if departures else ""
+    drawn = "\n".join(f"* {fact}" for fact in facts)
+    return f"# {title}\n\n{warning}{table}\n\n{ABOUT}\n\n## What was drawn\n\n{drawn}\n"
 
 
 def _cell(column: str, figures: Mapping[str, float | None], aggregate: str = "mean") -> str:

@@ -47,11 +47,7 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
     depth planes; other views' silhouettes are widened by one pixel, to allow for the sampling.
     A view carves nothing outside its image: with planes far from the object, points that no other view sees may fill a
     silhouette, and the score is too high. A view without a silhouette counts 0 and carves away all that it sees.
-
-    Raises ValueError for a single view, which always agrees with itself.
     """
-    if len(images) < 2:
-        raise ValueError("one view alone agrees with itself: give two or more")
     size = tuple(images.shape[-2:])
     shown = silhouettes(images)
     wider = F.max_pool2d(shown.float()[:, None], kernel_size=3, stride=1, padding=1)[:, 0] > 0

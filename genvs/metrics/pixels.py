@@ -23,16 +23,12 @@ def ssim(images: Tensor, targets: Tensor, window: Literal["gaussian", "uniform"]
 
     window: 'gaussian', the paper's 11 x 11 with sigma 1.5 (in scikit-image: gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False); 'uniform', a 7 x 7 mean with sample covariances (scikit-image's defaults).
-    Raises ValueError for images smaller than the window.
     """
     place, covariance_scale = torch.arange(-5, 6, dtype=torch.float64, device=images.device), 1.0
     kernel = (-place.square() / (2 * 1.5**2)).exp()
     if window == "uniform":
         kernel, covariance_scale = torch.ones_like(place[:7]), 49 / 48
     kernel = kernel / kernel.sum()
-    if min(images.shape[-2:]) < len(kernel):
-        raise ValueError(f"images of {tuple(images.shape[-2:])} pixels are smaller than a window of {len(kernel)}")
-
     images, targets = torch.broadcast_tensors(images, targets)
 
     def windowed(values: Tensor) -> Tensor:

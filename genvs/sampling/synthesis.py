@@ -197,6 +197,12 @@ def on_the_cpu(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, 
     A batch from a GPU is yielded once the next one has been started, so that the GPU does not wait for the caller.
     """
     begun: deque[tuple[tuple[Tensor, ...], torch.cuda.Event]] = deque()
+
+    def first() -> tuple[Tensor, ...]:
+        copies, arrival = begun.popleft()
+        arrival.synchronize()
+        return copies
+
     for batch in batches:
         if not batch[0].is_cuda:
             yield batch
@@ -204,11 +210,6 @@ def on_the_cpu(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, 
         copies = tuple(part.to("cpu", non_blocking=True) for part in batch)
         begun.append((copies, torch.cuda.current_stream(batch[0].device).record_event()))
         if len(begun) > 1:
-            yield _arrived(*begun.popleft())
+            yield first()
     if begun:
-        yield _arrived(*begun.popleft())
-
-
-def _arrived(copies: tuple[Tensor, ...], arrival: torch.cuda.Event) -> tuple[Tensor, ...]:
-    arrival.synchronize()
-    return copies
+        yield first()

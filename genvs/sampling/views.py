@@ -43,13 +43,7 @@ def sample_views(
 
 @overload
 def sample_views(
-    net: GeNVS,
-    images: Images,
-    c2w: ArrayLike,
-    target_c2w: ArrayLike,
-    *,
-    return_features: Literal[True],
-    **options: Any,
+    net: GeNVS, images: Images, c2w: ArrayLike, target_c2w: ArrayLike, *, return_features: Literal[True], **options: Any
 ) -> tuple[np.ndarray, np.ndarray]: ...
 
 

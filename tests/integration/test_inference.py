@@ -253,7 +253,7 @@ BAD_OPTIONS = [
     (["--ckpt_path", "nowhere.pkl"], "nowhere.pkl"),
     (["--ckpt_path", __file__], "test_inference.py"),
     (["--in_dir", "nowhere"], "nowhere: no such folder"),
-    (["--inputs", 7], "--inputs"),
+    (["--inputs", 7], "no view 7"),
     (["--near", 3], "--near=3"),
     (["--out_dir", __file__], "--out_dir"),
     (["--out_dir", f"{__file__}/below"], "below"),

@@ -36,7 +36,7 @@ def test_feature_colors_are_one_map_for_all_frames():
     reordered = visualize.feature_colors(features[[4, 2, 0, 1, 3]])
     assert np.abs(reordered[[2, 3, 1, 4, 0]].astype(int) - colors).max() <= 1
     assert colors.std(axis=(0, 1, 2)).min() > 30, "each channel must use its range"
-    assert np.array_equal(visualize.feature_color_map(features)(features[1:2])[0], colors[1])
+    assert np.array_equal(visualize.feature_colors(features[1:2], features)[0], colors[1])
 
 
 def test_feature_colors_of_empty_rays_are_gray_or_lighter():
