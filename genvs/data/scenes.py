@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from genvs.config import SceneConfig
 from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
 from genvs.data.packed import Pack, ensure_pack
 from genvs.data.scene import Scene
-from genvs.data.storage import counted, open_split, printable
+from genvs.data.storage import open_split, printable
 from genvs.data.types import ViewBatch, Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, to_opencv
@@ -59,12 +60,11 @@ class SceneDataset(Dataset, abc.ABC):
     path: what `list_scenes` takes. resolution: side of the images, pixels. near, far: depth planes, world units; by
     default those of `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
     xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
-    those usual for such files, or the other ones, with a warning, if the first scene's cameras face away from it.
-    normalize: move and scale each scene, so that what its cameras look at is at the origin, at this median distance
-    from them (world units); True for SceneConfig's.
+    see `settle_convention`. normalize: move and scale each scene, so that what its cameras look at is at the origin, at
+    this median distance from them (world units); True for SceneConfig's.
 
-    Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`. Then
-    `enlarged_from` is its width and height, pixels; otherwise it is None.
+    Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`: then
+    `enlarged_from` is its width and height, pixels, else None.
 
     A sample is a function of (seed, sample_index, num_inputs, num_targets) and its scene's files. Raises InputError for
     anything wrong with names, the first scene, near and far; for any other file when it is used.
@@ -144,17 +144,14 @@ class SceneDataset(Dataset, abc.ABC):
 
     def checked_classes(self) -> list[int]:
         """`classes`. Raises InputError unless they are a whole number from 0 up for each scene."""
-        classes, fault = self.classes(), ""
-        if len(classes) != len(self):
-            fault = f"there are {len(classes)} classes for {counted(len(self), 'scene')}"
-        for name, label in zip(self.scene_names, classes, strict=False):
-            if label not in range(MAX_CLASSES):
-                fault = (
-                    fault or f"scene '{printable(name)}' has {'no class' if label is None else f'the class {label!r}'}"
+        classes = self.classes()
+        for name, label in itertools.zip_longest(self.scene_names, classes):
+            if name is None or label not in range(MAX_CLASSES):
+                found = f"scene '{printable(str(name))}' has the class {label!r}"
+                remedy = (
+                    f"give every scene a whole number from 0 to {MAX_CLASSES - 1} in {LABELS_FILE}, or in classes()"
                 )
-        if fault:
-            remedy = f"give every scene a whole number from 0 to {MAX_CLASSES - 1} in {LABELS_FILE}, or in classes()"
-            raise InputError(f"{printable(self.path)}: {fault}; {remedy}")
+                raise InputError(f"{printable(self.path)}: {found}; {remedy}")
         return list(map(int, classes))
 
     def scene_config(self) -> SceneConfig:
@@ -274,13 +271,12 @@ class SceneDataset(Dataset, abc.ABC):
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
         warn_of_cameras(c2w, near, far, scene.shown)
-        size = scene.image_size(0)
-        self.enlarged_from = None
-        if size and min(size) < self.resolution:
-            self.enlarged_from = size
+        width, height = size = scene.image_size(0) or (self.resolution, self.resolution)
+        self.enlarged_from = size if min(size) < self.resolution else None
+        if self.enlarged_from:
             warnings.warn(
-                f"{scene.shown_view(0)}: is {size[0]}x{size[1]} pixels, enlarged to {self.resolution}x"
-                f"{self.resolution}, which adds no detail; give larger images, or choose a smaller `resolution`",
+                f"{scene.shown_view(0)}: is {width}x{height} pixels, enlarged to {self.resolution}x{self.resolution}, "
+                "which adds no detail; give larger images, or choose a smaller `resolution`",
                 stacklevel=2,
             )
 

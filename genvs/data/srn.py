@@ -65,10 +65,8 @@ class SRNScene(StoredScene):
         if files.keys() != set(self.view_names):
             unpaired = min(files.keys() ^ set(self.view_names), key=natural_key)
             there, missing = (kind, "rgb") if unpaired in files else ("rgb", kind)
-            raise InputError(
-                f"{self.shown}/{there}: '{printable(unpaired)}' has no file of the same name in {missing}/; there are "
-                f"{len(self.images)} images and {len(files)} {kind} files: add the missing one, or remove this one"
-            )
+            fault = f"'{printable(unpaired)}' has no file of the same name in {missing}/"
+            raise InputError(f"{self.shown}/{there}: {fault}; add the missing one, or remove this one")
         return list(files.values())
 
 

@@ -1,8 +1,7 @@
 """Scenes in a `transforms.json`, as NeRF-synthetic, nerfstudio and instant-ngp write it.
 
 `frames` lists the images (`file_path`) with their poses (`transform_matrix`: camera-to-world, OpenGL axes). Intrinsics
-are in pixels (`fl_x`, `fl_y`, `cx`, `cy`, `w`, `h`) or fields of view in radians (`camera_angle_x`, `camera_angle_y`),
-for all frames or for a single one, whose own values take precedence.
+(see Lens) are stated for all frames or for a single one, whose own values take precedence.
 """
 
 from __future__ import annotations
@@ -109,12 +108,11 @@ def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> tuple[str, Fr
 def _image_path(written: Any, shown: str) -> str:
     """An image's path with '/', without './' in front. Raises InputError for one that leads out of the folder."""
     path = PurePosixPath(written.replace("\\", "/")) if isinstance(written, str) else PurePosixPath()
-    if not path.name or not str(path).isprintable() or len(str(path)) > 1024:
-        raise InputError(f"{shown} has no usable file_path; write its image's path, from the folder of this file")
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    usable = path.name and str(path).isprintable() and len(str(path)) <= 1024
+    if not usable or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise InputError(
-            f"{shown}: file_path '{path}' leads out of the folder; put the images beside this file, and write their "
-            "paths from there"
+            f"{shown}: file_path {printable(repr(written)[:80])} names no image in this folder; put the images beside "
+            "this file, and write their paths from there"
         )
     return str(path)
 

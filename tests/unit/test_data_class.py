@@ -130,7 +130,7 @@ class Labelled(NpzScenes):
     ("labels", "reason"),
     [
         ([0, 1, -1], "'2' has the class -1"),
-        ([0, 1], "2 classes for 3 scenes"),
+        ([0, 1], "'2' has the class None"),
     ],
 )
 def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
