@@ -25,7 +25,7 @@ from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
 from training.data import check_ranks_agree, open_data, pack_data
 from training.signals import stop_at_once
-from training.state import check_data, create_state, restore, saved_config, start_from
+from training.state import check_data, create_state, restore, start_from
 from training.training_loop import training_loop
 
 FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
@@ -44,6 +44,10 @@ def settings_by_path(context: click.Context, parameter: click.Parameter, texts: 
         if "=" not in text or text.startswith(FOLLOWING):
             raise click.BadParameter(f"{text!r}: give PATH=VALUE for a setting that docs/options.md lists")
     return dict(text.partition("=")[::2] for text in texts)
+
+
+def no_if_given(context: click.Context, parameter: click.Parameter, given: bool) -> bool | None:
+    return False if given else None
 
 
 def path_of(name: str) -> str:
@@ -81,8 +85,6 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     if "min_inputs" in given:
         low, _, high = given["min_inputs"].partition("-")
         given |= {"min_inputs": low, "max_inputs": high or low}
-    if given.pop("notensorboard"):
-        given["tensorboard"] = False
     settings = {path_of(name): value for name, value in given.items()} | more
     if saved:
         return resumed(saved, settings)
@@ -157,7 +159,7 @@ OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs
 @output("--snap", "snapshot_ticks", help="Ticks between snapshots, samples and held-out PSNR", metavar="TICKS")
 @output("--dump", "state_ticks", help="Ticks between training states, for --resume", metavar="TICKS")
 @output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=IMAGES)
-@output("--notensorboard", help="Write no TensorBoard events", is_flag=True)
+@output("--notensorboard", "tensorboard", help="Write no TensorBoard events", is_flag=True, callback=no_if_given)
 @output("--resume", help="Continue a run (its folder or a training-state-*.pt), by default the newest",
         metavar="[PATH]", is_flag=False, flag_value="newest")  # fmt: skip
 @output("-n", "--dry-run", help="Check everything, print all settings, and exit", is_flag=True)
@@ -169,14 +171,13 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     """
     stop_at_once()
     content: dict[str, Any] = {}
-    state_path = saved = None
+    state_path = None
     if resume:
         resume = resume if resume == "newest" else os.path.abspath(resume)
         state_path, content = run_folder.find_resume_state(resume, outdir)
-        saved = saved_config(content, state_path)
     else:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
-    config, cur_nimg = build_config(options, saved), content.get("cur_nimg", 0)
+    config, cur_nimg = build_config(options, content.get("config")), content.get("cur_nimg", 0)
     config.rounds(distributed.get_world_size())
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     if device_type == "cpu" and (config.fp16 or config.grad_compression != "none"):
@@ -208,8 +209,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         restore(state, content, state_path)
         run_dir = state_path.parent
     elif distributed.get_rank() == 0:
-        name = run_folder.folder_name(config, distributed.get_world_size(), device.type, desc)
-        run_dir = run_folder.new_run_folder(outdir, name, nosubdir=nosubdir)
+        run_dir = run_folder.new_run_folder(config, outdir, device.type, desc, nosubdir=nosubdir)
     run_dir = distributed.gather_objects(run_dir)[0]
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.print0(f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}", flush=True)

@@ -41,7 +41,7 @@ def save_pauses(preset: str) -> Iterator[Result]:
 
         plain = median(lambda: None)
         for name, save in (
-            ("snapshot", lambda: save_network_snapshot(Path(folder), step.state, files)),
+            ("snapshot", lambda: save_network_snapshot(Path(folder), config, step.state, files)),
             ("training state", lambda: save_training_state(Path(folder), config, step.state, files)),
         ):
             pause, note = max(median(save) - plain, 0.0), f"over {UPDATES} updates"

@@ -1,4 +1,4 @@
-"""A log file beside the terminal, and readable durations."""
+"""A log file beside the terminal."""
 
 from __future__ import annotations
 
@@ -57,15 +57,3 @@ def logged(path: str | os.PathLike[str]) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 file.write(traceback.format_exc().encode())
             raise
-
-
-def format_time(seconds: float) -> str:
-    """A duration in its largest units: "42s", "1m 05s", "2h 03m 04s", "1d 02h 03m"."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days}d {h:02}h {m:02}m"
-    if hours:
-        return f"{h}h {m:02}m {s:02}s"
-    return f"{m}m {s:02}s" if m else f"{s}s"

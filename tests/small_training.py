@@ -23,7 +23,7 @@ from training.monitor import Monitor
 from training.reporting import Reporter
 from training.run_folder import find_resume_state
 from training.signals import STOP_SIGNALS
-from training.state import TrainState, create_state, restore, save_training_state, saved_config
+from training.state import TrainState, create_state, restore, save_training_state
 from training.training_loop import training_loop
 
 BATCH = 4
@@ -100,8 +100,8 @@ def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_o
 
 def resume(run_dir: Path, **changes) -> dict:
     """Continue the run in `run_dir` as `--resume` does, with some options changed."""
-    path, content = find_resume_state(str(run_dir), "")
-    return train(resumed(saved_config(content, path), changes), run_dir, content)
+    _, content = find_resume_state(str(run_dir), "")
+    return train(resumed(content["config"], changes), run_dir, content)
 
 
 def last_state(run_dir: Path) -> dict:

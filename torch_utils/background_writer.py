@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class BackgroundWriter:
@@ -32,11 +34,14 @@ class BackgroundWriter:
         self.wait()
         stream, on_device = None, True
         if torch.cuda.is_initialized():
-            sizes: list[int] = []
-            _mapped(lambda tensor: sizes.append(tensor.nbytes * tensor.is_cuda), args)
-            on_device = sum(sizes) < torch.cuda.mem_get_info()[0]
+            tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_cuda]
+            on_device = sum(tensor.nbytes for tensor in tensors) < torch.cuda.mem_get_info()[0]
             stream = torch.cuda.Stream()  # so that copying to the host does not hold up what is queued next
-        copies = _mapped(lambda tensor: tensor.detach().to(tensor.device if on_device else "cpu", copy=True), args)
+
+        def copy(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(tensor.device if on_device else "cpu", copy=True)
+
+        copies = tree_map_only(Tensor, copy, args)
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
         self._write = self._thread.submit(_call_with_host_copies, save, [copies], stream)
@@ -65,16 +70,5 @@ def _call_with_host_copies(save: Callable[..., None], box: list[tuple], stream: 
     with torch.cuda.stream(stream):  # None changes nothing
         # `pop`, so that the copies on the device are freed before the file is written. Moved by torch.save, storages
         # would hold Python's lock on their way to the host; tensors do not.
-        args = _mapped(torch.Tensor.cpu, box.pop())
+        args = tree_map_only(Tensor, Tensor.cpu, box.pop())
     save(*args)
-
-
-def _mapped(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
-    """`value` with `function(tensor)` in place of each tensor in its dicts, lists and tuples."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _mapped(function, inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(function, inner) for inner in value)
-    return value

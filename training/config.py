@@ -49,7 +49,7 @@ class TrainConfig:
     normalize: move and scale every scene to the origin, at one distance from its cameras. cond: train a
     class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
     update, over all ranks. batch_gpu: target images per GPU and round; None for one round. grad_compression: of
-    gradients between ranks, "none" or "bf16". cuda_graphs: replay the step as CUDA graphs, on GPUs.
+    gradients between ranks, "none" or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs.
     only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`.
     Raises InputError for values that are not allowed or do not fit together.
     """
@@ -109,8 +109,6 @@ class TrainConfig:
             raise InputError(f"`seed`={self.seed}: give a number from 0 up, below 2^63")
         if not 1 <= self.min_inputs <= self.max_inputs:
             raise InputError(f"`min_inputs`={self.min_inputs}-{self.max_inputs}: give a range such as 1-3, from 1 up")
-        if self.fp16 and self.bf16:
-            raise InputError("`fp16` and `bf16` are both true: choose one")
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
             fault = f"`only_train_cam_weighter`: {self.net.view_weighting} has no weights to train"
             raise InputError(f"{fault}: choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`")
@@ -135,8 +133,6 @@ class TrainConfig:
         found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
         if "resolution" in of_net:
             found["embedded.resolution"] = of_net["resolution"]
-        if changes.get("fp16"):
-            found["bf16"] = False
         return found
 
     @property

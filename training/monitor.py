@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from dnnlib.util import format_time
 from genvs.files import write_atomic
 from torch_utils import distributed
 from training.loss import LossTerms
@@ -120,11 +118,6 @@ class Monitor:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
 
-    def picture(self, name: str, picture: Image.Image, cur_nimg: int) -> None:
-        """Show a picture in tensorboard."""
-        if self.writer is not None:
-            self.writer.add_image(name, np.asarray(picture), global_step=cur_nimg, dataformats="HWC")
-
     def status(self, tick: int, cur_nimg: int) -> None:
         """One line about the run so far, from the numbers last recorded."""
         get = self.numbers.get
@@ -132,8 +125,8 @@ class Monitor:
         parts = [
             f"tick {tick:<4d}",
             f"kimg {cur_nimg / 1000:<8.1f}",
-            f"time {format_time(time.time() - self.start_time):<11s}",
-            f"left {format_time((self.total - cur_nimg) / rate) if rate else '?':<11s}",
+            f"time {tqdm.format_interval(time.time() - self.start_time):<8s}",
+            f"left {tqdm.format_interval((self.total - cur_nimg) / rate) if rate else '?':<8s}",
             f"images/s {rate:<7.1f}",
             f"loss {get('Loss/all', float('nan')):<7.4f}",
             f"grad {get('Gradient/norm', float('nan')):<7.3f}",

@@ -23,14 +23,11 @@ from training.loss import GeNVSLoss
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
     """`net` as training calls it: replayed as CUDA graphs on a GPU, with gradients averaged over ranks."""
     module = GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
-    return module if distributed.get_world_size() == 1 else distributed_net(module, config)
-
-
-def distributed_net(net: nn.Module, config: TrainConfig) -> DistributedDataParallel:
-    """`net` with gradients averaged over ranks. Compressing them needs GPUs."""
+    if distributed.get_world_size() == 1:
+        return module
     # cuDNN returns gradients of 1x1 convolutions in another layout; copying them costs little.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    ddp = DistributedDataParallel(net, gradient_as_bucket_view=True)
+    ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
     if config.grad_compression == "bf16":
         ddp.register_comm_hook(None, bf16_compress_hook)
     return ddp
@@ -53,6 +50,5 @@ def order_gradient_buckets(
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
     """The autocast for training: fp16 or bf16 if the options ask for it and the GPU has it."""
-    if config.fp16 and device.type == "cuda":
-        return autocast(device, torch.float16)
-    return autocast(device, torch.bfloat16 if config.bf16 and has_native_bf16(device) else None)
+    fp16 = torch.float16 if config.fp16 and device.type == "cuda" else None
+    return autocast(device, fp16 or (torch.bfloat16 if config.bf16 and has_native_bf16(device) else None))

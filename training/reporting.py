@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from genvs.files import replacing
@@ -55,19 +57,17 @@ class Reporter:
             self.monitor.status(int(nimg // (tick * 1000)), nimg)
         if nimg < config.total_nimg:
             if self._passed(tick * config.snapshot_ticks):
-                self.snapshot()
+                self._save(save_network_snapshot)
                 self.evaluate()
             if self._passed(tick * config.state_ticks):
-                self.save_state()
+                self._save(save_training_state)
+                self.saved_nimg = nimg
         self.last_nimg = nimg
 
     def _record(self) -> None:
         skipped, _ = self.state.skipped_counts()
         self.files.check()
         self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
-
-    def snapshot(self) -> None:
-        self._save(save_network_snapshot, self.run_dir, self.state)
 
     def evaluate(self) -> None:
         """Measure the PSNR of the EMA network, and draw a sheet of samples."""
@@ -84,19 +84,16 @@ class Reporter:
             panel = self.evaluation.panel(net, f"after {nimg / 1000:.1f} kimg; {line}")
             with replacing(self.run_dir / f"samples-{nimg // 1000:06d}.png") as file:
                 panel.save(file, "png")
-            self.monitor.picture("Samples", panel, nimg)
+            if self.monitor.writer is not None:
+                self.monitor.writer.add_image("Samples", np.asarray(panel), nimg, dataformats="HWC")
         torch.backends.cudnn.benchmark = self.config.bench
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 
-    def save_state(self) -> None:
-        self._save(save_training_state, self.run_dir, self.config, self.state)
-        self.saved_nimg = self.state.cur_nimg
-
-    def _save(self, save: Callable[..., None], *what) -> None:
+    def _save(self, save: Callable[[Path, TrainConfig, TrainState, BackgroundWriter], None]) -> None:
         self.state.check_weights()  # all ranks end alike
         if distributed.get_rank() == 0:
             start = time.perf_counter()
-            save(*what, self.files)
+            save(self.run_dir, self.config, self.state, self.files)
             self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
 
     def finish(self, interrupted: bool) -> None:
@@ -105,8 +102,8 @@ class Reporter:
         if self.monitor.last_nimg < self.state.cur_nimg:
             self._record()
         if self.saved_nimg != self.state.cur_nimg:
-            self.save_state()
-        self.snapshot()
+            self._save(save_training_state)
+        self._save(save_network_snapshot)
         if not interrupted:
             self.evaluate()
         self.files.wait()

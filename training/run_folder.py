@@ -13,6 +13,7 @@ from pathlib import Path
 from dnnlib.util import logged
 from genvs import files
 from genvs.errors import InputError
+from torch_utils import distributed
 from training.config import TrainConfig
 from training.state import load_training_state, state_paths
 
@@ -31,27 +32,19 @@ def check_outdir(outdir: str, *, nosubdir: bool) -> None:
         raise InputError(f"{existing}: cannot be written ({error.strerror}): choose another `outdir`") from None
 
 
-def folder_name(config: TrainConfig, world_size: int, device: str, words: str | None) -> str:
-    """A run folder's name after its number. words: added at the end."""
+def new_run_folder(config: TrainConfig, outdir: str, device: str, words: str | None, *, nosubdir: bool) -> Path:
+    """Make `outdir/NNNNN-data-preset-...`, or `outdir` itself (nosubdir). words: added at the end of the name.
+
+    Raises OSError if the folder cannot be made.
+    """
+    if nosubdir:
+        Path(outdir).mkdir(parents=True, exist_ok=True)
+        return Path(outdir)
     data = os.path.basename(os.path.normpath(config.data or config.embedded.path)).removesuffix(".zip")
     precision = "fp16" if config.fp16 else "bf16" if config.bf16 and device == "cuda" else "fp32"
-    name = f"{data}-{config.preset}-{device}{world_size}-batch{config.batch_size}-{precision}"
-    return f"{name}-{words}" if words else name
-
-
-def new_run_folder(outdir: str, description: str, *, nosubdir: bool) -> Path:
-    """Make `outdir/NNNNN-description` with the next free number, or `outdir` itself (nosubdir).
-
-    Raises InputError if the folder cannot be made, or already holds a run (nosubdir).
-    """
-    try:
-        if not nosubdir:
-            return files.new_numbered_folder(outdir, description)
-        Path(outdir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{error.filename or outdir}: {error.strerror}: choose a writable `outdir`") from None
-    check_outdir(outdir, nosubdir=True)  # another process may have started a run there meanwhile
-    return Path(outdir)
+    processes = f"{device}{distributed.get_world_size()}"
+    parts = [data, config.preset, processes, f"batch{config.batch_size}", precision, *([words] if words else [])]
+    return files.new_numbered_folder(outdir, "-".join(parts))
 
 
 @contextlib.contextmanager
@@ -75,11 +68,11 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
     """
     folder = Path(resume)
     if resume == "newest":
-        runs = sorted(Path(outdir).glob("[0-9][0-9][0-9][0-9][0-9]-*"), reverse=True)
-        runs = [run for run in [*runs, Path(outdir)] if any(run.glob("training-state-*.pt"))]
-        if not runs:
+        states = list(Path(outdir).glob("[0-9][0-9][0-9][0-9][0-9]-*/training-state-*.pt"))
+        states = states or list(Path(outdir).glob("training-state-*.pt"))
+        if not states:
             raise InputError(f"{outdir}: no run with a training-state-*.pt to resume: start one without `resume`")
-        folder = runs[0]
+        folder = max(states).parent
     if folder.is_file():
         return folder, load_training_state(folder)
     for path in sorted(folder.glob("training-state-*.pt"), reverse=True):
@@ -104,7 +97,5 @@ def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
     if cur_nimg >= config.total_nimg:
         return f"Done: the snapshots and logs are in {run_dir}"
     usual, longer = state_paths(run_dir, cur_nimg)
-    saved = longer if longer.exists() else usual
-    # The folder means its newest state, but a run that continued from an earlier state still has later ones.
-    state = saved if any(other > saved for other in run_dir.glob("training-state-*.pt")) else run_dir
+    state = longer if longer.exists() else usual
     return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"

@@ -228,7 +228,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
     writer.submit(files.save_atomic, content, longer if usual.exists() else usual)
 
 
-def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWriter) -> None:
+def save_network_snapshot(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
     """Write the EMA network in the background, as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema, state.cur_nimg
     save = functools.partial(save_snapshot, cur_nimg=nimg)
@@ -236,28 +236,24 @@ def save_network_snapshot(run_dir: Path, state: TrainState, writer: BackgroundWr
 
 
 def load_training_state(path: Path) -> dict[str, Any]:
-    """The content of a training state. `restore` checks its tensors.
+    """The content of a training state, with its `config` as a TrainConfig. `restore` checks its tensors.
 
     Raises InputError if the file cannot be read, is not a training state, or has a damaged config or counters.
     """
     content = files.load(path)
     files.check_format(content, path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
+    try:
+        net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
+        config = from_dict(TrainConfig, {**content["config"], "net": net})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"its config cannot be used ({error})") from None
     counters: dict[str, Any] = {name: content.get(name) for name in COUNTERS}
     fault = fault_in(counters, COUNTERS)
     if fault is not None or min(counters.values()) < 0 or not 0 < counters["scale"] < math.inf:
         raise _damaged(path, fault or f"its counters cannot be {counters}")
-    if content["cur_nimg"] % saved_config(content, path).batch_size:
+    if content["cur_nimg"] % config.batch_size:
         raise _damaged(path, "its number of images is not a multiple of its batch size")
-    return content
-
-
-def saved_config(content: dict[str, Any], path: Path) -> TrainConfig:
-    """The config in the training state from `path`. Raises InputError if there is none that can be used."""
-    try:
-        net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
-        return from_dict(TrainConfig, {**content["config"], "net": net})
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, f"its config cannot be used ({error})") from None
+    return {**content, "config": config}
 
 
 def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
@@ -290,11 +286,10 @@ def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
 def check_data(content: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
     """Raise InputError if the training state from `path` was trained on data with other `facts`."""
     saved = content.get("data")
-    if not isinstance(saved, dict):
-        raise _damaged(path, "it does not say what data it was trained on")
     if saved != facts:
+        changes = differences(saved if isinstance(saved, dict) else {}, facts)
         raise InputError(
-            f"{path}: `resume` with other data would be a different run ({', '.join(differences(saved, facts))}): "
+            f"{path}: `resume` with other data would be a different run ({', '.join(changes)}): "
             "bring the data back, or start a new run with `transfer`"
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing
-from torch import Tensor, nn
+from torch import Tensor
 
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
@@ -21,10 +21,9 @@ from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
 from torch_utils import distributed
 from training.config import TrainConfig
-from training.graphed import GraphedGeNVS
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.parallel import distributed_net
+from training.parallel import training_net
 from training.state import TrainState, create_state
 from training.training_loop import accumulate_gradients, update_weights
 
@@ -42,13 +41,12 @@ def config_of(**changes) -> TrainConfig:
 class Run:
     """Training of a network of random weights, replayed or not, in single steps."""
 
-    def __init__(self, config: TrainConfig, *, graphs: bool, ranks: bool = False) -> None:
+    def __init__(self, config: TrainConfig, *, graphs: bool) -> None:
         self.config = config
         device = torch.device("cuda", torch.cuda.current_device())
         self.state: TrainState = create_state(self.config, config.net.scene, device)
         randomize(self.state.net)
-        module = GraphedGeNVS(self.state.net) if graphs else self.state.net
-        self.net: nn.Module = distributed_net(module, config) if ranks else module
+        self.net = training_net(self.state.net, dataclasses.replace(config, cuda_graphs=graphs), device)
         self.loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
         self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
@@ -204,7 +202,7 @@ def graphs_beside_plain_calls(rank: int, device: torch.device) -> None:
         scenes = BATCH // 2 // rounds
         batch_size = BATCH * distributed.get_world_size()
         config = config_of(bf16=False, batch_size=batch_size, batch_gpu=BATCH // rounds)
-        ours, plain = (Run(config, graphs=graphs, ranks=True) for graphs in (True, False))
+        ours, plain = (Run(config, graphs=graphs) for graphs in (True, False))
         for seed, num_inputs in enumerate((1, 2, 3, 2)):
             batches = [batch_of(num_inputs, 10 * (2 * seed + number) + rank, scenes) for number in range(rounds)]
             check_same(ours.gradients(*batches), plain.gradients(*batches), 1e-3)

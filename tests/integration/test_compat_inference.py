@@ -22,9 +22,9 @@ from genvs.snapshot import build_net
 from tests.host_waits import host_waits
 from tests.published import published_config, published_weights, write_snapshot
 from tests.small_model import SIZE, some_batch, some_cameras
-from tests.small_training import fresh_state, last_state, small_run, train
+from tests.small_training import fresh_state, small_run, train
 from training.loss import GeNVSLoss, LossConfig
-from training.state import saved_config
+from training.run_folder import find_resume_state
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "inference" / "input"
@@ -145,7 +145,8 @@ def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     assert {name.partition(".")[0] for name in changed} == {"encoder", "renderer", "denoiser"}
     frozen = {name for name, parameter in start.net.named_parameters() if not parameter.requires_grad}
     assert frozen.isdisjoint(changed) and not content["net"]["encoder.to_volume.weight"][:, -3:].any()
-    longer = dataclasses.replace(saved_config(last_state(tmp_path), tmp_path), duration_kimg=0.024, transfer=None)
+    resumed = find_resume_state(str(tmp_path), "")[1]["config"]
+    longer = dataclasses.replace(resumed, duration_kimg=0.024, transfer=None)
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
     (snapshot,) = (tmp_path / "on").glob("network-snapshot-*.pkl")
     assert type(genvs.load_snapshot(snapshot)) is UnofficialGeNVS

@@ -20,7 +20,7 @@ from tests.small_training import BATCH, kimg, records, resume, small_run, train
 from tests.unit.srn_folder import some_c2w
 from tests.unit.test_data_class import EXAMPLE, write_npz
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
-from training.state import saved_config
+from training.run_folder import find_resume_state
 
 
 def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
@@ -49,8 +49,8 @@ def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
 
 def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     config = small_run(write_npz(tmp_path / "captures"), updates=2, data_class=EXAMPLE, convention="opencv")
-    content = train(config, tmp_path / "run")
-    assert saved_config(content, tmp_path / "run") == config
+    train(config, tmp_path / "run")
+    assert find_resume_state(str(tmp_path / "run"), "")[1]["config"] == config
     assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 3 * BATCH
 
 

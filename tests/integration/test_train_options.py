@@ -24,7 +24,7 @@ from genvs.models import GeNVS
 from genvs.settings import from_dict, set_by_path
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
-from training.run_folder import OPTIONS_FILE, last_line, locked_and_logged, new_run_folder
+from training.run_folder import OPTIONS_FILE, check_outdir, last_line, locked_and_logged, new_run_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_options_that_bring_others_along(program, monkeypatch):
         base,
         net=dataclasses.replace(base.net, denoiser=DenoiserConfig(arch="adm", precond="ve", augment_labels=6)),
         loss=dataclasses.replace(base.loss, augment=0.12),
-        **{"fp16": True, "bf16": False, "min_inputs": 2, "max_inputs": 2, "duration_kimg": 20.0},
+        **{"fp16": True, "min_inputs": 2, "max_inputs": 2, "duration_kimg": 20.0},
     )
 
 
@@ -134,7 +134,6 @@ REFUSED = {
     "--only_train_cam_weighter": "--only_train_cam_weighter baseline_mean --cam_weighting_method",
     "--only_train_cam_weighter --cam_weighting_method learned_cross_attention": "--transfer",
     "--grad-compression bf16": "--grad-compression GPU",
-    "--fp16 true --bf16 true": "--fp16 --bf16",
     "--set loss.P_mean": "--set loss.P_mean",
     "--set P_mean=1": "P_mean loss.P_mean",
     "--set net.scene.near=1": "--set net.scene.near",
@@ -266,12 +265,11 @@ def test_one_process_at_a_time_trains_in_a_run(program, run_folder, saved_state)
 
 def test_the_last_line_names_what_goes_on_from_here(tmp_path, cars):
     config = small_run(cars, 1000)
-    # Not yet, or on another machine's disk: other ranks are asked too.
-    assert f"--resume {tmp_path}" in last_line(2400, config, tmp_path)
-    for name in ("000001", "000001_600", "000002"):
+    # Not there yet, or on another machine's disk: other ranks are asked too.
+    assert last_line(2400, config, tmp_path).endswith(f"--resume {tmp_path}/training-state-000002.pt")
+    for name in ("000001", "000001_600"):
         (tmp_path / f"training-state-{name}.pt").touch()
-    for nimg, state in ((2400, ""), (1600, "/training-state-000001_600.pt"), (1200, "/training-state-000001.pt")):
-        assert last_line(nimg, config, tmp_path).endswith(f"--resume {tmp_path}{state}")
+        assert last_line(1600, config, tmp_path).endswith(f"--resume {tmp_path}/training-state-{name}.pt")
 
 
 def test_a_damaged_state_is_named_and_the_one_before_used(program, run_folder, saved_state):
@@ -291,13 +289,15 @@ def test_a_damaged_state_is_named_and_the_one_before_used(program, run_folder, s
 
 
 def test_run_folders_are_numbered_and_never_reused(tmp_path):
-    outdir = str(tmp_path / "runs")
-    names = [new_run_folder(outdir, f"run{i}", nosubdir=False).name for i in range(2)]
+    outdir, config = str(tmp_path / "runs"), small_run("/data/cars.zip")
+    names = [new_run_folder(config, outdir, "cpu", words, nosubdir=False).name for words in (None, "x=1")]
+    assert names == ["00000-cars-cpu-demo-cpu1-batch4-fp32", "00001-cars-cpu-demo-cpu1-batch4-fp32-x=1"]
     (tmp_path / "runs" / "00041-other").mkdir()
     (tmp_path / "runs" / "notes").mkdir()
-    assert [*names, new_run_folder(outdir, "x", nosubdir=False).name] == ["00000-run0", "00001-run1", "00042-x"]
-    plain = new_run_folder(outdir, "x", nosubdir=True)
+    assert new_run_folder(config, outdir, "cpu", None, nosubdir=False).name.startswith("00042-")
+    plain = new_run_folder(config, outdir, "cpu", None, nosubdir=True)
     assert plain == tmp_path / "runs"
+    check_outdir(outdir, nosubdir=True)
     (plain / OPTIONS_FILE).write_text("{}")
     with pytest.raises(genvs.errors.InputError, match="already holds a run"):
-        new_run_folder(outdir, "x", nosubdir=True)
+        check_outdir(outdir, nosubdir=True)

@@ -92,7 +92,7 @@ REFUSED: dict[type, dict[str, list]] = {
     TrainConfig: {
         **{"max_grad_norm": [0.0], "ema_rampup_ratio": [-1.0], "duration_kimg": [float("inf"), 0.0], "batch_gpu": [-4]},
         **{"lr_rampup_kimg": [-1.0], "min_inputs": [0, 4], "workers": [-1], "seed": [2**63, -1], "near": [-1.0]},
-        **{"fp16": [True], "grad_compression": ["fp8"], "convention": ["maya"], "only_train_cam_weighter": [True]},
+        **{"grad_compression": ["fp8"], "convention": ["maya"], "only_train_cam_weighter": [True]},
     },
 }
 

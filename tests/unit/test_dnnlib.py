@@ -1,4 +1,4 @@
-"""dnnlib: the log and durations."""
+"""dnnlib: the log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dnnlib.util import format_time, logged
-
-
-def test_format_time() -> None:
-    hours, day = 2 * 3600 + 3 * 60 + 4, 24 * 3600
-    times = {0: "0s", 42.4: "42s", 59.6: "1m 00s", 65: "1m 05s", hours: "2h 03m 04s"}
-    times |= {day - 0.3: "1d 00h 00m", day + hours: "1d 02h 03m"}
-    assert {seconds: format_time(seconds) for seconds in times} == times
+from dnnlib.util import logged
 
 
 def test_a_log_keeps_both_streams_and_the_trace_of_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
