@@ -111,7 +111,15 @@ WEIGHTS = "none|imagenet|PATH"
 OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs beside train.py"}
 
 
-@click.command(cls=Command, shown_defaults=preset_values)
+class TrainCommand(Command):
+    """Shows the preset's values as defaults in --help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        ctx.default_map = preset_values(ctx)
+        super().format_options(ctx, formatter)
+
+
+@click.command(cls=TrainCommand)
 @data("--data", help="Folder or .zip of scenes (docs/data.md)", type=FullPath(), show_default="embedded cars")
 @data("--data-class", help="Your own class to read --data with (docs/data.md)", metavar="PKG.MODULE.CLASS")
 @data("--near", help="Near depth plane, world units", metavar="FLOAT", show_default="the dataset's")

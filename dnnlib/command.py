@@ -7,7 +7,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -16,24 +16,13 @@ from genvs.errors import InputError, run_program
 
 
 class Command(click.Command):
-    """A click command that accepts both `-` and `_` in option names, and lists its options by group in --help.
+    """A click command that accepts both `-` and `_` in option names, and lists its options by group in --help."""
 
-    shown_defaults: returns, for a context, defaults by parameter name that --help shows (those of a preset).
-    """
-
-    def __init__(
-        self, *args, shown_defaults: Callable[[click.Context], Mapping[str, str]] = lambda context: {}, **kwargs
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.shown_defaults = shown_defaults
-        self.context_settings = {
-            "max_content_width": 100,
-            "show_default": True,
-            "token_normalize_func": lambda name: name.replace("_", "-"),
-        }
+    def make_context(self, *args, **kwargs) -> click.Context:
+        kwargs |= {"max_content_width": 100, "show_default": True}
+        return super().make_context(*args, **kwargs, token_normalize_func=lambda name: name.replace("_", "-"))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        ctx.default_map = dict(self.shown_defaults(ctx))
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)

@@ -86,7 +86,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
         state.cur_nimg += BATCH
 
     def record() -> dict[str, float]:
-        monitor.record(state.cur_nimg, **{"Gradient/skipped": state.skipped_counts()[0]})
+        monitor.record(state.cur_nimg, **{"Gradient/skipped": state.check()})
         return monitor.numbers
 
     steps: dict[str, Callable[[], object]] = {
@@ -96,5 +96,5 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
         "count": count,
         "report": reporter.step,
     }
-    with own_signals(), contextlib.closing(monitor), contextlib.closing(reporter):
+    with own_signals(), contextlib.closing(monitor), contextlib.closing(reporter.files):
         yield {"stop": StopRequest(device).agreed, **steps, "record": record}

@@ -121,7 +121,7 @@ def reporter_of(config: TrainConfig, state: TrainState, run_dir: Path, held_out:
     monitor = Monitor(run_dir, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     with contextlib.closing(monitor):
         reporter = Reporter(config, opened(config, held_out), state, monitor)
-        with contextlib.closing(reporter):
+        with contextlib.closing(reporter.files):
             yield reporter
 
 

@@ -16,6 +16,7 @@ import torch.distributed
 # If DDP imported this later, its default arguments would keep the process group and its threads alive until Python has
 # ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
 import torch.distributed.nn
+from torch.distributed import is_initialized
 
 from dnnlib.command import named_options
 
@@ -43,11 +44,6 @@ def shutdown() -> None:
     if is_initialized():
         torch.distributed.barrier()  # rank 0 hosts the group's store, which the others may still need
         torch.distributed.destroy_process_group()
-
-
-def is_initialized() -> bool:
-    """Whether this process is in a process group."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def get_rank() -> int:

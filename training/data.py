@@ -48,12 +48,6 @@ class RunData:
     held_out_scenes: range
     scene: SceneConfig
 
-    @property
-    def evaluated_views(self) -> str:
-        """The kind of views that are evaluated, for messages."""
-        trained = self.held_out is self.train and self.held_out_scenes == self.train_scenes
-        return "training-view" if trained else "held-out"
-
     def facts(self) -> dict[str, Any]:
         """What must not change when a run resumes: the training scenes, in their order, and the camera model.
 
@@ -67,20 +61,14 @@ class RunData:
         return {**facts, **{name: f"{value:.6g}" for name, value in dataclasses.asdict(self.scene).items()}}
 
 
+@distributed.warnings_as_lines()
 def open_data(config: TrainConfig) -> RunData:
     """Open the training data and choose the held-out scenes. Raises InputError for data that cannot be used.
 
     Cameras that look wrong give warnings on stderr.
     """
-    with distributed.warnings_as_lines():
-        data = _open_scenes(config)
-    return dataclasses.replace(data, scene=_with_classes(data)) if config.cond else data
-
-
-def _open_scenes(config: TrainConfig) -> RunData:
-    path = config.data or config.embedded.path
     kind = dataset_class(config.data_class)
-    splits = kind.find_splits(path)
+    splits = kind.find_splits(config.data or config.embedded.path)
 
     def opened(split: Path, **options) -> SceneDataset:
         return kind(split, resolution=config.net.resolution, normalize=config.normalize, **options)
@@ -90,14 +78,15 @@ def _open_scenes(config: TrainConfig) -> RunData:
     if config.normalize:
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
-    scene = train.scene_config()
+    scene, scenes = train.scene_config(), range(len(train))
     if splits.val is not None:
         held_out = opened(splits.val, near=scene.near, far=scene.far, convention=train.convention)
         held_out.check_views(2)
-        return RunData(train, range(len(train)), held_out, range(len(held_out)), scene)
-    scenes = range(len(train))
-    kept = len(train) - math.ceil(len(train) / HELD_OUT_SHARE)
-    return RunData(train, scenes[:kept] or scenes, train, scenes[kept:], scene)
+        data = RunData(train, scenes, held_out, range(len(held_out)), scene)
+    else:
+        kept = len(train) - math.ceil(len(train) / HELD_OUT_SHARE)
+        data = RunData(train, scenes[:kept] or scenes, train, scenes[kept:], scene)
+    return dataclasses.replace(data, scene=_with_classes(data)) if config.cond else data
 
 
 def _with_classes(data: RunData) -> SceneConfig:

@@ -36,6 +36,8 @@ class Evaluation:
 
     def __init__(self, data: RunData, device: torch.device) -> None:
         dataset, scenes = data.held_out, np.array(data.held_out_scenes)
+        trained = dataset is data.train and data.held_out_scenes == data.train_scenes
+        self.kind = "training-view" if trained else "held-out"
         self.mean_image = mean_training_image(data.train, data.train_scenes).to(device)
         # The scene with the fewest views decides: first there are fewer inputs, then fewer targets.
         fewest = min(map(dataset.num_views, scenes))

@@ -140,9 +140,8 @@ class Monitor:
     def say(self, line: str) -> None:
         """Print a line, above the progress bar where there is one."""
         if self.enabled:
-            self.bar.clear()
-            print(line, flush=True)
-            self.bar.refresh()
+            self.bar.write(line)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self.bar.close()

@@ -30,7 +30,7 @@ class Reporter:
     """
 
     def __init__(self, config: TrainConfig, data: RunData, state: TrainState, monitor: Monitor) -> None:
-        self.config, self.run_dir, self.data, self.state, self.monitor = config, monitor.run_dir, data, state, monitor
+        self.config, self.run_dir, self.state, self.monitor = config, monitor.run_dir, state, monitor
         self.evaluation = Evaluation(data, monitor.device) if data.held_out_scenes else None
         self.last_nimg = state.cur_nimg
         self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
@@ -65,7 +65,7 @@ class Reporter:
         self.last_nimg = nimg
 
     def _record(self) -> None:
-        skipped, _ = self.state.skipped_counts()
+        skipped = self.state.check()
         self.files.check()
         self.monitor.record(self.state.cur_nimg, **{"Gradient/skipped": skipped})
 
@@ -78,7 +78,7 @@ class Reporter:
         # Trying algorithms on these new shapes would take longer than the few batches.
         torch.backends.cudnn.benchmark = False
         scores = self.evaluation.measure(net, self.config.batch_gpu_or_share(distributed.get_world_size()))
-        line = summary(scores, self.data.evaluated_views)
+        line = summary(scores, self.evaluation.kind)
         self.monitor.say(line)
         if distributed.get_rank() == 0:
             panel = self.evaluation.panel(net, f"after {nimg / 1000:.1f} kimg; {line}")
@@ -90,7 +90,7 @@ class Reporter:
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 
     def _save(self, save: Callable[[Path, TrainConfig, TrainState, BackgroundWriter], None]) -> None:
-        self.state.check_weights()  # all ranks end alike
+        self.state.check()  # all ranks end alike
         if distributed.get_rank() == 0:
             start = time.perf_counter()
             save(self.run_dir, self.config, self.state, self.files)
@@ -98,7 +98,6 @@ class Reporter:
 
     def finish(self, interrupted: bool) -> None:
         """Save what is not saved yet, and evaluate unless `interrupted`. Raises the same errors as `step`."""
-        self.state.skipped_counts()  # raises on all ranks alike, while only rank 0 saves
         if self.monitor.last_nimg < self.state.cur_nimg:
             self._record()
         if self.saved_nimg != self.state.cur_nimg:
@@ -107,7 +106,3 @@ class Reporter:
         if not interrupted:
             self.evaluate()
         self.files.wait()
-
-    def close(self) -> None:
-        """Wait for the current write. Raises OSError if it failed."""
-        self.files.close()

@@ -32,7 +32,6 @@ FIRST_SCALE = 2.0**16
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 VIEW_WEIGHTS = "renderer.view_weights."
 LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
-LOWER_RATE = "start a new run with a lower `lr`, or with `transfer` from an earlier snapshot's weights"
 
 
 @dataclass
@@ -68,23 +67,21 @@ class TrainState:
         in_a_row = self.skipped_in_a_row
         self.skipped_in_a_row = (in_a_row + 1) * (skipped | (in_a_row >= MAX_SKIPPED_IN_A_ROW))
 
-    def skipped_counts(self) -> tuple[int, int]:
-        """`skipped` and `skipped_in_a_row` as numbers. This waits for the device.
+    def check(self) -> int:
+        """The number of skipped updates. This waits for the device.
 
-        Raises FloatingPointError after MAX_SKIPPED_IN_A_ROW skips in a row.
+        Raises FloatingPointError after MAX_SKIPPED_IN_A_ROW skips in a row, and for weights that are not finite or too
+        large to square.
         """
-        skipped, in_a_row = torch.stack([self.skipped, self.skipped_in_a_row]).tolist()
+        norm = nn.utils.get_total_norm([*self.net.parameters(), *self.ema.parameters()])
+        skipped, in_a_row, diverged = torch.stack([self.skipped, self.skipped_in_a_row, ~norm.isfinite()]).tolist()
+        fault = "the weights have grown without bound" if diverged else None
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             fault = f"gradients were not finite in {MAX_SKIPPED_IN_A_ROW} updates in a row"
-            raise FloatingPointError(f"{fault}, before {self.cur_nimg} images: {LOWER_RATE}")
-        return skipped, in_a_row
-
-    def check_weights(self) -> None:
-        """Raise FloatingPointError if weights are not finite or too large to square. This waits for the device."""
-        if not nn.utils.get_total_norm([*self.net.parameters(), *self.ema.parameters()]).isfinite():
-            raise FloatingPointError(
-                f"the weights have grown without bound, before {self.cur_nimg} images, and are not saved: {LOWER_RATE}"
-            )
+        if fault is not None:
+            remedy = "start a new run with a lower `lr`, or with `transfer` from an earlier snapshot's weights"
+            raise FloatingPointError(f"{fault}, before {self.cur_nimg} images: {remedy}")
+        return skipped
 
 
 def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
@@ -209,10 +206,8 @@ def state_paths(run_dir: Path, cur_nimg: int) -> tuple[Path, Path]:
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
     """Write the training state in the background: weights, EMA, optimizer, counters, config and the data's facts.
 
-    It replaces no other state. Raises FloatingPointError, as `TrainState.skipped_counts` does, rather than save a state
-    that has gone wrong.
+    It replaces no other state.
     """
-    state.skipped_counts()
     content = {
         "format": TRAINING_STATE,
         "version": VERSION,

@@ -46,7 +46,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         batches = order_gradient_buckets(net, loss_fn, batches, config)
 
     # However the run ends, the current write is completed.
-    with contextlib.closing(monitor), contextlib.closing(reporter):
+    with contextlib.closing(monitor), contextlib.closing(reporter.files):
         while state.cur_nimg < config.total_nimg and not stop.agreed():
             accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
             update_weights(state, config, monitor)
