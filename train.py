@@ -60,16 +60,6 @@ def default_preset() -> str:
     return "srn128" if torch.cuda.is_available() else "cpu-demo"
 
 
-def preset_values(context: click.Context) -> dict[str, str]:
-    """The preset's value of each option, for --help."""
-    preset = context.params.get("preset") or default_preset()
-    leaves = flat(dataclasses.asdict(TRAIN_PRESETS[preset]))
-    values = {option.name: leaves.get(path_of(option.name)) for option in context.command.params}
-    values |= {name: leaves[name] / unit for name, unit in IN_KIMG.items()}
-    values |= {"kimg": leaves["duration_kimg"], "min_inputs": f"{leaves['min_inputs']}-{leaves['max_inputs']}"}
-    return {name: as_text(value) for name, value in {**values, "preset": preset}.items() if value is not None}
-
-
 def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainConfig:
     """The preset, or the resumed run's config, with the given options on top of it.
 
@@ -112,10 +102,14 @@ OUTDIR = {"default": str(ROOT / "training_runs"), "show_default": "training_runs
 
 
 class TrainCommand(Command):
-    """Shows the preset's values as defaults in --help."""
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        ctx.default_map = preset_values(ctx)
+        """Write --help's list of options, with the preset's values as defaults."""
+        preset = ctx.params.get("preset") or default_preset()
+        leaves = flat(dataclasses.asdict(TRAIN_PRESETS[preset]))
+        values = {option.name: leaves.get(path_of(option.name)) for option in self.params if option.name}
+        values |= {name: leaves[name] / unit for name, unit in IN_KIMG.items()}
+        values |= {"kimg": leaves["duration_kimg"], "min_inputs": f"{leaves['min_inputs']}-{leaves['max_inputs']}"}
+        ctx.default_map = {name: as_text(value) for name, value in values.items() if value is not None}
         super().format_options(ctx, formatter)
 
 

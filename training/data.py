@@ -90,18 +90,12 @@ def open_data(config: TrainConfig) -> RunData:
 
 
 def _with_classes(data: RunData) -> SceneConfig:
-    """`data.scene` with the number of classes, which batches of `data` have from now on.
-
-    Raises InputError if a scene's class is missing or unknown.
-    """
-    train, held_out = data.train.checked_classes(), data.held_out.checked_classes()
-    num_classes = 1 + max(train)
-    if max(held_out) >= num_classes:
-        raise InputError(
-            f"{printable(data.held_out.path)}: has a scene of class {max(held_out)}, but the training scenes' end at "
-            f"{num_classes - 1}; correct its labels.json"
-        )
-    data.train.one_hot, data.held_out.one_hot = (torch.eye(num_classes)[classes] for classes in (train, held_out))
+    """`data.scene` with the number of classes, which batches of `data` have from now on."""
+    classes = data.train.checked_classes()
+    num_classes = 1 + max(classes)
+    one_hot = torch.eye(num_classes)
+    data.train.one_hot = one_hot[classes]
+    data.held_out.one_hot = one_hot[data.held_out.checked_classes(num_classes)]
     return dataclasses.replace(data.scene, num_classes=num_classes)
 
 

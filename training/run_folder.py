@@ -69,10 +69,7 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
     folder = Path(resume)
     if resume == "newest":
         states = list(Path(outdir).glob("[0-9][0-9][0-9][0-9][0-9]-*/training-state-*.pt"))
-        states = states or list(Path(outdir).glob("training-state-*.pt"))
-        if not states:
-            raise InputError(f"{outdir}: no run with a training-state-*.pt to resume: start one without `resume`")
-        folder = max(states).parent
+        folder = max(states).parent if states else Path(outdir)
     if folder.is_file():
         return folder, load_training_state(folder)
     for path in sorted(folder.glob("training-state-*.pt"), reverse=True):
@@ -80,8 +77,7 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
             return path, load_training_state(path)
         except InputError as error:
             print(f"Passing over {error}", flush=True)
-    fault = "no valid training-state-*.pt in it" if folder.is_dir() else "no such file or folder"
-    raise InputError(f"{folder}: {fault}: name a run folder or a state file of a run")
+    raise InputError(f"{folder}: no training-state-*.pt there to `resume`: name a run folder or a state file of a run")
 
 
 def records_before(path: Path, cur_nimg: int) -> Iterator[str]:

@@ -76,8 +76,7 @@ def accumulate_gradients(
         last = number == rounds - 1
         # DDP decides in the forward pass whether it will synchronise.
         with contextlib.nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
-            device = batch.sample_index.device
-            with training_precision(config, device):
+            with training_precision(config, batch.sample_index.device):
                 terms = loss_fn(net, batch)
             (terms.total * (scale * config.loss_scale / rounds)).backward()
         monitor.step(terms, config.batch_size, last_round=last)

@@ -142,14 +142,14 @@ class SceneDataset(Dataset, abc.ABC):
         for scene in self._scenes:
             scene.require_views(min_views)
 
-    def checked_classes(self) -> list[int]:
-        """`classes`. Raises InputError unless they are a whole number from 0 up for each scene."""
+    def checked_classes(self, num_classes: int = MAX_CLASSES) -> list[int]:
+        """`classes`. Raises InputError unless they are a whole number below `num_classes` for each scene."""
         classes = self.classes()
         for name, label in itertools.zip_longest(self.scene_names, classes):
-            if name is None or label not in range(MAX_CLASSES):
+            if name is None or label not in range(num_classes):
                 found = f"scene '{printable(str(name))}' has the class {label!r}"
                 remedy = (
-                    f"give every scene a whole number from 0 to {MAX_CLASSES - 1} in {LABELS_FILE}, or in classes()"
+                    f"give every scene a whole number from 0 to {num_classes - 1} in {LABELS_FILE}, or in classes()"
                 )
                 raise InputError(f"{printable(self.path)}: {found}; {remedy}")
         return list(map(int, classes))
