@@ -168,7 +168,7 @@ def test_evaluation_is_conditioned_on_the_class(labelled):
         (None, ["labels.json", "is missing", "`cond`"]),
         ("[1]", ["labels.json", "JSON"]),
         ("{", ["labels.json", "JSON"]),
-        ("{}", ["labels.json", "no class"]),
+        ("{}", ["labels.json", "class None"]),
         (-1, ["labels.json", "-1"]),
         (99999, ["labels.json", "99999"]),
         ("car", ["labels.json", "'car'"]),
