@@ -64,7 +64,7 @@ def test_a_variant_changes_what_it_names() -> None:
 def test_recipes_are_compared(run, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(recipe, "VIEWS", 2)
     plot = tmp_path / "plot.png"
-    options = ["--kimg=0.032", "--every=0.016", "--variant=preset", "--variant=reference", f"--plot={plot}"]
+    options = ["--kimg=0.032", "--every=0.032", "--variant=preset", "--variant=reference", f"--plot={plot}"]
     ours, reference, mean, other_mean = run("recipe", *options)
     assert "above the better baseline; consistency" in ours[0] and ours[1] != reference[1] and is_png(plot)
     assert mean[1] == ours[1] and other_mean[1] == reference[1]
