@@ -106,25 +106,25 @@ def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
     @functools.wraps(function)
     def command(preset: str, **options) -> None:
         device = torch.cuda.get_device_name(DEVICE) if ON_GPU else f"CPU ({platform.machine()})"
-        table = sys.stdout
-        print(
-            f"\n## {shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])}\n\nPreset {preset}, {device}, {versions()}\n"
-        )
-        print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
+        table, above = sys.stdout, heading(preset, device)
         with contextlib.redirect_stdout(sys.stderr):  # what training prints
             for result in function(preset=preset, **options):
-                print(result.row(preset, device), file=table, flush=True)
+                print(above + result.row(preset, device), file=table, flush=True)
+                above = ""
 
     if function.__module__ == "__main__":
         run_command(command)
     return command
 
 
-def versions() -> str:
-    """Of torch and of the code, and the time. The variable COMMIT names the commit of a copy without .git."""
+def heading(preset: str, device: str) -> str:
+    """What runs, where and when, and the head of the table. COMMIT names the commit of a copy without .git."""
     git = subprocess.run("git describe --always --dirty", shell=True, cwd=ROOT, capture_output=True, text=True)
     commit = os.environ.get("COMMIT") or git.stdout.strip() or "unknown"
-    return f"torch {torch.__version__}, commit {commit}, {datetime.datetime.now():%Y-%m-%d %H:%M}"
+    versions = f"torch {torch.__version__}, commit {commit}, {datetime.datetime.now():%Y-%m-%d %H:%M}"
+    command = shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])
+    columns = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
+    return f"\n## {command}\n\nPreset {preset}, {device}, {versions}\n\n{columns}"
 
 
 def timed(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
