@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, from_dict
+from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, from_dict, set_by_path
 
 WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
 VIEW_WEIGHTINGS = (
@@ -233,49 +233,23 @@ def config_of_snapshot(data: Mapping[str, Any]) -> GeNVSConfig:
     return from_dict(GeNVSConfig, {**data, "renderer": renderer})
 
 
-PRESETS: dict[str, GeNVSConfig] = {
-    "srn128": GeNVSConfig(),
-    "srn64": GeNVSConfig(
-        resolution=64,
-        encoder=EncoderConfig(aspp_rates=(1, 2, 3), decoder_channels=128, volume_width=64),
-        renderer=RendererConfig(num_samples=48, render_width=32),
-        denoiser=DenoiserConfig(channel_mult=(1, 2, 2, 2)),
-    ),
+# What each preset changes in `srn128`, as in `--set`.
+_PRESETS = {
+    "srn128": "",
+    "srn64": "resolution=64 encoder.decoder_channels=128 renderer.num_samples=48 denoiser.channel_mult=1,2,2,2 "
+    "denoiser.attention_resolutions=16",
     # A smaller srn64: a CPU draws with it, and its snapshot in half precision has less than 24 MB.
-    "demo": GeNVSConfig(
-        resolution=64,
-        encoder=EncoderConfig(
-            widths=(32, 64, 64, 64),
-            blocks=(2, 2, 2, 2),
-            aspp_rates=(1, 2, 3),
-            decoder_channels=64,
-            low_level_channels=16,
-            volume_width=64,
-        ),
-        renderer=RendererConfig(num_samples=48, render_width=32),
-        denoiser=DenoiserConfig(model_channels=64, channel_mult=(1, 2, 2, 2), blocks_per_level=2, dropout=0.0),
-    ),
-    "cpu-demo": GeNVSConfig(
-        resolution=32,
-        encoder=EncoderConfig(
-            widths=(32, 48, 64, 64),
-            blocks=(1, 1, 1, 1),
-            aspp_rates=(1,),
-            decoder_channels=48,
-            low_level_channels=16,
-            volume_channels=8,
-            volume_depth=16,
-            volume_width=16,
-        ),
-        renderer=RendererConfig(hidden_channels=32, num_samples=12, render_width=16),
-        denoiser=DenoiserConfig(
-            model_channels=16,
-            channel_mult=(1, 2, 4),
-            blocks_per_level=1,
-            attention_resolutions=(8,),
-            residual_encoder=False,
-            dropout=0.0,
-            centre_on_colours=True,
-        ),
-    ),
+    "demo": "resolution=64 encoder.widths=32,64,64,64 encoder.blocks=2,2,2,2 encoder.decoder_channels=64 "
+    "encoder.low_level_channels=16 renderer.num_samples=48 denoiser.model_channels=64 denoiser.channel_mult=1,2,2,2 "
+    "denoiser.blocks_per_level=2 denoiser.attention_resolutions=16 denoiser.dropout=0",
+    "cpu-demo": "resolution=32 encoder.widths=32,48,64,64 encoder.blocks=1,1,1,1 encoder.aspp_rates=1 "
+    "encoder.decoder_channels=48 encoder.low_level_channels=16 encoder.volume_channels=8 encoder.volume_depth=16 "
+    "encoder.volume_width=16 renderer.hidden_channels=32 renderer.num_samples=12 renderer.render_width=16 "
+    "denoiser.model_channels=16 denoiser.channel_mult=1,2,4 denoiser.blocks_per_level=1 "
+    "denoiser.attention_resolutions=8 denoiser.residual_encoder=false denoiser.dropout=0 "
+    "denoiser.centre_on_colours=true",
+}
+PRESETS: dict[str, GeNVSConfig] = {
+    name: set_by_path(GeNVSConfig(), dict(change.split("=") for change in changes.split()))
+    for name, changes in _PRESETS.items()
 }

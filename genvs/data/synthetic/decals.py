@@ -55,10 +55,9 @@ def window_decals(shape: Shape, kind: str, glass: Finish, rng: np.random.Generat
     belt = rng.uniform(0.02, 0.06)
 
     def sides(p: Array) -> np.ndarray:
-        along, z = p[:, 1], p[:, 2]
-        roof = shape.roof(along)
-        outside = np.abs(p[:, 0]) > shape.cabin_half_width(along, z) - 0.025
-        vertical = np.minimum(z - shape.top(along) - belt, np.minimum(roof, shape.height - 0.03) - gap - z)
+        x, along, z = p.T
+        outside = np.abs(x) > shape.cabin_half_width(along, z) - 0.025
+        vertical = np.minimum(z - shape.top(along) - belt, np.minimum(shape.roof(along), shape.height - 0.03) - gap - z)
         horizontal = np.minimum(np.abs(along - doors), np.abs(along - quarter)) - pillar / 2
         if panel_van:
             horizontal = along - doors
