@@ -158,12 +158,6 @@ def _stations(shape: Shape) -> tuple[Array, Array, NDArray[np.bool_]]:
     return y, bottom, bed
 
 
-def _end_shrink(shape: Shape, y: Array) -> Array:
-    """How far the rounding at the ends has pulled the surface in at y: 0 away from them to 1 at the very end."""
-    depth = np.clip((np.abs(y) - shape.length / 2 + shape.rounding) / shape.rounding, 0, 1)
-    return 1 - np.sqrt(1 - depth**2 * 0.9999)
-
-
 def _shell(
     y: Array, x: Array, z: Array, bend: Callable[[Array], Array], surfaces: Sequence[Surface], under_columns: int = 0
 ) -> Part:
@@ -190,7 +184,8 @@ def _shell(
 def body(shape: Shape, outside: Surface, underside: Surface) -> Part:
     """The body; the insides of its arches and its floor are `underside`."""
     y, bottom, bed = _stations(shape)
-    shrink = _end_shrink(shape, y)
+    depth = np.clip((np.abs(y) - shape.length / 2 + shape.rounding) / shape.rounding, 0, 1)
+    shrink = 1 - np.sqrt(1 - depth**2 * 0.9999)  # how far the ends' rounding pulls in: 0 away from them, 1 at the end
     top, width = shape.top(y), shape.half_width(y) - 0.12 * shrink
     middle = 0.5 * (top + shape.clearance)
     top = top - 0.4 * shrink * (top - middle)
