@@ -46,10 +46,6 @@ def settings_by_path(context: click.Context, parameter: click.Parameter, texts: 
     return dict(text.partition("=")[::2] for text in texts)
 
 
-def no_if_given(context: click.Context, parameter: click.Parameter, given: bool) -> bool | None:
-    return False if given else None
-
-
 def path_of(name: str) -> str:
     """The path of the setting that an option of this name changes: the shortest one that ends in it."""
     paths = [path for path in flat(dataclasses.asdict(TrainConfig())) if path.rpartition(".")[2] == name]
@@ -161,7 +157,8 @@ class TrainCommand(Command):
 @output("--snap", "snapshot_ticks", help="Ticks between snapshots, samples and held-out PSNR", metavar="TICKS")
 @output("--dump", "state_ticks", help="Ticks between training states, for --resume", metavar="TICKS")
 @output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=IMAGES)
-@output("--notensorboard", "tensorboard", help="Write no TensorBoard events", is_flag=True, callback=no_if_given)
+@output("--notensorboard", "tensorboard", help="Write no TensorBoard events", is_flag=True,
+        callback=lambda context, option, given: False if given else None)  # fmt: skip
 @output("--resume", help="Continue a run (its folder or a training-state-*.pt), by default the newest",
         metavar="[PATH]", is_flag=False, flag_value="newest")  # fmt: skip
 @output("-n", "--dry-run", help="Check everything, print all settings, and exit", is_flag=True)

@@ -37,11 +37,7 @@ class BackgroundWriter:
             tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_cuda]
             on_device = sum(tensor.nbytes for tensor in tensors) < torch.cuda.mem_get_info()[0]
             stream = torch.cuda.Stream()  # so that copying to the host does not hold up what is queued next
-
-        def copy(tensor: Tensor) -> Tensor:
-            return tensor.detach().to(tensor.device if on_device else "cpu", copy=True)
-
-        copies = tree_map_only(Tensor, copy, args)
+        copies = tree_map_only(Tensor, lambda x: x.detach().to(x.device if on_device else "cpu", copy=True), args)
         if stream is not None:
             stream.wait_stream(torch.cuda.current_stream())
         self._write = self._thread.submit(_call_with_host_copies, save, [copies], stream)

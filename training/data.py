@@ -54,11 +54,9 @@ class RunData:
         Numbers are rounded, because processors compute slightly different ones from the same cameras.
         """
         views = [(name, self.train.num_views(scene)) for scene, name in enumerate(self.train.scene_names)]
-        facts = {
-            "scenes": len(self.train_scenes),
-            "hash of their names and numbers of views": hashlib.sha256(repr(views).encode()).hexdigest()[:16],
-        }
-        return {**facts, **{name: f"{value:.6g}" for name, value in dataclasses.asdict(self.scene).items()}}
+        digest = hashlib.sha256(repr(views).encode()).hexdigest()[:16]
+        cameras = {name: f"{value:.6g}" for name, value in dataclasses.asdict(self.scene).items()}
+        return {"scenes": len(self.train_scenes), "hash of their names and numbers of views": digest, **cameras}
 
 
 @distributed.warnings_as_lines()
