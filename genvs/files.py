@@ -33,14 +33,9 @@ def write_atomic(text: str, path: str | os.PathLike[str]) -> None:
 
 
 def remove_orphans(folder: str | os.PathLike[str]) -> None:
-    """Removes the unfinished files that killed processes of this machine left in `folder`."""
-    for path in Path(folder).glob(".*.tmp"):
-        try:
-            os.kill(int(path.name.split(".")[-2]), 0)
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
-        except (ValueError, OverflowError, PermissionError):
-            pass  # a file of another program, or of another user's process
+    """Removes the unfinished files that killed processes left in `folder`, which the caller has locked."""
+    for path in Path(folder).glob(".*.[0-9]*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
