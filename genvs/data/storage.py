@@ -54,7 +54,7 @@ class Storage:
         if not os.path.exists(path):
             return []
         with self._readable(folder), os.scandir(path) as entries:
-            visible = (entry for entry in entries if not _is_ignored(entry.name))
+            visible = (entry for entry in entries if not is_ignored(entry.name))
             return [entry.name + "/" if entry.is_dir() else entry.name for entry in visible]
 
     def folders(self) -> list[str]:
@@ -145,7 +145,7 @@ def _open_zip(path: str, state: tuple[int, int]) -> tuple[zipfile.ZipFile, dict[
     for name in names:
         folder = ""
         for part in re.findall("[^/]*/|[^/]+$", name):
-            if not _is_ignored(part):
+            if not is_ignored(part):
                 folders[folder].add(part)
             folder += part
             if part.endswith("/"):
@@ -175,5 +175,5 @@ def open_split(path: Path) -> tuple[Storage | None, str]:
     return find_storage(path.parent if file else path), file
 
 
-def _is_ignored(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.removesuffix("/") in IGNORED

@@ -5,17 +5,27 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from genvs.data.mesh.model import PaintedMesh
+
 # In the plane z = 0; seen from +z, x to the right: lower left, lower right, upper right, upper left.
 SQUARE = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=np.float32)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
+CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float32)
+CUBE_FACES = np.array(
+    [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
+    + [[1, 5, 7], [1, 7, 3]]
+)
+GLTF_UV = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], dtype=np.float32)  # of SQUARE; the origin is the upper left
 TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT = (200, 40, 40), (40, 160, 40), (40, 40, 200), (180, 180, 40)
-COMPONENT_TYPES = {"uint16": 5123, "uint32": 5125, "float32": 5126}
+COMPONENT_TYPES = {"int8": 5120, "uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125, "float32": 5126}
 
 
 def four_colors() -> Image.Image:
@@ -37,42 +47,49 @@ def write_gltf(
     image: Image.Image | None = None,
     node: dict[str, Any] | None = None,
     attributes: dict[str, np.ndarray] | None = None,
+    change: Callable[[dict[str, Any], Callable[[np.ndarray], int]], None] = lambda record, add: None,
 ) -> Path:
-    """A glTF of one mesh. attributes: such as TEXCOORD_0; integers are normalised. image: the base colour texture."""
-    arrays = {"POSITION": vertices.astype(np.float32), **(attributes or {})}
-    blob, views, accessors = b"", [], []
-    for name, array in [*arrays.items(), ("", faces.astype(np.uint32).reshape(-1))]:
-        views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": array.nbytes})
-        kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
+    """A glTF of one mesh, as text or binary. attributes: such as TEXCOORD_0; integers are normalised. image: the base
+    colour texture. change: gets the record, and a function that adds an array and gives the number of its accessor.
+    """
+    blob = bytearray()
+    record: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}]}
+    record |= {"nodes": [{"mesh": 0, **(node or {})}], "bufferViews": [], "accessors": []}
+
+    def add(array: np.ndarray) -> int:
+        blob.extend(bytes(-len(blob) % 4))
+        record["bufferViews"].append({"buffer": 0, "byteOffset": len(blob), "byteLength": array.nbytes})
+        blob.extend(array.tobytes())
+        kind = "MAT4" if array.ndim == 3 else "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
         code = COMPONENT_TYPES[array.dtype.name]
-        accessor = {"bufferView": len(accessors), "componentType": code, "count": len(array), "type": kind}
-        if name and array.dtype.kind in "iu":
+        view = len(record["bufferViews"]) - 1
+        accessor = {"bufferView": view, "componentType": code, "count": len(array), "type": kind}
+        if array.ndim > 1 and array.dtype.kind in "iu":
             accessor |= {"normalized": True}
-        if name == "POSITION":
-            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
-        accessors.append(accessor)
-        blob += array.tobytes()
-    material = {"pbrMetallicRoughness": {}} if material is None else material
-    attributes = {name: number for number, name in enumerate(arrays)}
-    primitive = {"attributes": attributes, "indices": len(arrays), "material": 0}
-    record: dict[str, Any] = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, **(node or {})}],
-        "meshes": [{"primitives": [primitive]}],
-        "materials": [material],
-        "buffers": [{"byteLength": len(blob), "uri": data_uri(blob, "application/octet-stream")}],
-        "bufferViews": views,
-        "accessors": accessors,
-    }
+        record["accessors"].append(accessor)
+        return view
+
+    arrays = {"POSITION": vertices if vertices.dtype.kind == "i" else vertices.astype(np.float32), **(attributes or {})}
+    numbers = {name: add(array) for name, array in arrays.items()}
+    primitive = {"attributes": numbers, "indices": add(faces.astype(np.uint32).reshape(-1)), "material": 0}
+    record["meshes"] = [{"primitives": [primitive]}]
+    record["materials"] = [{"pbrMetallicRoughness": {}} if material is None else material]
     if image is not None:
         png = io.BytesIO()
         image.save(png, "PNG")
         record["images"] = [{"uri": data_uri(png.getvalue(), "image/png")}]
         record["textures"] = [{"source": 0}]
-        material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0, **material.pop("texture", {})}
-    path.write_text(json.dumps(record))
+        record["materials"][0].setdefault("pbrMetallicRoughness", {})["baseColorTexture"] = {"index": 0}
+    change(record, add)
+    if path.suffix == ".glb":
+        record["buffers"] = [{"byteLength": len(blob)}]
+        text = json.dumps(record).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(blob), b"BIN\0") + blob
+        path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    else:
+        record["buffers"] = [{"byteLength": len(blob), "uri": data_uri(bytes(blob), "application/octet-stream")}]
+        path.write_text(json.dumps(record))
     return path
 
 
@@ -98,3 +115,33 @@ def write_ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.nd
     lines += [" ".join(map(str, row)) for row in rows] + [f"3 {a} {b} {c}" for a, b, c in faces]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def colors_of(model: PaintedMesh) -> np.ndarray:
+    """The colours in the middle of the faces, unlit, 0 to 255: `[F, 3]`."""
+    third = np.full(len(model.corners), 1 / 3, dtype=np.float32)
+    return 255 * model.finish_at(np.arange(len(third)), third, third, 0 * third)[:, :3]
+
+
+def color_at(model: PaintedMesh, x: float, y: float) -> np.ndarray:
+    """The unlit colour of a flat model, 0 to 255, seen from the front; x to the right and y up, from -1 to 1."""
+    point = model.bounds[1, [0, 2]] * [-x, y]  # the front is +y in the world
+    first, second, third = model.corners[:, :, [0, 2]].swapaxes(0, 1)
+    sides = np.stack([second - first, third - first], -1)
+    u, v = np.linalg.solve(sides, (point - first)[..., None])[..., 0].T
+    face = int(np.minimum(np.minimum(u, v), 1 - u - v).argmax())
+    place = np.array([[u[face]], [v[face]], [0.0]], dtype=np.float32)
+    return 255 * model.finish_at(np.array([face]), *place)[0, :3]
+
+
+def area(model: PaintedMesh) -> float:
+    return float(np.linalg.norm(model.face_normals, axis=1).sum() / 2)
+
+
+def corners_seen(model: PaintedMesh) -> list[np.ndarray]:
+    """The colours a quarter away from a square's edges: upper left, upper right, lower left, lower right."""
+    return [color_at(model, x, y) for y in (0.5, -0.5) for x in (-0.5, 0.5)]
+
+
+def assert_four_colors(model: PaintedMesh, order=(TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT)) -> None:
+    np.testing.assert_allclose(corners_seen(model), order, atol=2)

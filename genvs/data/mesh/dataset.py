@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from genvs.data.mesh.loading import SUFFIXES, MeshFile
-from genvs.data.storage import natural_key, printable
+from genvs.data.mesh.model import READERS, MeshFile
+from genvs.data.storage import is_ignored, natural_key, printable
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, split_settings
 from genvs.errors import InputError
 
@@ -26,21 +28,21 @@ def ensure_meshes(
     seed: int = 0,
     workers: int = 1,
 ) -> Split:
-    """Draws each mesh (files, or folders of them) that is missing into the split `out`, as a scene of the file's name.
+    """Draws each mesh (files, or folders of them) that is missing into the split `out`, as a scene of its own.
 
     cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
-    Returns the split. Raises InputError for files that are missing, unreadable or have the same name, and as
+    Returns the split. Raises InputError for files that are missing, cannot be read or told apart, and as
     `ensure_dataset`.
     """
     out = Path(os.path.abspath(out))
     if cameras == "spiral" and views > SPIRAL_VIEWS:
         raise InputError(f"`views`={views}: SRN's spiral has {SPIRAL_VIEWS} cameras; give at most as many")
     subjects: dict[str, MeshFile] = {}
-    for path in _files(meshes):
-        name = path.stem
+    files = _files(meshes)
+    for name, path in zip(_scene_names(files), files, strict=True):
         if name in subjects:
             raise InputError(
-                f"{printable(path)}: {printable(subjects[name].path)} has the same name; rename one of them, "
+                f"{printable(path)}: would have the same name as {printable(subjects[name].path)}; rename one of them, "
                 "or draw it into another folder"
             )
         key = (seed, list(CAMERAS).index(cameras), zlib.crc32(os.fsencode(name)))
@@ -52,12 +54,33 @@ def ensure_meshes(
 
 
 def _files(meshes: Sequence[Path]) -> list[Path]:
-    """The mesh files among `meshes` and in the folders among them, absolute."""
+    """The mesh files among `meshes` and at any depth in the folders among them, absolute, without hidden ones."""
     files: list[Path] = []
     for path in map(Path, map(os.path.abspath, meshes)):
-        inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name)) if path.is_dir() else [path]
-        found = [file for file in inside if file.is_file() and file.suffix.lower() in SUFFIXES]
+        found = [path]
+        if path.is_dir():
+            inside = (file for file in path.rglob("*") if not any(map(is_ignored, file.relative_to(path).parts)))
+            found = sorted(inside, key=lambda file: natural_key(str(file)))
+        found = [file for file in found if file.suffix.lower() in READERS and file.is_file()]
         if not found:
-            raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(SUFFIXES)}, or their folder")
+            raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(READERS)}, or their folder")
         files += found
-    return files
+    return list(dict.fromkeys(files))
+
+
+def _scene_names(files: Sequence[Path]) -> list[str]:
+    """The files' names, without suffix. Files of one name have that of the nearest folder that tells them apart, as in
+    ShapeNet's SYNSET/MODEL/models/model_normalized.obj; and their own too, where that is not enough.
+    """
+    names = [path.stem for path in files]
+    for stem in [stem for stem, number in Counter(names).items() if number > 1]:
+        same = [number for number, path in enumerate(files) if path.stem == stem]
+        folders = itertools.zip_longest(*(files[number].parts[-2::-1] for number in same), fillvalue="")
+        found = [""] * len(same)
+        for level in (level for level in folders if len(set(level)) > 1):
+            if len(set(found)) < len(same):
+                found = ["-".join(filter(None, pair)) for pair in zip(level, found, strict=True)]
+        for number, name in zip(same, found, strict=True):
+            names[number] = name or stem
+    shared = Counter(names)
+    return [name if shared[name] == 1 else f"{name}-{path.stem}" for name, path in zip(names, files, strict=True)]

@@ -48,7 +48,7 @@ class Model(Castable):
     surface_of_face: NDArray[np.integer]
     surfaces: Sequence[Surface]
 
-    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array, spacing: Array) -> Array:
         """A surface's own finish, or that of the last decal that covers it."""
         surface = self.surface_of_face[faces]
         finish = np.array([surface.finish for surface in self.surfaces], dtype=np.float32)[surface]

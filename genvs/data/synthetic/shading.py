@@ -44,8 +44,12 @@ class Castable(abc.ABC):
         return np.stack([points.min(0), points.max(0)])
 
     @abc.abstractmethod
-    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
-        """The finish `[N, 5]` (r, g, b, specular, shininess) of hits, by their faces and places in them `[N]`."""
+    def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array, spacing: Array) -> Array:
+        """The finish `[N, 5]` (r, g, b, specular, shininess) of hits, by their faces and places in them `[N]`.
+
+        spacing: of the hits on the surface there, `[N]`, world units. Four more columns may hold light of its own, and
+        opacity.
+        """
 
     def normals_at(self, faces: NDArray[np.integer], u: Array, v: Array, directions: Array) -> Array:
         """The normals `[N, 3]` (any length) of hits by rays of these directions `[N, 3]`."""
@@ -82,16 +86,20 @@ def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array
     return at[:, 0] * (1 - u - v)[:, None] + at[:, 1] * u[:, None] + at[:, 2] * v[:, None]
 
 
-def _shade(model: Castable, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array) -> Array:
-    """Colours `[N, 3]` of hits: hemisphere ambient, diffuse and Phong highlights; no shadows.
+def _shade(
+    model: Castable, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array, spacing: Array
+) -> tuple[Array, Array]:
+    """Colours `[N, 3]` of hits: hemisphere ambient, diffuse and Phong highlights; no shadows. And opacity `[N]`.
 
-    height: above the lowest point of the model, world units; lower points get less light from the sky.
+    height: above the lowest point of the model, world units; lower points get less light from the sky. spacing: of the
+    rays there.
     """
-    finish = model.finish_at(faces, u, v)
     normal = model.normals_at(faces, u, v, directions)
     normal /= np.sqrt(_dot(normal, normal))[:, None] + 1e-20
     view = directions / np.sqrt(_dot(directions, directions))[:, None]
-    reflected = view - 2 * _dot(normal, view)[:, None] * normal
+    facing = _dot(normal, view)
+    reflected = view - 2 * facing[:, None] * normal
+    finish = model.finish_at(faces, u, v, spacing / np.sqrt(np.maximum(np.abs(facing), 0.05)))
     light = AMBIENT_DOWN + (AMBIENT_UP - AMBIENT_DOWN) * (normal[:, 2] + 1) / 2
     light *= 0.7 + 0.3 * np.minimum(height / 0.14, 1)
     highlight = np.zeros_like(light)
@@ -101,7 +109,36 @@ def _shade(model: Castable, faces: NDArray[np.integer], u: Array, v: Array, heig
         light += diffuse * np.maximum(_dot(normal, towards), 0)
         if strength:
             highlight += strength * np.maximum(_dot(reflected, towards), 0) ** finish[:, 4]
-    return np.clip(finish[:, :3] * light[:, None] + (finish[:, 3] * highlight)[:, None], 0, 1)
+    color = finish[:, :3] * light[:, None] + (finish[:, 3] * highlight)[:, None]
+    if finish.shape[1] == 5:
+        return np.clip(color, 0, 1), np.ones_like(light)
+    return np.clip(color + finish[:, 5:8], 0, 1), finish[:, 8]
+
+
+def _cast(
+    scene: EmbreeScene, model: Castable, origins: Array, directions: Array, start: Array, spacing: float
+) -> tuple[NDArray[np.integer], Array, Array]:
+    """The rays that hit something, their colours, with what shines through on white, and their depths.
+
+    start: the depth of the origins, `[N]`. spacing: of the rays at depth 1.
+    """
+    hit = scene.run(origins, directions, query="INTERSECT", output=True)
+    hits = np.flatnonzero(hit["primID"] >= 0)
+    faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
+    origins, directions = origins[hits], directions[hits]
+    height = origins[:, 2] + depth * directions[:, 2] - model.bounds[0, 2]
+    total = depth + start[hits]
+    colors, opacity = _shade(model, faces, u, v, height, directions, total * spacing)
+    clear = np.flatnonzero(opacity < 0.99)
+    if len(clear):
+        step = depth[clear] + np.float32(1e-4)
+        beyond = origins[clear] + step[:, None] * directions[clear]
+        behind, far = np.ones((len(clear), 3), np.float32), np.zeros(len(clear), np.float32)
+        seen, behind_seen, far_seen = _cast(scene, model, beyond, directions[clear], total[clear], spacing)
+        behind[seen], far[seen] = behind_seen, far_seen
+        colors[clear] = behind + opacity[clear, None] * (colors[clear] - behind)
+        total[clear] = np.where(opacity[clear] < 0.5, far, total[clear])
+    return hits, colors, total
 
 
 def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterator[tuple[NDArray[np.uint8], Array]]:
@@ -117,11 +154,7 @@ def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterat
         rays = _rays(cameras, pixels, focal, resolution)
         directions = rays.reshape(-1, 3)
         origins = np.repeat(cameras[:, :3, 3].astype(np.float32), len(directions) // len(cameras), axis=0)
-        hit = scene.run(origins, directions, query="INTERSECT", output=True)
-        hits = np.flatnonzero(hit["primID"] >= 0)
-        faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
-        height = origins[hits, 2] + depth * directions[hits, 2] - model.bounds[0, 2]
-        colors = _shade(model, faces, u, v, height, directions[hits])
+        hits, colors, depth = _cast(scene, model, origins, directions, 0 * origins[:, 0], 1 / (focal * SAMPLES))
         images = np.full((len(cameras), resolution, resolution, 3), 255, dtype=np.uint8)
         shown = images[:, pixels[0], pixels[1]]
         row, column = np.divmod(hits, rays.shape[2])

@@ -1,0 +1,200 @@
+"""Reads glTF 2.0 files, .gltf and .glb, as the specification and its extensions say."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_image, to_linear
+from genvs.data.storage import printable
+from genvs.data.synthetic.shading import Array
+from genvs.errors import InputError
+
+Record = dict[str, Any]
+NUMBERS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+WRAPS = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
+NEAREST = 9728
+TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
+# What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
+READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
+
+
+def read_gltf(path: Path) -> Iterator[Part]:
+    """The triangles of the file's scene, each mesh at all its places."""
+    file = _File(path)
+    if file.record["asset"]["version"][0] != "2":
+        raise InputError(f"{printable(path)}: is of glTF {printable(file.record['asset']['version'])}; export as 2.0")
+    for extension in file.record.get("extensionsRequired", []):
+        if extension not in READ and not extension.startswith("KHR_materials_"):
+            raise InputError(f"{printable(path)}: needs {printable(extension)}, which is not read; export without it")
+    placed = list(file.placed_nodes())
+    for node, placement in placed:
+        mesh = file.record["meshes"][node["mesh"]]
+        for primitive in mesh["primitives"]:
+            if primitive.get("mode", TRIANGLES) >= TRIANGLES:
+                yield file.part(primitive, node, node.get("weights", mesh.get("weights", [])), placement)
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes()
+        self.path, self.textures, self.placements = path, dict[tuple[int, str], Texture](), dict[int, Array]()
+        json_end = 20 + int.from_bytes(data[12:16], "little") if data.startswith(b"glTF") else None
+        self.record = json.loads(data[20:json_end] if json_end else data)
+        uris = [buffer.get("uri") for buffer in self.record.get("buffers", [])]
+        self.buffers = [data[json_end + 8 :] if json_end and uri is None else self._read(uri) for uri in uris]
+
+    def _read(self, uri: str) -> bytes:
+        if not uri.startswith("data:"):
+            return find_beside(self.path, uri).read_bytes()
+        kind, _, data = uri.partition(",")
+        return base64.b64decode(data) if kind.endswith(";base64") else unquote_to_bytes(data)
+
+    def array(self, number: int) -> NDArray[Any]:
+        """The numbers of an accessor `[count, width]`; integers that stand for fractions become those."""
+        accessor = self.record["accessors"][number]
+        dtype = np.dtype(NUMBERS[accessor["componentType"]])
+        count, width = accessor["count"], WIDTHS[accessor["type"]]
+        values = self._stored(accessor, dtype, count, width) if "bufferView" in accessor else np.zeros((count, width))
+        if sparse := accessor.get("sparse"):
+            values, indices = values.copy(), np.dtype(NUMBERS[sparse["indices"]["componentType"]])
+            changed = self._stored(sparse["indices"], indices, sparse["count"], 1)[:, 0]
+            values[changed] = self._stored(sparse["values"], dtype, sparse["count"], width)
+        return np.maximum(values / np.iinfo(dtype).max, -1) if accessor.get("normalized") else values
+
+    def _stored(self, place: Record, dtype: np.dtype, count: int, width: int) -> NDArray[Any]:
+        view = self.record["bufferViews"][place["bufferView"]]
+        start = view.get("byteOffset", 0) + place.get("byteOffset", 0)
+        strides = (view.get("byteStride", width * dtype.itemsize), dtype.itemsize)
+        return np.ndarray((count, width), dtype, self.buffers[view["buffer"]], start, strides)
+
+    def placed_nodes(self) -> Iterator[tuple[Record, Array]]:
+        """The nodes with meshes, each with the matrix `[4, 4]` from it to the scene; an instance is a node."""
+        unvisited = dict(enumerate(self.record["nodes"]))
+        children = {child for node in unvisited.values() for child in node.get("children", [])}
+        scenes = self.record.get("scenes") or [{"nodes": unvisited.keys() - children}]
+        stack = [(number, np.eye(4)) for number in scenes[self.record.get("scene", 0)].get("nodes", [])]
+        while stack:
+            number, outer = stack.pop()
+            node = unvisited.pop(number)  # a KeyError if the nodes form no tree
+            placement = self.placements[number] = outer @ _placement(node)
+            stack += [(child, placement) for child in node.get("children", [])]
+            copies = node.get("extensions", {}).get("EXT_mesh_gpu_instancing", {}).get("attributes", {})
+            columns = {name.lower(): self.array(number) for name, number in copies.items() if name[0] != "_"}
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            if "mesh" in node:
+                yield from ((node, placement @ _placement(row)) for row in (rows if columns else [{}]))
+
+    def part(self, primitive: Record, node: Record, weights: list[float], placement: Array) -> Part:
+        """A primitive at its place. weights: of its morph targets."""
+        vertices = {name: self.array(number) for name, number in primitive["attributes"].items()}
+        for weight, target in zip(weights, primitive.get("targets", []), strict=False):
+            for name in vertices.keys() & target.keys():
+                vertices[name] = vertices[name] + weight * self.array(target[name])
+        number = len(vertices["POSITION"])
+        if "skin" in node:  # it places the vertices, and the node does not
+            vertices, placement = vertices | self._skinned(vertices, self.record["skins"][node["skin"]]), np.eye(4)
+        index = self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(number)
+        faces = _triangles(primitive.get("mode", TRIANGLES), index)
+        if np.linalg.det(placement[:3, :3]) < 0:  # mirrored
+            faces = faces[:, ::-1]
+        corners = {name: array[faces] for name, array in vertices.items()}
+        material = self.record["materials"][primitive["material"]] if "material" in primitive else {}
+        extensions = material.get("extensions", {})
+        base = material.get("pbrMetallicRoughness", {})
+        factor, texture = base.get("baseColorFactor", [1, 1, 1, 1]), base.get("baseColorTexture")
+        if glossy := extensions.get("KHR_materials_pbrSpecularGlossiness"):
+            factor, texture = glossy.get("diffuseFactor", [1, 1, 1, 1]), glossy.get("diffuseTexture")
+        if "material" not in primitive and "COLOR_0" not in corners:
+            factor = to_linear(np.full(4, PLAIN))
+        mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" else "RGBA"
+        colors = np.ones((len(faces), 3, 1)) * factor[: len(mode)]
+        if "COLOR_0" in corners:
+            vertex = corners["COLOR_0"][..., : len(mode)]
+            colors[..., : vertex.shape[-1]] *= vertex
+        cutoff = material.get("alphaCutoff", 0.5) if material.get("alphaMode") == "MASK" else 0.0
+        paint = self._paint(colors, texture, corners, mode)._replace(cutoff=cutoff)
+        strength = extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
+        emission = np.array(material.get("emissiveFactor", [0, 0, 0])) * strength
+        glow = self._paint(emission, material.get("emissiveTexture") if emission.any() else None, corners)
+        if "KHR_materials_unlit" in extensions:
+            paint, glow = paint._replace(colors=paint.colors * [0, 0, 0, 1][: len(mode)]), paint
+        return Part(
+            corners["POSITION"] @ placement[:3, :3].T + placement[:3, 3],
+            corners.get("NORMAL", np.zeros((len(faces), 3, 3))) @ np.linalg.pinv(placement[:3, :3]),
+            paint,
+            glow,
+        )
+
+    def _skinned(self, vertices: dict[str, Array], skin: Record) -> dict[str, Array]:
+        """The positions and normals that a skin gives to vertices, in the scene."""
+        joints = np.stack([self.placements[joint] for joint in skin["joints"]])
+        if "inverseBindMatrices" in skin:
+            joints = joints @ self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
+        blend = (joints[vertices["JOINTS_0"].astype(int)] * vertices["WEIGHTS_0"][..., None, None]).sum(1)
+        turned = {
+            key: (blend[:, :3, :3] @ vertices[key][..., None])[..., 0]
+            for key in vertices.keys() & {"POSITION", "NORMAL"}
+        }
+        return turned | {"POSITION": turned["POSITION"] + blend[:, :3, 3]}
+
+    def _paint(self, colors: Array, info: Record | None, corners: dict[str, Array], mode: str = "RGB") -> Paint:
+        """info: the glTF's description of a texture and its place."""
+        plain = Paint.plain(colors, len(corners["POSITION"]))
+        moved = (info or {}).get("extensions", {}).get("KHR_texture_transform", {})
+        channel = f"TEXCOORD_{moved.get('texCoord', (info or {}).get('texCoord', 0))}"
+        if info is None or channel not in corners:
+            return plain
+        uv = corners[channel] * moved.get("scale", [1, 1])
+        cos, sin = np.cos(moved.get("rotation", 0)), np.sin(moved.get("rotation", 0))
+        uv = uv @ [[cos, -sin], [sin, cos]] + moved.get("offset", [0, 0])
+        return plain._replace(uv=uv, texture=self._texture(info["index"], mode))
+
+    def _texture(self, number: int, mode: str) -> Texture:
+        if (number, mode) not in self.textures:
+            texture = self.record["textures"][number]
+            source = texture.get("extensions", {}).get("EXT_texture_webp", texture).get("source")
+            if source is None:
+                raise InputError(f"{printable(self.path)}: a texture is neither PNG, JPEG nor WebP; use PNG")
+            image = self.record["images"][source]
+            name = image.get("uri", "data:")
+            if "bufferView" in image:
+                view = self.record["bufferViews"][image["bufferView"]]
+                start = view.get("byteOffset", 0)
+                data = self.buffers[view["buffer"]][start : start + view["byteLength"]]
+            else:
+                data = self._read(name)
+            image = read_image(self.path, f"image {source}" if name.startswith("data:") else name, data, mode)
+            sampler = self.record["samplers"][texture["sampler"]] if "sampler" in texture else {}
+            wrap = [WRAPS[sampler.get(key, 10497)] for key in ("wrapS", "wrapT")]
+            self.textures[number, mode] = Texture(image, wrap, sampler.get("magFilter") != NEAREST)
+        return self.textures[number, mode]
+
+
+def _placement(node: Record) -> Array:
+    """A node's matrix `[4, 4]`, or that of its translation, rotation (a quaternion x, y, z, w) and scale."""
+    if "matrix" in node:
+        return np.reshape(node["matrix"], (4, 4)).T
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat(node.get("rotation", [0, 0, 0, 1])).as_matrix() * node.get("scale", [1, 1, 1])
+    matrix[:3, 3] = node.get("translation", [0, 0, 0])
+    return matrix
+
+
+def _triangles(mode: int, index: Index) -> Index:
+    """`[F, 3]`."""
+    if mode == TRIANGLES:
+        return index.reshape(-1, 3)
+    first = np.arange(len(index) - 2)
+    turned = first % 2 if mode == STRIP else 0  # every other triangle of a strip winds the other way
+    start = first if mode == STRIP else 0 * first
+    return index[np.stack([start, first + 1 + turned, first + 2 - turned], -1)]

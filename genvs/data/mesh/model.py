@@ -1,0 +1,165 @@
+"""Mesh files as models with colours and textures, ready for ray casting.
+
+Colours are multiplied in linear light, as glTF specifies: factor x vertex colour x texture. Metalness and roughness are
+ignored, since the embedded dataset's shading has no such terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from genvs.data.mesh.gltf import read_gltf
+from genvs.data.mesh.parts import Index, Paint, to_display, to_linear
+from genvs.data.mesh.polygons import read_obj, read_ply, read_stl
+from genvs.data.storage import printable
+from genvs.data.synthetic.scene import Subject
+from genvs.data.synthetic.shading import Array, Castable, at_hits
+from genvs.errors import InputError
+
+READERS = {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".ply": read_ply, ".stl": read_stl}
+CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
+SPECULAR, SHININESS = 0.05, 16.0
+# Rows: the mesh's axes that become the world's x, y and z (up). The front is +z in glTF, -z in ShapeNet's files, and
+# becomes +y, as in the embedded cars.
+Z_UP = np.eye(3)
+GLTF_TO_WORLD = np.array([[-1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+Y_UP_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+
+
+class Layer:
+    """The paints of a model's parts. corners: `[F, 3, 3]`, of all faces."""
+
+    def __init__(self, paints: Sequence[Paint], corners: Array) -> None:
+        self.colors = np.ones((len(corners), 3, 4), dtype=np.float32)
+        starts = np.cumsum([0, *(len(paint.uv) for paint in paints)])
+        for start, paint in zip(starts, paints, strict=False):
+            self.colors[start : start + len(paint.uv), :, : paint.colors.shape[-1]] = paint.colors
+        self.uv = np.concatenate([paint.uv for paint in paints]).astype(np.float32)
+        self.textures = list(dict.fromkeys(paint.texture for paint in paints if paint.texture))
+        numbers = [self.textures.index(paint.texture) if paint.texture else -1 for paint in paints]
+        self.texture_of_face = np.repeat(numbers, np.diff(starts))
+        self.cutoff = np.repeat([paint.cutoff for paint in paints], np.diff(starts))
+        self.opaque = (self.colors[..., 3] == 1).all() and all(texture.channels == 3 for texture in self.textures)
+        first, second = (self.uv[:, 1:] - self.uv[:, :1]).swapaxes(0, 1)
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        area_uv = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
+        self.uv_per_length = np.sqrt(area_uv / area.clip(1e-20))
+
+    def at(self, faces: Index, u: Array, v: Array, spacing: Array) -> Array:
+        """Linear light and opacity `[N, 4]` of hits `[N]`. spacing: of the hits on the surface, world units."""
+        color = at_hits(self.colors, faces, u, v)
+        for number, texture in enumerate(self.textures):
+            hits = np.flatnonzero(self.texture_of_face[faces] == number)
+            uv = at_hits(self.uv, faces[hits], u[hits], v[hits])
+            values = texture.sample(uv, spacing[hits] * self.uv_per_length[faces[hits]])
+            color[hits, :3] *= to_linear(values[:, :3])
+            if texture.channels == 4:
+                color[hits, 3] *= values[:, 3]
+        return color
+
+
+@dataclass(frozen=True)
+class PaintedMesh(Castable):
+    """Triangles with colours, seen from both sides.
+
+    face_normals: `[F, 3]`, on the same side as `normals`. paint reflects light, glow is light of its own.
+    """
+
+    face_normals: NDArray[np.float32]
+    paint: Layer
+    glow: Layer | None
+
+    def finish_at(self, faces: Index, u: Array, v: Array, spacing: Array) -> Array:
+        """As in Castable, with light of its own and opacity where the model has any."""
+        color = self.paint.at(faces, u, v, spacing)
+        terms = np.full((len(faces), 2), (SPECULAR, SHININESS), dtype=color.dtype)
+        finish = [to_display(color[:, :3]), terms]
+        if self.glow or not self.paint.opaque:
+            glow = self.glow.at(faces, u, v, spacing)[:, :3] if self.glow else 0 * color[:, :3]
+            cutoff, opacity = self.paint.cutoff[faces], color[:, 3]
+            finish += [to_display(glow), np.where(cutoff > 0, opacity >= cutoff, opacity)[:, None]]
+        return np.concatenate(finish, axis=1)
+
+    def normals_at(self, faces: Index, u: Array, v: Array, directions: Array) -> Array:
+        """As in Castable, on the side that faces the ray."""
+        behind = (self.face_normals[faces] * directions).sum(1) > 0
+        return np.where(behind[:, None], -1, 1) * super().normals_at(faces, u, v, directions)
+
+
+@dataclass(frozen=True)
+class MeshFile(Subject):
+    """The model in a file. up: 'y' or 'z', its upward axis."""
+
+    path: Path
+    up: str
+
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        model = load_mesh(self.path, self.up)
+        return model, {"mesh": self.path.name, "triangles": len(model.corners)}
+
+
+def load_mesh(path: Path, up: str) -> PaintedMesh:
+    """The model in a file with all its parts, centred, the diagonal of its bounding box scaled to 1.
+
+    up: 'y' or 'z'. Raises InputError for a file that cannot be read or drawn right, or has no visible triangles.
+    """
+    shown, suffix = printable(path), path.suffix.lower()
+    try:
+        parts = [part for part in READERS[suffix](path) if len(part.corners)]
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        reason = printable(f"{type(error).__name__}: {error}"[:150])
+        raise InputError(f"{shown}: cannot be read ({reason}); export the mesh again") from None
+    if not parts:
+        raise InputError(f"{shown}: holds no triangles; export the mesh with its faces")
+    axes = Z_UP if up == "z" else GLTF_TO_WORLD if READERS[suffix] is read_gltf else Y_UP_TO_WORLD
+    corners = np.concatenate([part.corners for part in parts]) @ axes.T
+    normals = np.concatenate([part.normals for part in parts]) @ axes.T
+    if not all(np.isfinite(array).all() for array in (corners, *(part.paint.uv for part in parts))):
+        raise InputError(f"{shown}: has coordinates that are not finite; repair the mesh")
+    low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
+    corners = (corners - (low + high) / 2) / max(np.linalg.norm(high - low), 1e-30)
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    if not np.abs(face_normals).sum() > 1e-12:  # what rounding leaves
+        raise InputError(f"{shown}: all its faces have area 0; export the mesh again")
+    lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
+    given = lengths > 0
+    normals = np.where(given, normals / lengths.clip(1e-20), 0 if given.all() else creased_normals(corners))
+    face_normals *= np.where((face_normals * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
+    glow = Layer([part.glow or Paint.plain(np.zeros(3), len(part.corners)) for part in parts], corners)
+    return PaintedMesh(
+        corners.astype(np.float32),
+        normals.astype(np.float32),
+        face_normals.astype(np.float32),
+        Layer([part.paint for part in parts], corners),
+        glow if glow.colors[..., :3].any() else None,
+    )
+
+
+def creased_normals(corners: Array) -> Array:
+    """Normals at the corners of faces `[F, 3, 3]`, unit length, smooth except at creases.
+
+    A normal is the area-weighted mean over those faces around the vertex that are within CREASE of the corner's own.
+    """
+    of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    unit = of_faces / np.linalg.norm(of_faces, axis=1, keepdims=True).clip(1e-20)
+    points = corners.reshape(-1, 3)
+    places = np.round((points - points.min(0)) * (1e6 / np.ptp(points, axis=0).max())).astype(np.int64)
+    vertex = np.unique(places @ [1 << 42, 1 << 21, 1], return_inverse=True)[1]  # 21 bits for each coordinate
+    corner = np.arange(len(points))
+    at_vertex = csr_matrix((np.ones(len(points), dtype=np.float32), (vertex, corner)))
+    pairs = (at_vertex.T @ at_vertex).tocoo()  # of corners at one vertex
+    face, other = pairs.row // 3, pairs.col // 3
+    smooth = (unit[face] * unit[other]).sum(1) > CREASE
+    normals = np.stack(
+        [np.bincount(pairs.row[smooth], of_faces[other[smooth], axis], minlength=len(points)) for axis in range(3)], -1
+    )
+    return (normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-20)).reshape(corners.shape)

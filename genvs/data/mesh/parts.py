@@ -1,0 +1,138 @@
+"""What a mesh file is read into: parts with their paints, and textures, found beside the mesh and decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from genvs.data.storage import printable
+from genvs.data.synthetic.shading import Array
+from genvs.errors import InputError
+
+Index = NDArray[np.integer]
+# From the index of a texel, which may lie beyond an image of this size, to the texel that stands there.
+WRAPS: dict[str, Callable[[Index, int], Index]] = {
+    "repeat": lambda texel, size: texel % size,
+    "mirror": lambda texel, size: np.minimum(texel % (2 * size), 2 * size - 1 - texel % (2 * size)),
+    "clamp": lambda texel, size: texel.clip(0, size - 1),
+}
+PLAIN = 0.6  # gray of meshes without colours, as displayed
+
+
+class Texture:
+    """An image, RGB or RGBA, and its mip levels, each the averages of 2 x 2 texels of the one before, as displayed.
+
+    wrap: of u and v, names in WRAPS. smooth: bilinear, else the nearest texel counts.
+    """
+
+    def __init__(self, image: Image.Image, wrap: Sequence[str] = ("repeat", "repeat"), smooth: bool = True) -> None:
+        self.wrap, self.smooth = [WRAPS[name] for name in wrap], smooth
+        self.levels, self.channels = [np.asarray(image)], len(image.getbands())
+        while max(image.size) > 1:
+            width, height = image.size
+            image = image.resize((max(width // 2, 1), max(height // 2, 1)), Image.Resampling.BOX)
+            self.levels.append(np.asarray(image))
+
+    def sample(self, uv: Array, spacing: Array) -> Array:
+        """Displayed values `[N, 3 or 4]` in [0, 1] at uv `[N, 2]`, which has its origin at the upper left corner.
+
+        spacing: `[N]`, of the samples in uv. The values are interpolated between the two levels with such texels.
+        """
+        height, width = self.levels[0].shape[:2]
+        level = np.log2(np.maximum(spacing * np.sqrt(width * height), 1)).clip(max=len(self.levels) - 1)
+        values, finer = np.zeros((len(uv), self.channels), dtype=np.float32), level.astype(int)
+        for number in np.unique(finer):
+            hits = np.flatnonzero(finer == number)
+            for step in (0, 1):
+                share = np.abs(1 - step - (level[hits] - number)).astype(np.float32)
+                if share.any():
+                    values[hits] += share[:, None] * self._interpolated(self.levels[number + step], uv[hits])
+        return values / 255
+
+    def _interpolated(self, texels: NDArray[np.uint8], uv: Array) -> Array:
+        """A texel has its value at its centre."""
+        height, width = texels.shape[:2]
+        place = uv * np.array([width, height], dtype=np.float32) - np.float32(0.5)
+        corner = np.floor(place) if self.smooth else np.round(place)
+        right, low = (place - corner if self.smooth else 0 * place).T[:, :, None]
+        x, y = corner.T.astype(int)
+        (left, x), (top, y) = (
+            (wrap(at, size), wrap(at + 1, size))
+            for wrap, at, size in zip(self.wrap, (x, y), (width, height), strict=True)
+        )
+        upper = texels[top, left] * (1 - right) + texels[top, x] * right
+        lower = texels[y, left] * (1 - right) + texels[y, x] * right
+        return upper * (1 - low) + lower * low
+
+
+class Paint(NamedTuple):
+    """Colours of corners `[F, 3, 3 or 4]`, linear light and opacity, times a texture at uv `[F, 3, 2]`.
+
+    cutoff: if it is not 0, what is less opaque is not there, and the rest is opaque.
+    """
+
+    colors: Array
+    uv: Array
+    texture: Texture | None = None
+    cutoff: float = 0.0
+
+    @classmethod
+    def plain(cls, colors: Array, faces: int) -> Paint:
+        """Without a texture. colors: `[3]`, or of corners."""
+        return cls(np.broadcast_to(colors, (faces, 3, np.shape(colors)[-1])), np.zeros((faces, 3, 2)))
+
+
+class Part(NamedTuple):
+    """Triangles with one texture: corners and normals `[F, 3, 3]`, in the file's axes. normals: 0 where there is none.
+
+    paint reflects light, glow is light of its own.
+    """
+
+    corners: Array
+    normals: Array
+    paint: Paint
+    glow: Paint | None = None
+
+
+def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
+    """A file that a mesh names by its path from `folder`, or from its own, as any platform spells it."""
+    name = name.strip().strip('"')
+    slashes = name.replace("\\", "/")
+    if PureWindowsPath(name).drive or slashes.startswith("/"):  # on the computer that exported it
+        slashes = slashes.rpartition("/")[2]
+    for beside in (folder or mesh.parent, mesh.parent):
+        for spelling in (name, slashes, unquote(slashes)):  # a URI has %20 for a space
+            if (beside / spelling).is_file():
+                return beside / spelling
+    raise InputError(f"{printable(mesh)}: {printable(name[:200])} is not there; put it where the mesh looks for it")
+
+
+def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.Image:
+    """A texture as RGB or RGBA. Raises InputError where it cannot be decoded."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+        if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        return image.convert(mode)
+    except Exception as error:  # a decoder may raise anything for a damaged file
+        name, reason = printable(name[:200]), printable(str(error).partition("<")[0][:100])
+        raise InputError(
+            f"{printable(mesh)}: its texture {name} is damaged or of a kind that is not read ({reason}); use PNG"
+        ) from None
+
+
+def to_linear(color: Array) -> Array:
+    """sRGB values in [0, 1], as displayed, to linear light (IEC 61966-2-1)."""
+    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+
+
+def to_display(color: Array) -> Array:
+    """The inverse of `to_linear`."""
+    return np.where(color <= 0.0031308, color * 12.92, 1.055 * np.maximum(color, 1e-9) ** (1 / 2.4) - 0.055)

@@ -1,0 +1,231 @@
+"""Reads files of polygons: Wavefront's .obj with .mtl, .ply and .stl."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_image, to_linear
+from genvs.data.storage import printable
+from genvs.data.synthetic.shading import Array
+from genvs.errors import InputError
+
+FREE_FORM = {"cstype", "curv", "curv2", "surf"}
+PLY_TYPES = {"char": "int8", "uchar": "uint8", "short": "int16", "ushort": "uint16", "int": "int32", "uint": "uint32"}
+PLY_TYPES |= {"float": "float32", "double": "float64"}
+
+
+def read_obj(path: Path) -> Iterator[Part]:
+    """The polygons of the file, a part for each material."""
+    rows: dict[str, list[list[float]]] = {"v": [[np.nan] * 3], "vt": [[0, 0]], "vn": [[0, 0, 0]]}  # 0 is for none
+    corners: list[list[int]] = [[], [], []]  # their rows, by kind
+    sizes: list[int] = []
+    groups: list[int] = []  # the material of each polygon
+    materials: dict[str, int] = {}
+    libraries: list[str] = []
+    material = ""
+    for key, rest in _lines(path):
+        if key in rows:
+            rows[key].append([*map(float, rest.partition("#")[0].split())])
+        elif key == "f":
+            words = rest.partition("#")[0]
+            numbers = [*map(int, words.replace("//", "/0/").replace("/", " ").split())]
+            sizes.append(len(words.split()))
+            given = len(numbers) // sizes[-1]  # of v, vt and vn
+            if "-" in words:
+                counts = [*map(len, rows.values())]
+                numbers = [n + counts[place % given] if n < 0 else n for place, n in enumerate(numbers)]
+            for column, kind in enumerate(corners):
+                kind += numbers[column::given] if column < given else [0] * sizes[-1]
+            groups.append(materials.setdefault(material, len(materials)))
+        elif key == "usemtl":
+            material = rest
+        elif key == "mtllib":
+            libraries += re.findall(r"\S.*?\.mtl\b", rest, re.IGNORECASE) or [rest]
+        elif key in FREE_FORM:
+            raise InputError(f"{printable(path)}: has free-form surfaces ({key}); export it as polygons")
+    point, place, normal = index = np.array(corners, dtype=int)
+    if (index < 0).any():
+        raise IndexError("a face before its vertices")
+    points, uv, normals = (
+        np.array([(row + [0])[:n] for row in rows[key]]) for key, n in (("v", 3), ("vt", 2), ("vn", 3))
+    )
+    colored = [row[3:] if len(row) == 6 else None for row in rows["v"]]
+    tint = np.array([color or [1, 1, 1] for color in colored])
+    tint = to_linear(tint / (255 if tint.max() > 1 else 1))
+    plain = np.full(3, 1 if any(colored) else PLAIN)
+    found = _materials(path, libraries, list(materials))
+    for group, faces in triangulate(points[point], sizes, groups):
+        paint = _obj_paint(path, found[group], "kd", plain, uv[place[faces]])
+        glow = _obj_paint(path, found[group], "ke", np.zeros(3), uv[place[faces]])
+        paint = paint._replace(colors=paint.colors * tint[point[faces]])
+        yield Part(points[point[faces]], normals[normal[faces]], paint, glow)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The first word of each line, and the rest. A backslash at its end continues a line."""
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r", "\n").replace("\t", " ")
+    for line in re.sub(r"\\ *\n+", " ", text).split("\n"):
+        key, _, rest = line.strip().partition(" ")
+        yield key, rest.strip()
+
+
+def _materials(path: Path, libraries: list[str], used: list[str]) -> list[dict[str, Any]]:
+    """The materials of these names. Faces that name none have the library's only one."""
+    found: dict[str, dict[str, Any]] = {}
+    material: dict[str, Any] = {}
+    for name in libraries:
+        library = find_beside(path, name)
+        for key, rest in _lines(library):
+            if key == "newmtl":
+                material = found[rest] = {"folder": library.parent}
+            elif key.lower() in ("kd", "ke", "map_kd", "map_ke"):
+                material[key.lower()] = rest
+    if len(found) < 2:
+        found[""] = next(iter(found.values()), {})
+    for name in (name for name in used if name not in found):
+        fault = f"uses the material {printable(name)}" if name else "does not say which faces have which material"
+        known = printable(", ".join(libraries)) or "missing"
+        raise InputError(f"{printable(path)}: {fault}, but its mtllib is {known}; export it with its materials")
+    return [found[name] for name in used]
+
+
+def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv: Array) -> Paint:
+    """key: kd or ke. Beside a texture, its colour means nothing: exporters write any. plain: where there is neither."""
+    line = material.get(f"map_{key}", "")
+    if not line:
+        color = np.array(material[key].split()[:3], dtype=float) if key in material else plain
+        return Paint.plain(to_linear(color), len(uv))
+    options: dict[str, list[str]] = {}
+    while option := re.match(r"-(\w+)((?:\s+[-+]?[.\d][-+.\de]*){1,3}|\s+\S+)\s+", line):
+        options[option[1]] = option[2].split()
+        line = line[option.end() :]
+    if {"mm", "t"} & options.keys():
+        raise InputError(f"{printable(path)}: options -mm and -t of textures are not read; export it without them")
+    scale, offset = ([*map(float, options.get(name, [])), *fill][:2] for name, fill in (("s", [1, 1]), ("o", [0, 0])))
+    wrap = "clamp" if options.get("clamp") == ["on"] else "repeat"
+    texture = Texture(read_image(path, line, find_beside(path, line, material["folder"]).read_bytes()), (wrap, wrap))
+    return Paint(np.ones((len(uv), 3, 3)), (uv * scale + offset) * [1, -1] + [0, 1], texture)
+
+
+def read_ply(path: Path) -> Iterator[Part]:
+    """The polygons of the file, a part for each texture. Beside a texture, colours mean nothing."""
+    header, _, body = path.read_bytes().partition(b"end_header")
+    lines = [line.split() for line in header.decode("utf-8", "surrogateescape").splitlines()]
+    table = _ply_table(lines, body.partition(b"\n")[2])
+    vertices, faces = table["vertex"], table.get("face", {})
+    rows = faces.get("vertex_indices", faces.get("vertex_index", []))
+    sizes = [len(row) for row in rows]
+    places = (vertices, np.concatenate([[], *rows]).astype(int)), (faces, np.arange(len(rows)).repeat(sizes))
+
+    def at_corners(*choices: str, otherwise: float) -> Array:
+        """Columns of vertices or faces at the corners; the first choice that there is. Integers become fractions."""
+        for names, (table, place) in itertools.product(map(str.split, choices), places):
+            if names[0] in table:
+                values = np.stack([np.ravel(table[name])[place] for name in names], -1)
+                return values if values.dtype.kind == "f" else values / np.iinfo(values.dtype).max
+        return np.full((sum(sizes), len(choices[0].split())), otherwise)
+
+    points, normals = at_corners("x y z", otherwise=np.nan), at_corners("nx ny nz", otherwise=0)
+    colors = at_corners("red green blue", "diffuse_red diffuse_green diffuse_blue", otherwise=PLAIN)
+    uv = at_corners("s t", "u v", "texture_u texture_v", otherwise=0)
+    if "texcoord" in faces:
+        uv = np.concatenate(faces["texcoord"]).reshape(-1, 2)
+    names = [" ".join(line[2:]) for line in lines if [word.lower() for word in line[:2]] == ["comment", "texturefile"]]
+    numbers = np.ravel(faces["texnumber"]).tolist() if len(names) > 1 and "texnumber" in faces else [0] * len(rows)
+    for number, corners in triangulate(points, sizes, numbers):
+        paint = Paint(to_linear(colors[corners]), uv[corners] * [1, -1] + [0, 1])
+        if 0 <= number < len(names):
+            image = read_image(path, names[number], find_beside(path, names[number]).read_bytes())
+            paint = paint._replace(colors=np.ones_like(paint.colors), texture=Texture(image))
+        yield Part(points[corners], normals[corners], paint)
+
+
+def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, Any]]:
+    """The columns of each element by name: an array, or a list of one for each row if the element has lists."""
+    text = ["format", "ascii", "1.0"] in lines
+    body = np.array(body.split(), dtype="<f8").tobytes() if text else body
+    at = 0
+
+    def take(count: int, *fields: list[str]) -> list[Array]:
+        """The columns of the next rows. fields: type and name."""
+        nonlocal at
+        kinds = [(name, np.dtype(PLY_TYPES.get(kind, kind))) for kind, name in fields]
+        stored = np.dtype([(name, "f8" if text else kind) for name, kind in kinds])
+        big = ["format", "binary_big_endian", "1.0"] in lines
+        rows = np.ndarray(count, stored.newbyteorder(">" if big else "<"), body, at)
+        at += rows.nbytes
+        return [rows[name].astype(kind) for name, kind in kinds]
+
+    table: dict[str, dict[str, Any]] = {}
+    starts = [number for number, line in enumerate(lines) if line[:1] == ["element"]]
+    for start, end in itertools.pairwise([*starts, len(lines)]):
+        _, element, count = lines[start]
+        fields = [line[1:] for line in lines[start:end] if line[:1] == ["property"]]
+        table[element] = {field[-1]: [] for field in fields}
+        if all(len(field) == 2 for field in fields):
+            table[element] = dict(zip(table[element], take(int(count), *fields), strict=True))
+            continue
+        for _, (*kinds, name) in itertools.product(range(int(count)), fields):
+            size = int(take(1, [kinds[1], name])[0][0]) if len(kinds) == 3 else 1
+            table[element][name] += take(size, [kinds[-1], name])
+    return table
+
+
+def read_stl(path: Path) -> Iterator[Part]:
+    """The triangles of the file, gray."""
+    data = path.read_bytes()
+    count = int.from_bytes(data[80:84], "little")
+    if len(data) >= 84 + 50 * count:  # in a text, the number would be huge
+        dtype = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+        corners = np.frombuffer(data, dtype, count, 84)["corners"]
+    else:
+        corners = np.array(re.findall(rb"(?i)vertex\s+(\S+)\s+(\S+)\s+(\S+)", data), dtype=float).reshape(-1, 3, 3)
+    yield Part(corners, 0 * corners, Paint.plain(to_linear(np.full(3, PLAIN)), len(corners)))
+
+
+def triangulate(corners: Array, sizes: list[int], groups: list[int]) -> Iterator[tuple[int, Index]]:
+    """Cuts polygons into triangles `[T, 3]` of their corners, for each group of polygons.
+
+    corners: `[C, 3]`, polygon by polygon. sizes, groups: of the polygons; those of fewer than 3 corners are left out.
+    """
+    size_of, starts = np.array(sizes, dtype=int), np.cumsum([0, *sizes])[:-1]
+    triangles, group_of = [np.zeros((0, 3), int)], [np.zeros(0, int)]
+    for size in np.unique(size_of[size_of > 2]):
+        chosen = np.flatnonzero(size_of == size)
+        index = starts[chosen, None] + np.arange(size)
+        cut = np.stack([index[:, [0, second, second + 1]] for second in range(1, size - 1)], 1)
+        if size > 3:
+            edges = np.roll(corners[index], -1, axis=1) - corners[index]
+            normals = np.cross(corners[index] - corners[index[:, :1]], edges).sum(1)  # twice the area long
+            turns = (np.cross(np.roll(edges, 1, axis=1), edges) * normals[:, None]).sum(-1)
+            for polygon in np.flatnonzero(turns.min(1) < -1e-6 * (normals**2).sum(-1)):
+                cut[polygon] = index[polygon][_ears(corners[index[polygon]], normals[polygon])]
+        triangles.append(cut.reshape(-1, 3))
+        group_of.append(np.array(groups)[chosen].repeat(size - 2))
+    all_triangles, all_groups = np.concatenate(triangles), np.concatenate(group_of)
+    for group in dict.fromkeys(groups):
+        yield group, all_triangles[all_groups == group]
+
+
+def _ears(corners: Array, normal: Array) -> list[list[int]]:
+    """Triangles of a concave polygon: corners whose triangle holds no other corner are cut off one by one."""
+    axis = int(np.abs(normal).argmax())
+    flat = corners[:, [(axis + 1) % 3, (axis + 2) % 3]] * [np.sign(normal[axis]), 1]  # counterclockwise
+    rest, triangles = list(range(len(flat))), []
+    while len(rest) > 3:
+        for number in range(len(rest)):
+            ear = [rest[number - 1], rest[number], rest[(number + 1) % len(rest)]]
+            sides, across = np.roll(flat[ear], -1, axis=0) - flat[ear], flat[rest][:, None] - flat[ear]
+            left = sides[:, 0] * across[..., 1] - sides[:, 1] * across[..., 0]  # of each side: [corners, 3]
+            convex = sides[0, 0] * sides[1, 1] >= sides[0, 1] * sides[1, 0]
+            if convex and left.min(1).max() <= 1e-9 * abs(normal[axis]):
+                break
+        triangles.append(ear)
+        rest.remove(ear[1])
+    return [*triangles, rest]

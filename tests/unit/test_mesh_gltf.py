@@ -1,0 +1,208 @@
+"""What glTF files mean: each test writes one and looks at the triangles and colours that are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genvs.data.mesh.model import load_mesh
+from genvs.data.synthetic.shading import render
+from genvs.geometry.trajectories import spherical_c2w
+from tests.unit.mesh_files import (
+    CUBE,
+    CUBE_FACES,
+    GLTF_UV,
+    LOW_LEFT,
+    LOW_RIGHT,
+    SQUARE,
+    TOP_LEFT,
+    TOP_RIGHT,
+    area,
+    assert_four_colors,
+    color_at,
+    corners_seen,
+    four_colors,
+    write_gltf,
+)
+
+
+def test_sparse_accessors(tmp_path):
+    def lift(record, add):
+        lifted = CUBE[CUBE[:, 1] > 0] + np.array([0, 2, 0], dtype=np.float32)
+        index, values = add(np.flatnonzero(CUBE[:, 1] > 0).astype(np.uint16)), add(lifted.astype(np.float32))
+        indices = {"bufferView": index, "componentType": 5123}
+        record["accessors"][0]["sparse"] = {"count": 4, "indices": indices, "values": {"bufferView": values}}
+
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", CUBE, CUBE_FACES, change=lift), "y")
+    np.testing.assert_allclose(model.bounds[1] * 2 * np.sqrt(11), [1, 1, 3], atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "index"), [(5, [0, 1, 3, 2]), (6, [0, 1, 2, 3]), (6, None)])
+def test_strips_and_fans(tmp_path, mode, index):
+    def change(record, add):
+        primitive = record["meshes"][0]["primitives"][0]
+        primitive |= {"mode": mode, "indices": add(np.array(index or [], dtype=np.uint16))}
+        if index is None:
+            del primitive["indices"]
+
+    model = load_mesh(write_gltf(tmp_path / "a.glb", change=change), "y")
+    assert len(model.corners) == 2 and area(model) == pytest.approx(0.5, abs=1e-5)
+    assert (model.face_normals[:, 1] > 0).all(), "both face the front"
+
+
+def test_instances_and_nodes_below_nodes(tmp_path):
+    """Two squares side by side, one of them mirrored, in a node that is half as high."""
+
+    def change(record, add):
+        places = {"TRANSLATION": add(np.array([[2, 0, 0], [0, 0, 0]], dtype=np.float32))}
+        places["SCALE"] = add(np.array([[-1, 1, 1], [1, 1, 1]], dtype=np.float32))
+        instancing = {"EXT_mesh_gpu_instancing": {"attributes": places}}
+        record["nodes"] = [{"children": [1], "scale": [1, 0.5, 1]}, {"mesh": 0, "extensions": instancing}]
+        record["extensionsRequired"] = ["EXT_mesh_gpu_instancing"]
+
+    uv = {"TEXCOORD_0": GLTF_UV}
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", image=four_colors(), attributes=uv, change=change), "y")
+    np.testing.assert_allclose(model.bounds[1] * 2 * np.sqrt(17), [4, 0, 1], atol=1e-5)
+    assert (model.face_normals[:, 1] > 0).all() and (model.normals[..., 1] > 0).all()
+    halves = [[color_at(model, x, 0.5) for x in half] for half in ((-0.75, -0.25), (0.25, 0.75))]
+    np.testing.assert_allclose(halves, [[TOP_LEFT, TOP_RIGHT], [TOP_RIGHT, TOP_LEFT]], atol=2)
+
+
+def test_wrap_modes(tmp_path):
+    """Texture coordinates from 0 to 2: seen are four copies, mirrored ones, or the last texels at the border."""
+    seen = {}
+    for name, mode in (("repeat", 10497), ("mirror", 33648), ("clamp", 33071)):
+
+        def change(record, add, mode=mode):
+            record["samplers"] = [{"wrapS": mode, "wrapT": mode}]
+            record["textures"][0]["sampler"] = 0
+
+        uv = {"TEXCOORD_0": GLTF_UV * 2}
+        model = load_mesh(write_gltf(tmp_path / "a.gltf", image=four_colors(), attributes=uv, change=change), "y")
+        seen[name] = [color_at(model, x, 0.75) for x in (-0.75, -0.25, 0.25, 0.75)]
+    left, right = TOP_LEFT, TOP_RIGHT
+    np.testing.assert_allclose(seen["repeat"], [left, right, left, right], atol=2)
+    np.testing.assert_allclose(seen["mirror"], [left, right, right, left], atol=2)
+    np.testing.assert_allclose(seen["clamp"], [left, right, right, right], atol=2)
+
+
+def test_texture_transforms_and_other_sets_of_coordinates(tmp_path):
+    def change(record, add, moved=None, channel=0):
+        texture = record["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        texture |= {"texCoord": channel, "extensions": {"KHR_texture_transform": moved or {}}}
+        record["extensionsRequired"] = ["KHR_texture_transform"]
+
+    def read(**options):
+        attributes = {"TEXCOORD_0": np.zeros((4, 2), np.float32), "TEXCOORD_1": (GLTF_UV * 65535).astype(np.uint16)}
+        path = write_gltf(
+            tmp_path / "a.gltf",
+            image=four_colors(),
+            attributes=attributes,
+            change=lambda record, add: change(record, add, **options),
+        )
+        return load_mesh(path, "y")
+
+    np.testing.assert_allclose(corners_seen(read(moved={"offset": [0.75, 0.25]})), [TOP_RIGHT] * 4, atol=2)
+    assert_four_colors(read(channel=1))
+    assert_four_colors(read(moved={"texCoord": 1}))
+    shifted = read(channel=1, moved={"offset": [0.5, 0]})
+    assert_four_colors(shifted, (TOP_RIGHT, TOP_LEFT, LOW_RIGHT, LOW_LEFT))
+    corner = read(channel=1, moved={"scale": [0.5, 0.5], "offset": [0.5, 0.5]})
+    np.testing.assert_allclose(corners_seen(corner), [LOW_RIGHT] * 4, atol=2)
+    # The coordinates turn counterclockwise around the image's upper left corner; the repeated image turns clockwise.
+    turned = read(channel=1, moved={"rotation": np.pi / 2})
+    assert_four_colors(turned, (LOW_LEFT, TOP_LEFT, LOW_RIGHT, TOP_RIGHT))
+
+
+def test_emission_and_unlit_materials(tmp_path):
+    """Emission is added to what light does; an unlit material is black and shines."""
+    black = {"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}, "emissiveFactor": [0.5, 0, 0]}
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", material=black), "y")
+    finish = model.finish_at(np.array([0]), *np.full((3, 1), 0.3, dtype=np.float32))[0]
+    np.testing.assert_allclose(255 * finish[[0, 1, 2, 5, 6, 7]], [0, 0, 0, 188, 0, 0], atol=1)
+    black["extensions"] = {"KHR_materials_emissive_strength": {"emissiveStrength": 2}}
+    model = load_mesh(write_gltf(tmp_path / "b.gltf", material=black), "y")
+    assert model.finish_at(np.array([0]), *np.full((3, 1), 0.3, dtype=np.float32))[0, 5] == pytest.approx(1)
+    unlit = {"pbrMetallicRoughness": {"baseColorFactor": [0, 0.5, 0, 1]}, "extensions": {"KHR_materials_unlit": {}}}
+    model = load_mesh(write_gltf(tmp_path / "c.gltf", material=unlit), "y")
+    finish = model.finish_at(np.array([0]), *np.full((3, 1), 0.3, dtype=np.float32))[0]
+    np.testing.assert_allclose(255 * finish[[0, 1, 2, 5, 6, 7]], [0, 0, 0, 0, 188, 0], atol=1)
+
+
+def test_holes_and_glass(tmp_path):
+    """A texture with a transparent right half before a green square: MASK cuts it out, BLEND mixes, OPAQUE covers."""
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 255))
+    image.paste((255, 0, 0, 102), (8, 0, 16, 16))
+
+    def change(record, add):
+        behind = add((SQUARE * 1.1 - [0, 0, 0.2]).astype(np.float32))
+        record["meshes"][0]["primitives"].append({"attributes": {"POSITION": behind}, "mode": 6, "material": 1})
+        record["materials"].append({"emissiveFactor": [0, 1, 0], "extensions": {"KHR_materials_unlit": {}}})
+        record["materials"][1]["pbrMetallicRoughness"] = {"baseColorFactor": [0, 1, 0, 1]}
+
+    depths, colors = [], []
+    for mode in ("OPAQUE", "MASK", "BLEND"):
+        unlit = {"alphaMode": mode, "extensions": {"KHR_materials_unlit": {}}, "pbrMetallicRoughness": {}}
+        uv = {"TEXCOORD_0": GLTF_UV}
+        path = write_gltf(tmp_path / "a.glb", material=unlit, image=image, attributes=uv, change=change)
+        c2w = spherical_c2w(torch.tensor([np.pi / 2]).double(), torch.zeros(1).double(), 1.3).numpy()
+        picture, depth = next(iter(render(load_mesh(path, "y"), c2w, 64.0, 33)))
+        colors.append(picture[16, [12, 20]].astype(int))
+        depths.append(depth[16, 20])
+    highlight = 25
+    np.testing.assert_allclose(colors[0], [[255, 0, 0], [255, 0, 0]], atol=highlight)
+    np.testing.assert_allclose(colors[1], [[255, 0, 0], [0, 255, 0]], atol=highlight)
+    np.testing.assert_allclose(colors[2], [[255, 0, 0], [102, 153, 0]], atol=highlight)
+    assert depths[0] < depths[1] == depths[2], "the depth of what is mostly seen"
+
+
+def test_specular_glossiness_has_its_diffuse_colour(tmp_path):
+    glossy = {"diffuseFactor": [1, 1, 1, 1], "diffuseTexture": {"index": 0}}
+    material = {"extensions": {"KHR_materials_pbrSpecularGlossiness": glossy}}
+    uv = {"TEXCOORD_0": GLTF_UV}
+    assert_four_colors(
+        load_mesh(write_gltf(tmp_path / "a.glb", material=material, image=four_colors(), attributes=uv), "y")
+    )
+
+
+def test_integers_that_stand_for_fractions(tmp_path):
+    """KHR_mesh_quantization: positions, normals, texture coordinates and colours in small integers."""
+    attributes = {
+        "NORMAL": np.array([[0, 76, 102]] * 4, dtype=np.int8),
+        "TEXCOORD_0": (GLTF_UV * 255).astype(np.uint8),
+        "COLOR_0": np.full((4, 4), 65535, dtype=np.uint16),
+    }
+    square = (SQUARE * 32767).astype(np.int16)
+    model = load_mesh(write_gltf(tmp_path / "a.glb", square, image=four_colors(), attributes=attributes), "y")
+    assert_four_colors(model)
+    np.testing.assert_allclose(model.normals.reshape(-1, 3), [[0, 0.8, 0.6]] * 6, atol=0.01)
+
+
+def test_a_skin_places_its_vertices(tmp_path):
+    """The upper corners follow a joint that stands 2 higher than where it was bound; the mesh's own node is ignored."""
+
+    def change(record, add):
+        record["nodes"] = [{"mesh": 0, "skin": 0, "scale": [9, 9, 9]}, {"children": [2]}, {"translation": [0, 3, 0]}]
+        record["scenes"][0]["nodes"] = [0, 1]
+        bound = np.eye(4, dtype=np.float32)[None].repeat(2, axis=0)
+        bound[1, 3, 1] = -1  # matrices are stored by columns
+        record["skins"] = [{"joints": [1, 2], "inverseBindMatrices": add(bound)}]
+        attributes = record["meshes"][0]["primitives"][0]["attributes"]
+        attributes["JOINTS_0"] = add(np.array([[0, 0, 0, 0]] * 2 + [[1, 0, 0, 0]] * 2, dtype=np.uint8))
+        del record["accessors"][-1]["normalized"]
+        attributes["WEIGHTS_0"] = add(np.array([[1, 0, 0, 0]] * 4, dtype=np.float32))
+
+    model = load_mesh(write_gltf(tmp_path / "a.glb", change=change), "y")
+    np.testing.assert_allclose(model.bounds[1] * 2 * np.sqrt(5), [1, 0, 2], atol=1e-5)
+
+
+def test_morph_targets_that_the_file_applies(tmp_path):
+    def change(record, add):
+        wider = np.array([[1, 0, 0], [-1, 0, 0], [-1, 0, 0], [1, 0, 0]], dtype=np.float32)
+        record["meshes"][0]["primitives"][0]["targets"] = [{"POSITION": add(wider)}]
+        record["meshes"][0]["weights"] = [0.5]
+
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", change=change), "y")
+    np.testing.assert_allclose(model.bounds[1] * 2 * np.sqrt(5), [1, 0, 2], atol=1e-5)

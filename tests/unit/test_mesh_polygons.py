@@ -1,0 +1,213 @@
+"""What .obj, .ply and .stl files mean: each test writes one and looks at what is read."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genvs.data.mesh.model import PaintedMesh, load_mesh
+from genvs.errors import InputError
+from tests.unit.mesh_files import (
+    CUBE,
+    CUBE_FACES,
+    LOW_LEFT,
+    LOW_RIGHT,
+    SQUARE,
+    TOP_LEFT,
+    TOP_RIGHT,
+    area,
+    assert_four_colors,
+    color_at,
+    colors_of,
+    four_colors,
+)
+
+L_SHAPE = np.array([[0, 0, 0], [2, 0, 0], [2, 0.6, 0], [0.6, 0.6, 0], [0.6, 2, 0], [0, 2, 0]])
+SQUARE_OBJ = "v -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+FACE = "f 1/1 2/2 3/3 4/4\n"
+
+
+def obj(path: Path, text: str, **files: str | bytes | Image.Image) -> Path:
+    """An .obj and files beside it, with dots for the first double underscore of their names."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text.encode())
+    for name, content in files.items():
+        file = path.parent / name.replace("__", ".")
+        content.save(file) if isinstance(content, Image.Image) else file.write_text(content)
+    return path
+
+
+# --- OBJ --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_concave_polygons_keep_their_outline(tmp_path, first):
+    vertices = "".join(f"v {x} {y} {z}\n" for x, y, z in L_SHAPE)
+    polygon = " ".join(str((first + i) % 6 + 1) for i in range(6))
+    model = load_mesh(obj(tmp_path / "a.obj", f"{vertices}f {polygon}\n"), "y")
+    assert area(model) == pytest.approx(2.04 / 8, rel=1e-5)
+    assert np.ptp(np.sign(model.face_normals[:, 1])) == 0, "no triangle is turned over"
+
+
+def test_a_wall_with_a_hole(tmp_path):
+    """One polygon goes around the wall, in to the window, around it the other way, and back."""
+    outer, inner = [(0, 0), (4, 0), (4, 3), (0, 3), (0, 0)], [(1, 1), (1, 2), (3, 2), (3, 1), (1, 1)]
+    corners = outer + inner
+    text = "".join(f"v {x} {y} 0\n" for x, y in corners) + f"f {' '.join(map(str, range(1, 11)))}\n"
+    assert area(load_mesh(obj(tmp_path / "a.obj", text), "y")) == pytest.approx(10 / 25, rel=1e-5)
+
+
+OBJ_SQUARES = {
+    "plain": f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}",
+    "no usemtl": f"mtllib a.mtl\n{SQUARE_OBJ}{FACE}",
+    "negative": f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}f -4/-4 -3/-3 -2/-2\nf -4/-4 -2/-2 -1/-1\n",
+    "Windows": f"mtllib .\\a.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}".replace("\n", "\r\n"),
+    "continued": f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}f 1/1 2/2 \\\n 3/3 4/4\n",
+    "groups": f"mtllib a.mtl\no house\ng wall\ns 1\nusemtl p\n{SQUARE_OBJ}{FACE}l 1 2\np 1\n# f 1 2\n",
+    "two libraries": f"mtllib a.mtl b c.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}",
+    "tabs": f"mtllib\ta.mtl\nusemtl\tp\n{SQUARE_OBJ}{FACE}".replace(" ", "\t").replace("f\t", "f\t\t"),
+}
+
+
+@pytest.mark.parametrize("kind", OBJ_SQUARES)
+def test_ways_to_write_an_obj(tmp_path, kind):
+    files = {"a__mtl": "newmtl p\nKd 0.2 0.2 0.2\nmap_Kd t.png\n", "t__png": four_colors(), "b c__mtl": "newmtl q\n"}
+    assert_four_colors(load_mesh(obj(tmp_path / "a.obj", OBJ_SQUARES[kind], **files), "y"), BEHIND)
+
+
+BEHIND = (TOP_RIGHT, TOP_LEFT, LOW_RIGHT, LOW_LEFT)  # seen from an .obj's front, -z
+
+
+@pytest.mark.parametrize(
+    "name", ["maps\\t 1.png", "./maps/t 1.png", "C:\\Users\\me\\t 1.png", "/home/me/t 1.png", '"maps/t 1.png"']
+)
+def test_ways_to_name_a_texture(tmp_path, name):
+    (tmp_path / "maps").mkdir()
+    for folder in (tmp_path, tmp_path / "maps"):
+        four_colors().save(folder / "t 1.png")
+    path = obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl=f"newmtl p\nmap_Kd {name}\n")
+    assert_four_colors(load_mesh(path, "y"), BEHIND)
+
+
+def test_options_of_a_texture(tmp_path):
+    (tmp_path / "maps").mkdir()
+    four_colors().save(tmp_path / "maps" / "t.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "t.png")  # of the same name, in the wrong place
+
+    def read(options):
+        mtl = f"newmtl p\nmap_Kd {options} maps/t.png\n"
+        return load_mesh(obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl=mtl), "y")
+
+    assert_four_colors(read("-blendu on -bm 0.5 -texres 512 -imfchan l"), BEHIND)
+    tiled = read("-s 2.0 2.0 1.0")
+    across = [color_at(tiled, x, 0.75) for x in (-0.75, -0.25, 0.25, 0.75)]
+    np.testing.assert_allclose(across, [TOP_RIGHT, TOP_LEFT] * 2, atol=2)
+    assert_four_colors(read("-o 0.5 0 0"), (TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT))
+    clamped = read("-clamp on -s 2 2")
+    across = [color_at(clamped, x, -0.75) for x in (-0.75, -0.25, 0.25, 0.75)]
+    np.testing.assert_allclose(across, [LOW_RIGHT] * 3 + [LOW_LEFT], atol=2)
+    with pytest.raises(InputError, match="a.obj: .*-mm"):
+        read("-mm 0.1 2")
+
+
+def test_an_objs_colours(tmp_path):
+    mtl = "newmtl red\nKd 1 0 0\nKe 0 0 1\nnewmtl green\nKd 0 1 0\n"
+    text = f"mtllib a.mtl\n{SQUARE_OBJ}usemtl red\nf 1 2 3\nusemtl green\nf 1 3 4\n"
+    model = load_mesh(obj(tmp_path / "a.obj", text, a__mtl=mtl), "y")
+    np.testing.assert_allclose(colors_of(model), [[255, 0, 0], [0, 255, 0]], atol=1)
+    glow = model.finish_at(np.array([0, 1]), *np.full((3, 2), 0.3, dtype=np.float32))[:, 5:8]
+    np.testing.assert_allclose(glow, [[0, 0, 1], [0, 0, 0]], atol=1e-3)
+    vertices = "".join(f"v {x} {y} 0 1 0.5 0\n" for x, y in SQUARE[:, :2])
+    assert_allclose_all(load_mesh(obj(tmp_path / "b.obj", f"{vertices}f 1 2 3 4\n"), "y"), [255, 128, 0])
+    plain = [load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in (FACE, "f 1 2 3 4\n")]
+    np.testing.assert_allclose(colors_of(plain[0]), colors_of(plain[1]))
+
+
+def assert_allclose_all(model: PaintedMesh, color: list[int]) -> None:
+    np.testing.assert_allclose(colors_of(model), [color] * len(model.corners), atol=1)
+
+
+BAD_OBJ = {
+    "no library": (f"usemtl p\n{SQUARE_OBJ}{FACE}", "material p"),
+    "library gone": (f"mtllib gone.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}", "gone.mtl is not there"),
+    "other name": (f"mtllib a.mtl\nusemtl body\n{SQUARE_OBJ}{FACE}", "material body, .*a.mtl"),
+    "which one": (f"mtllib a.mtl\n{SQUARE_OBJ}{FACE}", "which faces"),
+    "free form": (f"{SQUARE_OBJ}cstype bezier\nsurf 0 1 0 1 1 2 3 4\n", "free-form"),
+    "no such vertex": (f"{SQUARE_OBJ}f 1 2 9\n", "cannot be read"),
+    "before the first": (f"{SQUARE_OBJ}f 1 2 -9\n", "cannot be read"),
+    "number 0": (f"{SQUARE_OBJ}f 0 1 2\n", "not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OBJ)
+def test_objs_that_are_refused(tmp_path, kind):
+    text, reason = BAD_OBJ[kind]
+    path = obj(tmp_path / "a.obj", text, a__mtl="newmtl p\nnewmtl q\n")
+    with pytest.raises(InputError, match=f"a.obj: .*{reason}"):
+        load_mesh(path, "y")
+
+
+# --- PLY and STL ------------------------------------------------------------------------------------------------------
+
+
+def header(kind: str, *lines: str) -> bytes:
+    return "\n".join(["ply", f"format {kind} 1.0", *lines, "end_header\n"]).encode()
+
+
+XYZ = ("property float x", "property float y", "property float z")
+
+
+@pytest.mark.parametrize(("kind", "order"), [("binary_little_endian", "<"), ("binary_big_endian", ">")])
+def test_a_binary_ply_of_triangles_and_larger_polygons(tmp_path, kind, order):
+    """An L and a triangle beside it, each with a colour of its own."""
+    lines = ["element vertex 9", *XYZ, "element face 2", "property list uchar int vertex_indices"]
+    lines += [f"property uchar {name}" for name in ("red", "green", "blue")]
+    vertices = np.concatenate([L_SHAPE, [[1, 1, 0], [2, 1, 0], [2, 2, 0]]])
+    body = vertices.astype(order + "f4").tobytes()
+    body += struct.pack(f"{order}B6i3B", 6, 1, 2, 3, 4, 5, 0, 255, 0, 0) + struct.pack(
+        f"{order}B3i3B", 3, 6, 7, 8, 0, 255, 0
+    )
+    (tmp_path / "a.ply").write_bytes(header(kind, *lines) + body)
+    model = load_mesh(tmp_path / "a.ply", "z")
+    assert area(model) == pytest.approx((2.04 + 0.5) / 8, rel=1e-5)
+    red = np.linalg.norm(model.face_normals, axis=1)[colors_of(model)[:, 0] > 254].sum() / 2
+    assert red == pytest.approx(2.04 / 8, rel=1e-5)
+    (tmp_path / "b.ply").write_bytes(header(kind, *lines) + body[:-1])
+    with pytest.raises(InputError, match="b.ply: cannot be read"):
+        load_mesh(tmp_path / "b.ply", "z")
+
+
+@pytest.mark.parametrize("of_faces", [False, True])
+def test_a_textured_ply(tmp_path, of_faces):
+    four_colors().save(tmp_path / "t.png")
+    uv = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    lines = ["comment TextureFile t.png", "element vertex 4", *XYZ]
+    rows = [f"{x} {y} 0" for x, y in SQUARE[:, :2]]
+    if of_faces:
+        lines += ["element face 1", "property list uchar int vertex_index", "property list uchar float texcoord"]
+        face = "4 0 1 2 3 8 " + " ".join(f"{u} {v}" for u, v in uv)
+    else:
+        lines += ["property float s", "property float t", "element face 1", "property list uchar int vertex_index"]
+        rows, face = [f"{row} {u} {v}" for row, (u, v) in zip(rows, uv, strict=True)], "4 0 1 2 3"
+    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, face]).encode())
+    assert_four_colors(load_mesh(tmp_path / "a.ply", "y"), BEHIND)
+
+
+def test_stl_as_text_and_binary(tmp_path):
+    triangles = CUBE[CUBE_FACES]
+    facets = [f"facet normal 0 0 0\nouter loop\n{vs}endloop\nendfacet\n" for vs in map(stl_vertices, triangles)]
+    (tmp_path / "a.stl").write_text(f"solid cube\n{''.join(facets)}endsolid cube\n")
+    dtype = [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
+    records = np.zeros(len(triangles), dtype=dtype)
+    records["corners"] = triangles
+    (tmp_path / "b.stl").write_bytes(bytes(80) + struct.pack("<I", len(triangles)) + records.tobytes())
+    for name in ("a.stl", "b.stl"):
+        assert area(load_mesh(tmp_path / name, "z")) == pytest.approx(6 / 3, rel=1e-5)
+
+
+def stl_vertices(triangle: np.ndarray) -> str:
+    return "".join(f"vertex {x} {y} {z}\n" for x, y, z in triangle)
