@@ -21,8 +21,8 @@ from genvs.errors import InputError
 Record = dict[str, Any]
 NUMBERS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-WRAPS = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
-NEAREST = 9728
+REPEAT, NEAREST = 10497, 9728
+WRAPS = {REPEAT: "repeat", 33648: "mirror", 33071: "clamp"}
 TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
 READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
@@ -36,18 +36,16 @@ def read_gltf(path: Path) -> Iterator[Part]:
     for extension in file.record.get("extensionsRequired", []):
         if extension not in READ and not extension.startswith("KHR_materials_"):
             raise InputError(f"{printable(path)}: needs {printable(extension)}, which is not read; export without it")
-    placed = list(file.placed_nodes())
-    for node, placement in placed:
-        mesh = file.record["meshes"][node["mesh"]]
-        for primitive in mesh["primitives"]:
+    for node, placement in file.placed_nodes():
+        for primitive in file.record["meshes"][node["mesh"]]["primitives"]:
             if primitive.get("mode", TRIANGLES) >= TRIANGLES:
-                yield file.part(primitive, node, node.get("weights", mesh.get("weights", [])), placement)
+                yield file.part(primitive, placement)
 
 
 class _File:
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
-        self.path, self.textures, self.placements = path, dict[tuple[int, str], Texture](), dict[int, Array]()
+        self.path, self.textures = path, dict[tuple[int, str], Texture]()
         json_end = 20 + int.from_bytes(data[12:16], "little") if data.startswith(b"glTF") else None
         self.record = json.loads(data[20:json_end] if json_end else data)
         uris = [buffer.get("uri") for buffer in self.record.get("buffers", [])]
@@ -86,7 +84,7 @@ class _File:
         while stack:
             number, outer = stack.pop()
             node = unvisited.pop(number)  # a KeyError if the nodes form no tree
-            placement = self.placements[number] = outer @ _placement(node)
+            placement = outer @ _placement(node)
             stack += [(child, placement) for child in node.get("children", [])]
             copies = node.get("extensions", {}).get("EXT_mesh_gpu_instancing", {}).get("attributes", {})
             columns = {name.lower(): self.array(number) for name, number in copies.items() if name[0] != "_"}
@@ -94,17 +92,12 @@ class _File:
             if "mesh" in node:
                 yield from ((node, placement @ _placement(row)) for row in (rows if columns else [{}]))
 
-    def part(self, primitive: Record, node: Record, weights: list[float], placement: Array) -> Part:
-        """A primitive at its place. weights: of its morph targets."""
+    def part(self, primitive: Record, placement: Array) -> Part:
         vertices = {name: self.array(number) for name, number in primitive["attributes"].items()}
-        for weight, target in zip(weights, primitive.get("targets", []), strict=False):
-            for name in vertices.keys() & target.keys():
-                vertices[name] = vertices[name] + weight * self.array(target[name])
-        number = len(vertices["POSITION"])
-        if "skin" in node:  # it places the vertices, and the node does not
-            vertices, placement = vertices | self._skinned(vertices, self.record["skins"][node["skin"]]), np.eye(4)
-        index = self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(number)
-        faces = _triangles(primitive.get("mode", TRIANGLES), index)
+        order = (
+            self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(len(vertices["POSITION"]))
+        )
+        faces = _triangles(primitive.get("mode", TRIANGLES), order)
         if np.linalg.det(placement[:3, :3]) < 0:  # mirrored
             faces = faces[:, ::-1]
         corners = {name: array[faces] for name, array in vertices.items()}
@@ -121,8 +114,9 @@ class _File:
         if "COLOR_0" in corners:
             vertex = corners["COLOR_0"][..., : len(mode)]
             colors[..., : vertex.shape[-1]] *= vertex
-        cutoff = material.get("alphaCutoff", 0.5) if material.get("alphaMode") == "MASK" else 0.0
-        paint = self._paint(colors, texture, corners, mode)._replace(cutoff=cutoff)
+        paint = self._paint(colors, texture, corners, mode)
+        if material.get("alphaMode") == "MASK":
+            paint = paint._replace(cutoff=material.get("alphaCutoff", 0.5))
         strength = extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
         emission = np.array(material.get("emissiveFactor", [0, 0, 0])) * strength
         glow = self._paint(emission, material.get("emissiveTexture") if emission.any() else None, corners)
@@ -134,18 +128,6 @@ class _File:
             paint,
             glow,
         )
-
-    def _skinned(self, vertices: dict[str, Array], skin: Record) -> dict[str, Array]:
-        """The positions and normals that a skin gives to vertices, in the scene."""
-        joints = np.stack([self.placements[joint] for joint in skin["joints"]])
-        if "inverseBindMatrices" in skin:
-            joints = joints @ self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
-        blend = (joints[vertices["JOINTS_0"].astype(int)] * vertices["WEIGHTS_0"][..., None, None]).sum(1)
-        turned = {
-            key: (blend[:, :3, :3] @ vertices[key][..., None])[..., 0]
-            for key in vertices.keys() & {"POSITION", "NORMAL"}
-        }
-        return turned | {"POSITION": turned["POSITION"] + blend[:, :3, 3]}
 
     def _paint(self, colors: Array, info: Record | None, corners: dict[str, Array], mode: str = "RGB") -> Paint:
         """info: the glTF's description of a texture and its place."""
@@ -165,17 +147,16 @@ class _File:
             source = texture.get("extensions", {}).get("EXT_texture_webp", texture).get("source")
             if source is None:
                 raise InputError(f"{printable(self.path)}: a texture is neither PNG, JPEG nor WebP; use PNG")
-            image = self.record["images"][source]
-            name = image.get("uri", "data:")
-            if "bufferView" in image:
-                view = self.record["bufferViews"][image["bufferView"]]
-                start = view.get("byteOffset", 0)
-                data = self.buffers[view["buffer"]][start : start + view["byteLength"]]
+            record = self.record["images"][source]
+            uri = record.get("uri", "data:")
+            if "bufferView" in record:
+                view = self.record["bufferViews"][record["bufferView"]]
+                data = self.buffers[view["buffer"]][view.get("byteOffset", 0) :][: view["byteLength"]]
             else:
-                data = self._read(name)
-            image = read_image(self.path, f"image {source}" if name.startswith("data:") else name, data, mode)
+                data = self._read(uri)
+            image = read_image(self.path, f"image {source}" if uri.startswith("data:") else uri, data, mode)
             sampler = self.record["samplers"][texture["sampler"]] if "sampler" in texture else {}
-            wrap = [WRAPS[sampler.get(key, 10497)] for key in ("wrapS", "wrapT")]
+            wrap = [WRAPS[sampler.get(key, REPEAT)] for key in ("wrapS", "wrapT")]
             self.textures[number, mode] = Texture(image, wrap, sampler.get("magFilter") != NEAREST)
         return self.textures[number, mode]
 

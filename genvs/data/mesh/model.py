@@ -19,7 +19,7 @@ from genvs.data.mesh.gltf import read_gltf
 from genvs.data.mesh.parts import Index, Paint, to_display, to_linear
 from genvs.data.mesh.polygons import read_obj, read_ply, read_stl
 from genvs.data.storage import printable
-from genvs.data.synthetic.scene import Subject
+from genvs.data.synthetic.dataset import Subject
 from genvs.data.synthetic.shading import Array, Castable, at_hits
 from genvs.errors import InputError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -11,30 +11,25 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from genvs.data.storage import printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
 
 Index = NDArray[np.integer]
-# From the index of a texel, which may lie beyond an image of this size, to the texel that stands there.
-WRAPS: dict[str, Callable[[Index, int], Index]] = {
-    "repeat": lambda texel, size: texel % size,
-    "mirror": lambda texel, size: np.minimum(texel % (2 * size), 2 * size - 1 - texel % (2 * size)),
-    "clamp": lambda texel, size: texel.clip(0, size - 1),
-}
 PLAIN = 0.6  # gray of meshes without colours, as displayed
 
 
 class Texture:
     """An image, RGB or RGBA, and its mip levels, each the averages of 2 x 2 texels of the one before, as displayed.
 
-    wrap: of u and v, names in WRAPS. smooth: bilinear, else the nearest texel counts.
+    wrap: what lies beyond the image in u and in v, 'repeat', 'mirror' or 'clamp'. smooth: bilinear, else nearest.
     """
 
     def __init__(self, image: Image.Image, wrap: Sequence[str] = ("repeat", "repeat"), smooth: bool = True) -> None:
-        self.wrap, self.smooth = [WRAPS[name] for name in wrap], smooth
-        self.levels, self.channels = [np.asarray(image)], len(image.getbands())
+        self.wrap, self.smooth, self.channels = wrap, smooth, len(image.getbands())
+        self.levels = [np.asarray(image)]
         while max(image.size) > 1:
             width, height = image.size
             image = image.resize((max(width // 2, 1), max(height // 2, 1)), Image.Resampling.BOX)
@@ -47,29 +42,28 @@ class Texture:
         """
         height, width = self.levels[0].shape[:2]
         level = np.log2(np.maximum(spacing * np.sqrt(width * height), 1)).clip(max=len(self.levels) - 1)
-        values, finer = np.zeros((len(uv), self.channels), dtype=np.float32), level.astype(int)
-        for number in np.unique(finer):
-            hits = np.flatnonzero(finer == number)
-            for step in (0, 1):
-                share = np.abs(1 - step - (level[hits] - number)).astype(np.float32)
-                if share.any():
-                    values[hits] += share[:, None] * self._interpolated(self.levels[number + step], uv[hits])
+        values = np.zeros((len(uv), self.channels), dtype=np.float32)
+        for number, texels in enumerate(self.levels):
+            share = 1 - np.abs(level - number).astype(np.float32)
+            hits = np.flatnonzero(share > 0)
+            if len(hits):
+                values[hits] += share[hits, None] * self._interpolated(texels, uv[hits])
         return values / 255
 
     def _interpolated(self, texels: NDArray[np.uint8], uv: Array) -> Array:
         """A texel has its value at its centre."""
-        height, width = texels.shape[:2]
-        place = uv * np.array([width, height], dtype=np.float32) - np.float32(0.5)
-        corner = np.floor(place) if self.smooth else np.round(place)
-        right, low = (place - corner if self.smooth else 0 * place).T[:, :, None]
-        x, y = corner.T.astype(int)
-        (left, x), (top, y) = (
-            (wrap(at, size), wrap(at + 1, size))
-            for wrap, at, size in zip(self.wrap, (x, y), (width, height), strict=True)
-        )
-        upper = texels[top, left] * (1 - right) + texels[top, x] * right
-        lower = texels[y, left] * (1 - right) + texels[y, x] * right
-        return upper * (1 - low) + lower * low
+        places = []
+        for across, size, wrap in zip(uv.T, texels.shape[1::-1], self.wrap, strict=True):
+            if wrap == "mirror":
+                across = 1 - np.abs(across % 2 - 1)
+            place = across * size - 0.5
+            places.append(place if wrap == "repeat" else place.clip(0, size - 1))
+        order = 1 if self.smooth else 0
+        channels = [
+            map_coordinates(texels[..., channel], places[::-1], np.float32, order, mode="grid-wrap")
+            for channel in range(self.channels)
+        ]
+        return np.stack(channels, -1)
 
 
 class Paint(NamedTuple):
