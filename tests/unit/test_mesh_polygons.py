@@ -134,8 +134,8 @@ def assert_allclose_all(model: PaintedMesh, color: list[int]) -> None:
 BAD_OBJ = {
     "no library": (f"usemtl p\n{SQUARE_OBJ}{FACE}", "material p"),
     "library gone": (f"mtllib gone.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}", "gone.mtl is not there"),
-    "other name": (f"mtllib a.mtl\nusemtl body\n{SQUARE_OBJ}{FACE}", "material body, .*a.mtl"),
-    "which one": (f"mtllib a.mtl\n{SQUARE_OBJ}{FACE}", "which faces"),
+    "other name": (f"mtllib a.mtl\nusemtl body\n{SQUARE_OBJ}{FACE}", "material body .*a.mtl"),
+    "which one": (f"mtllib a.mtl\n{SQUARE_OBJ}{FACE}", "faces without usemtl"),
     "free form": (f"{SQUARE_OBJ}cstype bezier\nsurf 0 1 0 1 1 2 3 4\n", "free-form"),
     "no such vertex": (f"{SQUARE_OBJ}f 1 2 9\n", "cannot be read"),
     "before the first": (f"{SQUARE_OBJ}f 1 2 -9\n", "cannot be read"),

@@ -89,9 +89,9 @@ def _materials(path: Path, libraries: list[str], used: list[str]) -> list[dict[s
     if len(found) < 2:
         found[""] = next(iter(found.values()), {})
     for name in (name for name in used if name not in found):
-        fault = f"uses the material {printable(name)}" if name else "does not say which faces have which material"
-        known = printable(", ".join(libraries)) or "missing"
-        raise InputError(f"{printable(path)}: {fault}, but its mtllib is {known}; export it with its materials")
+        what = f"its material {printable(name)}" if name else "the material of faces without usemtl"
+        known = printable(", ".join(libraries)) or "none"
+        raise InputError(f"{printable(path)}: {what} is not known (mtllib: {known}); export the mesh with its .mtl")
     return [found[name] for name in used]
 
 
