@@ -107,21 +107,23 @@ class _File:
         factor, texture = base.get("baseColorFactor", [1, 1, 1, 1]), base.get("baseColorTexture")
         if glossy := extensions.get("KHR_materials_pbrSpecularGlossiness"):
             factor, texture = glossy.get("diffuseFactor", [1, 1, 1, 1]), glossy.get("diffuseTexture")
-        if "material" not in primitive and "COLOR_0" not in corners:
-            factor = to_linear(np.full(4, PLAIN))
-        mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" else "RGBA"
-        colors = np.ones((len(faces), 3, 1)) * factor[: len(mode)]
+        colors = np.ones((len(faces), 3, 4)) * factor
         if "COLOR_0" in corners:
-            vertex = corners["COLOR_0"][..., : len(mode)]
-            colors[..., : vertex.shape[-1]] *= vertex
+            colors[..., : corners["COLOR_0"].shape[-1]] *= corners["COLOR_0"]
+        elif "material" not in primitive:
+            colors[:] = to_linear(np.full(4, PLAIN))
+        mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" else "RGBA"
+        if mode == "RGB":
+            colors[..., 3] = 1
         paint = self._paint(colors, texture, corners, mode)
         if material.get("alphaMode") == "MASK":
             paint = paint._replace(cutoff=material.get("alphaCutoff", 0.5))
         strength = extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
-        emission = np.array(material.get("emissiveFactor", [0, 0, 0])) * strength
-        glow = self._paint(emission, material.get("emissiveTexture") if emission.any() else None, corners)
+        glow = Paint.plain(np.multiply(material.get("emissiveFactor", [0, 0, 0]), strength), len(faces))
+        if glow.colors[..., :3].any():
+            glow = self._paint(glow.colors, material.get("emissiveTexture"), corners)
         if "KHR_materials_unlit" in extensions:
-            paint, glow = paint._replace(colors=paint.colors * [0, 0, 0, 1][: len(mode)]), paint
+            paint, glow = paint._replace(colors=paint.colors * [0, 0, 0, 1]), paint
         return Part(
             corners["POSITION"] @ placement[:3, :3].T + placement[:3, 3],
             corners.get("NORMAL", np.zeros((len(faces), 3, 3))) @ np.linalg.pinv(placement[:3, :3]),
@@ -131,15 +133,14 @@ class _File:
 
     def _paint(self, colors: Array, info: Record | None, corners: dict[str, Array], mode: str = "RGB") -> Paint:
         """info: the glTF's description of a texture and its place."""
-        plain = Paint.plain(colors, len(corners["POSITION"]))
         moved = (info or {}).get("extensions", {}).get("KHR_texture_transform", {})
         channel = f"TEXCOORD_{moved.get('texCoord', (info or {}).get('texCoord', 0))}"
         if info is None or channel not in corners:
-            return plain
+            return Paint(colors, np.zeros((len(colors), 3, 2)))
         uv = corners[channel] * moved.get("scale", [1, 1])
         cos, sin = np.cos(moved.get("rotation", 0)), np.sin(moved.get("rotation", 0))
         uv = uv @ [[cos, -sin], [sin, cos]] + moved.get("offset", [0, 0])
-        return plain._replace(uv=uv, texture=self._texture(info["index"], mode))
+        return Paint(colors, uv, self._texture(info["index"], mode))
 
     def _texture(self, number: int, mode: str) -> Texture:
         if (number, mode) not in self.textures:

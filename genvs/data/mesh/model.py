@@ -37,15 +37,12 @@ class Layer:
     """The paints of a model's parts. corners: `[F, 3, 3]`, of all faces."""
 
     def __init__(self, paints: Sequence[Paint], corners: Array) -> None:
-        self.colors = np.ones((len(corners), 3, 4), dtype=np.float32)
-        starts = np.cumsum([0, *(len(paint.uv) for paint in paints)])
-        for start, paint in zip(starts, paints, strict=False):
-            self.colors[start : start + len(paint.uv), :, : paint.colors.shape[-1]] = paint.colors
+        self.colors = np.concatenate([paint.colors for paint in paints]).astype(np.float32)
         self.uv = np.concatenate([paint.uv for paint in paints]).astype(np.float32)
         self.textures = list(dict.fromkeys(paint.texture for paint in paints if paint.texture))
         numbers = [self.textures.index(paint.texture) if paint.texture else -1 for paint in paints]
-        self.texture_of_face = np.repeat(numbers, np.diff(starts))
-        self.cutoff = np.repeat([paint.cutoff for paint in paints], np.diff(starts))
+        sizes = [len(paint.uv) for paint in paints]
+        self.texture_of_face, self.cutoff = np.repeat(numbers, sizes), np.repeat([p.cutoff for p in paints], sizes)
         self.opaque = (self.colors[..., 3] == 1).all() and all(texture.channels == 3 for texture in self.textures)
         first, second = (self.uv[:, 1:] - self.uv[:, :1]).swapaxes(0, 1)
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)

@@ -67,7 +67,7 @@ class Texture:
 
 
 class Paint(NamedTuple):
-    """Colours of corners `[F, 3, 3 or 4]`, linear light and opacity, times a texture at uv `[F, 3, 2]`.
+    """Colours of corners `[F, 3, 4]`, linear light and opacity, times a texture at uv `[F, 3, 2]`.
 
     cutoff: if it is not 0, what is less opaque is not there, and the rest is opaque.
     """
@@ -78,9 +78,9 @@ class Paint(NamedTuple):
     cutoff: float = 0.0
 
     @classmethod
-    def plain(cls, colors: Array, faces: int) -> Paint:
-        """Without a texture. colors: `[3]`, or of corners."""
-        return cls(np.broadcast_to(colors, (faces, 3, np.shape(colors)[-1])), np.zeros((faces, 3, 2)))
+    def plain(cls, color: Array, faces: int) -> Paint:
+        """Of one colour `[3]`."""
+        return cls(np.broadcast_to([*color, 1], (faces, 3, 4)), np.zeros((faces, 3, 2)))
 
 
 class Part(NamedTuple):

@@ -57,7 +57,7 @@ def read_obj(path: Path) -> Iterator[Part]:
     )
     colored = [row[3:] if len(row) == 6 else None for row in rows["v"]]
     tint = np.array([color or [1, 1, 1] for color in colored])
-    tint = to_linear(tint / (255 if tint.max() > 1 else 1))
+    tint = np.insert(to_linear(tint / (255 if tint.max() > 1 else 1)), 3, 1, axis=1)
     plain = np.full(3, 1 if any(colored) else PLAIN)
     found = _materials(path, libraries, list(materials))
     for group, faces in triangulate(points[point], sizes, groups):
@@ -110,7 +110,7 @@ def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv:
     scale, offset = ([*map(float, options.get(name, [])), *fill][:2] for name, fill in (("s", [1, 1]), ("o", [0, 0])))
     wrap = "clamp" if options.get("clamp") == ["on"] else "repeat"
     texture = Texture(read_image(path, line, find_beside(path, line, material["folder"]).read_bytes()), (wrap, wrap))
-    return Paint(np.ones((len(uv), 3, 3)), (uv * scale + offset) * [1, -1] + [0, 1], texture)
+    return Paint(np.ones((len(uv), 3, 4)), (uv * scale + offset) * [1, -1] + [0, 1], texture)
 
 
 def read_ply(path: Path) -> Iterator[Part]:
@@ -133,13 +133,14 @@ def read_ply(path: Path) -> Iterator[Part]:
 
     points, normals = at_corners("x y z", otherwise=np.nan), at_corners("nx ny nz", otherwise=0)
     colors = at_corners("red green blue", "diffuse_red diffuse_green diffuse_blue", otherwise=PLAIN)
+    colors = np.insert(to_linear(colors), 3, 1, axis=1)
     uv = at_corners("s t", "u v", "texture_u texture_v", otherwise=0)
     if "texcoord" in faces:
         uv = np.concatenate(faces["texcoord"]).reshape(-1, 2)
     names = [" ".join(line[2:]) for line in lines if [word.lower() for word in line[:2]] == ["comment", "texturefile"]]
     numbers = np.ravel(faces["texnumber"]).tolist() if len(names) > 1 and "texnumber" in faces else [0] * len(rows)
     for number, corners in triangulate(points, sizes, numbers):
-        paint = Paint(to_linear(colors[corners]), uv[corners] * [1, -1] + [0, 1])
+        paint = Paint(colors[corners], uv[corners] * [1, -1] + [0, 1])
         if 0 <= number < len(names):
             image = read_image(path, names[number], find_beside(path, names[number]).read_bytes())
             paint = paint._replace(colors=np.ones_like(paint.colors), texture=Texture(image))
