@@ -16,8 +16,8 @@ from typing import Any
 import click
 import torch
 
-from dnnlib.command import Command, FiniteRange, FullPath, option_group, run_command
-from genvs.config import ARCHITECTURES, CONVENTIONS, PRESETS, SIGMA_RANGES
+from dnnlib.command import Color, Command, FiniteRange, FullPath, option_group, run_command
+from genvs.config import ARCHITECTURES, CONVENTIONS, FITS, PRESETS, SIGMA_RANGES
 from genvs.errors import InputError
 from genvs.settings import as_text, flat, set_by_path
 from torch_utils import distributed
@@ -116,6 +116,8 @@ class TrainCommand(Command):
 @data("--far", help="Far depth plane, world units", metavar="FLOAT", show_default="the dataset's")
 @data("--convention", help="Camera axes of the poses", type=click.Choice(CONVENTIONS), show_default="the format's")
 @data("--normalize", help="Move and scale every scene by its cameras", type=bool)
+@data("--fit", help="What becomes of images that are not square", type=click.Choice(FITS))
+@data("--background", help="Behind transparent and masked parts of images", type=Color())
 @data("--cond", help="Train a class-conditional network, on the classes in the dataset's labels.json", type=bool)
 @data("--xflip", help="Mirror half of the scenes, images and cameras alike", type=bool)
 @data("--cache", help="Pack decoded images in a file beside the dataset", type=bool)

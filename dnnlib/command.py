@@ -69,6 +69,21 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class Color(click.ParamType):
+    """A colour by name, or its red, green and blue from 0 to 255 with commas between, as a tuple."""
+
+    name = "white|black|R,G,B"
+    named = {"white": (255, 255, 255), "black": (0, 0, 0)}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        text = str(value).strip().lower()
+        if text in self.named:
+            return self.named[text]
+        if not re.fullmatch(r"\d{1,3}(,\d{1,3}){2}", text) or max(map(int, text.split(","))) > 255:
+            self.fail(f"{value!r} is no colour: give white, black or R,G,B from 0 to 255", param, ctx)
+        return tuple(map(int, text.split(",")))
+
+
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a click command and exit, as `genvs.errors.run_program` does."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by dnnlib.quiet_interrupt

@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genvs.errors import InputError
-from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, from_dict, set_by_path
+from genvs.settings import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    as_text,
+    check_choice,
+    check_color,
+    check_numbers,
+    from_dict,
+    set_by_path,
+)
 
-WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]; a feature image is 0 there
+WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]
+ON_WHITE = (WHITE, WHITE, WHITE)
 VIEW_WEIGHTINGS = (
     "baseline_mean distance distance_squared distance_cubed distance_gaussian_b=B l1_weighting f_norm_weighting "
     "error_weighting_alpha=A rel_cam_poses_l2 rel_cam_poses_f_norm cross_attention learned_cross_attention "
@@ -30,6 +40,7 @@ AUGMENT_LABELS = 6  # numbers that describe how an image was augmented (genvs.mo
 # sigma_min and sigma_max of sampling, by preconditioning. VE also draws its noise levels in training from this range.
 SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
 CONVENTIONS = ("opencv", "opengl")  # of the camera axes in a pose
+FITS = ("squeeze", "crop", "pad")  # what is done to images that are not square
 UNOFFICIAL = "unofficial"
 STEM_STRIDE = 4  # of DeepLabV3+'s output, which the volume head upsamples
 BACKBONE_STRIDE = 16  # of ASPP's input
@@ -41,6 +52,8 @@ class SceneConfig:
 
     near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
     the cameras from the origin, world units. num_classes: number of scene classes, 0 for a network without classes.
+    own_depths: whether each camera has depth planes of its own, from the points that it sees; near and far are then
+    their medians. fit: how images became square (genvs.data.framing). background: of the object, RGB from 0 to 255.
     """
 
     near: float = 0.8
@@ -48,12 +61,27 @@ class SceneConfig:
     focal: float = 131.25 / 128
     radius: float = 1.3
     num_classes: int = 0
+    own_depths: bool = False
+    fit: str = "squeeze"
+    background: tuple[int, ...] = (255, 255, 255)
 
     def __post_init__(self) -> None:
         check_numbers(self, POSITIVE, "near", "far", "focal")
+        check_choice(self, "fit", FITS)
+        check_color(self, "background")
         check_numbers(self, NOT_NEGATIVE, "radius", "num_classes")
         if self.near >= self.far:
             raise InputError(f"`near`={self.near:g}, `far`={self.far:g}: choose `near` below `far`")
+
+    @property
+    def background_levels(self) -> tuple[float, ...]:
+        """The background in images in [-1, 1]; a feature image is 0 there."""
+        return tuple(value / 127.5 - 1 for value in self.background)
+
+    @property
+    def planes(self) -> dict[str, Any]:
+        """near and far for a SceneDataset: None where cameras have depth planes of their own."""
+        return dict.fromkeys(("near", "far")) if self.own_depths else {"near": self.near, "far": self.far}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,13 @@ def check_choice(config: Any, name: str, choices: Iterable[str]) -> None:
         raise InputError(f"`{name}`={getattr(config, name)}: choose one of {', '.join(choices)}")
 
 
+def check_color(config: Any, name: str) -> None:
+    """Raise InputError for a setting that is not a colour: red, green and blue from 0 to 255."""
+    color = getattr(config, name)
+    if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+        raise InputError(f"`{name}`={as_text(color)}: give white, black or R,G,B from 0 to 255, such as 127,127,127")
+
+
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of `dataclasses.asdict`, for nested dataclasses; lists become tuples again.
 

@@ -53,7 +53,9 @@ def load_snapshot(
     unofficial = content is None or compat.is_training_state(content)
     net = compat.load_network(path, content) if unofficial else _network_in(content, path)
     planes: dict[str, Any] = {name: depth for name, depth in (("near", near), ("far", far)) if depth is not None}
-    net.config = dataclasses.replace(net.config, scene=dataclasses.replace(net.config.scene, **planes))
+    if planes:
+        scene = dataclasses.replace(net.config.scene, **planes, own_depths=False)
+        net.config = dataclasses.replace(net.config, scene=scene)
     return net.eval().requires_grad_(False).to_device(device)
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from dnnlib.command import Command, option_group, run_command
 from genvs.config import UNOFFICIAL
 from genvs.data.baselines import mean_training_image
+from genvs.data.framing import framing_of
 from genvs.data.scenes import SceneDataset
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
@@ -104,11 +105,13 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     ckpt_path, net = options.open_network(given)
     data, baselines = given["data"], given["baselines"]
     scene, normalize, kind = net.config.scene, given["normalize"], dataset_class(given["data_class"])
-    cameras = {"near": scene.near, "far": scene.far, "convention": given["convention"]}
+    cameras = {**scene.planes, "convention": given["convention"]}
+    framing = framing_of(scene, given["fit"], given["background"])
 
     def opened(path: Path) -> SceneDataset:
         with distributed.warnings_as_lines():
-            return kind(path, resolution=net.config.resolution, normalize=normalize and scene.radius, **cameras)
+            moved = {"normalize": normalize and scene.radius, **cameras}
+            return kind(path, resolution=net.config.resolution, framing=framing, **moved)
 
     path, split = protocol.find_split(data, given["split"], kind)
     dataset = opened(path)
@@ -136,6 +139,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         "num_objects": min(given["max_objects"] or len(dataset), len(dataset)),
         **cameras,
         "convention": dataset.convention,
+        **framing._asdict(),
         "resolution": net.config.resolution,
         "view_weighting": net.config.view_weighting,
         "views": protocol.read_views(given["views"]),

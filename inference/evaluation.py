@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from genvs import files
-from genvs.config import WHITE
 from genvs.data.baselines import nearest_input
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import Views
@@ -23,6 +22,7 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
 from genvs.models.labels import label_of_class
+from genvs.models.layers import plus_color
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
 from genvs.visualize import to_uint8
@@ -178,11 +178,11 @@ class Evaluation:
             assert self.mean_image is not None
             yield from self.mean_image.expand(targets.shape[1], -1, -1, -1)
         else:
-            device = self.denoise.device
+            device, background = self.denoise.device, self.denoise.net.config.scene.background_levels
             conditioned = Conditioned(self.denoise, inputs.to(device), batch_size=batch_size)
             for start in range(0, targets.shape[1], batch_size):
                 feature_images = conditioned.render(targets[:, start : start + batch_size].to(device))
-                yield from (feature_images[:, :3] + WHITE).clamp(-1, 1).cpu()
+                yield from plus_color(feature_images[:, :3], background).clamp(-1, 1).cpu()
 
 
 def _protocol_in(path: Path) -> dict[str, Any]:

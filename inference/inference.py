@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
+from genvs.data.framing import framing_of
 from genvs.data.scene_input import SceneInput, read_scene
 from genvs.data.storage import counted
 from genvs.data.stored import dataset_class
@@ -108,11 +109,12 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
 def open_scene(in_dir: Path, config: GeNVSConfig, given: dict[str, Any]) -> SceneInput:
     """The scene for a network of this config. Prints how it was moved, and on stderr what looks wrong with its cameras.
 
-    given: SCENE_OPTIONS and `data_class`.
+    given: SCENE_OPTIONS, `data_class`, `fit` and `background`.
     """
     read = {name: given[name] for name in SCENE_OPTIONS}
     with distributed.warnings_as_lines():
-        scene = read_scene(in_dir, config, dataset_class=dataset_class(given["data_class"]), **read)
+        framing = framing_of(config.scene, given["fit"], given["background"])
+        scene = read_scene(in_dir, config, dataset_class=dataset_class(given["data_class"]), framing=framing, **read)
     trained = config.scene
     if scene.placement is not None:
         click.echo(

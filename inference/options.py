@@ -13,8 +13,8 @@ import click
 import torch
 
 import genvs
-from dnnlib.command import FiniteRange, FullPath, option_group
-from genvs.config import CONVENTIONS, VIEW_WEIGHTINGS
+from dnnlib.command import Color, FiniteRange, FullPath, option_group
+from genvs.config import CONVENTIONS, FITS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.models import GeNVS
@@ -51,6 +51,8 @@ camera_options = together(
     cameras("--data-class", metavar="PKG.MODULE.CLASS", help="A dataset class of your own, as in training."),
     cameras("--convention", type=click.Choice(CONVENTIONS), show_default="as in training", help="The poses' axes."),
     cameras("--normalize", is_flag=True, help="Move and scale each scene to where the network expects it."),
+    cameras("--fit", type=click.Choice(FITS), show_default="the snapshot's", help="What becomes of oblong images."),
+    cameras("--background", type=Color(), show_default="the snapshot's", help="Behind transparent and masked parts."),
     cameras("--near", type=POSITIVE, show_default="the snapshot's", help="Near depth plane, world units."),
     cameras("--far", type=POSITIVE, show_default="the snapshot's", help="Far depth plane, world units."),
 )

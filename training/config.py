@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genvs.config import AUGMENT_LABELS, CONVENTIONS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
+from genvs.config import AUGMENT_LABELS, CONVENTIONS, FITS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.errors import InputError
 from genvs.models.backbone import BACKBONES
-from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_numbers, flat, set_by_path
+from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_color, check_numbers, flat, set_by_path
 from training.loss import LossConfig
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
@@ -46,7 +46,8 @@ class TrainConfig:
     net: its scene comes from the data, and its augmentation labels from `loss`. data: a dataset's path; None for the
     embedded one. data_class: `package.module.Class` that reads it; None for the layouts of docs/data.md. near, far:
     depth planes, world units; None for the data's. convention: camera axes of the poses; None for the format's.
-    normalize: move and scale every scene to the origin, at one distance from its cameras. cond: train a
+    normalize: move and scale every scene to the origin, at one distance from its cameras. fit: what is done to images
+    that are not square, one of FITS. background: behind transparent and masked parts, RGB from 0 to 255. cond: train a
     class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
     update, over all ranks. batch_gpu: target images per GPU and round; None for one round. grad_compression: of
     gradients between ranks, "none" or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs.
@@ -62,6 +63,8 @@ class TrainConfig:
     data_class: str | None = None
     convention: str | None = None
     normalize: bool = False
+    fit: str = "squeeze"
+    background: tuple[int, ...] = (255, 255, 255)
     near: float | None = None
     far: float | None = None
     cond: bool = False
@@ -103,6 +106,8 @@ class TrainConfig:
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
+        check_choice(self, "fit", FITS)
+        check_color(self, "background")
         if self.convention is not None:
             check_choice(self, "convention", CONVENTIONS)
         if not 0 <= self.seed < 2**63:

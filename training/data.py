@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from dnnlib.command import named_options
 from genvs.config import SceneConfig
+from genvs.data.framing import Framing
 from genvs.data.packed import Pack
 from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.storage import printable
@@ -27,19 +28,20 @@ from genvs.data.types import ViewBatch
 from genvs.data.workers import usable_cores
 from genvs.errors import InputError
 from genvs.random import Stream, numpy_generator
-from genvs.settings import flat
+from genvs.settings import as_text, flat
 from torch_utils import distributed
 from training.config import PER_PROCESS, TrainConfig, differences
 from training.signals import detach_worker, signals_blocked
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
+HELD_OUT_VIEWS = 8  # of one scene alone, one view in this many, from the first one on, as is usual since LLFF
 
 
 @dataclass(frozen=True)
 class RunData:
     """The training and held-out datasets, and the scenes to use of each.
 
-    Without a validation split they are the same dataset; a single scene is used for both.
+    Without a validation split they are the same dataset; a single scene is used for both, with some views held out.
     """
 
     train: SceneDataset
@@ -55,8 +57,13 @@ class RunData:
         """
         views = [(name, self.train.num_views(scene)) for scene, name in enumerate(self.train.scene_names)]
         digest = hashlib.sha256(repr(views).encode()).hexdigest()[:16]
-        cameras = {name: f"{value:.6g}" for name, value in dataclasses.asdict(self.scene).items()}
-        return {"scenes": len(self.train_scenes), "hash of their names and numbers of views": digest, **cameras}
+        cameras = {
+            name: f"{value:.6g}" if isinstance(value, float) else as_text(value)
+            for name, value in dataclasses.asdict(self.scene).items()
+        }
+        held_out = {"views held out": f"one in {every}"} if (every := self.train.hold_out_every) else {}
+        facts = {"scenes": len(self.train_scenes), "hash of their names and numbers of views": digest}
+        return {**facts, **held_out, **cameras}
 
 
 @distributed.warnings_as_lines()
@@ -69,7 +76,8 @@ def open_data(config: TrainConfig) -> RunData:
     splits = kind.find_splits(config.data or config.embedded.path)
 
     def opened(split: Path, **options) -> SceneDataset:
-        return kind(split, resolution=config.net.resolution, normalize=config.normalize, **options)
+        framing = Framing(config.fit, config.background)
+        return kind(split, resolution=config.net.resolution, normalize=config.normalize, framing=framing, **options)
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}
     train = opened(splits.train, **cameras, seed=config.seed, xflip=config.xflip)
@@ -78,13 +86,25 @@ def open_data(config: TrainConfig) -> RunData:
     train.check_views(config.max_inputs + config.num_targets)
     scene, scenes = train.scene_config(), range(len(train))
     if splits.val is not None:
-        held_out = opened(splits.val, near=scene.near, far=scene.far, convention=train.convention)
+        held_out = opened(splits.val, **scene.planes, convention=train.convention)
         held_out.check_views(2)
         data = RunData(train, scenes, held_out, range(len(held_out)), scene)
+    elif len(train) == 1:
+        hold_out_views(train, config.max_inputs + config.num_targets)
+        data = RunData(train, scenes, train, scenes, scene)
     else:
         kept = len(train) - math.ceil(len(train) / HELD_OUT_SHARE)
-        data = RunData(train, scenes[:kept] or scenes, train, scenes[kept:], scene)
+        data = RunData(train, scenes[:kept], train, scenes[kept:], scene)
     return dataclasses.replace(data, scene=_with_classes(data)) if config.cond else data
+
+
+def hold_out_views(dataset: SceneDataset, needed: int) -> None:
+    """Hold out one view in HELD_OUT_VIEWS of a single scene, and say so, if that leaves as many as a sample needs."""
+    views = dataset.num_views(0)
+    held_out = math.ceil(views / HELD_OUT_VIEWS)
+    if views - held_out >= needed:
+        dataset.hold_out_every = HELD_OUT_VIEWS
+        distributed.print0(f"There is one scene, so one view in {HELD_OUT_VIEWS} is held out: {held_out} of {views}")
 
 
 def _with_classes(data: RunData) -> SceneConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -25,6 +26,7 @@ from training.data import RunData
 
 NUM_INPUTS = 3  # PSNR is measured with the first of them, and with all
 NUM_TARGETS = 3
+MAX_TARGETS = 8  # of the views that are held out of a single scene
 MAX_SCENES = 64
 PANEL_SCENES = 8
 PANEL_SIGMA = 1.0
@@ -32,11 +34,14 @@ PANEL_STEPS = 12
 
 
 class Evaluation:
-    """A fixed choice of input and target views of the held-out scenes, divided among the ranks."""
+    """A fixed choice of input and target views of the held-out scenes, divided among the ranks.
+
+    Where views of a scene are held out instead, they are the targets, and others the inputs.
+    """
 
     def __init__(self, data: RunData, device: torch.device) -> None:
         dataset, scenes = data.held_out, np.array(data.held_out_scenes)
-        trained = dataset is data.train and data.held_out_scenes == data.train_scenes
+        trained = dataset is data.train and data.held_out_scenes == data.train_scenes and not dataset.hold_out_every
         self.kind = "training-view" if trained else "held-out"
         self.mean_image = mean_training_image(data.train, data.train_scenes).to(device)
         # The scene with the fewest views decides: first there are fewer inputs, then fewer targets.
@@ -46,8 +51,12 @@ class Evaluation:
         scenes = scenes[:MAX_SCENES]
         chosen = []
         for scene in scenes:
-            rng = numpy_generator(Stream.EVALUATED_VIEWS, scene)
-            chosen.append(choose_views(dataset.num_views(scene), num_inputs, num_targets, rng))
+            rng, held_out = numpy_generator(Stream.EVALUATED_VIEWS, scene), dataset.held_out_views(scene)
+            if len(held_out):
+                given = rng.permutation(dataset.sampled_views(scene))[:num_inputs]
+                chosen.append((given, held_out[:: math.ceil(len(held_out) / MAX_TARGETS)]))
+            else:
+                chosen.append(choose_views(dataset.num_views(scene), num_inputs, num_targets, rng))
         inputs, targets = (dataset.load(scenes[:, None], np.stack(views)) for views in zip(*chosen, strict=True))
         classes = None if dataset.one_hot is None else dataset.one_hot[scenes]
         self.batch = ViewBatch(inputs, targets, torch.arange(len(scenes)), classes).to(device)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, WHITE
+from genvs.config import AUGMENT_LABELS, ON_WHITE, SIGMA_RANGES
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
 from genvs.models.labels import augment_labels, augmented
+from genvs.models.layers import plus_color
 from genvs.random import Stream
 from genvs.settings import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_numbers
 
@@ -29,7 +30,7 @@ class LossConfig:
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
     deviation U(0, max), in units of images in [-1, 1].
     rgb_weight: weight of an auxiliary loss that trains the feature image's first three channels to predict the target's
-    colours minus white, so that an empty ray, which renders zeros, is the white background. It teaches geometry
+    colours minus the background, so that an empty ray, which renders zeros, shows it. It teaches geometry
     directly, as in pixelNeRF (arXiv 2012.02190).
     augment: probability of each step of `draw_augmentation`.
     """
@@ -70,8 +71,17 @@ class GeNVSLoss:
     All randomness is a function of (seed, sample index): it does not depend on batches, ranks or resuming.
     """
 
-    def __init__(self, config: LossConfig, *, sigma_data: float, seed: int, precond: str = "edm") -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        *,
+        sigma_data: float,
+        seed: int,
+        precond: str = "edm",
+        background: tuple[float, ...] = ON_WHITE,
+    ) -> None:
         self.config, self.sigma_data, self.seed, self.precond = config, sigma_data, seed, precond
+        self.background = background
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
         """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
@@ -98,7 +108,7 @@ class GeNVSLoss:
             labels=labels,
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
-        rgb_loss = (feature_image[:, :, :3] - (targets - WHITE)).square().mean(dim=(2, 3, 4))
+        rgb_loss = (feature_image[:, :, :3] - plus_color(targets, self.background, -1)).square().mean(dim=(2, 3, 4))
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
     def labels(self, batch: ViewBatch, keys: Tensor) -> Tensor | None:

@@ -37,7 +37,10 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     distributed.check_ddp_consistency(state.net)
     net = training_net(state.net, config, device)
     denoiser = config.net.denoiser
-    loss_fn = GeNVSLoss(config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=denoiser.precond)
+    precond, background = denoiser.precond, data.scene.background_levels
+    loss_fn = GeNVSLoss(
+        config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=precond, background=background
+    )
     batches = load_batches(config, data, state.cur_nimg, device)
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)

@@ -43,8 +43,8 @@ class UnofficialEncoder(FeatureVolumeEncoder):
 
     WITHOUT_BIAS = ("backbone", "aspp", "low_level", "fuse")
 
-    def __init__(self, config: EncoderConfig, resolution: int) -> None:
-        super().__init__(config, resolution)
+    def __init__(self, config: EncoderConfig, resolution: int, background: tuple[float, ...]) -> None:
+        super().__init__(config, resolution, background)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not (name.startswith(self.WITHOUT_BIAS) and name.endswith(".bias")))
 

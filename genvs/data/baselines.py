@@ -32,8 +32,8 @@ def mean_training_image(
     total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
     count = 0
     for scene in chosen:
-        num_views = dataset.num_views(scene)
-        images = dataset.load(scene, range(0, num_views, max(1, num_views // min_views))).images
+        views = dataset.sampled_views(scene)
+        images = dataset.load(scene, views[:: max(1, len(views) // min_views)]).images
         total += images.double().sum(dim=0)
         count += len(images)
     return (total / count / 127.5 - 1).float()

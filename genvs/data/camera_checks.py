@@ -12,10 +12,11 @@ from genvs.config import CONVENTIONS
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 
-MAX_TRANSLATION = 1e6  # world units; beyond this a pose is damage, not a camera
+MAX_TRANSLATION = 1e6  # world units; float32 is off by a sixteenth of one there
 LAST_ROW = np.array([0.0, 0, 0, 1])
 FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
+ON_ONE_SIDE = 0.9  # of the cameras, which all have what they look at in front of them, or all behind
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
 
@@ -31,18 +32,28 @@ def checked_pose(rows: Any, shown: str) -> np.ndarray:
     if c2w.shape not in ((4, 4), (3, 4)) or not np.isfinite(c2w).all():
         raise InputError(f"{shown}: its pose is not 4x4 finite numbers; write camera-to-world, row by row")
     c2w = np.vstack([c2w, LAST_ROW])[:4]
-    rotation, position = c2w[:3, :3], c2w[:3, 3]
+    rotation = c2w[:3, :3]
     lengths, angles = np.linalg.norm(rotation, axis=0), rotation.T @ rotation - np.eye(3)
     faults = {
         "the last row is not 0 0 0 1; write the camera-to-world matrix row by row": abs(c2w[3] - LAST_ROW) > 1e-6,
         f"the axes have lengths {_join(lengths)}, not 1; take the scale out of the rotation": abs(lengths - 1) > 1e-3,
         "the axes are not at right angles; write a rotation without shear": abs(angles) > 1e-3,
         "the axes are left-handed (a mirror image); write a rotation": np.linalg.det(rotation) < 0,
-        f"camera at {_join(position)}, beyond {MAX_TRANSLATION:g}; rescale the scene": abs(position) > MAX_TRANSLATION,
     }
     for fault, holds in faults.items():
         if np.any(holds):
             raise InputError(f"{shown}: {fault}")
+    return c2w
+
+
+def checked_position(c2w: np.ndarray, shown: str) -> np.ndarray:
+    """A pose `[4, 4]` as it is used. Raises InputError, naming `shown`, for a camera too far from the origin."""
+    position = c2w[:3, 3]
+    if abs(position).max() > MAX_TRANSLATION:
+        raise InputError(
+            f"{shown}: the camera is at {_join(position)}, beyond {MAX_TRANSLATION:g}; bring the scene to the origin "
+            "with `normalize`, or correct this pose"
+        )
     return c2w
 
 
@@ -81,17 +92,22 @@ class Placement(NamedTuple):
         return f"moved by ({moved}), then scaled by {self.scale:.4g}"
 
 
-def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray:
+def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:
     """The point `[3]`, world, that is nearest (least squares) to all optical axes of c2w `[N, 4, 4]`.
 
-    The origin if the axes do not meet: one camera, or all parallel.
+    A single camera is taken to look at the origin. None where the axes do not meet: they are parallel, or the point is
+    in front of some cameras and behind others.
     """
+    if len(c2w) == 1:
+        return np.zeros(3)
     centers, forward = c2w[:, :3, 3], c2w[:, :3, 2]
     off_axis = np.eye(3) - forward[:, :, None] * forward[:, None, :]
     normal = off_axis.sum(axis=0)
     if np.linalg.cond(normal) > 1e3:
-        return np.zeros(3)
-    return np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
+        return None
+    point = np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
+    in_front = (_facing(c2w, point) > 0).mean()
+    return point if max(in_front, 1 - in_front) >= ON_ONE_SIDE else None
 
 
 def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
@@ -100,20 +116,28 @@ def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
     The scene is taken to be at the point that their optical axes pass nearest to.
     """
     center = nearest_point_to_axes(c2w)
+    if center is None:
+        raise InputError(
+            f"{name}: the cameras do not look at one point, which `normalize` would bring to the origin; leave it out, "
+            "and give `near` and `far`"
+        )
     distance = float(np.median(_distances(c2w, center)))
     if not distance > 0:
         raise InputError(f"{name}: the cameras are all at one point, which gives no scale; correct the poses")
     return Placement(center, radius / distance)
 
 
-def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float]:
-    """near and far, world units, for an object that the cameras look at from around.
+def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float] | None:
+    """near and far, world units, for an object that the cameras look at from around; None if they look at none.
 
     c2w: `[N, 4, 4]`. intrinsics: `[..., 3, 3]`, normalised. The object is taken to fit into the images: a ball around
     the point nearest to the optical axes, of the radius s = r sin(half the narrowest field of view) at the median
     distance r. The planes enclose it for every camera, but near stays beyond 0.05 r.
     """
-    distances = _distances(c2w, nearest_point_to_axes(c2w))
+    center = nearest_point_to_axes(c2w)
+    if center is None:
+        return None
+    distances = _distances(c2w, center)
     radius = float(np.median(distances))
     size = radius * np.sin(np.arctan(0.5 / intrinsics[..., [0, 1], [0, 1]].max()))
     return float(max(distances.min() - size, 0.05 * radius)), float(distances.max() + size)
@@ -130,7 +154,8 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
         raise InputError(f"{name}: all its poses are the same; write each view's own camera-to-world matrix")
     convention = stated or default
     opencv = to_opencv(torch.from_numpy(c2w), convention).numpy()
-    if _facing(opencv, nearest_point_to_axes(opencv)).max() > -0.1:
+    point = nearest_point_to_axes(opencv)
+    if point is None or _facing(opencv, point).max() > -0.1:
         return convention
     other = CONVENTIONS[1 - CONVENTIONS.index(convention)]
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
@@ -140,16 +165,19 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: s
     return stated or other
 
 
-def warn_of_cameras(c2w: np.ndarray, near: float, far: float, name: str) -> None:
+def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: str) -> None:
     """Warns of cameras `[N, 4, 4]`, OpenCV axes, with inverted poses, too far from the origin for float32, or with what
-    they look at outside the depth planes.
+    they look at outside the depth planes, near and far; None for planes that need no check.
     """
-    origin, center = np.zeros(3), nearest_point_to_axes(c2w)
+    origin, center, inverse = np.zeros(3), nearest_point_to_axes(c2w), np.linalg.inv(c2w)
+    around = np.linalg.norm(inverse[:, :3, 2].mean(axis=0)) < 0.97  # they look in directions of their own
+    if around and np.median(_facing(inverse, origin)) > 0.9 and np.median(_facing(c2w, origin)) < 0.7:
+        warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
+    if center is None:
+        return
     offset, distance = float(np.linalg.norm(center)), float(np.median(_distances(c2w, center)))
+    near, far = planes or (0.0, np.inf)
     found = {
-        "the poses look like world-to-camera matrices; invert them": (
-            np.median(_facing(c2w, origin)) < 0.7 and np.median(_facing(np.linalg.inv(c2w), origin)) > 0.9
-        ),
         f"the cameras look at a point {offset:.3g} from the origin, from {distance:.3g} away: positions are not exact "
         "to a pixel there; bring the scene to the origin with `normalize`": offset > MAX_OFFSET * distance,
         f"the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; choose `near` "

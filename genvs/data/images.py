@@ -6,28 +6,39 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from genvs.data.storage import printable
 from genvs.errors import InputError
 
 MIN_SIDE, MAX_SIDE = 8, 65536  # pixels
+ASPECT_TOLERANCE = 0.02
 PNG_DEPTH = 24  # the byte of a PNG that states how many bits its values have
 EXIF_ORIENTATION = 0x0112
+QUARTER_TURNS = range(5, 9)  # orientations that exchange width and height; 2 to 4 are mirrored or upside down
+WHITE_RGB = (255, 255, 255)
 
 
-def read_image(data: bytes, name: str) -> np.ndarray:
-    """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with transparency composited on white.
+def read_image(
+    data: bytes,
+    name: str,
+    background: tuple[int, ...] = WHITE_RGB,
+    mask: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with `background` behind what is transparent or masked.
 
-    name: for messages. Gray, palette and 16-bit images are converted. Raises InputError for damaged, animated and
-    rotated images.
+    name: for messages. mask: uint8 `[h, w]` of the same shape, 0 where the background is to be. size: the width and
+    height, or multiples of both, that the camera is for. They decide whether a photo that its EXIF data turn by a
+    quarter is turned, or is meant as it is stored. Gray, palette and 16-bit images are converted. Raises InputError for
+    damaged and animated images, and for those that are rotated, unless `size` says which way round they are meant.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _open(data).verify()  # compares checksums, which decoding does not
-            return _decode(_open(data), data)
+            return _composite(_decode(_open(data), data, size), background, mask)
     except UnidentifiedImageError:
         fault = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
         reason = f"{fault}; replace it by the image, saved as PNG"
@@ -44,15 +55,20 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
 
 
-def _decode(image: Image.Image, data: bytes) -> np.ndarray:
-    """uint8 `[H, W, 3]`. Raises InputError without the file's name."""
+def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Image.Image:
+    """8-bit RGB, or RGBA if parts may be transparent, upright. Raises InputError without the file's name."""
     if min(image.size) < MIN_SIDE:
         raise InputError(f"{image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
-    if getattr(image, "is_animated", False):
+    if image.format == "PNG" and getattr(image, "is_animated", False):  # phones put small copies into a JPEG
         raise InputError("is animated; save one frame as PNG")
     image.load()
-    if image.info.get("exif") and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        raise InputError("its EXIF data ask for a rotation; save it upright, as its camera is meant")
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.info.get("exif") else 1
+    if orientation in range(2, 9):  # others mean nothing, such as 0, which many phones write
+        as_stored, turned = (size is not None and same_shape(size, side) for side in (image.size, image.size[::-1]))
+        if orientation not in QUARTER_TURNS or as_stored == turned:
+            raise InputError("its EXIF data ask for a rotation; save it upright, as its camera is meant")
+        if turned:
+            image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
         raise InputError(f"has print colours ({image.mode}); save it as RGB")
     transparent = image.info.get("transparency")
@@ -60,16 +76,38 @@ def _decode(image: Image.Image, data: bytes) -> np.ndarray:
         raise InputError("has a transparent colour of 16 bits; save it as RGBA")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip rather than scale
         values = np.asarray(image).astype(np.int64)
-        gray = np.where(values == transparent, 255, (values + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        alpha = np.where(values == transparent, 0, 255)
+        return Image.fromarray(np.stack([(values + 128) // 257, alpha], axis=-1).astype(np.uint8)).convert("RGBA")
     if image.mode == "L" and transparent is not None:  # Pillow scales gray to 8 bits, but not this value
         image.info["transparency"] *= 255 // (2 ** data[PNG_DEPTH] - 1)
-    if image.mode not in ("RGBA", "LA", "PA", "La") and transparent is None:
-        return np.asarray(image.convert("RGB"))
-    rgba = image.convert("RGBA")
-    on_white = Image.new("RGB", rgba.size, "white")
-    on_white.paste(rgba, mask=rgba.getchannel("A"))
-    return np.asarray(on_white)
+    opaque = image.mode not in ("RGBA", "LA", "PA", "La") and transparent is None
+    return image.convert("RGB" if opaque else "RGBA")
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two images of this width and height can be the same one, resized."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= ASPECT_TOLERANCE
+
+
+def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray | None) -> np.ndarray:
+    """An image in RGB or RGBA on `background`, as uint8 `[H, W, 3]`. Raises InputError for a mask of another shape."""
+    if mask is None and image.mode == "RGB":
+        return np.asarray(image)
+    alpha = image.getchannel("A") if image.mode == "RGBA" else Image.new("L", image.size, 255)
+    if mask is not None:
+        given = Image.fromarray(mask)
+        if not same_shape(given.size, image.size):
+            raise InputError(f"is {image.width}x{image.height} but its mask {given.width}x{given.height}; make it anew")
+        alpha = ImageChops.multiply(alpha, given.resize(image.size, Image.Resampling.BILINEAR))
+    result = Image.new("RGB", image.size, background)
+    result.paste(image.convert("RGB"), mask=alpha)
+    return np.asarray(result)
+
+
+def read_mask(data: bytes, name: str) -> np.ndarray:
+    """A mask, uint8 `[H, W]`: black where the background is to be. Raises InputError as `read_image`."""
+    gray = read_image(data, name, background=(0, 0, 0)).max(axis=2)
+    return gray * 255 if gray.max() <= 1 else gray  # some are written as 0 and 1
 
 
 def to_square(rgb: np.ndarray, resolution: int) -> np.ndarray:

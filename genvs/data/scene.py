@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from genvs.data.camera_checks import checked_intrinsics, checked_pose
+from genvs.data.framing import WHOLE_ON_WHITE, Framing
 from genvs.data.storage import counted, printable
 from genvs.errors import InputError
 
@@ -16,13 +17,15 @@ class Scene(abc.ABC):
     """One scene's images and cameras.
 
     name: within its dataset. shown: its name in messages, usually its path. view_names: one for each view, in order,
-    usable as file names. convention: the axes that poses in such files usually have, 'opencv' or 'opengl'.
+    usable as file names. convention: the axes that poses in such files usually have, 'opencv' or 'opengl'. framing: how
+    images become square, which the dataset sets.
     """
 
     name: str
     shown: str
     view_names: list[str]
     convention = "opencv"
+    framing: Framing = WHOLE_ON_WHITE
 
     @abc.abstractmethod
     def read_c2w(self, view: int) -> np.ndarray:
@@ -30,10 +33,14 @@ class Scene(abc.ABC):
 
     @abc.abstractmethod
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image, uint8 RGB `[3, resolution, resolution]` on white, and its intrinsics `[3, 3]`, normalised."""
+        """The image, uint8 RGB `[3, resolution, resolution]`, and its intrinsics `[3, 3]`, normalised."""
 
     def image_size(self, view: int) -> tuple[int, int] | None:
         """Width and height of the stored image, pixels; None if unknown."""
+        return None
+
+    def read_depths(self) -> np.ndarray | None:
+        """near and far of each view, world units as in the files, `[N, 2]`; None if the files do not tell them."""
         return None
 
     def read_targets(self) -> tuple[list[str], np.ndarray, np.ndarray] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genvs.config import GeNVSConfig
 from genvs.data.camera_checks import Placement
+from genvs.data.framing import Framing, framing_of
 from genvs.data.scenes import SceneDataset
 from genvs.data.storage import counted, printable
 from genvs.data.stored import StoredScenes
@@ -47,6 +48,7 @@ def read_scene(
     scene: str | None = None,
     convention: str | None = None,
     normalize: bool = False,
+    framing: Framing | None = None,
     inputs: Sequence[int] | None = None,
     targets: Sequence[int] | None = None,
 ) -> SceneInput:
@@ -54,8 +56,8 @@ def read_scene(
 
     path: a scene, or a dataset that is read as for training. scene: its name in the dataset, or its number from 0 up;
     by default the first, with a warning if there are more. convention: as in SceneDataset. normalize: move and scale
-    the scene to where the network's training scenes were. inputs, targets: the numbers of views, from 0 up, in natural
-    order of their names.
+    the scene to where the network's training scenes were. framing: by default as in its training. inputs, targets: the
+    numbers of views, from 0 up, in natural order of their names.
 
     Without `targets`, the cameras are those that the files give (`Scene.read_targets`), and all views are inputs unless
     `inputs` chooses some. If the files give none, the first MAX_INPUTS views are the inputs unless `inputs` chooses
@@ -66,10 +68,10 @@ def read_scene(
     dataset = dataset_class(
         dataset_class.find_splits(path).train,
         resolution=config.resolution,
-        near=config.scene.near,
-        far=config.scene.far,
+        **config.scene.planes,
         convention=convention,
         normalize=normalize and config.scene.radius,
+        framing=framing or framing_of(config.scene),
     )
     number = _find_scene(dataset, scene)
     names, placement = dataset.view_names(number), dataset.placement(number)

@@ -20,7 +20,15 @@ import torch
 from torch.utils.data import Dataset
 
 from genvs.config import SceneConfig
-from genvs.data.camera_checks import Placement, depth_range, normalizing, settle_convention, warn_of_cameras
+from genvs.data.camera_checks import (
+    Placement,
+    checked_position,
+    depth_range,
+    normalizing,
+    settle_convention,
+    warn_of_cameras,
+)
+from genvs.data.framing import WHOLE_ON_WHITE, Framing
 from genvs.data.packed import Pack, ensure_pack
 from genvs.data.scene import Scene
 from genvs.data.storage import open_split, printable
@@ -58,10 +66,12 @@ class SceneDataset(Dataset, abc.ABC):
     """A map from the B SampleRequests of a batch to its ViewBatch.
 
     path: what `list_scenes` takes. resolution: side of the images, pixels. near, far: depth planes, world units; by
-    default those of `default_depths`, else derived from the first scene's cameras. seed: of the choice of views.
+    default each view's own (`Scene.read_depths`), else those of `default_depths`, else derived from the first scene's
+    cameras. seed: of the choice of views.
     xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
     see `settle_convention`. normalize: move and scale each scene, so that what its cameras look at is at the origin, at
-    this median distance from them (world units); True for SceneConfig's.
+    this median distance from them (world units); True for SceneConfig's. framing: how images become square, and their
+    background.
 
     Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`: then
     `enlarged_from` is its width and height, pixels, else None.
@@ -81,13 +91,19 @@ class SceneDataset(Dataset, abc.ABC):
         xflip: bool = False,
         convention: str | None = None,
         normalize: bool | float = False,
+        framing: Framing = WHOLE_ON_WHITE,
     ) -> None:
         self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
         self.normalize = SceneConfig().radius if normalize is True else normalize
         self._scenes = self.list_scenes(self.path)
         if not self._scenes:
             raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
+        for scene in self._scenes:
+            scene.framing = framing
+        self.framing = framing
         self._placements: dict[int, Placement] = {}
+        self._depths: dict[int, np.ndarray] = {}
+        self.hold_out_every = 0  # if not 0, the views 0, n, 2n, ... of a scene are in no sample
         self._pack: Pack | None = None
         self.one_hot: torch.Tensor | None = None  # classes of the scenes, for batches: float32 `[scenes, K]`
         self._examine_first_scene(near, far, convention)
@@ -134,6 +150,15 @@ class SceneDataset(Dataset, abc.ABC):
     def num_views(self, scene: int) -> int:
         return len(self._scenes[scene].view_names)
 
+    def held_out_views(self, scene: int) -> np.ndarray:
+        """The views that no sample has (`hold_out_every`), for evaluation."""
+        views = np.arange(self.num_views(scene))
+        return views[:: self.hold_out_every] if self.hold_out_every else views[:0]
+
+    def sampled_views(self, scene: int) -> np.ndarray:
+        """The views that samples have: all but those held out."""
+        return np.setdiff1d(np.arange(self.num_views(scene)), self.held_out_views(scene))
+
     def view_names(self, scene: int) -> list[str]:
         return list(map(str, self._scenes[scene].view_names))
 
@@ -161,7 +186,7 @@ class SceneDataset(Dataset, abc.ABC):
     def digest_of_files(self) -> str:
         """Changes with any of the files (`Scene.file_states`), the classes that read them, and how poses are read."""
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in (type(self), *map(type, self._scenes[:1]))]
-        digest = hashlib.sha256(repr((self.convention, self.normalize, kinds)).encode())
+        digest = hashlib.sha256(repr((self.convention, self.normalize, self.framing, kinds)).encode())
         for scene in self._scenes:
             for state in scene.file_states():
                 digest.update(repr(state).encode())
@@ -201,12 +226,12 @@ class SceneDataset(Dataset, abc.ABC):
                 raise InputError(f"{self._scenes[scene].shown}: has no view {view}; choose from 0 to {last}")
         if self._pack is None:
             decoded = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
-            poses = [self._placed(scene, self._scenes[scene].checked_c2w(view)) for scene, view in pairs]
+            poses = [self._placed_view(scene, view) for scene, view in pairs]
             parts = (np.stack(part) for part in (*zip(*decoded, strict=True), poses))
             images, intrinsics, c2w = (part.reshape(*views.shape, *part.shape[1:]) for part in parts)
         else:
             images, c2w, intrinsics = self._pack.read(scenes, views)
-        return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics))
+        return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics, self._depths_of(scenes, views)))
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
         """Names and cameras `[K]` that the scene's files give to draw from (`Scene.read_targets`), if they do."""
@@ -225,7 +250,9 @@ class SceneDataset(Dataset, abc.ABC):
         for request in requests:
             rng = numpy_generator(Stream.VIEWS, self.seed, request.sample_index)
             self._scenes[request.scene].require_views(request.num_inputs + request.num_targets)
-            chosen.append(choose_views(self.num_views(request.scene), request.num_inputs, request.num_targets, rng))
+            views = self.sampled_views(request.scene)
+            parts = choose_views(len(views), request.num_inputs, request.num_targets, rng)
+            chosen.append([views[part] for part in parts])
             flips.append(self.xflip and rng.random() < 0.5)
         scenes = np.array([request.scene for request in requests])[:, None]
         inputs, targets = (self.load(scenes, np.stack(views)) for views in zip(*chosen, strict=True))
@@ -252,11 +279,36 @@ class SceneDataset(Dataset, abc.ABC):
         placement = self.placement(scene)
         return self._opencv(c2w) if placement is None else placement.of(self._opencv(c2w))
 
-    def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray) -> Cameras:
-        """Cameras in float32 from placed poses `[..., 4, 4]` with OpenCV axes and intrinsics `[..., 3, 3]`."""
-        matrices = (torch.from_numpy(np.array(part, dtype=np.float32)) for part in (c2w, intrinsics))
-        config = self._scene_config
-        return Cameras(*matrices, *(torch.full(c2w.shape[:-2], depth) for depth in (config.near, config.far)))
+    def _placed_view(self, scene: int, view: int) -> np.ndarray:
+        """The pose `[4, 4]` of a view as it is used. Raises InputError, naming the view, if it cannot be used."""
+        c2w = self._placed(scene, self._scenes[scene].checked_c2w(view))
+        return checked_position(c2w, self._scenes[scene].shown_view(view))
+
+    def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray, depths: np.ndarray | None = None) -> Cameras:
+        """In float32, from placed poses `[..., 4, 4]` with OpenCV axes and intrinsics `[..., 3, 3]`.
+
+        depths: near and far, `[..., 2]`; by default those of all scenes.
+        """
+        if depths is None:
+            depths = np.broadcast_to([self._scene_config.near, self._scene_config.far], (*c2w.shape[:-2], 2))
+        parts = (c2w, intrinsics, depths[..., 0], depths[..., 1])
+        return Cameras(*(torch.from_numpy(np.array(part, dtype=np.float32)) for part in parts))
+
+    def _own_depths(self, scene: int) -> np.ndarray | None:
+        """near and far of each view of a scene as it is placed, `[N, 2]`; None if the files do not tell them."""
+        depths, placement = self._scenes[scene].read_depths(), self.placement(scene)
+        return depths if depths is None or placement is None else placement.scale * depths
+
+    def _depths_of(self, scenes: np.ndarray, views: np.ndarray) -> np.ndarray | None:
+        """near and far `[..., 2]` of views `[...]`, where views have planes of their own."""
+        if not self._scene_config.own_depths:
+            return None
+        for scene in set(scenes.flat) - self._depths.keys():
+            usual = np.broadcast_to([self._scene_config.near, self._scene_config.far], (self.num_views(scene), 2))
+            own = self._own_depths(scene)
+            self._depths[scene] = usual if own is None else own
+        pairs = zip(scenes.flat, views.flat, strict=True)
+        return np.array([self._depths[scene][view] for scene, view in pairs]).reshape(*views.shape, 2)
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Sets convention, near, far, focal and radius; finds common mistakes before any expensive work."""
@@ -264,13 +316,25 @@ class SceneDataset(Dataset, abc.ABC):
         scene.require_views(1)
         poses = scene.all_c2w()
         self.convention = settle_convention(poses, convention, scene.convention, scene.shown)
-        c2w, intrinsics = self._placed(0, poses), scene.checked_view(0, self.resolution)[1]
-        # A scene that is scaled does not keep the depths that its files give.
-        default = (None if self.normalize else self.default_depths()) or depth_range(c2w, intrinsics)
-        near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
+        c2w = np.stack([self._placed_view(0, view) for view in range(len(poses))])
+        intrinsics = scene.checked_view(0, self.resolution)[1]
+        own = self._own_depths(0) if near is None and far is None else None
+        if own is not None:
+            near, far = np.median(own, axis=0).tolist()
+        elif near is None or far is None:
+            # A scene that is scaled does not keep the depths that its files give.
+            default = (None if self.normalize else self.default_depths()) or depth_range(c2w, intrinsics)
+            if default is None:
+                warn_of_cameras(c2w, None, scene.shown)
+                raise InputError(
+                    f"{scene.shown}: its cameras do not look at one point (they are parallel, for example), which does "
+                    "not tell how far away the scene is; give `near` and `far`"
+                )
+            near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
-        self._scene_config = SceneConfig(near=near, far=far, focal=float(intrinsics[0, 0]), radius=radius)
-        warn_of_cameras(c2w, near, far, scene.shown)
+        focal, (fit, background) = float(intrinsics[0, 0]), self.framing
+        self._scene_config = SceneConfig(near, far, focal, radius, 0, own is not None, fit, background)
+        warn_of_cameras(c2w, None if own is not None else (near, far), scene.shown)
         width, height = size = scene.image_size(0) or (self.resolution, self.resolution)
         self.enlarged_from = size if min(size) < self.resolution else None
         if self.enlarged_from:

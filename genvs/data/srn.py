@@ -10,7 +10,8 @@ import numpy as np
 
 from genvs.config import SceneConfig
 from genvs.data.camera_checks import checked_pose
-from genvs.data.frames import Frame, Lens, StoredScene
+from genvs.data.frames import Frame, StoredScene
+from genvs.data.framing import Lens
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
 from genvs.errors import InputError
 
@@ -39,6 +40,7 @@ class SRNScene(StoredScene):
         else:
             self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
+        self.find_masks()
 
     @cached_property
     def frames(self) -> list[Frame]:  # type: ignore[override]

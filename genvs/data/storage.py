@@ -17,7 +17,12 @@ from typing import Any
 
 from genvs.errors import InputError
 
-IGNORED = {"", "Thumbs.db", "desktop.ini", "__MACOSX"}
+# What systems put beside files: Windows, macOS, disks, and network storage by Synology and QNAP. In lower case.
+IGNORED = {
+    "", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found", "system volume information",
+    "$recycle.bin", "recycler", "found.000", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+    "network trash folder", "temporary items",
+}  # fmt: skip
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
 
 
@@ -176,4 +181,4 @@ def open_split(path: Path) -> tuple[Storage | None, str]:
 
 
 def is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.removesuffix("/") in IGNORED
+    return name.startswith(".") or name.removesuffix("/").lower() in IGNORED

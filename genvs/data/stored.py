@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from genvs.data import srn, transforms
+from genvs.data import colmap, srn, transforms
 from genvs.data.frames import StoredScene
+from genvs.data.image_files import without_suffix
 from genvs.data.map_style import adapted
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import IMAGE_SUFFIXES, find_storage, open_split, printable
@@ -17,8 +18,8 @@ from genvs.errors import InputError
 
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 GIVE = (
-    "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json "
-    "(docs/data.md)"
+    "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json, or "
+    "images/ and sparse/0/ as COLMAP writes them (docs/data.md)"
 )
 
 
@@ -56,7 +57,13 @@ class StoredScenes(SceneDataset):
             folders = transforms.folders_with(storage, self.file)
             return [transforms.TransformsScene(storage, folder, self.file) for folder in folders]
         folders = storage.folders()
-        return [srn.SRNScene(storage, folder) for folder in ([""] if {"rgb/", "pose/"} & set(folders) else folders)]
+        if {"rgb/", "pose/"} & set(folders) or colmap.find_model(storage, ""):
+            folders = [""]
+        models = {folder: colmap.find_model(storage, folder) for folder in folders}
+        return [
+            colmap.ColmapScene(storage, folder, model) if model else srn.SRNScene(storage, folder)
+            for folder, model in models.items()
+        ]
 
     def default_depths(self) -> tuple[float, float] | None:
         return None if self.file else srn.default_depths(self.storage)
@@ -116,6 +123,8 @@ def find_train(path: str | os.PathLike[str]) -> Path:
         return find_train(path / trains[0])
     if {"rgb/", "pose/"} & there or any("rgb/" in storage.names(folder) for folder in folders):
         return path
+    if any(colmap.find_model(storage, folder) for folder in ("", *folders)):
+        return path
     train, whole = (transforms.folders_with(storage, file) for file in TRANSFORMS)
     left_out = [folder for folder in whole if train and folder not in train]
     if left_out:
@@ -156,7 +165,7 @@ def _images(split: Path, folder: str) -> dict[object, str]:
     if file:
         shown, parent = storage.shown(folder + file), storage.root / folder
         frames = transforms.read_frames(storage, folder + file)
-        return {parent / transforms.without_suffix(image): f"{shown}: '{printable(image)}'" for image in frames}
+        return {parent / without_suffix(image): f"{shown}: '{printable(image)}'" for image in frames}
     names = (name for name in storage.names(f"{folder}rgb/") if name.lower().endswith(IMAGE_SUFFIXES))
     first = min(names, default=None)
     return {storage.read(f"{folder}rgb/{first}"): f"{storage.shown(folder)}:"} if first else {}

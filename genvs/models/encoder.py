@@ -12,10 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs.config import STEM_STRIDE, WHITE, EncoderConfig
+from genvs.config import ON_WHITE, STEM_STRIDE, EncoderConfig
 from genvs.errors import InputError
 from genvs.models.backbone import BACKBONES
-from genvs.models.layers import cat_channels, conv_relu, conv_relu_of_two, he_init, separable_conv_relu, upsample_relu
+from genvs.models.layers import (
+    cat_channels,
+    conv_relu,
+    conv_relu_of_two,
+    he_init,
+    plus_color,
+    separable_conv_relu,
+    upsample_relu,
+)
 
 
 class ASPP(nn.Module):
@@ -49,11 +57,11 @@ class Stage(nn.Sequential):
 class FeatureVolumeEncoder(nn.Module):
     """`[N, 3, H, W]` images to `[N, C, D, volume_width, volume_width]` feature volumes, D bins linear in depth."""
 
-    def __init__(self, config: EncoderConfig, resolution: int) -> None:
+    def __init__(self, config: EncoderConfig, resolution: int, background: tuple[float, ...] = ON_WHITE) -> None:
         super().__init__()
         if config.backbone not in BACKBONES:
             raise InputError(f"`backbone`={config.backbone} is not known: choose one of {', '.join(BACKBONES)}")
-        self.config = config
+        self.config, self.background = config, background
         self.backbone = BACKBONES[config.backbone](config.widths, config.blocks)
         widths = self.backbone.channels
         channels = config.decoder_channels
@@ -77,9 +85,9 @@ class FeatureVolumeEncoder(nn.Module):
 
     @torch.no_grad()
     def _start_from_colours(self) -> None:
-        """Initialise the volume's first three channels to the image minus white, the same at every depth.
+        """Initialise the volume's first three channels to the image minus the background, the same at every depth.
 
-        A ray then renders the mean colour of the input views along it, and zero where they show a white background: a
+        A ray then renders the mean colour of the input views along it, and zero where they show the background: a
         soft visual hull, with which the network learns colour and silhouette many times faster.
         """
         weight = self.to_volume.weight.unflatten(0, (self.config.volume_depth, self.config.volume_channels))
@@ -101,7 +109,7 @@ class FeatureVolumeEncoder(nn.Module):
         x = self.fuse(cat_channels(x, self.low_level(features[4])))
         for up, stage, skip in zip(self.head_ups, self.head_stages, (features[2], images), strict=False):
             x = stage(skip, up(x))
-        colours = F.interpolate(images, size=x.shape[2:], mode="area") - WHITE
+        colours = plus_color(F.interpolate(images, size=x.shape[2:], mode="area"), self.background, -1)
         x = cat_channels(x, colours).permute(0, 2, 3, 1)
         weight = F.pad(self.head_weight(), (0, x.shape[-1] - self.to_volume.in_features))
         volume = F.linear(x, weight, self.to_volume.bias)

@@ -34,9 +34,10 @@ class GeNVS(nn.Module):
         self.config = config
         self.notes: dict[str, Any] = {}  # of its snapshot, such as cur_nimg (genvs.snapshot)
         channels = config.encoder.volume_channels
-        self.encoder = encoder(config.encoder, config.resolution)
+        background = config.scene.background_levels
+        self.encoder = encoder(config.encoder, config.resolution, background)
         self.renderer = renderer(config.renderer, channels, config.view_weighting)
-        self.denoiser = denoiser(config.denoiser, config.resolution, channels, config.scene.num_classes)
+        self.denoiser = denoiser(config.denoiser, config.resolution, channels, config.scene.num_classes, background)
 
     def to_device(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, in the memory format that is fastest there. Returns itself."""

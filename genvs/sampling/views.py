@@ -66,7 +66,7 @@ def sample_views(
     """Draw an object from new viewpoints, given one or more views of it.
 
     images: the given views, `[V, H, W, 3]`, uint8 or float in [0, 1], or a list of Pillow images. They are resized to
-    the network's R x R pixels; transparency becomes white, the background that the networks are trained on.
+    the network's R x R pixels; transparency becomes the background that the network is trained on.
     c2w, target_c2w: camera-to-world matrices of the given views, `[V, 4, 4]`, and of the views to draw, `[K, 4, 4]`, in
     world units, with OpenCV axes (+x right, +y down, +z forward).
     focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
@@ -86,7 +86,7 @@ def sample_views(
     >>> views.shape, views.dtype
     ((1, 64, 64, 3), dtype('uint8'))
     """
-    pictures = [_as_uint8(image) for image in images]
+    pictures = [_as_uint8(image, net.config.scene.background) for image in images]
     if not pictures:
         raise InputError("`images` is empty: give one view or more")
     scene = net.config.scene
@@ -110,11 +110,11 @@ def sample_views(
     return (result, np.stack([features.movedim(0, -1).numpy() for _, features in drawn])) if return_features else result
 
 
-def _as_uint8(image: np.ndarray | Image.Image) -> np.ndarray:
-    """uint8 `[H, W, 3]`, on white."""
+def _as_uint8(image: np.ndarray | Image.Image, background: tuple[int, ...]) -> np.ndarray:
+    """uint8 `[H, W, 3]`, on the background."""
     if isinstance(image, Image.Image):
         rgba = image.convert("RGBA")
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB"))
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
         raise InputError(f"`images`: one has the shape {list(image.shape)}: give [H, W, 3]")

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import genvs
 from dnnlib.command import run_command
+from genvs.data.scenes import SampleRequest
 from genvs.models import GeNVS
 from inference import evaluate, inference
 from tests.small_model import small_net
 from tests.small_training import BATCH, kimg, records, resume, small_run, train
+from tests.unit.colmap_folder import write_model
 from tests.unit.srn_folder import some_c2w
 from tests.unit.test_data_class import EXAMPLE, write_npz
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
+from training.data import RunData, open_data
 from training.run_folder import find_resume_state
 
 
@@ -93,3 +97,53 @@ def test_consistency_needs_a_white_background(cars, tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             run_command(evaluate.main, [*given, f"--metrics={metrics}"])
         assert ended.value.code == code and said in capsys.readouterr().err
+
+
+def test_photos_of_one_object_train_and_are_drawn_from(tmp_path, capsys):
+    """Of COLMAP, with a lens, masks and oblong images: one view in eight is held out, on a background of one's own."""
+    folder, poses = tmp_path / "cup", some_c2w(9)
+    for view in range(9):
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            gray = np.random.default_rng(view).integers(0, 200, (24, 36, 3), dtype=np.uint8)
+            Image.fromarray(gray if kind == "images" else np.uint8(255) * (gray > 20)).save(
+                folder / kind / f"{view}.png"
+            )
+    points = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 3))
+    lens = {"model": "OPENCV", "parameters": (36, 36, 18, 12, 0.1, 0.02, 0.001, 0.002), "size": (36, 24)}
+    write_model(folder / "sparse" / "0", [f"{view}.png" for view in range(9)], poses, points, **lens)
+    config = small_run(folder, updates=2, fit="crop", background=(0, 40, 80))
+    data = open_data(config)
+    assert data.train.held_out_views(0).tolist() == [0, 8] and "2 of 9" in capsys.readouterr().out
+    drawn = {int(view) for batch in range(40) for view in views_of(data, batch)}
+    assert drawn == set(range(1, 8)), "the others"
+    train(config, tmp_path / "run", held_out=True)
+    assert "held-out PSNR" in capsys.readouterr().out
+    snapshot = max((tmp_path / "run").glob("*.pkl"))
+    for file in (snapshot, max((tmp_path / "run").glob("*.pt"))):
+        scene = genvs.load_snapshot(file).config.scene
+        assert (scene.fit, scene.background, scene.own_depths) == ("crop", (0, 40, 80), True)
+    arguments = [f"--in_dir={folder}", f"--out_dir={tmp_path / 'out'}", f"--ckpt_path={snapshot}", "--inputs=0,3"]
+    for more in ("--targets=5", "--video --frames=1", "--targets=4 --fit=pad --background=black --near=0.7 --far=1.9"):
+        with pytest.raises(SystemExit) as ended:
+            run_command(inference.main, [*arguments, *more.split(), "--denoising_steps=1", "--device=cpu"])
+        assert ended.value.code == 0, capsys.readouterr().err
+        shutil.rmtree(tmp_path / "out")
+
+
+def views_of(data: RunData, sample: int) -> list[int]:
+    """The numbers of the views of a sample, by their cameras."""
+    batch = data.train[[SampleRequest(0, sample, 2, 1)]]
+    cameras = data.train.load(0, range(data.train.num_views(0))).cameras.centers
+    used = torch.cat([batch.inputs.cameras.centers[0], batch.targets.cameras.centers[0]])
+    return torch.cdist(used, cameras).argmin(dim=1).tolist()
+
+
+def test_a_black_background_in_evaluation(tmp_path, capsys):
+    folder = write_capture(tmp_path / "scene", 4)
+    given = [*snapshot_options(tmp_path), f"--data={folder}", "--metrics=none", "--background=black"]
+    for options, code in ((["--fit=pad"], 0), (["--background=red"], 2), (["--background=1,2,300"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            run_command(evaluate.main, [*given, *options, "--dry-run"])
+        said = capsys.readouterr()
+        assert ended.value.code == code and ("white, black or" in said.err) == (code == 2), said.err

@@ -265,11 +265,12 @@ def test_the_snapshot_is_the_ema_with_the_datas_cameras_and_scores(run_folder, c
     assert scores == pytest.approx({name: records(run)[-1][name] for name in scores}, abs=1e-4)
 
 
-def test_one_scene_alone_is_evaluated_and_said_to_be_trained_on(cars, tmp_path, capsys):
+@pytest.mark.parametrize(("max_inputs", "views"), [(3, "held-out"), (4, "training-view")])
+def test_one_scene_alone_is_evaluated_on_views_held_out_if_enough_are_left(cars, tmp_path, capsys, max_inputs, views):
     train_split = cars.with_name("cars_train")
     shutil.copytree(train_split / "000000", tmp_path / "one" / "000000")
-    train(small_run(tmp_path / "one", 1), tmp_path / "run", held_out=True)
-    assert "training-view PSNR" in capsys.readouterr().out
+    train(small_run(tmp_path / "one", 1, max_inputs=max_inputs), tmp_path / "run", held_out=True)
+    assert f"{views} PSNR" in capsys.readouterr().out
     assert "PSNR/1_input" in records(tmp_path / "run")[-1] and list((tmp_path / "run").glob("samples-*.png"))
 
 

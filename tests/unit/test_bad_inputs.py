@@ -58,7 +58,6 @@ BAD_POSES = {
     "sheared": (transformed(np.array([[1, 0.1, 0], [0, 0.995, 0], [0, 0, 1]])), "not at right angles"),
     "bottom row": (changed(3, 3, 2), "last row"),
     "column-major": (c2w_text(C2W.T).encode(), "last row"),
-    "far away": (changed(0, 3, 1e30), "rescale"),
 }
 
 

@@ -230,7 +230,7 @@ def test_poses_parse_in_every_accepted_form():
     ],
 )
 def test_intrinsics_parse_in_every_accepted_form(text, expected):
-    intrinsics = read_lens(text.encode(), "1.txt").intrinsics(64, 96)
+    intrinsics = read_lens(text.encode(), "1.txt").intrinsics((64, 96))
     assert intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]].tolist() == expected
 
 

@@ -155,3 +155,16 @@ def test_imagenet_weights_fold_batchnorm_exactly():
         norm = [state[f"{norm_of(name)}.{kind}"] for kind in kinds]
         expected = F.batch_norm(F.conv2d(x, state[f"{name}.weight"]), *norm, eps=1e-5)
         assert_close(F.conv2d(images, conv.weight, conv.bias), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_empty_rays_show_the_background_that_the_network_is_trained_on():
+    """An image of the background gives volumes of zeros in the first three channels, whatever its colour."""
+    for color in ((255, 255, 255), (0, 0, 0), (0, 51, 255)):
+        config = small_config()
+        config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, background=color))
+        net, level = GeNVS(config), torch.tensor(color) / 127.5 - 1
+        images = level[:, None, None].expand(1, 1, 3, config.resolution, config.resolution).contiguous()
+        with torch.no_grad():
+            volume = net.encode(images)[0, 0, :3]
+        torch.testing.assert_close(volume, torch.zeros_like(volume), rtol=0, atol=1e-6)
+        assert config.scene.background_levels == pytest.approx(level.tolist())

@@ -80,16 +80,15 @@ def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_three_rows_backslashes_upper_case_and_distortion(tmp_path):
+def test_three_rows_backslashes_and_upper_case(tmp_path):
     poses = some_c2w(4)
     for name in ("a.JPG", "b.jpeg", "c.PNG", "d.JPG"):
         save_gray(tmp_path / "images" / name)
     files = (".\\images\\a.JPG", "images/b", "images/c", "images/d.jpg")
     frames = [frame(file, c2w) for file, c2w in zip(files, poses, strict=True)]
     frames[0]["transform_matrix"] = frames[0]["transform_matrix"][:3]
-    write_transforms(tmp_path / "transforms.json", frames, fl_y=60, k1=-0.2)
-    with pytest.warns(UserWarning, match="transforms.json: has lens distortion"):
-        views = opened(tmp_path).load(0, range(4))
+    write_transforms(tmp_path / "transforms.json", frames, fl_y=60)
+    views = opened(tmp_path).load(0, range(4))
     torch.testing.assert_close(views.cameras.c2w, torch.from_numpy(poses).float())
     assert views.images[:, 0, 0, 0].tolist() == [90] * 4
 
@@ -150,12 +149,15 @@ def test_classes_are_beside_the_file(tmp_path):
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_missing_images_are_listed_in_one_line(tmp_path):
+def test_frames_without_image_are_left_out_with_one_line(tmp_path):
     folder = write_capture(tmp_path / "capture", num_views=30)
     for view in (2, 3, 11):
         (folder / "images" / f"r_{view}.png").unlink()
-    line = refused("capture/transforms.json", lambda: opened(folder))
-    assert "3 of 30" in line and "images/r_2, images/r_3, images/r_11" in line
+    with pytest.warns(UserWarning, match="3 of 30 .* left out: images/r_2, images/r_3, images/r_11$"):
+        dataset = opened(folder)
+    assert dataset.num_views(0) == 27 and dataset.view_names(0)[:2] == ["r_1", "r_4"]
+    shutil.rmtree(folder / "images")
+    assert "none of its 30 images" in refused("capture/transforms.json", lambda: opened(folder))
 
 
 BAD_RECORDS = {  # what becomes of the record, or of its second frame
@@ -172,7 +174,8 @@ BAD_RECORDS = {  # what becomes of the record, or of its second frame
     "focal length for another size": (dict(fl_x=1e5), "focal length"),
     "another shape": (lambda record: record.update(w=64, h=32), "32x32"),
     "half a pixel": (dict(w=31.5), "side in pixels"),
-    "fisheye": (lambda record: record.update(camera_model="OPENCV_FISHEYE"), "not of a pinhole camera"),
+    "panorama": (lambda record: record.update(camera_model="EQUIRECTANGULAR"), "camera EQUIRECTANGULAR"),
+    "nonsense distortion": (lambda record: record.update(k1=-80.0), "correct its coefficients"),
     "all poses the same": (
         lambda record: [f.update(transform_matrix=np.eye(4).tolist()) for f in record["frames"]],
         "all its poses are the same",

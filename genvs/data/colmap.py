@@ -1,0 +1,227 @@
+"""COLMAP's sparse models: photos with their cameras, and the points that they see.
+
+Read are the binary and the text files that COLMAP documents (colmap.github.io/format.html), in the place where COLMAP,
+nerfstudio or its undistorter puts them. Poses are world-to-camera there, with OpenCV axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from genvs.data.camera_checks import checked_pose
+from genvs.data.frames import Frame, StoredScene
+from genvs.data.framing import Lens
+from genvs.data.image_files import view_names, without_missing
+from genvs.data.storage import Storage, natural_key, printable
+from genvs.errors import InputError
+from genvs.geometry.distortion import CAMERA_MODELS
+
+PLACES = ("sparse/0/", "sparse/", "colmap/sparse/0/")  # of a model, from the scene's folder; the first one is read
+NAMES = {"f": "fl_x", "fx": "fl_x", "fy": "fl_y"}  # of COLMAP's parameters, in a Lens
+POINT = np.dtype([("id", "<i8"), ("position", "<f8", 3)])
+POINT_OF_IMAGE = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
+FEWEST_POINTS = 8  # that say which depths a camera sees
+MARGIN = 1.1  # beyond the depths of all but the nearest and the farthest percent of the points
+
+
+class Photo(NamedTuple):
+    """name: its path in the folder of images. points: the ids of the points that it sees."""
+
+    name: str
+    frame: Frame
+    points: np.ndarray
+
+
+class ColmapScene(StoredScene):
+    """The photos of the model in the folder `model` whose images are there, in natural order. Warns of the others.
+
+    Raises InputError for a model that is damaged, or no folder of images beside it.
+    """
+
+    def __init__(self, storage: Storage, folder: str, model: str) -> None:
+        super().__init__(storage, folder)
+        files = model_files(storage, model)
+        photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
+        there = sorted(filter(re.compile(r"images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
+        if not photos or not there:
+            missing = "no registered photo" if there else "no folder images/ with the model's photos"
+            raise InputError(f"{self.shown}: has {missing}; add them, or export the model again")
+        images = without_missing(storage, folder + there[0], [photo.name for photo in photos], self.shown)
+        photos = [photo for photo in photos if photo.name in images]
+        self.images, self.view_names, self.other_files = list(images.values()), view_names(images), list(files.values())
+        self.frames, self._depths = [photo.frame for photo in photos], read_depths(storage, files, photos)
+        self.find_masks()
+
+    def read_depths(self) -> np.ndarray | None:
+        return self._depths
+
+
+def find_model(storage: Storage, folder: str) -> str | None:
+    """Where the scene in `folder` ('' or 'a/') has its model, as a folder of `storage`; None if it has none."""
+    for place in PLACES:
+        if {"images.bin", "images.txt"} & set(storage.names(folder + place)):
+            return folder + place
+    return None
+
+
+def model_files(storage: Storage, model: str) -> dict[str, str]:
+    """The three files of a model, binary or text. Raises InputError if one is missing."""
+    there = storage.names(model)
+    suffix = "bin" if "images.bin" in there else "txt"
+    files = {kind: f"{kind}.{suffix}" for kind in ("cameras", "images", "points3D")}
+    for name in files.values():
+        if name not in there:
+            raise InputError(f"{storage.shown(model + name)}: is missing; copy the whole model, or export it again")
+    return {kind: model + name for kind, name in files.items()}
+
+
+def read_photos(storage: Storage, files: dict[str, str]) -> list[Photo]:
+    """The photos of a model (`model_files`). Raises InputError for files that are damaged."""
+    cameras = {
+        number: _lens(model, size, parameters, f"{storage.shown(files['cameras'])}: camera {number}")
+        for number, model, size, parameters in _records(storage, files["cameras"], _binary_cameras, _text_cameras)
+    }
+    shown, photos = storage.shown(files["images"]), []
+    for name, pose, camera, points in _records(storage, files["images"], _binary_images, _text_images):
+        if camera not in cameras:
+            raise InputError(f"{shown}: the camera of {printable(name)} is not in cameras; export the model again")
+        c2w = checked_pose(_camera_to_world(pose), f"{shown}: {printable(name)}")
+        photos.append(Photo(name, Frame(c2w, cameras[camera]), points))
+    return photos
+
+
+def read_depths(storage: Storage, files: dict[str, str], photos: list[Photo]) -> np.ndarray | None:
+    """near and far of each photo, world units: `[N, 2]`; None if no photo sees points.
+
+    They enclose the points that the photo sees, or, if the model does not say which these are, all points inside the
+    photo. A photo with too few points has the median of the others' depths.
+    """
+    points = np.sort(np.fromiter(_records(storage, files["points3D"], _binary_points, _text_points), POINT), order="id")
+    if not len(points):
+        return None
+    depths = np.full((len(photos), 2), np.nan)
+    for row, photo in zip(depths, photos, strict=True):
+        c2w, lens = photo.frame.c2w, photo.frame.lens
+        places = np.searchsorted(points["id"], photo.points).clip(max=len(points) - 1)
+        seen = points[places[points["id"][places] == photo.points]]
+        in_camera = ((seen if len(seen) else points)["position"] - c2w[:3, 3]) @ c2w[:3, :3]
+        in_camera = in_camera[in_camera[:, 2] > 0]
+        if not len(seen):
+            uv = (in_camera / in_camera[:, 2:]) @ lens.intrinsics(cast(tuple, lens.size))[:2].T
+            in_camera = in_camera[((uv > 0) & (uv < 1)).all(axis=1)]
+        if len(in_camera) >= FEWEST_POINTS:
+            row[:] = np.percentile(in_camera[:, 2], (1, 99)) * [1 / MARGIN, MARGIN]
+    found = ~np.isnan(depths[:, 0])
+    if not found.any():
+        return None
+    depths[~found] = np.median(depths[found], axis=0)
+    return depths
+
+
+def _lens(model: str, size: tuple[int, int], parameters: tuple[float, ...], shown: str) -> Lens:
+    names = CAMERA_MODELS.get(model)
+    if not names:
+        raise InputError(
+            f"{shown}: cameras of the model {printable(model)} cannot be read; undistort the photos (colmap "
+            "image_undistorter), and give what that writes"
+        )
+    values = zip((NAMES.get(name, name) for name in names.split()), parameters, strict=True)
+    return Lens(dict(values) | dict(zip("wh", size, strict=True)), shown, model)
+
+
+def _camera_to_world(pose: tuple[float, ...]) -> np.ndarray:
+    """`[4, 4]`, from a quaternion, w first, and a translation, world-to-camera. nan for a quaternion of length 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        w, x, y, z = np.array(pose[:4]) / np.linalg.norm(pose[:4])
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    c2w = np.eye(4)
+    c2w[:3, :3], c2w[:3, 3] = rotation.T, -rotation.T @ pose[4:]
+    return c2w
+
+
+def _records(storage: Storage, file: str, binary: Any, text: Any) -> Iterator[Any]:
+    """What the file holds, read by `binary` or by `text`. Raises InputError if it is damaged."""
+    data = storage.read(file)
+    try:
+        if file.endswith(".bin"):
+            yield from binary(_Cursor(data))
+        else:
+            lines = (line for line in data.decode("utf-8-sig").splitlines() if not line.startswith("#"))
+            yield from text(itertools.dropwhile(lambda line: not line.strip(), lines))
+    except (struct.error, ValueError, IndexError) as error:
+        reason = printable(str(error)[:100])
+        raise InputError(f"{storage.shown(file)}: is damaged or cut short ({reason}); export the model again") from None
+
+
+class _Cursor:
+    """Takes one value after the other from the content of a binary file."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def take(self, layout: str) -> tuple:
+        values = struct.unpack_from(f"<{layout}", self.data, self.place)
+        self.place += struct.calcsize(f"<{layout}")
+        return values
+
+    def name(self) -> str:
+        end = self.data.index(b"\0", self.place)
+        start, self.place = self.place, end + 1
+        return self.data[start:end].decode()
+
+    def array(self, dtype: np.dtype, count: int) -> np.ndarray:
+        start = self.place
+        self.place += count * dtype.itemsize
+        return np.frombuffer(self.data, dtype, count, start) if count else np.empty(0, dtype)
+
+
+def _binary_cameras(file: _Cursor) -> Iterator[tuple]:
+    for _ in range(*file.take("Q")):
+        number, model, *size = file.take("IiQQ")
+        name = list(CAMERA_MODELS)[model] if 0 <= model < len(CAMERA_MODELS) else f"number {model}"
+        yield number, name, tuple(size), file.take(f"{len(CAMERA_MODELS.get(name, '').split())}d")
+
+
+def _text_cameras(lines: Iterator[str]) -> Iterator[tuple]:
+    for number, model, width, height, *parameters in map(str.split, filter(str.strip, lines)):
+        yield int(number), model, (int(width), int(height)), tuple(map(float, parameters))
+
+
+def _binary_images(file: _Cursor) -> Iterator[tuple]:
+    for _ in range(*file.take("Q")):
+        _, *pose, camera = file.take("I7dI")
+        name = file.name()
+        yield name, tuple(pose), camera, file.array(POINT_OF_IMAGE, *file.take("Q"))["point"]
+
+
+def _text_images(lines: Iterator[str]) -> Iterator[tuple]:
+    """Two lines each: the second one, which may be empty, lists x, y and the point's id for each point."""
+    for line in lines:
+        _, *pose, camera, name = line.split(maxsplit=9)
+        points = np.array(next(lines, "").split()[2::3], dtype=np.int64)
+        yield name.strip(), tuple(map(float, pose)), int(camera), points
+
+
+def _binary_points(file: _Cursor) -> Iterator[tuple]:
+    for _ in range(*file.take("Q")):
+        number, x, y, z, _, track = file.take("q3d3xdQ")
+        file.place += 8 * track  # the photos that see it
+        yield number, (x, y, z)
+
+
+def _text_points(lines: Iterator[str]) -> Iterator[tuple]:
+    for line in filter(str.strip, lines):
+        number, x, y, z, *_ = line.split(maxsplit=4)
+        yield int(number), (float(x), float(y), float(z))

@@ -1,0 +1,89 @@
+"""Finds the image files, and their masks, that other files name."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, printable
+from genvs.errors import InputError
+
+MAX_LISTED = 5
+
+
+def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
+    """The image file of each path, as a name within `storage`; None for one that is missing.
+
+    A suffix may be left out. Upper and lower case, and the two ways to write an accent, make no difference.
+    """
+    listed: dict[str, dict[str, str]] = {}
+    found = []
+    for path in paths:
+        parent, slash, name = path.rpartition("/")
+        folder = parent + slash
+        if folder not in listed:
+            names = sorted(storage.names(folder))
+            listed[folder] = {_plain(file): file for file in names} | {file: file for file in names}
+        candidates = (name, _plain(name), *(f"{_plain(name)}.{suffix}" for suffix in IMAGE_SUFFIXES))
+        file = next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None)
+        found.append(None if file is None else folder + file)
+    return found
+
+
+def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:
+    """The files of those `images`, paths from `folder`, that are there; by path. Warns of the others, in one line.
+
+    Raises InputError, naming `shown`, if none is there.
+    """
+    files = dict(zip(images, find_files(storage, (folder + image for image in images)), strict=True))
+    found = {image: file for image, file in files.items() if file is not None}
+    missing = [image for image in images if image not in found]
+    if not found:
+        raise InputError(f"{shown}: none of its {len(images)} images is there, such as {listed(missing)}; add them")
+    if missing:
+        warnings.warn(
+            f"{shown}: {len(missing)} of {len(images)} images are not there, and are left out: {listed(missing)}",
+            stacklevel=3,
+        )
+    return found
+
+
+def find_masks(storage: Storage, folder: str, images: Sequence[str]) -> list[str | None]:
+    """The masks of `images`, names within `storage`: in `masks/`, or `masks_4/`, beside `images/`, or `images_4/`.
+
+    A mask has its image's name, perhaps with another suffix, or with one more, as COLMAP's have. folder: of the scene.
+    """
+    there = [name for name in storage.names(folder) if name.startswith("masks")]
+    candidates: list[list[str]] = []
+    for image in images if there else ():
+        top, _, rest = image.removeprefix(folder).partition("/")
+        beside = f"{top.replace('images', 'masks')}/", "masks/"
+        candidates.append([folder + parent + name for parent in beside if parent in there
+                           for name in (rest, rest.rpartition(".")[0]) if name])  # fmt: skip
+    found = iter(find_files(storage, itertools.chain(*candidates)))
+    masks = [next(filter(None, [next(found) for _ in paths]), None) for paths in candidates]
+    return masks or [None] * len(images)
+
+
+def without_suffix(image: str) -> str:
+    """A path without `.png` or another suffix of images."""
+    stem, _, suffix = image.rpartition(".")
+    return stem if suffix.lower() in IMAGE_SUFFIXES else image
+
+
+def view_names(images: Iterable[str]) -> list[str]:
+    """A name for each path: without folder and suffix, or all of it where those are not unique."""
+    names = [without_suffix(PurePosixPath(image).name) for image in images]
+    return names if len(set(names)) == len(names) else [image.replace("/", "_") for image in images]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of these names, for messages."""
+    return ", ".join(map(printable, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
