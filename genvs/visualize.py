@@ -45,6 +45,38 @@ def feature_colors(feature_images: Tensor, fitted_to: Tensor | None = None) -> n
     return (squashed * 255).round().byte().cpu().numpy()
 
 
+def draw_cameras(c2w: np.ndarray, intrinsics: np.ndarray, target: np.ndarray, side: int) -> np.ndarray:
+    """Cameras as wire pyramids, from the first one (blue) to the last one (red), and a cross at `target`.
+
+    c2w: `[N, 4, 4]`, OpenCV axes. intrinsics: `[N, 3, 3]`, normalised. target: `[3]`, world. Returns an orthographic
+    picture from 30 degrees above, uint8 `[side, side, 3]`. "Above" is where the tops of the images point, on average.
+    """
+    corners = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]) @ np.linalg.inv(intrinsics).mT
+    apexes = c2w[:, :3, 3]
+    extent = np.linalg.norm(apexes - target, axis=1).max()
+    bases = apexes[:, None] + 0.15 * extent * corners @ c2w[:, :3, :3].mT
+    up = -c2w[:, :3, 1].mean(axis=0)
+    up = up / np.linalg.norm(up) if np.linalg.norm(up) > 1e-3 else np.array([0.0, 0.0, 1.0])
+    right = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+    right = right / np.linalg.norm(right)
+    look = math.cos(math.pi / 6) * np.cross(up, right) - math.sin(math.pi / 6) * up
+    axes = np.stack([right, np.cross(look, right), look], axis=1)
+    points = (np.concatenate([apexes[:, None], bases], axis=1) - target) @ axes  # [N, 5, 3]: x, y, distance
+    scale = 0.95 * side / max(np.abs(points[..., :2]).max(), 1e-9)  # on a canvas of twice the side, for smooth lines
+    canvas = Image.new("RGB", (2 * side, 2 * side), "white")
+    draw = ImageDraw.Draw(canvas)
+    for axis in np.concatenate([axes, -axes])[:, :2] * (0.1 * extent * scale):
+        draw.line([side, side, *(side + axis)], fill="#999999", width=3)
+    for number in points[:, 0, 2].argsort()[::-1]:
+        blue_to_red = number / max(1, len(points) - 1)
+        color = (int(30 + 190 * blue_to_red), 70, int(220 - 190 * blue_to_red))
+        apex, *base = map(tuple, side + scale * points[number, :, :2])
+        draw.line([*base, base[0]], fill=color, width=3)
+        for corner in base:
+            draw.line([apex, corner], fill=color, width=2)
+    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
+
+
 def enlarge(picture: np.ndarray, side: int) -> Image.Image:
     """Enlarge `[H, W, 3]` uint8 by the smallest integer factor that makes its shorter side at least `side` pixels."""
     image = Image.fromarray(picture)

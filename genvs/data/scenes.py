@@ -95,10 +95,10 @@ class SceneDataset(Dataset, abc.ABC):
     ) -> None:
         self.path, self.resolution, self.seed, self.xflip = Path(path), resolution, seed, xflip
         self.normalize = SceneConfig().radius if normalize is True else normalize
-        self._scenes = self.list_scenes(self.path)
-        if not self._scenes:
+        self.scenes = self.list_scenes(self.path)
+        if not self.scenes:
             raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
-        for scene in self._scenes:
+        for scene in self.scenes:
             scene.framing = framing
         self.framing = framing
         self._placements: dict[int, Placement] = {}
@@ -142,13 +142,13 @@ class SceneDataset(Dataset, abc.ABC):
 
     @property
     def scene_names(self) -> list[str]:
-        return [scene.name for scene in self._scenes]
+        return [scene.name for scene in self.scenes]
 
     def __len__(self) -> int:
-        return len(self._scenes)
+        return len(self.scenes)
 
     def num_views(self, scene: int) -> int:
-        return len(self._scenes[scene].view_names)
+        return len(self.scenes[scene].view_names)
 
     def held_out_views(self, scene: int) -> np.ndarray:
         """The views that no sample has (`hold_out_every`), for evaluation."""
@@ -160,11 +160,11 @@ class SceneDataset(Dataset, abc.ABC):
         return np.setdiff1d(np.arange(self.num_views(scene)), self.held_out_views(scene))
 
     def view_names(self, scene: int) -> list[str]:
-        return list(map(str, self._scenes[scene].view_names))
+        return list(map(str, self.scenes[scene].view_names))
 
     def check_views(self, min_views: int) -> None:
         """Raises InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
-        for scene in self._scenes:
+        for scene in self.scenes:
             scene.require_views(min_views)
 
     def checked_classes(self, num_classes: int = MAX_CLASSES) -> list[int]:
@@ -185,9 +185,9 @@ class SceneDataset(Dataset, abc.ABC):
 
     def digest_of_files(self) -> str:
         """Changes with any of the files (`Scene.file_states`), the classes that read them, and how poses are read."""
-        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in (type(self), *map(type, self._scenes[:1]))]
+        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in (type(self), *map(type, self.scenes[:1]))]
         digest = hashlib.sha256(repr((self.convention, self.normalize, self.framing, kinds)).encode())
-        for scene in self._scenes:
+        for scene in self.scenes:
             for state in scene.file_states():
                 digest.update(repr(state).encode())
         return digest.hexdigest()
@@ -223,9 +223,9 @@ class SceneDataset(Dataset, abc.ABC):
         for scene, view in pairs:
             if not 0 <= view < self.num_views(scene):
                 last = self.num_views(scene) - 1
-                raise InputError(f"{self._scenes[scene].shown}: has no view {view}; choose from 0 to {last}")
+                raise InputError(f"{self.scenes[scene].shown}: has no view {view}; choose from 0 to {last}")
         if self._pack is None:
-            decoded = [self._scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
+            decoded = [self.scenes[scene].checked_view(view, self.resolution) for scene, view in pairs]
             poses = [self._placed_view(scene, view) for scene, view in pairs]
             parts = (np.stack(part) for part in (*zip(*decoded, strict=True), poses))
             images, intrinsics, c2w = (part.reshape(*views.shape, *part.shape[1:]) for part in parts)
@@ -235,7 +235,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
         """Names and cameras `[K]` that the scene's files give to draw from (`Scene.read_targets`), if they do."""
-        targets = self._scenes[scene].read_targets()
+        targets = self.scenes[scene].read_targets()
         if targets is None:
             return None
         names, c2w, intrinsics = targets
@@ -249,7 +249,7 @@ class SceneDataset(Dataset, abc.ABC):
         chosen, flips = [], []
         for request in requests:
             rng = numpy_generator(Stream.VIEWS, self.seed, request.sample_index)
-            self._scenes[request.scene].require_views(request.num_inputs + request.num_targets)
+            self.scenes[request.scene].require_views(request.num_inputs + request.num_targets)
             views = self.sampled_views(request.scene)
             parts = choose_views(len(views), request.num_inputs, request.num_targets, rng)
             chosen.append([views[part] for part in parts])
@@ -267,9 +267,13 @@ class SceneDataset(Dataset, abc.ABC):
     def placement(self, scene: int) -> Placement | None:
         """How a scene is moved and scaled; None if it is not."""
         if self.normalize and scene not in self._placements:
-            c2w = self._opencv(self._scenes[scene].all_c2w())
-            self._placements[scene] = normalizing(c2w, self.normalize, self._scenes[scene].shown)
+            c2w = self._opencv(self.scenes[scene].all_c2w())
+            self._placements[scene] = normalizing(c2w, self.normalize, self.scenes[scene].shown)
         return self._placements.get(scene)
+
+    def all_c2w(self, scene: int) -> np.ndarray:
+        """The poses of a scene's views, `[N, 4, 4]` float64: OpenCV axes, moved and scaled."""
+        return self._placed(scene, self.scenes[scene].all_c2w())
 
     def _opencv(self, c2w: np.ndarray) -> np.ndarray:
         return to_opencv(torch.from_numpy(c2w), self.convention).numpy()
@@ -281,8 +285,8 @@ class SceneDataset(Dataset, abc.ABC):
 
     def _placed_view(self, scene: int, view: int) -> np.ndarray:
         """The pose `[4, 4]` of a view as it is used. Raises InputError, naming the view, if it cannot be used."""
-        c2w = self._placed(scene, self._scenes[scene].checked_c2w(view))
-        return checked_position(c2w, self._scenes[scene].shown_view(view))
+        c2w = self._placed(scene, self.scenes[scene].checked_c2w(view))
+        return checked_position(c2w, self.scenes[scene].shown_view(view))
 
     def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray, depths: np.ndarray | None = None) -> Cameras:
         """In float32, from placed poses `[..., 4, 4]` with OpenCV axes and intrinsics `[..., 3, 3]`.
@@ -296,7 +300,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     def _own_depths(self, scene: int) -> np.ndarray | None:
         """near and far of each view of a scene as it is placed, `[N, 2]`; None if the files do not tell them."""
-        depths, placement = self._scenes[scene].read_depths(), self.placement(scene)
+        depths, placement = self.scenes[scene].read_depths(), self.placement(scene)
         return depths if depths is None or placement is None else placement.scale * depths
 
     def _depths_of(self, scenes: np.ndarray, views: np.ndarray) -> np.ndarray | None:
@@ -312,7 +316,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Sets convention, near, far, focal and radius; finds common mistakes before any expensive work."""
-        scene = self._scenes[0]
+        scene = self.scenes[0]
         scene.require_views(1)
         poses = scene.all_c2w()
         self.convention = settle_convention(poses, convention, scene.convention, scene.shown)

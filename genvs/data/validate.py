@@ -1,0 +1,188 @@
+"""Checks a dataset before training: `python -m genvs.data.validate DATA`.
+
+Reads every file that training would read, lists what is wrong with the fix for each, and draws the cameras.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from genvs.config import CONVENTIONS
+from genvs.data.camera_checks import nearest_point_to_axes, warn_of_cameras
+from genvs.data.scenes import SceneDataset, Splits
+from genvs.data.storage import counted, find_storage, printable
+from genvs.data.stored import dataset_class
+from genvs.data.synthetic.__main__ import Parser, whole
+from genvs.errors import InputError, as_options, run_program
+from genvs.files import replacing
+from genvs.visualize import SHEET_TILE, Band, contact_sheet, draw_cameras, enlarge
+
+SEVERITIES = ("error", "warning")
+MIN_CONTRAST = 2.0  # standard deviation of an image's values, of 255, below which it shows nothing
+EXAMPLES = 3  # of each finding
+DRAWN = 8  # scenes on the sheet
+
+
+class Findings:
+    """What is wrong with a dataset: texts of the form "where: what; fix", each with its severity."""
+
+    def __init__(self) -> None:
+        self._severities: dict[str, str] = {}
+
+    def add(self, severity: str, text: str) -> None:
+        self._severities[text] = severity
+
+    def add_all(self, other: Findings) -> None:
+        self._severities |= other._severities
+
+    def count(self, severity: str) -> int:
+        return list(self._severities.values()).count(severity)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Adds the warnings of the block, and the InputError that ends it."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except InputError as error:
+                self.add("error", str(error))
+        for warning in caught:
+            self.add("warning", str(warning.message))
+
+    def table(self) -> str:
+        """The findings, those with the same fix together, errors first."""
+        alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for text, severity in sorted(self._severities.items(), key=lambda item: SEVERITIES.index(item[1])):
+            fault, _, fix = text.rpartition("; " if "; " in text else ": ")
+            alike[severity, fix].append(fault)
+        lines = []
+        for (severity, fix), faults in alike.items():
+            lines += [f"{severity:9}{fault}" for fault in faults[:EXAMPLES]]
+            if len(faults) > EXAMPLES:
+                lines.append(f"{'':9}... and {len(faults) - EXAMPLES} more like these")
+            lines.append(f"{'':9}Fix: {fix}")
+        return as_options("\n".join(lines))
+
+
+def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Findings) -> None:
+    """Adds what is wrong with a scene's cameras and images."""
+    scene, config = dataset.scenes[number], dataset.scene_config()
+    with findings.gathered():
+        scene.require_views(min_views)
+    with findings.gathered():
+        if number:  # opening a dataset examines its first scene
+            warn_of_cameras(dataset.all_c2w(number), config.near, config.far, scene.shown)
+    seen: dict[str, str] = {}
+
+    def examine(view: int) -> tuple[str | InputError, bool]:
+        """The image's digest, or its error, and whether it shows anything."""
+        try:
+            image, _ = scene.checked_view(view, dataset.resolution)
+        except InputError as error:
+            return error, True
+        return hashlib.sha256(image.tobytes()).hexdigest(), float(image.std()) >= MIN_CONTRAST
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for view, (digest, shows) in enumerate(pool.map(examine, range(dataset.num_views(number)))):
+            name = scene.shown_view(view)
+            if isinstance(digest, InputError):
+                findings.add("error", str(digest))
+            elif not shows:
+                findings.add("warning", f"{name}: its image is all of one colour; remove the view if this is a mistake")
+            elif seen.setdefault(digest, name) != name:
+                findings.add("warning", f"{name}: has the same image as {seen[digest]}; keep one of them")
+
+
+def draw_sheet(datasets: Mapping[str, SceneDataset], title: str, out: Path) -> None:
+    """Draws the cameras and the first view of some scenes of each split."""
+    bands: list[Band] = []
+    for split, dataset in datasets.items():
+        columns = {}
+        for number in np.linspace(0, len(dataset) - 1, min(DRAWN, len(dataset))).astype(int).tolist():
+            with contextlib.suppress(InputError):
+                c2w = dataset.all_c2w(number)
+                views = [dataset.scenes[number].checked_view(view, dataset.resolution) for view in range(len(c2w))]
+                first = enlarge(views[0][0].transpose(1, 2, 0), SHEET_TILE)
+                intrinsics = np.stack([intrinsics for _, intrinsics in views])
+                cameras = draw_cameras(c2w, intrinsics, nearest_point_to_axes(c2w), first.width)
+                columns[dataset.scene_names[number]] = cameras, np.asarray(first)
+        if columns:
+            cameras, images = zip(*columns.values(), strict=True)
+            bands.append((list(columns), {f"{split} cameras": cameras, f"{split} view 0": images}))
+    if bands:
+        with replacing(out) as file:
+            contact_sheet(title, bands).save(file, "png")
+        print(f"Drawn: {out}")
+
+
+def open_split(
+    kind: type[SceneDataset], split: str, place: Path, findings: Findings, **options
+) -> dict[str, SceneDataset]:
+    """The datasets to check, by name: the split or, if one of its scenes cannot be opened, every scene that can."""
+    with findings.gathered():
+        return {split: kind(place, **options)}
+    folder, file = (place.parent, place.name) if place.suffix == ".json" else (place, "")
+    storage, opened, faults = find_storage(folder), {}, Findings()
+    for name in storage.folders() if storage else ():
+        with faults.gathered():
+            opened[f"{split} {name[:-1]}"] = kind(folder / name / file, **options)
+    if opened:
+        findings.add_all(faults)
+    return opened
+
+
+def validate(path: Path, kind: type[SceneDataset], min_views: int, out: Path, **options) -> Findings:
+    """Checks all splits of the dataset at `path`, prints what is wrong, and draws a sheet. options: of the dataset."""
+    findings, datasets = Findings(), dict[str, SceneDataset]()
+    with findings.gathered():
+        for split, place in kind.find_splits(path)._asdict().items():
+            if place is not None:
+                datasets |= open_split(kind, split, place, findings, **options)
+    scenes = [(split, number) for split, dataset in datasets.items() for number in range(len(dataset))]
+    for split, number in tqdm(scenes, desc="Checking", unit="scenes", disable=None):
+        check_scene(datasets[split], number, min_views if split == "train" else 2, findings)
+    whole = {split: dataset for split, dataset in datasets.items() if split in Splits._fields}
+    for split, dataset in whole.items():
+        views = sum(map(dataset.num_views, range(len(dataset))))
+        near, far = dataset.scene_config().near, dataset.scene_config().far
+        print(
+            f"{split}: {counted(len(dataset), 'scene')}, {counted(views, 'view')}, {dataset.convention} axes, "
+            f"near {near:.4g}, far {far:.4g}"
+        )
+    title = f"{path.name}: " + ", ".join(counted(findings.count(severity), severity) for severity in SEVERITIES)
+    draw_sheet(whole or datasets, title, out)
+    print(findings.table() or "Nothing is wrong.")
+    return findings
+
+
+def main() -> None:
+    parser = Parser(prog="python -m genvs.data.validate", description=__doc__.split("\n\n")[1])
+    parser.add_argument("data", type=Path, metavar="DATA", help="as --data of train.sh")
+    parser.add_argument("--out", type=Path, default=Path("validation.png"), help="the sheet (default: %(default)s)")
+    parser.add_argument("--views", type=whole(2), default=5, help="views that a sample needs, inputs and targets")
+    parser.add_argument("--data-class", help="your own class to read DATA with")
+    parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
+    parser.add_argument("--near", type=float, help="near depth plane, world units (default: the dataset's)")
+    parser.add_argument("--far", type=float, help="far depth plane (default: the dataset's)")
+    parser.add_argument("--convention", choices=CONVENTIONS, help="axes of the poses (default: the format's)")
+    parser.add_argument("--normalize", action="store_true", help="move and scale every scene by its cameras")
+    options = vars(parser.parse_args())
+    path, kind = options.pop("data"), dataset_class(options.pop("data_class"))
+    findings = validate(path, kind, options.pop("views"), options.pop("out"), **options)
+    if findings.count("error"):
+        raise InputError(f"{printable(path)}: {counted(findings.count('error'), 'error')}: mend what is listed above")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,70 @@
+"""python -m genvs.data.validate: all faults of a dataset at once, each with its fix, and a picture of the cameras."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genvs.data import validate
+from genvs.errors import InputError
+from genvs.visualize import draw_cameras
+from tests.unit.srn_folder import some_c2w, write_split
+
+
+def run(monkeypatch, capsys, *arguments: object) -> str:
+    monkeypatch.setattr(sys, "argv", ["validate", *map(str, arguments), "--resolution", "32"])
+    try:
+        validate.main()
+    finally:
+        output = capsys.readouterr().out
+    return output
+
+
+def test_a_whole_dataset_has_no_findings_and_a_sheet(tmp_path, monkeypatch, capsys):
+    write_split(tmp_path / "cars_train")
+    write_split(tmp_path / "cars_val", num_scenes=1, seed=1)
+    output = run(monkeypatch, capsys, tmp_path / "cars", "--out", tmp_path / "sheet.png")
+    assert "train: 3 scenes, 18 views" in output and "val: 1 scene, 6 views" in output and "Nothing" in output
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 300
+
+
+def test_every_fault_is_found_in_one_run(tmp_path, monkeypatch, capsys):
+    split = write_split(tmp_path / "cars", num_scenes=5)
+    (split / "car1/pose/2.txt").write_text("1 2 3")
+    (split / "car2/rgb/4.png").write_bytes((split / "car2/rgb/4.png").read_bytes()[:300])
+    shutil.copy(split / "car3/rgb/1.png", split / "car3/rgb/5.png")
+    Image.new("RGB", (32, 32), "black").save(split / "car3/rgb/6.png")
+    shutil.rmtree(split / "car4/rgb")
+    with pytest.raises(InputError, match="3 errors"):
+        run(monkeypatch, capsys, split, "--out", tmp_path / "sheet.png")
+    validate.validate(split, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32)
+    output = capsys.readouterr().out
+    found = {line.split(": ")[0] for line in output.splitlines() if line.startswith(("error", "warning"))}
+    faulty = ["error    car1/pose/2.txt", "error    car2/rgb/4.png", "error    car4", "warning  car3"]
+    assert found == {text.replace("car", f"{split}/car") for text in faulty}
+
+
+def test_cameras_too_few_views_and_a_missing_dataset(tmp_path, monkeypatch, capsys):
+    split = write_split(tmp_path / "cars", num_scenes=1, num_views=4)
+    write_split(tmp_path / "far", num_scenes=1, radius=5.0)
+    shutil.move(tmp_path / "far/car1", split / "car2")
+    findings = validate.validate(split, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32)
+    assert (findings.count("error"), findings.count("warning")) == (1, 1)
+    assert "outside near" in findings.table() and "4 views where 5" in findings.table()
+    with pytest.raises(InputError, match="1 error"):
+        run(monkeypatch, capsys, tmp_path / "nothing", "--out", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_cameras_are_drawn_where_they_are():
+    """Of two cameras left and right of the target, the first is blue on one side and the second red on the other."""
+    c2w = some_c2w(2)
+    c2w[1] = np.diag([-1.0, 1, -1, 1]) @ c2w[0]  # turned half around the vertical axis
+    picture = draw_cameras(c2w, np.tile([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], (2, 1, 1)), np.zeros(3), 128)
+    red, blue = (np.argwhere(picture[..., channel] > picture[..., 2 - channel] + 60.0) for channel in (0, 2))
+    middle = (red.mean(axis=0) + blue.mean(axis=0)) / 2
+    assert len(red) and len(blue) and abs(middle[1] - 63.5) < 8
+    assert np.abs(red.mean(axis=0) - blue.mean(axis=0)).max() > 30
