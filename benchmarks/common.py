@@ -147,7 +147,7 @@ def timed(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
 
 
 def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterator[Result]:
-    """`blank` with the rate of a call that makes a batch and, on a GPU, with the peak memory in 2^30 bytes."""
+    """`blank` with the rate of a call that makes a batch and, on a GPU, with the memory that torch reserves for it."""
     call()  # compiles and records, which takes memory of its own
     if ON_GPU:
         gc.collect()
@@ -156,7 +156,7 @@ def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterat
     took, spread = timed(call, seconds)
     yield blank._replace(value=blank.batch / took, spread=spread)
     if ON_GPU:
-        peak = torch.cuda.max_memory_allocated() / 2**30
+        peak = torch.cuda.max_memory_reserved() / 2**30  # with that of CUDA graphs, unlike max_memory_allocated
         yield blank._replace(name=f"{blank.name}: peak memory", value=peak, unit="GB", floor=None)
 
 

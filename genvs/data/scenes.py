@@ -171,7 +171,7 @@ class SceneDataset(Dataset, abc.ABC):
         """`classes`. Raises InputError unless they are a whole number below `num_classes` for each scene."""
         classes = self.classes()
         for name, label in itertools.zip_longest(self.scene_names, classes):
-            if name is None or label not in range(num_classes):
+            if name is None or isinstance(label, bool) or label not in range(num_classes):
                 found = f"scene '{printable(str(name))}' has the class {label!r}"
                 remedy = (
                     f"give every scene a whole number from 0 to {num_classes - 1} in {LABELS_FILE}, or in classes()"

@@ -43,7 +43,7 @@ def test_every_fault_is_found_in_one_run(tmp_path, monkeypatch, capsys):
     validate.validate(split, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32)
     output = capsys.readouterr().out
     found = {line.split(": ")[0] for line in output.splitlines() if line.startswith(("error", "warning"))}
-    faulty = ["error    car1/pose/2.txt", "error    car2/rgb/4.png", "error    car4", "warning  car3"]
+    faulty = ["error    car1/pose/2.txt", "error    car2/rgb/4.png", "error    car4/rgb", "warning  car3"]
     assert found == {text.replace("car", f"{split}/car") for text in faulty}
 
 
