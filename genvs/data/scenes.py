@@ -273,7 +273,7 @@ class SceneDataset(Dataset, abc.ABC):
 
     def all_c2w(self, scene: int) -> np.ndarray:
         """The poses of a scene's views, `[N, 4, 4]` float64: OpenCV axes, moved and scaled."""
-        return self._placed(scene, self.scenes[scene].all_c2w())
+        return np.stack([self._placed_view(scene, view) for view in range(self.num_views(scene))])
 
     def _opencv(self, c2w: np.ndarray) -> np.ndarray:
         return to_opencv(torch.from_numpy(c2w), self.convention).numpy()
@@ -320,8 +320,7 @@ class SceneDataset(Dataset, abc.ABC):
         scene.require_views(1)
         poses = scene.all_c2w()
         self.convention = settle_convention(poses, convention, scene.convention, scene.shown)
-        c2w = np.stack([self._placed_view(0, view) for view in range(len(poses))])
-        intrinsics = scene.checked_view(0, self.resolution)[1]
+        c2w, intrinsics = self.all_c2w(0), scene.checked_view(0, self.resolution)[1]
         own = self._own_depths(0) if near is None and far is None else None
         if own is not None:
             near, far = np.median(own, axis=0).tolist()

@@ -82,7 +82,8 @@ def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Fi
         scene.require_views(min_views)
     with findings.gathered():
         if number:  # opening a dataset examines its first scene
-            warn_of_cameras(dataset.all_c2w(number), config.near, config.far, scene.shown)
+            planes = None if config.own_depths else (config.near, config.far)
+            warn_of_cameras(dataset.all_c2w(number), planes, scene.shown)
     seen: dict[str, str] = {}
 
     def examine(view: int) -> tuple[str | InputError, bool]:
@@ -115,7 +116,9 @@ def draw_sheet(datasets: Mapping[str, SceneDataset], title: str, out: Path) -> N
                 views = [dataset.scenes[number].checked_view(view, dataset.resolution) for view in range(len(c2w))]
                 first = enlarge(views[0][0].transpose(1, 2, 0), SHEET_TILE)
                 intrinsics = np.stack([intrinsics for _, intrinsics in views])
-                cameras = draw_cameras(c2w, intrinsics, nearest_point_to_axes(c2w), first.width)
+                target = nearest_point_to_axes(c2w)
+                target = c2w[:, :3, 3].mean(axis=0) if target is None else target
+                cameras = draw_cameras(c2w, intrinsics, target, first.width)
                 columns[dataset.scene_names[number]] = cameras, np.asarray(first)
         if columns:
             cameras, images = zip(*columns.values(), strict=True)

@@ -40,7 +40,7 @@ def change(folder: Path, **settings) -> Path:
 
 
 def lens_of(folder: Path, view: int = 0) -> Distortion | None:
-    return opened(folder)._scenes[0].frames[view].lens.distortion
+    return opened(folder).scenes[0].frames[view].lens.distortion
 
 
 # --- files as programs write them -------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_the_fox_of_instant_ngp(tmp_path):
     )
     with pytest.warns(UserWarning, match=r"17 of 67 images .* images/0004.jpg, images/0008.jpg, .*, \.\.\.$"):
         dataset = opened(tmp_path)
-        lens = dataset._scenes[0].frames[0].lens
+        lens = dataset.scenes[0].frames[0].lens
     views = dataset.load(0, range(dataset.num_views(0)))
     assert views.shape == (50,) and dataset.view_names(0)[3] == "0005"
     assert (views.images == 90).all() and lens.distortion.radial[:2] == (0.0578, -0.0805)
