@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.diffusion": _BASE,
     "genvs.visualize": _BASE,
     "genvs.metrics": _VALUES | {"genvs.geometry"},
+    "genvs.data.validate": _VALUES | {"genvs.data", "genvs.visualize"},
     "genvs.data": _VALUES | {"genvs.geometry"},
     "genvs.models": _NETWORK,
     "genvs.compat": _NETWORK | {"genvs.models", "genvs.snapshot"},
