@@ -147,34 +147,40 @@ def read_ply(path: Path) -> Iterator[Part]:
         yield Part(points[corners], normals[corners], paint)
 
 
-def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, Any]]:
-    """The columns of each element by name: an array, or a list of one for each row if the element has lists."""
+def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, list[Any]]]:
+    """The columns of each element by name: of numbers, or of arrays for properties that are lists."""
     text = ["format", "ascii", "1.0"] in lines
+    order = ">" if ["format", "binary_big_endian", "1.0"] in lines else "<"
     body = np.array(body.split(), dtype="<f8").tobytes() if text else body
     at = 0
 
-    def take(count: int, *fields: list[str]) -> list[Array]:
-        """The columns of the next rows. fields: type and name."""
-        nonlocal at
-        kinds = [(name, np.dtype(PLY_TYPES.get(kind, kind))) for kind, name in fields]
-        stored = np.dtype([(name, "f8" if text else kind) for name, kind in kinds])
-        big = ["format", "binary_big_endian", "1.0"] in lines
-        rows = np.ndarray(count, stored.newbyteorder(">" if big else "<"), body, at)
-        at += rows.nbytes
-        return [rows[name].astype(kind) for name, kind in kinds]
+    def stored(kind: str) -> str:
+        return "<f8" if text else order + np.dtype(PLY_TYPES.get(kind, kind)).str[1:]
 
-    table: dict[str, dict[str, Any]] = {}
+    table: dict[str, dict[str, list[Any]]] = {}
     starts = [number for number, line in enumerate(lines) if line[:1] == ["element"]]
     for start, end in itertools.pairwise([*starts, len(lines)]):
-        _, element, count = lines[start]
         fields = [line[1:] for line in lines[start:end] if line[:1] == ["property"]]
-        table[element] = {field[-1]: [] for field in fields}
-        if all(len(field) == 2 for field in fields):
-            table[element] = dict(zip(table[element], take(int(count), *fields), strict=True))
-            continue
-        for _, (*kinds, name) in itertools.product(range(int(count)), fields):
-            size = int(take(1, [kinds[1], name])[0][0]) if len(kinds) == 3 else 1
-            table[element][name] += take(size, [kinds[-1], name])
+        columns = table[lines[start][1]] = {field[-1]: [] for field in fields}
+        left = step = int(lines[start][2])
+        while left:  # a run of rows with lists of the same lengths, which numpy reads at once
+            row: list[Any] = []
+            for *counted, kind, name in fields:
+                shape = ()
+                if counted:  # "list", and the type of its length
+                    row.append((name + " length", stored(counted[1])))
+                    shape = (int(np.ndarray(1, row, body, at)[name + " length"][0]),)
+                row.append((name, stored(kind), shape))
+            rows = np.ndarray(min(step, left, (len(body) - at) // np.dtype(row).itemsize), row, body, at)
+            if not len(rows):
+                raise EOFError("it ends too soon")
+            same = np.ones(len(rows), dtype=bool)
+            for length in (part[0] for part in row if part[0] not in columns):
+                same &= rows[length] == rows[length][0]
+            rows = rows[: len(rows) if same.all() else same.argmin()]
+            left, step, at = left - len(rows), 4 * len(rows) + 8, at + rows.nbytes
+            for *_, kind, name in fields:
+                columns[name] += [*rows[name].astype(PLY_TYPES.get(kind, kind))]
     return table
 
 
