@@ -166,7 +166,7 @@ def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, list[
         while left:  # a run of rows with lists of the same lengths, which numpy reads at once
             row: list[Any] = []
             for *counted, kind, name in fields:
-                shape = ()
+                shape: tuple[int, ...] = ()
                 if counted:  # "list", and the type of its length
                     row.append((name + " length", stored(counted[1])))
                     shape = (int(np.ndarray(1, row, body, at)[name + " length"][0]),)
