@@ -83,7 +83,8 @@ BEHIND = (TOP_RIGHT, TOP_LEFT, LOW_RIGHT, LOW_LEFT)  # seen from an .obj's front
 
 
 @pytest.mark.parametrize(
-    "name", ["maps\\t 1.png", "./maps/t 1.png", "C:\\Users\\me\\t 1.png", "/home/me/t 1.png", '"maps/t 1.png"']
+    "name",
+    ["maps\\t 1.png", "./maps/t 1.png", "maps/T 1.PNG", "C:\\Users\\me\\t 1.png", "/home/me/t 1.png", '"maps/t 1.png"'],
 )
 def test_ways_to_name_a_texture(tmp_path, name):
     (tmp_path / "maps").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -103,9 +104,18 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
         slashes = slashes.rpartition("/")[2]
     for beside in (folder or mesh.parent, mesh.parent):
         for spelling in (name, slashes, unquote(slashes)):  # a URI has %20 for a space
-            if (beside / spelling).is_file():
-                return beside / spelling
+            path = beside / spelling
+            if path.is_file():
+                return path
+            alike = [file for file in path.parent.glob("*") if _folded(file.name) == _folded(path.name)]
+            if len(alike) == 1:
+                return alike[0]
     raise InputError(f"{printable(mesh)}: {printable(name[:200])} is not there; put it where the mesh looks for it")
+
+
+def _folded(name: str) -> str:
+    """A file's name for file systems that take capital letters, and accents written in two ways, for the same."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.Image:
