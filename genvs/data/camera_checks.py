@@ -127,16 +127,21 @@ def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
     return Placement(center, radius / distance)
 
 
-def depth_range(c2w: np.ndarray, intrinsics: np.ndarray) -> tuple[float, float] | None:
-    """near and far, world units, for an object that the cameras look at from around; None if they look at none.
+def depth_range(c2w: np.ndarray, intrinsics: np.ndarray, name: str) -> tuple[float, float]:
+    """near and far, world units, for an object that the cameras look at from around.
 
     c2w: `[N, 4, 4]`. intrinsics: `[..., 3, 3]`, normalised. The object is taken to fit into the images: a ball around
     the point nearest to the optical axes, of the radius s = r sin(half the narrowest field of view) at the median
-    distance r. The planes enclose it for every camera, but near stays beyond 0.05 r.
+    distance r. The planes enclose it for every camera, but near stays beyond 0.05 r. Raises InputError, naming `name`,
+    if they look at no point.
     """
     center = nearest_point_to_axes(c2w)
     if center is None:
-        return None
+        warn_of_cameras(c2w, None, name)
+        raise InputError(
+            f"{name}: its cameras do not look at one point (they are parallel, for example), which does not tell how "
+            "far away the scene is; give `near` and `far`"
+        )
     distances = _distances(c2w, center)
     radius = float(np.median(distances))
     size = radius * np.sin(np.arctan(0.5 / intrinsics[..., [0, 1], [0, 1]].max()))

@@ -67,11 +67,10 @@ class SceneDataset(Dataset, abc.ABC):
 
     path: what `list_scenes` takes. resolution: side of the images, pixels. near, far: depth planes, world units; by
     default each view's own (`Scene.read_depths`), else those of `default_depths`, else derived from the first scene's
-    cameras. seed: of the choice of views.
-    xflip: mirror every sample with probability 1/2. convention: 'opencv' or 'opengl', the axes of all poses; by default
-    see `settle_convention`. normalize: move and scale each scene, so that what its cameras look at is at the origin, at
-    this median distance from them (world units); True for SceneConfig's. framing: how images become square, and their
-    background.
+    cameras. seed: of the choice of views. xflip: mirror every sample with probability 1/2. convention: 'opencv' or
+    'opengl', the axes of all poses; by default see `settle_convention`. normalize: move and scale each scene, so that
+    what its cameras look at is at the origin, at this median distance from them (world units); True for SceneConfig's.
+    framing: how images become square, and their background.
 
     Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`: then
     `enlarged_from` is its width and height, pixels, else None.
@@ -102,7 +101,6 @@ class SceneDataset(Dataset, abc.ABC):
             scene.framing = framing
         self.framing = framing
         self._placements: dict[int, Placement] = {}
-        self._depths: dict[int, np.ndarray] = {}
         self.hold_out_every = 0  # if not 0, the views 0, n, 2n, ... of a scene are in no sample
         self._pack: Pack | None = None
         self.one_hot: torch.Tensor | None = None  # classes of the scenes, for batches: float32 `[scenes, K]`
@@ -231,7 +229,7 @@ class SceneDataset(Dataset, abc.ABC):
             images, intrinsics, c2w = (part.reshape(*views.shape, *part.shape[1:]) for part in parts)
         else:
             images, c2w, intrinsics = self._pack.read(scenes, views)
-        return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics, self._depths_of(scenes, views)))
+        return Views(torch.from_numpy(images), self._cameras(c2w, intrinsics, self._depths(scenes, views)))
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
         """Names and cameras `[K]` that the scene's files give to draw from (`Scene.read_targets`), if they do."""
@@ -239,7 +237,7 @@ class SceneDataset(Dataset, abc.ABC):
         if targets is None:
             return None
         names, c2w, intrinsics = targets
-        return names, self._cameras(self._placed(scene, c2w), intrinsics)
+        return names, self._cameras(self._placed(scene, c2w), intrinsics, self._depths())
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ViewBatch:
         """inputs `[B, V]`, targets `[B, T]`, sample_index `[B]`. Reads the images of these views and no others.
@@ -288,31 +286,26 @@ class SceneDataset(Dataset, abc.ABC):
         c2w = self._placed(scene, self.scenes[scene].checked_c2w(view))
         return checked_position(c2w, self.scenes[scene].shown_view(view))
 
-    def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray, depths: np.ndarray | None = None) -> Cameras:
-        """In float32, from placed poses `[..., 4, 4]` with OpenCV axes and intrinsics `[..., 3, 3]`.
-
-        depths: near and far, `[..., 2]`; by default those of all scenes.
+    def _cameras(self, c2w: np.ndarray, intrinsics: np.ndarray, depths: np.ndarray) -> Cameras:
+        """In float32, from placed poses `[..., 4, 4]` with OpenCV axes, intrinsics `[..., 3, 3]`, and near and far
+        `[..., 2]` or `[2]`.
         """
-        if depths is None:
-            depths = np.broadcast_to([self._scene_config.near, self._scene_config.far], (*c2w.shape[:-2], 2))
-        parts = (c2w, intrinsics, depths[..., 0], depths[..., 1])
-        return Cameras(*(torch.from_numpy(np.array(part, dtype=np.float32)) for part in parts))
+        near, far = np.moveaxis(np.broadcast_to(depths, (*c2w.shape[:-2], 2)), -1, 0)
+        return Cameras(*(torch.from_numpy(np.array(part, dtype=np.float32)) for part in (c2w, intrinsics, near, far)))
 
     def _own_depths(self, scene: int) -> np.ndarray | None:
         """near and far of each view of a scene as it is placed, `[N, 2]`; None if the files do not tell them."""
         depths, placement = self.scenes[scene].read_depths(), self.placement(scene)
         return depths if depths is None or placement is None else placement.scale * depths
 
-    def _depths_of(self, scenes: np.ndarray, views: np.ndarray) -> np.ndarray | None:
-        """near and far `[..., 2]` of views `[...]`, where views have planes of their own."""
-        if not self._scene_config.own_depths:
-            return None
-        for scene in set(scenes.flat) - self._depths.keys():
-            usual = np.broadcast_to([self._scene_config.near, self._scene_config.far], (self.num_views(scene), 2))
-            own = self._own_depths(scene)
-            self._depths[scene] = usual if own is None else own
-        pairs = zip(scenes.flat, views.flat, strict=True)
-        return np.array([self._depths[scene][view] for scene, view in pairs]).reshape(*views.shape, 2)
+    def _depths(self, scenes: np.ndarray | None = None, views: np.ndarray | None = None) -> np.ndarray:
+        """near and far `[..., 2]` of views `[...]` that have planes of their own, else `[2]`, those of all."""
+        usual = np.array([self._scene_config.near, self._scene_config.far])
+        if scenes is None or views is None or not self._scene_config.own_depths:
+            return usual
+        own = {scene: self._own_depths(scene) for scene in set(scenes.flat)}
+        pairs = [(own[scene], view) for scene, view in zip(scenes.flat, views.flat, strict=True)]
+        return np.reshape([usual if planes is None else planes[view] for planes, view in pairs], (*views.shape, 2))
 
     def _examine_first_scene(self, near: float | None, far: float | None, convention: str | None) -> None:
         """Sets convention, near, far, focal and radius; finds common mistakes before any expensive work."""
@@ -326,13 +319,8 @@ class SceneDataset(Dataset, abc.ABC):
             near, far = np.median(own, axis=0).tolist()
         elif near is None or far is None:
             # A scene that is scaled does not keep the depths that its files give.
-            default = (None if self.normalize else self.default_depths()) or depth_range(c2w, intrinsics)
-            if default is None:
-                warn_of_cameras(c2w, None, scene.shown)
-                raise InputError(
-                    f"{scene.shown}: its cameras do not look at one point (they are parallel, for example), which does "
-                    "not tell how far away the scene is; give `near` and `far`"
-                )
+            default = None if self.normalize else self.default_depths()
+            default = default or depth_range(c2w, intrinsics, scene.shown)
             near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         focal, (fit, background) = float(intrinsics[0, 0]), self.framing

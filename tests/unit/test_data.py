@@ -266,5 +266,5 @@ def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
     moved = c2w.copy()
     moved[:, :3, 3] += [5, -3, 1]
     assert np.allclose(nearest_point_to_axes(moved), [5, -3, 1])
-    assert np.allclose(depth_range(moved, intrinsics), depth_range(c2w, intrinsics))
+    assert np.allclose(depth_range(moved, intrinsics, ""), depth_range(c2w, intrinsics, ""))
     assert np.allclose(nearest_point_to_axes(c2w[:1]), 0)
