@@ -24,8 +24,10 @@ elif [[ ! $NGPU =~ ^[1-9][0-9]*$ ]]; then
 fi
 
 # Replaces this shell with a program: launch SCRIPT [OPTIONS]. One process runs directly, several run through torchrun,
-# whose variables PET_NNODES and so on describe several machines.
+# whose variables PET_NNODES and so on describe several machines. It gives each process the variables of its rank; those
+# that the environment has already, from a cluster or an earlier shell, would be taken for them.
 launch() {
+    unset RANK LOCAL_RANK GROUP_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT TORCHELASTIC_USE_AGENT_STORE
     # Each process gets its share of the cores, and a single one leaves a core free: OpenMP's threads spin while they wait
     # for each other, so if another program needs one of their cores, every step takes many times longer.
     local threads cores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -31,8 +32,9 @@ def run_program(program: Callable[[], object], translate: Callable[[str], str] =
     """Run `program` and exit with 0, with 130 when it is interrupted, or with 2 and one line on stderr.
 
     The line is for bad input, files that cannot be read or written, and training that has diverged. `translate`
-    replaces parameters in backticks by the names of options.
+    replaces parameters in backticks by the names of options. Warnings become lines as well.
     """
+    warnings.formatwarning = lambda message, *place: f"Warning: {translate(str(message))}\n"
     try:
         program()
         sys.exit(0)

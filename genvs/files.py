@@ -42,17 +42,18 @@ def remove_orphans(folder: str | os.PathLike[str]) -> None:
 def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Locks `path` against other processes until the block or this process ends. Creates the file if necessary.
 
-    Forked processes do not inherit the lock. On file systems without locks it does nothing.
+    Forked processes do not inherit the lock. On file systems without locks it only warns.
     Raises InputError if another process holds the lock and `wait` is False, OSError if the file cannot be opened.
     """
+    where = os.path.dirname(path)
     with open(path, "ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):  # POSIX allows either
-            where = os.path.dirname(path)
             raise InputError(f"{where}: another process writes there: wait for it, or choose another folder") from None
-        except OSError:
-            pass
+        except OSError as error:
+            unlocked = f"this file system has no locks ({error.strerror})"
+            warnings.warn(f"{where}: {unlocked}: see that no second program writes there too", stacklevel=3)
         yield
 
 

@@ -85,7 +85,7 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     if video:
         targets = video_cameras(scene.inputs.cameras, along)
         run += f"_cond_method={given['cond_method']}"
-        results = [f"{run}.mp4", f"{run}.gif"][: 1 + along["gif"]]
+        results = video_files(run, gif=along["gif"])
     elif targets is None:
         raise InputError(f"{in_dir}: has no other views and no target_pose/: give --targets, or pass --video")
     out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", in_dir.name)
@@ -154,13 +154,26 @@ def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: Sce
     writers.write_png(folder / "contact_sheet.png", contact_sheet(title, bands, caption=FEATURES_CAPTION))
 
 
+def video_files(name: str, *, gif: bool) -> list[str]:
+    """The files of a video: an MP4, and a GIF if asked for; the GIF alone, with a warning, where no MP4 is possible."""
+    try:
+        writers.find_encoder()
+    except InputError as error:
+        if not gif:
+            raise InputError(f"{error}, or pass --gif for a GIF") from None
+        options.warn(f"only the GIF is written: {error}")
+        return [f"{name}.gif"]
+    return [f"{name}.gif", f"{name}.mp4"] if gif else [f"{name}.mp4"]
+
+
 def draw_video(paths: list[Path], drawn: Iterable[tuple[Tensor, Tensor]], along: dict[str, Any]) -> None:
-    """Write an MP4, and a GIF if there is a second path."""
+    """Write an MP4, a GIF, or both."""
     frames: Iterable[np.ndarray] = video_frames(drawn, features=along["trajectory"] == "archimedean")
-    if along["gif"]:
+    if len(paths) > 1:
         frames = list(frames)
-        writers.write_gif(paths[1], frames, along["fps"])
-    writers.write_video(paths[0], frames, along["fps"])
+    for path in paths:
+        write = writers.write_gif if path.suffix == ".gif" else writers.write_video
+        write(path, frames, along["fps"])
 
 
 def video_frames(drawn: Iterable[tuple[Tensor, Tensor]], features: bool) -> Iterator[np.ndarray]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
 from genvs import files
+from genvs.errors import InputError
 from genvs.visualize import enlarge
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
@@ -32,13 +33,31 @@ def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
         (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, format="PNG")
 
 
+def find_encoder() -> str:
+    """The path of an ffmpeg that encodes H.264. Raises InputError where there is none."""
+    try:
+        import imageio_ffmpeg
+
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        listed = subprocess.run([ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
+        if "libx264" in listed.stdout:
+            return ffmpeg
+    except (ImportError, RuntimeError, OSError):
+        pass
+    chosen = os.environ.get("IMAGEIO_FFMPEG_EXE")
+    remedy = (
+        f"correct or unset IMAGEIO_FFMPEG_EXE={chosen}" if chosen else "pip install --force-reinstall imageio-ffmpeg"
+    )
+    raise InputError(f"an MP4 needs an ffmpeg with libx264, and there is none: {remedy}")
+
+
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Encode frames `[H, W, 3]` uint8 of even sides as they come: H.264, enlarged to at least `VIDEO_SIDE` pixels."""
     with files.replacing(path) as file:
         pictures = (enlarge(frame, VIDEO_SIDE) for frame in frames)
         first = next(pictures)
         raw = f"-f rawvideo -pix_fmt rgb24 -s {first.width}x{first.height} -r {fps:g} -i -"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *raw.split()]
+        command = [find_encoder(), "-loglevel", "error", "-y", *raw.split()]
         command += [*REC709.split(), "-color_range", "tv", *H264.split(), "-f", "mp4", file.name]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
         with subprocess.Popen(command, **pipes) as encoder:  # in a session that Ctrl-C does not reach

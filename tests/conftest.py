@@ -11,6 +11,17 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 _without_gpu: list[str] = []
+_counts: dict[str, tuple[int, int]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="every kill, stop and mutation of tests/faults (30 minutes)")
+
+
+def counted(what: str, good: int, tried: int) -> None:
+    """Adds to the counts that are printed at the end."""
+    before = _counts.get(what, (0, 0))
+    _counts[what] = before[0] + good, before[1] + tried
 
 
 def pytest_configure() -> None:
@@ -34,6 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _without_gpu:
         terminalreporter.write_line(f"{len(_without_gpu)} tests need a GPU and were skipped: there is no CUDA device.")
+    for what, (good, tried) in _counts.items():
+        terminalreporter.write_line(f"{what}: {good} of {tried}")
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,15 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
     if device.type == "cuda":
         device = torch.device("cuda", get_local_rank())
         torch.cuda.set_device(device)
-    if all(name in os.environ for name in _LAUNCH_VARIABLES) and not is_initialized():
+    if _is_launched() and not is_initialized():
         backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
     return device
+
+
+def _is_launched() -> bool:
+    """Whether a launcher has described a process group. Some of its variables alone are left over from another one."""
+    return all(name in os.environ for name in _LAUNCH_VARIABLES)
 
 
 def shutdown() -> None:
@@ -48,12 +53,19 @@ def shutdown() -> None:
 
 def get_rank() -> int:
     """The number of this process; 0 without a launcher."""
-    return torch.distributed.get_rank() if is_initialized() else int(os.environ.get("RANK", 0))
+    if is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ["RANK"]) if _is_launched() else 0
 
 
 def get_local_rank() -> int:
     """The number of this process on its machine; 0 without a launcher."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ.get("LOCAL_RANK", 0)) if _is_launched() else 0
+
+
+def get_local_world_size() -> int:
+    """The number of processes on this machine; 1 without a launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _is_launched() else 1
 
 
 def get_world_size() -> int:

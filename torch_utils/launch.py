@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 
 from dnnlib.command import run_command
 
@@ -66,6 +67,8 @@ def main() -> None:
     if code == START:
         # How long torchrun waits before it kills processes that it has asked to stop: they may have to save first.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+        # Processes that it has restarted (--max-restarts) would often wait for each other in vain in the old store.
+        os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
         # torchrun's own error messages repeat, in a page, what the failing process has said.
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
         # torchrun would end with the signal; the processes know whether there is anything left to interrupt.
@@ -76,6 +79,10 @@ def main() -> None:
             code = run.run(torchrun_options) or 0
         except ChildFailedError as error:
             code = error.get_first_failure()[1].exitcode
+        except RendezvousError as error:
+            where = torchrun_options.rdzv_endpoint or f"{torchrun_options.master_addr}:{torchrun_options.master_port}"
+            print(f"Error: {where}: the machines do not find each other there ({error})", file=sys.stderr)
+            code = 2
     sys.exit(code if code >= 0 else 128 - code)  # a negative one is a signal's number
 
 

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from genvs.random import Stream, numpy_generator
 from genvs.settings import as_text, flat
 from torch_utils import distributed
 from training.config import PER_PROCESS, TrainConfig, differences
-from training.signals import detach_worker, signals_blocked
+from training.loaders import batches_of, worker_start
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
 HELD_OUT_VIEWS = 8  # of one scene alone, one view in this many, from the first one on, as is usual since LLFF
@@ -192,18 +192,26 @@ def batch_schedule(
             yield requests[first : first + share]
 
 
-def load_batches(config: TrainConfig, data: RunData, cur_nimg: int, device: torch.device) -> Iterator[ViewBatch]:
-    """This rank's micro-batches after `cur_nimg` images, on `device`, without end."""
+def load_batches(
+    config: TrainConfig,
+    data: RunData,
+    cur_nimg: int,
+    device: torch.device,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[ViewBatch]:
+    """This rank's micro-batches after `cur_nimg` images, on `device`. They end if `stopped()` while one is awaited."""
     place = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), "cur_nimg": cur_nimg}
+    workers = min(config.workers, usable_cores())
+    scenes = config.batch_gpu_or_share(place["world_size"]) // config.num_targets
+    pixels = scenes * (config.max_inputs + config.num_targets) * config.net.resolution**2
     loader = DataLoader(
         data.train,
         batch_size=None,  # an item is a whole batch
         sampler=batch_schedule(config, len(data.train_scenes), **place),
-        num_workers=min(config.workers, usable_cores()),
-        worker_init_fn=detach_worker,
+        num_workers=workers,
+        worker_init_fn=worker_start(workers, batch_bytes=3 * pixels),
         pin_memory=device.type == "cuda",
+        timeout=1 if workers else 0,
     )
-    with signals_blocked():  # here the workers start
-        batches = iter(loader)
-    for batch in batches:
+    for batch in batches_of(loader, stopped):
         yield batch.to(device, non_blocking=True)

@@ -46,7 +46,7 @@ class Reporter:
         """Call after every update, on all ranks.
 
         Raises FloatingPointError after too many updates in a row without finite gradients, or if the weights to be
-        saved have grown without bound.
+        saved have grown without bound, and RuntimeError if they are not the same on all ranks.
         """
         config, nimg = self.config, self.state.cur_nimg
         tick = config.kimg_per_tick
@@ -91,6 +91,7 @@ class Reporter:
 
     def _save(self, save: Callable[[Path, TrainConfig, TrainState, BackgroundWriter], None]) -> None:
         self.state.check()  # all ranks end alike
+        distributed.check_ddp_consistency(self.state.net)
         if distributed.get_rank() == 0:
             start = time.perf_counter()
             save(self.run_dir, self.config, self.state, self.files)

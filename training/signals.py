@@ -23,7 +23,7 @@ class StopRequest:
     """
 
     # A launcher passes on a signal that its process group has received too: the same request, twice.
-    SAME_REQUEST_SECONDS = 5.0
+    SAME_REQUEST_SECONDS = 2.0
 
     def __init__(self, device: torch.device, rounds: int = 1) -> None:
         self.first_time: float | None = None
@@ -31,6 +31,9 @@ class StopRequest:
         # On a CPU, updates are slow, and asking costs nothing.
         self.check_steps = max(1, STOP_CHECK_ROUNDS // rounds) if device.type == "cuda" else 1
         self.checks = 0
+        self._listen()
+
+    def _listen(self) -> None:
         for number in STOP_SIGNALS:
             signal.signal(number, self._request)
 
@@ -43,11 +46,17 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether any rank was asked to stop. Every rank must call it once a step."""
-        requested = self.first_time is not None
+        # Triton's compiler replaces the handlers by LLVM's, and then two signals at once, which `timeout` and launchers
+        # send, can kill the process: LLVM's are gone when the second arrives.
+        self._listen()
         if distributed.get_world_size() == 1:
-            return requested
+            return self.first_time is not None
         self.checks += 1
-        return self.checks % self.check_steps == 0 and self.any_rank(requested)
+        return self.checks % self.check_steps == 0 and self.any_rank(self.first_time is not None)
+
+    def while_waiting(self) -> bool:
+        """Whether to stop before the next batch has come. Several ranks would have to agree, so they wait for it."""
+        return self.first_time is not None and distributed.get_world_size() == 1
 
 
 def stop_at_once() -> None:

@@ -41,7 +41,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     loss_fn = GeNVSLoss(
         config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=precond, background=background
     )
-    batches = load_batches(config, data, state.cur_nimg, device)
+    batches = load_batches(config, data, state.cur_nimg, device, stop.while_waiting)
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, data, state, monitor)
@@ -50,12 +50,13 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
 
     # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter.files):
-        while state.cur_nimg < config.total_nimg and not stop.agreed():
-            accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
-            update_weights(state, config, monitor)
-            update_ema(state, config)
-            state.cur_nimg += config.batch_size
-            reporter.step()
+        with contextlib.suppress(StopIteration):  # of `batches`, when the run is to stop
+            while state.cur_nimg < config.total_nimg and not stop.agreed():
+                accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
+                update_weights(state, config, monitor)
+                update_ema(state, config)
+                state.cur_nimg += config.batch_size
+                reporter.step()
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 
 

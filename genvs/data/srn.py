@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
@@ -133,6 +134,7 @@ def _files_by_stem(storage: Storage, folder: str, suffixes: tuple[str, ...]) -> 
     found: dict[str, str] = {}
     for name in storage.names(folder):
         stem, _, suffix = name.rstrip("/").rpartition(".")
+        stem = unicodedata.normalize("NFC", stem)  # macOS writes letters and their accents apart
         if suffix.lower() in suffixes:
             if stem in found:
                 other = printable(found[stem])

@@ -1,0 +1,23 @@
+"""What the tests of faults share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.launcher import at_start
+from tests.integration.conftest import cars  # noqa: F401
+from tests.small_training import kimg, small_run
+
+
+@pytest.fixture(scope="session")
+def every_fault(request) -> bool:
+    """Whether --all was given."""
+    return request.config.getoption("--all")
+
+
+@pytest.fixture(scope="session")
+def started(cars, tmp_path_factory) -> Path:  # noqa: F811
+    """A run at its start, in its folder; to be copied."""
+    return at_start(small_run(cars, 3, kimg_per_tick=kimg(1)), tmp_path_factory.mktemp("started"))

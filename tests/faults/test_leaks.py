@@ -1,0 +1,54 @@
+"""A long run holds no more files, threads, processes and memory at its end than before, and uses no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from tests.small_training import small_run, train
+from training import training_loop
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
+    """Trains, with no way to a network, and writes down what the process holds every 50 updates."""
+    torch.set_num_threads(1)
+    attempts: list[str] = []
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+            attempts.append(f"{event} {arguments[1:]}")
+            raise OSError("no network")
+
+    sys.addaudithook(watch)
+    step, held = training_loop.update_weights, []
+
+    def watched(state, *args) -> None:
+        step(state, *args)
+        if state.cur_nimg % 200 == 0:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            held.append([len(os.listdir("/proc/self/fd")), threading.active_count(), len(children), resident_bytes()])
+
+    training_loop.update_weights = watched
+    train(small_run(cars, updates, kimg_per_tick=0.2, state_ticks=1, snapshot_ticks=2), folder / "run")
+    (folder / "held.json").write_text(json.dumps({"held": held, "attempts": attempts}))
+
+
+def test_a_long_run_holds_no_more_and_uses_no_network(cars, tmp_path, every_fault):
+    updates = 2200 if every_fault else 300
+    torch.multiprocessing.spawn(a_long_run, args=(str(cars), tmp_path, updates), nprocs=1)
+    result = json.loads((tmp_path / "held.json").read_text())
+    assert result["attempts"] == []
+    counts = [held[:3] for held in result["held"][2:]]
+    assert all(count == counts[0] for count in counts), counts
+    first, last = (held[3] for held in (result["held"][-5 if not every_fault else -20], result["held"][-1]))
+    grown = (last - first) / (200 if not every_fault else 950) * 1000
+    assert grown < (2**20 if every_fault else 2**24), f"{grown / 2**20:.1f} MB in 1,000 updates"

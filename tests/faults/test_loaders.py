@@ -1,0 +1,108 @@
+"""Loader processes that lose a batch, hang, are killed, or have no shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from genvs.errors import InputError
+from genvs.random import sample_keys
+from tests.faults.launcher import begun, finished
+from tests.small_training import records
+from training import loaders
+from training.loaders import batches_of, worker_start
+
+
+class Numbers(Dataset):
+    """Its items are their numbers; the one of number `bad` is not."""
+
+    def __init__(self, bad: object = None) -> None:
+        self.bad = bad
+
+    def __getitem__(self, number: int) -> object:
+        return self.bad if self.bad and number == 3 else torch.tensor([number])
+
+
+class Lost:
+    """An item that cannot be sent: the thread that sends it prints why, and the item never comes."""
+
+    def __reduce__(self):
+        raise OSError("no space left")
+
+
+def loader(dataset: Dataset, workers: int = 2, **options) -> DataLoader:
+    init = options.pop("worker_init_fn", worker_start(workers, 8))
+    options |= {"batch_size": None, "sampler": itertools.count(), "num_workers": workers, "timeout": 1}
+    return DataLoader(dataset, worker_init_fn=init, **options)
+
+
+def test_a_batch_that_never_comes_ends_the_run_naming_the_loader(monkeypatch, capfd):
+    monkeypatch.setattr(loaders, "PATIENCE", 2)
+    batches = batches_of(loader(Numbers(Lost())), lambda: False)
+    with pytest.raises(InputError, match="^loader 1 of 2 has sent no batch for 2 seconds .*/dev/shm"):
+        list(batches)
+    assert "no space left" in capfd.readouterr().err
+
+
+def test_the_run_can_be_stopped_while_it_waits(monkeypatch, capfd):
+    start = time.monotonic()
+    assert len(list(batches_of(loader(Numbers(Lost())), lambda: True))) == 3
+    assert time.monotonic() - start < 20
+    capfd.readouterr()
+
+
+def test_a_killed_loader_ends_the_run_at_once():
+    with contextlib.closing(batches_of(loader(Numbers()), lambda: False)) as batches:
+        next(batches)
+        victim, start = multiprocessing.active_children()[0].pid, time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=str(victim)):
+            for _ in range(10**6):
+                next(batches)
+                time.sleep(0.001)
+        assert time.monotonic() - start < 10
+
+
+def test_batches_come_through_shared_memory_where_it_has_room(monkeypatch, tmp_path):
+    assert worker_start(2, 1000) is loaders.detach_worker
+    free = shutil.disk_usage(loaders.SHARED_MEMORY).free
+    for small in (worker_start(2, free // 6), worker_start(0, free)):
+        with contextlib.closing(batches_of(loader(Numbers(), worker_init_fn=small), lambda: False)) as batches:
+            got = list(itertools.islice(batches, 8))
+        assert [int(batch) for batch in got] == list(range(8))
+        assert not any(batch.is_shared() for batch in got)
+    monkeypatch.setattr(loaders, "SHARED_MEMORY", tmp_path / "none")
+    assert worker_start(2, 1) is not loaders.detach_worker
+
+
+def own_mounts() -> list[str]:
+    """A command that gives a command mounts of its own; skips the test where that is not allowed."""
+    for command in (["unshare", "-m"], ["unshare", "-rm"]):
+        if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
+            return command
+    pytest.skip("needs unshare -m")
+
+
+def test_training_in_a_container_with_hardly_any_shared_memory(started, tmp_path):
+    """64 kB, which would not hold two batches; and one signal ends it, which saves."""
+    mount = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    process = begun(run_dir, "--duration=1", "--workers=2", prefix=[*own_mounts(), "sh", "-c", mount, "sh"])
+    process.terminate()
+    finished(process, code=130)
+    assert len(records(run_dir)) >= 2 and len(list(run_dir.glob("training-state-*.pt"))) == 2
+
+
+def test_no_sample_has_the_randomness_of_another():
+    keys = torch.stack([sample_keys(seed, torch.arange(10_000)) for seed in (0, 1)])
+    assert len(keys.flatten().unique()) == 20_000

@@ -1,0 +1,185 @@
+"""Several processes of which one fails, stalls, drifts, or has bad numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from genvs import files
+from tests.faults.launcher import begun, children, finished, join_group, launched
+from tests.small_training import kimg, last_state, resume, small_run, train, unequal
+from tests.unit.test_torch_utils import free_port
+from torch_utils import distributed
+from training import training_loop
+from training.config import TrainConfig
+from training.loss import GeNVSLoss
+
+
+def listening(pids: list[int]) -> list[str]:
+    """The addresses, in hexadecimal, on which these processes listen."""
+    links = [os.readlink(fd) for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    sockets = {link[8:-1] for link in links if link.startswith("socket:")}
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    return [line[1].split(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets]
+
+
+def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
+    process = begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2)
+    ranks = children(process)
+    start = time.monotonic()
+    os.kill(ranks[1], signal.SIGKILL)
+    finished(process, code=137)
+    assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def test_a_complete_run_succeeds_on_every_rank(started, tmp_path):
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    out, err = finished(launched(run_dir, "--set=tensorboard=true", processes=2), code=0)
+    assert out.count("Done:") == 1 and "Traceback" not in err
+    assert last_state(run_dir)["cur_nimg"] == 12 and list(run_dir.glob("events.*"))
+
+
+def test_a_bad_file_that_one_rank_meets_ends_all_and_is_named_once(started, cars, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(cars.parent, data)
+    for image in (data / "cars_train").glob("00000[1-9]/rgb/*.png"):  # not of the first scene, which is checked
+        image.write_bytes(image.read_bytes()[:-50])
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    options = ["--duration=1", f"--data={data / 'cars'}", "--cache=false"]
+    out, err = finished(launched(run_dir, *options, processes=2), code=2)
+    assert "Done" not in out
+    assert [line for line in err.splitlines() if line.startswith("Error: ")], err
+    assert all("cannot be decoded" in line for line in err.splitlines() if line.startswith("Error: ")), err
+    assert "Traceback" not in err, err
+
+
+# In ranks that the test starts
+
+
+def stop_and_resume(rank: int, config: TrainConfig, folder: Path) -> None:
+    """A run of two ranks and two rounds that is stopped at each step, and one that is not, end equal."""
+    whole = train(config, folder / "whole")
+    for steps in range(1, round(config.total_nimg / config.batch_size)):
+        run_dir = folder / f"stopped-{steps}"
+        train(resumable(config, steps), run_dir)
+        end = resume(run_dir, duration_kimg=config.duration_kimg)
+        assert unequal(end, whole) == [], f"stopped after {steps}"
+
+
+def resumable(config: TrainConfig, steps: int) -> TrainConfig:
+    return small_run(config.data, steps, batch_gpu=config.batch_gpu, num_targets=config.num_targets)
+
+
+def slow_save(rank: int, config: TrainConfig, folder: Path) -> None:
+    """Rank 0 writes for longer than a collective may take, and training goes on."""
+    save, step = files.save_atomic, training_loop.update_weights
+
+    def slow(content, path) -> None:
+        time.sleep(5 if content.get("cur_nimg") == 4 else 0)
+        save(content, path)
+
+    def slower_step(*args) -> None:
+        time.sleep(0.4)
+        step(*args)
+
+    files.save_atomic, training_loop.update_weights = slow, slower_step
+    try:
+        train(small_run(config.data, 16, kimg_per_tick=kimg(1), state_ticks=1000, snapshot_ticks=1000), folder / "slow")
+    finally:
+        files.save_atomic, training_loop.update_weights = save, step
+
+
+def bad_numbers(rank: int, config: TrainConfig, folder: Path) -> None:
+    """Where a loss on rank 1 is not finite, both ranks skip the update, and weights stay finite."""
+    call, factors = GeNVSLoss.__call__, iter([1.0, math.nan, math.inf, 1.0, 1.0])
+
+    def spoilt(loss_fn: GeNVSLoss, net, batch):
+        terms = call(loss_fn, net, batch)
+        return dataclasses.replace(terms, total=terms.total * (next(factors) if rank == 1 else 1.0))
+
+    GeNVSLoss.__call__ = spoilt  # type: ignore[method-assign]
+    try:
+        state = train(small_run(config.data, 5), folder / "bad")
+    finally:
+        GeNVSLoss.__call__ = call  # type: ignore[method-assign]
+    assert state["skipped"] == 2 and state["cur_nimg"] == 20
+    assert all(tensor.isfinite().all() for part in ("net", "ema") for tensor in state[part].values())
+
+
+def drift(rank: int, config: TrainConfig, folder: Path) -> None:
+    """One bit of one weight on rank 1 is found before the next state is saved."""
+    step = training_loop.update_weights
+
+    def drifting(state, *args) -> None:
+        step(state, *args)
+        if rank == 1 and state.cur_nimg == 4:
+            weight = next(state.net.parameters()).data.view(-1)
+            weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
+
+    training_loop.update_weights = drifting
+    try:
+        with pytest.raises(RuntimeError, match="not the same on all ranks"):
+            train(small_run(config.data, 9, kimg_per_tick=kimg(1), state_ticks=3), folder / "drift")
+    finally:
+        training_loop.update_weights = step
+    distributed.barrier()
+    assert not list((folder / "drift").glob("*.pt")), "nothing is saved"
+
+
+def on_two_ranks(rank: int, port: int, data: str, folder: Path, updates: int) -> None:
+    join_group(rank, 2, port)
+    distributed.init("cpu", timeout=distributed.timedelta(seconds=60))
+    config = small_run(data, updates, batch_gpu=1, num_targets=1)
+    for part in (stop_and_resume, bad_numbers, drift):
+        part(rank, config, folder)
+    distributed.shutdown()
+
+
+def test_two_ranks(cars, tmp_path, every_fault):
+    updates = 21 if every_fault else 4
+    torch.multiprocessing.spawn(on_two_ranks, args=(free_port(), str(cars), tmp_path, updates), nprocs=2)
+
+
+def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
+    join_group(rank, 2, port)
+    distributed.init("cpu", timeout=distributed.timedelta(seconds=4))
+    slow_save(rank, small_run(data), folder)
+    distributed.barrier()
+    step, started = training_loop.update_weights, time.monotonic()
+
+    def stall(state, *args) -> None:
+        step(state, *args)
+        if rank == 1 and state.cur_nimg == 4:
+            (folder / "stalled").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    training_loop.update_weights = stall
+    with pytest.raises(RuntimeError):
+        train(small_run(data, 100), folder / "stall")
+    assert time.monotonic() - started < 4 + 15
+    (folder / f"ended-{rank}").touch()
+    os._exit(0)
+
+
+def test_a_stalled_rank_ends_the_others_after_the_time_limit_and_a_slow_save_does_not(cars, tmp_path):
+    context = torch.multiprocessing.spawn(
+        with_little_patience, args=(free_port(), str(cars), tmp_path), nprocs=2, join=False
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "ended-0").exists():
+        assert time.monotonic() < deadline and all(process.is_alive() for process in context.processes)
+        time.sleep(0.05)
+    assert (tmp_path / "stalled").exists() and last_state(tmp_path / "slow")["cur_nimg"] == 64
+    for process in context.processes:
+        process.kill()
+        process.join()

@@ -1,0 +1,132 @@
+"""Stopped and resumed: the same as never stopped, and only with the same options and data."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from genvs import files
+from genvs.errors import InputError
+from genvs.settings import flat, set_by_path
+from tests.conftest import counted
+from tests.small_training import (
+    BATCH,
+    fresh_state,
+    last_state,
+    records,
+    resume,
+    small_run,
+    train,
+    unequal,
+)
+from training.config import RESUMABLE, TrainConfig, resumed
+from training.state import load_training_state, restore
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cars, tmp_path_factory, every_fault) -> tuple[dict, list[dict]]:
+    """The last state and the records, one for each update, of a run that is not stopped."""
+    run_dir = tmp_path_factory.mktemp("undisturbed")
+    return train(small_run(cars, 21 if every_fault else 9, batch_gpu=2), run_dir), records(run_dir)
+
+
+def to_the_end(run_dir: Path, undisturbed: tuple[dict, list[dict]], **changes) -> dict:
+    return resume(run_dir, duration_kimg=undisturbed[0]["cur_nimg"] / 1000, **changes)
+
+
+def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undisturbed, every_fault):
+    """Weights, EMA, moments, counters; and the losses and learning rates that were recorded on the way."""
+    steps = range(1, 21) if every_fault else (1, 2, 4, 5, 8)
+    for step in steps:
+        run_dir = tmp_path / str(step)
+        train(small_run(cars, step, batch_gpu=2), run_dir)
+        state = to_the_end(run_dir, undisturbed, workers=step % 3)
+        assert unequal(state, undisturbed[0]) == [], f"stopped after {step}"
+        for name in ("nimg", "Loss/all", "Loss/rgb", "Progress/lr", "Gradient/norm"):
+            expected = [record[name] for record in undisturbed[1]]
+            assert [record[name] for record in records(run_dir)] == expected, (step, name)
+        shutil.rmtree(run_dir)
+    counted("resumes equal bit for bit", len(steps), len(steps))
+
+
+def test_a_run_killed_between_the_rounds_of_an_update_repeats_it(cars, tmp_path, undisturbed, monkeypatch):
+    """What the first round has computed is lost with the process; the update is made anew from its state."""
+    train(small_run(cars, 3, batch_gpu=2), tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("training.training_loop.update_weights", killed)  # rounds are done, the step is not
+        to_the_end(tmp_path, undisturbed)
+    assert last_state(tmp_path)["cur_nimg"] == 3 * BATCH
+    assert unequal(to_the_end(tmp_path, undisturbed), undisturbed[0]) == []
+
+
+DETERMINED = ("net.scene.", "net.denoiser.augment_labels")  # by the data, and by other options
+
+
+def other(value: object) -> str:
+    """A value of the same type that is allowed in many places."""
+    if isinstance(value, bool):
+        return str(not value)
+    if isinstance(value, tuple):
+        return ",".join(map(other, value))
+    return str(value * 2 if isinstance(value, int | float) and value else 1)
+
+
+def test_every_other_option_would_be_another_run(cars):
+    """But for those that do not change results, and those that others determine."""
+    saved = small_run(cars)
+    tried, refused = 0, 0
+    for path, value in flat(dataclasses.asdict(saved)).items():
+        if path in RESUMABLE or isinstance(value, str | None) or path.startswith(DETERMINED):
+            continue
+        try:
+            set_by_path(saved, {path: other(value)})
+        except InputError:
+            continue  # no value for this setting
+        tried += 1
+        try:
+            resumed(saved, {path: other(value)})
+        except InputError as error:
+            refused += str(error).startswith("`resume`") and path in str(error)
+    assert tried > 40 and refused == tried
+    changes = {"workers": "3", "duration_kimg": "1", "data": "elsewhere"}
+    assert resumed(saved, changes).data == "elsewhere"
+    counted("changed options refused on resume", refused, tried)
+
+
+def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, undisturbed):
+    shutil.copytree(cars.parent, tmp_path / "old")
+    train(small_run(tmp_path / "old" / cars.name, 2, batch_gpu=2), tmp_path / "run")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = str(tmp_path / "new" / cars.name)
+    assert unequal(to_the_end(tmp_path / "run", undisturbed, data=moved), undisturbed[0]) == []
+    shutil.rmtree(tmp_path / "new" / f"{cars.name}_train" / "000003")
+    with pytest.raises(InputError, match="other data would be a different run .scenes 12 -> 11"):
+        resume(tmp_path / "run", data=moved, duration_kimg=1.0)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 5, "4", None])
+def test_states_of_other_versions_are_named(cars, tmp_path, undisturbed, version):
+    path = tmp_path / "training-state-000000.pt"
+    files.save_atomic({**undisturbed[0], "version": version}, path)
+    with pytest.raises(InputError, match=f"^{path} .* version {version}, this program reads"):
+        load_training_state(path)
+
+
+def test_a_state_fits_its_own_network_alone(cars, tmp_path, undisturbed):
+    def changed(config: TrainConfig) -> TrainConfig:
+        return set_by_path(config, {"net.renderer.num_samples": "9", "net.denoiser.model_channels": "16"})
+
+    state = fresh_state(changed(small_run(cars)))
+    with pytest.raises(InputError, match="denoiser"):
+        restore(state, undisturbed[0], tmp_path)
+    assert state.cur_nimg == 0

@@ -1,0 +1,125 @@
+"""SIGTERM and SIGINT at every time of a run: it saves, says so, and ends with 130."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import counted
+from tests.faults.launcher import begun, children, finished, launched
+from tests.small_training import CPU, kimg, last_state, own_signals, records, resume, small_run, train, unequal
+from training import reporting, signals, training_loop
+from training.evaluation import Evaluation
+from training.signals import StopRequest
+
+SAVED = "signals after which the run was saved"
+
+
+def saved(run_dir: Path, out: str, err: str) -> None:
+    """Asserts that a run was saved, and said so once."""
+    state = last_state(run_dir)
+    assert out.count(f"Stopped at {state['cur_nimg'] / 1000:.1f} kimg") == 1 and "Traceback" not in err
+    assert records(run_dir)[-1]["nimg"] == state["cur_nimg"] > 4
+    counted(SAVED, 1, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, number):
+    """Twice at once: it is one request."""
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    process = begun(run_dir, "--duration=1", "--workers=2")
+    process.send_signal(number)
+    os.killpg(process.pid, number)
+    saved(run_dir, *finished(process, code=130))
+
+
+@pytest.mark.parametrize("receiver", ["launcher", "group", "a rank"])
+def test_several_processes(started, tmp_path, receiver):
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    process = begun(run_dir, "--duration=1", "--workers=1", processes=2)
+    start = time.monotonic()
+    if receiver == "group":
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        os.kill(process.pid if receiver == "launcher" else children(process)[1], signal.SIGTERM)
+    saved(run_dir, *finished(process, code=130))
+    assert time.monotonic() - start < 25
+
+
+def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path):
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    process = launched(run_dir, "--duration=1")
+    deadline = time.monotonic() + 60
+    while not any("libtorch_cpu" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGTERM) and "Traceback" not in err
+
+
+PLACES = {
+    "a step": (training_loop, "update_weights"),
+    "an evaluation": (Evaluation, "measure"),
+    "saving a state": (reporting, "save_training_state"),
+    "saving a snapshot": (reporting, "save_network_snapshot"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_in_the_middle_of(cars, tmp_path, place, monkeypatch):
+    """The signal arrives while the main thread is at this place. Resumed, the run is the undisturbed one."""
+    owner, attribute = PLACES[place]
+    call, calls = getattr(owner, attribute), []
+
+    def interrupted(*args, **options):
+        calls.append(0)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return call(*args, **options)
+
+    config = small_run(cars, 50, snapshot_ticks=1, state_ticks=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, attribute, interrupted)
+        state = train(config, tmp_path / "run", held_out=place == "an evaluation")
+    updates = state["cur_nimg"] // config.batch_size
+    assert 1 <= updates <= 2
+    counted(SAVED, 1, 1)
+    end = resume(tmp_path / "run", duration_kimg=kimg(4))
+    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+
+
+@pytest.fixture
+def stop(monkeypatch) -> Iterator[StopRequest]:
+    with own_signals():
+        yield StopRequest(CPU)
+
+
+def test_a_second_signal_some_seconds_later_ends_the_run_at_once(stop, monkeypatch):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.agreed() and stop.while_waiting()
+    now = time.monotonic()
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now + StopRequest.SAME_REQUEST_SECONDS + 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+def test_handlers_that_a_library_has_replaced_are_set_again(stop):
+    """As Triton's compiler does, whose handlers a second signal does not meet any more: it kills the process."""
+    assert not stop.agreed()
+    for number in signals.STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    assert not stop.agreed()
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.agreed()
