@@ -15,7 +15,7 @@ MAX_LISTED = 5
 
 
 def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
-    """The image file of each path, as a name within `storage`; None for one that is missing.
+    """The image file of each path, as a name within `storage`; None for one that is missing or leads upwards.
 
     A suffix may be left out. Upper and lower case, and the two ways to write an accent, make no difference.
     """
@@ -25,7 +25,7 @@ def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
         parent, slash, name = path.rpartition("/")
         folder = parent + slash
         if folder not in listed:
-            names = sorted(storage.names(folder))
+            names = [] if ".." in path.split("/") else sorted(storage.names(folder))
             listed[folder] = {_plain(file): file for file in names} | {file: file for file in names}
         candidates = (name, _plain(name), *(f"{_plain(name)}.{suffix}" for suffix in IMAGE_SUFFIXES))
         file = next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None)

@@ -142,6 +142,15 @@ def test_photos_registered_in_part_and_photos_that_are_missing(tmp_path):
     torch.testing.assert_close(dataset.load(0, [1]).cameras.c2w[0], torch.from_numpy(some_c2w(6)[2]).float())
 
 
+def test_photos_outside_of_the_folder_are_not_read(tmp_path):
+    folder = write_capture(tmp_path / "car", num_views=2)
+    shutil.copy(folder / "images" / "front 1.png", tmp_path / "secret.png")
+    shutil.rmtree(folder / "sparse")
+    write_model(folder / "sparse" / "0", ["front 1.png", "../../secret.png"], some_c2w(2), POINTS)
+    with pytest.warns(UserWarning, match=r"1 of 2 images .* \.\./\.\./secret.png"):
+        assert opened(folder).num_views(0) == 1
+
+
 def test_photos_in_subfolders(tmp_path):
     folder = write_capture(tmp_path / "car", num_views=2)
     shutil.rmtree(folder / "sparse")
