@@ -84,7 +84,8 @@ def main(batch_size: int, dry_run: bool, **given) -> None:
         device = distributed.init(device.type, timeout=PATIENCE)
     evaluation = open_evaluation(options.settle(given), device)
     evaluation.check()
-    measures = Measures(given["metrics"], evaluation.drawings, device)
+    background = evaluation.dataset.scene_config().background_levels
+    measures = Measures(given["metrics"], evaluation.drawings, device, background)
     distributed.print0("\n".join(evaluation.facts()))
     if dry_run:
         click.echo("Dry run: everything is in order.")

@@ -82,9 +82,11 @@ class Evaluation:
             self.views(index)
             self.set_labels(index)
         first = self.dataset.load(0, [0]).to("cpu").images[0]
-        if "consistency" in self.protocol["metrics"] and background_level(first) > SILHOUETTE_THRESHOLD:
+        off = background_level(first, self.dataset.scene_config().background_levels)
+        if "consistency" in self.protocol["metrics"] and off > SILHOUETTE_THRESHOLD:
             raise InputError(
-                f"{self.dataset.path}: the background is not white, as --metrics consistency needs: leave it out"
+                f"{self.dataset.path}: images do not have the background ({self.protocol['background']}), as --metrics "
+                "consistency needs: leave it out, or give another --background"
             )
 
     def check_folder(self) -> None:

@@ -69,9 +69,11 @@ Scores = dict[str, dict[str, float]]  # by measure, then "mean", "best", "mean_i
 class Measures:
     """The measures of one evaluation, on a device; their networks are loaded once."""
 
-    def __init__(self, names: Sequence[str], drawings: Iterable[str], device: torch.device) -> None:
-        """names: of MEASURES, besides ALWAYS. Raises InputError where a package or weights are missing."""
-        self.device = device
+    def __init__(
+        self, names: Sequence[str], drawings: Iterable[str], device: torch.device, background: Sequence[float]
+    ) -> None:
+        """names: of MEASURES, besides ALWAYS. background: in [-1, 1]. Raises InputError where a package is missing."""
+        self.device, self.background = device, background
         self._image_metrics: dict[str, Distance] = {
             "psnr": psnr,
             "ssim": ssim,
@@ -104,7 +106,8 @@ class Measures:
         if self._consistency:
             views = evenly(len(targets.images), len(LIST_VIEWS))
             cameras = Cameras.cat([inputs.cameras, targets.cameras[views]])
-            of_samples = [hull_agreement(torch.cat([inputs.images, s[views].float()]), cameras) for s in samples]
+            sets = (torch.cat([inputs.images, sample[views].float()]) for sample in samples)
+            of_samples = [hull_agreement(images, cameras, self.background) for images in sets]
             scores["consistency"] = aggregates(torch.tensor(of_samples)[:, None], larger_is_better=True)
         return scores
 

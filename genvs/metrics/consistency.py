@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs.config import WHITE
+from genvs.config import ON_WHITE
 from genvs.geometry import Cameras, generate_rays, project, stratified_depths
 
-SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs more from white is the object
+SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs more from the background is the object
 
 
-def from_white(images: Tensor) -> Tensor:
-    """Each pixel's distance from white, in its farthest channel: `[..., 3, H, W]` in [-1, 1] to `[..., H, W]`."""
-    return (WHITE - images).amax(dim=-3) / 2
+def from_background(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tensor:
+    """Each pixel's distance from the background, in its farthest channel: `[..., 3, H, W]` in [-1, 1] to `[..., H, W]`.
+
+    background: red, green and blue in [-1, 1], here and in all functions of this module.
+    """
+    return (images.new_tensor(background)[:, None, None] - images).abs().amax(dim=-3) / 2
 
 
-def background_level(images: Tensor) -> Tensor:
-    """The upper quartile of the distance from white on an image's border: `[..., 3, H, W]` to `[...]`, 0 to 1."""
-    distance = from_white(images)
+def background_level(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tensor:
+    """The upper quartile of that distance on an image's border: `[..., 3, H, W]` to `[...]`, from 0 to 1."""
+    distance = from_background(images, background)
     sides = [distance[..., 0, :], distance[..., -1, :], distance[..., 1:-1, 0], distance[..., 1:-1, -1]]
     return torch.cat(sides, dim=-1).quantile(0.75, dim=-1)
 
 
-def silhouettes(images: Tensor) -> Tensor:
-    """Where images on white show the object: `[..., 3, H, W]` in [-1, 1] to bool `[..., H, W]`.
+def silhouettes(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tensor:
+    """Where images show the object: `[..., 3, H, W]` in [-1, 1] to bool `[..., H, W]`.
 
-    That is where they differ from white by more than SILHOUETTE_THRESHOLD and by more than twice the image's own
-    background level, since drawn backgrounds are never quite white.
+    That is where they differ from the background by more than SILHOUETTE_THRESHOLD and by more than twice the image's
+    own background level, since drawn backgrounds are never quite even.
     """
-    threshold = (2 * background_level(images)).clamp_min(SILHOUETTE_THRESHOLD)
-    return from_white(images) > threshold[..., None, None]
+    threshold = (2 * background_level(images, background)).clamp_min(SILHOUETTE_THRESHOLD)
+    return from_background(images, background) > threshold[..., None, None]
 
 
-def hull_agreement(images: Tensor, cameras: Cameras) -> float:
+def hull_agreement(images: Tensor, cameras: Cameras, background: Sequence[float] = ON_WHITE) -> float:
     """How well K views of one object agree on its shape, from 0 to 1.
 
-    images: `[K, 3, H, W]` in [-1, 1], on white, K >= 2. cameras: `[K]`.
+    images: `[K, 3, H, W]` in [-1, 1], K >= 2. cameras: `[K]`.
 
     The silhouettes carve a visual hull (Laurentini, 1994): the points that every view sees inside its silhouette. Seen
     from each view again, the hull fills the silhouette if some object has all these silhouettes, and only a part of it
@@ -49,7 +54,7 @@ def hull_agreement(images: Tensor, cameras: Cameras) -> float:
     silhouette, and the score is too high. A view without a silhouette counts 0 and carves away all that it sees.
     """
     size = tuple(images.shape[-2:])
-    shown = silhouettes(images)
+    shown = silhouettes(images, background)
     wider = F.max_pool2d(shown.float()[:, None], kernel_size=3, stride=1, padding=1)[:, 0] > 0
     depths = stratified_depths(cameras.near, cameras.far, max(size))
     ray_origins, ray_directions = generate_rays(cameras, *size)
