@@ -21,7 +21,6 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
-from genvs.models.labels import label_of_class
 from genvs.models.layers import plus_color
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
@@ -70,7 +69,7 @@ class Evaluation:
     def set_labels(self, index: int) -> None:
         """Condition the networks on an object's class. Raises InputError for one that they do not know."""
         for network in filter(None, (self.denoise, self.guide)):
-            network.set_labels(label_of_class(self.classes[index], network.net.config) if self.classes else None)
+            network.set_class(self.classes[index] if self.classes else None)
 
     def check(self) -> None:
         """Raise InputError for what would go wrong later."""

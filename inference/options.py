@@ -18,7 +18,6 @@ from genvs.config import CONVENTIONS, FITS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.models import GeNVS
-from genvs.models.labels import label_of_class
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import NOISES, known_sampler
@@ -167,8 +166,7 @@ def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_
 
 def fast_denoiser(net: GeNVS, options: dict[str, Any], device: torch.device, class_id: int | None) -> FastDenoiser:
     """The FastDenoiser of `net`, moved to `device`. Raises InputError for a class that the network does not know."""
-    labels = None if class_id is None else label_of_class(class_id, net.config)
-    return FastDenoiser(net.to_device(device), bf16=options["bf16"] and has_native_bf16(device), labels=labels)
+    return FastDenoiser(net.to_device(device), bf16=options["bf16"] and has_native_bf16(device), class_id=class_id)
 
 
 def default_snapshot(root: Path) -> Path:

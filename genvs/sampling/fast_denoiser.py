@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genvs.models import GeNVS
+from genvs.models.labels import label_of_class
 from genvs.models.precision import autocast, cast_weights
 from genvs.sampling.cuda_graphs import CUDAGraphed
 
@@ -25,8 +26,8 @@ class FastDenoiser:
     It uses the current weights of `net`: make another one after they change.
     """
 
-    def __init__(self, net: GeNVS, *, bf16: bool, labels: Tensor | None = None) -> None:
-        """labels: `[1, L]`, for all images (genvs.models.labels), for a network that is conditioned on labels."""
+    def __init__(self, net: GeNVS, *, bf16: bool, class_id: int | None = None) -> None:
+        """class_id: of all images, for a class-conditional network. Raises InputError for a class it does not know."""
         self.net, self.device = net, next(net.parameters()).device
         network: nn.Module = net.denoiser
         weights = cast_weights(network, torch.bfloat16) if bf16 else {}
@@ -35,7 +36,7 @@ class FastDenoiser:
             # torch 2.13's backward pass corrupts the heap.
             network = copy.deepcopy(network)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._labels = own_labels = None if labels is None else labels.to(self.device, copy=True)
+        self._labels = own_labels = None if class_id is None else label_of_class(class_id, net.config).to(self.device)
         # Without autocast's cache, because a CUDA graph must contain the casts that it uses.
         context = functools.partial(autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False)
 
@@ -47,10 +48,10 @@ class FastDenoiser:
         self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(net.encode, self.device)
         self.autocast = context
 
-    def set_labels(self, labels: Tensor | None) -> None:
-        """Condition on other `labels` from now on. Without labels at construction, or for None, nothing changes."""
-        if labels is not None and self._labels is not None:
-            self._labels.copy_(labels)
+    def set_class(self, class_id: int | None) -> None:
+        """Draw images of this class from now on. Without a class at construction, or for None, nothing changes."""
+        if class_id is not None and self._labels is not None:
+            self._labels.copy_(label_of_class(class_id, self.net.config))
 
     @torch.inference_mode()
     def __call__(self, noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from genvs.diffusion.samplers import SAMPLERS, Denoise, Sampler
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
-from genvs.models.labels import label_of_class
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 
@@ -49,16 +48,13 @@ def synthesize_views(
     """Draw one image for each target camera, in their order, on the device of `net`.
 
     inputs: `[1, V]`. targets: `[1, K]`. Yields K pairs, each as soon as it is done: image `[3, H, W]` in [-1, 1] and
-    feature image `[C, H, W]`, both float32 on the CPU. A GPU works on the next batch meanwhile.
+    feature image `[C, H, W]`, both float32 on the CPU.
     cond_method: 'normal' draws every target from the inputs alone, `batch_size` at a time; 'autoreg' draws one at a
-    time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). No view is encoded twice.
-    sampler, num_steps, churn, seed: as in `sampler_of`; 1 step is the one-step estimate. guidance: as in `guided`, 1 is
-    off; the worse network is `guide`, such as an earlier snapshot (autoguidance), or `net` itself without its
-    conditioning (classifier-free guidance). noise: as in `start_noise`.
-    first_view: the first target's number, for fresh noise. Without churn, images do not depend on `batch_size`.
-    class_id: the object's class, for a network that was trained with classes. bf16: run the networks in bf16 where the
-    GPU has it. denoise: the FastDenoiser of `net`, for callers that draw many scenes; it decides about bf16 and class.
-    Raises InputError, with the first image, for unknown names and for options that exclude each other.
+    time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602).
+    sampler, num_steps, churn, seed: as in `sampler_of`. guidance: as in `guided`, 1 is off; the worse network is
+    `guide`, or `net` itself without its conditioning (classifier-free guidance). noise: as in `start_noise`;
+    first_view: the first target's number there. bf16: where the GPU has it. denoise: the FastDenoiser of `net`, instead
+    of `class_id` and `bf16`. Raises InputError, with the first image, for options that do not fit.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
@@ -67,8 +63,7 @@ def synthesize_views(
     inputs, targets = inputs.to(device), targets.to(device)
     num_targets, autoreg, side = targets.shape[1], cond_method == "autoreg", net.config.resolution
     noise_of = start_noise(noise, seed, (3, side, side), device)
-    labels = None if class_id is None else label_of_class(class_id, net.config)
-    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), labels=labels)
+    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id)
     sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
     network = Conditioned(denoise, inputs, **sizes)
     worse = Conditioned(guide, inputs, **sizes) if guide is not None and guidance != 1 else None
@@ -81,9 +76,8 @@ def synthesize_views(
             away_from = worse.denoiser(worse.render(cameras)) if worse else network.unconditioned(feature_images, seed)
             denoised = guided(denoised, away_from, guidance)
         images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
-        if autoreg and stop < num_targets:
-            for conditioned in filter(None, (network, worse)):
-                conditioned.add(images, cameras)
+        for conditioned in filter(None, (network, worse)) if autoreg and stop < num_targets else ():
+            conditioned.add(images, cameras)
         return images, feature_images
 
     stride = 1 if autoreg else batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -99,8 +100,7 @@ def sample_views(
         raise InputError("`focal` and `intrinsics` exclude each other: leave one of them out")
     matrices = _checked("intrinsics", intrinsics, 3, (1, len(pictures)))
     planes = scene.near if near is None else near, scene.far if far is None else far
-    if not 0 < planes[0] < planes[1]:
-        raise InputError(f"`near`={planes[0]:g}, `far`={planes[1]:g}: choose 0 < `near` < `far`")
+    replace(scene, near=planes[0], far=planes[1])  # refuses all but 0 < near < far
     squares = np.stack([to_square(picture, net.config.resolution) for picture in pictures])
     given = _cameras(_checked("c2w", c2w, 4, (len(pictures),)), matrices, planes)
     targets = _cameras(_checked("target_c2w", target_c2w, 4), matrices[:1], planes)

@@ -43,11 +43,11 @@ def test_labels_can_be_changed():
     net = small_net(num_classes=3).requires_grad_(False)
     config = net.config
     inputs = some_inputs(net, 2)
-    denoise = FastDenoiser(net, bf16=False, labels=label_of_class(0, config))
+    denoise = FastDenoiser(net, bf16=False, class_id=0)
     results = []
     for class_id in (0, 2):
         label = label_of_class(class_id, config)
-        denoise.set_labels(label)
+        denoise.set_class(class_id)
         results.append(denoise(*inputs))
         assert_close(results[-1], net.denoise(*inputs, labels=label.expand(2, -1)), **ORDER_OF_SUMS)
     assert (results[0] - results[1]).abs().max() > 1e-2
