@@ -14,9 +14,11 @@ from genvs.geometry import to_opencv
 
 MAX_TRANSLATION = 1e6  # world units; float32 is off by a sixteenth of one there
 LAST_ROW = np.array([0.0, 0, 0, 1])
+ROUNDING = 5e-3  # of rotations that are written with three decimals
 FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
-ON_ONE_SIDE = 0.9  # of the cameras, which all have what they look at in front of them, or all behind
+IN_FRONT = 0.9  # of the cameras, at least, have what they look at in front of them
+MAX_MISS = 0.7  # of the distance between cameras, by which their axes pass what they look at
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
 
@@ -36,8 +38,9 @@ def checked_pose(rows: Any, shown: str) -> np.ndarray:
     lengths, angles = np.linalg.norm(rotation, axis=0), rotation.T @ rotation - np.eye(3)
     faults = {
         "the last row is not 0 0 0 1; write the camera-to-world matrix row by row": abs(c2w[3] - LAST_ROW) > 1e-6,
-        f"the axes have lengths {_join(lengths)}, not 1; take the scale out of the rotation": abs(lengths - 1) > 1e-3,
-        "the axes are not at right angles; write a rotation without shear": abs(angles) > 1e-3,
+        f"the axes have lengths {_join(lengths)}, not 1; take the scale out of the rotation": abs(lengths - 1)
+        > ROUNDING,
+        "the axes are not at right angles; write a rotation without shear": abs(angles) > ROUNDING,
         "the axes are left-handed (a mirror image); write a rotation": np.linalg.det(rotation) < 0,
     }
     for fault, holds in faults.items():
@@ -95,8 +98,8 @@ class Placement(NamedTuple):
 def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:
     """The point `[3]`, world, that is nearest (least squares) to all optical axes of c2w `[N, 4, 4]`.
 
-    A single camera is taken to look at the origin. None where the axes do not meet: they are parallel, or the point is
-    in front of some cameras and behind others.
+    A single camera is taken to look at the origin. None where the axes do not meet in front of the cameras: they are
+    parallel, or nearly so and pass each other, or the point is behind some of the cameras.
     """
     if len(c2w) == 1:
         return np.zeros(3)
@@ -106,8 +109,9 @@ def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:
     if np.linalg.cond(normal) > 1e3:
         return None
     point = np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
-    in_front = (_facing(c2w, point) > 0).mean()
-    return point if max(in_front, 1 - in_front) >= ON_ONE_SIDE else None
+    misses = np.linalg.norm(off_axis @ (centers - point)[:, :, None])
+    meet = misses <= MAX_MISS * np.linalg.norm(centers - centers.mean(axis=0))
+    return point if meet and (_facing(c2w, point) > 0).mean() >= IN_FRONT else None
 
 
 def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
@@ -148,21 +152,21 @@ def depth_range(c2w: np.ndarray, intrinsics: np.ndarray, name: str) -> tuple[flo
     return float(max(distances.min() - size, 0.05 * radius)), float(distances.max() + size)
 
 
-def settle_convention(c2w: np.ndarray, stated: str | None, default: str, name: str) -> str:
+def settle_convention(c2w: np.ndarray, stated: str | None, default: str, certain: bool, name: str) -> str:
     """The axes of a scene's poses, one of CONVENTIONS: `stated` by the user, else `default`, the usual ones.
 
     c2w: `[N, 4, 4]` as in the files. If every camera faces away from the scene (the point that their axes pass nearest
-    to), the other axes are taken instead of the default ones. Warns in either case. Raises InputError if all poses are
-    the same.
+    to), the other axes are taken instead of the default ones, unless those are `certain`. Warns in either case. Raises
+    InputError if all poses are the same.
     """
     if len(c2w) > 1 and np.ptp(c2w, axis=0).max() == 0:
         raise InputError(f"{name}: all its poses are the same; write each view's own camera-to-world matrix")
     convention = stated or default
-    opencv = to_opencv(torch.from_numpy(c2w), convention).numpy()
-    point = nearest_point_to_axes(opencv)
-    if point is None or _facing(opencv, point).max() > -0.1:
-        return convention
     other = CONVENTIONS[1 - CONVENTIONS.index(convention)]
+    turned = to_opencv(torch.from_numpy(c2w), other).numpy()
+    point = None if certain and not stated else nearest_point_to_axes(turned)
+    if point is None or _facing(turned, point).min() < 0.1:
+        return convention
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
     believed = f"as `convention` says; {other}'s look right"
     guessed = f"so they are taken to be {other}'s; state `convention` to decide it"

@@ -6,9 +6,9 @@ nerfstudio or its undistorter puts them. Poses are world-to-camera there, with O
 
 from __future__ import annotations
 
-import itertools
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from genvs.data.storage import Storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS
 
-PLACES = ("sparse/0/", "sparse/", "colmap/sparse/0/")  # of a model, from the scene's folder; the first one is read
+PLACES = ("sparse/", "colmap/sparse/")  # of a model, or of several in numbered folders, from the scene's folder
 NAMES = {"f": "fl_x", "fx": "fl_x", "fy": "fl_y"}  # of COLMAP's parameters, in a Lens
 POINT = np.dtype([("id", "<i8"), ("position", "<f8", 3)])
 POINT_OF_IMAGE = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
@@ -39,14 +39,20 @@ class Photo(NamedTuple):
 
 
 class ColmapScene(StoredScene):
-    """The photos of the model in the folder `model` whose images are there, in natural order. Warns of the others.
+    """The photos of a model whose images are there, in natural order. Warns of the others, and of several models.
 
-    Raises InputError for a model that is damaged, or no folder of images beside it.
+    models: as `find_models` gives them; the first one is read. Raises InputError if it is damaged, or if there is no
+    folder of images beside it.
     """
 
-    def __init__(self, storage: Storage, folder: str, model: str) -> None:
+    certain = True
+
+    def __init__(self, storage: Storage, folder: str, models: list[str]) -> None:
         super().__init__(storage, folder)
-        files = model_files(storage, model)
+        if len(models) > 1:
+            largest = models[0].removeprefix(folder)
+            warnings.warn(f"{self.shown}: has {len(models)} models; {largest}, the largest, is read", stacklevel=2)
+        files = model_files(storage, models[0])
         photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
         there = sorted(filter(re.compile(r"images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
         if not photos or not there:
@@ -62,12 +68,24 @@ class ColmapScene(StoredScene):
         return self._depths
 
 
-def find_model(storage: Storage, folder: str) -> str | None:
-    """Where the scene in `folder` ('' or 'a/') has its model, as a folder of `storage`; None if it has none."""
-    for place in PLACES:
-        if {"images.bin", "images.txt"} & set(storage.names(folder + place)):
-            return folder + place
-    return None
+def find_models(storage: Storage, folder: str) -> list[str]:
+    """The models of the scene in `folder` ('' or 'a/'), as folders of `storage`, the one with the most photos first.
+
+    COLMAP writes several, in numbered folders, if it cannot join all photos. The first of them may be a small one.
+    """
+    for place in (folder + place for place in PLACES):
+        numbered = sorted((name for name in storage.names(place) if name[:-1].isdecimal()), key=natural_key)
+        models = [model for model in (*(place + name for name in numbered), place) if _images_file(storage, model)]
+        if len(models) > 1:
+            models.sort(key=lambda model: -len(storage.read(_images_file(storage, model))))
+        if models:
+            return models
+    return []
+
+
+def _images_file(storage: Storage, model: str) -> str:
+    names = storage.names(model)
+    return next((model + name for name in ("images.bin", "images.txt") if name in names), "")
 
 
 def model_files(storage: Storage, model: str) -> dict[str, str]:
@@ -158,8 +176,7 @@ def _records(storage: Storage, file: str, binary: Any, text: Any) -> Iterator[An
         if file.endswith(".bin"):
             yield from binary(_Cursor(data))
         else:
-            lines = (line for line in data.decode("utf-8-sig").splitlines() if not line.startswith("#"))
-            yield from text(itertools.dropwhile(lambda line: not line.strip(), lines))
+            yield from text(line for line in data.decode("utf-8-sig").splitlines() if not line.startswith("#"))
     except (struct.error, ValueError, IndexError) as error:
         reason = printable(str(error)[:100])
         raise InputError(f"{storage.shown(file)}: is damaged or cut short ({reason}); export the model again") from None
@@ -208,7 +225,7 @@ def _binary_images(file: _Cursor) -> Iterator[tuple]:
 
 def _text_images(lines: Iterator[str]) -> Iterator[tuple]:
     """Two lines each: the second one, which may be empty, lists x, y and the point's id for each point."""
-    for line in lines:
+    for line in filter(str.strip, lines):
         _, *pose, camera, name = line.split(maxsplit=9)
         points = np.array(next(lines, "").split()[2::3], dtype=np.int64)
         yield name.strip(), tuple(map(float, pose)), int(camera), points

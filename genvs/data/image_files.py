@@ -17,7 +17,8 @@ MAX_LISTED = 5
 def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
     """The image file of each path, as a name within `storage`; None for one that is missing or leads upwards.
 
-    A suffix may be left out. Upper and lower case, and the two ways to write an accent, make no difference.
+    A suffix may be left out, or be that of another kind of image: programs that shrink or convert images change it.
+    Upper and lower case, and the two ways to write an accent, make no difference.
     """
     listed: dict[str, dict[str, str]] = {}
     found = []
@@ -27,7 +28,8 @@ def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
         if folder not in listed:
             names = [] if ".." in path.split("/") else sorted(storage.names(folder))
             listed[folder] = {_plain(file): file for file in names} | {file: file for file in names}
-        candidates = (name, _plain(name), *(f"{_plain(name)}.{suffix}" for suffix in IMAGE_SUFFIXES))
+        stems = dict.fromkeys((_plain(name), without_suffix(_plain(name))))
+        candidates = (name, _plain(name), *(f"{stem}.{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES))
         file = next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None)
         found.append(None if file is None else folder + file)
     return found

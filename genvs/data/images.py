@@ -16,6 +16,7 @@ ASPECT_TOLERANCE = 0.02
 PNG_DEPTH = 24  # the byte of a PNG that states how many bits its values have
 EXIF_ORIENTATION = 0x0112
 QUARTER_TURNS = range(5, 9)  # orientations that exchange width and height; 2 to 4 are mirrored or upside down
+MAX_LABEL = 31  # of a mask that numbers objects; brighter ones are shades
 WHITE_RGB = (255, 255, 255)
 
 
@@ -105,9 +106,15 @@ def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray
 
 
 def read_mask(data: bytes, name: str) -> np.ndarray:
-    """A mask, uint8 `[H, W]`: black where the background is to be. Raises InputError as `read_image`."""
+    """A mask, uint8 `[H, W]`: black where the background is to be. Raises InputError as `read_image`.
+
+    The brightest pixels are wholly inside: palettes of labels have colours such as (128, 0, 0). An image without bright
+    pixels numbers what is in it, from 1 up.
+    """
     gray = read_image(data, name, background=(0, 0, 0)).max(axis=2)
-    return gray * 255 if gray.max() <= 1 else gray  # some are written as 0 and 1
+    if gray.max() <= MAX_LABEL:
+        return np.where(gray > 0, 255, 0).astype(np.uint8)
+    return (gray * (255.0 / gray.max())).round().astype(np.uint8)
 
 
 def to_square(rgb: np.ndarray, resolution: int) -> np.ndarray:

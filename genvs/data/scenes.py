@@ -312,7 +312,7 @@ class SceneDataset(Dataset, abc.ABC):
         scene = self.scenes[0]
         scene.require_views(1)
         poses = scene.all_c2w()
-        self.convention = settle_convention(poses, convention, scene.convention, scene.shown)
+        self.convention = settle_convention(poses, convention, scene.convention, scene.certain, scene.shown)
         c2w, intrinsics = self.all_c2w(0), scene.checked_view(0, self.resolution)[1]
         own = self._own_depths(0) if near is None and far is None else None
         if own is not None:

@@ -12,7 +12,7 @@ from genvs.data.frames import StoredScene
 from genvs.data.image_files import without_suffix
 from genvs.data.map_style import adapted
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.storage import IMAGE_SUFFIXES, find_storage, open_split, printable
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
 
@@ -57,12 +57,12 @@ class StoredScenes(SceneDataset):
             folders = transforms.folders_with(storage, self.file)
             return [transforms.TransformsScene(storage, folder, self.file) for folder in folders]
         folders = storage.folders()
-        if {"rgb/", "pose/"} & set(folders) or colmap.find_model(storage, ""):
+        if {"rgb/", "pose/"} & set(folders) or colmap.find_models(storage, ""):
             folders = [""]
-        models = {folder: colmap.find_model(storage, folder) for folder in folders}
+        models = {folder: colmap.find_models(storage, folder) for folder in folders}
         return [
-            colmap.ColmapScene(storage, folder, model) if model else srn.SRNScene(storage, folder)
-            for folder, model in models.items()
+            colmap.ColmapScene(storage, folder, found) if found else srn.SRNScene(storage, folder)
+            for folder, found in models.items()
         ]
 
     def default_depths(self) -> tuple[float, float] | None:
@@ -121,9 +121,7 @@ def find_train(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
     if trains:
         return find_train(path / trains[0])
-    if {"rgb/", "pose/"} & there or any("rgb/" in storage.names(folder) for folder in folders):
-        return path
-    if any(colmap.find_model(storage, folder) for folder in ("", *folders)):
+    if "pose/" in there or any(_needs_no_transforms(storage, folder) for folder in ("", *folders)):
         return path
     train, whole = (transforms.folders_with(storage, file) for file in TRANSFORMS)
     left_out = [folder for folder in whole if train and folder not in train]
@@ -136,6 +134,14 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     if len(folders) == 1:
         return find_train(path / folders[0])
     raise InputError(f"{printable(path)}: holds no scenes; {GIVE}")
+
+
+def _needs_no_transforms(storage: Storage, folder: str) -> bool:
+    """Whether a scene is in SRN's layout or COLMAP's. A `transforms.json` comes before all but rgb/ with pose/."""
+    names = set(storage.names(folder))
+    if names.intersection(TRANSFORMS):
+        return {"rgb/", "pose/"} <= names
+    return "rgb/" in names or bool(colmap.find_models(storage, folder))
 
 
 def _sibling(train: Path, split: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,31 @@ def test_forward_facing_photos_need_no_planes_where_points_tell_them(tmp_path):
     rig[:, 0, 3] = 0.2 * np.arange(6)
     dataset = opened(write_capture(tmp_path / "rig", c2w=rig, points=POINTS + [0.5, 0, 4]))
     assert dataset.scene_config().near == pytest.approx(3.72 / 1.1, abs=0.1)
+
+
+def test_cameras_that_look_outwards_keep_their_axes(tmp_path):
+    """In the middle of a room: the axes that COLMAP writes are never in doubt."""
+    outwards, walls = some_c2w(6), np.concatenate([c2w[:3, 3] + POINTS[:20] for c2w in 4 * some_c2w(6)])
+    outwards[:, :3, :3] = outwards[:, :3, :3] @ np.diag([-1, 1, -1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = opened(write_capture(tmp_path / "room", c2w=outwards, points=walls))
+    torch.testing.assert_close(dataset.load(0, [1]).cameras.c2w[0], torch.from_numpy(outwards[1]).float())
+
+
+def test_of_several_models_the_largest_is_read_and_named(tmp_path):
+    folder = write_capture(tmp_path / "car", place="sparse/1")
+    assert opened(folder).num_views(0) == 6
+    write_model(folder / "sparse" / "0", ["front 1.png", "front 2.png"], some_c2w(2), POINTS)
+    with pytest.warns(UserWarning, match="car: has 2 models; sparse/1/, the largest, is read"):
+        assert opened(folder).num_views(0) == 6
+
+
+def test_empty_lines_around_those_of_photos(tmp_path):
+    folder = write_capture(tmp_path / "car", binary=False)
+    file = folder / "sparse" / "0" / "images.txt"
+    file.write_text(f"\n{file.read_text()}\n\n")
+    assert opened(folder).num_views(0) == 6
 
 
 def test_photos_registered_in_part_and_photos_that_are_missing(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from genvs.data.framing import Framing
 from genvs.data.images import read_image
@@ -166,6 +167,8 @@ MASKS: dict[str, Any] = {  # how they are written
     "of COLMAP": lambda folder, view: mask(folder / "masks" / f"r_{view}.png.png"),
     "other suffix, larger": lambda folder, view: mask(folder / "masks" / f"r_{view}.jpg", size=(64, 64)),
     "zeros and ones": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=1),
+    "zeros and labels": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=15),
+    "half as bright, as palettes are": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=128),
     "one bit": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", mode="1"),
 }
 
@@ -273,7 +276,15 @@ def drive() -> np.ndarray:
     return c2w
 
 
-@pytest.mark.parametrize("c2w", [rig(0), rig(-3), rig(3), rig(3, turn=1), drive()])
+def by_hand(degrees: float) -> np.ndarray:
+    """The rig without its tripod: cameras that look nearly along +z."""
+    c2w = rig(0)
+    angles = np.random.default_rng(1).normal(0, np.radians(degrees), (8, 3))
+    c2w[:, :3, :3] = Rotation.from_rotvec(angles).as_matrix()
+    return c2w
+
+
+@pytest.mark.parametrize("c2w", [rig(0), rig(-3), rig(3), rig(3, turn=1), drive(), by_hand(1), by_hand(3), by_hand(10)])
 def test_cameras_that_look_at_no_point_ask_for_planes_and_keep_their_axes(tmp_path, c2w):
     folder = write_capture(tmp_path, c2w=c2w, num_views=len(c2w))
     with warnings.catch_warnings():

@@ -54,6 +54,29 @@ def test_it_is_the_same_scene_as_in_srns_layout(tmp_path):
         torch.testing.assert_close(getattr(first.cameras, part), getattr(second.cameras, part))
 
 
+@pytest.mark.parametrize("beside", ["rgb", "colmap/sparse/0"])
+def test_many_scenes_are_read_as_one_is(tmp_path, beside):
+    """From transforms.json, with images in rgb/, as Record3D has it, or beside a model, as nerfstudio does."""
+    for scene in ("a", "b"):
+        folder = write_capture(tmp_path / scene)
+        (folder / beside).mkdir(parents=True)
+        (folder / beside / ("images.bin" if beside != "rgb" else "r_1.png")).write_bytes(b"")
+    assert opened(tmp_path).scene_names == ["a", "b"] and equal_scenes(opened(tmp_path / "b"), opened(tmp_path / "a"))
+    assert opened(tmp_path).convention == opened(tmp_path / "a").convention == "opengl"
+    assert read_scene(tmp_path, MODEL, scene="b").names == read_scene(tmp_path / "b", MODEL).names
+
+
+def test_poses_with_three_decimals(tmp_path):
+    assert opened(write_capture(tmp_path, 40, c2w=some_c2w(40).round(3))).num_views(0) == 40
+
+
+def test_images_that_were_converted_to_another_format(tmp_path):
+    folder = write_capture(tmp_path, 2)
+    frames = [frame(f"images/r_{view}.JPG", c2w) for view, c2w in enumerate(some_c2w(2), start=1)]
+    write_transforms(folder / "transforms.json", frames, camera_angle_x=0.9)
+    assert opened(folder).num_views(0) == 2
+
+
 def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     """As nerfstudio and instant-ngp write them: in pixels of a size that is stated, or of the image's own."""
     poses = some_c2w(5)
@@ -223,7 +246,9 @@ def test_axes_are_guessed_with_a_warning_or_as_stated(tmp_path):
         views = dataset.load(0, range(4))
         assert same_views(views, right) and dataset.scene_config() == opened(tmp_path / "right_train").scene_config()
     with pytest.warns(UserWarning, match="as `convention` says; opengl's look right"):
-        believed = opened(tmp_path / "turned_train", convention="opencv")
+        believed = opened(tmp_path / "turned_train", convention="opencv", near=0.8, far=1.8)
+    with pytest.warns(UserWarning):  # what is behind the cameras tells nothing about what they see
+        refused("give `near` and `far`", lambda: opened(tmp_path / "turned_train", convention="opencv"))
     torch.testing.assert_close(believed.load(0, [0]).cameras.c2w[0, :, 2], -right.cameras.c2w[0, :, 2])
 
 
