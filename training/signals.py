@@ -58,6 +58,26 @@ class StopRequest:
         """Whether to stop before the next batch has come. Several ranks would have to agree, so they wait for it."""
         return self.first_time is not None and distributed.get_world_size() == 1
 
+    @contextlib.contextmanager
+    def may_cut_short(self) -> Iterator[None]:
+        """Raises CutShort in place of an error in the block, if a lone process has been asked to stop.
+
+        A signal to the process group also ends children such as the compiler that Triton starts. The block must leave
+        the training state as it was.
+        """
+        try:
+            yield
+        except (OSError, ValueError, ArithmeticError):  # of files, input and training that diverges
+            raise
+        except Exception as error:
+            if not self.while_waiting():
+                raise
+            raise CutShort from error
+
+
+class CutShort(Exception):
+    """A signal ended what a step needs."""
+
 
 def stop_at_once() -> None:
     """Let Ctrl-C and SIGTERM end the program, with a line from rank 0, until there is a StopRequest."""

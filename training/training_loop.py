@@ -19,7 +19,7 @@ from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
-from training.signals import StopRequest
+from training.signals import CutShort, StopRequest
 from training.state import TrainState
 
 SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
@@ -50,13 +50,15 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
 
     # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter.files):
-        with contextlib.suppress(StopIteration):  # of `batches`, when the run is to stop
+        with contextlib.suppress(StopIteration, CutShort):  # of `batches`, when the run is to stop
             while state.cur_nimg < config.total_nimg and not stop.agreed():
-                accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
+                with stop.may_cut_short():
+                    accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
                 update_ema(state, config)
                 state.cur_nimg += config.batch_size
-                reporter.step()
+                with stop.may_cut_short():
+                    reporter.step()
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 
 

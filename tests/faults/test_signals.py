@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,38 @@ def test_in_the_middle_of(cars, tmp_path, place, monkeypatch):
     counted(SAVED, 1, 1)
     end = resume(tmp_path / "run", duration_kimg=kimg(4))
     assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+
+
+@pytest.mark.parametrize("place", [(Evaluation, "measure"), (training_loop, "accumulate_gradients")])
+def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monkeypatch):
+    """As a signal to the group ends the compiler that Triton has started: the run is saved as after its last update."""
+    owner, attribute = place
+    call, calls = getattr(owner, attribute), []
+
+    def with_child(*args, **options):
+        calls.append(0)
+        if len(calls) == 2:
+            with own_group_signal(signal.SIGTERM) as child:
+                raise RuntimeError(f"`ptxas` failed with error code {child.wait()}")
+        return call(*args, **options)
+
+    config = small_run(cars, 50, snapshot_ticks=1, state_ticks=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, attribute, with_child)
+        state = train(config, tmp_path / "run", held_out=owner is Evaluation)
+    counted(SAVED, 1, 1)
+    end = resume(tmp_path / "run", duration_kimg=kimg(4))
+    assert 0 < state["cur_nimg"] < config.total_nimg
+    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+
+
+@contextlib.contextmanager
+def own_group_signal(number: int) -> Iterator[subprocess.Popen]:
+    """Sends a signal to this process, and to a child that it ends."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        os.kill(os.getpid(), number)
+        child.send_signal(number)
+        yield child
 
 
 @pytest.fixture
