@@ -20,6 +20,7 @@ from genvs.data.images import read_image
 from genvs.data.scenes import SceneDataset
 from genvs.data.stored import StoredScenes
 from genvs.geometry.distortion import Distortion
+from tests.numerics.test_distortion import MODELS, distortion, grid, ideal_positions, rendered, settings
 from tests.unit.srn_folder import refused, some_c2w, write_scene, write_split
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
 
@@ -84,6 +85,24 @@ def test_the_fox_of_instant_ngp(tmp_path):
 )
 def test_distortion_of_all_frames_or_of_one(tmp_path, settings, expected):
     assert lens_of(change(write_capture(tmp_path), **settings), view=1) == expected
+
+
+@pytest.mark.parametrize("fit", ["squeeze", "crop"])
+@pytest.mark.parametrize("name", ["OPENCV", "OPENCV_FISHEYE"])
+def test_photos_through_a_lens_train_as_photos_without_it(tmp_path, name, fit):
+    """The same world in two captures, one of them distorted: the same cameras, and images on average within 2 of 255."""
+    size, matrix = (180, 120), np.array([[0.7, 0, 0.51], [0, 1.05, 0.48], [0, 0, 1]])
+    places = {"plain": grid(*size), "distorted": ideal_positions(grid(*size), distortion(name), matrix)}
+    views = {}
+    for kind, coefficients in (("plain", {}), ("distorted", MODELS[name])):
+        folder = write_capture(tmp_path / kind, 2)
+        for view in (1, 2):
+            Image.fromarray(rendered(places[kind])).save(folder / "images" / f"r_{view}.png")
+        lens = {name: value for name, value in settings(matrix, size).items() if name != "skew"}
+        change(folder, camera_model=name if coefficients else "PINHOLE", **lens, **coefficients)
+        views[kind] = opened(folder, framing=Framing(fit)).load(0, [0, 1])
+    torch.testing.assert_close(views["plain"].cameras.intrinsics, views["distorted"].cameras.intrinsics)
+    assert (views["plain"].images.float() - views["distorted"].images.float()).abs().mean() < 2
 
 
 def test_accents_of_file_names_are_written_in_two_ways(tmp_path):
