@@ -90,7 +90,7 @@ def test_distortion_of_all_frames_or_of_one(tmp_path, settings, expected):
 @pytest.mark.parametrize("fit", ["squeeze", "crop"])
 @pytest.mark.parametrize("name", ["OPENCV", "OPENCV_FISHEYE"])
 def test_photos_through_a_lens_train_as_photos_without_it(tmp_path, name, fit):
-    """The same world in two captures, one of them distorted: the same cameras, and images on average within 2 of 255."""
+    """The same world in two captures, one of them distorted: the same cameras, and images within 2 of 255."""
     size, matrix = (180, 120), np.array([[0.7, 0, 0.51], [0, 1.05, 0.48], [0, 0, 1]])
     places = {"plain": grid(*size), "distorted": ideal_positions(grid(*size), distortion(name), matrix)}
     views = {}
