@@ -9,6 +9,7 @@ import pytest
 from tests.faults.launcher import at_start
 from tests.integration.conftest import cars  # noqa: F401
 from tests.small_training import kimg, small_run
+from tests.unit.conftest import scene  # noqa: F401
 
 
 @pytest.fixture(scope="session")

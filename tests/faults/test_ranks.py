@@ -23,15 +23,6 @@ from training.config import TrainConfig
 from training.loss import GeNVSLoss
 
 
-def listening(pids: list[int]) -> list[str]:
-    """The addresses, in hexadecimal, on which these processes listen."""
-    links = [os.readlink(fd) for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    sockets = {link[8:-1] for link in links if link.startswith("socket:")}
-    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
-    lines = [line.split() for table in tables for line in table]
-    return [line[1].split(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets]
-
-
 def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
     process = begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2)
     ranks = children(process)

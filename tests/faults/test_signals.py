@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -12,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch.utils.data._utils import signal_handling
 
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, finished, launched
-from tests.small_training import CPU, kimg, last_state, own_signals, records, resume, small_run, train, unequal
+from tests.small_training import CPU, kimg, last_state, opened, own_signals, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
+from training.data import load_batches
 from training.evaluation import Evaluation
-from training.signals import StopRequest
+from training.signals import StopRequest, stop_at_once
 
 SAVED = "signals after which the run was saved"
 
@@ -41,7 +44,7 @@ def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, numbe
     saved(run_dir, *finished(process, code=130))
 
 
-@pytest.mark.parametrize("receiver", ["launcher", "group", "a rank"])
+@pytest.mark.parametrize("receiver", ["group", "a rank"])
 def test_several_processes(started, tmp_path, receiver):
     run_dir = shutil.copytree(started, tmp_path / "run")
     process = begun(run_dir, "--duration=1", "--workers=1", processes=2)
@@ -49,7 +52,7 @@ def test_several_processes(started, tmp_path, receiver):
     if receiver == "group":
         os.killpg(process.pid, signal.SIGTERM)
     else:
-        os.kill(process.pid if receiver == "launcher" else children(process)[1], signal.SIGTERM)
+        os.kill(children(process)[1], signal.SIGTERM)
     saved(run_dir, *finished(process, code=130))
     assert time.monotonic() - start < 25
 
@@ -156,3 +159,26 @@ def test_handlers_that_a_library_has_replaced_are_set_again(stop):
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.agreed()
+
+
+def test_a_signal_before_training_ends_the_program_and_says_so(capsys):
+    with own_signals():
+        stop_at_once()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    assert "before training" in capsys.readouterr().out
+
+
+def test_loaders_survive_a_signal_to_the_process_group_while_they_start(cars, monkeypatch):
+    """It arrives where torch has set its handler, which ends the worker."""
+    set_handlers = signal_handling._set_worker_signal_handlers
+
+    def set_handlers_and_signal() -> None:
+        set_handlers()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", set_handlers_and_signal)
+    config = small_run(cars, workers=2)
+    with contextlib.closing(load_batches(config, opened(config), 0, CPU)) as batches:
+        assert len(list(itertools.islice(batches, 4))) == 4

@@ -9,9 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +21,7 @@ import train as program
 from genvs import files
 from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
+from tests.faults.launcher import begun, finished
 from tests.small_model import randomize
 from tests.small_training import (
     BATCH,
@@ -46,38 +44,6 @@ from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
 from training.evaluation import Evaluation
 from training.loss import GeNVSLoss, LossTerms
-
-ROOT = Path(__file__).parents[2]
-
-
-def begun(run_dir: Path, *options: str, processes: int = 1) -> subprocess.Popen:
-    """The run in `run_dir`, resumed by `train.py` in processes of a session of their own, after two more records."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    launcher = ["torch_utils/launch.py", "--standalone", "--nproc-per-node", str(processes)]
-    process = subprocess.Popen(
-        [sys.executable, *(launcher if processes > 1 else []), "train.py", "--resume", str(run_dir), *options],
-        cwd=ROOT,
-        env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    stats, deadline = run_dir / "stats.jsonl", time.monotonic() + 100
-    while not (stats.exists() and len(stats.read_text().splitlines()) >= 2):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    return process
-
-
-def finished(process: subprocess.Popen, code: int) -> tuple[str, str]:
-    """stdout and stderr of a process that ends with this exit code within two minutes."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == code, err
-    return out, err
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +152,6 @@ def test_two_processes_equal_one_at_the_same_batch_and_save_when_the_launcher_is
         found = [[record[name] for record in records(run) if name in record] for run in (run_dir, tmp_path / "one")]
         count = 1 if name.startswith("PSNR") else None  # the terminated run evaluates only once
         assert found[0][:count] == pytest.approx(found[1][:count], rel=1e-4), name
-
-
-def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
-    process = begun(shutil.copytree(started[1], tmp_path / "run"), "--duration=1", processes=2)
-    _, rank_1 = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    start = time.monotonic()
-    os.kill(int(rank_1), signal.SIGKILL)
-    finished(process, code=137)
-    assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
 
 
 # What a run leaves on disk

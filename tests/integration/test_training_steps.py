@@ -7,16 +7,12 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import os
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data._utils import signal_handling
 
 from genvs.data.types import ViewBatch
 from tests.small_model import some_batch
@@ -26,7 +22,6 @@ from tests.small_training import (
     fresh_state,
     kimg,
     opened,
-    own_signals,
     records,
     resume,
     small_run,
@@ -37,7 +32,6 @@ from training.data import batch_schedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor
 from training.run_folder import records_before
-from training.signals import StopRequest, stop_at_once
 from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 # The order of data
@@ -164,53 +158,6 @@ def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
     found = {name: value for name, value in line.items() if name.startswith("Loss/")}
     assert found == pytest.approx({name: values.mean().item() for name, values in expected.items()}, rel=1e-6)
     assert not later.keys() & expected.keys(), "each loss is recorded once"
-
-
-# Being asked to stop
-
-
-@pytest.fixture
-def stop(monkeypatch):
-    """A StopRequest; the handlers of signals are restored afterwards."""
-    monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", 3600.0)
-    with own_signals():
-        yield StopRequest(CPU)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_to_stop_and_a_later_one_insists(stop, monkeypatch, number):
-    assert not stop.agreed()
-    try:
-        for _ in range(2):  # a launcher passes on what its group got already
-            os.kill(os.getpid(), number)
-            assert stop.agreed()
-    except KeyboardInterrupt:
-        pytest.fail("the same request, twice, is not a second one")
-    monkeypatch.setattr(StopRequest, "SAME_REQUEST_SECONDS", -1.0)
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
-        time.sleep(1)
-
-
-def test_a_signal_before_training_ends_the_program_and_says_so(capsys):
-    with own_signals():
-        stop_at_once()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-    assert "before training" in capsys.readouterr().out
-
-
-def test_loaders_survive_a_signal_to_the_process_group_while_they_start(cars, monkeypatch):
-    """It arrives where torch has set its handler, which ends the worker."""
-    set_handlers = signal_handling._set_worker_signal_handlers
-
-    def set_handlers_and_signal() -> None:
-        set_handlers()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", set_handlers_and_signal)
-    assert len(batches(small_run(cars, workers=2), 4)) == 4
 
 
 # The log across a resume

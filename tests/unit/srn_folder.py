@@ -14,7 +14,9 @@ from PIL import Image
 from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
+from tests.conftest import counted
 
+REFUSED = "bad inputs refused by one line that names the file"
 INTRINSICS = "32.8125 16.0 16.0 0.\n0. 0. 0.\n1.\n32 32\n"
 
 
@@ -55,10 +57,12 @@ def zip_of(folder: Path) -> Path:
 
 def refused(file: str, act: Callable[[], object]) -> str:
     """The message with which `act` refuses; asserts that it is one line that names `file`."""
+    counted(REFUSED, 0, 1)
     with pytest.raises(InputError) as caught:
         act()
     message = str(caught.value)
     assert file in message and message.isprintable() and len(message) < 1200, message
+    counted(REFUSED, 1, 0)
     return message
 
 

@@ -8,6 +8,7 @@ import pickle
 import resource
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,9 @@ def test_only_what_killed_processes_left_is_removed(tmp_path):
         (tmp_path / name).touch()
     files.remove_orphans(tmp_path)
     assert {name: (tmp_path / name).exists() for name in kept} == kept
+
+
+def test_folders_made_at_the_same_time_have_numbers_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: files.new_numbered_folder(tmp_path, "run"), range(200)))
+    assert sorted(folder.name for folder in made) == [f"{number:05d}-run" for number in range(200)]

@@ -19,6 +19,7 @@ from genvs.data.scenes import SampleRequest
 from genvs.data.srn import read_lens, read_pose
 from genvs.data.stored import StoredScenes
 from genvs.errors import InputError
+from tests.conftest import counted
 from tests.unit.srn_folder import (
     INTRINSICS,
     c2w_text,
@@ -166,14 +167,15 @@ def test_harmless_oddities_of_images_are_accepted(scene, content):
     read_everything(scene.parent)
 
 
-def test_mutated_files_raise_nothing_else():
+def test_mutated_files_raise_nothing_else(every_fault):
     """Seeded mutations; whatever the parsers make of them, no other exception comes out, and no warning."""
     rng = np.random.default_rng(0)
     palette = encoded(NOISE.convert("P"), transparency=3)
     parsers = [(read_pose, GOOD_POSE.encode()), (read_lens, INTRINSICS.encode())]
     parsers += [(read_image, data) for data in (PNG, JPEG, palette)]
+    mutations = 10_000 if every_fault else 200
     for parser, content in parsers:
-        for _ in range(200):
+        for _ in range(mutations):
             data = bytearray(content)
             for place in rng.integers(0, len(data), rng.integers(1, 4)):
                 data[place] = rng.integers(0, 256)
@@ -183,6 +185,7 @@ def test_mutated_files_raise_nothing_else():
                 parser(bytes(data), "mutated")
             except InputError as error:
                 assert "mutated" in str(error) and str(error).isprintable()
+        counted("mutated files that raise nothing but an InputError", mutations, mutations)
 
 
 # --- D. files ---------------------------------------------------------------------------------------------------------

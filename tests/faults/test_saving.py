@@ -17,6 +17,7 @@ import torch
 
 from genvs import files
 from genvs.errors import InputError
+from tests.conftest import counted
 from tests.small_training import (
     BATCH,
     CPU,
@@ -210,6 +211,7 @@ def test_a_damaged_state_is_refused_by_name_and_changes_nothing(trained, tmp_pat
     with pytest.raises(InputError) as caught:
         restore(state, load_training_state(file), file)
     assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
+    counted("damaged training states refused by name", 1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, state.net.state_dict().values(), strict=True))
     assert state.cur_nimg == 0 and not state.optimizer.state
 
