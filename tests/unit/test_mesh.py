@@ -286,6 +286,9 @@ def test_meshes_of_one_name_in_a_tree(tmp_path):
     assert drawn("02958343", "single/bike.ply") == ["1a0b", "1a1d", "bike"]
     assert drawn("02958343", "03790512") == ["02958343-1a0b", "02958343-1a1d", "03790512-1a0b"]
     assert drawn("single", "single/bike.ply") == ["bike", "model_normalized"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "car").symlink_to(tmp_path / "02958343" / "1a0b")
+    assert drawn("links") == ["model_normalized"]
     for folder in ("GLB", "OBJ"):  # a pack in two formats
         (tmp_path / "pack" / folder).mkdir(parents=True)
         for name in ("bus.ply", "van.ply"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 
 from genvs.data.mesh.model import load_mesh
 from genvs.data.synthetic.shading import render
+from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
 from tests.unit.mesh_files import (
     CUBE,
@@ -22,6 +25,7 @@ from tests.unit.mesh_files import (
     area,
     assert_four_colors,
     color_at,
+    colors_of,
     corners_seen,
     four_colors,
     write_gltf,
@@ -156,6 +160,69 @@ def test_holes_and_glass(tmp_path):
     np.testing.assert_allclose(colors[1], [[255, 0, 0], [0, 255, 0]], atol=highlight)
     np.testing.assert_allclose(colors[2], [[255, 0, 0], [102, 153, 0]], atol=highlight)
     assert depths[0] < depths[1] == depths[2], "the depth of what is mostly seen"
+
+
+def as_joints(record, add, joints):
+    """Makes the mesh follow `joints`, one for each vertex."""
+    attributes = record["meshes"][0]["primitives"][0]["attributes"]
+    attributes["JOINTS_0"] = add(np.pad(np.array(joints, dtype=np.uint8)[:, None], [(0, 0), (0, 3)]))
+    del record["accessors"][attributes["JOINTS_0"]]["normalized"]
+    attributes["WEIGHTS_0"] = add(np.tile(np.eye(4, dtype=np.float32)[0], (len(joints), 1)))
+
+
+def test_skins_and_morph_targets_move_vertices(tmp_path):
+    """The upper two corners follow a joint that lifts them by 2 and was at (5, 0, 0) when they were bound to it."""
+
+    def skin(record, add):
+        as_joints(record, add, [0, 0, 1, 1])
+        bind = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
+        bind[1, 3, 0] = -5  # column by column
+        record["skins"] = [{"joints": [2, 3], "inverseBindMatrices": add(bind)}]
+        record["nodes"] = [{"mesh": 0, "skin": 0, "scale": [9, 1, 1]}, {"children": [2]}, {"children": [3]}]
+        record["nodes"].append({"translation": [5, 2, 0]})
+        record["scenes"][0]["nodes"] = [0, 1]
+
+    def morph(record, add):
+        lifted = np.array([[0, 0, 0]] * 2 + [[0, 4, 0]] * 2, dtype=np.float32)
+        record["meshes"][0]["primitives"][0]["targets"] = [{"POSITION": add(lifted)}] * 2
+        record["meshes"][0]["weights"] = [0.5, 0]
+
+    for change in (skin, morph):
+        model = load_mesh(write_gltf(tmp_path / "a.glb", change=change), "y")
+        np.testing.assert_allclose(np.ptp(model.bounds, axis=0) * np.sqrt(20), [2, 0, 4], atol=1e-5)
+
+
+def test_what_exporters_write_beside_the_specification(tmp_path):
+    """Zeros after the JSON; colours in bytes that are not said to be fractions."""
+
+    def change(record, add):
+        number = add(np.array([[255, 0, 0, 255]] * 4, dtype=np.uint8))
+        del record["accessors"][number]["normalized"]
+        record["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"] = number
+        record["asset"]["generator"] = "x" * (-len(json.dumps(record)) % 4)  # then one more space is needed
+
+    path = write_gltf(tmp_path / "a.glb", change=change)
+    data = path.read_bytes()
+    json_end = 20 + int.from_bytes(data[12:16], "little")
+    text = data[20:json_end].rstrip()
+    path.write_bytes(data[:20] + text + bytes(json_end - 20 - len(text)) + data[json_end:])
+    np.testing.assert_allclose(colors_of(load_mesh(path, "y")), [[255, 0, 0]] * 2, atol=1)
+
+
+def test_arrays_that_only_an_extension_could_read_are_refused(tmp_path):
+    def compressed(record, add):
+        for accessor in record["accessors"]:
+            del accessor["bufferView"]
+        record["extensionsUsed"] = ["KHR_draco_mesh_compression"]
+
+    with pytest.raises(InputError, match="a.gltf: .*Draco"):
+        load_mesh(write_gltf(tmp_path / "a.gltf", change=compressed), "y")
+
+
+def test_glass_lets_light_through(tmp_path):
+    glass = {"extensions": {"KHR_materials_transmission": {"transmissionFactor": 1}}}
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", material=glass), "y")
+    assert model.finish_at(np.array([0]), *np.full((3, 1), 0.3, dtype=np.float32))[0, 8] == 0.25
 
 
 def test_specular_glossiness_has_its_diffuse_colour(tmp_path):

@@ -124,8 +124,18 @@ def test_an_objs_colours(tmp_path):
     np.testing.assert_allclose(glow, [[0, 0, 1], [0, 0, 0]], atol=1e-3)
     vertices = "".join(f"v {x} {y} 0 1 0.5 0\n" for x, y in SQUARE[:, :2])
     assert_allclose_all(load_mesh(obj(tmp_path / "b.obj", f"{vertices}f 1 2 3 4\n"), "y"), [255, 128, 0])
+    assert_allclose_all(
+        load_mesh(obj(tmp_path / "b.obj", vertices.replace("0.5 0", "0.5 0 1") + "f 1 2 3\n"), "y"), [255, 128, 0]
+    )
     plain = [load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in (FACE, "f 1 2 3 4\n")]
     np.testing.assert_allclose(colors_of(plain[0]), colors_of(plain[1]))
+
+
+def test_faces_without_texture_coordinates_have_the_materials_colour(tmp_path):
+    text = f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}vn 0 0 1\nf 1//1 2//1 3//1\nf 1 3 4\n"
+    mtl = "newmtl p\nKd 1 0 0\nmap_Kd t.png\n"
+    model = load_mesh(obj(tmp_path / "a.obj", text, a__mtl=mtl, t__png=Image.new("RGB", (8, 8), "blue")), "y")
+    assert_allclose_all(model, [255, 0, 0])
 
 
 def assert_allclose_all(model: PaintedMesh, color: list[int]) -> None:
@@ -199,6 +209,28 @@ def test_a_textured_ply(tmp_path, of_faces):
     assert_four_colors(load_mesh(tmp_path / "a.ply", "y"), BEHIND)
 
 
+PLY_COLORS = {
+    "a texture, but no coordinates": ("red green blue", "uchar", "255 128 0", "comment TextureFile gone.png"),
+    "short names": ("r g b", "uchar", "255 128 0", "comment"),
+    "floats up to 255": ("red green blue", "float", "255 128 0", "comment"),
+    "floats up to 1": ("red green blue", "float", "1 0.5 0", "comment"),
+}
+
+
+@pytest.mark.parametrize("kind", PLY_COLORS)
+def test_a_plys_colours(tmp_path, kind):
+    names, number, color, comment = PLY_COLORS[kind]
+    lines = [comment, "element vertex 4", *XYZ, *(f"property {number} {name}" for name in names.split())]
+    lines += ["element face 1", "property list uchar int vertex_index"]
+    rows = [f"{x} {y} 0 {color}" for x, y in SQUARE[:, :2]]
+    for last in (3, -1):
+        (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, f"4 0 1 2 {last}"]).encode())
+        if last > 0:
+            assert_allclose_all(load_mesh(tmp_path / "a.ply", "y"), [255, 128, 0])
+    with pytest.raises(InputError, match="a.ply: cannot be read .*negative"):
+        load_mesh(tmp_path / "a.ply", "y")
+
+
 def test_stl_as_text_and_binary(tmp_path):
     triangles = CUBE[CUBE_FACES]
     facets = [f"facet normal 0 0 0\nouter loop\n{vs}endloop\nendfacet\n" for vs in map(stl_vertices, triangles)]
@@ -209,6 +241,9 @@ def test_stl_as_text_and_binary(tmp_path):
     (tmp_path / "b.stl").write_bytes(bytes(80) + struct.pack("<I", len(triangles)) + records.tobytes())
     for name in ("a.stl", "b.stl"):
         assert area(load_mesh(tmp_path / name, "z")) == pytest.approx(6 / 3, rel=1e-5)
+    (tmp_path / "c.stl").write_bytes((tmp_path / "b.stl").read_bytes()[:-1])
+    with pytest.raises(InputError, match="c.stl: cannot be read .*too soon"):
+        load_mesh(tmp_path / "c.stl", "z")
 
 
 def stl_vertices(triangle: np.ndarray) -> str:

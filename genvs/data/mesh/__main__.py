@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genvs.data.mesh.dataset import CAMERAS, ensure_meshes
+from genvs.data.mesh.model import READERS
 from genvs.data.synthetic.__main__ import new_parser, report
 from genvs.errors import run_program
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "and seen from the distance of SRN's cars. Run again, the command draws only what is missing.",
         "the split to write, such as OUT_train",
     )
-    parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH", help=".glb, .gltf, .obj, .ply, or a folder")
+    parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH", help=f"{', '.join(READERS)}, or a folder")
     parser.add_argument(
         "--cameras", choices=list(CAMERAS), default="sphere", help="random on the sphere, or along SRN's test spiral"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import zlib
@@ -59,8 +60,9 @@ def _files(meshes: Sequence[Path]) -> list[Path]:
     for path in map(Path, map(os.path.abspath, meshes)):
         found = [path]
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if not any(map(is_ignored, file.relative_to(path).parts)))
-            found = sorted(inside, key=lambda file: natural_key(str(file)))
+            inside = glob.glob("**/*", root_dir=path, recursive=True)  # also in folders that are links
+            visible = [name for name in inside if not any(map(is_ignored, Path(name).parts))]
+            found = [path / name for name in sorted(visible, key=natural_key)]
         found = [file for file in found if file.suffix.lower() in READERS and file.is_file()]
         if not found:
             raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(READERS)}, or their folder")

@@ -23,6 +23,7 @@ NUMBERS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: 
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 REPEAT, NEAREST = 10497, 9728
 WRAPS = {REPEAT: "repeat", 33648: "mirror", 33071: "clamp"}
+CLEAR = 0.25  # opacity that is drawn of glass, which lets all light through
 TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
 READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
@@ -39,15 +40,16 @@ def read_gltf(path: Path) -> Iterator[Part]:
     for node, placement in file.placed_nodes():
         for primitive in file.record["meshes"][node["mesh"]]["primitives"]:
             if primitive.get("mode", TRIANGLES) >= TRIANGLES:
-                yield file.part(primitive, placement)
+                yield file.part(primitive, node, placement)
 
 
 class _File:
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
         self.path, self.textures = path, dict[tuple[int, str], Texture]()
+        self.placements: dict[int, Array] = {}  # of the scene's nodes, by number: matrices from each to the scene
         json_end = 20 + int.from_bytes(data[12:16], "little") if data.startswith(b"glTF") else None
-        self.record = json.loads(data[20:json_end] if json_end else data)
+        self.record = json.loads((data[20:json_end] if json_end else data).rstrip(b"\0"))
         uris = [buffer.get("uri") for buffer in self.record.get("buffers", [])]
         self.buffers = [data[json_end + 8 :] if json_end and uri is None else self._read(uri) for uri in uris]
 
@@ -62,6 +64,8 @@ class _File:
         accessor = self.record["accessors"][number]
         dtype = np.dtype(NUMBERS[accessor["componentType"]])
         count, width = accessor["count"], WIDTHS[accessor["type"]]
+        if not {"bufferView", "sparse"} & accessor.keys():
+            raise InputError(f"{printable(self.path)}: has arrays without data; export it without compression (Draco)")
         values = self._stored(accessor, dtype, count, width) if "bufferView" in accessor else np.zeros((count, width))
         if sparse := accessor.get("sparse"):
             values, indices = values.copy(), np.dtype(NUMBERS[sparse["indices"]["componentType"]])
@@ -77,23 +81,36 @@ class _File:
 
     def placed_nodes(self) -> Iterator[tuple[Record, Array]]:
         """The nodes with meshes, each with the matrix `[4, 4]` from it to the scene; an instance is a node."""
-        unvisited = dict(enumerate(self.record["nodes"]))
+        unvisited = dict(enumerate(self.record.get("nodes", [])))
         children = {child for node in unvisited.values() for child in node.get("children", [])}
         scenes = self.record.get("scenes") or [{"nodes": unvisited.keys() - children}]
-        stack = [(number, np.eye(4)) for number in scenes[self.record.get("scene", 0)].get("nodes", [])]
+        top, nodes = scenes[self.record.get("scene", 0)].get("nodes", []), []
+        stack: list[tuple[int, Array]] = [(number, np.eye(4)) for number in top]
         while stack:
             number, outer = stack.pop()
-            node = unvisited.pop(number)  # a KeyError if the nodes form no tree
-            placement = outer @ _placement(node)
-            stack += [(child, placement) for child in node.get("children", [])]
+            nodes.append(unvisited.pop(number))  # a KeyError if the nodes form no tree
+            placement: Array = outer @ _placement(nodes[-1])
+            self.placements[number] = placement
+            stack += [(child, placement) for child in nodes[-1].get("children", [])]
+        for node, placement in zip(nodes, list(self.placements.values()), strict=True):
             copies = node.get("extensions", {}).get("EXT_mesh_gpu_instancing", {}).get("attributes", {})
             columns = {name.lower(): self.array(number) for name, number in copies.items() if name[0] != "_"}
             rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             if "mesh" in node:
                 yield from ((node, placement @ _placement(row)) for row in (rows if columns else [{}]))
 
-    def part(self, primitive: Record, placement: Array) -> Part:
-        vertices = {name: self.array(number) for name, number in primitive["attributes"].items()}
+    def part(self, primitive: Record, node: Record, placement: Array) -> Part:
+        vertices: dict[str, NDArray[Any]] = {
+            name: self.array(number) for name, number in primitive["attributes"].items()
+        }
+        weights = node.get("weights", self.record["meshes"][node["mesh"]].get("weights", []))
+        for weight, target in zip(weights, primitive.get("targets", []), strict=False):
+            for name in ("POSITION", "NORMAL") if weight else ():
+                if name in target and name in vertices:
+                    vertices[name] = vertices[name] + weight * self.array(target[name])
+        if "skin" in node and "JOINTS_0" in vertices:
+            self._pose(vertices, self.record["skins"][node["skin"]])
+            placement = np.eye(4)
         order = (
             self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(len(vertices["POSITION"]))
         )
@@ -109,12 +126,17 @@ class _File:
             factor, texture = glossy.get("diffuseFactor", [1, 1, 1, 1]), glossy.get("diffuseTexture")
         colors = np.ones((len(faces), 3, 4)) * factor
         if "COLOR_0" in corners:
-            colors[..., : corners["COLOR_0"].shape[-1]] *= corners["COLOR_0"]
+            tint = corners["COLOR_0"]  # integers are fractions even where an exporter does not say so
+            tint = tint / np.iinfo(tint.dtype).max if tint.dtype.kind == "u" else tint
+            colors[..., : tint.shape[-1]] *= tint
         elif "material" not in primitive:
             colors[:] = to_linear(np.full(4, PLAIN))
         mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" else "RGBA"
         if mode == "RGB":
             colors[..., 3] = 1
+        glass = extensions.get("KHR_materials_transmission", {})
+        if "transmissionTexture" not in glass:
+            colors[..., 3] *= 1 - glass.get("transmissionFactor", 0) * (1 - CLEAR)
         paint = self._paint(colors, texture, corners, mode)
         if material.get("alphaMode") == "MASK":
             paint = paint._replace(cutoff=material.get("alphaCutoff", 0.5))
@@ -130,6 +152,20 @@ class _File:
             paint,
             glow,
         )
+
+    def _pose(self, vertices: dict[str, NDArray[Any]], skin: Record) -> None:
+        """Moves the vertices to where the skin's joints have them, in the scene."""
+        matrices = np.stack([self.placements[joint] for joint in skin["joints"]])
+        if "inverseBindMatrices" in skin:
+            matrices = matrices @ self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
+        sets = [name.removeprefix("JOINTS_") for name in vertices if name.startswith("JOINTS_")]
+        joints, weights = (np.concatenate([vertices[f"{kind}_{n}"] for n in sets], 1) for kind in ("JOINTS", "WEIGHTS"))
+        matrices = np.einsum("vj,vjrc->vrc", weights / weights.sum(1, keepdims=True), matrices[joints])
+        positions = np.insert(vertices["POSITION"].astype(float), 3, 1, axis=1)
+        vertices["POSITION"] = np.einsum("vrc,vc->vr", matrices[:, :3], positions)
+        if "NORMAL" in vertices:
+            inverse = np.linalg.pinv(matrices[:, :3, :3])
+            vertices["NORMAL"] = np.einsum("vrc,vr->vc", inverse, vertices["NORMAL"])
 
     def _paint(self, colors: Array, info: Record | None, corners: dict[str, Array], mode: str = "RGB") -> Paint:
         """info: the glTF's description of a texture and its place."""

@@ -26,7 +26,7 @@ def read_obj(path: Path) -> Iterator[Part]:
     corners: list[list[int]] = [[], [], []]  # their rows, by kind
     sizes: list[int] = []
     groups: list[int] = []  # the material of each polygon
-    materials: dict[str, int] = {}
+    materials: dict[tuple[str, bool], int] = {}  # with and without texture coordinates
     libraries: list[str] = []
     material = ""
     for key, rest in _lines(path):
@@ -42,7 +42,8 @@ def read_obj(path: Path) -> Iterator[Part]:
                 numbers = [n + counts[place % given] if n < 0 else n for place, n in enumerate(numbers)]
             for column, kind in enumerate(corners):
                 kind += numbers[column::given] if column < given else [0] * sizes[-1]
-            groups.append(materials.setdefault(material, len(materials)))
+            placed = given > 1 and numbers[1] != 0
+            groups.append(materials.setdefault((material, placed), len(materials)))
         elif key == "usemtl":
             material = rest
         elif key == "mtllib":
@@ -55,9 +56,9 @@ def read_obj(path: Path) -> Iterator[Part]:
     points, uv, normals = (
         np.array([(row + [0])[:n] for row in rows[key]]) for key, n in (("v", 3), ("vt", 2), ("vn", 3))
     )
-    colored = [row[3:] if len(row) == 6 else None for row in rows["v"]]
+    colored = [row[3:6] if len(row) >= 6 else None for row in rows["v"]]
     tint = np.array([color or [1, 1, 1] for color in colored])
-    tint = np.insert(to_linear(tint / (255 if tint.max() > 1 else 1)), 3, 1, axis=1)
+    tint = np.insert(to_linear(tint / (255 if tint.max() > 2 else 1)), 3, 1, axis=1)
     plain = np.full(3, 1 if any(colored) else PLAIN)
     found = _materials(path, libraries, list(materials))
     for group, faces in triangulate(points[point], sizes, groups):
@@ -75,8 +76,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         yield key, rest.strip()
 
 
-def _materials(path: Path, libraries: list[str], used: list[str]) -> list[dict[str, Any]]:
-    """The materials of these names. Faces that name none have the library's only one."""
+def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -> list[dict[str, Any]]:
+    """The materials of these names, with textures or without. Faces that name none have the library's only one."""
     found: dict[str, dict[str, Any]] = {}
     material: dict[str, Any] = {}
     for name in libraries:
@@ -88,11 +89,12 @@ def _materials(path: Path, libraries: list[str], used: list[str]) -> list[dict[s
                 material[key.lower()] = rest
     if len(found) < 2:
         found[""] = next(iter(found.values()), {})
-    for name in (name for name in used if name not in found):
+    for name in (name for name, _ in used if name not in found):
         what = f"its material {printable(name)}" if name else "the material of faces without usemtl"
         known = printable(", ".join(libraries)) or "none"
         raise InputError(f"{printable(path)}: {what} is not known (mtllib: {known}); export the mesh with its .mtl")
-    return [found[name] for name in used]
+    plain = {name: {key: material[key] for key in material if key[:4] != "map_"} for name, material in found.items()}
+    return [(found if placed else plain)[name] for name, placed in used]
 
 
 def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv: Array) -> Paint:
@@ -121,7 +123,10 @@ def read_ply(path: Path) -> Iterator[Part]:
     vertices, faces = table["vertex"], table.get("face", {})
     rows = faces.get("vertex_indices", faces.get("vertex_index", []))
     sizes = [len(row) for row in rows]
-    places = (vertices, np.concatenate([[], *rows]).astype(int)), (faces, np.arange(len(rows)).repeat(sizes))
+    index = np.concatenate([[], *rows]).astype(int)
+    if (index < 0).any():
+        raise IndexError("a face of a vertex with a negative number")
+    places = (vertices, index), (faces, np.arange(len(rows)).repeat(sizes))
 
     def at_corners(*choices: str, otherwise: float) -> Array:
         """Columns of vertices or faces at the corners; the first choice that there is. Integers become fractions."""
@@ -132,16 +137,16 @@ def read_ply(path: Path) -> Iterator[Part]:
         return np.full((sum(sizes), len(choices[0].split())), otherwise)
 
     points, normals = at_corners("x y z", otherwise=np.nan), at_corners("nx ny nz", otherwise=0)
-    colors = at_corners("red green blue", "diffuse_red diffuse_green diffuse_blue", otherwise=PLAIN)
-    colors = np.insert(to_linear(colors), 3, 1, axis=1)
-    uv = at_corners("s t", "u v", "texture_u texture_v", otherwise=0)
+    colors = at_corners("red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b", otherwise=PLAIN)
+    colors = np.insert(to_linear(colors / (255 if colors.max(initial=0) > 2 else 1)), 3, 1, axis=1)
+    uv = at_corners("s t", "u v", "texture_u texture_v", otherwise=np.nan)
     if "texcoord" in faces:
         uv = np.concatenate(faces["texcoord"]).reshape(-1, 2)
     names = [" ".join(line[2:]) for line in lines if [word.lower() for word in line[:2]] == ["comment", "texturefile"]]
     numbers = np.ravel(faces["texnumber"]).tolist() if len(names) > 1 and "texnumber" in faces else [0] * len(rows)
     for number, corners in triangulate(points, sizes, numbers):
-        paint = Paint(colors[corners], uv[corners] * [1, -1] + [0, 1])
-        if 0 <= number < len(names):
+        paint = Paint(colors[corners], np.nan_to_num(uv[corners]) * [1, -1] + [0, 1])
+        if 0 <= number < len(names) and not np.isnan(uv).any():
             image = read_image(path, names[number], find_beside(path, names[number]).read_bytes())
             paint = paint._replace(colors=np.ones_like(paint.colors), texture=Texture(image))
         yield Part(points[corners], normals[corners], paint)
@@ -191,6 +196,8 @@ def read_stl(path: Path) -> Iterator[Part]:
     if len(data) >= 84 + 50 * count:  # in a text, the number would be huge
         dtype = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
         corners = np.frombuffer(data, dtype, count, 84)["corners"]
+    elif b"vertex" not in data.lower():
+        raise EOFError("it ends too soon")
     else:
         corners = np.array(re.findall(rb"(?i)vertex\s+(\S+)\s+(\S+)\s+(\S+)", data), dtype=float).reshape(-1, 3, 3)
     yield Part(corners, 0 * corners, Paint.plain(to_linear(np.full(3, PLAIN)), len(corners)))
