@@ -6,12 +6,12 @@ import functools
 import math
 import os
 import re
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 
+from dnnlib import quiet_interrupt
 from genvs.errors import InputError, run_program
 
 
@@ -86,8 +86,7 @@ class Color(click.ParamType):
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a click command and exit, as `genvs.errors.run_program` does."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by dnnlib.quiet_interrupt
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    quiet_interrupt.end()
 
     def program() -> None:
         try:

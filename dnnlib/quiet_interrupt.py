@@ -1,9 +1,26 @@
-"""Imported first: until `run_command` handles it, Ctrl-C ends the program without a traceback.
+"""Imported first: until `run_command` or the program handles them, Ctrl-C and SIGTERM end the program with one line.
 
-Imports alone take a second, in which people notice that they have forgotten an option.
+Imports alone take seconds, in which people notice that they have forgotten an option.
 """
 
+import os
 import signal
+from typing import Any
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+def stop(number: int, frame) -> None:
+    print("stopped before it began; nothing was saved", flush=True)
+    os._exit(130)
+
+
+HANDLERS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+for number, default in HANDLERS.items():
+    if signal.getsignal(number) == default:  # else it is ignored, as in the background
+        signal.signal(number, stop)
+
+
+def end() -> None:
+    """Gives the signals back to Python's own handlers."""
+    for number, default in HANDLERS.items():
+        if signal.getsignal(number) is stop:
+            signal.signal(number, default)

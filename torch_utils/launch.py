@@ -22,6 +22,9 @@ from typing import Any
 # The folder of a script comes first on its path, where `distributed` is this package's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dnnlib.quiet_interrupt  # noqa: F401
+
+# isort: split
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError

@@ -57,16 +57,18 @@ def test_several_processes(started, tmp_path, receiver):
     assert time.monotonic() - start < 25
 
 
-def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path, number, processes):
     run_dir = shutil.copytree(started, tmp_path / "run")
-    process = launched(run_dir, "--duration=1")
+    process = launched(run_dir, "--duration=1", processes=processes)
     deadline = time.monotonic() + 60
     while not any("libtorch_cpu" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.terminate()
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode in (130, -signal.SIGTERM) and "Traceback" not in err
+    assert process.returncode == 130 and out.startswith("stopped before") and "Traceback" not in err
 
 
 PLACES = {
