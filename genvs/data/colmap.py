@@ -51,7 +51,8 @@ class ColmapScene(StoredScene):
         super().__init__(storage, folder)
         if len(models) > 1:
             largest = models[0].removeprefix(folder)
-            warnings.warn(f"{self.shown}: has {len(models)} models; {largest}, the largest, is read", stacklevel=2)
+            fault = f"has {len(models)} models, of which {largest}, the largest, is read"
+            warnings.warn(f"{self.shown}: {fault}; keep only the right one", stacklevel=2)
         files = model_files(storage, models[0])
         photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
         there = sorted(filter(re.compile(r"images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)

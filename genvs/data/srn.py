@@ -33,7 +33,10 @@ class SRNScene(StoredScene):
         super().__init__(storage, folder)
         images = _files_by_stem(storage, f"{folder}rgb/", IMAGE_SUFFIXES)
         if not images:
-            raise InputError(f"{self.shown}/rgb: holds no images (.png or .jpg); add them, or remove this scene")
+            raise InputError(
+                f"{self.shown}/rgb: holds no images (.png or .jpg); add them, or remove this scene (all scenes of a "
+                "dataset have one layout)"
+            )
         self.view_names, self.images = list(images), list(images.values())
         self.poses = self._of_views("pose")
         if "intrinsics/" in storage.names(folder):

@@ -147,7 +147,7 @@ def test_of_several_models_the_largest_is_read_and_named(tmp_path):
     folder = write_capture(tmp_path / "car", place="sparse/1")
     assert opened(folder).num_views(0) == 6
     write_model(folder / "sparse" / "0", ["front 1.png", "front 2.png"], some_c2w(2), POINTS)
-    with pytest.warns(UserWarning, match="car: has 2 models; sparse/1/, the largest, is read"):
+    with pytest.warns(UserWarning, match="car: has 2 models, of which sparse/1/"):
         assert opened(folder).num_views(0) == 6
 
 
