@@ -18,7 +18,7 @@ if ((${#commands[@]} == 0)); then
     commands=(floors parts train_step sample loader e2e startup)
     ! command -v nvidia-smi >/dev/null || commands+=("train_step --batch 24" "train_step --precision "{tf32,fp32})
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 source dnnlib/environment.sh
 : >"$out/log.txt"
 : >"$out/report.md"

@@ -3,7 +3,7 @@
 # conda environment or venv) if it has them, else that of .venv in the project's folder, which is made the first time,
 # with uv if it is installed, else with pip. GENVS_EXTRAS names further extras: GENVS_EXTRAS="test metrics".
 
-genvs_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+genvs_root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 genvs_venv=$genvs_root/.venv
 genvs_extras=${GENVS_EXTRAS:-}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +20,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_in_workers(work: Callable[[int], None], count: int, workers: int, title: str) -> None:
+def run_in_workers(work: Callable[[int], None], count: int, workers: int, title: str, *, finish: bool = False) -> None:
     """Calls work(0), ..., work(count - 1) in `workers` processes or, with 0, in this one. Leaves no process behind.
 
-    Raises the first InputError or OSError that `work` raises.
+    Raises the first InputError or OSError that `work` raises. finish: do the rest after an InputError, and raise the
+    last one; the others are warnings.
     """
 
     def failure_of(index: Any) -> Exception | None:
@@ -48,9 +50,16 @@ def run_in_workers(work: Callable[[int], None], count: int, workers: int, title:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
+        refused: InputError | None = None
         for failure in tqdm(failures, desc=title, total=count, unit="scenes", disable=None):
-            if failure is not None:
+            if finish and isinstance(failure, InputError):
+                if refused:
+                    warnings.warn(str(refused), stacklevel=3)
+                refused = failure
+            elif failure is not None:
                 raise failure
+        if refused:
+            raise refused
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # they keep the workers alive, whose end `del` waits for
         raise

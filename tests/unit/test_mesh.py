@@ -241,6 +241,17 @@ def test_bad_meshes_are_refused_in_one_line(tmp_path, name):
     assert name in str(caught.value) and str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_good_meshes_are_drawn_before_bad_ones_are_named(tmp_path, workers):
+    for name in ("1.ply", "2.ply", "3.ply", "4.ply", "5.ply"):
+        write_ply(tmp_path / name, SQUARE, SQUARE_FACES)
+    for name in ("1.ply", "3.ply"):
+        (tmp_path / name).write_text("no mesh")
+    with pytest.warns(UserWarning, match="1.ply: cannot be read"), pytest.raises(InputError, match="3.ply: cannot be"):
+        ensure_meshes(tmp_path / "out", [tmp_path], views=1, resolution=8, workers=workers)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2", "4", "5", "dataset.json"]
+
+
 def test_a_texture_may_lie_in_another_folder_and_an_unused_one_may_be_missing(tmp_path):
     """As in ShapeNet."""
     for folder in ("models", "images"):

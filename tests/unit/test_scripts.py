@@ -52,6 +52,12 @@ def wheel(folder, name, version, *metadata):
 '''
 
 
+def test_an_exported_cdpath_leads_nowhere(tmp_path):
+    """Bash's `cd` prints where it has found a relative path through it."""
+    result = run(["bash", "inference/inference.sh", "--help"], ROOT, CDPATH=f"{tmp_path}:.")
+    assert result.returncode == 0, result.stderr
+
+
 class Project:
     """A project with the real environment script, two requirements that no machine has, and wheels of these."""
 

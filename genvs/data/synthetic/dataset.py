@@ -162,7 +162,7 @@ def ensure_dataset(
 
 def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
     """Makes what is missing of `splits`, as `ensure_dataset` does. out: absolute; the lock and unfinished scenes lie
-    beside it. Raises InputError also for subjects that cannot be built.
+    beside it. Raises InputError also for subjects that cannot be built, when all others are made.
     """
     if not any([split.missing() for split in splits]):
         return
@@ -195,4 +195,4 @@ def _make_missing(partial: Path, splits: Sequence[Split], workers: int) -> None:
         c2w = split_cameras(split.name, settings["views"], np.random.default_rng((*subject.rng_key, 1)))
         write_scene(split.folder / scene, partial / f"{split.name}-{scene}", subject, c2w, settings["resolution"])
 
-    run_in_workers(write, len(missing), workers, "drawing")
+    run_in_workers(write, len(missing), workers, "drawing", finish=True)
