@@ -193,12 +193,13 @@ def test_skins_and_morph_targets_move_vertices(tmp_path):
 
 
 def test_what_exporters_write_beside_the_specification(tmp_path):
-    """Zeros after the JSON; colours in bytes that are not said to be fractions."""
+    """Zeros after the JSON, lights that they require, colours in bytes that are not said to be fractions."""
 
     def change(record, add):
         number = add(np.array([[255, 0, 0, 255]] * 4, dtype=np.uint8))
         del record["accessors"][number]["normalized"]
         record["meshes"][0]["primitives"][0]["attributes"]["COLOR_0"] = number
+        record["extensionsRequired"] = ["KHR_lights_punctual"]
         record["asset"]["generator"] = "x" * (-len(json.dumps(record)) % 4)  # then one more space is needed
 
     path = write_gltf(tmp_path / "a.glb", change=change)

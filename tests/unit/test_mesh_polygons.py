@@ -138,6 +138,18 @@ def test_faces_without_texture_coordinates_have_the_materials_colour(tmp_path):
     assert_allclose_all(model, [255, 0, 0])
 
 
+def test_colours_up_to_255_and_a_library_without_a_name(tmp_path):
+    text = f"mtllib\nmtllib a.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}"
+    assert_allclose_all(load_mesh(obj(tmp_path / "a.obj", text, a__mtl="newmtl p\nKd 255 128 0\n"), "y"), [255, 128, 0])
+
+
+def test_textures_in_floating_point_are_refused(tmp_path):
+    texture = Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32))
+    path = obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl="newmtl p\nmap_Kd t.tif\n", t__tif=texture)
+    with pytest.raises(InputError, match="a.obj: .*t.tif .*floating point"):
+        load_mesh(path, "y")
+
+
 def assert_allclose_all(model: PaintedMesh, color: list[int]) -> None:
     np.testing.assert_allclose(colors_of(model), [color] * len(model.corners), atol=1)
 
@@ -213,6 +225,7 @@ PLY_COLORS = {
     "a texture, but no coordinates": ("red green blue", "uchar", "255 128 0", "comment TextureFile gone.png"),
     "short names": ("r g b", "uchar", "255 128 0", "comment"),
     "floats up to 255": ("red green blue", "float", "255 128 0", "comment"),
+    "whole numbers of four bytes": ("red green blue", "int", "255 128 0", "comment"),
     "floats up to 1": ("red green blue", "float", "1 0.5 0", "comment"),
 }
 

@@ -124,6 +124,8 @@ def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.I
         image: Image.Image = Image.open(io.BytesIO(data))
         if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        if image.mode == "F":
+            raise ValueError("floating point")
         return image.convert(mode)
     except Exception as error:  # a decoder may raise anything for a damaged file
         name, reason = printable(name[:200]), printable(str(error).partition("<")[0][:100])

@@ -47,7 +47,7 @@ def read_obj(path: Path) -> Iterator[Part]:
         elif key == "usemtl":
             material = rest
         elif key == "mtllib":
-            libraries += re.findall(r"\S.*?\.mtl\b", rest, re.IGNORECASE) or [rest]
+            libraries += re.findall(r"\S.*?\.mtl\b", rest, re.IGNORECASE) or filter(None, [rest])
         elif key in FREE_FORM:
             raise InputError(f"{printable(path)}: has free-form surfaces ({key}); export it as polygons")
     point, place, normal = index = np.array(corners, dtype=int)
@@ -58,7 +58,7 @@ def read_obj(path: Path) -> Iterator[Part]:
     )
     colored = [row[3:6] if len(row) >= 6 else None for row in rows["v"]]
     tint = np.array([color or [1, 1, 1] for color in colored])
-    tint = np.insert(to_linear(tint / (255 if tint.max() > 2 else 1)), 3, 1, axis=1)
+    tint = np.insert(to_linear(_fractions(tint)), 3, 1, axis=1)
     plain = np.full(3, 1 if any(colored) else PLAIN)
     found = _materials(path, libraries, list(materials))
     for group, faces in triangulate(points[point], sizes, groups):
@@ -102,7 +102,7 @@ def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv:
     line = material.get(f"map_{key}", "")
     if not line:
         color = np.array(material[key].split()[:3], dtype=float) if key in material else plain
-        return Paint.plain(to_linear(color), len(uv))
+        return Paint.plain(to_linear(_fractions(color)), len(uv))
     options: dict[str, list[str]] = {}
     while option := re.match(r"-(\w+)((?:\s+[-+]?[.\d][-+.\de]*){1,3}|\s+\S+)\s+", line):
         options[option[1]] = option[2].split()
@@ -113,6 +113,11 @@ def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv:
     wrap = "clamp" if options.get("clamp") == ["on"] else "repeat"
     texture = Texture(read_image(path, line, find_beside(path, line, material["folder"]).read_bytes()), (wrap, wrap))
     return Paint(np.ones((len(uv), 3, 4)), (uv * scale + offset) * [1, -1] + [0, 1], texture)
+
+
+def _fractions(colors: Array) -> Array:
+    """Some programs write colours from 0 to 255 where those from 0 to 1 belong."""
+    return colors / (255 if colors.max(initial=0) > 2 else 1)
 
 
 def read_ply(path: Path) -> Iterator[Part]:
@@ -133,12 +138,12 @@ def read_ply(path: Path) -> Iterator[Part]:
         for names, (table, place) in itertools.product(map(str.split, choices), places):
             if names[0] in table:
                 values = np.stack([np.ravel(table[name])[place] for name in names], -1)
-                return values if values.dtype.kind == "f" else values / np.iinfo(values.dtype).max
+                return values if values.dtype.kind == "f" else values / (255 if values.max(initial=0) < 256 else 65535)
         return np.full((sum(sizes), len(choices[0].split())), otherwise)
 
     points, normals = at_corners("x y z", otherwise=np.nan), at_corners("nx ny nz", otherwise=0)
     colors = at_corners("red green blue", "diffuse_red diffuse_green diffuse_blue", "r g b", otherwise=PLAIN)
-    colors = np.insert(to_linear(colors / (255 if colors.max(initial=0) > 2 else 1)), 3, 1, axis=1)
+    colors = np.insert(to_linear(_fractions(colors)), 3, 1, axis=1)
     uv = at_corners("s t", "u v", "texture_u texture_v", otherwise=np.nan)
     if "texcoord" in faces:
         uv = np.concatenate(faces["texcoord"]).reshape(-1, 2)
