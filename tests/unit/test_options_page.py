@@ -24,7 +24,7 @@ def test_every_option_is_taken_and_named():
 
 
 def test_the_page_lists_every_setting_with_its_value_in_srn128():
-    block = PAGE[PAGE.index("    net.") : PAGE.index("`none` is no")]
+    block = PAGE[PAGE.index("    net.") : PAGE.index("`none` means")]
     listed = dict(word.split("=") for word in block.split())
     srn128 = TRAIN_PRESETS["srn128"]
     settings = {path for path in flat(dataclasses.asdict(srn128)) if not f"{path}=".startswith(train.FOLLOWING)}
