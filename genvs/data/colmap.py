@@ -55,7 +55,7 @@ class ColmapScene(StoredScene):
             warnings.warn(f"{self.shown}: {fault}; keep only the right one", stacklevel=2)
         files = model_files(storage, models[0])
         photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
-        there = sorted(filter(re.compile(r"images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
+        there = sorted(filter(re.compile(r"(?i)images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
         if not photos or not there:
             missing = "no registered photo" if there else "no folder images/ with the model's photos"
             raise InputError(f"{self.shown}: has {missing}; add them, or export the model again")

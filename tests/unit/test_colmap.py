@@ -58,6 +58,7 @@ def test_cameras_and_images_are_what_was_written(tmp_path, binary):
         {"place": "sparse"},
         {"place": "colmap/sparse/0"},
         {"images": "images_4"},
+        {"images": "Images"},
         {"model": "PINHOLE", "parameters": (32.8125, 32.8125, 16, 16)},
         {"size": (64, 64), "parameters": (65.625, 32, 32)},
     ],
