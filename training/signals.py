@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ import torch
 from torch_utils import distributed
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
@@ -108,6 +111,8 @@ def detach_worker(worker: int) -> None:
     The run still needs its loaders to finish the update and save. They end when it ends.
     """
     os.setsid()
+    if sys.platform == "linux":  # else a loader that waits for its batch to be read would outlive a killed run
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # drops a signal that was held back
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
