@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.small_training import small_run, train
+from tests.small_training import BATCH, small_run, train
 from training import training_loop
 
 
@@ -19,7 +19,7 @@ def resident_bytes() -> int:
 
 
 def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
-    """Trains, with no way to a network, and writes down what the process holds every 50 updates."""
+    """Trains, with no way to a network, and writes down what the process holds every 25 updates."""
     torch.set_num_threads(1)
     attempts: list[str] = []
 
@@ -33,7 +33,7 @@ def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
 
     def watched(state, *args) -> None:
         step(state, *args)
-        if state.cur_nimg % 200 == 0:
+        if state.cur_nimg % (25 * BATCH) == 0:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             held.append([len(os.listdir("/proc/self/fd")), threading.active_count(), len(children), resident_bytes()])
 
@@ -43,12 +43,12 @@ def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
 
 
 def test_a_long_run_holds_no_more_and_uses_no_network(cars, tmp_path, every_fault):
-    updates = 2200 if every_fault else 300
+    updates = 2000 if every_fault else 150
     torch.multiprocessing.spawn(a_long_run, args=(str(cars), tmp_path, updates), nprocs=1)
     result = json.loads((tmp_path / "held.json").read_text())
     assert result["attempts"] == []
     counts = [held[:3] for held in result["held"][2:]]
-    assert all(count == counts[0] for count in counts), counts
-    first, last = (held[3] for held in (result["held"][-5 if not every_fault else -20], result["held"][-1]))
-    grown = (last - first) / (200 if not every_fault else 950) * 1000
-    assert grown < (2**20 if every_fault else 2**24), f"{grown / 2**20:.1f} MB in 1,000 updates"
+    assert len(counts) >= 4 and all(count == counts[0] for count in counts), counts
+    if every_fault:
+        grown = result["held"][-1][3] - result["held"][-41][3]
+        assert grown < 2**20, f"{grown / 2**20:.1f} MB in 1,000 updates"

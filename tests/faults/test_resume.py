@@ -30,7 +30,7 @@ from training.state import load_training_state, restore
 def undisturbed(cars, tmp_path_factory, every_fault) -> tuple[dict, list[dict]]:
     """The last state and the records, one for each update, of a run that is not stopped."""
     run_dir = tmp_path_factory.mktemp("undisturbed")
-    return train(small_run(cars, 21 if every_fault else 9, batch_gpu=2), run_dir), records(run_dir)
+    return train(small_run(cars, 21 if every_fault else 7, batch_gpu=2), run_dir), records(run_dir)
 
 
 def to_the_end(run_dir: Path, undisturbed: tuple[dict, list[dict]], **changes) -> dict:
@@ -39,7 +39,7 @@ def to_the_end(run_dir: Path, undisturbed: tuple[dict, list[dict]], **changes) -
 
 def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undisturbed, every_fault):
     """Weights, EMA, moments, counters; and the losses and learning rates that were recorded on the way."""
-    steps = range(1, 21) if every_fault else (1, 2, 4, 5, 8)
+    steps = range(1, 21) if every_fault else (1, 2, 3, 4, 6)
     for step in steps:
         run_dir = tmp_path / str(step)
         train(small_run(cars, step, batch_gpu=2), run_dir)
