@@ -52,8 +52,8 @@ class SceneConfig:
 
     near, far: depth planes, world units. focal: horizontal focal length over image width. radius: median distance of
     the cameras from the origin, world units. num_classes: number of scene classes, 0 for a network without classes.
-    own_depths: whether each camera has depth planes of its own, from the points that it sees; near and far are then
-    their medians. fit: how images became square (genvs.data.framing). background: of the object, RGB from 0 to 255.
+    own_depths: whether each camera has its own depth planes, from the points that it sees; near and far are then
+    their medians. fit: how images became square (genvs.data.framing). background: behind the object, RGB from 0 to 255.
     """
 
     near: float = 0.8
@@ -225,7 +225,7 @@ class GeNVSConfig:
         return found
 
     def usable_aspp_rates(self, resolution: int) -> tuple[int, ...]:
-        """ASPP's dilation rates, lowered where at `resolution` only the kernel's centre would meet the feature map.
+        """ASPP's dilation rates, lowered if at `resolution` only the kernel's centre would lie in the feature map.
 
         Older snapshots have such rates, and the networks of the unofficial implementation need theirs.
         """

@@ -39,11 +39,11 @@ VIDEO = {"frames": 60, "fps": 20.0}
 SCENE_OPTIONS = ("scene", "inputs", "targets", "convention", "normalize")
 INPUT = options.ROOT / "inference" / "input"
 DEFAULT_VIEWS = (
-    "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and these targets are drawn. If "
+    "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and those cameras are drawn. If "
     "not, the first three views are inputs, and all others are drawn."
 )
 LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers, "show_default": "see below"}
-CONDITION = "Draw each view from the inputs; or, autoreg, one at a time, from the views drawn before it too."
+CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
 of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
 
@@ -59,7 +59,7 @@ of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Vid
 @options.sampling("--cond_method", type=click.Choice(COND_METHODS), default="normal", help=CONDITION)
 @options.sampling("--class_id", type=int, show_default="none", help="The object's class, if trained with --cond.")
 @options.sampling("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
-@options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the noise that views start from.")
+@options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of the starting noise.")
 @of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
 @of_video("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
 @of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498", help="Number of views.")

@@ -45,13 +45,13 @@ network_options = together(
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
     network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),
 )
-BY_DEFAULT = "By default the newest network under training_runs is used, and without one models/demo.pkl."
+BY_DEFAULT = "By default the newest network under training_runs is used, or models/demo.pkl if there is none."
 camera_options = together(
-    cameras("--data-class", metavar="PKG.MODULE.CLASS", help="A dataset class of your own, as in training."),
+    cameras("--data-class", metavar="PKG.MODULE.CLASS", help="Your own dataset class, as in training."),
     cameras("--convention", type=click.Choice(CONVENTIONS), show_default="as in training", help="The poses' axes."),
     cameras("--normalize", is_flag=True, help="Move and scale each scene to where the network expects it."),
-    cameras("--fit", type=click.Choice(FITS), show_default="the snapshot's", help="What becomes of oblong images."),
-    cameras("--background", type=Color(), show_default="the snapshot's", help="Behind transparent and masked parts."),
+    cameras("--fit", type=click.Choice(FITS), show_default="the snapshot's", help="How images become square."),
+    cameras("--background", type=Color(), show_default="the snapshot's", help="Colour behind transparent parts."),
     cameras("--near", type=POSITIVE, show_default="the snapshot's", help="Near depth plane, world units."),
     cameras("--far", type=POSITIVE, show_default="the snapshot's", help="Far depth plane, world units."),
 )
@@ -62,7 +62,7 @@ def sampling_options(noise: str) -> Decorator:
     steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items())
     few = f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images."
     noises = "Start all views from the same noise, or each from its own."
-    guide = "An earlier snapshot for --guidance to lead away from."
+    guide = "An earlier snapshot that --guidance leads away from."
     closer = "Above 1: keep closer to the inputs, at twice the work."
     return together(
         sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),

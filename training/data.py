@@ -34,7 +34,7 @@ from training.config import PER_PROCESS, TrainConfig, differences
 from training.loaders import batches_of, worker_start
 
 HELD_OUT_SHARE = 20  # without a validation split, one scene in this many is held out
-HELD_OUT_VIEWS = 8  # of one scene alone, one view in this many, from the first one on, as is usual since LLFF
+HELD_OUT_VIEWS = 8  # if there is only one scene, one view in this many is held out, as LLFF does, from the first on
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ LAST_ROW = np.array([0.0, 0, 0, 1])
 ROUNDING = 5e-3  # of rotations that are written with three decimals
 FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
-IN_FRONT = 0.9  # of the cameras, at least, have what they look at in front of them
-MAX_MISS = 0.7  # of the distance between cameras, by which their axes pass what they look at
+IN_FRONT = 0.9  # share of the cameras that must have the point they look at in front of them
+MAX_MISS = 0.7  # how far optical axes may pass from that point, over the spread of the cameras
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
 
@@ -122,7 +122,7 @@ def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
     center = nearest_point_to_axes(c2w)
     if center is None:
         raise InputError(
-            f"{name}: the cameras do not look at one point, which `normalize` would bring to the origin; leave it out, "
+            f"{name}: the cameras do not look at one point that `normalize` could move to the origin; leave it out, "
             "and give `near` and `far`"
         )
     distance = float(np.median(_distances(c2w, center)))
@@ -143,8 +143,8 @@ def depth_range(c2w: np.ndarray, intrinsics: np.ndarray, name: str) -> tuple[flo
     if center is None:
         warn_of_cameras(c2w, None, name)
         raise InputError(
-            f"{name}: its cameras do not look at one point (they are parallel, for example), which does not tell how "
-            "far away the scene is; give `near` and `far`"
+            f"{name}: its cameras do not look at one point (they may be parallel), so nothing tells how far away the "
+            "scene is; give `near` and `far`"
         )
     distances = _distances(c2w, center)
     radius = float(np.median(distances))
@@ -175,11 +175,13 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, certain
 
 
 def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: str) -> None:
-    """Warns of cameras `[N, 4, 4]`, OpenCV axes, with inverted poses, too far from the origin for float32, or with what
-    they look at outside the depth planes, near and far; None for planes that need no check.
+    """Warns if poses look inverted, if the scene is too far from the origin for float32, and if the point that the
+    cameras look at is outside the depth planes.
+
+    c2w: `[N, 4, 4]`, OpenCV axes. planes: near and far; None if they need no check.
     """
     origin, center, inverse = np.zeros(3), nearest_point_to_axes(c2w), np.linalg.inv(c2w)
-    around = np.linalg.norm(inverse[:, :3, 2].mean(axis=0)) < 0.97  # they look in directions of their own
+    around = np.linalg.norm(inverse[:, :3, 2].mean(axis=0)) < 0.97  # they do not all look in one direction
     if around and np.median(_facing(inverse, origin)) > 0.9 and np.median(_facing(c2w, origin)) < 0.7:
         warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
     if center is None:

@@ -1,7 +1,7 @@
 """COLMAP's sparse models: photos with their cameras, and the points that they see.
 
-Read are the binary and the text files that COLMAP documents (colmap.github.io/format.html), in the place where COLMAP,
-nerfstudio or its undistorter puts them. Poses are world-to-camera there, with OpenCV axes.
+Reads the binary and the text files that COLMAP documents (colmap.github.io/format.html), from where COLMAP, its
+undistorter or nerfstudio puts them. Poses in them are world-to-camera, with OpenCV axes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS
 
 PLACES = ("sparse/", "colmap/sparse/")  # of a model, or of several in numbered folders, from the scene's folder
-NAMES = {"f": "fl_x", "fx": "fl_x", "fy": "fl_y"}  # of COLMAP's parameters, in a Lens
+NAMES = {"f": "fl_x", "fx": "fl_x", "fy": "fl_y"}  # COLMAP's names of parameters, and those of a Lens
 POINT = np.dtype([("id", "<i8"), ("position", "<f8", 3)])
 POINT_OF_IMAGE = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
-FEWEST_POINTS = 8  # that say which depths a camera sees
+FEWEST_POINTS = 8  # a camera that sees fewer does not get its depth planes from them
 MARGIN = 1.1  # beyond the depths of all but the nearest and the farthest percent of the points
 
 
@@ -39,7 +39,7 @@ class Photo(NamedTuple):
 
 
 class ColmapScene(StoredScene):
-    """The photos of a model whose images are there, in natural order. Warns of the others, and of several models.
+    """The photos of a model, in natural order. Warns of photos without an image file, and of several models.
 
     models: as `find_models` gives them; the first one is read. Raises InputError if it is damaged, or if there is no
     folder of images beside it.
@@ -119,7 +119,7 @@ def read_depths(storage: Storage, files: dict[str, str], photos: list[Photo]) ->
     """near and far of each photo, world units: `[N, 2]`; None if no photo sees points.
 
     They enclose the points that the photo sees, or, if the model does not say which these are, all points inside the
-    photo. A photo with too few points has the median of the others' depths.
+    photo. A photo with too few points gets the median of the others' depths.
     """
     points = np.sort(np.fromiter(_records(storage, files["points3D"], _binary_points, _text_points), POINT), order="id")
     if not len(points):
@@ -147,8 +147,8 @@ def _lens(model: str, size: tuple[int, int], parameters: tuple[float, ...], show
     names = CAMERA_MODELS.get(model)
     if not names:
         raise InputError(
-            f"{shown}: cameras of the model {printable(model)} cannot be read; undistort the photos (colmap "
-            "image_undistorter), and give what that writes"
+            f"{shown}: the camera model {printable(model)} is not supported; undistort the photos (colmap "
+            "image_undistorter), and use what that writes"
         )
     values = zip((NAMES.get(name, name) for name in names.split()), parameters, strict=True)
     return Lens(dict(values) | dict(zip("wh", size, strict=True)), shown, model)
@@ -184,7 +184,7 @@ def _records(storage: Storage, file: str, binary: Any, text: Any) -> Iterator[An
 
 
 class _Cursor:
-    """Takes one value after the other from the content of a binary file."""
+    """Reads values from a binary file's content, one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0

@@ -1,4 +1,4 @@
-"""Scenes in files: a list of frames, each an image file with its pose and its lens, whichever files state them."""
+"""Scenes stored in files, in any layout: each view is an image file with a pose and a lens."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StoredScene(Scene):
         return self.frames[view].c2w
 
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image may have another size than the one that its intrinsics are for, but not another shape."""
+        """The image's size may differ from the one that its intrinsics are for, but its aspect ratio may not."""
         rgb, lens, shown = self._read_image(view), self.frames[view].lens, self.storage.shown(self.images[view])
         size = rgb.shape[1], rgb.shape[0]
         if lens.size and not same_shape(lens.size, size):

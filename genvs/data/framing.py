@@ -1,4 +1,4 @@
-"""From a photo to the square image that networks take: lens distortion undone, made square and resized in one step."""
+"""Turns a photo into the square image that networks take: lens distortion, cropping and resizing in one step."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Box = tuple[float, float, float, float]  # left, top, right and bottom, pixels o
 class Framing(NamedTuple):
     """How photos become square images.
 
-    fit: of what is not square, "squeeze", "crop" to the central square, or "pad" to a square. background: RGB from 0 to
-    255, of what is padded, transparent or masked.
+    fit: what is done to an image that is not square: "squeeze", "crop" to the central square, or "pad". background:
+    RGB, from 0 to 255, behind padding, transparent parts and what masks leave out.
     """
 
     fit: str = "squeeze"
@@ -37,17 +37,17 @@ WHOLE_ON_WHITE = Framing()
 
 
 def framing_of(scene: SceneConfig, fit: str | None = None, background: tuple[int, ...] | None = None) -> Framing:
-    """How a network's training images became square, but for what is given."""
+    """The framing of a network's training images, or `fit` and `background` where they are given."""
     return Framing(fit or scene.fit, background or scene.background)
 
 
 @dataclass(frozen=True)
 class Lens:
-    """Intrinsics as files state them. Raises InputError for numbers that none can have.
+    """Intrinsics as files state them. Raises InputError for impossible values.
 
     settings: `fl_x`, `fl_y` (one is enough for square pixels), `cx`, `cy` and `skew` in pixels of a `w` x `h` image, or
     `camera_angle_x`, `camera_angle_y`, the field of view, in radians; and the distortion's COEFFICIENTS. shown: where
-    they are written, for messages. model: the camera's, one of CAMERA_MODELS (genvs.geometry.distortion).
+    they are written, for messages. model: one of CAMERA_MODELS (genvs.geometry.distortion).
     """
 
     settings: Mapping[str, float]
@@ -110,10 +110,10 @@ def square_photo(rgb: np.ndarray, lens: Lens, resolution: int, framing: Framing)
 
 
 def framed(size: tuple[int, int], lens: Lens, fit: str) -> tuple[Box, Box, np.ndarray]:
-    """What there is of a corrected photo, the part of it that becomes a square image, and that image's intrinsics.
+    """The frame of the corrected photo, the box that becomes the square image, and that image's intrinsics.
 
-    size: the photo's width and height. The intrinsics are normalised, `[3, 3]`. Raises InputError for a distortion that
-    cannot be undone, and for unusable intrinsics.
+    size: the photo's width and height. The box may reach beyond the frame. The intrinsics are normalised, `[3, 3]`.
+    Raises InputError for a distortion that cannot be corrected, and for unusable intrinsics.
     """
     (width, height), intrinsics = size, lens.intrinsics(size)
     frame: Box = (0, 0, width, height)
@@ -141,14 +141,14 @@ def _square_box(frame: Box, fit: str) -> Box:
 def _through_lens(
     rgb: np.ndarray, lens: Lens, frame: Box, box: Box, resolution: int, background: tuple[int, ...]
 ) -> np.ndarray:
-    """The part `box` of the corrected photo, which reaches as far as `frame`, as uint8 `[3, resolution, resolution]`.
+    """The part `box` of the corrected photo, as uint8 `[3, resolution, resolution]`; background outside `frame`.
 
-    A pixel is the mean of up to 4 x 4 samples of the photo, in which pixels are averaged before if they are small.
+    A pixel is the mean of up to 4 x 4 samples of the photo. If more photo pixels fall into it, they are averaged first.
     """
     height, width = rgb.shape[:2]
     left, top, right, bottom = box
     distortion, intrinsics = cast(Distortion, lens.distortion), lens.intrinsics((width, height))
-    merged, cell, uv = [], [], []  # the photo's pixels in one that is sampled, samples in a pixel, where they are
+    merged, cell, uv = [], [], []  # photo pixels averaged first, samples per pixel, their positions
     for start, end, side in ((left, right, width), (top, bottom, height)):
         ratio = (end - start) / resolution
         merged.append(max(1, int(ratio / 3)))

@@ -29,10 +29,10 @@ def read_image(
 ) -> np.ndarray:
     """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with `background` behind what is transparent or masked.
 
-    name: for messages. mask: uint8 `[h, w]` of the same shape, 0 where the background is to be. size: the width and
-    height, or multiples of both, that the camera is for. They decide whether a photo that its EXIF data turn by a
-    quarter is turned, or is meant as it is stored. Gray, palette and 16-bit images are converted. Raises InputError for
-    damaged and animated images, and for those that are rotated, unless `size` says which way round they are meant.
+    name: for messages. mask: uint8 `[h, w]` of the same aspect ratio, 0 for background. size: width and height, or
+    multiples of both, for which the camera's intrinsics are stated; a photo with an EXIF rotation of 90 degrees is
+    rotated or left as it is stored, whichever fits them. Gray, palette and 16-bit images are converted. Raises
+    InputError for damaged and animated images, and for EXIF orientations that `size` does not settle.
     """
     try:
         with warnings.catch_warnings():
@@ -67,7 +67,7 @@ def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Im
     if orientation in range(2, 9):  # others mean nothing, such as 0, which many phones write
         as_stored, turned = (size is not None and same_shape(size, side) for side in (image.size, image.size[::-1]))
         if orientation not in QUARTER_TURNS or as_stored == turned:
-            raise InputError("its EXIF data ask for a rotation; save it upright, as its camera is meant")
+            raise InputError("its EXIF data ask for a rotation; save it upright, as its intrinsics expect")
         if turned:
             image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
@@ -98,7 +98,9 @@ def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray
     if mask is not None:
         given = Image.fromarray(mask)
         if not same_shape(given.size, image.size):
-            raise InputError(f"is {image.width}x{image.height} but its mask {given.width}x{given.height}; make it anew")
+            raise InputError(
+                f"is {image.width}x{image.height} but its mask {given.width}x{given.height}; make it again"
+            )
         alpha = ImageChops.multiply(alpha, given.resize(image.size, Image.Resampling.BILINEAR))
     result = Image.new("RGB", image.size, background)
     result.paste(image.convert("RGB"), mask=alpha)
@@ -106,10 +108,10 @@ def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray
 
 
 def read_mask(data: bytes, name: str) -> np.ndarray:
-    """A mask, uint8 `[H, W]`: black where the background is to be. Raises InputError as `read_image`.
+    """A mask, uint8 `[H, W]`: 0 for background. Raises InputError as `read_image`.
 
-    The brightest pixels are wholly inside: palettes of labels have colours such as (128, 0, 0). An image without bright
-    pixels numbers what is in it, from 1 up.
+    The brightest pixels count as fully inside, since palettes of labels have colours such as (128, 0, 0). An image
+    without bright pixels holds label numbers, and all but 0 are inside.
     """
     gray = read_image(data, name, background=(0, 0, 0)).max(axis=2)
     if gray.max() <= MAX_LABEL:

@@ -1,7 +1,7 @@
 """What all datasets share, in files of any format: choosing views, checking cameras, packing.
 
-A dataset is a list of `Scene`s, which know their files. Files on disk are read by genvs.data.stored, in SRN's layout or
-in `transforms.json`. A class of your own has to define the abstract methods of the two classes (docs/data.md).
+A dataset is a list of `Scene`s, which know their files. genvs.data.stored reads the layouts on disk (SRN's,
+`transforms.json`, COLMAP). Your own class has to define the abstract methods of the two classes (docs/data.md).
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class SceneDataset(Dataset, abc.ABC):
     default each view's own (`Scene.read_depths`), else those of `default_depths`, else derived from the first scene's
     cameras. seed: of the choice of views. xflip: mirror every sample with probability 1/2. convention: 'opencv' or
     'opengl', the axes of all poses; by default see `settle_convention`. normalize: move and scale each scene, so that
-    what its cameras look at is at the origin, at this median distance from them (world units); True for SceneConfig's.
-    framing: how images become square, and their background.
+    what its cameras look at is at the origin, at this median distance from them (world units), for True
+    SceneConfig's. framing: how images become square, and their background.
 
     Warns of what looks wrong with the first scene's cameras, and if its first image is smaller than `resolution`: then
     `enlarged_from` is its width and height, pixels, else None.

@@ -26,9 +26,9 @@ GIVE = (
 class StoredScenes(SceneDataset):
     """The scenes of one split, in a folder or a `.zip`.
 
-    path: FOLDER/transforms*.json, for the scene in that file or, if it does not exist, those in FOLDER/*/; else SRN's
-    layout: a folder of scenes, or of one. Opening a split lists names and examines the first scene. Other files are
-    read when a sample uses them or, which is much faster, all at once into a pack.
+    path: FOLDER/transforms*.json, for the scene in that file or, if it does not exist, those in FOLDER/*/; else a
+    folder of scenes, or of one, in SRN's layout or COLMAP's. Opening a split lists names and examines the first scene.
+    Other files are read when a sample uses them or, which is much faster, all at once into a pack.
     """
 
     @classmethod

@@ -1,7 +1,7 @@
 """Scenes in a `transforms.json`, as NeRF-synthetic, nerfstudio and instant-ngp write it.
 
 `frames` lists the images (`file_path`) with their poses (`transform_matrix`: camera-to-world, OpenGL axes). Intrinsics
-(see Lens) are stated for all frames or for a single one, whose own values take precedence.
+(see Lens) are stated for all frames or for single ones; a frame's own values take precedence.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read_frames(storage: Storage, file: str) -> dict[str, Frame]:
     frames = [_read_frame(record, entry, f"{shown}: frame {number}") for number, entry in enumerate(entries)]
     [(image, count)] = Counter(without_suffix(image) for image, _ in frames).most_common(1)
     if count > 1:
-        raise InputError(f"{shown}: '{printable(image)}' is there twice; keep one of these frames")
+        raise InputError(f"{shown}: '{printable(image)}' is listed twice; keep one of these frames")
     return dict(sorted(frames, key=lambda frame: natural_key(frame[0])))
 
 
@@ -79,7 +79,7 @@ def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> tuple[str, Fr
     model = str(entry.get("camera_model") or record.get("camera_model") or fisheye).upper()
     model = "OPENCV" if model == "PERSPECTIVE" else model
     if not CAMERA_MODELS.get(model):
-        raise InputError(f"{shown} is of a camera {printable(model)}, which is not known; undistort its image")
+        raise InputError(f"{shown}: the camera model {printable(model)} is not supported; undistort its image")
     shared, own = (_settings(source) for source in (record, entry))
     for axis in "xy":
         if f"camera_angle_{axis}" in own:
@@ -103,6 +103,6 @@ def _image_path(written: Any, shown: str, name: str = "file_path") -> str:
     if not usable or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise InputError(
             f"{shown}: {name} {printable(repr(written)[:80])} names no image in this folder; put the images beside "
-            "this file, and write their paths from there"
+            "this file, and write paths relative to it"
         )
     return str(path)

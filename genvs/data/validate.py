@@ -28,7 +28,7 @@ from genvs.files import replacing
 from genvs.visualize import SHEET_TILE, Band, contact_sheet, draw_cameras, enlarge
 
 SEVERITIES = ("error", "warning")
-MIN_CONTRAST = 2.0  # standard deviation of an image's values, of 255, below which it shows nothing
+MIN_CONTRAST = 2.0  # an image with a smaller standard deviation (of values up to 255) shows nothing
 EXAMPLES = 3  # of each finding
 DRAWN = 8  # scenes on the sheet
 
@@ -100,7 +100,7 @@ def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Fi
             if isinstance(digest, InputError):
                 findings.add("error", str(digest))
             elif not shows:
-                findings.add("warning", f"{name}: its image is all of one colour; remove the view if this is a mistake")
+                findings.add("warning", f"{name}: its image has only one colour; remove the view if this is a mistake")
             elif seen.setdefault(digest, name) != name:
                 findings.add("warning", f"{name}: has the same image as {seen[digest]}; keep one of them")
 
@@ -173,9 +173,11 @@ def main() -> None:
     parser = Parser(prog="python -m genvs.data.validate", description=__doc__.split("\n\n")[1])
     parser.add_argument("data", type=Path, metavar="DATA", help="as --data of train.sh")
     parser.add_argument("--out", type=Path, default=Path("validation.png"), help="the sheet (default: %(default)s)")
-    parser.add_argument("--views", type=whole(2), default=5, help="views that a sample needs, inputs and targets")
+    parser.add_argument("--views", type=whole(2), default=5, help="views per sample, inputs and targets (default: 5)")
     parser.add_argument("--data-class", help="your own class to read DATA with")
-    parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
+    parser.add_argument(
+        "--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels (default: 128)"
+    )
     parser.add_argument("--near", type=float, help="near depth plane, world units (default: the dataset's)")
     parser.add_argument("--far", type=float, help="far depth plane (default: the dataset's)")
     parser.add_argument("--convention", choices=CONVENTIONS, help="axes of the poses (default: the format's)")
@@ -184,7 +186,7 @@ def main() -> None:
     path, kind = options.pop("data"), dataset_class(options.pop("data_class"))
     findings = validate(path, kind, options.pop("views"), options.pop("out"), **options)
     if findings.count("error"):
-        raise InputError(f"{printable(path)}: {counted(findings.count('error'), 'error')}: mend what is listed above")
+        raise InputError(f"{printable(path)}: {counted(findings.count('error'), 'error')}; see the fixes above")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.polynomial.polynomial import polyval
 
-# COLMAP's camera models, in the order of its numbers for them, with the names of their parameters, in order. Those
-# without names are not known here.
+# COLMAP's camera models in the order of their numbers, each with the names of its parameters in order. Models without
+# names are not supported.
 CAMERA_MODELS = {
     "SIMPLE_PINHOLE": "f cx cy",
     "PINHOLE": "fx fy cx cy",
@@ -34,15 +34,15 @@ CAMERA_MODELS = {
 }
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 BORDER_POINTS, STEPS = 33, 256  # on each side of a photo, and between its principal point and each of them
-SLACK = 1e-3  # of a photo's side, by which a corrected photo may reach beyond it
-SMALLEST_FRAME = 0.25  # of a photo's side; less than that is left by coefficients that make no sense
+SLACK = 1e-3  # a corrected photo may reach this far beyond the photo, in sides of the photo
+SMALLEST_FRAME = 0.25  # in sides of the photo; if less is left, the coefficients make no sense
 
 
 class Distortion(NamedTuple):
     """OpenCV's lens models, `initUndistortRectifyMap` of its modules calib3d and fisheye.
 
-    radial: coefficients of r^2, r^4, ..., in a fisheye lens of the angle from the axis (radians) instead of r. divisor:
-    the same, of the polynomial below the fraction. tangential: p1 and p2.
+    radial: coefficients of r^2, r^4, ...; for a fisheye lens, of powers of the angle from the axis (radians) instead of
+    r. divisor: coefficients of r^2, r^4, ... in the denominator. tangential: p1 and p2.
     """
 
     radial: tuple[float, ...]
@@ -66,7 +66,7 @@ class Distortion(NamedTuple):
 def distortion_of(model: str, coefficients: Mapping[str, float]) -> Distortion | None:
     """The lens of a camera model in CAMERA_MODELS with these COEFFICIENTS; None for one that does not distort.
 
-    k4 is the coefficient of r^8, as in nerfstudio, but in FULL_OPENCV, which divides by a polynomial of k4 to k6.
+    k4 is the coefficient of r^8, as in nerfstudio, except in FULL_OPENCV, which divides by a polynomial of k4 to k6.
     """
     k = [float(coefficients.get(name, 0)) for name in COEFFICIENTS[:6]]
     tangential = float(coefficients.get("p1", 0)), float(coefficients.get("p2", 0))
@@ -91,11 +91,11 @@ def photo_positions(uv: np.ndarray, distortion: Distortion, intrinsics: np.ndarr
 
 @functools.lru_cache(maxsize=1024)
 def corrected_frame(distortion: Distortion, matrix: tuple[float, ...]) -> tuple[float, float, float, float] | None:
-    """Left, top, right and bottom of the corrected photo, normalised: as much as the photo shows all of.
+    """Left, top, right and bottom of the corrected photo, normalised: the part that the photo covers.
 
     matrix: the 9 numbers of the photo's intrinsics, normalised. The frame is that of a pinhole camera with these
-    intrinsics, (0, 0, 1, 1), shrunk towards the principal point as far as it has to be: to what is in the photo, and
-    to where the lens keeps the order of rays. None if that leaves less than SMALLEST_FRAME.
+    intrinsics, (0, 0, 1, 1), shrunk towards the principal point until all of it is in the photo and the distortion is
+    monotonic in it. None if that leaves less than SMALLEST_FRAME.
     """
     intrinsics = np.array(matrix).reshape(3, 3)
     side = np.linspace(0, 1, BORDER_POINTS)

@@ -226,7 +226,7 @@ def test_text_that_is_no_model(tmp_path, file):
 
 def test_camera_models_that_cannot_be_read(tmp_path):
     folder = write_capture(tmp_path / "car", model="FOV", parameters=(30, 30, 16, 16, 0.9))
-    assert "model FOV cannot be read; undistort" in refused("cameras.bin: camera 3", lambda: opened(folder))
+    assert "model FOV is not supported; undistort" in refused("cameras.bin: camera 3", lambda: opened(folder))
     other = write_capture(tmp_path / "other")
     shutil.rmtree(other / "images")
     assert "no folder images/" in refused("other", lambda: opened(other))

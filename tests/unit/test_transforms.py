@@ -188,7 +188,7 @@ BAD_RECORDS = {  # what becomes of the record, or of its second frame
     "a frame is text": (lambda record: record["frames"].append("r_9"), "frame 4 is not an object"),
     "no path": (lambda record: record["frames"][2].pop("file_path"), "frame 2: file_path None"),
     "path upwards": (dict(file_path="../other/r_1"), "file_path"),
-    "twice, once with its suffix": (dict(file_path="images/r_1.png"), "is there twice"),
+    "twice, once with its suffix": (dict(file_path="images/r_1.png"), "listed twice"),
     "ragged matrix": (dict(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "4x4 finite numbers"),
     "matrix of nan": (dict(transform_matrix=[[math.nan] * 4] * 4), "4x4 finite numbers"),
     "scaled matrix": (dict(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),
@@ -197,7 +197,7 @@ BAD_RECORDS = {  # what becomes of the record, or of its second frame
     "focal length for another size": (dict(fl_x=1e5), "focal length"),
     "another shape": (lambda record: record.update(w=64, h=32), "32x32"),
     "half a pixel": (dict(w=31.5), "side in pixels"),
-    "panorama": (lambda record: record.update(camera_model="EQUIRECTANGULAR"), "camera EQUIRECTANGULAR"),
+    "panorama": (lambda record: record.update(camera_model="EQUIRECTANGULAR"), "model EQUIRECTANGULAR"),
     "nonsense distortion": (lambda record: record.update(k1=-80.0), "correct its coefficients"),
     "all poses the same": (
         lambda record: [f.update(transform_matrix=np.eye(4).tolist()) for f in record["frames"]],

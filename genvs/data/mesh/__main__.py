@@ -14,8 +14,8 @@ from genvs.errors import run_program
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = new_parser(
         "python -m genvs.data.mesh",
-        "Draw meshes from all around, a scene each. The object is centred and scaled to a bounding box of diagonal 1, "
-        "and seen from the distance of SRN's cars. Run again, the command draws only what is missing.",
+        "Draw meshes from all around, one scene each. An object is centred, scaled to a bounding box of diagonal 1, "
+        "and seen from the distance of SRN's cars. Started again, the command draws only what is missing.",
         "the split to write, such as OUT_train",
     )
     parser.add_argument("meshes", type=Path, nargs="+", metavar="MESH", help=f"{', '.join(READERS)}, or a folder")

@@ -36,7 +36,7 @@ def new_parser(prog: str, description: str, out: str) -> argparse.ArgumentParser
     """A parser with the options that this program shares with genvs.data.mesh. out: the help of --out."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = Parser(prog=prog, description=description, formatter_class=defaults)
-    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help=out)
     parser.add_argument("--views", type=whole(1), default=50, help="views per scene")
     parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
     parser.add_argument("--seed", type=whole(0), default=0, help="random seed")
@@ -50,14 +50,14 @@ def report(make: Callable[..., Sequence[Split]], **options) -> None:
         for split in make(**options):
             print(f"Finished: {counted(len(split.subjects), 'scene')} in {split.folder}")
     except KeyboardInterrupt:
-        print("\nInterrupted: the same command makes the rest.", file=sys.stderr)
+        print("\nInterrupted: start the same command again to make the rest.", file=sys.stderr)
         raise
 
 
 def main() -> None:
     parser = new_parser(
         "python -m genvs.data.synthetic",
-        "Make the embedded dataset: procedural cars in SRN's layout. Run again, it makes what is missing.",
+        "Make the embedded dataset: procedural cars in SRN's layout. Started again, it makes only what is missing.",
         "writes OUT_train, OUT_val and OUT_test",
     )
     parser.add_argument("--scenes", type=whole(0), default=400, help="training scenes")
