@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import re
 import sys
 import warnings
@@ -34,6 +35,8 @@ def run_program(program: Callable[[], object], translate: Callable[[str], str] =
     The line is for bad input, files that cannot be read or written, and training that has diverged. `translate`
     replaces parameters in backticks by the names of options. Warnings become lines as well.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal's encoding does not have
     warnings.formatwarning = lambda message, *place: f"Warning: {translate(str(message))}\n"
     try:
         program()

@@ -1,6 +1,8 @@
 """python -m genvs.data.validate: all faults of a dataset at once, each with its fix, and a picture of the cameras."""
 
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -29,6 +31,14 @@ def test_a_whole_dataset_has_no_findings_and_a_sheet(tmp_path, monkeypatch, caps
     assert "train: 3 scenes, 18 views" in output and "val: 1 scene, 6 views" in output and "Nothing" in output
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 300
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path):
+    (write_split(tmp_path / "größe", num_scenes=2) / "car1/pose/2.txt").unlink()
+    command = [sys.executable, "-m", "genvs.data.validate", tmp_path / "größe", "--out", tmp_path / "sheet.png"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=100)
+    assert result.returncode == 2 and "gr\\xf6\\xdfe" in result.stdout and "Traceback" not in result.stderr
 
 
 def test_every_fault_is_found_in_one_run(tmp_path, monkeypatch, capsys):
