@@ -1,6 +1,6 @@
 """Imported first: until `run_command` or the program handles them, Ctrl-C and SIGTERM end the program with one line.
 
-Imports alone take seconds, in which people notice that they have forgotten an option.
+Imports alone take seconds, and a traceback from within them would tell the user nothing.
 """
 
 import os

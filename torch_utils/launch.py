@@ -2,7 +2,7 @@
 
 torchrun ends a refused or interrupted run with its own tracebacks and exit code 1. Here the options of SCRIPT, whose
 click command `main` has `--dry-run`, are checked once, before its processes start. Signals are passed on to these, and
-the exit code is that of the first one that failed: 130 of an interrupted run, 0 if it was just complete.
+the exit code is that of the first one that failed: 130 for an interrupted run, 0 if it had just finished.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     if code == START:
         # How long torchrun waits before it kills processes that it has asked to stop: they may have to save first.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-        # Processes that it has restarted (--max-restarts) would often wait for each other in vain in the old store.
+        # Restarted processes (--max-restarts) that share the old store would often wait for each other without end.
         os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
         # torchrun's own error messages repeat, in a page, what the failing process has said.
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -84,7 +84,7 @@ def main() -> None:
             code = error.get_first_failure()[1].exitcode
         except RendezvousError as error:
             where = torchrun_options.rdzv_endpoint or f"{torchrun_options.master_addr}:{torchrun_options.master_port}"
-            print(f"Error: {where}: the machines do not find each other there ({error})", file=sys.stderr)
+            print(f"Error: {where}: the machines cannot find each other there ({error})", file=sys.stderr)
             code = 2
     sys.exit(code if code >= 0 else 128 - code)  # a negative one is a signal's number
 

@@ -1,4 +1,4 @@
-"""Loader processes: how their batches come here, and what happens when one does not come."""
+"""Loader processes: how their batches reach the training process, and what happens when one does not come."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
 
 
 def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:
-    """The files of those `images`, paths from `folder`, that are there; by path. Warns of the others, in one line.
+    """The files of those `images` (paths from `folder`) that exist, by path. Warns of the others, in one line.
 
     Raises InputError, naming `shown`, if none is there.
     """
@@ -44,10 +44,10 @@ def without_missing(storage: Storage, folder: str, images: Sequence[str], shown:
     found = {image: file for image, file in files.items() if file is not None}
     missing = [image for image in images if image not in found]
     if not found:
-        raise InputError(f"{shown}: none of its {len(images)} images is there, such as {listed(missing)}; add them")
+        raise InputError(f"{shown}: none of its {len(images)} images exists ({listed(missing)}); add them")
     if missing:
         warnings.warn(
-            f"{shown}: {len(missing)} of {len(images)} images are not there, and are left out: {listed(missing)}",
+            f"{shown}: {len(missing)} of {len(images)} images are missing, and are left out: {listed(missing)}",
             stacklevel=3,
         )
     return found
@@ -77,7 +77,7 @@ def without_suffix(image: str) -> str:
 
 
 def view_names(images: Iterable[str]) -> list[str]:
-    """A name for each path: without folder and suffix, or all of it where those are not unique."""
+    """A name for each path: without folder and suffix, or the whole path if those names are not unique."""
     names = [without_suffix(PurePosixPath(image).name) for image in images]
     return names if len(set(names)) == len(names) else [image.replace("/", "_") for image in images]
 

@@ -1,8 +1,8 @@
 """Packs: all views of a split at one resolution, decoded, in one file that is mapped into memory.
 
 A pack is made once, beside the split. It is a copy: deleting it costs only the time to make it again. Its header states
-what it was made from; a pack with another header or of another size is made again. Records of one view each follow,
-with a checksum, which is compared only when asked for: that reads the whole file.
+what it was made from; a pack with another header or of another size is made again. One record for each
+view follows, with a checksum, which is compared only when asked for, because that reads the whole file.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_photos_registered_in_part_and_photos_that_are_missing(tmp_path):
     folder = write_capture(tmp_path / "car")
     (folder / "images" / "extra.png").write_bytes(b"not registered, so not read")
     (folder / "images" / "front 2.png").unlink()
-    with pytest.warns(UserWarning, match="1 of 6 images are not there, and are left out: front 2.png"):
+    with pytest.warns(UserWarning, match="1 of 6 images are missing, and are left out: front 2.png"):
         dataset = opened(folder)
     assert dataset.num_views(0) == 5
     torch.testing.assert_close(dataset.load(0, [1]).cameras.c2w[0], torch.from_numpy(some_c2w(6)[2]).float())

@@ -29,7 +29,7 @@ def ensure_meshes(
     seed: int = 0,
     workers: int = 1,
 ) -> Split:
-    """Draws each mesh (files, or folders of them) that is missing into the split `out`, as a scene of its own.
+    """Draws each mesh (files, or folders of them) that is missing into the split `out`, one scene each.
 
     cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
     Returns the split. Raises InputError for files that are missing, cannot be read or told apart, and as

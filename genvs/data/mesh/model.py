@@ -66,7 +66,7 @@ class Layer:
 class PaintedMesh(Castable):
     """Triangles with colours, seen from both sides.
 
-    face_normals: `[F, 3]`, on the same side as `normals`. paint reflects light, glow is light of its own.
+    face_normals: `[F, 3]`, on the same side as `normals`. paint reflects light, glow emits it.
     """
 
     face_normals: NDArray[np.float32]
@@ -74,7 +74,7 @@ class PaintedMesh(Castable):
     glow: Layer | None
 
     def finish_at(self, faces: Index, u: Array, v: Array, spacing: Array) -> Array:
-        """As in Castable, with light of its own and opacity where the model has any."""
+        """As in Castable, with emitted light and opacity if the model has any."""
         color = self.paint.at(faces, u, v, spacing)
         terms = np.full((len(faces), 2), (SPECULAR, SHININESS), dtype=color.dtype)
         finish = [to_display(color[:, :3]), terms]
@@ -105,7 +105,7 @@ class MeshFile(Subject):
 def load_mesh(path: Path, up: str) -> PaintedMesh:
     """The model in a file with all its parts, centred, the diagonal of its bounding box scaled to 1.
 
-    up: 'y' or 'z'. Raises InputError for a file that cannot be read or drawn right, or has no visible triangles.
+    up: 'y' or 'z'. Raises InputError for a file that cannot be read or drawn correctly, or has no visible triangles.
     """
     shown, suffix = printable(path), path.suffix.lower()
     try:

@@ -70,7 +70,7 @@ class Texture:
 class Paint(NamedTuple):
     """Colours of corners `[F, 3, 4]`, linear light and opacity, times a texture at uv `[F, 3, 2]`.
 
-    cutoff: if it is not 0, what is less opaque is not there, and the rest is opaque.
+    cutoff: if it is not 0, what is less opaque is invisible, and the rest is opaque.
     """
 
     colors: Array
@@ -87,7 +87,7 @@ class Paint(NamedTuple):
 class Part(NamedTuple):
     """Triangles with one texture: corners and normals `[F, 3, 3]`, in the file's axes. normals: 0 where there is none.
 
-    paint reflects light, glow is light of its own.
+    paint reflects light, glow emits it.
     """
 
     corners: Array
@@ -97,7 +97,7 @@ class Part(NamedTuple):
 
 
 def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
-    """A file that a mesh names by its path from `folder`, or from its own, as any platform spells it."""
+    """A file that a mesh names by its path from `folder`, or from its own folder, as any platform spells it."""
     name = name.strip().strip('"')
     slashes = name.replace("\\", "/")
     if PureWindowsPath(name).drive or slashes.startswith("/"):  # on the computer that exported it
@@ -114,7 +114,7 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
 
 
 def _folded(name: str) -> str:
-    """A file's name for file systems that take capital letters, and accents written in two ways, for the same."""
+    """A file's name without differences of case, or of the two ways to write accents, as some file systems have it."""
     return unicodedata.normalize("NFC", name).lower()
 
 
