@@ -174,7 +174,7 @@ def summarize(samples: Sequence[float]) -> tuple[float, float]:
 
 
 def set_precision(precision: str) -> None:
-    """From now on products of float32 numbers are strict for "fp32", and may use TF32 otherwise."""
+    """From now on float32 matrix products are strict for "fp32", and may use TF32 otherwise."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 

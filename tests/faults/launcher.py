@@ -1,4 +1,4 @@
-"""Runs of `train.py` in processes of their own, of which there may be several."""
+"""Runs `train.py` in one or several separate processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def at_start(config: TrainConfig, run_dir: Path) -> Path:
 def launched(
     run_dir: Path, *options: str, processes: int = 1, prefix: Sequence[str] = (), **variables: str
 ) -> subprocess.Popen:
-    """The run in `run_dir`, resumed by `train.py` in processes of a session of their own.
+    """The run in `run_dir`, resumed by `train.py` in a separate session.
 
     prefix: a command that runs another one.
     """

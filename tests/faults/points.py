@@ -1,4 +1,4 @@
-"""Named points of a write at which a process can be made to fail. Nothing of them is in the program itself."""
+"""Named points of a write at which a process can be made to fail. The program itself does not know them."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ POINTS: dict[str, Callable[[Action], tuple[Any, str, Any]]] = {
 
 
 def set_point(name: str, action: Action, count: int = 0) -> None:
-    """Has `action` done in this process when it comes to the point for this time, counted from 0."""
+    """Does `action` in this process when it reaches the point for this time, counted from 0."""
     owner, attribute, function = POINTS[name](_later(0 if name == "half written" else count, action))
     setattr(owner, attribute, function)

@@ -50,7 +50,7 @@ def test_each_file_that_does_not_fit_is_named_and_not_left_behind(cars, tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a folder read-only")
 def test_a_disk_that_has_become_read_only_ends_the_run(cars, tmp_path):
-    """As after a fault of the disk; in a process of its own, with mounts of its own."""
+    """As after a fault of the disk, in a separate process with separate mounts."""
     train(small_run(cars, 1), tmp_path)
     mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"'
     command = [*own_mounts(), "sh", "-c", mount, str(tmp_path), sys.executable, "train.py", f"--resume={tmp_path}"]

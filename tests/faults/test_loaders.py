@@ -26,7 +26,7 @@ from training.loaders import batches_of, worker_start
 
 
 class Numbers(Dataset):
-    """Its items are their numbers; the one of number `bad` is not."""
+    """Each item is its index, except item `bad`."""
 
     def __init__(self, bad: object = None) -> None:
         self.bad = bad
@@ -84,7 +84,7 @@ def test_batches_come_through_shared_memory_where_it_has_room(monkeypatch, tmp_p
 
 
 def own_mounts() -> list[str]:
-    """A command that gives a command mounts of its own; skips the test where that is not allowed."""
+    """A command prefix that gives the command separate mounts; skips the test where that is not allowed."""
     for command in (["unshare", "-m"], ["unshare", "-rm"]):
         if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
             return command
@@ -92,7 +92,7 @@ def own_mounts() -> list[str]:
 
 
 def test_training_in_a_container_with_hardly_any_shared_memory(started, tmp_path):
-    """64 kB, which would not hold two batches; and one signal ends it, which saves."""
+    """64 kB would not hold two batches; training runs, and one signal ends it after a save."""
     mount = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
     run_dir = shutil.copytree(started, tmp_path / "run")
     process = begun(run_dir, "--duration=1", "--workers=2", prefix=[*own_mounts(), "sh", "-c", mount, "sh"])

@@ -53,7 +53,7 @@ def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undist
 
 
 def test_a_run_killed_between_the_rounds_of_an_update_repeats_it(cars, tmp_path, undisturbed, monkeypatch):
-    """What the first round has computed is lost with the process; the update is made anew from its state."""
+    """Killed between rounds: the first round is lost with the process, and the update starts again from its state."""
     train(small_run(cars, 3, batch_gpu=2), tmp_path)
 
     class Killed(BaseException):
@@ -82,7 +82,7 @@ def other(value: object) -> str:
 
 
 def test_every_other_option_would_be_another_run(cars):
-    """But for those that do not change results, and those that others determine."""
+    """All options except those that do not change results, and those that others determine."""
     saved = small_run(cars)
     tried, refused = 0, 0
     for path, value in flat(dataclasses.asdict(saved)).items():

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at every time of a run: it saves, says so, and ends with 130."""
+"""SIGTERM and SIGINT at any time in a run: it saves, says so, and ends with 130."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def saved(run_dir: Path, out: str, err: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, number):
-    """Twice at once: it is one request."""
+    """Two signals at once are one request."""
     run_dir = shutil.copytree(started, tmp_path / "run")
     process = begun(run_dir, "--duration=1", "--workers=2")
     process.send_signal(number)

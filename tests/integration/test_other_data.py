@@ -1,4 +1,4 @@
-"""Data of other people's: trained on and drawn from, from `transforms.json` and by a class of one's own."""
+"""Data in other formats, trained on and drawn from: `transforms.json`, COLMAP, and a user's own class."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_consistency_needs_the_background_that_images_have(cars, tmp_path, capsy
 
 
 def test_photos_of_one_object_train_and_are_drawn_from(tmp_path, capsys):
-    """Of COLMAP, with a lens, masks and oblong images: one view in eight is held out, on a background of one's own."""
+    """A COLMAP scene with distortion, masks, images that are not square and another background; views are held out."""
     folder, poses = tmp_path / "cup", some_c2w(9)
     for view in range(9):
         for kind in ("images", "masks"):

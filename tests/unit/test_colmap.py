@@ -102,7 +102,7 @@ def test_lenses_of_camera_models(tmp_path, model, parameters, distortion, binary
 
 
 def test_each_camera_has_the_depths_of_the_points_that_it_sees(tmp_path):
-    """From a percentile at each end, with a margin of a tenth; those of the others for one that sees too few."""
+    """From the 1st to the 99th percentile, with a margin of a tenth; the others' median if a photo sees too few."""
     seen = [range(40), range(20), range(20, 40), [3], range(0, 40, 2), range(10, 30)]
     dataset = opened(write_capture(tmp_path / "car", seen=seen), normalize=True)
     cameras, scale = dataset.load(0, range(6)).cameras, dataset.placement(0).scale
@@ -135,7 +135,7 @@ def test_forward_facing_photos_need_no_planes_where_points_tell_them(tmp_path):
 
 
 def test_cameras_that_look_outwards_keep_their_axes(tmp_path):
-    """In the middle of a room: the axes that COLMAP writes are never in doubt."""
+    """In the middle of a room cameras face away from each other; COLMAP's axes are kept."""
     outwards, walls = some_c2w(6), np.concatenate([c2w[:3, 3] + POINTS[:20] for c2w in 4 * some_c2w(6)])
     outwards[:, :3, :3] = outwards[:, :3, :3] @ np.diag([-1, 1, -1])
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Photos as cameras and programs leave them: lenses, masks, backgrounds, shapes, rotations; and unusual cameras."""
+"""Photos: lens distortion, masks, backgrounds, shapes, EXIF rotations; and unusual cameras."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_cameras_that_look_at_no_point_ask_for_planes_and_keep_their_axes(tmp_pa
 
 @pytest.mark.parametrize("layout", ["transforms.json", "SRN"])
 def test_georeferenced_cameras_are_brought_home(tmp_path, layout):
-    """Northings of millions of metres: refused without `normalize`, which loses nothing of them."""
+    """Coordinates of millions of metres are refused without `normalize`, and lose no precision with it."""
     poses = some_c2w(6)
     poses[:, :3, 3] += (441547.5, 5121946.5, 2345.1)
     if layout == "SRN":
