@@ -80,7 +80,7 @@ class Color(click.ParamType):
         if text in self.named:
             return self.named[text]
         if not re.fullmatch(r"\d{1,3}(,\d{1,3}){2}", text) or max(map(int, text.split(","))) > 255:
-            self.fail(f"{value!r} is no colour: give white, black or R,G,B from 0 to 255", param, ctx)
+            self.fail(f"{value!r} is not a colour: give white, black or R,G,B from 0 to 255", param, ctx)
         return tuple(map(int, text.split(",")))
 
 

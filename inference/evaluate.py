@@ -118,7 +118,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     dataset = opened(path)
     if "colours" in baselines and net.config.numerics == UNOFFICIAL:
         raise InputError(
-            "--baselines: a snapshot of the unofficial implementation renders features that are no colours: leave "
+            "--baselines: a snapshot of the unofficial implementation renders features that are not colours: leave "
             "colours out"
         )
     mean_image = None

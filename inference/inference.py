@@ -208,7 +208,7 @@ def new_paths(out_dir: Path, names: list[str]) -> list[Path]:
 def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:
     """A line for each way in which input cameras `[1, V]` differ so much from training's that results will be poor.
 
-    Images that are not square are squeezed to squares, so their two focal lengths differ.
+    In squeezed images the two focal lengths differ.
     """
     found = []
     distance = float(inputs.centers.norm(dim=-1).mean())
@@ -223,8 +223,8 @@ def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:
         of_width, of_height = focal[view].tolist()
         found.append(
             f"a focal length is {of_width:.3g} of the image's width and {of_height:.3g} of its height, but "
-            f"{trained.focal:.3g} of both in the training data; crop or pad the images, with their intrinsics, to that "
-            "shape and field of view, or results will be poor"
+            f"{trained.focal:.3g} of both in the training data; pass --fit crop or --fit pad if they are not square, "
+            "or crop them (with their intrinsics) to that field of view, or results will be poor"
         )
     return found
 

@@ -96,7 +96,7 @@ def departures(dataset: SceneDataset, protocol: dict[str, Any]) -> list[str]:
     width, height = dataset.enlarged_from or (0, 0)
     found = {
         "this is the train split, so training may have seen these objects": protocol["split"] == "train",
-        "the data are no split by name, so training may have seen these objects": protocol["split"] is None,
+        "the data have no named splits, so training may have seen these objects": protocol["split"] is None,
         f"the data are not the ShapeNet-SRN cars, but {dataset.path}": not is_shapenet_srn(dataset),
         f"the first {num_objects} of {len(dataset)} objects": num_objects != len(dataset),
         f"{num_inputs} input views, not 1": num_inputs != 1,

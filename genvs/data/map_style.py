@@ -104,7 +104,7 @@ def checked_item(item: Any, shown: str) -> dict[str, np.ndarray]:
         lens = {key: parts[key].reshape(()) for key in KEYS[2:]}
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{shown}: its item is no dict of {', '.join(KEYS)} ({type(error).__name__}: {error}): see docs/data.md"
+            f"{shown}: its item is not a dict of {', '.join(KEYS)} ({type(error).__name__}: {error}): see docs/data.md"
         ) from None
     rgb = ((images + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return {"images": rgb, "poses": poses, **lens}

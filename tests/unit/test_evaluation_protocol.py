@@ -139,7 +139,7 @@ def test_only_the_published_protocol_is_comparable(tmp_path):
         (departure,) = found(other, CHOSEN, len(other), "test")
         assert "not the ShapeNet-SRN cars" in departure
     lines = found(srn, {**CHOSEN, "num_inputs": 2, "views": "list", "resolution": 64}, 10, None)
-    words = ("no split by name", "10 of 704", "2 input views", "some of the views", "64 pixels")
+    words = ("no named splits", "10 of 704", "2 input views", "some of the views", "64 pixels")
     assert len(lines) == 5 and all(any(word in line for line in lines) for word in words)
     assert "train split" in found(srn, CHOSEN, 704, "train")[0]
     srn.enlarged_from = (32, 48)

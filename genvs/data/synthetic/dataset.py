@@ -1,4 +1,4 @@
-"""Makes the embedded dataset, or one of other subjects, in SRN's layout; run again, it makes what is missing."""
+"""Makes the embedded dataset, or one of other subjects, in SRN's layout; started again, only what is missing."""
 
 from __future__ import annotations
 
