@@ -172,7 +172,7 @@ def test_a_second_signal_some_seconds_later_ends_the_run_at_once(stop, monkeypat
 
 
 def test_handlers_that_a_library_has_replaced_are_set_again(stop):
-    """As Triton's compiler does, whose handlers a second signal does not meet any more: it kills the process."""
+    """As Triton's compiler does: its handlers are gone when a second signal arrives, which kills the process."""
     assert not stop.agreed()
     for number in signals.STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)

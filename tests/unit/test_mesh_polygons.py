@@ -186,7 +186,7 @@ XYZ = ("property float x", "property float y", "property float z")
 
 @pytest.mark.parametrize(("kind", "order"), [("binary_little_endian", "<"), ("binary_big_endian", ">")])
 def test_a_binary_ply_of_triangles_and_larger_polygons(tmp_path, kind, order):
-    """An L and a triangle beside it, each with a colour of its own."""
+    """An L and a triangle beside it, in different colours."""
     lines = ["element vertex 9", *XYZ, "element face 2", "property list uchar int vertex_indices"]
     lines += [f"property uchar {name}" for name in ("red", "green", "blue")]
     vertices = np.concatenate([L_SHAPE, [[1, 1, 0], [2, 1, 0], [2, 2, 0]]])

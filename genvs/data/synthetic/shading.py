@@ -47,7 +47,7 @@ class Castable(abc.ABC):
     def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array, spacing: Array) -> Array:
         """The finish `[N, 5]` (r, g, b, specular, shininess) of hits, by their faces and places in them `[N]`.
 
-        spacing: of the hits on the surface there, `[N]`, world units. Four more columns may hold light of its own, and
+        spacing: of the hits on the surface there, `[N]`, world units. Four more columns may hold emitted light, and
         opacity.
         """
 
