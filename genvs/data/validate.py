@@ -148,10 +148,9 @@ def open_split(
 def validate(path: Path, kind: type[SceneDataset], min_views: int, out: Path, **options) -> Findings:
     """Checks all splits of the dataset at `path`, prints what is wrong, and draws a sheet. options: of the dataset."""
     findings, datasets = Findings(), dict[str, SceneDataset]()
-    with findings.gathered():
-        for split, place in kind.find_splits(path)._asdict().items():
-            if place is not None:
-                datasets |= open_split(kind, split, place, findings, **options)
+    for split, place in kind.find_splits(path)._asdict().items():
+        if place is not None:
+            datasets |= open_split(kind, split, place, findings, **options)
     scenes = [(split, number) for split, dataset in datasets.items() for number in range(len(dataset))]
     for split, number in tqdm(scenes, desc="Checking", unit="scenes", disable=None):
         check_scene(datasets[split], number, min_views if split == "train" else 2, findings)
