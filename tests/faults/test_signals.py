@@ -149,8 +149,8 @@ def test_a_step_that_takes_minutes_is_cut_short(cars, tmp_path, monkeypatch):
 def own_group_signal(number: int) -> Iterator[subprocess.Popen]:
     """Sends a signal to this process, and to a child that it ends."""
     with subprocess.Popen(["sleep", "60"]) as child:
-        os.kill(os.getpid(), number)
         child.send_signal(number)
+        os.kill(os.getpid(), number)
         yield child
 
 
