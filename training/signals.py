@@ -32,10 +32,8 @@ class StopRequest:
         self.first_time: float | None = None
         self.any_rank = distributed.AnyRank(device)
         # On a CPU, updates are slow, and asking costs nothing.
-        self.on_cpu = device.type == "cpu"
-        self.check_steps = 1 if self.on_cpu else max(1, STOP_CHECK_ROUNDS // rounds)
+        self.check_steps = max(1, STOP_CHECK_ROUNDS // rounds) if device.type == "cuda" else 1
         self.checks = 0
-        self.cuts_at_once = False
         self._listen()
 
     def _listen(self) -> None:
@@ -46,8 +44,6 @@ class StopRequest:
         now = time.monotonic()
         if self.first_time is None:
             self.first_time = now
-            if self.cuts_at_once:
-                raise CutShort
         elif now - self.first_time > self.SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
 
@@ -66,14 +62,12 @@ class StopRequest:
         return self.first_time is not None and distributed.get_world_size() == 1
 
     @contextlib.contextmanager
-    def may_cut_short(self, *, at_once: bool = False) -> Iterator[None]:
+    def may_cut_short(self) -> Iterator[None]:
         """Raises CutShort in place of an error in the block, if a lone process has been asked to stop.
 
         A signal to the process group also ends children such as the compiler that Triton starts. The block must leave
-        the training state as it was. at_once: also raise it when the request comes, on a CPU, where a step may take
-        minutes.
+        the training state as it was.
         """
-        self.cuts_at_once = at_once and self.on_cpu and distributed.get_world_size() == 1
         try:
             yield
         except (OSError, ValueError, ArithmeticError):  # of files, input and training that diverges
@@ -82,12 +76,10 @@ class StopRequest:
             if not self.while_waiting():
                 raise
             raise CutShort from error
-        finally:
-            self.cuts_at_once = False
 
 
 class CutShort(Exception):
-    """A signal ended a step, or what it needs."""
+    """A signal ended what a step needs."""
 
 
 def stop_at_once() -> None:

@@ -52,7 +52,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     with contextlib.closing(monitor), contextlib.closing(reporter.files):
         with contextlib.suppress(StopIteration, CutShort):  # of `batches`, when the run is to stop
             while state.cur_nimg < config.total_nimg and not stop.agreed():
-                with stop.may_cut_short(at_once=True):
+                with stop.may_cut_short():
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
                 update_ema(state, config)

@@ -126,25 +126,6 @@ def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monk
     assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
 
 
-def test_a_step_that_takes_minutes_is_cut_short(cars, tmp_path, monkeypatch):
-    call, calls = training_loop.accumulate_gradients, []
-
-    def slow(*args, **options):
-        call(*args, **options)
-        calls.append(0)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(600)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training_loop, "accumulate_gradients", slow)
-        state = train(small_run(cars, 50), tmp_path / "run")
-    counted(SAVED, 1, 1)
-    assert state["cur_nimg"] == 2 * small_run(cars, 50).batch_size
-    end = resume(tmp_path / "run", duration_kimg=kimg(4))
-    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
-
-
 @contextlib.contextmanager
 def own_group_signal(number: int) -> Iterator[subprocess.Popen]:
     """Sends a signal to this process, and to a child that it ends."""
