@@ -84,8 +84,7 @@ def main(batch_size: int, dry_run: bool, **given) -> None:
         device = distributed.init(device.type, timeout=PATIENCE)
     evaluation = open_evaluation(options.settle(given), device)
     evaluation.check()
-    background = evaluation.dataset.scene_config().background_levels
-    measures = Measures(given["metrics"], evaluation.drawings, device, background)
+    measures = Measures(evaluation, device)
     distributed.print0("\n".join(evaluation.facts()))
     if dry_run:
         click.echo("Dry run: everything is in order.")
@@ -187,7 +186,7 @@ def draw_and_measure(evaluation: Evaluation, measures: Measures, batch_size: int
     results = {}
     for name in drawings:
         objects = {scene: of_object[name] for scene, of_object in scores.items()}
-        summary = report.summarize(objects, measures.of_sets(name, sum(num_views)))
+        summary = report.summarize(objects, measures.of_sets(name))
         results[name] = {"objects": objects, "summary": summary}
     return results
 

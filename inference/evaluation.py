@@ -21,6 +21,7 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
+from genvs.metrics.distributions import SET_METRICS
 from genvs.models.layers import plus_color
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
@@ -62,6 +63,11 @@ class Evaluation:
         num_inputs, views = self.protocol["num_inputs"], self.protocol["views"]
         return protocol.choose_views(self.dataset.num_views(index), num_inputs, views)
 
+    @property
+    def num_targets(self) -> int:
+        """The number of views, of all objects, that are drawn."""
+        return sum(len(self.views(index)[1]) for index in range(self.protocol["num_objects"]))
+
     def name(self, index: int) -> str:
         """An object's name in files."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
@@ -80,9 +86,14 @@ class Evaluation:
         for index in range(most):
             self.views(index)
             self.set_labels(index)
+        metrics = self.protocol["metrics"]
+        if "diversity" in metrics and len(self.protocol["seeds"]) < 2:
+            raise InputError("--metrics diversity compares samples of several seeds: give --seeds 0-3, or leave it out")
+        if self.num_targets < 2 and (of_sets := ", ".join(name for name in metrics if name in SET_METRICS)):
+            raise InputError(f"--metrics {of_sets}: compares sets of images, and one view is no set: leave it out")
         first = self.dataset.load(0, [0]).to("cpu").images[0]
         off = background_level(first, self.dataset.scene_config().background_levels)
-        if "consistency" in self.protocol["metrics"] and off > SILHOUETTE_THRESHOLD:
+        if "consistency" in metrics and off > SILHOUETTE_THRESHOLD:
             raise InputError(
                 f"{self.dataset.path}: images do not have the background ({self.protocol['background']}), as --metrics "
                 "consistency needs: leave it out, or give another --background"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -17,7 +17,7 @@ from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.metrics.distributions import SET_METRICS, SetMetrics
-from genvs.metrics.perceptual import IMAGE_METRICS, Distance, image_metric
+from genvs.metrics.perceptual import IMAGE_METRICS, Distance, diversity, image_metric
 from genvs.visualize import Band, contact_sheet
 from inference.evaluation import BASELINES, SAMPLES, Evaluation
 from inference.protocol import LIST_VIEWS
@@ -43,14 +43,15 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Measure:
-    """title: with the unit. digits: shown after the decimal point."""
+    """title: with the unit. larger_is_better: None where neither is. digits: shown after the decimal point."""
 
     title: str
-    larger_is_better: bool
+    larger_is_better: bool | None
     digits: int = 3
 
 
-# All are measured for each image, but "consistency" for each sample of an object, "fid" and "kid" for all samples.
+# All are measured for each image, but "consistency" for each sample of an object, "diversity" for the samples of a
+# view, and those in SET_METRICS for all images.
 MEASURES = {
     "psnr": Measure("PSNR (dB)", True, 2),
     "ssim": Measure("SSIM, gaussian window", True),
@@ -59,8 +60,11 @@ MEASURES = {
     "lpips_alex": Measure("LPIPS (Alex)", False),
     "dists": Measure("DISTS", False),
     "consistency": Measure("consistency", True),
+    "diversity": Measure("diversity", None),
     "fid": Measure("FID", False, 2),
     "kid": Measure("KID", False, 4),
+    "fd_vgg": Measure("Fréchet distance, VGG16", False),
+    "swd": Measure("SWD x 1000", False, 2),
 }
 ALWAYS = ("psnr", "ssim", "ssim_uniform")
 Scores = dict[str, dict[str, float]]  # by measure, then "mean", "best", "mean_image"
@@ -69,11 +73,11 @@ Scores = dict[str, dict[str, float]]  # by measure, then "mean", "best", "mean_i
 class Measures:
     """The measures of one evaluation, on a device; their networks are loaded once."""
 
-    def __init__(
-        self, names: Sequence[str], drawings: Iterable[str], device: torch.device, background: Sequence[float]
-    ) -> None:
-        """names: of MEASURES, besides ALWAYS. background: in [-1, 1]. Raises InputError where a package is missing."""
-        self.device, self.background = device, background
+    def __init__(self, evaluation: Evaluation, device: torch.device) -> None:
+        """Raises InputError where a package or a network's weights are missing."""
+        names, drawings = evaluation.protocol["metrics"], evaluation.drawings
+        self.device, self.background = device, evaluation.dataset.scene_config().background_levels
+        self.num_targets = evaluation.num_targets
         self._image_metrics: dict[str, Distance] = {
             "psnr": psnr,
             "ssim": ssim,
@@ -81,7 +85,9 @@ class Measures:
             **{name: image_metric(name, device) for name in names if name in IMAGE_METRICS},
         }
         self._consistency = "consistency" in names
-        self._sets = SetMetrics([name for name in names if name in SET_METRICS], drawings, device)
+        self._diversity = image_metric("lpips_vgg", device) if "diversity" in names else None
+        num_images = self.num_targets * max(map(len, drawings.values()))
+        self._sets = SetMetrics([name for name in names if name in SET_METRICS], drawings, device, num_images)
 
     def of_object(self, drawn: dict[str, Tensor], inputs: Views, targets: Views) -> dict[str, Scores]:
         """Measure what was drawn of one object, and add its images to the sets.
@@ -90,7 +96,8 @@ class Measures:
         """
         self._sets.add(targets.images)
         for name, samples in drawn.items():
-            self._sets.add(samples.flatten(0, 1), name)
+            for sample in samples:
+                self._sets.add(sample, name)
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         return {name: self._scores(samples, inputs, targets) for name, samples in drawn.items()}
 
@@ -100,7 +107,7 @@ class Measures:
         scores: Scores = {}
         for name, metric in self._image_metrics.items():
             values = torch.stack([_chunked(metric, sample, targets.images) for sample in samples])
-            scores[name] = aggregates(values, MEASURES[name].larger_is_better)
+            scores[name] = aggregates(values, bool(MEASURES[name].larger_is_better))
             if len(images) > 1:
                 scores[name]["mean_image"] = float(_chunked(metric, samples.mean(dim=0), targets.images).mean())
         if self._consistency:
@@ -109,11 +116,13 @@ class Measures:
             sets = (torch.cat([inputs.images, sample[views].float()]) for sample in samples)
             of_samples = [hull_agreement(images, cameras, self.background) for images in sets]
             scores["consistency"] = aggregates(torch.tensor(of_samples)[:, None], larger_is_better=True)
+        if self._diversity and len(images) > 1:
+            scores["diversity"] = {"mean": diversity(samples, functools.partial(_chunked, self._diversity))}
         return scores
 
-    def of_sets(self, drawing: str, num_images: int) -> Scores:
-        """FID and KID of a drawing's images, of all ranks. num_images: of the targets. All ranks have to call it."""
-        return {name: {"mean": value} for name, value in self._sets.compute(drawing, num_images).items()}
+    def of_sets(self, drawing: str) -> Scores:
+        """The distances of all images of a drawing, of all ranks, to the targets. All ranks have to call it."""
+        return {name: {"mean": value} for name, value in self._sets.compute(drawing, self.num_targets).items()}
 
 
 def _chunked(metric: Distance, images: Tensor, targets: Tensor) -> Tensor:
@@ -151,8 +160,8 @@ def markdown(
     summaries: of the samples, and of baselines by name.
     """
     columns = [name for name in MEASURES if name in COLUMNS or name in summaries[SAMPLES]]
-    arrows = ["↑" if MEASURES[name].larger_is_better else "↓" for name in columns]
-    rows = [["", *(f"{MEASURES[name].title} {arrow}" for name, arrow in zip(columns, arrows, strict=True))]]
+    arrows = {True: " ↑", False: " ↓", None: ""}
+    rows = [["", *(MEASURES[name].title + arrows[MEASURES[name].larger_is_better] for name in columns)]]
     rows.append(["---", *["---:"] * len(columns)])
     for drawing, summary in summaries.items():
         for aggregate in (name for name in AGGREGATES if name in summary["psnr"]):

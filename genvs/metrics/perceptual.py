@@ -1,4 +1,5 @@
-"""LPIPS and DISTS: distances between images in the features of a network that was trained on ImageNet.
+"""LPIPS and DISTS: distances between images in the features of networks that were trained on ImageNet; and VGG16's
+features alone.
 
 They need torchvision's weights of VGG16 and AlexNet, which torch.hub keeps and which are downloaded where they are
 missing, and the metrics' own few weights, files of the package torchmetrics (the extra `metrics`). Neither torchmetrics
@@ -9,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +31,7 @@ STAGES = {
     "vgg": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
     "alex": ((0,), (3,), (6,), (8,), (10,)),
 }
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its colours, in [0, 1]
 Distance = Callable[[Tensor, Tensor], Tensor]
 Pool = Callable[[Tensor], Tensor]
 
@@ -44,6 +48,29 @@ def image_metric(name: str, device: torch.device | str) -> Distance:
         return distance(images.float().clamp(-1, 1), targets.float().clamp(-1, 1))
 
     return measure
+
+
+def diversity(samples: Tensor, distance: Distance) -> float:
+    """The mean distance of two of k >= 2 samples of the same views, over all pairs and views: `[k, T, 3, H, W]`."""
+    return fmean(float(distance(*pair).mean()) for pair in itertools.combinations(samples, 2))
+
+
+def vgg_features(device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A function of images `[N, 3, H, W]` in [-1, 1] on `device`, that gives VGG16's features of each as `[N, 512]`.
+
+    They are the means over pixels of its last convolutional layer (relu5_3), at the images' own size: the fully
+    connected layers would need 224 x 224 pixels, and 4,096 numbers more images than evaluations have.
+    Raises InputError where weights are missing.
+    """
+    layers, pool = _layers("vgg", device), functools.partial(F.max_pool2d, kernel_size=2)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in IMAGENET)
+
+    @torch.inference_mode()
+    def features(images: Tensor) -> Tensor:
+        some = ((images + 1) / 2 - mean) / std
+        return torch.cat([layers(part, pool)[-1].mean(dim=(2, 3)) for part in some.split(64)])
+
+    return features
 
 
 def _lpips(name: str, device: torch.device | str) -> Distance:
@@ -71,8 +98,7 @@ def _dists(device: torch.device | str) -> Distance:
     weights, layers = _weights_of_metric("dists_models/weights.pt"), _layers("vgg", device)
     alpha, beta = (weights[name].flatten().to(device) for name in ("alpha", "beta"))
     hann = torch.tensor([0.25, 0.5, 0.25], device=device)
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
-    std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in IMAGENET)
 
     def pool(x: Tensor) -> Tensor:
         window = (hann[:, None] * hann).expand(x.shape[1], 1, 3, 3)

@@ -21,6 +21,7 @@ from dnnlib.command import run_command
 from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import hull_agreement, psnr, ssim
+from genvs.metrics.wasserstein import random_patches, sliced_wasserstein
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
@@ -30,6 +31,7 @@ from tests.small_model import SIZE, randomize, small_config
 
 ROOT = Path(__file__).parents[2]
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
+METRICS = "consistency,swd"
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
 
 
@@ -49,7 +51,7 @@ def run(*arguments: object) -> int:
 def done(options, tmp_path_factory) -> Path:
     """The results of two seeds."""
     out = tmp_path_factory.mktemp("evaluation") / "new" / "out"
-    assert run(*options, "--seeds", "0,5", "--metrics", "consistency", "--out_dir", out) == 0
+    assert run(*options, "--seeds", "0,5", "--metrics", METRICS, "--out_dir", out) == 0
     return out
 
 
@@ -86,7 +88,7 @@ def test_images_are_the_algorithms(done, net, dataset):
 def test_figures_are_those_of_the_images(done, dataset):
     content = results(done)
     assert sorted(content["objects"]) == OBJECTS and content["protocol"]["num_objects"] == 3
-    means = []
+    means, of_sets = [], []
     for index, name in enumerate(OBJECTS):
         targets = dataset.load(index, TARGETS).to("cpu")
         samples = torch.stack([drawn(done, name, seed) for seed in (0, 5)]).double() / 127.5 - 1
@@ -103,8 +105,13 @@ def test_figures_are_those_of_the_images(done, dataset):
         agreements = [hull_agreement(torch.cat([views.images[:1], s.float()]), views.cameras) for s in samples]
         assert figures["consistency"] == pytest.approx({"mean": sum(agreements) / 2, "best": max(agreements)})
         means.append(figures["psnr"]["mean"])
+        of_sets.append([random_patches(images.float(), 128) for images in (wanted, *samples)])
     summary = content["summary"]["psnr"]
     assert summary["mean"] == pytest.approx(np.mean(means))
+    real, *others = map(torch.cat, zip(*of_sets, strict=True))
+    assert content["summary"]["swd"]["mean"] == pytest.approx(
+        1000 * float(sliced_wasserstein(real, torch.cat(others)).mean()), rel=1e-4
+    )
     assert summary["standard_error"] == pytest.approx(np.std(means, ddof=1) / 3**0.5)
 
 
@@ -123,7 +130,7 @@ def test_everything_is_written_down(done, snapshot):
 def test_an_interrupted_evaluation_continues(done, options, tmp_path):
     done = shutil.copytree(done, tmp_path / "out")
     before, content = change_times(done), results(done)
-    again = [*options, "--seeds", "0,5", "--metrics", "consistency", "--out_dir", done]
+    again = [*options, "--seeds", "0,5", "--metrics", METRICS, "--out_dir", done]
     # What a killed run and a power cut leave: a part of an object, and half of an image.
     missing, damaged = (done / "images" / "seed=5" / name for name in OBJECTS[1:])
     (missing / "000003.png").rename(missing / ".000003.png.999999999.tmp")
@@ -145,7 +152,7 @@ def test_an_interrupted_evaluation_continues(done, options, tmp_path):
     ("fewer", "named"),
     [
         (["--seeds", 0], "--seeds 5"),
-        (["--metrics", "none"], "--metrics consistency"),
+        (["--metrics", "none"], f"--metrics {METRICS}"),
         (["--objects", 2], "--objects 3"),
         (["--baselines", "none"], "--baselines nearest"),
     ],
@@ -155,7 +162,7 @@ def test_figures_are_not_overwritten_by_fewer(done, options, tmp_path, capsys, f
     finished = results(out)
     (out / "results.json").write_text(json.dumps({"protocol": {**finished["protocol"], "baselines": ["nearest"]}}))
     before = results(out)
-    same = [*options, "--seeds", "0,5", "--metrics", "consistency", "--baselines", "nearest", "--out_dir", out]
+    same = [*options, "--seeds", "0,5", "--metrics", METRICS, "--baselines", "nearest", "--out_dir", out]
     assert run(*same, *fewer) == 2
     assert f"has figures for {named}, which would be lost" in one_error(capsys) and results(out) == before
     assert run(*same, "--dry-run") == 0
@@ -186,18 +193,23 @@ def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
 def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGPU": "2", "CUDA_VISIBLE_DEVICES": ""}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--out_dir", "out"]
-    command = list(map(str, command))
+    command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--metrics=swd"]
+    command = [*map(str, command), "--out_dir", "out"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("results.json") == 1 and result.stdout.count("sampler: heun") == 2
-    objects = results(tmp_path / "out")["objects"]
+    objects, of_sets = results(tmp_path / "out")["objects"], []
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
     for index, name in enumerate(OBJECTS):
         images = drawn(tmp_path / "out", name, 0)
         assert (images.int() - drawn(done, name, 0).int()).abs().max() <= 1
-        expected = psnr(images.double() / 127.5 - 1, dataset.load(index, TARGETS).to("cpu").images.double()).mean()
-        assert objects[name]["psnr"]["mean"] == pytest.approx(expected.item(), abs=1e-6)
+        both = [dataset.load(index, TARGETS).to("cpu").images, images / 127.5 - 1]
+        assert objects[name]["psnr"]["mean"] == pytest.approx(
+            psnr(*map(torch.Tensor.double, both)).mean().item(), abs=1e-5
+        )
+        of_sets.append([random_patches(images.float(), 128) for images in both])
+    expected = 1000 * float(sliced_wasserstein(*map(torch.cat, zip(*of_sets, strict=True))).mean())
+    assert results(tmp_path / "out")["summary"]["swd"]["mean"] == pytest.approx(expected, rel=1e-4), "of both processes"
 
 
 def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
@@ -296,6 +308,7 @@ def one_error(capsys) -> str:
         (["--split", "test"], "no test split"),
         (["--data", "nothing/there"], "no such folder"),
         (["--seeds", "0-"], "--seeds"),
+        (["--metrics", "diversity"], "--metrics diversity compares samples of several seeds: give --seeds 0-3"),
         (["--metrics", "lpips_vgg,fid"], "--metrics"),
         (["--views", "some"], "--views=some"),
         (["--guide", "old.pkl"], "old.pkl has no effect"),
@@ -306,6 +319,13 @@ def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, 
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     assert run(*options, "--out_dir", tmp_path / "out", *wrong) == 2
     assert named in one_error(capsys).replace("'", "") and list(tmp_path.iterdir()) == []
+
+
+def test_one_view_is_no_set(options, tmp_path, capsys):
+    (tmp_path / "views.txt").write_text("3")
+    options = [*options, "--objects", 1, "--metrics", "swd", "--out_dir", tmp_path / "out"]
+    assert run(*options, "--views", tmp_path / "views.txt") == 2
+    assert "--metrics swd: compares sets of images, and one view is no set" in one_error(capsys)
 
 
 def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):

@@ -21,6 +21,9 @@ from genvs.metrics.perceptual import IMAGE_METRICS, NETWORKS, image_metric
 
 # Of `pair()`, by torchmetrics 1.9.0 with torchvision's weights.
 EXPECTED = {"lpips_vgg": 0.129160, "lpips_alex": 0.012067, "dists": 0.170402}
+HUB = Path(torch.hub.get_dir()) / "checkpoints"
+VGG_IS_THERE = (HUB / NETWORKS["vgg"]).is_file()
+LPIPS_IS_THERE = VGG_IS_THERE and (HUB / NETWORKS["alex"]).is_file() and importlib.util.find_spec("torchmetrics")
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,13 +34,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
     return first[None], (0.9 * first + 0.1 * second)[None]
 
 
-def weights_are_there() -> bool:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return all((folder / name).is_file() for name in NETWORKS.values())
-
-
-@pytest.mark.skipif(not weights_are_there(), reason="VGG16's and AlexNet's weights are not in torch.hub's folder")
-@pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="torchmetrics is not installed")
+@pytest.mark.skipif(not LPIPS_IS_THERE, reason="VGG16's and AlexNet's weights or torchmetrics are not there")
 @pytest.mark.parametrize("name", IMAGE_METRICS)
 def test_distances_are_those_of_torchmetrics_without_torchvision(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
@@ -58,7 +55,7 @@ def test_what_is_missing_is_named(name, monkeypatch, tmp_path):
         image_metric(name, "cpu")
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     with pytest.raises(InputError, match="`metrics`: FID.*pip install"):
-        SetMetrics(["fid"], ["samples"], "cpu")
+        SetMetrics(["fid"], ["samples"], "cpu", 4)
     monkeypatch.setattr(perceptual, "_weights_of_metric", lambda name: {})
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(perceptual, "URL", (tmp_path / "nowhere").as_uri() + "/")
@@ -82,7 +79,7 @@ def sets(monkeypatch) -> SetMetrics:
     with monkeypatch.context() as during:
         during.setattr(module, "load_state_dict_from_url", lambda *args, **kwargs: {})
         during.setattr(nn.Module, "load_state_dict", lambda self, state: None)
-        metrics = SetMetrics(["fid", "kid"], ["samples", "nearest"], "cpu")
+        metrics = SetMetrics(["fid", "kid"], ["samples", "nearest"], "cpu", 4)
     torch.manual_seed(0)
     for layer in metrics._inception.modules():
         if isinstance(layer, nn.Conv2d):
