@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import io
 import re
 import sys
@@ -35,6 +37,7 @@ def run_program(program: Callable[[], object], translate: Callable[[str], str] =
     The line is for bad input, files that cannot be read or written, and training that has diverged. `translate`
     replaces parameters in backticks by the names of options. Warnings become lines as well.
     """
+    atexit.register(gc.freeze)  # else Python ends by a search for garbage in all of torch, which takes seconds
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal's encoding does not have
     warnings.formatwarning = lambda message, *place: f"Warning: {translate(str(message))}\n"

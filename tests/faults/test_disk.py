@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launcher import ROOT, finished, launched
+from tests.faults.launcher import ROOT, completed
 from tests.faults.test_loaders import own_mounts
 from tests.small_training import fresh_state, last_state, limited, reporter_of, small_run, train
 from training.state import save_network_snapshot, save_training_state
@@ -24,12 +24,11 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_when_there_is_room(started, tmp
     steps += '; cp -r "$0/run" "$OUT"; exit $code'
     prefix = [*own_mounts(), "sh", "-c", steps, str(disk), str(started)]
     options = ["--duration=1", "--dump=1", "--tick=0.004", "--snap=1000"]
-    process = launched(disk / "run", *options, prefix=prefix, OUT=str(run_dir))
-    _, err = finished(process, code=2)
+    _, err = completed(disk / "run", *options, code=2, prefix=prefix, OUT=str(run_dir))
     assert err.count("\n") == 1 and f"Error: {disk}/run" in err and "No space left" in err
     assert not [path for path in run_dir.iterdir() if path.suffix == ".tmp"]
     before = last_state(run_dir)["cur_nimg"]
-    out, _ = finished(launched(run_dir, f"--kimg={(before + 8) / 1000}"), code=0)
+    out, _ = completed(run_dir, f"--kimg={(before + 8) / 1000}")
     assert "Done" in out and last_state(run_dir)["cur_nimg"] == before + 8
 
 

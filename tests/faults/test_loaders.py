@@ -59,16 +59,16 @@ def test_a_batch_that_never_comes_ends_the_run_naming_the_loader(monkeypatch, ca
 def test_the_run_can_be_stopped_while_it_waits(monkeypatch, capfd):
     start = time.monotonic()
     assert len(list(batches_of(loader(Numbers(Lost())), lambda: True))) == 3
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < loaders.PATIENCE
     capfd.readouterr()
 
 
 def test_a_killed_loader_ends_the_run_at_once(started, tmp_path):
-    process = begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", "--workers=2")
-    victim = children(process)[-1]
-    os.kill(victim, signal.SIGKILL)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 1 and f"(pid {victim}) is killed" in err.replace("(pid(s) ", "(pid ")
+    with begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", "--workers=2") as process:
+        victim = children(process)[-1]
+        os.kill(victim, signal.SIGKILL)
+        _, err = finished(process, code=1)
+    assert f"(pid {victim}) is killed" in err.replace("(pid(s) ", "(pid ")
 
 
 def test_batches_come_through_shared_memory_where_it_has_room(monkeypatch, tmp_path):
@@ -95,9 +95,10 @@ def test_training_in_a_container_with_hardly_any_shared_memory(started, tmp_path
     """64 kB would not hold two batches; training runs, and one signal ends it after a save."""
     mount = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
     run_dir = shutil.copytree(started, tmp_path / "run")
-    process = begun(run_dir, "--duration=1", "--workers=2", prefix=[*own_mounts(), "sh", "-c", mount, "sh"])
-    process.terminate()
-    finished(process, code=130)
+    prefix = [*own_mounts(), "sh", "-c", mount, "sh"]
+    with begun(run_dir, "--duration=1", "--workers=2", prefix=prefix) as process:
+        process.terminate()
+        finished(process, code=130)
     assert len(records(run_dir)) >= 2 and len(list(run_dir.glob("training-state-*.pt"))) == 2
 
 
@@ -118,7 +119,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_loaders_end_with_a_killed_run():
     """Also while they wait for a batch to be read, which nobody will do any more."""
     run = subprocess.run([sys.executable, "-c", KILLED_RUN], cwd=ROOT, capture_output=True, text=True)
-    workers, deadline = [Path("/proc", pid) for pid in run.stdout.split()], time.monotonic() + 5
+    workers, deadline = [Path("/proc", pid) for pid in run.stdout.split()], time.monotonic() + 60
     assert len(workers) == 2, run.stderr
     while any(worker.exists() for worker in workers):
         assert time.monotonic() < deadline

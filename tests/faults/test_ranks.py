@@ -15,7 +15,7 @@ import torch
 
 from genvs import files
 from tests.conftest import counted
-from tests.faults.launcher import begun, children, finished, join_group, launched
+from tests.faults.launcher import begun, children, completed, finished, join_group
 from tests.small_training import kimg, last_state, resume, small_run, train, unequal
 from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
@@ -25,18 +25,18 @@ from training.loss import GeNVSLoss
 
 
 def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
-    process = begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2)
-    ranks = children(process)
-    start = time.monotonic()
-    os.kill(ranks[1], signal.SIGKILL)
-    finished(process, code=137)
+    with begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2) as process:
+        ranks = children(process)
+        start = time.monotonic()
+        os.kill(ranks[1], signal.SIGKILL)
+        finished(process, code=137)
     assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 
 def test_a_complete_run_succeeds_on_every_rank(started, tmp_path):
     run_dir = shutil.copytree(started, tmp_path / "run")
-    out, err = finished(launched(run_dir, "--set=tensorboard=true", processes=2), code=0)
+    out, err = completed(run_dir, "--set=tensorboard=true", processes=2)
     assert out.count("Done:") == 1 and "Traceback" not in err
     assert last_state(run_dir)["cur_nimg"] == 12 and list(run_dir.glob("events.*"))
 
@@ -48,7 +48,7 @@ def test_a_bad_file_that_one_rank_meets_ends_all_and_is_named_once(started, cars
         image.write_bytes(image.read_bytes()[:-50])
     run_dir = shutil.copytree(started, tmp_path / "run")
     options = ["--duration=1", f"--data={data / 'cars'}", "--cache=false"]
-    out, err = finished(launched(run_dir, *options, processes=2), code=2)
+    out, err = completed(run_dir, *options, code=2, processes=2)
     assert "Done" not in out
     assert [line for line in err.splitlines() if line.startswith("Error: ")], err
     assert all("cannot be decoded" in line for line in err.splitlines() if line.startswith("Error: ")), err

@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data._utils import signal_handling
 
 from tests.conftest import counted
-from tests.faults.launcher import begun, children, finished, launched
+from tests.faults.launcher import begun, children, finished, launched, wait_for
 from tests.small_training import CPU, kimg, last_state, opened, own_signals, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
 from training.data import load_batches
@@ -38,37 +38,32 @@ def saved(run_dir: Path, out: str, err: str) -> None:
 def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, number):
     """Two signals at once are one request."""
     run_dir = shutil.copytree(started, tmp_path / "run")
-    process = begun(run_dir, "--duration=1", "--workers=2")
-    process.send_signal(number)
-    os.killpg(process.pid, number)
-    saved(run_dir, *finished(process, code=130))
+    with begun(run_dir, "--duration=1", "--workers=2") as process:
+        process.send_signal(number)
+        os.killpg(process.pid, number)
+        saved(run_dir, *finished(process, code=130))
 
 
 @pytest.mark.parametrize("receiver", ["group", "a rank"])
 def test_several_processes(started, tmp_path, receiver):
     run_dir = shutil.copytree(started, tmp_path / "run")
-    process = begun(run_dir, "--duration=1", "--workers=1", processes=2)
-    start = time.monotonic()
-    if receiver == "group":
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
-        os.kill(children(process)[1], signal.SIGTERM)
-    saved(run_dir, *finished(process, code=130))
-    assert time.monotonic() - start < 25
+    with begun(run_dir, "--duration=1", "--workers=1", processes=2) as process:
+        if receiver == "group":
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            os.kill(children(process)[1], signal.SIGTERM)
+        saved(run_dir, *finished(process, code=130))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path, number, processes):
     run_dir = shutil.copytree(started, tmp_path / "run")
-    process = launched(run_dir, "--duration=1", processes=processes)
-    deadline = time.monotonic() + 60
-    while not any("libtorch_cpu" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and out.startswith("stopped before") and "Traceback" not in err
+    with launched(run_dir, "--duration=1", processes=processes) as process:
+        wait_for(process, lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text())
+        process.send_signal(number)
+        out, err = finished(process, code=130)
+    assert out.startswith("stopped before") and "Traceback" not in err
 
 
 PLACES = {

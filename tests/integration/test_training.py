@@ -96,10 +96,10 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     save_state(run_dir, small_run(cars, 1), fresh_state(small_run(cars, 1)))
-    process = begun(run_dir, "--duration=1", "--workers=1")
-    process.stdout.close()
-    os.killpg(process.pid, signal.SIGTERM)
-    _, err = finished(process, code=130)
+    with begun(run_dir, "--duration=1", "--workers=1") as process:
+        process.stdout.close()
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = finished(process, code=130)
     assert err.strip() == ""
     state = last_state(run_dir)
     updates = state["cur_nimg"] // BATCH
@@ -139,9 +139,9 @@ def test_accumulated_rounds_equal_one_round(started, tmp_path):
 def test_two_processes_equal_one_at_the_same_batch_and_save_when_the_launcher_is_terminated(started, tmp_path):
     config, start = started
     run_dir = shutil.copytree(start, tmp_path / "two")
-    process = begun(run_dir, "--duration=1", "--workers=1", processes=2)
-    process.send_signal(signal.SIGTERM)
-    out, _ = finished(process, code=130)
+    with begun(run_dir, "--duration=1", "--workers=1", processes=2) as process:
+        process.send_signal(signal.SIGTERM)
+        out, _ = finished(process, code=130)
     assert out.count("Stopped at") == 1, "one process speaks"
     two = last_state(run_dir)
     config = dataclasses.replace(config, duration_kimg=two["cur_nimg"] / 1000)
