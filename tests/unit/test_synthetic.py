@@ -20,7 +20,7 @@ from genvs.config import SceneConfig
 from genvs.data.srn import read_pose
 from genvs.data.synthetic.__main__ import main
 from genvs.data.synthetic.cars import build_car
-from genvs.data.synthetic.catalog import CLASSES
+from genvs.data.synthetic.catalog import FAMILIES
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
 from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
@@ -60,7 +60,7 @@ def test_layout_and_intrinsics_are_srns(made):
             expected = [f"{name}.{suffix}" for name in names[:views]]
             assert sorted(path.name for path in (scene / kind).iterdir()) == expected
         assert (scene / "intrinsics.txt").read_text() == "16.406250 8.000000 8.000000 0.\n0. 0. 0.\n1.\n16 16\n"
-        assert json.loads((scene / "scene.json").read_text())["car"]["class"] in CLASSES
+        assert json.loads((scene / "scene.json").read_text())["car"]["class"] in FAMILIES
 
 
 def test_cameras_look_at_the_origin_from_srns_distance(made):
@@ -136,7 +136,7 @@ def test_a_car_is_normalised_and_lies_along_y():
 
 
 def test_surfaces_face_outwards():
-    for kind in CLASSES:
+    for kind in FAMILIES:
         model, _ = build_car(np.random.default_rng(1), kind)
         faces = model.corners.astype(np.float64)
         across = np.cross(faces[:, 1] - faces[:, 0], faces[:, 2] - faces[:, 0])

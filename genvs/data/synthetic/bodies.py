@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genvs.data.synthetic.parts import Part, Surface, loft, smooth_profile
+from genvs.data.synthetic.parts import Part, Surface, loft, smooth_profile, vertex_normals
 from genvs.data.synthetic.shading import Array
 
 SIDE, TOP = np.linspace(0, 1, 7), np.linspace(0, np.pi / 2, 7)[1:]  # where half a cross-section has points
@@ -27,6 +27,9 @@ class Shape:
     width: float
     height: float
     wheel_radius: float
+    arch: float  # radius of the wheel arches in wheel radii; 0 if the wheels stand outside the body
+    tyre: float  # width, metres
+    stand_out: float  # how far the wheels' outer faces stand out from the body's sides, metres
     clearance: float
     front_axle_at: float
     rear_axle_at: float
@@ -46,15 +49,21 @@ class Shape:
     rounding: float  # radius of the ends seen from the side and from above, metres
     roundness: float  # of the cabin seen from the side: fraction of the length that its corners are rounded over
     squareness: float  # exponent of the upper corners of the cross-sections: 2 round, 6 square
-    open_bed: bool  # the body is an open box behind the cabin
+    front_taper: float  # how much narrower the front end is: fraction of the width
+    rear_taper: float
+    opening: str = ""  # of the body's top: "bed" behind the cabin, "cockpit" under it, or none
 
     def y(self, at: float) -> float:
         """The y coordinate of a fraction of the length behind the front end."""
         return self.length * (0.5 - at)
 
     @property
+    def tapers(self) -> tuple[float, float]:
+        return self.front_taper, self.rear_taper
+
+    @property
     def arch_radius(self) -> float:
-        return self.wheel_radius * 1.14
+        return self.wheel_radius * self.arch
 
     @property
     def axles(self) -> tuple[float, float]:
@@ -62,34 +71,50 @@ class Shape:
         return self.y(self.front_axle_at), self.y(self.rear_axle_at)
 
     @property
-    def bed(self) -> tuple[float, float]:
-        """y of the rear and front end of the open bed."""
-        return -self.length / 2 + 0.09, self.y(self.base_at) - 0.06
+    def recess(self) -> tuple[float, float, float]:
+        """The opening: y of its rear and front end, and its floor's height, clear of the wheel arches."""
+        front, rear = self.axles
+        if self.opening == "bed":
+            return -self.length / 2 + 0.09, self.y(self.base_at) - 0.06, max(self.axle_height, self.clearance + 0.1)
+        dash = min(self.y(0.6 * self.cowl_at + 0.4 * self.screen_at), front - self.arch_radius - 0.04)
+        back = max(self.y(self.base_at) + 0.12, rear + self.arch_radius + 0.04)
+        return back, max(dash, back + 0.5), self.clearance + 0.14
 
     @property
-    def bed_floor(self) -> float:
-        """Height of the open bed's floor: over the wheel arches."""
+    def axle_height(self) -> float:
+        """The height of the tops of the wheel arches, and a little more."""
         return self.wheel_radius + self.arch_radius + 0.03
 
     def top(self, y: Array | float) -> Array:
         """Height of the body along its middle (under the cabin, of the belt line)."""
-        at = 0.5 - np.asarray(y) / self.length
-        positions = (0.0, self.cowl_at, self.base_at, 1.0)
-        return smooth_profile(at, positions, (self.nose, self.cowl, self.deck, self.tail), 0.05)
+        return np.asarray(np.interp(y, self._grid, self._tops))
 
     def roof(self, y: Array | float) -> Array:
         """Height of the cabin along its middle; below the body's top outside the cabin."""
-        at = 0.5 - np.asarray(y) / self.length
+        return np.asarray(np.interp(y, self._grid, self._roofs))
+
+    @cached_property
+    def _grid(self) -> Array:
+        return np.linspace(-0.53, 0.53, 319) * self.length
+
+    @cached_property
+    def _tops(self) -> Array:
+        heights = self.nose, self.cowl, self.deck, self.tail
+        return smooth_profile(0.5 - self._grid / self.length, (0.0, self.cowl_at, self.base_at, 1.0), heights, 0.05)
+
+    @cached_property
+    def _roofs(self) -> Array:
         middle = 0.6 * self.screen_at + 0.4 * self.roof_end_at
         positions = (self.cowl_at, self.screen_at, middle, self.roof_end_at, self.base_at)
         drop = 0.03 * (self.height - self.cowl) / 0.5
         heights = (self.cowl - 0.02, self.height - 0.8 * drop, self.height, self.height - drop, self.deck - 0.02)
-        return smooth_profile(at, positions, heights, self.roundness)
+        return smooth_profile(0.5 - self._grid / self.length, positions, heights, self.roundness)
 
     def half_width(self, y: Array | float) -> Array:
-        """Half the body's greatest width at y: narrower towards both ends."""
-        ahead = np.abs(np.asarray(y)) / (self.length / 2)
-        return self.width / 2 * (1 - 0.06 * ahead**3)
+        """Half the body's greatest width at y: narrower towards both ends, evenly so if by much."""
+        ahead = np.asarray(y) / (self.length / 2)
+        front, rear = (taper * np.abs(ahead) ** (3 if taper < 0.15 else 1.4) for taper in self.tapers)
+        return self.width / 2 * (1 - np.where(ahead > 0, front, rear))
 
     def cabin_half_width(self, y: Array | float, z: Array | float) -> Array:
         """Half the cabin's width at height z."""
@@ -128,9 +153,9 @@ def _bend_windscreen(shape: Shape, rest: Array) -> Array:
 
 
 def _stations(shape: Shape) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """The body's cross-sections, rear to front: y, the bottom's height, and whether the top is the open bed.
+    """The body's cross-sections, rear to front: y, the bottom's height, and whether the top is open.
 
-    Dense and sharp at the wheel arches, where the bottom follows the arch; sharp at the ends of the bed.
+    Dense and sharp at the wheel arches, where the bottom follows the arch; sharp at the ends of the opening.
     """
     front, rear = shape.axles
     radius, half = shape.arch_radius, shape.length / 2
@@ -138,7 +163,7 @@ def _stations(shape: Shape) -> tuple[Array, Array, NDArray[np.bool_]]:
     arches = []
     for axle in (rear, front):
         y, z = axle + radius * np.cos(angle), shape.wheel_radius + radius * np.sin(angle)
-        z = np.minimum(z, shape.top(y) - 0.12)
+        z = np.minimum(z, shape.top(y) - 0.12) if radius else np.full_like(y, shape.clearance)
         arches.append((np.r_[y[0], y, y[-1]], np.r_[shape.clearance, z, shape.clearance]))
     ends = np.array([0.0, 0.01, 0.05, 0.12, 0.25, 0.45, 0.7, 1.0])
     tail = -half + ends * (rear - radius + half)
@@ -146,16 +171,16 @@ def _stations(shape: Shape) -> tuple[Array, Array, NDArray[np.bool_]]:
     nose = half - ends[::-1] * (half - front - radius)
     flat = [(y, np.full_like(y, shape.clearance)) for y in (tail[:-1], middle, nose[1:])]
     y, bottom = (np.concatenate(row) for row in zip(flat[0], arches[0], flat[1], arches[1], flat[2], strict=True))
-    if not shape.open_bed:
+    if not shape.opening:
         return y, bottom, np.zeros(len(y), dtype=bool)
-    place = np.repeat(np.searchsorted(y, shape.bed), 4)
-    edge = np.repeat(shape.bed, 4)
+    opened = shape.recess[:2]
+    place, edge = np.repeat(np.searchsorted(y, opened), 4), np.repeat(opened, 4)
     bottom = np.insert(bottom, place, np.interp(edge, y, bottom))
     y = np.insert(y, place, edge)
-    bed = (y > shape.bed[0]) & (y < shape.bed[1])
+    inside = (y > opened[0]) & (y < opened[1])
     starts = place[[0, 4]] + (0, 4)
-    bed[starts[0] + 2 : starts[0] + 4] = bed[starts[1] : starts[1] + 2] = True
-    return y, bottom, bed
+    inside[starts[0] + 2 : starts[0] + 4] = inside[starts[1] : starts[1] + 2] = True
+    return y, bottom, inside
 
 
 def _shell(
@@ -183,7 +208,7 @@ def _shell(
 
 def body(shape: Shape, outside: Surface, underside: Surface) -> Part:
     """The body; the insides of its arches and its floor are `underside`."""
-    y, bottom, bed = _stations(shape)
+    y, bottom, opened = _stations(shape)
     depth = np.clip((np.abs(y) - shape.length / 2 + shape.rounding) / shape.rounding, 0, 1)
     shrink = 1 - np.sqrt(1 - depth**2 * 0.9999)  # how far the ends' rounding pulls in: 0 away from them, 1 at the end
     top, width = shape.top(y), shape.half_width(y) - 0.12 * shrink
@@ -198,17 +223,17 @@ def body(shape: Shape, outside: Surface, underside: Surface) -> Part:
     x = width[:, None] * (1 - shape.bulge * (curve[0] ** 2 + curve[1] ** 2))
     power = 2 / shape.squareness
     over_x, over_z = np.cos(TOP) ** power * x[:, -1:], shoulder[:, None] + crown * np.sin(TOP) ** power
-    rail = x[bed, -1:]  # the open bed: along the rail, down its inside, over the floor; sharp at the edges
-    over_x[bed] = np.concatenate([rail - 0.02] + [rail - 0.09] * 4 + [0 * rail], axis=1)
-    over_z[bed] = np.where(np.arange(6) < 3, top[bed, None], shape.bed_floor)
+    rail = x[opened, -1:]  # along the rail, down its inside, over the floor; sharp at the edges
+    over_x[opened] = np.concatenate([rail - 0.02] + [rail - 0.09] * 4 + [0 * rail], axis=1)
+    over_z[opened] = np.where(np.arange(6) < 3, top[opened, None], shape.recess[2])
     floor_x = x[:, :1] * np.array([0.0, 0.6, 1.0])
     floor_z = np.repeat(bottom[:, None], 3, axis=1)
     half_x, half_z = np.concatenate([floor_x, x, over_x], axis=1), np.concatenate([floor_z, z, over_z], axis=1)
     return _shell(y, half_x, half_z, partial(_bend_ends, shape), [outside, underside], under_columns=2)
 
 
-def cabin(shape: Shape, surface: Surface) -> Part:
-    """The cabin, from inside the body up to the roof."""
+def cabin(shape: Shape, surface: Surface, roof: bool = True) -> Part:
+    """The cabin, from inside the body up to the roof; without a roof only its front, the windscreen and its frame."""
     ends = shape.y(shape.base_at) - 0.02, shape.y(shape.cowl_at) + 0.02
     y = ends[0] + (ends[1] - ends[0]) * (1 - np.cos(np.linspace(0, np.pi, 33))) / 2
     top, belt = shape.roof(y), shape.top(y)
@@ -218,4 +243,15 @@ def cabin(shape: Shape, surface: Surface) -> Part:
     power = 2 / max(shape.squareness, 3.0)
     over_x, over_z = np.cos(TOP) ** power * x[:, -1:], (top - crown)[:, None] + crown[:, None] * np.sin(TOP) ** power
     half_x, half_z = np.concatenate([x[:, :1], x, over_x], axis=1), np.concatenate([z[:, :1], z, over_z], axis=1)
-    return _shell(y, half_x, half_z, partial(_bend_windscreen, shape), [surface])
+    shell = _shell(y, half_x, half_z, partial(_bend_windscreen, shape), [surface])
+    if roof:
+        return shell
+    behind = shell.rest[shell.faces, 1].min(1) < shape.y(shape.screen_at) - 0.02  # type: ignore[index]
+    return shell._replace(faces=shell.faces[~behind], surface_of_face=0)
+
+
+def lining(shell: Part, surface: Surface, thickness: float = 0.03) -> Part:
+    """The inside of a shell, seen where the shell has holes or ends. surface: with the shell's holes."""
+    normals = vertex_normals(shell)
+    inward = thickness * normals / (np.sqrt((normals**2).sum(1, keepdims=True)) + 1e-12)
+    return shell._replace(vertices=shell.vertices - inward, faces=shell.faces[:, ::-1], surfaces=[surface])

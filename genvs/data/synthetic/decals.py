@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from genvs.data.synthetic import catalog
 from genvs.data.synthetic.bodies import Shape
-from genvs.data.synthetic.catalog import PLATE, TRIM, random_paint
+from genvs.data.synthetic.catalog import PLATE, TRIM
 from genvs.data.synthetic.parts import Decal, Finish
 from genvs.data.synthetic.shading import Array
 
@@ -39,38 +40,43 @@ def patch(
     return covers, finish
 
 
-def window_decals(shape: Shape, kind: str, glass: Finish, rng: np.random.Generator) -> list[Decal]:
-    """Windscreen, rear window and side windows, on the cabin."""
-    pillar, gap = rng.uniform(0.06, 0.11), rng.uniform(0.07, 0.11)
+def window_decals(shape: Shape, kind: str, glass: Finish | None, rng: np.random.Generator) -> list[Decal]:
+    """Windscreen, rear window and side windows, on the cabin, on some in frames of chrome or rubber. glass: None if
+    they are open.
+    """
+    pillar, gap = rng.uniform(0.05, 0.11), rng.uniform(0.06, 0.11)
     rounding = rng.uniform(0.02, 0.1)
     rear, front = shape.y(shape.base_at), shape.y(shape.cowl_at)
     long = front - rear
-    doors = front - long * rng.uniform(0.44, 0.54)  # the B pillar, between front and rear windows
-    if long < 1.75:
-        doors = -9.0  # a cabin with one row of seats has one window a side
-    quarter = rear + long * rng.uniform(0.14, 0.26) if kind in ("suv", "wagon", "van") or rng.random() < 0.4 else -9.0
-    panel_van = kind == "van" and rng.random() < 0.5
-    if panel_van:
-        doors = front - min(0.4 * long, 1.75)
+    posts = [front - long * rng.uniform(0.44, 0.54)] if long > 1.75 else []  # one row of seats has one window a side
+    if kind in ("suv", "estate", "van", "offroad") or rng.random() < 0.4:
+        posts.append(rear + long * rng.uniform(0.14, 0.26))
+    if kind in ("minibus", "limousine"):
+        posts = np.linspace(front - 0.9, rear, round(long / rng.uniform(0.75, 1.1)))[:-1].tolist()
+    panel_end = front - min(0.4 * long, 1.75) if kind == "van" and rng.random() < 0.5 else -9.0
     belt = rng.uniform(0.02, 0.06)
 
-    def sides(p: Array) -> np.ndarray:
+    def sides(p: Array, wider: float = 0.0) -> np.ndarray:
         x, along, z = p.T
         outside = np.abs(x) > shape.cabin_half_width(along, z) - 0.025
         vertical = np.minimum(z - shape.top(along) - belt, np.minimum(shape.roof(along), shape.height - 0.03) - gap - z)
-        horizontal = np.minimum(np.abs(along - doors), np.abs(along - quarter)) - pillar / 2
-        if panel_van:
-            horizontal = along - doors
-        return outside & _rounded(horizontal, vertical, rounding)
+        horizontal = along - panel_end
+        for post in posts:
+            horizontal = np.minimum(horizontal, np.abs(along - post) - pillar / 2)
+        return outside & _rounded(horizontal + wider, vertical + wider, rounding)
 
-    def ends(p: Array) -> np.ndarray:
+    def ends(p: Array, wider: float = 0.0) -> np.ndarray:
         across, along, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
         frame = shape.cabin_half_width(along, z) - across - pillar
         sloping = (along > shape.y(shape.screen_at)) | (along < shape.y(shape.roof_end_at))
         vertical = np.minimum(z - shape.top(along) - belt, shape.height - 0.6 * gap - 0.03 - z)
-        return sloping & _rounded(frame, vertical, rounding) & (z > shape.roof(along) - 0.3)
+        return sloping & _rounded(frame + wider, vertical + wider, rounding) & (z > shape.roof(along) - 0.3)
 
-    return [(sides, glass), (ends, glass)]
+    decals: list[Decal] = [(sides, glass), (ends, glass)]
+    if rng.random() < 0.25:
+        finish, wider = catalog.CHROME if rng.random() < 0.6 else TRIM, rng.uniform(0.015, 0.035)
+        return [(partial(covers, wider=wider), finish) for covers in (sides, ends)] + decals
+    return decals
 
 
 def _front(shape: Shape, rng: np.random.Generator) -> list[Decal]:
@@ -125,15 +131,14 @@ def _rear(shape: Shape, rng: np.random.Generator) -> list[Decal]:
 def _sides(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
     """Door gaps, handles, sills, and cladding round the arches."""
     rear, front = shape.y(shape.base_at), shape.y(shape.cowl_at)
-    sill = shape.clearance + 0.1
+    sill, long = shape.clearance + 0.1, front - rear
     start = front - 0.12
     cuts: Sequence[float] = [start, start - 1.15]
-    if kind in ("sedan", "wagon", "hatchback", "suv") and rng.random() < 0.75:
+    if long > 1.9 and rng.random() < 0.75:
         cuts = [start, start - 0.95, max(start - 1.9, shape.axles[1] + 0.75 * shape.arch_radius, rear)]
-    cladding = rng.uniform(0.08, 0.16) if kind in ("suv", "pickup") and rng.random() < 0.6 else 0.0
+    cladding = rng.uniform(0.08, 0.16) if kind in ("suv", "pickup", "offroad") and rng.random() < 0.6 else 0.0
     sill_trim = shape.clearance + rng.uniform(0.05, 0.14)
     dark_sill = cladding > 0 or rng.random() < 0.5
-    strip = rng.random() < 0.25
     inner = shape.width / 2 * (1 - shape.bulge) - 0.05
 
     def gaps(p: Array) -> np.ndarray:
@@ -146,57 +151,39 @@ def _sides(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
         return (np.abs(behind).min(1) < 0.09) & (np.abs(drop) < 0.022) & (np.abs(p[:, 0]) > inner)
 
     def dark(p: Array) -> np.ndarray:
-        squared = np.min([(p[:, 1] - axle) ** 2 for axle in shape.axles], axis=0) + (p[:, 2] - shape.wheel_radius) ** 2
         between = (p[:, 1] < shape.axles[0]) & (p[:, 1] > shape.axles[1])
-        arches = squared < (shape.arch_radius + cladding) ** 2 if cladding else False
-        return ((p[:, 2] < sill_trim) & between & dark_sill) | arches
+        sill = (p[:, 2] < sill_trim) & between
+        if not cladding:
+            return sill
+        squared = np.min([(p[:, 1] - axle) ** 2 for axle in shape.axles], axis=0) + (p[:, 2] - shape.wheel_radius) ** 2
+        return sill | (squared < (shape.arch_radius + cladding) ** 2)
 
     def rub_strip(p: Array) -> np.ndarray:
         height = p[:, 2] - shape.clearance - 0.45 * (shape.cowl - shape.clearance)
         return (np.abs(height) < 0.03) & (np.abs(p[:, 0]) > inner)
 
-    decals: list[Decal] = [
-        (gaps, catalog.LINE),
-        (handles, TRIM if rng.random() < 0.5 else catalog.CHROME),
-        (dark, TRIM),
-    ]
-    return decals + [(rub_strip, TRIM)] if strip else decals
+    if kind == "racer":
+        return []
+    decals: list[Decal] = [(gaps, catalog.LINE), (handles, TRIM if rng.random() < 0.5 else catalog.CHROME)]
+    if dark_sill:
+        decals.append((dark, TRIM))
+    if rng.random() < 0.3:
+        decals.append((rub_strip, TRIM if rng.random() < 0.6 else catalog.CHROME))
+    return decals
 
 
-def stripe_decals(shape: Shape, rng: np.random.Generator) -> tuple[list[Decal], list[Decal]]:
-    """Decals in a second colour for the body and for the cabin: stripes, two tones, or most often none."""
-    style, second = rng.random(), random_paint(rng)
-    height = shape.clearance + (0.2 + 0.6 * rng.random()) * (shape.nose - shape.clearance)
-    bonnet = shape.y(shape.cowl_at) - 0.1
-    if style < 0.12:
-        inner = rng.choice([-1.0, rng.uniform(0.04, 0.12)])
-        outer = abs(inner) % 1 + rng.uniform(0.14, 0.32)
-
-        def along_top(p: Array) -> np.ndarray:
-            across = np.abs(p[:, 0])
-            return (across > inner) & (across < outer) & (p[:, 2] > 0.75 * shape.nose)
-
-        return [(along_top, second)], [(along_top, second)]
-    if style < 0.2:
-        return [(lambda p: np.abs(p[:, 2] - height) < 0.06, second)], []
-    if style < 0.28:
-        return [(lambda p: p[:, 2] < height, second)], []
-    if style < 0.38:
-        return [], [(lambda p: p[:, 2] > shape.top(p[:, 1]), second)]
-    if style < 0.42:
-        return [(lambda p: (p[:, 1] > bonnet) & (p[:, 2] > 0.93 * shape.nose), TRIM)], []
-    return [], []
-
-
-def body_decals(shape: Shape, kind: str, rng: np.random.Generator) -> list[Decal]:
-    """All decals on the body except stripes."""
-    decals = _sides(shape, kind, rng) + _front(shape, rng) + _rear(shape, rng)
-    if shape.open_bed:
-        rear, front = shape.bed
-        lining = catalog.UNDER if rng.random() < 0.6 else catalog.STEEL
+def body_decals(shape: Shape, kind: str, covered: bool, lining: Finish, rng: np.random.Generator) -> list[Decal]:
+    """All decals on the body except its livery. covered: it has a roof. lining: of its opening."""
+    decals = _sides(shape, kind, rng)
+    if kind not in ("racer", "vintage", "hotrod"):
+        decals += _front(shape, rng) + _rear(shape, rng)
+    if shape.opening:
+        rear, front, _ = shape.recess
+        shelf = shape.opening == "cockpit" and covered  # all that the cabin stands on
+        ends = (shape.y(shape.base_at), shape.y(shape.cowl_at)) if shelf else (rear - 0.01, front + 0.01)
 
         def inside(p: Array) -> np.ndarray:
-            within = (p[:, 1] > rear - 0.01) & (p[:, 1] < front + 0.01)
+            within = (p[:, 1] > ends[0]) & (p[:, 1] < ends[1]) & (p[:, 2] > shape.clearance + 0.1)
             return within & (np.abs(p[:, 0]) < shape.half_width(p[:, 1]) * (1 - shape.bulge) - 0.085)
 
         decals.append((inside, lining))

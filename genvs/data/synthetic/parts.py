@@ -1,4 +1,4 @@
-"""Building blocks of a car: lofted surfaces, boxes, ellipsoids and tubes, with finishes and decals on them.
+"""Parts and models: meshes with finishes and decals on them.
 
 A mesh repeats vertices where its edges are sharp. Car coordinates: x to the side, +y to the front, z up from the
 ground, metres.
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
-from genvs.data.synthetic.shading import Array, Castable, at_hits
+from genvs.data.synthetic.shading import STUDIO, Array, Castable, Light, at_hits
 
 Finish = tuple[float, ...]  # how a point reflects light: red, green, blue in [0, 1], specular strength, Phong exponent
-Decal = tuple[Callable[[Array], NDArray[np.bool_]], Finish]  # a finish, where `covers(points [N, 3]) -> bool [N]`
+# A finish, or a hole (None), where `covers(points [N, 3]) -> [N]`: bool, or a float in [0, 1], how thick the paint is.
+Decal = tuple[Callable[[Array], Array | NDArray[np.bool_]], Finish | None]
 
 
 class Surface(NamedTuple):
@@ -47,21 +47,33 @@ class Model(Castable):
     rest: NDArray[np.float32]
     surface_of_face: NDArray[np.integer]
     surfaces: Sequence[Surface]
+    source: Light
+
+    def light(self) -> Light:
+        return self.source
 
     def finish_at(self, faces: NDArray[np.integer], u: Array, v: Array, spacing: Array) -> Array:
-        """A surface's own finish, or that of the last decal that covers it."""
+        """A surface's own finish, under those of the decals that cover it; with opacity if any decal cuts holes."""
         surface = self.surface_of_face[faces]
-        finish = np.array([surface.finish for surface in self.surfaces], dtype=np.float32)[surface]
+        holed = any(painted is None for _, decals in self.surfaces for _, painted in decals)
+        bare = (0.0, 0.0, 0.0, 1.0) if holed else ()
+        finish = np.array([(*surface.finish, *bare) for surface in self.surfaces], dtype=np.float32)[surface]
         for index, (_, decals) in enumerate(self.surfaces):
             if decals:
                 hits = np.flatnonzero(surface == index)
                 rest = at_hits(self.rest, faces[hits], u[hits], v[hits])
                 for covers, painted in decals:
-                    finish[hits[covers(rest)]] = painted
+                    cover = covers(rest)
+                    if painted is None:
+                        finish[hits[cover], 8] = 0
+                    elif cover.dtype == bool:
+                        finish[hits[cover], :5] = painted
+                    else:
+                        finish[hits, :5] += cover[:, None] * (np.array(painted, np.float32) - finish[hits, :5])
         return finish
 
 
-def assemble(parts: Sequence[Part]) -> Model:
+def assemble(parts: Sequence[Part], light: Light = STUDIO) -> Model:
     """One model of all parts, centred, with its bounding box's diagonal 1."""
 
     def of_corners(*values: Array) -> Array:
@@ -78,7 +90,7 @@ def assemble(parts: Sequence[Part]) -> Model:
         surface_of_face.append(np.broadcast_to(part.surface_of_face, len(part.faces)) + len(surfaces))
         surfaces += part.surfaces
     corners, normals, rest = (array.astype(np.float32) for array in (corners, normals, rest))
-    return Model(corners, normals, rest, np.concatenate(surface_of_face), surfaces)
+    return Model(corners, normals, rest, np.concatenate(surface_of_face), surfaces, light)
 
 
 def vertex_normals(part: Part) -> Array:
@@ -106,34 +118,6 @@ def loft(rows: Array) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray
     face_row, face_column = (np.repeat(grid.reshape(-1), 2) for grid in np.indices(a.shape))
     solid = (face_normals(rows.reshape(-1, 3)[faces]) ** 2).sum(-1) > 1e-14
     return faces[solid], face_row[solid], face_column[solid]
-
-
-_BOX = trimesh.creation.box()
-_BOX.unmerge_vertices()  # sharp edges
-_SPHERE, _TUBE = trimesh.creation.icosphere(subdivisions=1), trimesh.creation.cylinder(1.0, 1.0, sections=8)
-
-
-def box(size: Sequence[float], center: Sequence[float], finish: Finish, decals: Sequence[Decal] = ()) -> Part:
-    """An axis-aligned box: size and centre `(x, y, z)`."""
-    return Part(np.array(_BOX.vertices) * size + center, np.array(_BOX.faces), [Surface(finish, decals)])
-
-
-def ellipsoid(radii: Sequence[float], center: Sequence[float], finish: Finish) -> Part:
-    """A smooth ellipsoid: half-axes and centre `(x, y, z)`."""
-    return Part(np.array(_SPHERE.vertices) * radii + center, np.array(_SPHERE.faces), [Surface(finish)])
-
-
-def tube(start: Sequence[float], end: Sequence[float], radius: float, finish: Finish) -> Part:
-    """A round bar between two points."""
-    axis = np.subtract(end, start)
-    length = np.sqrt((axis**2).sum())
-    w = axis / length
-    u = np.array([w[1], -w[0], 0.0]) if abs(w[2]) < 0.9 else np.array([0.0, w[2], -w[1]])
-    u = u / np.sqrt((u**2).sum())
-    frame = np.stack([u * radius, np.cross(w, u) * radius, axis])
-    local = np.array(_TUBE.vertices)
-    vertices = sum(local[:, i : i + 1] * frame[i] for i in range(3)) + np.add(start, end) / 2
-    return Part(vertices, np.array(_TUBE.faces), [Surface(finish)])
 
 
 def smooth_profile(at: Array | float, positions: Sequence[float], heights: Sequence[float], rounding: float) -> Array:

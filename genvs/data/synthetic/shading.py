@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -18,12 +19,39 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 MAX_RAYS = 400_000  # cast at once: bounds memory
 SAMPLES = 3  # a pixel is the mean of SAMPLES x SAMPLES rays; odd, so that one of them is the pixel's centre
-AMBIENT_UP, AMBIENT_DOWN = 0.48, 0.30  # light from the sky and from the ground
-LIGHTS = (  # direction towards the light (world), its diffuse strength, its strength in highlights
-    ((0.20, 0.25, 0.95), 0.46, 1.0),
-    ((-0.80, 0.40, 0.30), 0.24, 0.5),
-    ((0.60, -0.75, 0.25), 0.22, 0.4),
-    ((-0.25, 0.15, -0.95), 0.24, 0.0),
+Direction = tuple[float, float, float]
+
+
+class Light(NamedTuple):
+    """A scene's light; directions are in the world's frame, which is the object's.
+
+    Diffuse light on a surface with normal n, seen along a ray r: ambient + sky * ((1 + n . above) / 2)**hardness
+    + camera * |n . r| + the sum over lamps of strength * max(n . towards, 0). lamps: (towards, strength, strength in
+    highlights). shade: the part of it that the lowest points lack.
+    """
+
+    ambient: float
+    sky: float
+    above: Direction
+    hardness: float
+    camera: float
+    lamps: tuple[tuple[Direction, float, float], ...]
+    shade: float
+
+
+STUDIO = Light(
+    ambient=0.30,
+    sky=0.18,
+    above=(0.0, 0.0, 1.0),
+    hardness=1.0,
+    camera=0.0,
+    lamps=(
+        ((0.20, 0.25, 0.95), 0.46, 1.0),
+        ((-0.80, 0.40, 0.30), 0.24, 0.5),
+        ((0.60, -0.75, 0.25), 0.22, 0.4),
+        ((-0.25, 0.15, -0.95), 0.24, 0.0),
+    ),
+    shade=0.3,
 )
 
 
@@ -55,15 +83,24 @@ class Castable(abc.ABC):
         """The normals `[N, 3]` (any length) of hits by rays of these directions `[N, 3]`."""
         return at_hits(self.normals, faces, u, v)
 
+    def light(self) -> Light:
+        """The light that the model stands in."""
+        return STUDIO
 
-def _dot(a: Array, b: Array) -> Array:
+
+def dot(a: Array, b: Array) -> Array:
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
+def _unit(direction: Direction) -> Array:
+    towards = np.array(direction, dtype=np.float32)
+    return towards / np.sqrt(dot(towards, towards))
+
+
 def _covering_pixels(bounds: Array, c2w: Array, focal: float, resolution: int) -> tuple[slice, slice]:
-    """The rows and columns of pixels that show the bounding box in any view."""
+    """The rows and columns of pixels that show the bounding box in a view."""
     corners = np.stack(np.meshgrid(*bounds.T.astype(np.float64), indexing="ij"), -1).reshape(-1, 3)
-    x, y, z = (_dot(corners - c2w[:, None, :3, 3], c2w[:, None, :3, axis]) for axis in range(3))
+    x, y, z = (dot(corners - c2w[:3, 3], c2w[:3, axis]) for axis in range(3))
     places = (focal * across / z + resolution / 2 for across in (y, x))
     rows, columns = (np.clip((place.min(), place.max() + 1), 0, resolution).astype(int) for place in places)
     return slice(*rows), slice(*columns)
@@ -72,12 +109,13 @@ def _covering_pixels(bounds: Array, c2w: Array, focal: float, resolution: int) -
 def _rays(c2w: Array, pixels: tuple[slice, slice], focal: float, resolution: int) -> Array:
     """Ray directions (camera z 1, world axes) through SAMPLES x SAMPLES places in each of the pixels `[rows, columns]`.
 
-    Returns `[V, SAMPLES * rows, SAMPLES * columns, 3]`.
+    Returns `[SAMPLES * rows, SAMPLES * columns, 3]`.
     """
     places = np.arange(resolution)[:, None] + (np.arange(SAMPLES) + 0.5) / SAMPLES - resolution / 2
-    y, x = (places[part].reshape(-1) / focal for part in pixels)
-    right, down, forward = np.moveaxis(c2w[:, :3, :3, None, None], 2, 0)
-    return np.stack([x * right[:, k] + y[:, None] * down[:, k] + forward[:, k] for k in range(3)], -1, dtype=np.float32)
+    y, x = (places[part].reshape(-1, 1) / focal for part in pixels)
+    right, down, forward = c2w[:3, :3].T
+    across, along = (x * right).astype(np.float32), (y * down + forward).astype(np.float32)
+    return across + along[:, None]
 
 
 def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
@@ -89,27 +127,29 @@ def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array
 def _shade(
     model: Castable, faces: NDArray[np.integer], u: Array, v: Array, height: Array, directions: Array, spacing: Array
 ) -> tuple[Array, Array]:
-    """Colours `[N, 3]` of hits: hemisphere ambient, diffuse and Phong highlights; no shadows. And opacity `[N]`.
+    """Colours `[N, 3]` of hits: diffuse light and Phong highlights; no shadows. And opacity `[N]`.
 
-    height: above the lowest point of the model, world units; lower points get less light from the sky. spacing: of the
-    rays there.
+    height: above the lowest point of the model, world units. spacing: of the rays there.
     """
     normal = model.normals_at(faces, u, v, directions)
-    normal /= np.sqrt(_dot(normal, normal))[:, None] + 1e-20
-    view = directions / np.sqrt(_dot(directions, directions))[:, None]
-    facing = _dot(normal, view)
-    reflected = view - 2 * facing[:, None] * normal
+    normal /= np.sqrt(dot(normal, normal))[:, None] + 1e-20
+    view = directions / np.sqrt(dot(directions, directions))[:, None]
+    facing = dot(normal, view)
     finish = model.finish_at(faces, u, v, spacing / np.sqrt(np.maximum(np.abs(facing), 0.05)))
-    light = AMBIENT_DOWN + (AMBIENT_UP - AMBIENT_DOWN) * (normal[:, 2] + 1) / 2
-    light *= 0.7 + 0.3 * np.minimum(height / 0.14, 1)
-    highlight = np.zeros_like(light)
-    for direction, diffuse, strength in LIGHTS:
-        towards = np.array(direction, dtype=np.float32)
-        towards /= np.sqrt(_dot(towards, towards))
-        light += diffuse * np.maximum(_dot(normal, towards), 0)
+    source = model.light()
+    light = source.sky * (np.maximum(1 + dot(normal, _unit(source.above)), 0) / 2) ** source.hardness
+    light += source.ambient + source.camera * np.abs(facing)
+    shiny = np.flatnonzero(finish[:, 3])
+    reflected = view[shiny] - 2 * facing[shiny, None] * normal[shiny]
+    highlight = np.zeros(len(shiny), np.float32)
+    for direction, diffuse, strength in source.lamps:
+        towards = _unit(direction)
+        light += diffuse * np.maximum(dot(normal, towards), 0)
         if strength:
-            highlight += strength * np.maximum(_dot(reflected, towards), 0) ** finish[:, 4]
-    color = finish[:, :3] * light[:, None] + (finish[:, 3] * highlight)[:, None]
+            highlight += strength * np.maximum(dot(reflected, towards), 0) ** finish[shiny, 4]
+    light *= 1 - source.shade * (1 - np.minimum(height / 0.14, 1))
+    color = finish[:, :3] * light[:, None]
+    color[shiny] += (finish[shiny, 3] * highlight)[:, None]
     if finish.shape[1] == 5:
         return np.clip(color, 0, 1), np.ones_like(light)
     return np.clip(color + finish[:, 5:8], 0, 1), finish[:, 8]
@@ -148,21 +188,35 @@ def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterat
     """
     scene = EmbreeScene()
     TriangleMesh(scene, model.corners)
-    pixels = _covering_pixels(model.bounds, c2w, focal, resolution)
+    bounds = model.bounds
     step = max(1, MAX_RAYS // (SAMPLES * resolution) ** 2)
     for cameras in np.split(c2w, range(step, len(c2w), step)):
-        rays = _rays(cameras, pixels, focal, resolution)
-        directions = rays.reshape(-1, 3)
-        origins = np.repeat(cameras[:, :3, 3].astype(np.float32), len(directions) // len(cameras), axis=0)
+        shown = [_covering_pixels(bounds, camera, focal, resolution) for camera in cameras]
+        rays = [_rays(camera, pixels, focal, resolution) for camera, pixels in zip(cameras, shown, strict=True)]
+        sizes = [grid.size // 3 for grid in rays]
+        origins = np.repeat(cameras[:, :3, 3].astype(np.float32), sizes, axis=0)
+        directions = np.concatenate([grid.reshape(-1, 3) for grid in rays])
         hits, colors, depth = _cast(scene, model, origins, directions, 0 * origins[:, 0], 1 / (focal * SAMPLES))
-        images = np.full((len(cameras), resolution, resolution, 3), 255, dtype=np.uint8)
-        shown = images[:, pixels[0], pixels[1]]
-        row, column = np.divmod(hits, rays.shape[2])
-        pixel, count = row // SAMPLES * shown.shape[2] + column // SAMPLES, shown[..., 0].size
-        white = SAMPLES**2 - np.bincount(pixel, minlength=count)
-        sums = np.stack([white + np.bincount(pixel, color, count) for color in colors.T], axis=-1)
-        shown[:] = (sums * (255 / SAMPLES**2) + 0.5).reshape(shown.shape)
-        depths, depth_of_ray = np.zeros(images.shape[:3], np.float32), np.zeros(rays.shape[:3], np.float32)
-        depth_of_ray.reshape(-1)[hits] = depth
-        depths[:, pixels[0], pixels[1]] = depth_of_ray[:, SAMPLES // 2 :: SAMPLES, SAMPLES // 2 :: SAMPLES]
-        yield from zip(images, depths, strict=True)
+        starts = np.cumsum([0, *sizes])
+        edges = np.searchsorted(hits, starts)
+        for view, pixels in enumerate(shown):
+            of_view = slice(edges[view], edges[view + 1])
+            image, far = np.full((resolution, resolution, 3), 255, np.uint8), np.zeros((resolution,) * 2, np.float32)
+            places = hits[of_view] - starts[view], rays[view].shape[:2]
+            image[pixels], far[pixels] = _gather(*places, colors[of_view], depth[of_view])
+            yield image, far
+
+
+def _gather(
+    hits: NDArray[np.integer], shape: tuple[int, ...], colors: Array, depth: Array
+) -> tuple[NDArray[np.uint8], Array]:
+    """The pixels' colours and depths, from those of the rays that hit something, in a grid of rays of this shape."""
+    rows, columns = (side // SAMPLES for side in shape)
+    row, column = np.divmod(hits, shape[1])
+    pixel, count = row // SAMPLES * columns + column // SAMPLES, rows * columns
+    white = SAMPLES**2 - np.bincount(pixel, minlength=count)
+    sums = np.stack([white + np.bincount(pixel, color, count) for color in colors.T], axis=-1)
+    depths = np.zeros(shape, np.float32)
+    depths.reshape(-1)[hits] = depth
+    middle = slice(SAMPLES // 2, None, SAMPLES)
+    return (sums * (255 / SAMPLES**2) + 0.5).astype(np.uint8).reshape(rows, columns, 3), depths[middle, middle]
