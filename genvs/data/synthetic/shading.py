@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ class Castable(abc.ABC):
     corners: NDArray[np.float32]
     normals: NDArray[np.float32]
 
-    @property
+    @cached_property
     def bounds(self) -> NDArray[np.float32]:
         """The lowest and the highest corner of the bounding box, `[2, 3]`."""
         points = self.corners.reshape(-1, 3)
@@ -188,10 +189,9 @@ def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterat
     """
     scene = EmbreeScene()
     TriangleMesh(scene, model.corners)
-    bounds = model.bounds
     step = max(1, MAX_RAYS // (SAMPLES * resolution) ** 2)
     for cameras in np.split(c2w, range(step, len(c2w), step)):
-        shown = [_covering_pixels(bounds, camera, focal, resolution) for camera in cameras]
+        shown = [_covering_pixels(model.bounds, camera, focal, resolution) for camera in cameras]
         rays = [_rays(camera, pixels, focal, resolution) for camera, pixels in zip(cameras, shown, strict=True)]
         sizes = [grid.size // 3 for grid in rays]
         origins = np.repeat(cameras[:, :3, 3].astype(np.float32), sizes, axis=0)
