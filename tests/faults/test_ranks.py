@@ -109,14 +109,17 @@ def bad_numbers(rank: int, config: TrainConfig, folder: Path) -> None:
 
 
 def drift(rank: int, config: TrainConfig, folder: Path) -> None:
-    """One bit of one weight on rank 1 is found before the next state is saved."""
+    """The last bit of a tensor's weights on rank 1 is found before the next state is saved.
+
+    Of one weight only, the update between may round it away.
+    """
     step = training_loop.update_weights
 
     def drifting(state, *args) -> None:
         step(state, *args)
         if rank == 1 and state.cur_nimg == 4:
-            weight = next(state.net.parameters()).data.view(-1)
-            weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
+            weight = next(state.net.parameters()).data
+            weight.copy_(torch.nextafter(weight, torch.tensor(9.0)))
 
     training_loop.update_weights = drifting
     try:

@@ -56,7 +56,7 @@ def six_updates(cars, tmp_path_factory) -> dict:
 
 
 def test_training_learns(cars, tmp_path):
-    config = small_run(cars, 40, lr=5e-3, ema_halflife_kimg=kimg(5))
+    config = small_run(cars, 50, lr=5e-3, ema_halflife_kimg=kimg(5))
     data = opened(config)
     batch = data.train[[SampleRequest(scene, 10_000 + scene, 2, 2) for scene in range(12)]].to("cpu")
     loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
@@ -68,7 +68,7 @@ def test_training_learns(cars, tmp_path):
             return loss_fn(net, batch)
 
     before, after, of_ema = loss_of(net.state_dict()), loss_of(state["net"]), loss_of(state["ema"])
-    assert state["cur_nimg"] == 40 * BATCH and state["skipped"] == 0
+    assert state["cur_nimg"] == 50 * BATCH and state["skipped"] == 0
     for part in ("total", "loss", "rgb_loss"):
         trained, averaged, untrained = (getattr(terms, part).mean().item() for terms in (after, of_ema, before))
         assert trained < 0.75 * untrained and averaged < 0.75 * untrained, (part, trained, averaged, untrained)
