@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genvs.ops import reference
-from genvs.ops.reference import FieldLayers, NormSettings, RaySamples
+from genvs.ops.reference import FieldLayers, Known, NormSettings, RaySamples
 
 _reference_only = ContextVar("reference_only", default=False)
 
@@ -42,18 +42,31 @@ def uses_kernels(x: Tensor) -> bool:
     return x.is_cuda and supported and not _reference_only.get() and _has_triton()
 
 
-def render(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field: FieldLayers) -> Tensor:
+def render(
+    volume: Tensor,
+    frusta: Tensor,
+    view_weights: Tensor,
+    rays: RaySamples,
+    field: FieldLayers,
+    *,
+    elevations: int | None = None,
+    known: Known | None = None,
+) -> Tensor:
     """Features rendered along rays: `fuse_views`, `evaluate_field` and `composite` of `genvs.ops.reference`.
 
-    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`.
-    Returns `[B, T, R, C]`, float32 or better.
+    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`. known: a channel of the features
+    along rays whose values are given. Returns `[B, T, R, C]`, float32 or better.
+
+    elevations: E. The rays are then groups of E, one group for each of A azimuths, and what their samples contribute
+    is summed over a group, not along rays. Returns `[B, T, A, S, C]`.
 
     The fused kernel has gradients for the volume and the field only. Where another input needs a gradient, or the
     kernel does not support the sizes, plain torch runs.
     """
     sizes_fit = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
-    if not (uses_kernels(volume) and sizes_fit) or any(x.requires_grad for x in (frusta, view_weights, *rays)):
-        return reference.render(volume, frusta, view_weights, rays, field)
+    supported = sizes_fit and elevations is None and known is None
+    if not (uses_kernels(volume) and supported) or any(x.requires_grad for x in (frusta, view_weights, *rays)):
+        return reference.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
     from genvs.ops.triton_kernels.render import Render
 
     density = (field.density_scale, field.density_shift)

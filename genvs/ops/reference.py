@@ -30,6 +30,13 @@ class RaySamples(NamedTuple):
     lengths: Tensor
 
 
+class Known(NamedTuple):
+    """A channel of the features along rays that is known, in place of the field's: values `[B, T, R, S]`."""
+
+    channel: int
+    values: Tensor
+
+
 class NormSettings(NamedTuple):
     """Of `group_norm_silu`. silu: whether SiLU follows. dropout: its probability."""
 
@@ -115,10 +122,25 @@ def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
     return density, fused + raw[..., 1:]
 
 
-def render(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field: FieldLayers) -> Tensor:
+def render(
+    volume: Tensor,
+    frusta: Tensor,
+    view_weights: Tensor,
+    rays: RaySamples,
+    field: FieldLayers,
+    *,
+    elevations: int | None = None,
+    known: Known | None = None,
+) -> Tensor:
     points = rays.origins[..., None, :] + rays.depths[..., None] * rays.directions[..., None, :]
     density, features = evaluate_field(fuse_views(volume, points, frusta, view_weights), field)
-    return composite(density, features, rays.lengths)[0]
+    if known is not None:
+        before, _, after = features.split([known.channel, 1, features.shape[-1] - known.channel - 1], dim=-1)
+        features = torch.cat([before, known.values[..., None].to(features.dtype), after], dim=-1)
+    rendered, weights, _ = composite(density, features, rays.lengths)
+    if elevations is None:
+        return rendered
+    return (weights[..., None] * features).unflatten(2, (-1, elevations)).sum(dim=3)
 
 
 def group_norm_silu(

@@ -1,0 +1,163 @@
+"""How sensors map the space before them to pictures.
+
+A chart gives a point (u, v, w): u and v are its place in the picture, from the left and from the top, w is what the
+picture loses, each in [0, 1]. A feature volume lies in the chart of its view: (D, H, W) is (w, v, u).
+
+A camera keeps two angles and sums along the range. A side-looking radar and a forward-looking sonar keep azimuth and
+range, and sum over elevation; in both the far end is on top. Their pictures reach from the near to the far plane in
+range. (x, y, z) is a point in camera coordinates, L = far - near, f the focal length over the picture's width:
+
+    pinhole   u = f x / z + 1/2    v = f y / z + 1/2    w = (z - near) / L
+    slant     u = x / L + 1/2      v = (far - z) / L    w = y / L + 1/2        parallel rays along z
+    fan       u = t / T + 1/2      v = (far - r) / L    w = p / T + 1/2        rays through the centre
+
+with t = atan2(x, z), p = asin(y / r), r = |(x, y, z)| and T = 2 atan(1 / (2 f)).
+"""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genvs.geometry.cameras import Cameras, apply_linear, frustum_matrix, project, unproject
+from genvs.geometry.rays import generate_rays, pixel_centers
+
+
+class Projection(abc.ABC):
+    """keeps_range: whether v is the range, and a picture sums over elevation instead."""
+
+    keeps_range = True
+
+    @abc.abstractmethod
+    def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
+        """(u, v, w) `[..., P, 3]` of world points `[..., P, 3]`. cameras: `[...]`."""
+
+    @abc.abstractmethod
+    def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
+        """World points `[..., P, 3]`: the inverse of `chart`."""
+
+    @abc.abstractmethod
+    def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+        """Origins and directions `[..., width * width, 3]`, world, with the depth or range as ray parameter.
+
+        A pinhole's are those of its pixels, row by row. The others': of each azimuth, from the left, `width`
+        elevations, from the top.
+        """
+
+    def matrix(self, cameras: Cameras) -> Tensor:
+        """The matrix `[..., 4, 4]` from world points to places in volumes, as `frustum_matrix` defines it.
+
+        volumes: after `resample`.
+        """
+        return slant_matrix(cameras)
+
+    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
+        """Volumes `[N, C, D, H, W]` of the cameras `[N]`, in a chart that `matrix` describes."""
+        return volume
+
+
+class Pinhole(Projection):
+    keeps_range = False
+
+    def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
+        uv, depth = project(points, cameras)
+        near, far = cameras.near[..., None], cameras.far[..., None]
+        return torch.cat([uv, ((depth - near) / (far - near))[..., None]], dim=-1)
+
+    def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
+        near, far = cameras.near[..., None], cameras.far[..., None]
+        return unproject(uvw[..., :2], near + (far - near) * uvw[..., 2], cameras)
+
+    def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+        origins, directions = generate_rays(cameras, width, width)
+        return origins.flatten(-3, -2), directions.flatten(-3, -2)
+
+    def matrix(self, cameras: Cameras) -> Tensor:
+        return frustum_matrix(cameras)
+
+
+class Slant(Projection):
+    def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
+        x, y, z = _in_camera(points, cameras).unbind(dim=-1)
+        extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
+        return torch.stack([x / extent + 0.5, (far - z) / extent, y / extent + 0.5], dim=-1)
+
+    def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
+        extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
+        u, v, w = uvw.unbind(dim=-1)
+        return _to_world(torch.stack([(u - 0.5) * extent, (w - 0.5) * extent, far - v * extent], dim=-1), cameras)
+
+    def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+        across = (_azimuths_and_elevations(cameras, width) - 0.5) * (cameras.far - cameras.near)[..., None, None]
+        in_plane = torch.cat([across, torch.zeros_like(across[..., :1])], dim=-1)
+        forward = cameras.c2w[..., None, :3, 2]
+        return _to_world(in_plane, cameras), forward.expand_as(in_plane)
+
+
+class Fan(Projection):
+    def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
+        in_camera = _in_camera(points, cameras)
+        x, y, z = in_camera.unbind(dim=-1)
+        distance = in_camera.norm(dim=-1).clamp_min(1e-6)
+        extent, far, angle = (cameras.far - cameras.near)[..., None], cameras.far[..., None], _field_of_view(cameras)
+        bearing, elevation = torch.atan2(x, z), torch.asin((y / distance).clamp(-1, 1))
+        return torch.stack([bearing / angle + 0.5, (far - distance) / extent, elevation / angle + 0.5], dim=-1)
+
+    def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
+        distance = cameras.far[..., None] - uvw[..., 1] * (cameras.far - cameras.near)[..., None]
+        return _to_world(distance[..., None] * _directions(uvw[..., [0, 2]], cameras), cameras)
+
+    def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+        directions = _directions(_azimuths_and_elevations(cameras, width), cameras)
+        return cameras.centers[..., None, :].expand_as(directions), apply_linear(cameras.c2w[..., :3, :3], directions)
+
+    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
+        """Into the slant chart of the same camera, because no matrix describes a fan. Zero beyond the fan."""
+        depth, height, width = volume.shape[2:]
+        sides = [torch.arange(n, device=volume.device, dtype=cameras.c2w.dtype) for n in (width, height, depth)]
+        axes = [(side + 0.5) / len(side) for side in sides]
+        uvw = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).permute(2, 1, 0, 3).flatten(0, 2)
+        points = Slant().points(uvw.expand(len(volume), -1, -1), cameras)
+        grid = (2 * self.chart(points, cameras) - 1).unflatten(1, (depth, height, width))
+        return F.grid_sample(volume.float(), grid.float(), padding_mode="zeros", align_corners=False).to(volume.dtype)
+
+
+PROJECTIONS: dict[str, Projection] = {"pinhole": Pinhole(), "slant": Slant(), "fan": Fan()}
+
+
+def slant_matrix(cameras: Cameras) -> Tensor:
+    """`Slant.chart` as a matrix `[..., 4, 4]`, of the form of `frustum_matrix`, with a depth that is always 1."""
+    extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
+    x, y, z, one = cameras.w2c.unbind(dim=-2)
+    half = 0.5 * one
+    return torch.stack([x / extent + half, (far * one - z) / extent, y / extent + half, one], dim=-2)
+
+
+def _in_camera(points: Tensor, cameras: Cameras) -> Tensor:
+    w2c = cameras.w2c
+    return apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+
+
+def _to_world(points: Tensor, cameras: Cameras) -> Tensor:
+    return apply_linear(cameras.c2w[..., :3, :3], points) + cameras.centers[..., None, :]
+
+
+def _field_of_view(cameras: Cameras) -> Tensor:
+    """`[..., 1]`, radians: of bearing and of elevation alike."""
+    return 2 * torch.atan(0.5 / cameras.intrinsics[..., 0, :1])
+
+
+def _directions(angles: Tensor, cameras: Cameras) -> Tensor:
+    """Unit vectors in camera coordinates, from bearing and elevation as (u, w) `[..., P, 2]`."""
+    bearing, elevation = ((angles - 0.5) * _field_of_view(cameras)[..., None]).unbind(dim=-1)
+    cosine = elevation.cos()
+    return torch.stack([cosine * bearing.sin(), elevation.sin(), cosine * bearing.cos()], dim=-1)
+
+
+def _azimuths_and_elevations(cameras: Cameras, width: int) -> Tensor:
+    """(u, w) `[..., width * width, 2]` of a range-keeping picture's rays."""
+    centers = pixel_centers(width, width, device=cameras.device, dtype=cameras.c2w.dtype)
+    return centers.transpose(0, 1).flatten(0, 1).expand(*cameras.shape, -1, -1)
