@@ -58,8 +58,9 @@ def diversity(samples: Tensor, distance: Distance) -> float:
 def vgg_features(device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """A function of images `[N, 3, H, W]` in [-1, 1] on `device`, that gives VGG16's features of each as `[N, 512]`.
 
-    They are the means over pixels of its last convolutional layer (relu5_3), at the images' own size: the fully
-    connected layers would need 224 x 224 pixels, and 4,096 numbers more images than evaluations have.
+    They are the means over pixels of its last convolutional layer (relu5_3), at the images' own size. The fully
+    connected layers would need 224 x 224 pixels, and the covariance of their 4,096 numbers more images than evaluations
+    have.
     Raises InputError where weights are missing.
     """
     layers, pool = _layers("vgg", device), functools.partial(F.max_pool2d, kernel_size=2)

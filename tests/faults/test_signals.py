@@ -48,11 +48,13 @@ def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, numbe
 def test_several_processes(started, tmp_path, receiver):
     run_dir = shutil.copytree(started, tmp_path / "run")
     with begun(run_dir, "--duration=1", "--workers=1", processes=2) as process:
+        start = time.monotonic()
         if receiver == "group":
             os.killpg(process.pid, signal.SIGTERM)
         else:
             os.kill(children(process)[1], signal.SIGTERM)
         saved(run_dir, *finished(process, code=130))
+    assert time.monotonic() - start < 25
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -31,3 +31,9 @@ def snapshot(net, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
     genvs.save_snapshot(path, net.config, net.state_dict())
     return path
+
+
+@pytest.fixture(scope="module")
+def options(snapshot, cars) -> list[object]:
+    """Of a short evaluation."""
+    return ["--ckpt_path", snapshot, "--data", cars, "--split", "val", "--denoising_steps", 1, "--device", "cpu"]

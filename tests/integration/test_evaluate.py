@@ -26,19 +26,12 @@ from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
 from inference import options as shared_options
-from tests.published import published_weights, write_snapshot
 from tests.small_model import SIZE, randomize, small_config
 
 ROOT = Path(__file__).parents[2]
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
 METRICS = "consistency,swd"
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
-
-
-@pytest.fixture(scope="module")
-def options(snapshot, cars) -> list[object]:
-    """Of a short evaluation."""
-    return ["--ckpt_path", snapshot, "--data", cars, "--split", "val", "--denoising_steps", 1, "--device", "cpu"]
 
 
 def run(*arguments: object) -> int:
@@ -244,17 +237,6 @@ def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
         assert sheet.height > 3 * (1 + 6) * 192, "input; target, sample, three baselines, error; of three objects"
 
 
-def test_baselines_that_cannot_be_are_refused_in_one_line(options, cars, tmp_path, capsys):
-    theirs = write_snapshot(tmp_path / "network-snapshot-004000.pkl", published_weights())
-    for wrong, named in (
-        (["--baselines", "best"], "choose from colours, nearest, mean"),
-        (["--baselines", "all", "--ckpt_path", theirs], "leave colours out"),
-        (["--baselines", "mean", "--data", cars.with_name("cars_val")], "no train split"),
-    ):
-        assert run(*options, *wrong, "--out_dir", tmp_path / "out") == 2
-        assert named in one_error(capsys) and not (tmp_path / "out").exists()
-
-
 def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_path):
     file = tmp_path / "views.txt"
     file.write_text("5 0\n")
@@ -302,32 +284,6 @@ def one_error(capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
-        (["--split", "test"], "no test split"),
-        (["--data", "nothing/there"], "no such folder"),
-        (["--seeds", "0-"], "--seeds"),
-        (["--metrics", "diversity"], "--metrics diversity compares samples of several seeds: give --seeds 0-3"),
-        (["--metrics", "lpips_vgg,fid"], "--metrics"),
-        (["--views", "some"], "--views=some"),
-        (["--guide", "old.pkl"], "old.pkl has no effect"),
-        (["--sampler", "unipc", "--churn", 3], "--churn=3"),
-    ],
-)
-def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    assert run(*options, "--out_dir", tmp_path / "out", *wrong) == 2
-    assert named in one_error(capsys).replace("'", "") and list(tmp_path.iterdir()) == []
-
-
-def test_one_view_is_no_set(options, tmp_path, capsys):
-    (tmp_path / "views.txt").write_text("3")
-    options = [*options, "--objects", 1, "--metrics", "swd", "--out_dir", tmp_path / "out"]
-    assert run(*options, "--views", tmp_path / "views.txt") == 2
-    assert "--metrics swd: compares sets of images, and one view is no set" in one_error(capsys)
-
-
 def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):
     before = change_times(done)
     assert run(*options, "--num_inputs", 2, "--out_dir", done) == 2
@@ -336,12 +292,6 @@ def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):
     damaged = shutil.copytree(done, tmp_path / "out")
     (damaged / "protocol.json").write_text("{}")
     assert run(*options, "--out_dir", damaged) == 2 and "protocol.json: cannot be read" in one_error(capsys)
-
-
-def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert run(*options, "--out_dir", tmp_path / "out", "--dry-run") == 2
-    assert "3 object(s) for 4 processes" in one_error(capsys)
 
 
 def test_the_network_is_given_the_classes(options, cars, tmp_path, capsys):
