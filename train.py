@@ -18,6 +18,7 @@ import torch
 
 from dnnlib.command import Color, Command, FiniteRange, FullPath, option_group, run_command
 from genvs.config import ARCHITECTURES, CONVENTIONS, FITS, PRESETS, SIGMA_RANGES
+from genvs.data.stored import find_train
 from genvs.errors import InputError
 from genvs.settings import as_text, flat, set_by_path
 from torch_utils import distributed
@@ -81,6 +82,16 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
     return config
+
+
+def check_data_is_there(saved: TrainConfig) -> None:
+    """Raise InputError, which asks for the new path, if a resumed run's data are not where they were."""
+    try:
+        if saved.data and saved.data_class is None:
+            find_train(saved.data)
+    except InputError as error:
+        fault = str(error).partition(";")[0]
+        raise InputError(f"{fault}; the run was trained on it: if it has moved, give its new path as `data`") from None
 
 
 def check_files(config: TrainConfig, content: dict[str, Any], state_path: Path | None) -> None:
@@ -180,6 +191,8 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
     config, cur_nimg = build_config(options, content.get("config")), content.get("cur_nimg", 0)
     config.rounds(distributed.get_world_size())
+    if resume and options["data"] is None:
+        check_data_is_there(config)
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     if device_type == "cpu" and (config.fp16 or config.grad_compression != "none"):
         raise InputError(f"--{'fp16' if config.fp16 else 'grad-compression'}: there is no GPU: leave the option out")

@@ -10,6 +10,7 @@ compiles one Triton kernel anew, from a copy of the cache that TRITON_CACHE_DIR 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -80,7 +81,8 @@ def trial(number: int, options: argparse.Namespace) -> dict:
         if "group" not in receiver:
             process.terminate()
         if receiver in ("both", "group", "launcher's group"):
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # the group may have ended
+                os.killpg(process.pid, signal.SIGTERM)
     try:
         code: int | str = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import train as program
 from genvs import files
 from genvs.errors import InputError
 from genvs.settings import flat, set_by_path
@@ -16,6 +19,7 @@ from tests.small_training import (
     BATCH,
     fresh_state,
     last_state,
+    own_signals,
     records,
     resume,
     small_run,
@@ -107,6 +111,11 @@ def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, un
     shutil.copytree(cars.parent, tmp_path / "old")
     train(small_run(tmp_path / "old" / cars.name, 2, batch_gpu=2), tmp_path / "run")
     (tmp_path / "old").rename(tmp_path / "new")
+    command = ["--resume", str(tmp_path / "run"), "--duration=1", "--dry-run"]
+    with own_signals():
+        refused = CliRunner().invoke(program.main, command, standalone_mode=False).exception
+    line = "no such folder or .zip; .*: if it has moved, give its new path as `data`"
+    assert re.fullmatch(f"{tmp_path / 'old' / cars.name}: {line}", str(refused))
     moved = str(tmp_path / "new" / cars.name)
     assert unequal(to_the_end(tmp_path / "run", undisturbed, data=moved), undisturbed[0]) == []
     shutil.rmtree(tmp_path / "new" / f"{cars.name}_train" / "000003")
