@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, _utils
 
 from genvs.errors import InputError
 from torch_utils import distributed
@@ -18,6 +18,10 @@ from training.signals import detach_worker, signals_blocked
 
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 50  # seconds without a batch after which a run ends
+
+# When a run ends, torch waits this long for each loader in turn before it ends one that hangs. Its own 5 s, for eight
+# loaders, would let a run be saved too late.
+_utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
 
 def worker_start(workers: int, batch_bytes: int) -> Callable[[int], None]:

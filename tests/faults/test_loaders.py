@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -61,6 +62,21 @@ def test_the_run_can_be_stopped_while_it_waits(monkeypatch, capfd):
     assert len(list(batches_of(loader(Numbers(Lost())), lambda: True))) == 3
     assert time.monotonic() - start < loaders.PATIENCE
     capfd.readouterr()
+
+
+class Hangs(Dataset):
+    """Items that never come, as from a disk that does not answer."""
+
+    def __getitem__(self, number: int) -> object:
+        time.sleep(600)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
+def test_loaders_that_hang_do_not_keep_a_run_from_ending():
+    start = time.monotonic()
+    assert list(batches_of(loader(Hangs(), workers=4), lambda: True)) == []
+    assert time.monotonic() - start < 15, "torch would wait for 5 seconds for each"
+    assert not multiprocessing.active_children()
 
 
 def test_a_killed_loader_ends_the_run_at_once(started, tmp_path):
