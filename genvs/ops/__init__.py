@@ -63,14 +63,15 @@ def render(
     The fused kernel has gradients for the volume and the field only. Where another input needs a gradient, or the
     kernel does not support the sizes, plain torch runs.
     """
-    sizes_fit = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
-    supported = sizes_fit and elevations is None and known is None
-    if not (uses_kernels(volume) and supported) or any(x.requires_grad for x in (frusta, view_weights, *rays)):
+    others = (frusta, view_weights, *rays, *(() if known is None else (known.values,)))
+    supported = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
+    supported = supported and (elevations in (None, 16, 32) or elevations % 64 == 0)
+    if not (uses_kernels(volume) and supported) or any(x.requires_grad for x in others):
         return reference.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
     from genvs.ops.triton_kernels.render import Render
 
     density = (field.density_scale, field.density_shift)
-    return Render.apply(volume, frusta, view_weights, *rays, density, *field.parameters)
+    return Render.apply(volume, frusta, view_weights, *rays, density, elevations, known, *field.parameters)
 
 
 def group_norm_silu(

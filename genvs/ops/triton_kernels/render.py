@@ -4,6 +4,12 @@ A program takes a tile of rays and walks along them, near to far. Backward is tw
 over the fused features that forward has stored: with P_k the features rendered up to sample k, the gradient of a
 sample's optical depth is T_{k+1} f_k.g - (P_S - P_k).g, which needs only the final image besides what lies before k.
 The second scatters the fused features' gradients into the volumes, a tile of samples a program.
+
+Of sensors that keep the range, the rays of an azimuth lie one after the other, and each turn of the walk stores the sum
+over those in the tile. A program has no other's part of that sum, so that results repeat bit by bit. The gradient g_k
+then differs from sample to sample, and the gradient of an optical depth is T_{k+1} f_k.g_k - sum over j > k of
+w_j f_j.g_j, with weights w_j. Backward has that sum at hand if it walks from far to near, for which forward stores T_k:
+4 bytes a sample besides the fused features' 32 or more, instead of a second evaluation of the field.
 """
 
 from __future__ import annotations
@@ -25,13 +31,17 @@ POINTS = 64  # samples that one program scatters
 
 @triton.jit
 def render_kernel(
-    volume_ptr, frusta_ptr, shares_ptr, origins_ptr, directions_ptr, depths_ptr, lengths_ptr, out_ptr, fused_ptr,
-    w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
+    volume_ptr, frusta_ptr, shares_ptr, origins_ptr, directions_ptr, depths_ptr, lengths_ptr, known_ptr,
+    out_ptr, fused_ptr, transmittance_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
     views, targets, rays, samples,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr,
-    RAYS: tl.constexpr, KEEP_FUSED: tl.constexpr,
+    RAYS: tl.constexpr, GROUP: tl.constexpr, KNOWN: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Rendered features `[B, T, R, C]`; and for backward the fused ones, `[B, T, R, S, C]`."""
+    """Rendered features `[B, T, R, C]`; and for backward the fused ones, `[B, T, R, S, C]`.
+
+    GROUP: if not 0, features are summed over groups of so many rays instead, `[B, T, R / GROUP, S, C]`; for backward
+    there are the transmittances too, `[B, T, S, R]`. KNOWN: a channel whose values are those of known_ptr, if not -1.
+    """
     DOT: tl.constexpr = volume_ptr.dtype.element_ty
     target, ray = tl.program_id(1).to(tl.int64), tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     in_rays, at, columns = ray < rays, target * rays + ray, tl.arange(0, CHANNELS)
@@ -51,73 +61,85 @@ def render_kernel(
         )  # fmt: skip
         # Rounded here as it is stored, so that backward computes the same densities.
         fused = fused.to(DOT).to(tl.float32)
-        if KEEP_FUSED:
+        if KEEP:
             fused_at = fused_ptr + (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
             tl.store(fused_at, fused.to(fused_ptr.dtype.element_ty), mask=in_rays[:, None])
         h1 = parts.first_layer(fused, w1_ptr, b1_ptr, 0, HIDDEN, CHANNELS, DOT)
         h2 = parts.relu(parts.into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2)
         raw, features = parts.field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
+        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, CHANNELS)
         passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
-        out += ((1 - passed) * transmittance)[:, None] * features
+        seen = ((1 - passed) * transmittance)[:, None] * features
+        if GROUP:
+            sums = tl.sum(tl.reshape(seen, [RAYS // GROUP, GROUP, CHANNELS]), axis=1)
+            group = tl.program_id(0) * (RAYS // GROUP) + tl.arange(0, RAYS // GROUP)
+            sums_at = ((target * (rays // GROUP) + group) * samples + sample)[:, None] * CHANNELS + columns[None, :]
+            tl.store(out_ptr + sums_at, sums, mask=(group < rays // GROUP)[:, None])
+            if KEEP:
+                tl.store(transmittance_ptr + (target * samples + sample) * rays + ray, transmittance, mask=in_rays)
+        else:
+            out += seen
         transmittance *= passed
-    tl.store(out_ptr + at[:, None] * CHANNELS + columns[None, :], out, mask=in_rays[:, None])
+    if not GROUP:
+        tl.store(out_ptr + at[:, None] * CHANNELS + columns[None, :], out, mask=in_rays[:, None])
 
 
 @triton.jit
 def field_gradient_kernel(
-    fused_ptr, depths_ptr, lengths_ptr, out_ptr, dout_ptr,
+    fused_ptr, lengths_ptr, known_ptr, out_ptr, transmittance_ptr, dout_ptr,
     w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
     dfused_ptr, dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr,
     rays, samples,
-    CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr,
+    CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr, ELEVATIONS: tl.constexpr, KNOWN: tl.constexpr,
 ):  # fmt: skip
-    """Stores the fused features' gradients, and each program's part of the field's, `[programs, ...]`."""
+    """Stores the fused features' gradients, and each program's part of the field's, `[programs, ...]`.
+
+    ELEVATIONS: rays of an azimuth, over which features were summed; 0 if they were summed along rays.
+    """
     DOT: tl.constexpr = fused_ptr.dtype.element_ty
     HALF: tl.constexpr = HIDDEN // 2
     target, ray = tl.program_id(1).to(tl.int64), tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    in_rays, at = ray < rays, target * rays + ray
-    columns = tl.arange(0, CHANNELS)
-    image_at = at[:, None] * CHANNELS + columns[None, :]
-    dout = tl.load(dout_ptr + image_at, mask=in_rays[:, None], other=0.0)
-    # (P_S - P_k).g: the features behind sample k, times the gradient.
-    behind = tl.sum(tl.load(out_ptr + image_at, mask=in_rays[:, None], other=0.0) * dout, axis=1)
-    transmittance = tl.full([RAYS], 1.0, tl.float32)
+    in_rays, at, columns = ray < rays, target * rays + ray, tl.arange(0, CHANNELS)
+    # behind: the features behind sample k, times the gradient.
+    behind, transmittance = tl.zeros([RAYS], tl.float32), tl.full([RAYS], 1.0, tl.float32)
+    if not ELEVATIONS:
+        image_at = at[:, None] * CHANNELS + columns[None, :]
+        dout = tl.load(dout_ptr + image_at, mask=in_rays[:, None], other=0.0)
+        behind = tl.sum(tl.load(out_ptr + image_at, mask=in_rays[:, None], other=0.0) * dout, axis=1)
     dw1a, db1a = tl.zeros([CHANNELS, HALF], tl.float32), tl.zeros([HALF], tl.float32)
     dw1b, db1b = tl.zeros([CHANNELS, HALF], tl.float32), tl.zeros([HALF], tl.float32)
     dw2a, dw2b = tl.zeros([HALF, HIDDEN], tl.float32), tl.zeros([HALF, HIDDEN], tl.float32)
     dw3, db2 = tl.zeros([CHANNELS, HIDDEN], tl.float32), tl.zeros([HIDDEN], tl.float32)
     db3, dw_density = tl.zeros([CHANNELS], tl.float32), tl.zeros([HIDDEN], tl.float32)
     db_density = tl.zeros([RAYS], tl.float32)
-    for sample in range(samples):
+    for step in range(samples):
+        sample = samples - 1 - step if ELEVATIONS else step
+        if ELEVATIONS:
+            image_at = (at // ELEVATIONS * samples + sample)[:, None] * CHANNELS + columns[None, :]
+            dout = tl.load(dout_ptr + image_at, mask=in_rays[:, None], other=0.0)
+            transmittance_at = transmittance_ptr + (target * samples + sample) * rays + ray
+            transmittance = tl.load(transmittance_at, mask=in_rays, other=0.0)
         length = tl.load(lengths_ptr + at * samples + sample, mask=in_rays, other=0.0)
         sample_at = (at * samples + sample)[:, None] * CHANNELS + columns[None, :]
         fused = tl.load(fused_ptr + sample_at, mask=in_rays[:, None], other=0.0).to(tl.float32)
         h1a, h1b, h2, raw, features = parts.field_in_halves(
             fused, w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT
         )
+        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, CHANNELS)
         passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
         weight = (1 - passed) * transmittance
         transmittance *= passed
         along = tl.sum(features * dout, axis=1)
-        behind -= weight * along
+        behind = behind if ELEVATIONS else behind - weight * along
         draw = (transmittance * along - behind) * length * density_scale * tl.sigmoid(raw + density_shift)
+        behind = behind + weight * along if ELEVATIONS else behind
         dchange = weight[:, None] * dout
-        # The last layer: one row for the density, the others for the features.
-        dw_density += tl.sum(h2 * draw[:, None], axis=0)
-        db_density += draw
-        db3 += tl.sum(dchange, axis=0)
-        dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision=parts.PRODUCTS)
-        dh2 = parts.second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS, HIDDEN, DOT)
-        db2 += tl.sum(dh2, axis=0)
-        dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision=parts.PRODUCTS)
-        dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision=parts.PRODUCTS)
-        dh1a, into_a = parts.first_layer_gradient(dh2, h1a, w1_ptr, w2_ptr, 0, HALF, CHANNELS, HIDDEN, DOT)
-        dh1b, into_b = parts.first_layer_gradient(dh2, h1b, w1_ptr, w2_ptr, HALF, HALF, CHANNELS, HIDDEN, DOT)
-        db1a += tl.sum(dh1a, axis=0)
-        db1b += tl.sum(dh1b, axis=0)
-        dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision=parts.PRODUCTS)
-        dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision=parts.PRODUCTS)
-        dfused = dchange + into_a + into_b
+        if KNOWN >= 0:
+            dchange = tl.where((columns == KNOWN)[None, :], 0.0, dchange)
+        dfused, dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3 = parts.add_field_gradient(
+            draw, dchange, fused, h1a, h1b, h2, w1_ptr, w2_ptr, w3_ptr,
+            dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3, CHANNELS, HIDDEN, DOT,
+        )  # fmt: skip
         tl.store(dfused_ptr + sample_at, dfused.to(dfused_ptr.dtype.element_ty), mask=in_rays[:, None])
     parts.store_shares(
         dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr,
@@ -164,42 +186,55 @@ class Render(torch.autograd.Function):
     """See `genvs.ops.render`."""
 
     @staticmethod
-    def forward(ctx, volume, frusta, shares, origins, directions, depths, lengths, density, *field):
+    def forward(
+        ctx, volume, frusta, shares, origins, directions, depths, lengths, density, elevations, known, *field
+    ):  # fmt: skip
         # [B, V, C, D, H, W] to the order of the kernels; a copy only if its memory has another order.
         volume = volume.permute(0, 1, 4, 5, 3, 2).contiguous()
         rays = [part.float().contiguous() for part in (frusta, shares, origins, directions, depths, lengths)]
         field = [parameter.contiguous() for parameter in field]
-        channels, keep = volume.shape[-1], any(ctx.needs_input_grad)
-        out = torch.empty((*origins.shape[:3], channels), dtype=torch.float32, device=volume.device)
-        fused = volume.new_empty((*depths.shape, channels)) if keep else None
-        grid = (triton.cdiv(origins.shape[2], RAYS), origins.shape[0] * origins.shape[1])
-        sizes = {"HIDDEN": field[0].shape[0], "RAYS": RAYS, "KEEP_FUSED": keep, **_sizes(volume.shape)}
-        render_kernel[grid](volume, *rays, out, fused, *field, *density, volume.shape[1], *depths.shape[1:], **sizes)
-        ctx.density, ctx.volume_shape = density, volume.shape
-        ctx.save_for_backward(*rays, out, fused, *field)
+        channel, values = (-1, None) if known is None else (known.channel, known.values.float().contiguous())
+        keep, elevations = any(ctx.needs_input_grad), elevations or 0
+        batch, targets, num_rays, samples = depths.shape
+        group = min(elevations, RAYS)
+        shape = (num_rays // group, samples) if group else (num_rays,)
+        like = {"dtype": torch.float32, "device": volume.device}
+        out = torch.empty((batch, targets, *shape, volume.shape[-1]), **like)
+        fused = volume.new_empty((*depths.shape, volume.shape[-1])) if keep else None
+        transmittance = torch.empty((batch, targets, samples, num_rays), **like) if keep and group else None
+        sizes = {"HIDDEN": field[0].shape[0], "RAYS": RAYS, "GROUP": group, "KNOWN": channel, "KEEP": keep}
+        render_kernel[triton.cdiv(num_rays, RAYS), batch * targets](
+            volume, *rays, values, out, fused, transmittance, *field, *density,
+            volume.shape[1], *depths.shape[1:], **sizes, **_sizes(volume.shape),
+        )  # fmt: skip
+        if elevations > RAYS:
+            out = out.unflatten(2, (-1, elevations // RAYS)).sum(dim=3)
+        ctx.density, ctx.elevations, ctx.channel, ctx.volume_shape = density, elevations, channel, volume.shape
+        ctx.save_for_backward(*rays, values, None if group else out, transmittance, fused, *field)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dout):
-        frusta, shares, origins, directions, depths, lengths, out, fused, *field = ctx.saved_tensors
+        frusta, shares, origins, directions, depths, lengths, *walked, fused = ctx.saved_tensors[:10]
+        field = ctx.saved_tensors[10:]
         batch, views = ctx.volume_shape[:2]
         _, targets, rays, samples = depths.shape
         grid = (triton.cdiv(rays, RAYS), batch * targets)
         dfield = [parameter.new_empty((grid[0] * grid[1], *parameter.shape)) for parameter in field]
         dfused = torch.empty_like(fused)
         sizes = {"CHANNELS": fused.shape[-1], "HIDDEN": field[0].shape[0], "RAYS": RAYS, **BACKWARD}
-        gradients = (dfused, *dfield)
         field_gradient_kernel[grid](
-            fused, depths, lengths, out, dout.contiguous(), *field, *ctx.density, *gradients, rays, samples, **sizes
-        )
+            fused, lengths, *walked, dout.contiguous(), *field, *ctx.density, dfused, *dfield, rays, samples,
+            ELEVATIONS=ctx.elevations, KNOWN=ctx.channel, **sizes,
+        )  # fmt: skip
         dvolume = torch.zeros(ctx.volume_shape, dtype=_sums_dtype(fused), device=fused.device)
         places, sizes = (frusta, shares, origins, directions, depths), {"POINTS": POINTS, **_sizes(ctx.volume_shape)}
         scatter_kernel[triton.cdiv(rays * samples, POINTS), batch * targets](
             dfused, dvolume, *places, views, targets, rays, samples, **sizes
         )
         sums = (part.sum(dim=0) for part in dfield)
-        return dvolume.to(fused.dtype).permute(0, 1, 5, 4, 2, 3), *[None] * 7, *sums
+        return dvolume.to(fused.dtype).permute(0, 1, 5, 4, 2, 3), *[None] * 9, *sums
 
 
 def _sums_dtype(x: torch.Tensor) -> torch.dtype:

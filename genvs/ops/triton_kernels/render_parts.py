@@ -121,6 +121,15 @@ def field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS: tl.constexpr, HIDDEN: tl.c
 
 
 @triton.jit
+def with_known(features, known_ptr, at, in_rays, KNOWN: tl.constexpr, CHANNELS: tl.constexpr):
+    """Features `[RAYS, C]` with the values at known_ptr + at in channel KNOWN; as they are if KNOWN is -1."""
+    if KNOWN >= 0:
+        known = tl.load(known_ptr + at, mask=in_rays, other=0.0)
+        features = tl.where((tl.arange(0, CHANNELS) == KNOWN)[None, :], known[:, None], features)
+    return features
+
+
+@triton.jit
 def softplus(x):
     """ln(1 + e^x), without overflow."""
     return tl.maximum(x, 0.0) + tl.log(1 + tl.exp(-tl.abs(x)))
@@ -161,6 +170,33 @@ def first_layer_gradient(
     dh1 = tl.where(h1 > 0, tl.dot(dh2.to(DOT), w2, input_precision=PRODUCTS), 0.0)
     w1 = tl.load(w1_ptr + units[:, None] * CHANNELS + columns[None, :]).to(DOT)
     return dh1, tl.dot(dh1.to(DOT), w1, input_precision=PRODUCTS)
+
+
+@triton.jit
+def add_field_gradient(
+    draw, dchange, fused, h1a, h1b, h2, w1_ptr, w2_ptr, w3_ptr,
+    dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3,
+    CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the fused features, and those of the field's parameters with a sample's contribution."""
+    HALF: tl.constexpr = HIDDEN // 2
+    # The last layer: one row for the density, the others for the features.
+    dw_density += tl.sum(h2 * draw[:, None], axis=0)
+    db_density += draw
+    db3 += tl.sum(dchange, axis=0)
+    dw3 = tl.dot(tl.trans(dchange.to(DOT)), h2.to(DOT), dw3, input_precision=PRODUCTS)
+    dh2 = second_layer_gradient(draw, dchange, h2, w3_ptr, CHANNELS, HIDDEN, DOT)
+    db2 += tl.sum(dh2, axis=0)
+    dw2a = tl.dot(tl.trans(h1a.to(DOT)), dh2.to(DOT), dw2a, input_precision=PRODUCTS)
+    dw2b = tl.dot(tl.trans(h1b.to(DOT)), dh2.to(DOT), dw2b, input_precision=PRODUCTS)
+    dh1a, into_a = first_layer_gradient(dh2, h1a, w1_ptr, w2_ptr, 0, HALF, CHANNELS, HIDDEN, DOT)
+    dh1b, into_b = first_layer_gradient(dh2, h1b, w1_ptr, w2_ptr, HALF, HALF, CHANNELS, HIDDEN, DOT)
+    db1a += tl.sum(dh1a, axis=0)
+    db1b += tl.sum(dh1b, axis=0)
+    dw1a = tl.dot(tl.trans(fused.to(DOT)), dh1a.to(DOT), dw1a, input_precision=PRODUCTS)
+    dw1b = tl.dot(tl.trans(fused.to(DOT)), dh1b.to(DOT), dw1b, input_precision=PRODUCTS)
+    dfused = dchange + into_a + into_b
+    return dfused, dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3
 
 
 @triton.jit
