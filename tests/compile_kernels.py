@@ -17,7 +17,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from genvs import ops
-from tests.fused_checks import image, normal, render, some_field, some_rays, some_volume
+from tests.fused_checks import image, normal, render, some_field, some_known, some_rays, some_volume
 
 
 class AbsentGPU:
@@ -63,7 +63,11 @@ def every_operation(precision: torch.dtype) -> None:
     resampled = [ops.downsample(tiled), ops.upsample(whole), ops.concat(whole, whole)]
     epilogues = [ops.conv_epilogue(whole, bias, residual=whole, scale=0.7, relu=True)]
     volume, field = some_volume(2, 16, precision), some_field(16, 64)
-    rendered = [render(some_rays(2, 64), *(x.requires_grad_() for x in (volume, *field)))]
+    scene, rays = [x.requires_grad_() for x in (volume, *field)], some_rays(2, 128)
+    known = some_known(3, rays)
+    # Summed over half a tile of rays and over two, with and without a known channel.
+    variants = [(None, None), (None, known), (32, None), (128, known)]
+    rendered = [render(rays, *scene, elevations=elevations, known=given) for elevations, given in variants]
     results = norms + resampled + epilogues + rendered
     torch.autograd.backward(results, [torch.zeros_like(x) for x in results])
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genvs import ops
 from genvs.geometry import frustum_matrix, generate_rays, interval_lengths, stratified_depths
-from genvs.ops import FieldLayers, RaySamples
+from genvs.ops import FieldLayers, Known, RaySamples
 from tests.small_model import some_cameras
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,7 +44,7 @@ class Surroundings(TorchDispatchMode):
         torch.ops.aten.new_empty.default,
         ZEROS,
     }
-    LARGE = 2.0**100
+    LARGE = 2.0**15  # in float16 too
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,8 @@ def some_rays(views: int, rays: int, samples: int = 3) -> list[Tensor]:
     """
     generator = torch.Generator().manual_seed(views)
     inputs, targets = some_cameras(2, views), some_cameras(2, 2, seed=1)
-    origins, directions = (part.flatten(2, 3)[:, :, :rays] for part in generate_rays(targets, 10, 10))
+    side = max(10, math.ceil(math.sqrt(rays)))
+    origins, directions = (part.flatten(2, 3)[:, :, :rays] for part in generate_rays(targets, side, side))
     near, far = torch.full((2, 2, rays), 0.2), torch.full((2, 2, rays), 4.2)
     depths = stratified_depths(near, far, samples, torch.rand(2, 2, rays, samples, generator=generator))
     lengths = interval_lengths(depths, near, far) * directions.norm(dim=-1, keepdim=True)
@@ -143,7 +144,12 @@ def some_field(channels: int, hidden: int, density: float = 0.0) -> list[Tensor]
     return field
 
 
-def render(inputs: list[Tensor], volume: Tensor, *field: Tensor) -> Tensor:
-    """`ops.render`, at 10 * softplus(raw density - 2.5) as in the model."""
+def render(inputs: list[Tensor], volume: Tensor, *field: Tensor, **options) -> Tensor:
+    """`ops.render`, at 10 * softplus(raw density - 2.5) as in the model. options: `elevations` and `known`."""
     frusta, view_weights, *rays = inputs
-    return ops.render(volume, frusta, view_weights, RaySamples(*rays), FieldLayers(field, 10.0, -2.5))
+    return ops.render(volume, frusta, view_weights, RaySamples(*rays), FieldLayers(field, 10.0, -2.5), **options)
+
+
+def some_known(channel: int, rays: list[Tensor]) -> Known:
+    """Values for a channel, at the samples of `some_rays`."""
+    return Known(channel, among_nans(normal(*rays[-1].shape, seed=7)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genvs import ops
 from genvs.models import GeNVS
-from tests.fused_checks import DEVICE, errors, normal, render, some_field, some_rays, some_volume
+from tests.fused_checks import DEVICE, errors, normal, render, some_field, some_known, some_rays, some_volume
 from tests.small_model import randomize, small_config, some_batch
 
 pytestmark = pytest.mark.gpu
@@ -34,6 +34,22 @@ def test_render_in_bf16_is_as_exact_as_plain_torch_in_autocast(views, channels, 
     with ops.reference_only(), autocast(True):
         plain = errors(functools.partial(render, some_rays(views, rays)), *inputs)
     assert all(error <= 2 * other for (_, error), (_, other) in zip(ours, plain, strict=True)), (ours, plain)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("elevations", "known"), [(64, None), (64, 3), (32, None), (128, None), (None, 3)])
+def test_render_that_keeps_the_range_or_knows_a_channel(elevations, known, precision):
+    """64 samples along each of 64 x 64 rays, as in srn128. The forward pass repeats bit by bit."""
+    rays = some_rays(2, 4096, 64)
+    options = {"elevations": elevations, "known": None if known is None else some_known(known, rays)}
+    run = functools.partial(render, rays, **options)
+    inputs = (some_volume(2, 16, precision, size=(32, 32, 64)), *some_field(16, 64))
+    assert torch.equal(run(*inputs), run(*inputs))
+    ours = errors(run, *inputs)
+    with ops.reference_only(), autocast(precision == torch.bfloat16):
+        plain = errors(run, *inputs)
+    # In float32 both may have nothing but errors of rounding.
+    assert all(error <= 2 * other + 1e-5 for (_, error), (_, other) in zip(ours, plain, strict=True)), (ours, plain)
 
 
 def network_outcome(bf16: bool) -> dict[str, Tensor]:

@@ -5,11 +5,13 @@ over the fused features that forward has stored: with P_k the features rendered 
 sample's optical depth is T_{k+1} f_k.g - (P_S - P_k).g, which needs only the final image besides what lies before k.
 The second scatters the fused features' gradients into the volumes, a tile of samples a program.
 
-Of sensors that keep the range, the rays of an azimuth lie one after the other, and each turn of the walk stores the sum
-over those in the tile. A program has no other's part of that sum, so that results repeat bit by bit. The gradient g_k
-then differs from sample to sample, and the gradient of an optical depth is T_{k+1} f_k.g_k - sum over j > k of
-w_j f_j.g_j, with weights w_j. Backward has that sum at hand if it walks from far to near, for which forward stores T_k:
-4 bytes a sample besides the fused features' 32 or more, instead of a second evaluation of the field.
+For a sensor that keeps the range, features are summed over the elevations of an azimuth, whose rays lie one after the
+other. At each sample, a program stores the sums over those of its rays that belong to one azimuth. If an azimuth has
+more rays than a tile, plain torch adds up the tiles' sums. Nothing is added atomically, so forward repeats bit by bit.
+The gradient g_k of the image then differs from sample to sample, and the gradient of an optical depth is
+T_{k+1} f_k.g_k - sum over j > k of w_j f_j.g_j, where w_j is a sample's weight. Backward walks from far to near, so
+that it has this sum when it needs it. Forward stores T_k for that: 4 bytes a sample, where the fused features take 32
+or more. To walk from near to far, backward would need the total first, and so evaluate the field twice.
 """
 
 from __future__ import annotations
