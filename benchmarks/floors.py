@@ -45,11 +45,12 @@ def count(config: GeNVSConfig, views: int = 1) -> dict[str, tuple[int, int]]:
         images, noisy, sigma = torch.empty(1, views, 3, size, size), torch.empty(1, 3, size, size), torch.ones(1)
     inputs, targets = (random_cameras(config, (1, n), torch.Generator()).to("meta") for n in (views, 1))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.denoise(noisy, sigma, net.render(net.encode(images), inputs, targets)[0])
+        net.denoise(noisy, sigma, net.render(net.encode(images, inputs), inputs, targets)[0])
     operations = {name: sum(each.values()) for name, each in counter.get_flop_counts().items()}
+    modules = {"encode": net.encoders["rgb"], "render": net.renderer, "denoise": net.denoisers["rgb"]}
     return {
         name: (operations[type(module).__name__], sum(parameter.numel() for parameter in module.parameters()))
-        for name, module in {"encode": net.encoder, "render": net.renderer, "denoise": net.denoiser}.items()
+        for name, module in modules.items()
     }
 
 

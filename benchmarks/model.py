@@ -108,7 +108,7 @@ class TrainingStep:
         torch.backends.cudnn.benchmark = config.bench
         self.state = create_state(config, config.net.scene, DEVICE)
         self.net = training_net(self.state.net, config, DEVICE)
-        self.loss_fn = GeNVSLoss(config.loss, sigma_data=config.net.denoiser.sigma_data, seed=config.seed)
+        self.loss_fn = GeNVSLoss(config.loss, config.net, config.seed)
         # A rank other than 0 writes nothing.
         self.monitor = Monitor(Path(), DEVICE, rank=1, tensorboard=False, cur_nimg=0, total=1)
 

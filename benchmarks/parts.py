@@ -30,7 +30,8 @@ def part(name: str, preset: str, batch: int, views: int, precision: str, trainin
     forward: Callable[..., Tensor]
     sets: list[tuple[Tensor, ...]]
     if name == "encode":
-        module, forward, sets = net.encoder, net.encode, [(each.inputs.images,) for each in batches]
+        module, forward = net.encoders, partial(net.encode, cameras=None)
+        sets = [(each.inputs.images,) for each in batches]
         work = floors.encode_work(config, batch=batch * views, training=training) * views
     elif name == "render":
         with torch.no_grad(), in_precision():
@@ -44,7 +45,7 @@ def part(name: str, preset: str, batch: int, views: int, precision: str, trainin
         features = [torch.randn(shape, device=DEVICE, requires_grad=training) for _ in batches]
         sigma = torch.rand(batch, 1, 1, 1, device=DEVICE) + 0.1
         sets = [(each.targets.images[:, 0], sigma, image) for each, image in zip(batches, features, strict=True)]
-        module, forward = net.denoiser, partial(net.denoise, keys=keys)
+        module, forward = net.denoisers, partial(net.denoise, keys=keys)
         work = floors.denoise_work(config, batch=batch, training=training)
 
     def run(inputs: tuple[Tensor, ...]) -> None:

@@ -25,7 +25,7 @@ def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 module.reset_parameters()
     inputs, targets = (random_views(net.config, (2, 1), torch.Generator().manual_seed(seed)) for seed in range(2))
-    return not net.render(net.encode(inputs.images), inputs.cameras, targets.cameras).any()
+    return not net.render(net.encode(inputs.images, inputs.cameras), inputs.cameras, targets.cameras).any()
 
 
 @benchmark

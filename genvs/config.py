@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genvs.errors import InputError
+from genvs.modalities import MODALITIES, modality_names, to_levels
 from genvs.settings import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -19,8 +20,6 @@ from genvs.settings import (
     set_by_path,
 )
 
-WHITE = 1.0  # the background of SRN's data sets, in images in [-1, 1]
-ON_WHITE = (WHITE, WHITE, WHITE)
 VIEW_WEIGHTINGS = (
     "baseline_mean distance distance_squared distance_cubed distance_gaussian_b=B l1_weighting f_norm_weighting "
     "error_weighting_alpha=A rel_cam_poses_l2 rel_cam_poses_f_norm cross_attention learned_cross_attention "
@@ -76,7 +75,7 @@ class SceneConfig:
     @property
     def background_levels(self) -> tuple[float, ...]:
         """The background in images in [-1, 1]; a feature image is 0 there."""
-        return tuple(value / 127.5 - 1 for value in self.background)
+        return tuple(map(to_levels, self.background))
 
     @property
     def planes(self) -> dict[str, Any]:
@@ -172,11 +171,13 @@ class GeNVSConfig:
     """A whole model. resolution: side of input and output images, pixels.
 
     numerics: "genvs", or "unofficial" for networks that were trained in another implementation (`genvs.compat`).
+    modalities: what it reads and draws (`genvs.modalities`), in the order of their table; aliases are replaced.
     Raises InputError for settings that do not fit together.
     """
 
     resolution: int = 128
     numerics: str = "genvs"
+    modalities: tuple[str, ...] = ("rgb",)
     view_weighting: str = "baseline_mean"
     scene: SceneConfig = field(default_factory=SceneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -186,6 +187,11 @@ class GeNVSConfig:
     def __post_init__(self) -> None:
         parse_view_weighting(self.view_weighting)
         check_choice(self, "numerics", ("genvs", UNOFFICIAL))
+        object.__setattr__(self, "modalities", modality_names(self.modalities))
+        channels = max(MODALITIES[name].features[1] for name in self.modalities)
+        if self.encoder.volume_channels < channels:
+            given = f"`volume_channels`={self.encoder.volume_channels}, `modalities`={as_text(self.modalities)}"
+            raise InputError(f"{given}: give {channels} channels or more")
         size, levels = self.resolution, len(self.denoiser.channel_mult)
         if not 32 <= size <= 256 or size % BACKBONE_STRIDE:
             raise InputError(f"`resolution`={size}: choose a multiple of {BACKBONE_STRIDE} from 32 to 256")

@@ -111,7 +111,7 @@ def _parsed(config: Any, path: str, text: str) -> Any:
     kind = kinds[0]
     try:
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(","))
+            return tuple(typing.get_args(kind)[0](part) for part in text.split(","))
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         numbers = "whole numbers with commas between, such as 1,2,2"

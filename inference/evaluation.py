@@ -22,7 +22,7 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.metrics import SILHOUETTE_THRESHOLD, background_level
 from genvs.metrics.distributions import SET_METRICS
-from genvs.models.layers import plus_color
+from genvs.models.colours import colours_of
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
 from genvs.visualize import to_uint8
@@ -181,7 +181,7 @@ class Evaluation:
     def _baseline(self, name: str, inputs: Views, targets: Cameras, batch_size: int) -> Iterator[Tensor]:
         """Images `[3, H, W]` in [-1, 1] on the CPU, for targets `[1, T]`.
 
-        'colours' are what training's auxiliary loss (`--rgb_weight`) teaches a feature image's first three channels:
+        'colours' are what training's auxiliary loss (`--rgb_weight`) teaches some channels of a feature image:
         the expected colours of the view, as in pixelNeRF (arXiv 2012.02190).
         """
         if name == "nearest":
@@ -190,11 +190,11 @@ class Evaluation:
             assert self.mean_image is not None
             yield from self.mean_image.expand(targets.shape[1], -1, -1, -1)
         else:
-            device, background = self.denoise.device, self.denoise.net.config.scene.background_levels
+            device, colours = self.denoise.device, colours_of(self.denoise.modality, self.denoise.net.config)
             conditioned = Conditioned(self.denoise, inputs.to(device), batch_size=batch_size)
             for start in range(0, targets.shape[1], batch_size):
                 feature_images = conditioned.render(targets[:, start : start + batch_size].to(device))
-                yield from plus_color(feature_images[:, :3], background).clamp(-1, 1).cpu()
+                yield from colours.picture(feature_images).clamp(-1, 1).cpu()
 
 
 def _protocol_in(path: Path) -> dict[str, Any]:

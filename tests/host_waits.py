@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from tests.conftest import ROOT
 from tests.small_training import BATCH, own_signals, small_run
@@ -77,7 +78,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
     """The parts of an update in the training loop, by name and in order. Only the last, "record", records anything."""
     config = small_run("nowhere", 100, log_kimg=1000.0, kimg_per_tick=1000.0, **changes)
     state = create_state(config, config.net.scene, device)
-    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
     monitor = Monitor(run_dir, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     reporter = Reporter(config, SimpleNamespace(held_out_scenes=[]), state, monitor)
     reporter.first_status = []

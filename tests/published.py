@@ -159,7 +159,7 @@ def published_weights(config: GeNVSConfig | None = None, seed: int = 0) -> dict[
         theirs = names[name]
         if theirs.startswith("pixel_nerf_net.encoder.encoder") and theirs.endswith("bias"):
             continue  # their convolution has none, because a normalisation layer follows
-        is_head = name == "encoder.to_volume.weight"
+        is_head = name == "encoders.rgb.to_volume.weight"
         add(theirs, *((len(tensor), channels, 1, 1) if is_head else tensor.shape))
     weights["pixel_nerf_net.mlp.layers.2.bias"][0] = 5.0  # density is a ReLU, which may start dead
     for name in ("weight", "bias", "running_mean", "running_var"):

@@ -78,7 +78,7 @@ class Evaluation:
         # A rank may have nothing to do; torch would split that into one empty part.
         for scenes in share.split(max(1, batch_gpu // self.noise.shape[1])) if len(share) else ():
             targets, noise = self.batch.targets[scenes], self.noise[scenes]
-            volume = net.encode(self.batch.inputs[scenes].images)
+            volume = net.encode(self.batch.inputs[scenes].images, self.batch.inputs[scenes].cameras)
             sums["mean_image"] += psnr(self.mean_image.expand_as(targets.images), targets.images).sum().item()
             for count in counts:
                 inputs = self.batch.inputs[scenes][:, :count]
@@ -104,7 +104,7 @@ class Evaluation:
         scenes = torch.arange(min(PANEL_SCENES, len(self.noise)))
         inputs, targets = self.batch.inputs[scenes][:, :1], self.batch.targets[scenes][:, :1]
         noise, images = self.noise[scenes][:, 0], targets.images[:, 0]
-        feature_images = net.render(net.encode(inputs.images), inputs.cameras, targets.cameras)[:, 0]
+        feature_images = net.render(net.encode(inputs.images, inputs.cameras), inputs.cameras, targets.cameras)[:, 0]
         denoise = self.denoiser(net, feature_images, scenes)
         noisy = images + PANEL_SIGMA * noise
         rows = {

@@ -122,12 +122,8 @@ class Part(nn.Module):
 
 
 def parts_of(net: GeNVS) -> tuple[Part, Part]:
-    """The two halves of `GeNVS.forward`: its feature images, and `GeNVS.denoise_targets`."""
-
-    def render(input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
-        return net.render(net.encode(input_images), inputs, targets, keys)
-
-    return Part(render, net.encoder, net.renderer), Part(net.denoise_targets, net.denoiser)
+    """The two halves of `GeNVS.forward`."""
+    return Part(net.render_targets, net.encoders, net.renderer), Part(net.denoise_targets, net.denoisers)
 
 
 class GraphedPart:

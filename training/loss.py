@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, ON_WHITE, SIGMA_RANGES
+from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, GeNVSConfig
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
+from genvs.models.colours import colours_of
 from genvs.models.labels import augment_labels, augmented
-from genvs.models.layers import plus_color
 from genvs.random import Stream
 from genvs.settings import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_numbers
 
@@ -29,9 +29,8 @@ class LossConfig:
     class in class-conditional training.
     input_noise_probability, input_noise_max: each input view gets, with this probability, Gaussian noise of standard
     deviation U(0, max), in units of images in [-1, 1].
-    rgb_weight: weight of an auxiliary loss that trains the feature image's first three channels to predict the target's
-    colours minus the background, so that an empty ray, which renders zeros, shows it. It teaches geometry
-    directly, as in pixelNeRF (arXiv 2012.02190).
+    rgb_weight: weight of an auxiliary loss that trains the channels of the feature image that show the picture itself
+    (genvs.models.colours) to predict the target. It teaches geometry directly, as in pixelNeRF (arXiv 2012.02190).
     augment: probability of each step of `draw_augmentation`.
     """
 
@@ -71,17 +70,11 @@ class GeNVSLoss:
     All randomness is a function of (seed, sample index): it does not depend on batches, ranks or resuming.
     """
 
-    def __init__(
-        self,
-        config: LossConfig,
-        *,
-        sigma_data: float,
-        seed: int,
-        precond: str = "edm",
-        background: tuple[float, ...] = ON_WHITE,
-    ) -> None:
-        self.config, self.sigma_data, self.seed, self.precond = config, sigma_data, seed, precond
-        self.background = background
+    def __init__(self, config: LossConfig, net: GeNVSConfig, seed: int) -> None:
+        """net: of the network that is trained."""
+        self.config, self.seed = config, seed
+        self.sigma_data, self.precond = net.denoiser.sigma_data, net.denoiser.precond
+        self.colours = [colours_of(name, net) for name in net.modalities]
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
         """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
@@ -108,8 +101,17 @@ class GeNVSLoss:
             labels=labels,
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
-        rgb_loss = (feature_image[:, :, :3] - plus_color(targets, self.background, -1)).square().mean(dim=(2, 3, 4))
+        rgb_loss = self.rgb_loss(feature_image, targets)
         return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
+
+    def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:
+        """`[B, T]`, from feature images `[B, T, C, H, W]` and targets `[B, T, 3, H, W]`, of the modalities in turn."""
+        share, losses = len(targets) // len(self.colours), []
+        for number, colours in enumerate(self.colours):
+            part = slice(number * share, (number + 1) * share)
+            shown, wanted = feature_image[part, :, colours.first : colours.last], colours.less_background(targets[part])
+            losses.append((shown - wanted[:, :, : colours.last - colours.first]).square().mean(dim=(2, 3, 4)))
+        return torch.cat(losses)
 
     def labels(self, batch: ViewBatch, keys: Tensor) -> Tensor | None:
         """Labels `[B, T, L]` of the targets (genvs.models.labels) from keys `[B, T]`; None if the network has none."""

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from genvs import files, load_snapshot, save_snapshot
-from genvs.config import SceneConfig, config_of_snapshot
+from genvs.config import GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.models.backbone import Backbone, load_imagenet_weights
+from genvs.models.colours import colours_of
+from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
@@ -31,7 +33,8 @@ MAX_SKIPPED_IN_A_ROW = 50
 FIRST_SCALE = 2.0**16
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 VIEW_WEIGHTS = "renderer.view_weights."
-LABEL_LAYERS = re.compile(r"denoiser\.unet\.embed_(augment|class)\..*")
+Weights = dict[str, Tensor]
+LABEL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*")
 
 
 @dataclass
@@ -91,7 +94,8 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     """
     torch.manual_seed(config.seed)
     net = build_net(dataclasses.replace(config.net, scene=scene))
-    initialize_encoder(net.encoder.backbone, config.encoder_weights)
+    for encoder in net.encoders.values():
+        initialize_encoder(cast(FeatureVolumeEncoder, encoder).backbone, config.encoder_weights)
     if config.transfer is not None:
         transfer(config.transfer, net)
     net.to_device(device)
@@ -147,9 +151,11 @@ def start_from(path: str, preset: TrainConfig) -> TrainConfig:
 def transfer(path: str, net: GeNVS) -> None:
     """Load the weights of the snapshot at `path` into `net`.
 
-    A view weighting that the snapshot lacks keeps its own weights. Layers for classes and augmentations start at 0 if
-    the snapshot lacks them, and are left out if `net` does, so that at first the network computes the same. Raises
-    InputError if the snapshot is damaged, or has another architecture or preconditioning.
+    Encoders and denoisers of modalities that the snapshot lacks start as those of its first one, without the channels
+    of volumes that show the picture itself. A view weighting that it lacks keeps its own weights. Layers for classes
+    and augmentations start at 0 if the snapshot lacks them, and are left out if `net` does, so that at first the
+    network computes the same. Raises InputError if the snapshot is damaged, or has another architecture or
+    preconditioning.
     """
     source = load_snapshot(path)
     precond = source.config.denoiser.precond
@@ -159,6 +165,7 @@ def transfer(path: str, net: GeNVS) -> None:
     weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
     if weighting.keys() != {name for name in given if name.startswith(VIEW_WEIGHTS)}:
         given = {name: tensor for name, tensor in given.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
+    given |= _of_other_modalities(own, given, source.config, net.config)
     labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if LABEL_LAYERS.fullmatch(name)}
     given = labels | given
     weights = {name: given[name] for name in given if name in own or not LABEL_LAYERS.fullmatch(name)}
@@ -171,6 +178,21 @@ def transfer(path: str, net: GeNVS) -> None:
         like_it = " ".join(f"`settings` net.{name}={as_text(settings[name])}" for name in sorted(others))
         raise InputError(f"{path}: {fault}: use another snapshot, or a network like its own: {like_it}")
     net.load_state_dict(weights)
+
+
+def _of_other_modalities(own: Weights, given: Weights, source: GeNVSConfig, config: GeNVSConfig) -> Weights:
+    """The weights of the modalities that the network `source` lacks, from those of its first one, `given`."""
+    first, found = source.modalities[0], Weights()
+    for name in (name for name in config.modalities if name not in source.modalities):
+        for part in ("encoders", "denoisers"):
+            old, new = f"{part}.{first}.", f"{part}.{name}."
+            found |= {new + key.removeprefix(old): tensor for key, tensor in given.items() if key.startswith(old)}
+        reserved, channels = colours_of(name, config).reserved, config.encoder.volume_channels
+        for key in (f"encoders.{name}.to_volume.{kind}" for kind in ("weight", "bias")):
+            if key in found and found[key].shape == own[key].shape:
+                ours, theirs = (tensor.unflatten(0, (-1, channels)) for tensor in (own[key], found[key]))
+                found[key] = torch.cat([ours[:, :reserved], theirs[:, reserved:]], dim=1).flatten(0, 1)
+    return found
 
 
 def fault_in(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:

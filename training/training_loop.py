@@ -36,11 +36,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
     net = training_net(state.net, config, device)
-    denoiser = config.net.denoiser
-    precond, background = denoiser.precond, data.scene.background_levels
-    loss_fn = GeNVSLoss(
-        config.loss, sigma_data=denoiser.sigma_data, seed=config.seed, precond=precond, background=background
-    )
+    loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed)
     batches = load_batches(config, data, state.cur_nimg, device, stop.while_waiting)
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)

@@ -28,6 +28,7 @@ from torch import Tensor
 from genvs.config import EncoderConfig, GeNVSConfig
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
+from genvs.models.colours import Colours
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.genvs import GeNVS
@@ -43,8 +44,8 @@ class UnofficialEncoder(FeatureVolumeEncoder):
 
     WITHOUT_BIAS = ("backbone", "aspp", "low_level", "fuse")
 
-    def __init__(self, config: EncoderConfig, resolution: int, background: tuple[float, ...]) -> None:
-        super().__init__(config, resolution, background)
+    def __init__(self, config: EncoderConfig, resolution: int, colours: Colours) -> None:
+        super().__init__(config, resolution, colours)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not (name.startswith(self.WITHOUT_BIAS) and name.endswith(".bias")))
 
@@ -59,8 +60,15 @@ class UnofficialEncoder(FeatureVolumeEncoder):
 class UnofficialRenderer(FeatureRenderer):
     """Shared focal length, rays through corners, zeros outside volumes, transmittance that includes the interval."""
 
-    def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
-        """As in `FeatureRenderer`; in float32."""
+    def forward(
+        self,
+        feature_volume: Tensor,
+        inputs: Cameras,
+        targets: Cameras,
+        keys: Tensor | None = None,
+        modality: str = "rgb",
+    ) -> Tensor:
+        """As in `FeatureRenderer`, in float32; every modality is a photo."""
         width = self.config.render_width
         weights = self.view_weights(inputs, targets)
         inputs, targets = (with_shared_lens(cameras, of=inputs) for cameras in (inputs, targets))

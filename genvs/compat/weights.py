@@ -52,6 +52,7 @@ def published_names(names: Iterable[str], config: GeNVSConfig) -> dict[str, str]
     modules = {**NAMES, **_decoder_names(), **_unet_names(config)}
 
     def translated(name: str) -> str:
+        name = re.sub(r"^(encoder|denoiser)s\.\w+\.", r"\1.", name)
         module = max((ours for ours in modules if f"{name}.".startswith(f"{ours}.")), key=len)
         return modules[module] + name.removeprefix(module).replace(".attention.norm", ".norm2").replace(
             ".attention", ""
@@ -166,9 +167,9 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
             if not parameter.requires_grad:  # a bias that the unofficial network does not have
                 state.setdefault(name, torch.zeros(parameter.shape))
         channels = config.encoder.volume_channels
-        state["encoder.to_volume.bias"] = _reordered(state["encoder.to_volume.bias"], channels)
-        weight = _reordered(state["encoder.to_volume.weight"], channels).flatten(1)
-        state["encoder.to_volume.weight"] = F.pad(weight, (0, 3))  # theirs does not see the image's colours
+        state["encoders.rgb.to_volume.bias"] = _reordered(state["encoders.rgb.to_volume.bias"], channels)
+        weight = _reordered(state["encoders.rgb.to_volume.weight"], channels).flatten(1)
+        state["encoders.rgb.to_volume.weight"] = F.pad(weight, (0, 3))  # theirs does not see the image's colours
         net.load_state_dict(state, assign=True)
     except (LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = str(error).rpartition("\n")[2].strip()  # torch lists weights below a heading

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from genvs.geometry import Cameras
 from genvs.geometry.cameras import TensorGroup
+from genvs.modalities import to_levels
 
 
 @dataclass(frozen=True)
 class Views(TensorGroup):
-    """Images and their cameras, with any leading shape.
+    """Pictures and the cameras or other sensors that took them, with any leading shape.
 
-    images: `[..., 3, H, W]`, uint8 as loaded or float32 in [-1, 1]. cameras: `[...]`.
+    images: `[..., 3, H, W]`, uint8 as loaded or float32 in [-1, 1]; gray ones have equal channels. cameras: `[...]`.
     """
 
     images: Tensor
@@ -26,10 +27,15 @@ class Views(TensorGroup):
         """The leading shape, `[...]`."""
         return self.images.shape[:-3]
 
+    @property
+    def modality(self) -> Tensor:
+        """What each picture is, int64 `[...]` (genvs.modalities)."""
+        return self.cameras.modality
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Views:
         """Moves to `device`, and makes float32 in [-1, 1] of uint8 images there, which are a quarter of the size."""
         moved = super().to(device, non_blocking=non_blocking)
-        return Views(moved.images.float() / 127.5 - 1, moved.cameras) if moved.images.dtype == torch.uint8 else moved
+        return Views(to_levels(moved.images.float()), moved.cameras) if moved.images.dtype == torch.uint8 else moved
 
     def mirrored(self) -> Views:
         """The same views of the world's mirror image in the plane x = 0.

@@ -1,4 +1,4 @@
-"""Pinhole cameras, and the only place that converts between camera conventions.
+"""Cameras, and the only place that converts between camera conventions.
 
 OpenCV axes (+x right, +y down, +z forward). Intrinsics are normalised: row 0 by the image's width, row 1 by its height,
 so that they hold at every resolution. `depth` is camera z.
@@ -30,8 +30,13 @@ class TensorGroup:
         return self.map(lambda member: member[index])
 
     def to(self: T, *args, **kwargs) -> T:
-        """As `Tensor.to`, on every member."""
-        return self.map(lambda member: member.to(*args, **kwargs))
+        """As `Tensor.to`, on every member; integers keep their type."""
+
+        def moved(member: Any) -> Any:
+            to = member.to(*args, **kwargs)
+            return to.to(member.dtype) if isinstance(member, Tensor) and not member.is_floating_point() else to
+
+        return self.map(moved)
 
     def pin_memory(self: T) -> T:
         """Copies in page-locked memory, from which `.to(device, non_blocking=True)` does not wait. Needs CUDA."""
@@ -56,16 +61,23 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class Cameras(TensorGroup):
-    """A batch of cameras with any leading shape.
+    """A batch of cameras, or of other sensors, with any leading shape.
 
     c2w: `[..., 4, 4]`, camera-to-world, OpenCV axes. intrinsics: `[..., 3, 3]`, normalised.
-    near, far: `[...]`, depth planes in the camera frame, world units.
+    near, far: `[...]`, depth planes in the camera frame, world units. modality: int64 `[...]`, what each is, by its
+    place in `genvs.modalities.MODALITIES`; by default all take photos (0).
     """
 
     c2w: Tensor
     intrinsics: Tensor
     near: Tensor
     far: Tensor
+    modality: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.modality is None:
+            photos = torch.zeros(self.near.shape, dtype=torch.int64, device=self.near.device)
+            object.__setattr__(self, "modality", photos)
 
     @property
     def shape(self) -> torch.Size:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs.config import ON_WHITE
 from genvs.geometry import Cameras, generate_rays, project, stratified_depths
+from genvs.modalities import ON_WHITE
 
 SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs more from the background is the object
 

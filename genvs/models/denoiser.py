@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from genvs.config import ON_WHITE, DenoiserConfig
+from genvs.config import DenoiserConfig
 from genvs.diffusion.preconditioning import PRECONDITIONINGS
+from genvs.modalities import PICTURE_CHANNELS
 from genvs.models.adm import ADM
-from genvs.models.layers import cat_channels, plus_color
+from genvs.models.colours import Colours
+from genvs.models.layers import cat_channels
 from genvs.models.ncsnpp import NCSNpp
 from genvs.models.unet import UNet
 
@@ -22,14 +24,15 @@ class ConditionedDenoiser(nn.Module):
         config: DenoiserConfig,
         resolution: int,
         feature_channels: int,
-        num_classes: int = 0,
-        background: tuple[float, ...] = ON_WHITE,
+        num_classes: int,
+        colours: Colours,
     ) -> None:
         super().__init__()
-        self.background = background
+        self.colours = colours
         self.sigma_data, self.centre_on_colours = config.sigma_data, config.centre_on_colours
         self.preconditioning = PRECONDITIONINGS[config.precond]
-        self.unet = UNETS[config.arch](config, resolution, 3 + feature_channels, 3, num_classes)
+        in_channels = PICTURE_CHANNELS + feature_channels
+        self.unet = UNETS[config.arch](config, resolution, in_channels, PICTURE_CHANNELS, num_classes)
 
     def forward(
         self,
@@ -44,7 +47,7 @@ class ConditionedDenoiser(nn.Module):
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma, self.sigma_data)
         # EDM's coefficients give the best linear denoiser of data with mean zero. With the rendered colours as the
         # mean, the network starts from them and learns the rest.
-        mean = plus_color(feature_image[:, :3].float(), self.background) if self.centre_on_colours else 0.0
+        mean = self.colours.picture(feature_image.float()) if self.centre_on_colours else 0.0
         offset = noisy - mean
         # c_in scales the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
         x = cat_channels(c_in * offset, feature_image)

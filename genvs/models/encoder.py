@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genvs.config import ON_WHITE, STEM_STRIDE, EncoderConfig
+from genvs.config import STEM_STRIDE, EncoderConfig
 from genvs.errors import InputError
+from genvs.modalities import PICTURE_CHANNELS
 from genvs.models.backbone import BACKBONES
+from genvs.models.colours import Colours
 from genvs.models.layers import (
     cat_channels,
     conv_relu,
     conv_relu_of_two,
     he_init,
-    plus_color,
     separable_conv_relu,
     upsample_relu,
 )
@@ -57,11 +58,11 @@ class Stage(nn.Sequential):
 class FeatureVolumeEncoder(nn.Module):
     """`[N, 3, H, W]` images to `[N, C, D, volume_width, volume_width]` feature volumes, D bins linear in depth."""
 
-    def __init__(self, config: EncoderConfig, resolution: int, background: tuple[float, ...] = ON_WHITE) -> None:
+    def __init__(self, config: EncoderConfig, resolution: int, colours: Colours) -> None:
         super().__init__()
         if config.backbone not in BACKBONES:
             raise InputError(f"`backbone`={config.backbone} is not known: choose one of {', '.join(BACKBONES)}")
-        self.config, self.background = config, background
+        self.config, self.colours = config, colours
         self.backbone = BACKBONES[config.backbone](config.widths, config.blocks)
         widths = self.backbone.channels
         channels = config.decoder_channels
@@ -75,29 +76,29 @@ class FeatureVolumeEncoder(nn.Module):
         self.fuse = separable_conv_relu(channels + config.low_level_channels, channels)
         # The head upsamples from 1/4 of the image's resolution to the volume's.
         num_upsamplings = int(math.log2(config.volume_width * STEM_STRIDE // resolution))
-        skips = (widths[2], 3)[:num_upsamplings]
+        skips = (widths[2], PICTURE_CHANNELS)[:num_upsamplings]
         self.head_ups = nn.ModuleList(upsample_relu(channels, channels) for _ in skips)
         self.head_stages = nn.ModuleList(Stage(skip + channels, channels) for skip in skips)
         # A linear layer for each pixel. Its outputs are depth-major, so that volumes lie in memory as (H, W, D, C).
-        volume = nn.Linear(channels + 3, config.volume_depth * config.volume_channels)
+        volume = nn.Linear(channels + PICTURE_CHANNELS, config.volume_depth * config.volume_channels)
         self.to_volume = he_init(volume, gain=1.0)
         self._start_from_colours()
 
     @torch.no_grad()
     def _start_from_colours(self) -> None:
-        """Initialise the volume's first three channels to the image minus the background, the same at every depth.
+        """Initialise the volume's own channels to the picture minus the background, the same at every depth.
 
         A ray then renders the mean colour of the input views along it, and zero where they show the background: a
         soft visual hull, with which the network learns colour and silhouette many times faster.
         """
         weight = self.to_volume.weight.unflatten(0, (self.config.volume_depth, self.config.volume_channels))
-        weight[:, :, -3:] = 0
-        weight[:, :3] = 0
-        for colour in range(3):
-            weight[:, colour, colour - 3] = 1
+        weight[:, :, -PICTURE_CHANNELS:] = 0
+        weight[:, : self.colours.reserved] = 0
+        for number, channel in enumerate(range(self.colours.first, self.colours.last)):
+            weight[:, channel, number - PICTURE_CHANNELS] = 1
 
     def head_weight(self) -> Tensor:
-        """The last layer's weight; its last three columns are for the image's colours."""
+        """The last layer's weight; its last columns are for the picture's channels."""
         return self.to_volume.weight
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class FeatureVolumeEncoder(nn.Module):
         x = self.fuse(cat_channels(x, self.low_level(features[4])))
         for up, stage, skip in zip(self.head_ups, self.head_stages, (features[2], images), strict=False):
             x = stage(skip, up(x))
-        colours = plus_color(F.interpolate(images, size=x.shape[2:], mode="area"), self.background, -1)
+        colours = self.colours.less_background(F.interpolate(images, size=x.shape[2:], mode="area"))
         x = cat_channels(x, colours).permute(0, 2, 3, 1)
         weight = F.pad(self.head_weight(), (0, x.shape[-1] - self.to_volume.in_features))
         volume = F.linear(x, weight, self.to_volume.bias)

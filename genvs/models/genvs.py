@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from genvs.config import AUGMENT_LABELS, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError
 from genvs.geometry import Cameras
+from genvs.geometry.projections import PROJECTIONS
+from genvs.modalities import MODALITIES
+from genvs.models.colours import colours_of
 from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.labels import augmented
@@ -20,7 +23,10 @@ from genvs.models.view_weighting import make_view_weighting
 
 
 class GeNVS(nn.Module):
-    """The whole model, composed of an encoder, a renderer and a denoiser. Keeps no state between calls."""
+    """The whole model: an encoder and a denoiser for each modality, and one renderer. Keeps no state between calls.
+
+    Targets that are drawn together are of one `modality`, by name; by default the config's first.
+    """
 
     def __init__(
         self,
@@ -33,11 +39,14 @@ class GeNVS(nn.Module):
         super().__init__()
         self.config = config
         self.notes: dict[str, Any] = {}  # of its snapshot, such as cur_nimg (genvs.snapshot)
-        channels = config.encoder.volume_channels
-        background = config.scene.background_levels
-        self.encoder = encoder(config.encoder, config.resolution, background)
-        self.renderer = renderer(config.renderer, channels, config.view_weighting)
-        self.denoiser = denoiser(config.denoiser, config.resolution, channels, config.scene.num_classes, background)
+        size, channels, num_classes = config.resolution, config.encoder.volume_channels, config.scene.num_classes
+        colours = {name: colours_of(name, config) for name in config.modalities}
+        self.encoders = nn.ModuleDict({name: encoder(config.encoder, size, colours[name]) for name in colours})
+        self.renderer = renderer(config.renderer, channels, config.view_weighting, config.modalities)
+        self.denoisers = nn.ModuleDict(
+            {name: denoiser(config.denoiser, size, channels, num_classes, colours[name]) for name in colours}
+        )
+        self.register_load_state_dict_pre_hook(name_modality)
 
     def to_device(self, device: torch.device | str) -> GeNVS:
         """Move to `device`, in the memory format that is fastest there. Returns itself."""
@@ -63,16 +72,51 @@ class GeNVS(nn.Module):
         self.renderer.view_weights = weighting
         self.config = dataclasses.replace(self.config, view_weighting=name)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Input images `[B, V, 3, H, W]` in [-1, 1] to feature volumes `[B, V, C, D, h, w]`."""
-        return self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    def encode(self, images: Tensor, cameras: Cameras | None = None, *, evenly: bool = False) -> Tensor:
+        """Input views to feature volumes `[B, V, C, D, h, w]`, each by the encoder of its own modality.
 
-    def render(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
+        images: `[B, V, 3, H, W]` in [-1, 1]. cameras: `[B, V]`; a network for photos alone does not need them. evenly:
+        says that each of the network's modalities has equally many of the B * V images, so that the host does not have
+        to ask the device.
+        """
+        shape, names = images.shape[:2], self.config.modalities
+        images = images.flatten(0, 1)
+        cameras = None if cameras is None else cameras.map(lambda part: part.flatten(0, 1))
+        if len(names) == 1:
+            return self.encode_as(names[0], images, cameras).unflatten(0, shape)
+        assert cameras is not None
+        order = cameras.modality.argsort(stable=True)
+        if evenly:
+            counts = [len(order) // len(names)] * len(names)
+        else:
+            of_all = cameras.modality.bincount(minlength=len(MODALITIES)).tolist()
+            counts = [of_all[MODALITIES[name].index] for name in names]
+        parts = []
+        for name, rows in zip(names, order.split(counts), strict=True):
+            if len(rows):
+                # In the order of their memory, which fused kernels read.
+                parts.append(self.encode_as(name, images[rows], cameras[rows]).permute(0, 3, 4, 2, 1))
+        volumes = torch.cat(parts).index_select(0, order.argsort())
+        return volumes.permute(0, 4, 3, 1, 2).unflatten(0, shape)
+
+    def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
+        """Images `[N, 3, H, W]` of one modality and their cameras `[N]` to feature volumes `[N, C, D, h, w]`."""
+        volumes = self.encoders[modality](images)
+        return volumes if cameras is None else PROJECTIONS[MODALITIES[modality].projection].resample(volumes, cameras)
+
+    def render(
+        self,
+        feature_volume: Tensor,
+        inputs: Cameras,
+        targets: Cameras,
+        keys: Tensor | None = None,
+        modality: str | None = None,
+    ) -> Tensor:
         """Feature images `[B, T, C, H, W]` at `targets` `[B, T]`, from the volumes `[B, V, ...]` of `inputs` `[B, V]`.
 
         keys: int64 `[B, T]`, random seeds to jitter ray samples in training; None for inference.
         """
-        low = self.renderer(feature_volume, inputs, targets, keys)
+        low = self.renderer(feature_volume, inputs, targets, keys, modality or self.config.modalities[0])
         return self.enlarge(low.flatten(0, 1)).unflatten(0, targets.shape)
 
     def enlarge(self, feature_image: Tensor) -> Tensor:
@@ -94,6 +138,7 @@ class GeNVS(nn.Module):
         feature_image: Tensor,
         keys: Tensor | None = None,
         labels: Tensor | None = None,
+        modality: str | None = None,
     ) -> Tensor:
         """The expected images `[N, 3, H, W]`, float32, given noisy ones.
 
@@ -101,7 +146,7 @@ class GeNVS(nn.Module):
         random seeds of dropout in training; None for inference. labels: `[N, L]`, of the images' classes and
         augmentation (genvs.models.labels); None for zeros.
         """
-        return self.denoiser(noisy, sigma, feature_image, keys, labels)
+        return self.denoisers[modality or self.config.modalities[0]](noisy, sigma, feature_image, keys, labels)
 
     def forward(
         self,
@@ -119,11 +164,22 @@ class GeNVS(nn.Module):
         input_images: `[B, V, 3, H, W]`. noisy: `[B, T, 3, H, W]`. sigma: `[B, T, 1, 1, 1]`. keep_conditioning: bool
         `[B, T]`; where it is False the denoiser sees `without_conditioning`. keys: int64 `[B, T]`, random seeds of
         jitter and dropout. labels: `[B, T, L]` of the targets, or None for a network without labels.
+        Each modality has equally many inputs. The scenes' targets are of the modalities in turn: the first B / M scenes
+        have targets of the first one, and so on (`training.data.batch_schedule`).
         Returns denoised `[B, T, 3, H, W]` and feature_image `[B, T, C, H, W]`. Feature images are augmented like their
         targets for the denoiser, but not in the result.
         """
-        feature_image = self.render(self.encode(input_images), inputs, targets, keys)
+        feature_image = self.render_targets(input_images, inputs, targets, keys)
         return self.denoise_targets(feature_image, noisy, sigma, keep_conditioning, keys, labels), feature_image
+
+    def render_targets(self, input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
+        """The first half of `forward`, with its arguments: the feature images `[B, T, C, H, W]`."""
+        volume = self.encode(input_images, inputs, evenly=True)
+        parts = [
+            self.render(volume[part], inputs[part], targets[part], keys[part], name)
+            for name, part in self.target_modalities(len(volume))
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def denoise_targets(
         self,
@@ -136,9 +192,25 @@ class GeNVS(nn.Module):
     ) -> Tensor:
         """The second half of `forward`, with its arguments: the denoised targets `[B, T, 3, H, W]`."""
         without = self.without_conditioning(feature_image, keys)
-        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without).flatten(0, 1)
-        labels = None if labels is None else labels.flatten(0, 1)
-        if labels is not None and self.config.denoiser.augment_labels:
-            conditioning = augmented(conditioning, labels[:, -AUGMENT_LABELS:])
-        denoised = self.denoise(noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning, keys.flatten(), labels)
-        return denoised.unflatten(0, noisy.shape[:2])
+        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without)
+        parts = []
+        for name, part in self.target_modalities(len(noisy)):
+            own, seen = None if labels is None else labels[part].flatten(0, 1), conditioning[part].flatten(0, 1)
+            if own is not None and self.config.denoiser.augment_labels:
+                seen = augmented(seen, own[:, -AUGMENT_LABELS:])
+            of_targets = (noisy[part].flatten(0, 1), sigma[part].flatten(0, 1), seen, keys[part].flatten(), own)
+            parts.append(self.denoise(*of_targets, name))
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, noisy.shape[:2])
+
+    def target_modalities(self, scenes: int) -> list[tuple[str, slice]]:
+        """The modalities of the targets in a training batch of this many scenes, and the scenes that have each."""
+        share = scenes // len(self.config.modalities)
+        return [(name, slice(i * share, (i + 1) * share)) for i, name in enumerate(self.config.modalities)]
+
+
+def name_modality(net: GeNVS, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """Rename the weights in a state of a network for photos alone, as before there were other modalities."""
+    for name in list(state):
+        part, _, rest = name.removeprefix(prefix).partition(".")
+        if part in ("encoder", "denoiser"):
+            state[f"{prefix}{part}s.rgb.{rest}"] = state.pop(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -13,13 +12,6 @@ from torch import Tensor, nn
 from genvs import ops
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-def plus_color(images: Tensor, color: Sequence[float], sign: int = 1) -> Tensor:
-    """`images` `[..., 3, H, W]` plus (or, with sign -1, minus) a colour. Needs no tensor on the device for it."""
-    if len(set(color)) == 1:
-        return images + sign * color[0]
-    return torch.cat([part + sign * level for part, level in zip(images.split(1, dim=-3), color, strict=True)], dim=-3)
 
 
 def _zero_bias(layer: Layer) -> Layer:

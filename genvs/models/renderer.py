@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from genvs.config import RendererConfig
-from genvs.geometry import Cameras, frustum_matrix, generate_rays, interval_lengths, stratified_depths
+from genvs.geometry import Cameras, interval_lengths, stratified_depths
+from genvs.geometry.projections import PROJECTIONS
+from genvs.modalities import MODALITIES, depth_coded, to_levels
 from genvs.models.layers import he_init
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops import FieldLayers, RaySamples, render
+from genvs.ops import FieldLayers, Known, RaySamples, render
 from genvs.random import Stream, fold, uniform
 
 
@@ -37,25 +40,67 @@ class Field(nn.Module):
 class FeatureRenderer(nn.Module):
     """Volume-renders the input views' feature volumes at target cameras."""
 
-    def __init__(self, config: RendererConfig, channels: int, view_weighting: str) -> None:
+    def __init__(
+        self, config: RendererConfig, channels: int, view_weighting: str, modalities: tuple[str, ...] = ("rgb",)
+    ) -> None:
         super().__init__()
         self.config = config
+        self.modalities = [MODALITIES[name] for name in modalities]
         self.field = Field(channels, config.hidden_channels)
         self.view_weights = make_view_weighting(view_weighting)
 
-    def forward(self, feature_volume: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        feature_volume: Tensor,
+        inputs: Cameras,
+        targets: Cameras,
+        keys: Tensor | None = None,
+        modality: str = "rgb",
+    ) -> Tensor:
         """Render `[B, T, C, render_width, render_width]`.
 
-        feature_volume: `[B, V, C, D, H, W]`, the frusta of `inputs` `[B, V]`. targets: `[B, T]`.
+        feature_volume: `[B, V, C, D, H, W]`, in the charts of `inputs` `[B, V]`. targets: `[B, T]`, all of `modality`.
         keys: int64 `[B, T]`, random seeds to jitter the samples along each ray in training; None for no jitter.
         """
-        width, num_samples = self.config.render_width, self.config.num_samples
-        origins, directions = (rays.flatten(2, 3) for rays in generate_rays(targets, width, width))
+        width, projection = self.config.render_width, PROJECTIONS[MODALITIES[modality].projection]
+        # A picture that keeps the range has a row for each sample.
+        num_samples = width if projection.keeps_range else self.config.num_samples
+        origins, directions = projection.rays(targets, width)
         near, far = (plane[..., None].expand(*targets.shape, width * width) for plane in (targets.near, targets.far))
-        weights, frusta = self.view_weights(inputs, targets), frustum_matrix(inputs)
         jitter = None if keys is None else uniform(fold(keys, Stream.JITTER), (width * width, num_samples))
         depths = stratified_depths(near, far, num_samples, jitter)
         lengths = interval_lengths(depths, near, far) * directions.norm(dim=-1, keepdim=True)
-        rays = RaySamples(origins, directions, depths, lengths)
-        rendered = render(feature_volume, frusta, weights, rays, self.field.tensors())
+        rendered = render(
+            feature_volume,
+            self.charts(inputs),
+            self.view_weights(inputs, targets),
+            RaySamples(origins, directions, depths, lengths),
+            self.field.tensors(),
+            elevations=width if projection.keeps_range else None,
+            known=known_depths(depths, near, far) if modality == "depth" else None,
+        )
+        if projection.keeps_range:  # [B, T, azimuth, sample, C], and the far end is the top row
+            return rendered.flip(3).permute(0, 1, 4, 3, 2)
         return rendered.mT.unflatten(-1, (width, width))
+
+    def charts(self, inputs: Cameras) -> Tensor:
+        """Where world points lie in the volumes of `inputs` `[B, V]`: matrices `[B, V, 4, 4]`."""
+        matrices: dict[str, Tensor] = {}
+        for modality in self.modalities:
+            matrices.setdefault(modality.projection, PROJECTIONS[modality.projection].matrix(inputs))
+        if len(matrices) == 1:
+            return next(iter(matrices.values()))
+        chosen = torch.zeros_like(next(iter(matrices.values())))
+        for modality in self.modalities:
+            own = inputs.modality == modality.index
+            chosen = torch.where(own[..., None, None], matrices[modality.projection], chosen)
+        return chosen
+
+
+def known_depths(depths: Tensor, near: Tensor, far: Tensor) -> Known:
+    """What a depth picture shows at each sample, less its background: a ray then renders the expected depth.
+
+    depths: `[..., S]`. near, far: `[...]`.
+    """
+    value = to_levels(depth_coded(depths, near[..., None], far[..., None])) - to_levels(0)
+    return Known(MODALITIES["depth"].features[0], value)

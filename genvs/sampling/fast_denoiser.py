@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from genvs.errors import InputError
+from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.models.precision import autocast, cast_weights
@@ -22,14 +24,22 @@ class FastDenoiser:
     preconditioning's arithmetic and the result stay float32.
 
     On a GPU an evaluation is hundreds of kernels. With small batches a CPU takes longer to start them than they take to
-    run, so they are `CUDAGraphed`, like `encode`, which autoregression calls for every frame.
+    run, so they are `CUDAGraphed`, like `encode`, which autoregression calls for every frame. Both are for pictures of
+    one `modality`.
     It uses the current weights of `net`: make another one after they change.
     """
 
-    def __init__(self, net: GeNVS, *, bf16: bool, class_id: int | None = None) -> None:
-        """class_id: of all images, for a class-conditional network. Raises InputError for a class it does not know."""
+    def __init__(self, net: GeNVS, *, bf16: bool, class_id: int | None = None, modality: str | None = None) -> None:
+        """class_id: of all images, for a class-conditional network. modality: by default the network's first.
+
+        Raises InputError for a class or a modality that the network does not know.
+        """
         self.net, self.device = net, next(net.parameters()).device
-        network: nn.Module = net.denoiser
+        self.modality = modality or net.config.modalities[0]
+        if self.modality not in net.config.modalities:
+            known = ", ".join(net.config.modalities)
+            raise InputError(f"`modality`={modality}: the network was trained on {known}: choose one of them")
+        network: nn.Module = net.denoisers[self.modality]
         weights = cast_weights(network, torch.bfloat16) if bf16 else {}
         if self.device.type == "cpu" and not bf16:
             # Faster by a tenth or more. In a copy, because `net` may be trained again, and with channels last on CPUs
@@ -45,7 +55,10 @@ class FastDenoiser:
             with context():
                 return functional_call(network, weights, (noisy, sigma, feature_image), {"labels": labels})
 
-        self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(net.encode, self.device)
+        def encode(images: Tensor, *cameras: Tensor) -> Tensor:
+            return net.encode_as(self.modality, images, Cameras(*cameras))
+
+        self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(encode, self.device)
         self.autocast = context
 
     def set_class(self, class_id: int | None) -> None:
@@ -58,7 +71,7 @@ class FastDenoiser:
         """As `GeNVS.denoise`."""
         return self._denoise(noisy, sigma, feature_image)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """`GeNVS.encode`: volumes of views."""
+    def encode(self, images: Tensor, cameras: Cameras) -> Tensor:
+        """As `GeNVS.encode_as`."""
         with self.autocast():
-            return self._encode(images)
+            return self._encode(images, cameras.c2w, cameras.intrinsics, cameras.near, cameras.far)

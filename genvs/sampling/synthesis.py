@@ -148,7 +148,9 @@ class Conditioned:
         """inputs: `[1, V]`, on the network's device, encoded `batch_size` at a time."""
         self._denoise, self._net = denoise, denoise.net
         with denoise.autocast():
-            volumes = [self._net.encode(images) for images in inputs.images.split(batch_size, dim=1)]
+            starts = range(0, inputs.shape[1], batch_size)
+            parts = [inputs[:, start : start + batch_size] for start in starts]
+            volumes = [self._net.encode(part.images, part.cameras) for part in parts]
         # Each volume keeps the memory layout that the encoder gives it.
         one = volumes[0][0, 0]
         self._num_inputs, slots = inputs.shape[1], inputs.shape[1] + max_generated
@@ -161,7 +163,7 @@ class Conditioned:
     def render(self, cameras: Cameras) -> Tensor:
         """The feature images at cameras `[1, K]`: `[K, C, H, W]`, float32."""
         with self._denoise.autocast():
-            return self._net.render(self.volume, self.cameras, cameras)[0].float()
+            return self._net.render(self.volume, self.cameras, cameras, modality=self._denoise.modality)[0].float()
 
     def denoiser(self, feature_images: Tensor) -> Denoise:
         """The denoiser of the views that have these feature images."""
@@ -179,7 +181,7 @@ class Conditioned:
     def add(self, images: Tensor, camera: Cameras) -> None:
         """Condition on a generated frame too: image `[1, 3, H, W]`, camera `[1, 1]`."""
         slot = self._num_inputs + self._num_added % (self._slots.shape[1] - self._num_inputs)
-        self._slots[:, slot] = self._denoise.encode(images[None])[:, 0]
+        self._slots[:, slot] = self._denoise.encode(images, camera[0])
         self._num_added += 1
         self.cameras = Cameras.cat([self.cameras[:, :slot], camera, self.cameras[:, slot + 1 :]], dim=1)
         self.volume = self._slots[:, : self.cameras.shape[1]]

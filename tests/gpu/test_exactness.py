@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from genvs.config import GeNVSConfig
 from tests.small_training import BATCH, last_state, opened, save_state, small_run
 from tests.unit.srn_folder import write_split
 from training.config import TrainConfig
@@ -51,7 +52,7 @@ def trained(config: TrainConfig, run_dir: Path, start: int, stop: int) -> tuple[
         restore(state, last_state(run_dir), run_dir)
         assert state.cur_nimg == start * BATCH
     net = Watched(training_net(state.net, config, device))
-    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=config.seed)
+    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), config.seed)
     batches = load_batches(config, data, state.cur_nimg, device)
     monitor = Monitor(run_dir, device, rank=1, tensorboard=False, cur_nimg=0, total=1)
     losses = []

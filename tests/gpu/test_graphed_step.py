@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
+from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from tests.gpu.conftest import on_ranks
@@ -47,7 +48,7 @@ class Run:
         self.state: TrainState = create_state(self.config, config.net.scene, device)
         randomize(self.state.net)
         self.net = training_net(self.state.net, dataclasses.replace(config, cuda_graphs=graphs), device)
-        self.loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+        self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
         self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
@@ -119,7 +120,9 @@ def fail_to_record(rank: int) -> None:
     """Runs in another process, because torch's allocator stays in a recording that CUDA has aborted."""
     for fault, expected in ((divide_by_zero_while_recording, ZeroDivisionError), (wait_for_the_gpu, InputError)):
         run = Run(config_of(), graphs=True)
-        run.state.net.encoder.register_forward_pre_hook(lambda module, arguments, fault=fault: fault(*arguments))
+        run.state.net.encoders["rgb"].register_forward_pre_hook(
+            lambda module, arguments, fault=fault: fault(*arguments)
+        )
         with pytest.raises(expected):
             run.gradients(batch_of(2, seed=0))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from genvs import files
+from genvs.config import GeNVSConfig
 from tests.gpu.conftest import on_ranks
 from tests.small_model import part_of, small_net, some_batch
 from tests.small_training import small_run
@@ -76,7 +77,7 @@ def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
 def gradients_of_two_ranks(rank: int, device: torch.device, compression: str, tolerance: float) -> None:
     """The mean over two ranks, of two rounds each, is the gradient of the whole batch in one process."""
     config = small_run("nowhere", grad_compression=compression, bf16=False, cuda_graphs=False)
-    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
     net, batch = small_net().train().to(device), some_batch(4).to(device)
     loss_fn(net, batch).total.backward()
     expected = [parameter.grad for parameter in net.parameters()]

@@ -13,7 +13,7 @@ import torch
 
 import genvs
 from genvs.compat import UnofficialGeNVS
-from genvs.config import PRESETS, UNOFFICIAL
+from genvs.config import PRESETS, UNOFFICIAL, GeNVSConfig
 from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
@@ -78,7 +78,7 @@ def test_guidance_leads_away_from_one_noise_of_the_seed(published):
 
     def unconditioned(**options) -> torch.Tensor:
         seen = []
-        hook = net.denoiser.register_forward_hook(lambda _, given, __: seen.append(given[2]))
+        hook = net.denoisers["rgb"].register_forward_hook(lambda _, given, __: seen.append(given[2]))
         list(synthesize_views(net, *views, num_steps=2, guidance=2.0, progress=False, **options))
         hook.remove()
         return torch.cat(seen[::2])
@@ -94,7 +94,7 @@ def test_guidance_leads_away_from_one_noise_of_the_seed(published):
 def test_training_leaves_conditioning_out_as_guidance_does(numerics):
     net = build_net(dataclasses.replace(published_config(), numerics=numerics))
     seen = []
-    net.denoiser.register_forward_hook(lambda _, given, __: seen.append(given[2]))
+    net.denoisers["rgb"].register_forward_hook(lambda _, given, __: seen.append(given[2]))
     features = torch.randn(2, 2, net.config.encoder.volume_channels, SIZE, SIZE)
     noisy, keys = torch.zeros(2, 2, 3, SIZE, SIZE), torch.arange(4).view(2, 2)
     keep = torch.tensor([[True, False], [False, True]])
@@ -142,9 +142,9 @@ def test_training_goes_on_from_it_and_resumes(converted, cars, tmp_path):
     assert all(torch.equal(tensor, source[name]) for name, tensor in start.net.state_dict().items())
     content = train(config, tmp_path)
     changed = {name for name, tensor in content["net"].items() if not torch.equal(tensor, source[name])}
-    assert {name.partition(".")[0] for name in changed} == {"encoder", "renderer", "denoiser"}
+    assert {name.partition(".")[0] for name in changed} == {"encoders", "renderer", "denoisers"}
     frozen = {name for name, parameter in start.net.named_parameters() if not parameter.requires_grad}
-    assert frozen.isdisjoint(changed) and not content["net"]["encoder.to_volume.weight"][:, -3:].any()
+    assert frozen.isdisjoint(changed) and not content["net"]["encoders.rgb.to_volume.weight"][:, -3:].any()
     resumed = find_resume_state(str(tmp_path), "")[1]["config"]
     longer = dataclasses.replace(resumed, duration_kimg=0.024, transfer=None)
     assert train(longer, tmp_path / "on", content)["cur_nimg"] == 24
@@ -169,7 +169,7 @@ def test_samples_along_rays_are_jittered_in_training_alone(published):
 def test_a_training_step_reads_nothing_back(published):
     """Otherwise CUDA graphs could not record it."""
     net = genvs.load_snapshot(published).requires_grad_(True)
-    loss_fn = GeNVSLoss(LossConfig(rgb_weight=0.0), sigma_data=0.5, seed=0)
+    loss_fn = GeNVSLoss(LossConfig(rgb_weight=0.0), GeNVSConfig(), 0)
     batch = some_batch(2)
     with host_waits() as found:
         loss_fn(net, batch).total.backward()

@@ -12,7 +12,14 @@ import pytest
 import torch
 
 import genvs
-from genvs.config import ARCHITECTURES, AUGMENT_LABELS, LEARNED_VIEW_WEIGHTINGS, SIGMA_RANGES
+from genvs.config import (
+    ARCHITECTURES,
+    AUGMENT_LABELS,
+    LEARNED_VIEW_WEIGHTINGS,
+    SIGMA_RANGES,
+    DenoiserConfig,
+    GeNVSConfig,
+)
 from genvs.errors import InputError
 from genvs.sampling.synthesis import synthesize_views
 from tests.host_waits import host_waits
@@ -50,7 +57,7 @@ def test_every_family_trains_and_samples(cars, tmp_path, arch, precond, weightin
     assert content["skipped"] == 0 and content["cur_nimg"] == 8
     moved = [name for name, tensor in content["net"].items() if not torch.equal(tensor, initial[name])]
     learned = [name for name in initial if "view_weights" in name and "weight_calculation_layer.bias" not in name]
-    assert {"encoder", "renderer", "denoiser"} == {name.partition(".")[0] for name in moved}
+    assert {"encoders", "renderer", "denoisers"} == {name.partition(".")[0] for name in moved}
     assert set(learned) <= set(moved) and bool(learned) == (weighting in LEARNED_VIEW_WEIGHTINGS)
 
     net = genvs.load_snapshot(next((tmp_path / "run").glob("network-snapshot-*.pkl")))
@@ -65,7 +72,7 @@ def test_every_family_trains_and_samples(cars, tmp_path, arch, precond, weightin
 def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
     config = family(Path("nowhere"), arch, "vp", LEARNED_VIEW_WEIGHTINGS[arch == "adm"], fp16=True, bf16=False)
     state = create_state(config, config.net.scene, CPU)
-    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0, precond="vp")
+    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(denoiser=DenoiserConfig(precond="vp")), 0)
     monitor = Monitor(tmp_path, CPU, rank=1, tensorboard=False, cur_nimg=0, total=1)
     batches = itertools.repeat(some_batch(4, num_targets=1))
     for _ in range(2):  # the first makes the optimizer's moments
@@ -125,8 +132,8 @@ def test_a_network_with_all_labels_trains_resumes_and_samples(labelled, tmp_path
     assert unequal(whole, resumed) == [] and whole["scale"] == resumed["scale"] == 2.0**16
     assert whole["scale_updates"] == resumed["scale_updates"] == 3
     net = genvs.load_snapshot(next((tmp_path / "whole").glob("network-snapshot-*.pkl")))
-    assert net.config.scene.num_classes == 3 and net.denoiser.unet.embed_class.in_features == 3
-    assert any(net.denoiser.unet.embed_augment.weight.flatten() != 0)
+    assert net.config.scene.num_classes == 3 and net.denoisers["rgb"].unet.embed_class.in_features == 3
+    assert any(net.denoisers["rgb"].unet.embed_augment.weight.flatten() != 0)
     randomize(net)
     inputs, targets = some_batch(1, num_inputs=2).inputs, some_cameras(1, 2, seed=9)
     drawn = []

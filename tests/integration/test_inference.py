@@ -64,7 +64,7 @@ def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
     targets = cameras_on_a_ring(MAX_GENERATED + 3)
     encoded, conditioned = [], []
     hooks = [
-        net.encoder.register_forward_hook(lambda _, args, __: encoded.append(len(args[0]))),
+        net.encoders["rgb"].register_forward_hook(lambda _, args, __: encoded.append(len(args[0]))),
         net.renderer.register_forward_hook(lambda _, args, __: conditioned.append(args[0].shape[1])),
     ]
     autoreg, features = synthesize(net, inputs, targets, cond_method="autoreg", num_steps=1)
@@ -85,7 +85,7 @@ def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
 @pytest.mark.parametrize(("sampler", "evaluations"), [("heun", 49), ("unipc", 12)])
 def test_views_come_as_they_are_drawn_in_the_steps_of_the_sampler(net, inputs, sampler, evaluations):
     calls = []
-    hook = net.denoiser.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    hook = net.denoisers["rgb"].register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
     views = synthesize_views(net, inputs, cameras_on_a_ring(3), sampler=sampler, batch_size=2)
     assert calls == [], "nothing is drawn before it is asked for"
     next(views)

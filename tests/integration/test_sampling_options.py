@@ -52,7 +52,7 @@ def test_fresh_noise_differs_between_views(net, inputs):
 
 def test_guidance_of_one_costs_nothing(net, inputs):
     calls = []
-    hook = net.denoiser.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    hook = net.denoisers["rgb"].register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
     plain, off = draw(net, inputs), draw(net, inputs, guidance=1.0)
     assert torch.equal(plain, off) and len(calls) == 2 * 3
     draw(net, inputs, guidance=2.0)

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import genvs
 import train as program
 from genvs import files
+from genvs.config import GeNVSConfig
 from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
 from tests.faults.launcher import begun, finished
@@ -59,7 +60,7 @@ def test_training_learns(cars, tmp_path):
     config = small_run(cars, 50, lr=5e-3, ema_halflife_kimg=kimg(5))
     data = opened(config)
     batch = data.train[[SampleRequest(scene, 10_000 + scene, 2, 2) for scene in range(12)]].to("cpu")
-    loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=1)
+    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 1)
     net, state = fresh_state(config).net, train(config, tmp_path)
 
     def loss_of(weights: dict) -> LossTerms:
@@ -264,7 +265,7 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, tar
     genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
     started = fresh_state(dataclasses.replace(configs[1], transfer=str(tmp_path / "net.pkl")))
     assert started.net.config.resolution == configs[1].net.resolution
-    layer, given = "denoiser.unet.embed_augment.weight", state.net.state_dict()
+    layer, given = "denoisers.rgb.unet.embed_augment.weight", state.net.state_dict()
     for net in (started.net, started.ema):
         weights = net.state_dict()
         assert weights.keys() ^ given.keys() == ({layer} if LABELLED in (source, target) else set())
@@ -280,7 +281,7 @@ def test_a_snapshot_that_cannot_be_transferred_is_refused(cars, tmp_path, damage
     config = small_run(cars, 1)
     net = fresh_state(config).net
     if damage == "nan":
-        next(net.denoiser.parameters()).data.view(-1)[0] = float("nan")
+        next(net.denoisers.parameters()).data.view(-1)[0] = float("nan")
     changes = {"sizes": {"model_channels": 16}, "precond": {"precond": "vp"}}.get(damage, {})
     genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
     denoiser = dataclasses.replace(config.net.denoiser, **changes)

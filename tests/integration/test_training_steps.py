@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from tests.small_model import some_batch
 from tests.small_training import (
@@ -101,7 +102,7 @@ class Loop:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.config, self.state = config, fresh_state(config)
-        self.loss_fn = GeNVSLoss(config.loss, sigma_data=0.5, seed=0)
+        self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
         self.monitor = Monitor(folder, CPU, rank=0, tensorboard=False, cur_nimg=0, total=1000)
 
     def step(self, batch: ViewBatch) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, WHITE
+from genvs.config import AUGMENT_LABELS, GeNVSConfig
 from genvs.models import GeNVS
 from genvs.models.labels import MAX_SHIFT, augment_labels, augmented
 from genvs.random import Stream
@@ -103,8 +103,8 @@ def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not
         seen.update(noisy=noisy, sigma=sigma, feature_image=feature_image, labels=labels)
         return torch.zeros_like(noisy)
 
-    net.denoiser.forward = record
-    loss_fn = GeNVSLoss(LOSS, sigma_data=0.5, seed=0)
+    net.denoisers["rgb"].forward = record
+    loss_fn = GeNVSLoss(LOSS, GeNVSConfig(), 0)
     terms = loss_fn(net, batch)
     keys = random.fold(random.sample_keys(0, batch.sample_index)[:, None], Stream.TARGET, torch.arange(2))
     noise = random.normal(random.fold(keys, Stream.NOISE), tuple(batch.targets.images.shape[2:])).flatten(0, 1)
@@ -117,7 +117,7 @@ def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not
     plain = net.render(volume, inputs.cameras, cameras, random.fold(keys, Stream.NETWORK)).flatten(0, 1)
     assert_close(seen["feature_image"], augmented(plain, labels))
     # The colours stay where the camera sees them; the denoising loss is about the augmented image.
-    colours = (plain[:, :3] - (batch.targets.images.flatten(0, 1) - WHITE)).square().mean(dim=(1, 2, 3))
+    colours = (plain[:, :3] - (batch.targets.images.flatten(0, 1) - 1.0)).square().mean(dim=(1, 2, 3))
     assert_close(terms.rgb_loss.flatten(), colours)
     weight = (seen["sigma"] ** 2 + 0.25) / (seen["sigma"] * 0.5) ** 2
     assert_close(terms.loss.flatten(), weight.flatten() * target.square().mean(dim=(1, 2, 3)))
@@ -127,7 +127,7 @@ def test_target_feature_image_and_label_are_augmented_alike_and_the_noise_is_not
 def test_a_sample_is_augmented_the_same_in_any_batch_and_nothing_waits(num_classes):
     net, batch = net_of(num_classes), some_batch(3)
     classes = torch.eye(3) if num_classes else None
-    loss_fn = GeNVSLoss(LOSS, sigma_data=0.5, seed=0)
+    loss_fn = GeNVSLoss(LOSS, GeNVSConfig(), 0)
     with host_waits() as found:
         together = loss_fn(net, dataclasses.replace(batch, classes=classes)).loss
     assert found == []
@@ -141,7 +141,7 @@ def test_a_sample_is_augmented_the_same_in_any_batch_and_nothing_waits(num_class
 def test_most_targets_have_their_class_as_label():
     classes = torch.eye(4)[torch.arange(60) % 4]
     batch, keys = dataclasses.replace(some_batch(60, num_inputs=1), classes=classes), torch.arange(120).view(60, 2)
-    labels = GeNVSLoss(LossConfig(class_dropout=0.3), sigma_data=0.5, seed=0).labels(batch, keys)
+    labels = GeNVSLoss(LossConfig(class_dropout=0.3), GeNVSConfig(), 0).labels(batch, keys)
     there = labels.any(dim=-1)
     assert float(there.double().mean()) == pytest.approx(0.7, abs=0.12)
     assert torch.equal(labels, classes[:, None] * there[..., None])

@@ -76,7 +76,7 @@ def encoder_stages(net: UnofficialGeNVS, published: Published) -> tuple[Tensor, 
     """The volumes, and every stage before them: its name, what is found and the name of what is expected."""
     inside: dict[str, Any] = {}
     for name in ("aspp", "fuse", "backbone"):
-        part = net.encoder.get_submodule(name)
+        part = net.encoders["rgb"].get_submodule(name)
         part.register_forward_hook(lambda _, __, output, name=name: inside.update({name: output}))
     volume = net.encode(published.inputs["input_imgs"])
     theirs = volume.flip(3)  # theirs has the farthest depth first

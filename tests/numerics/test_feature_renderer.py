@@ -205,6 +205,11 @@ def test_the_initial_network_has_gradients_everywhere(seed):
     feature_image = net.render(volume, inputs, targets)
     assert 0.05 < feature_image.std() < 5
     feature_image.square().mean().backward()
-    for name in ("encoder.to_volume", "encoder.backbone.conv1", "encoder.backbone.layer4.0.conv2", "renderer"):
+    for name in (
+        "encoders.rgb.to_volume",
+        "encoders.rgb.backbone.conv1",
+        "encoders.rgb.backbone.layer4.0.conv2",
+        "renderer",
+    ):
         gradients = [p.grad for p in net.get_submodule(name).parameters() if p.grad is not None]
         assert gradients and all(g.isfinite().all() and g.abs().max() > 0 for g in gradients), name

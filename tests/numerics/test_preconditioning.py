@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from genvs.config import SIGMA_RANGES
+from genvs.config import SIGMA_RANGES, DenoiserConfig, GeNVSConfig
 from genvs.diffusion.noise import vp_sigma, vp_time
 from genvs.diffusion.preconditioning import PRECONDITIONINGS
 from genvs.models import GeNVS
@@ -44,7 +44,7 @@ def test_vp_noise_grows_with_time_as_its_process_says():
 
 @pytest.mark.parametrize("precond", list(SIGMA_RANGES))
 def test_training_covers_the_levels_that_sampling_asks_for(precond):
-    loss_fn = GeNVSLoss(LossConfig(P_mean=0.0, P_std=1.6), sigma_data=0.5, seed=0, precond=precond)
+    loss_fn = GeNVSLoss(LossConfig(P_mean=0.0, P_std=1.6), GeNVSConfig(denoiser=DenoiserConfig(precond=precond)), 0)
     sigma, _ = loss_fn.noise_levels(torch.arange(20000))
     low, high = SIGMA_RANGES[precond]
     share = ((sigma > low) & (sigma < high)).double().mean()
@@ -65,10 +65,10 @@ def test_a_network_that_answers_zero_has_unit_loss(precond):
     torch.manual_seed(0)
     net = GeNVS(small_config(precond=precond, centre_on_colours=False))
     with torch.no_grad():
-        net.denoiser.unet.conv_out.weight.zero_()
-        net.denoiser.unet.conv_out.bias.zero_()
+        net.denoisers["rgb"].unet.conv_out.weight.zero_()
+        net.denoisers["rgb"].unet.conv_out.bias.zero_()
     batch = some_batch(16)
     batch.targets.images.mul_(0.5 / batch.targets.images.std())
-    terms = GeNVSLoss(LossConfig(), sigma_data=0.5, seed=0, precond=precond)(net, batch)
+    terms = GeNVSLoss(LossConfig(), GeNVSConfig(denoiser=DenoiserConfig(precond=precond)), 0)(net, batch)
     assert terms.loss.shape == (16, 2)
     assert_close(terms.loss, torch.ones(16, 2), rtol=0.15, atol=0)

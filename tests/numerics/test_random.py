@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS
+from genvs.config import AUGMENT_LABELS, GeNVSConfig
 from genvs.models import GeNVS
 from genvs.models.unet import UNetBlock
 from tests.small_model import small_config, some_batch
@@ -86,7 +86,7 @@ def test_no_key_of_a_training_step_serves_two_uses(monkeypatch):
     bits, keep_mask = random.bits, random.keep_mask
     monkeypatch.setattr(random, "bits", lambda keys, shape: (used.append(keys), bits(keys, shape))[1])
     monkeypatch.setattr(random, "keep_mask", lambda keys, *others: (used.append(keys), keep_mask(keys, *others))[1])
-    GeNVSLoss(LossConfig(augment=0.5), sigma_data=0.5, seed=0)(net, batch)
+    GeNVSLoss(LossConfig(augment=0.5), GeNVSConfig(), 0)(net, batch)
     keys = torch.cat([key.flatten() for key in used])
     num_blocks = len([module for module in net.modules() if isinstance(module, UNetBlock)])
     assert len(used) == num_blocks + 10

@@ -40,11 +40,11 @@ def refusal(path: Path) -> str:
 def test_a_snapshot_becomes_a_network_of_its_sizes_and_numerics(weights, snapshot):
     net = genvs.load_snapshot(snapshot)
     assert type(net) is UnofficialGeNVS and net.config == published_config()
-    assert not net.encoder.backbone.conv1.bias.any(), "a convolution before a normalisation layer has none"
+    assert not net.encoders["rgb"].backbone.conv1.bias.any(), "a convolution before a normalisation layer has none"
     theirs = weights["pixel_nerf_net.encoder.volume_head.reshape_conv.weight"]
     config = net.config.encoder
     for channel, depth in ((0, 0), (2, 1), (7, 3)):
-        ours = net.encoder.to_volume.weight[depth * config.volume_channels + channel]
+        ours = net.encoders["rgb"].to_volume.weight[depth * config.volume_channels + channel]
         farthest_first = config.volume_depth - 1 - depth
         assert torch.equal(ours[:-3], theirs[channel * config.volume_depth + farthest_first, :, 0, 0])
         assert not ours[-3:].any(), "the image's colours, which theirs does not see"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch, Views
 from tests.small_model import part_of, some_cameras
 from training.config import TRAIN_PRESETS
@@ -82,7 +83,7 @@ def tiny_images_batch(num_scenes: int, seed: int = 0) -> ViewBatch:
 
 def run(batch: ViewBatch, seed: int = 0, **config):
     recorder = Recorder()
-    terms = GeNVSLoss(LossConfig(**config), sigma_data=0.5, seed=seed)(recorder, batch)
+    terms = GeNVSLoss(LossConfig(**config), GeNVSConfig(), seed)(recorder, batch)
     return terms, recorder.given
 
 

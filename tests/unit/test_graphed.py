@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from genvs.config import GeNVSConfig
 from genvs.errors import InputError
 from tests.small_model import small_net, some_batch
 from tests.small_training import small_run
@@ -24,7 +25,7 @@ def arguments(net, num_inputs: int = 2) -> dict:
         given.update(kwargs)
         return net(**kwargs)
 
-    GeNVSLoss(small_run("nowhere").loss, sigma_data=0.5, seed=0)(keep, some_batch(3, num_inputs))
+    GeNVSLoss(small_run("nowhere").loss, GeNVSConfig(), 0)(keep, some_batch(3, num_inputs))
     return given
 
 

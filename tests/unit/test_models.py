@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from genvs.config import BACKBONE_STRIDE, PRESETS
 from genvs.models import GeNVS
 from genvs.models.backbone import IMAGENET_MEAN, IMAGENET_STD, ResNet, load_imagenet_weights
+from genvs.models.colours import colours_of
 from genvs.models.encoder import ASPP, FeatureVolumeEncoder
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, small_net, some_batch, some_cameras
@@ -29,7 +30,9 @@ def num_parameters(module: torch.nn.Module) -> int:
 def test_srn128_encodes_to_the_papers_volume():
     config = PRESETS["srn128"]
     with torch.device("meta"):
-        volume = FeatureVolumeEncoder(config.encoder, config.resolution)(torch.zeros(2, 3, 128, 128))
+        volume = FeatureVolumeEncoder(config.encoder, config.resolution, colours_of("rgb", config))(
+            torch.zeros(2, 3, 128, 128)
+        )
         backbone = ResNet(config.encoder.widths, config.encoder.blocks)
         features = backbone(torch.zeros(1, 3, 128, 128))
     assert volume.shape == (2, 16, 64, 128, 128)
@@ -80,7 +83,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("sigma", [0.002, 0.1, 0.5, 3.0, 80.0])
 def test_the_unet_sees_a_unit_variance_image_and_the_features_as_they_are(sigma, centre):
-    net = small_net(centre_on_colours=centre).denoiser
+    net = small_net(centre_on_colours=centre).denoisers["rgb"]
     seen: list = []
     net.unet.register_forward_hook(lambda module, arguments, output: seen.append((*arguments, output)))
     features = normal(4, 8, SIZE, SIZE, seed=1)

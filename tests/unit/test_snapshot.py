@@ -16,7 +16,7 @@ from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.small_model import SIZE, small_net, some_cameras
 
-CONV_IN = "denoiser.unet.conv_in.weight"
+CONV_IN = "denoisers.rgb.unet.conv_in.weight"
 
 
 def outputs(net: GeNVS) -> torch.Tensor:
