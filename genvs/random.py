@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     SCENE_ORDER = 1  # in an epoch
     NUM_INPUTS = 2  # input views of an update
     VIEWS = 3  # which views of a scene a sample takes, and whether they are mirrored
+    MODALITIES = 19  # of the input views of some samples in a row
     # Keys of a sample's parts, from the sample's key.
     TARGET = 4
     INPUT = 5

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, linalg
 
+from genvs.modalities import from_levels
+
 SHEET_TILE = 192  # contact sheet: smallest side of a picture, pixels
 FEATURES_CAPTION = (
     "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
@@ -20,7 +22,7 @@ Band = tuple[Sequence[str], Mapping[str, Sequence[np.ndarray] | np.ndarray]]
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """Images `[..., 3, H, W]`, float in [-1, 1] (clamped) to `[..., H, W, 3]` uint8."""
-    return (images.movedim(-3, -1).clamp(-1, 1) * 127.5 + 127.5).round().byte().cpu().numpy()
+    return from_levels(images.movedim(-3, -1).clamp(-1, 1)).round().byte().cpu().numpy()
 
 
 def feature_colors(feature_images: Tensor, fitted_to: Tensor | None = None) -> np.ndarray:

@@ -18,6 +18,7 @@ from genvs.geometry import Cameras
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.metrics.distributions import SET_METRICS, SetMetrics
 from genvs.metrics.perceptual import IMAGE_METRICS, Distance, diversity, image_metric
+from genvs.modalities import to_levels
 from genvs.visualize import Band, contact_sheet
 from inference.evaluation import BASELINES, SAMPLES, Evaluation
 from inference.protocol import LIST_VIEWS
@@ -103,7 +104,7 @@ class Measures:
 
     def _scores(self, images: Tensor, inputs: Views, targets: Views) -> Scores:
         """Each measure's `aggregates`, and for k > 1 samples "mean_image", of the mean of the samples' images."""
-        samples = images.to(self.device).double() / 127.5 - 1
+        samples = to_levels(images.to(self.device).double())
         scores: Scores = {}
         for name, metric in self._image_metrics.items():
             values = torch.stack([_chunked(metric, sample, targets.images) for sample in samples])

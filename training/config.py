@@ -162,6 +162,10 @@ class TrainConfig:
         if batch_gpu % self.num_targets:
             fault = f"{batch_gpu} images per process and round (`batch_gpu`)"
             raise InputError(f"{fault} are not divisible by `num_targets`={self.num_targets}: change one of them")
+        scenes, modalities = batch_gpu // self.num_targets, self.net.modalities
+        if scenes % len(modalities):
+            fault = f"{scenes} scenes per process and round (`batch_gpu` / `num_targets`)"
+            raise InputError(f"{fault} are not divisible by {len(modalities)} `modalities`: change one of them")
         return self.batch_size // (batch_gpu * world_size)
 
 

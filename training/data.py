@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from genvs.data.stored import dataset_class
 from genvs.data.types import ViewBatch
 from genvs.data.workers import usable_cores
 from genvs.errors import InputError
+from genvs.modalities import MODALITIES
 from genvs.random import Stream, numpy_generator
 from genvs.settings import as_text, flat
 from torch_utils import distributed
@@ -76,14 +77,18 @@ def open_data(config: TrainConfig) -> RunData:
     splits = kind.find_splits(config.data or config.embedded.path)
 
     def opened(split: Path, **options) -> SceneDataset:
-        framing = Framing(config.fit, config.background)
-        return kind(split, resolution=config.net.resolution, normalize=config.normalize, framing=framing, **options)
+        framing, net = Framing(config.fit, config.background), config.net
+        options |= {"normalize": config.normalize, "framing": framing, "modalities": net.modalities}
+        return kind(split, resolution=net.resolution, **options)
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}
     train = opened(splits.train, **cameras, seed=config.seed, xflip=config.xflip)
     if config.normalize:
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
+    if not any(len(train.modalities_of(scene)) == len(train.modalities) for scene in range(len(train))):
+        wanted = ", ".join(train.modalities)
+        raise InputError(f"{printable(train.path)}: no scene has all of {wanted}; leave out one, or add its pictures")
     scene, scenes = train.scene_config(), range(len(train))
     if splits.val is not None:
         held_out = opened(splits.val, **scene.planes, convention=train.convention)
@@ -138,19 +143,18 @@ def pack_data(data: RunData) -> None:
     for a file that cannot be used.
     """
     datasets = list(dict.fromkeys([data.train, data.held_out]))
-    packs = [_made_pack(dataset) for dataset in datasets] if distributed.get_local_rank() == 0 else []
+    packs = [_made_packs(dataset) for dataset in datasets] if distributed.get_local_rank() == 0 else []
     packs = distributed.gather_objects(packs)[distributed.get_rank() - distributed.get_local_rank()]
-    for dataset, pack in zip(datasets, packs, strict=True):
-        if isinstance(pack, InputError):
-            raise pack
-        if pack is not None:
-            dataset.use_pack(pack)
+    for dataset, found in zip(datasets, packs, strict=True):
+        if isinstance(found, InputError):
+            raise found
+        dataset.use_packs(found)
 
 
-def _made_pack(dataset: SceneDataset) -> Pack | InputError | None:
-    """A dataset's pack, or what is wrong with a file. None, after a warning, if the pack cannot be written."""
+def _made_packs(dataset: SceneDataset) -> list[Pack] | InputError:
+    """A dataset's packs, or what is wrong with a file. None of them, after a warning, if one cannot be written."""
     try:
-        return dataset.make_pack(workers=usable_cores())
+        return dataset.make_packs(workers=usable_cores())
     except InputError as error:
         return error
     except OSError as error:
@@ -159,26 +163,41 @@ def _made_pack(dataset: SceneDataset) -> Pack | InputError | None:
             "decoded each time they are used, which is slow: make room, allow writing there, or set `cache` to false"
         )
         print(named_options(line), file=sys.stderr, flush=True)
-        return None
+        return []
 
 
 def batch_schedule(
-    config: TrainConfig, num_scenes: int, *, rank: int, world_size: int, cur_nimg: int
+    config: TrainConfig, scenes: Sequence[Collection[str]], *, rank: int, world_size: int, cur_nimg: int
 ) -> Iterator[list[SampleRequest]]:
     """The samples in each micro-batch of one rank, without end: a function of (seed, images seen).
 
-    Every `num_scenes` samples are a new permutation of the scenes. The samples of an update are divided among rounds
-    and ranks in contiguous shares, so that any number of ranks and rounds sees the same ones. The number of input views
-    is drawn per update, for all ranks.
+    scenes: the modalities that each training scene has; at least one has all of the network's. Every epoch is a new
+    permutation of the scenes. The samples of an update are divided among rounds and ranks in contiguous shares, so that
+    any number of ranks and rounds sees the same ones. The number of input views is drawn per update, for all ranks. Of
+    M modalities, M samples in a row have a target of each, and as many inputs of each; in a micro-batch the samples are
+    ordered by the modality of their targets.
     """
+    indices, num_scenes = [MODALITIES[name].index for name in config.net.modalities], len(scenes)
+    there = [{MODALITIES[name].index for name in names} for names in scenes]
 
     @functools.lru_cache(maxsize=1)
     def order(epoch: int) -> np.ndarray:
         return numpy_generator(Stream.SCENE_ORDER, config.seed, epoch).permutation(num_scenes)
 
+    @functools.lru_cache(maxsize=1)
+    def dealt(block: int) -> np.ndarray:
+        """The modalities of the inputs of M samples in a row, `[M, max_inputs]`: each column is a permutation."""
+        columns = np.tile(indices, (config.max_inputs, 1))
+        return numpy_generator(Stream.MODALITIES, config.seed, block).permuted(columns, axis=1).T
+
     def request(index: int, num_inputs: int) -> SampleRequest:
         epoch, place = divmod(index, num_scenes)
-        return SampleRequest(int(order(epoch)[place]), index, num_inputs, config.num_targets)
+        block, number = divmod(index, len(indices))
+        inputs, target = tuple(dealt(block)[number, :num_inputs].tolist()), indices[number]
+        # The next scene that has what this sample needs.
+        turns = (int(scene) for scene in np.roll(order(epoch), -place))
+        scene = next(scene for scene in turns if {*inputs, target} <= there[scene])
+        return SampleRequest(scene, index, num_inputs, config.num_targets, inputs, target)
 
     rounds = config.rounds(world_size)
     samples = config.batch_size // config.num_targets  # of an update
@@ -189,7 +208,7 @@ def batch_schedule(
         requests = [request(index, num_inputs) for index in range(step * samples, (step + 1) * samples)]
         for number in range(rounds):
             first = (number * world_size + rank) * share
-            yield requests[first : first + share]
+            yield sorted(requests[first : first + share], key=lambda request: request.sample_index % len(indices))
 
 
 def load_batches(
@@ -207,7 +226,7 @@ def load_batches(
     loader = DataLoader(
         data.train,
         batch_size=None,  # an item is a whole batch
-        sampler=batch_schedule(config, len(data.train_scenes), **place),
+        sampler=batch_schedule(config, [data.train.modalities_of(scene) for scene in data.train_scenes], **place),
         num_workers=workers,
         worker_init_fn=worker_start(workers, batch_bytes=3 * pixels),
         pin_memory=device.type == "cuda",

@@ -10,6 +10,7 @@ from torch import Tensor
 from genvs.data.scenes import SceneDataset
 from genvs.data.types import Views
 from genvs.geometry import Cameras
+from genvs.modalities import MODALITIES, to_levels
 
 
 def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
@@ -22,18 +23,21 @@ def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
 
 
 def mean_training_image(
-    dataset: SceneDataset, scenes: Sequence[int], min_scenes: int = 128, min_views: int = 4
+    dataset: SceneDataset, scenes: Sequence[int], modality: str | None = None, min_scenes: int = 128, min_views: int = 4
 ) -> Tensor:
-    """The mean of evenly chosen training images: `[3, H, W]` in [-1, 1].
+    """The mean of evenly chosen training images of a modality: `[3, H, W]` in [-1, 1].
 
-    At least `min_scenes` scenes, and `min_views` views of each, are used, but fewer than twice as many.
+    modality: by default the dataset's first; some of `scenes` have it. At least `min_scenes` scenes, and `min_views`
+    views of each, are used, but fewer than twice as many.
     """
-    chosen = list(scenes)[:: max(1, len(scenes) // min_scenes)]
+    modality = modality or dataset.modalities[0]
+    having = [scene for scene in scenes if modality in dataset.modalities_of(scene)]
+    chosen = having[:: max(1, len(having) // min_scenes)]
     total = torch.zeros(3, dataset.resolution, dataset.resolution, dtype=torch.float64)
     count = 0
     for scene in chosen:
         views = dataset.sampled_views(scene)
-        images = dataset.load(scene, views[:: max(1, len(views) // min_views)]).images
+        images = dataset.load(scene, views[:: max(1, len(views) // min_views)], MODALITIES[modality].index).images
         total += images.double().sum(dim=0)
         count += len(images)
-    return (total / count / 127.5 - 1).float()
+    return to_levels(total / count).float()

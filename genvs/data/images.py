@@ -119,6 +119,29 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
     return (gray * (255.0 / gray.max())).round().astype(np.uint8)
 
 
+def read_depths(data: bytes, name: str) -> np.ndarray:
+    """A depth image `[H, W]`: uint16 as stored, or uint8 of an image of 8 bits. Raises InputError as `read_image`."""
+    gray = read_image(data, name, background=(0, 0, 0))[..., 0]
+    with _open(data) as image:
+        return np.asarray(image).astype(np.uint16) if image.mode.startswith("I") else gray
+
+
+def square_depths(depths: np.ndarray, resolution: int) -> np.ndarray:
+    """Resize depths `[H, W]`, 0 without a return, to `[resolution, resolution]` float64.
+
+    Where whole pixels merge, a pixel is the mean of those with a return, if these are at least half of them; for other
+    sizes, the nearest one.
+    """
+    height, width = depths.shape
+    if height % resolution or width % resolution:
+        rows, columns = (((np.arange(resolution) + 0.5) * side / resolution).astype(int) for side in (height, width))
+        return depths[np.ix_(rows, columns)].astype(np.float64)
+    cells = depths.reshape(resolution, height // resolution, resolution, width // resolution).astype(np.float64)
+    returns = (cells > 0).sum(axis=(1, 3))
+    enough = 2 * returns * resolution**2 >= depths.size
+    return np.where(enough, cells.sum(axis=(1, 3)) / np.maximum(returns, 1), 0)
+
+
 def to_square(rgb: np.ndarray, resolution: int) -> np.ndarray:
     """Resize uint8 `[H, W, 3]` to `[3, resolution, resolution]`, antialiased: area means where whole pixels merge."""
     height, width = rgb.shape[:2]

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 
 from genvs.data.images import to_square
-from genvs.data.scenes import Scene, SceneDataset, Splits
+from genvs.data.scene import Scene
+from genvs.data.scenes import SceneDataset, Splits
 from genvs.errors import InputError
+from genvs.modalities import from_levels
 
 KEYS = ("images", "poses", "focal", "z_near", "z_far")
 CACHED_SCENES = 32  # in each loader process: an item holds all of a scene's images, and a sample uses few of them
@@ -106,5 +108,5 @@ def checked_item(item: Any, shown: str) -> dict[str, np.ndarray]:
         raise InputError(
             f"{shown}: its item is not a dict of {', '.join(KEYS)} ({type(error).__name__}: {error}): see docs/data.md"
         ) from None
-    rgb = ((images + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    rgb = from_levels(images).round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     return {"images": rgb, "poses": poses, **lens}

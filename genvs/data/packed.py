@@ -1,4 +1,4 @@
-"""Packs: all views of a split at one resolution, decoded, in one file that is mapped into memory.
+"""Packs: all views of a split at one resolution, of one modality, decoded, in a file that is mapped into memory.
 
 A pack is made once, beside the split. It is a copy: deleting it costs only the time to make it again. Its header states
 what it was made from; a pack with another header or of another size is made again. One record for each
@@ -22,8 +22,9 @@ import PIL
 from genvs.data.types import Views
 from genvs.data.workers import run_in_workers
 from genvs.files import lock, replacing
+from genvs.modalities import MODALITIES
 
-FORMAT = "genvs packed views 3"  # raise the number when the same files give other contents
+FORMAT = "genvs packed views 4"  # raise the number when the same files give other contents
 HEADER_BYTES = 4096
 
 
@@ -32,12 +33,14 @@ class Pack:
     """What a pack holds, and where it is. It is pickled without its views, and opened again when they are used.
 
     num_views: of each scene, in order. sources: a digest of the names, sizes and times of change of all its files.
+    modality: of all its pictures.
     """
 
     path: Path
     resolution: int
     num_views: tuple[int, ...]
     sources: str
+    modality: str = "rgb"
 
     @property
     def header(self) -> bytes:
@@ -49,13 +52,14 @@ class Pack:
             "views": sum(self.num_views),
             "sources": self.sources,
             "decoder": f"Pillow {PIL.__version__}",  # other versions may resize to other values
+            "modality": self.modality,
         }
         return json.dumps(record).ljust(HEADER_BYTES - 1).encode() + b"\n"
 
     @property
     def record(self) -> np.dtype:
         """A view in the file. Its checksum is the CRC-32 of all before it."""
-        image = ("image", np.uint8, (3, self.resolution, self.resolution))
+        image = ("image", np.uint8, (MODALITIES[self.modality].channels, self.resolution, self.resolution))
         return np.dtype([image, ("c2w", "<f4", (4, 4)), ("intrinsics", "<f4", (3, 3)), ("checksum", "<u4")])
 
     @cached_property
@@ -88,7 +92,10 @@ class Pack:
             return not verify or all(pool.map(lambda view: _checksum(view) == view["checksum"], views))
 
     def read(self, scenes: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Copies of images, c2w and intrinsics, by the indices of scenes and of views in them, integers `[...]`."""
+        """Copies of images, c2w and intrinsics, by the indices of scenes and of views in them, integers `[...]`.
+
+        Images have as many channels as the modality's files.
+        """
         places = self.first_views[scenes] + views
         return self.views["image"][places], self.views["c2w"][places], self.views["intrinsics"][places]
 
@@ -124,7 +131,10 @@ def _write(pack: Pack, decode_scene: Callable[[int], Views], workers: int) -> No
         def write(scene: int) -> None:
             views = decode_scene(scene)
             records, cameras = np.zeros(len(views.images), pack.record), views.cameras
-            records["image"], records["c2w"], records["intrinsics"] = views.images, cameras.c2w, cameras.intrinsics
+            records["image"] = views.images[
+                :, : pack.record["image"].shape[0]
+            ]  # the channels of gray pictures are equal
+            records["c2w"], records["intrinsics"] = cameras.c2w, cameras.intrinsics
             records["checksum"] = [_checksum(record) for record in records]
             with open(file.name, "r+b") as shared:
                 shared.seek(HEADER_BYTES + int(pack.first_views[scene]) * pack.record.itemsize)

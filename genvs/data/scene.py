@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Scene(abc.ABC):
     convention = "opencv"
     certain = False
     framing: Framing = WHOLE_ON_WHITE
+    modalities: Sequence[str] = ("rgb",)
 
     @abc.abstractmethod
     def read_c2w(self, view: int) -> np.ndarray:
@@ -35,6 +36,16 @@ class Scene(abc.ABC):
     @abc.abstractmethod
     def read_view(self, view: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """The image, uint8 RGB `[3, resolution, resolution]`, and its intrinsics `[3, 3]`, normalised."""
+
+    def read_picture(
+        self, view: int, resolution: int, modality: str, planes: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `read_view`, of another modality than rgb. planes: near and far of the view, in units of the files."""
+        raise InputError(f"{self.shown}: {type(self).__name__} has no read_picture for {modality}; define it")
+
+    def picture_states(self, modality: str) -> Iterable[tuple]:
+        """As `file_states`, of the pictures of another modality than rgb."""
+        raise InputError(f"{self.shown}: {type(self).__name__} has no picture_states for {modality}; define it")
 
     def image_size(self, view: int) -> tuple[int, int] | None:
         """Width and height of the stored image, pixels; None if unknown."""
@@ -70,9 +81,16 @@ class Scene(abc.ABC):
         """A view's name in messages."""
         return f"{self.shown}: view {printable(str(self.view_names[view]))}"
 
-    def checked_view(self, view: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """`read_view`, checked. Raises InputError, naming the view, for other shapes or intrinsics in pixels."""
-        image, intrinsics = map(np.asarray, self.read_view(view, side))
+    def checked_view(
+        self, view: int, side: int, modality: str = "rgb", planes: tuple[float, float] = (1.0, 2.0)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`read_view` or `read_picture`, checked. planes: depth pictures alone depend on them.
+
+        Raises InputError, naming the view, for other shapes or intrinsics in pixels.
+        """
+        is_photo = modality == "rgb"
+        read = self.read_view(view, side) if is_photo else self.read_picture(view, side, modality, planes)
+        image, intrinsics = map(np.asarray, read)
         shown = f"{self.shown_view(view)}: {type(self).__name__}"
         if (image.shape, image.dtype, intrinsics.shape) != ((3, side, side), np.uint8, (3, 3)):
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TypeVar
 
@@ -13,31 +13,45 @@ from genvs.config import SceneConfig
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
+from genvs.data.images import read_depths, read_image, square_depths, to_square
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
 from genvs.errors import InputError
+from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_coded
 
 CARS = SceneConfig()
 NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
 LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose/"
+SCENE_FILE = "scene.json"
 T = TypeVar("T")
 
 
 class SRNScene(StoredScene):
     """Files of a view have one name; views are in natural order. Files other than images are read when they are used.
 
-    Raises InputError for files that are missing or do not pair.
+    Each modality has a folder, and `images` are those of the first one: photos, if there are any. Raises InputError for
+    files that are missing or do not pair.
     """
 
     def __init__(self, storage: Storage, folder: str) -> None:
         super().__init__(storage, folder)
-        images = _files_by_stem(storage, f"{folder}rgb/", IMAGE_SUFFIXES)
+        there = set(storage.names(folder))
+        self.folders = {
+            modality.name: name
+            for modality in MODALITIES.values()
+            for name in (modality.name, *modality.aliases)
+            if f"{name}/" in there
+        }
+        self.modalities = list(self.folders) or ["rgb"]
+        kind = self.folders.get(self.modalities[0], "rgb")
+        images = _files_by_stem(storage, f"{folder}{kind}/", IMAGE_SUFFIXES)
         if not images:
             raise InputError(
-                f"{self.shown}/rgb: holds no images (.png or .jpg); add them, or remove this scene (all scenes of a "
+                f"{self.shown}/{kind}: holds no images (.png or .jpg); add them, or remove this scene (all scenes of a "
                 "dataset have one layout)"
             )
         self.view_names, self.images = list(images), list(images.values())
+        self.pictures: dict[str, list[str]] = {}  # of other modalities, as far as they have been used
         self.poses = self._of_views("pose")
         if "intrinsics/" in storage.names(folder):
             self.intrinsics = self._of_views("intrinsics")
@@ -45,6 +59,47 @@ class SRNScene(StoredScene):
             self.intrinsics = [f"{folder}intrinsics.txt"] * len(images)
         self.other_files = list(dict.fromkeys(self.poses + self.intrinsics))
         self.find_masks()
+
+    def read_picture(
+        self, view: int, resolution: int, modality: str, planes: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depths as uint16 are multiples of `depth_scale` in the scene's `scene.json`; all others are coded already."""
+        file = self.pictures_of(modality)[view]
+        data, shown = self.storage.read(file), self.storage.shown(file)
+        if modality == "depth":
+            depths = read_depths(data, shown)
+            picture = square_depths(depths, resolution)
+            if depths.dtype == np.uint16:
+                coded = depth_coded(picture * self.depth_scale, *planes).round().clip(1, 255)
+                picture = np.where(picture > 0, coded, 0)
+            picture = np.repeat(picture.round().astype(np.uint8)[None], PICTURE_CHANNELS, axis=0)
+            size = depths.shape[::-1]
+        else:
+            rgb = read_image(data, shown, background=(0, 0, 0))
+            picture, size = to_square(rgb, resolution), rgb.shape[1::-1]
+        return picture, self.frames[view].lens.intrinsics(size)
+
+    def picture_states(self, modality: str) -> Iterable[tuple]:
+        for name in (*self.pictures_of(modality), *self.other_files):
+            yield name, *self.storage.state(name)
+
+    def pictures_of(self, modality: str) -> list[str]:
+        """The files of a modality, one for each view. Raises InputError if they do not pair with the poses."""
+        if modality not in self.pictures:
+            self.pictures[modality] = self._of_views(self.folders[modality], IMAGE_SUFFIXES)
+        return self.pictures[modality]
+
+    @cached_property
+    def depth_scale(self) -> float:
+        """World units of a step in depth images of 16 bits."""
+        record = f"{self.folder}{SCENE_FILE}"
+        try:
+            return float(self.storage.read_json(record)["depth_scale"])
+        except (InputError, LookupError, TypeError, ValueError):
+            raise InputError(
+                f"{self.storage.shown(record)}: has no depth_scale, which depth images of 16 bits need; write "
+                '{"depth_scale": <world units per step>}'
+            ) from None
 
     @cached_property
     def frames(self) -> list[Frame]:  # type: ignore[override]
@@ -65,12 +120,15 @@ class SRNScene(StoredScene):
     def _parse(self, parse: Callable[[bytes, str], T], name: str) -> T:
         return parse(self.storage.read(name), self.storage.shown(name))
 
-    def _of_views(self, kind: str) -> list[str]:
-        """The .txt files in the folder `kind`, one for each view. Raises InputError if images and files do not pair."""
-        files = _files_by_stem(self.storage, f"{self.folder}{kind}/", ("txt",))
+    def _of_views(self, kind: str, suffixes: tuple[str, ...] = ("txt",)) -> list[str]:
+        """The files in the folder `kind`, one for each view. Raises InputError if they do not pair with `images`."""
+        files = _files_by_stem(self.storage, f"{self.folder}{kind}/", suffixes)
         if files.keys() != set(self.view_names):
-            unpaired = min(files.keys() ^ set(self.view_names), key=natural_key)
-            there, missing = (kind, "rgb") if unpaired in files else ("rgb", kind)
+            unpaired, images = (
+                min(files.keys() ^ set(self.view_names), key=natural_key),
+                self.folders[self.modalities[0]],
+            )
+            there, missing = (kind, images) if unpaired in files else (images, kind)
             fault = f"'{printable(unpaired)}' has no file of the same name in {missing}/"
             raise InputError(f"{self.shown}/{there}: {fault}; add the missing one, or remove this one")
         return list(files.values())

@@ -57,7 +57,7 @@ def test_file_systems_without_locks_are_used_without_them(tmp_path, monkeypatch,
         ensure_dataset(tmp_path / "cars", scenes=1, views=2, resolution=16)
     dataset = StoredScenes(tmp_path / "cars_train", resolution=16)
     with pytest.warns(UserWarning, match="has no locks"):
-        dataset.make_pack(workers=0)
+        dataset.make_packs(workers=0)
     with pytest.warns(UserWarning, match="has no locks"), files.lock(tmp_path / ".lock"):
         pass
     assert {path.suffix for path in tmp_path.iterdir()} <= {"", ".lock", ".pack", ".views"}

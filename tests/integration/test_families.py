@@ -150,7 +150,7 @@ def test_a_network_with_all_labels_trains_resumes_and_samples(labelled, tmp_path
 def test_each_sample_comes_with_its_scenes_class(labelled):
     config = conditional(labelled, 8)
     data = open_data(config)
-    schedule = batch_schedule(config, len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
+    schedule = batch_schedule(config, [("rgb",)] * len(data.train_scenes), rank=0, world_size=1, cur_nimg=16)
     batches = itertools.islice(load_batches(config, data, 16, CPU), 4)
     for batch, requests in zip(batches, schedule, strict=False):
         assert [request.sample_index for request in requests] == batch.sample_index.tolist()

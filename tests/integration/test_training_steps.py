@@ -63,7 +63,10 @@ def test_data_are_a_function_of_seed_and_place_for_any_workers_and_start(cars):
 def requests(config: TrainConfig, updates: int, world_size: int) -> list[list]:
     """Each update's requests in global order: rounds, then ranks, put together again."""
     rounds = config.rounds(world_size)
-    ranks = [batch_schedule(config, 11, rank=rank, world_size=world_size, cur_nimg=0) for rank in range(world_size)]
+    ranks = [
+        batch_schedule(config, [("rgb",)] * 11, rank=rank, world_size=world_size, cur_nimg=0)
+        for rank in range(world_size)
+    ]
     shares = [[next(rank) for _ in range(rounds) for rank in ranks] for _ in range(updates)]
     return [list(itertools.chain.from_iterable(update)) for update in shares]
 

@@ -47,7 +47,7 @@ def opened(split: Path, **options) -> StoredScenes:
 
 def packed_scenes(split: Path, workers: int = 0, **options) -> StoredScenes:
     dataset = opened(split, **options)
-    dataset.make_pack(workers)
+    dataset.make_packs(workers)
     return dataset
 
 

@@ -115,7 +115,7 @@ def test_each_camera_has_the_depths_of_the_points_that_it_sees(tmp_path):
     torch.testing.assert_close(found, torch.from_numpy(expected).float())
     config = dataset.scene_config()
     assert config.own_depths and (config.near, config.far) == pytest.approx(tuple(np.median(expected, axis=0)))
-    dataset.make_pack(workers=0)
+    dataset.make_packs(workers=0)
     torch.testing.assert_close(dataset.load(0, [4, 1]).cameras.near, cameras.near[[4, 1]])
 
 

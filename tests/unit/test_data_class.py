@@ -156,5 +156,5 @@ def test_a_pack_is_of_the_class_that_made_it(tmp_path, monkeypatch):
     plain, odd = NpzScenes(folder, resolution=32), OddScenes(folder, resolution=32)
     assert plain.pack_path() == odd.pack_path()
     for dataset in (plain, odd):
-        dataset.make_pack(workers=1)
+        dataset.make_packs(workers=1)
     assert torch.equal(plain.load(0, [2]).images, 255 - odd.load(0, [2]).images)

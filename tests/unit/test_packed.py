@@ -132,15 +132,15 @@ def test_a_damaged_or_unfinished_pack_is_made_anew(split, damage):
 
 @pytest.mark.parametrize("part", ["image", "c2w", "intrinsics", "checksum"])
 def test_a_changed_bit_anywhere_is_noticed_where_that_is_asked_for(split, part):
-    pack = opened(split).make_pack(0)
+    (pack,) = opened(split).make_packs(0)
     whole = pack_of(split).read_bytes()
     for view in (0, 8, 16):
         byte = packed.HEADER_BYTES + view * pack.record.itemsize + pack.record.fields[part][1]
         pack_of(split).write_bytes(flip_bit(whole, byte))
         assert pack.is_current() and not dataclasses.replace(pack).is_current(verify=True)
-        opened(split).make_pack(0)
+        opened(split).make_packs(0)
         assert pack_of(split).read_bytes() != whole
-        opened(split).make_pack(0, verify=True)
+        opened(split).make_packs(0, verify=True)
         assert pack_of(split).read_bytes() == whole
 
 
@@ -173,7 +173,7 @@ def test_a_bad_file_is_refused_as_without_a_pack(split, workers):
     assert refused("car3/rgb/4.png", lambda: packed_scenes(split, workers)) == line
     dataset = opened(split)
     path.unlink()
-    refused("car3/rgb/4.png", lambda: dataset.make_pack(workers))
+    refused("car3/rgb/4.png", lambda: dataset.make_packs(workers))
     assert visible(split.parent) == ["cars_train"] and multiprocessing.active_children() == []
 
 

@@ -76,7 +76,7 @@ def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init("cpu")
     if rank == 1:
-        StoredScenes.make_pack = None  # only the first process looks at all files
+        StoredScenes.make_packs = None  # only the first process looks at all files
     data = open_data(small_run(good))
     pack_data(data)
     line = refused("car2/rgb/3.png", lambda: pack_data(open_data(small_run(bad))))
@@ -115,7 +115,7 @@ StoredScenes.load = lambda self, scene, views: (time.sleep(0.3), load(self, scen
 
 @click.command()
 def main():
-    StoredScenes(sys.argv[1], resolution=32).make_pack(int(sys.argv[2]))
+    StoredScenes(sys.argv[1], resolution=32).make_packs(int(sys.argv[2]))
 
 run_command(main, [])
 """
