@@ -127,6 +127,7 @@ class TrainCommand(Command):
 @data("--far", help="Far depth plane, world units", metavar="FLOAT", show_default="the dataset's")
 @data("--convention", help="Camera axes of the poses", type=click.Choice(CONVENTIONS), show_default="the format's")
 @data("--normalize", help="Move and scale every scene by its cameras", type=bool)
+@data("--modalities", help="What it reads and draws: some of rgb, depth, sar, sonar", metavar="LIST")
 @data("--fit", help="How images that are not square become square", type=click.Choice(FITS))
 @data("--background", help="Colour behind transparent and masked parts of images", type=Color())
 @data("--cond", help="Train a class-conditional network, on the classes in the dataset's labels.json", type=bool)

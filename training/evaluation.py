@@ -13,14 +13,17 @@ from torch import Tensor
 
 from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.scenes import choose_views
-from genvs.data.types import ViewBatch
+from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.metrics import psnr
+from genvs.metrics.depths import depth_agreement
+from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
+from genvs.models.colours import as_stored
 from genvs.models.labels import class_labels
 from genvs.random import Stream, normal, numpy_generator, sample_keys
 from genvs.sampling.synthesis import sampler_of
-from genvs.visualize import contact_sheet, feature_colors, to_uint8
+from genvs.visualize import Band, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 from training.data import RunData
 
@@ -36,93 +39,130 @@ PANEL_STEPS = 12
 class Evaluation:
     """A fixed choice of input and target views of the held-out scenes, divided among the ranks.
 
-    Where views of a scene are held out instead, they are the targets, and others the inputs.
+    Where views of a scene are held out instead, they are the targets, and others the inputs. A scene's inputs are of
+    its modalities in turn, and each target is measured in every modality.
     """
 
     def __init__(self, data: RunData, device: torch.device) -> None:
         dataset, scenes = data.held_out, np.array(data.held_out_scenes)
         trained = dataset is data.train and data.held_out_scenes == data.train_scenes and not dataset.hold_out_every
         self.kind = "training-view" if trained else "held-out"
-        self.mean_image = mean_training_image(data.train, data.train_scenes).to(device)
         # The scene with the fewest views decides: first there are fewer inputs, then fewer targets.
         fewest = min(map(dataset.num_views, scenes))
         num_targets = max(1, min(NUM_TARGETS, fewest - NUM_INPUTS))
         num_inputs = min(NUM_INPUTS, fewest - num_targets)
         scenes = scenes[:MAX_SCENES]
-        chosen = []
-        for scene in scenes:
+        chosen, of_inputs = [], []
+        for number, scene in enumerate(scenes):
             rng, held_out = numpy_generator(Stream.EVALUATED_VIEWS, scene), dataset.held_out_views(scene)
             if len(held_out):
                 given = rng.permutation(dataset.sampled_views(scene))[:num_inputs]
                 chosen.append((given, held_out[:: math.ceil(len(held_out) / MAX_TARGETS)]))
             else:
                 chosen.append(choose_views(dataset.num_views(scene), num_inputs, num_targets, rng))
-        inputs, targets = (dataset.load(scenes[:, None], np.stack(views)) for views in zip(*chosen, strict=True))
-        classes = None if dataset.one_hot is None else dataset.one_hot[scenes]
-        self.batch = ViewBatch(inputs, targets, torch.arange(len(scenes)), classes).to(device)
-        shape = self.batch.targets.images.shape
-        keys = sample_keys(0, torch.arange(shape[:2].numel())).unflatten(0, shape[:2])
-        self.noise = normal(keys, tuple(shape[2:])).to(device)
+            there = [MODALITIES[name].index for name in dataset.modalities_of(scene)]
+            of_inputs.append([there[(number + place) % len(there)] for place in range(num_inputs)])
+        inputs, targets = map(np.stack, zip(*chosen, strict=True))
+        self.inputs = dataset.load(scenes[:, None], inputs, np.array(of_inputs)).to(device)
+        self.classes = None if dataset.one_hot is None else dataset.one_hot[scenes].to(device)
+        self.targets: dict[str, tuple[Tensor, Views]] = {}  # by modality: which of the scenes have it, and their views
+        self.mean_images: dict[str, Tensor] = {}
+        for name in dataset.modalities:
+            rows = [number for number, scene in enumerate(scenes) if name in dataset.modalities_of(scene)]
+            if rows:
+                views = dataset.load(scenes[rows][:, None], targets[rows], MODALITIES[name].index).to(device)
+                self.targets[name] = torch.tensor(rows), views
+                self.mean_images[name] = mean_training_image(data.train, data.train_scenes, name).to(device)
+        shape = (*targets.shape, *self.inputs.images.shape[2:])
+        keys = sample_keys(0, torch.arange(targets.size)).unflatten(0, targets.shape)
+        self.noise = normal(keys, shape[2:]).to(device)
 
     @torch.inference_mode()
     def measure(self, net: GeNVS, batch_gpu: int) -> dict[str, float]:
         """Mean PSNR (dB) over all targets, the same on every rank. batch_gpu: images at a time.
 
         Keys: `PSNR/V_input` for one-step estimates by the model, `PSNR/V_input_nearest` for the nearest input view
-        (V = 1 and 3), and `PSNR/mean_image`.
+        (V = 1 and 3), and `PSNR/mean_image`. With several modalities, `PSNR/NAME/V_input` and so on, of targets of each
+        one; depth has `Depth/V_input_error` (world units) and `Depth/V_input_returns` too (`depth_agreement`).
         """
-        counts = sorted({1, self.batch.inputs.shape[1]})
+        counts = sorted({1, self.inputs.shape[1]})
         sums: dict[str, float] = defaultdict(float)
+        totals: dict[str, int] = {}
         one_step = sampler_of(net, "heun", 1)
-        share = torch.arange(len(self.noise))[distributed.get_rank() :: distributed.get_world_size()]
-        # A rank may have nothing to do; torch would split that into one empty part.
-        for scenes in share.split(max(1, batch_gpu // self.noise.shape[1])) if len(share) else ():
-            targets, noise = self.batch.targets[scenes], self.noise[scenes]
-            volume = net.encode(self.batch.inputs[scenes].images, self.batch.inputs[scenes].cameras)
-            sums["mean_image"] += psnr(self.mean_image.expand_as(targets.images), targets.images).sum().item()
-            for count in counts:
-                inputs = self.batch.inputs[scenes][:, :count]
-                copied = nearest_input(inputs, targets.cameras)
-                sums[f"{count}_input_nearest"] += psnr(copied, targets.images).sum().item()
-                feature_images = net.render(volume[:, :count], inputs.cameras, targets.cameras).flatten(0, 1)
-                images = one_step(self.denoiser(net, feature_images, scenes), noise.flatten(0, 1))
-                sums[f"{count}_input"] += psnr(images, targets.images.flatten(0, 1)).sum().item()
-        of_ranks, count = distributed.gather_objects(sums), self.noise.shape[:2].numel()
-        return {f"PSNR/{name}": sum(of_rank.get(name, 0.0) for of_rank in of_ranks) / count for name in of_ranks[0]}
+        for name, (rows, views) in self.targets.items():
+            prefix = f"PSNR/{name}/" if len(self.targets) > 1 else "PSNR/"
+            totals |= dict.fromkeys((prefix, "Depth/") if name == "depth" else (prefix,), views.shape.numel())
+            share = torch.arange(len(rows))[distributed.get_rank() :: distributed.get_world_size()]
+            # A rank may have nothing to do; torch would split that into one empty part.
+            for part in share.split(max(1, batch_gpu // views.shape[1])) if len(share) else ():
+                scenes, targets = rows[part], views[part]
+                given = self.inputs[scenes]
+                volume, noise = net.encode(given.images, given.cameras), self.noise[scenes].flatten(0, 1)
+                mean_image = self.mean_images[name].expand_as(targets.images)
+                sums[f"{prefix}mean_image"] += psnr(mean_image, targets.images).sum().item()
+                for count in counts:
+                    inputs = given[:, :count]
+                    copied = nearest_input(inputs, targets.cameras)
+                    sums[f"{prefix}{count}_input_nearest"] += psnr(copied, targets.images).sum().item()
+                    shown = net.render(volume[:, :count], inputs.cameras, targets.cameras, modality=name).flatten(0, 1)
+                    images = as_stored(one_step(self.denoiser(net, shown, scenes, name), noise), name)
+                    images = images.view_as(targets.images)
+                    sums[f"{prefix}{count}_input"] += psnr(images, targets.images).sum().item()
+                    if name == "depth":
+                        error, returns = depth_agreement(images.clamp(-1, 1), targets.images, targets.cameras)
+                        sums[f"Depth/{count}_input_error"] += error.sum().item()
+                        sums[f"Depth/{count}_input_returns"] += returns.sum().item()
+        of_ranks = distributed.gather_objects(dict(sums))
+        names = dict.fromkeys(name for of_rank in of_ranks for name in of_rank)
+        return {
+            name: sum(of_rank.get(name, 0.0) for of_rank in of_ranks) / totals[name[: name.rindex("/") + 1]]
+            for name in names
+        }
 
-    def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor) -> Denoise:
+    def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor, modality: str) -> Denoise:
         """What a sampler calls for the views of these feature images, of which each scene has equally many."""
         labels = None
-        if self.batch.classes is not None:
-            labels = class_labels(self.batch.classes[scenes], net.config)
+        if self.classes is not None:
+            labels = class_labels(self.classes[scenes], net.config)
             labels = labels.repeat_interleave(len(feature_images) // len(scenes), dim=0)
-        return functools.partial(net.denoise, feature_image=feature_images, labels=labels)
+        return functools.partial(net.denoise, feature_image=feature_images, labels=labels, modality=modality)
 
     @torch.inference_mode()
     def panel(self, net: GeNVS, title: str) -> Image.Image:
-        """A column per scene: an input view, feature image, noisy and denoised target, samples, target."""
-        scenes = torch.arange(min(PANEL_SCENES, len(self.noise)))
-        inputs, targets = self.batch.inputs[scenes][:, :1], self.batch.targets[scenes][:, :1]
-        noise, images = self.noise[scenes][:, 0], targets.images[:, 0]
-        feature_images = net.render(net.encode(inputs.images, inputs.cameras), inputs.cameras, targets.cameras)[:, 0]
-        denoise = self.denoiser(net, feature_images, scenes)
-        noisy = images + PANEL_SIGMA * noise
-        rows = {
-            "input": to_uint8(inputs.images[:, 0]),
-            "feature image": feature_colors(feature_images),
-            f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
-            "denoised": to_uint8(denoise(noisy, noise.new_tensor(PANEL_SIGMA))),
-            "one step": to_uint8(sampler_of(net, "heun", 1)(denoise, noise)),
-            f"{PANEL_STEPS} steps": to_uint8(sampler_of(net, "heun", PANEL_STEPS)(denoise, noise)),
-            "target": to_uint8(images),
-        }
-        return contact_sheet(title, [([f"scene {scene}" for scene in scenes.tolist()], rows)])
+        """A column per scene: an input view, feature image, noisy and denoised target, samples, target. Rows for each
+        modality of the targets.
+        """
+        bands: list[Band] = []
+        for name, (rows, views) in self.targets.items():
+            scenes, targets = rows[:PANEL_SCENES], views[:PANEL_SCENES, :1]
+            inputs, noise, images = self.inputs[scenes][:, :1], self.noise[scenes][:, 0], targets.images[:, 0]
+            volume = net.encode(inputs.images, inputs.cameras)
+            feature_images = net.render(volume, inputs.cameras, targets.cameras, modality=name)[:, 0]
+            denoise = self.denoiser(net, feature_images, scenes, name)
+            noisy = images + PANEL_SIGMA * noise
+            samples = {steps: sampler_of(net, "heun", steps)(denoise, noise) for steps in (1, PANEL_STEPS)}
+            pictures = {
+                "input": to_uint8(inputs.images[:, 0]),
+                "feature image": feature_colors(feature_images),
+                f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
+                "denoised": to_uint8(as_stored(denoise(noisy, noise.new_tensor(PANEL_SIGMA)), name)),
+                "one step": to_uint8(as_stored(samples[1], name)),
+                f"{PANEL_STEPS} steps": to_uint8(as_stored(samples[PANEL_STEPS], name)),
+                "target" if len(self.targets) == 1 else f"target: {name}": to_uint8(images),
+            }
+            bands.append(([f"scene {scene}" for scene in scenes.tolist()], pictures))
+        return contact_sheet(title, bands)
 
 
 def summary(scores: dict[str, float], views: str = "held-out") -> str:
     """One line for the log: the model and the baselines, with one input view. views: the kind of views evaluated."""
-    model, nearest, mean = (scores[f"PSNR/{name}"] for name in ("1_input", "1_input_nearest", "mean_image"))
-    return (
-        f"{views} PSNR, 1 input view, one step: {model:.2f} dB (nearest input copied {nearest:.2f}, "
-        f"mean training image {mean:.2f}: {model - max(nearest, mean):+.2f} dB over the better one)"
-    )
+    parts = []
+    for key in (key for key in scores if key.endswith("/1_input")):
+        prefix = key.removesuffix("1_input")
+        model, nearest, mean = (scores[prefix + name] for name in ("1_input", "1_input_nearest", "mean_image"))
+        name = prefix.removeprefix("PSNR/").strip("/")
+        parts.append(
+            f"{name + ' ' if name else ''}{model:.2f} dB (nearest input copied {nearest:.2f}, mean training image "
+            f"{mean:.2f}: {model - max(nearest, mean):+.2f} dB over the better one)"
+        )
+    return f"{views} PSNR, 1 input view, one step: {'; '.join(parts)}"

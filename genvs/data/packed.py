@@ -140,4 +140,5 @@ def _write(pack: Pack, decode_scene: Callable[[int], Views], workers: int) -> No
                 shared.seek(HEADER_BYTES + int(pack.first_views[scene]) * pack.record.itemsize)
                 shared.write(records.tobytes())
 
-        run_in_workers(write, len(pack.num_views), workers, f"packing {pack.path.name}")
+        scenes = [scene for scene, count in enumerate(pack.num_views) if count]
+        run_in_workers(lambda index: write(scenes[index]), len(scenes), workers, f"packing {pack.path.name}")

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from genvs.data.framing import WHOLE_ON_WHITE, Framing
+from genvs.data.scene import Scene as Scene  # for datasets of one's own
 from genvs.data.scene_views import SceneViews
 from genvs.data.storage import open_split, printable
 from genvs.data.types import ViewBatch, Views

@@ -47,6 +47,13 @@ def background_of(name: str, scene: SceneConfig) -> tuple[float, ...]:
     return scene.background_levels if background is None else (to_levels(background),) * PICTURE_CHANNELS
 
 
+def as_stored(pictures: Tensor, modality: str) -> Tensor:
+    """Drawn pictures `[..., 3, H, W]`, with equal channels if files of the modality are gray."""
+    if MODALITIES[modality].channels == PICTURE_CHANNELS:
+        return pictures
+    return pictures.mean(dim=-3, keepdim=True).expand_as(pictures)
+
+
 def _plus(pictures: Tensor, levels: Sequence[float]) -> Tensor:
     """Pictures `[..., 3, H, W]` plus a level for each channel. Needs no tensor on the device for it."""
     if len(set(levels)) == 1:

@@ -16,6 +16,7 @@ from genvs.diffusion.samplers import SAMPLERS, Denoise, Sampler
 from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
+from genvs.models.colours import as_stored
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 
@@ -76,6 +77,7 @@ def synthesize_views(
             away_from = worse.denoiser(worse.render(cameras)) if worse else network.unconditioned(feature_images, seed)
             denoised = guided(denoised, away_from, guidance)
         images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
+        images = as_stored(images, denoise.modality)
         for conditioned in filter(None, (network, worse)) if autoreg and stop < num_targets else ():
             conditioned.add(images, cameras)
         return images, feature_images

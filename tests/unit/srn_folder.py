@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from genvs.geometry.trajectories import spherical_c2w
 from tests.conftest import counted
 
 REFUSED = "bad inputs refused by one line that names the file"
+DEPTH_SCALE = 2 / 65535
 INTRINSICS = "32.8125 16.0 16.0 0.\n0. 0. 0.\n1.\n32 32\n"
 
 
@@ -48,6 +50,21 @@ def write_split(split: Path, num_scenes: int = 3, num_views: int = 6, seed: int 
     for scene in range(1, num_scenes + 1):
         write_scene(split / f"car{scene}", num_views, seed=100 * seed + scene, **options)
     return split
+
+
+def add_sensors(scene: Path, folders: Sequence[str] = ("depth", "sar", "sonar"), seed: int = 0) -> Path:
+    """Gray noise of the scene's views in these folders; depths from 0.8 to 1.8 in every second column, in 16 bits."""
+    rng = np.random.default_rng(seed)
+    for folder in folders:
+        (scene / folder).mkdir()
+        for image in (scene / "rgb").iterdir():
+            gray = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+            if folder == "depth":
+                gray = (rng.uniform(0.8, 1.8, (32, 32)) / DEPTH_SCALE).round().astype(np.uint16)
+                gray[:, ::2] = 0
+            Image.fromarray(gray).save(scene / folder / image.name)
+    (scene / "scene.json").write_text(json.dumps({"depth_scale": DEPTH_SCALE}))
+    return scene
 
 
 def zip_of(folder: Path) -> Path:

@@ -66,10 +66,10 @@ def held_out(scenes) -> Evaluation:
 
 def test_inputs_and_targets_are_fixed_and_apart(scenes, held_out):
     again = evaluation(scenes, range(1), range(1, 5))
-    assert torch.equal(held_out.batch.inputs.images, again.batch.inputs.images)
-    assert torch.equal(held_out.batch.targets.images, again.batch.targets.images)
-    assert held_out.batch.inputs.shape == (4, 3) and held_out.batch.targets.shape == (4, 3)
-    together = torch.cat([held_out.batch.inputs.cameras.centers, held_out.batch.targets.cameras.centers], dim=1)
+    assert torch.equal(held_out.inputs.images, again.inputs.images)
+    assert torch.equal(held_out.targets["rgb"][1].images, again.targets["rgb"][1].images)
+    assert held_out.inputs.shape == (4, 3) and held_out.targets["rgb"][1].shape == (4, 3)
+    together = torch.cat([held_out.inputs.cameras.centers, held_out.targets["rgb"][1].cameras.centers], dim=1)
     assert all(len(centers.unique(dim=0)) == 6 for centers in together), "no target is an input"
 
 
@@ -79,8 +79,8 @@ def test_scores_are_those_of_the_images(held_out):
     assert sorted(scores) == sorted(
         ["PSNR/mean_image"] + [f"PSNR/{n}_input{kind}" for n in (1, 3) for kind in ("", "_nearest")]
     )
-    inputs, targets = held_out.batch.inputs, held_out.batch.targets
-    mean = psnr(held_out.mean_image.expand_as(targets.images), targets.images).mean().item()
+    inputs, targets = held_out.inputs, held_out.targets["rgb"][1]
+    mean = psnr(held_out.mean_images["rgb"].expand_as(targets.images), targets.images).mean().item()
     assert scores["PSNR/mean_image"] == pytest.approx(mean, abs=1e-4)
     for count in (1, 3):
         given = inputs[:, :count]
@@ -110,7 +110,7 @@ def test_scenes_of_two_views_are_judged_too(tmp_path):
     split = write_split(tmp_path / "cars_val", num_scenes=2, num_views=2)
     dataset = StoredScenes(split, resolution=SIZE)
     held_out = evaluation(dataset, range(2), range(2))
-    assert held_out.batch.inputs.shape == held_out.batch.targets.shape == (2, 1)
+    assert held_out.inputs.shape == held_out.targets["rgb"][1].shape == (2, 1)
     assert "PSNR/1_input" in held_out.measure(small_net(), 8)
 
 

@@ -45,11 +45,11 @@ def split(tmp_path) -> Path:
 def make_for_race(split: Path, decoded) -> None:
     load = StoredScenes.load
 
-    def counting(self, scene: int, views):
+    def counting(self, scene: int, *views):
         with decoded.get_lock():
             decoded.value += 1
         time.sleep(0.1)
-        return load(self, scene, views)
+        return load(self, scene, *views)
 
     StoredScenes.load = counting
     dataset = packed_scenes(split)
@@ -111,7 +111,7 @@ from genvs.data.stored import StoredScenes
 from dnnlib.command import run_command
 
 load = StoredScenes.load
-StoredScenes.load = lambda self, scene, views: (time.sleep(0.3), load(self, scene, views))[1]
+StoredScenes.load = lambda self, *places: (time.sleep(0.3), load(self, *places))[1]
 
 @click.command()
 def main():

@@ -1,0 +1,223 @@
+"""Networks of several modalities: each picture meets its own encoder, batches are dealt evenly, and runs repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+import genvs
+from genvs.data.stored import StoredScenes
+from genvs.errors import InputError
+from genvs.modalities import MODALITIES, depth_coded, depth_decoded
+from genvs.models import GeNVS
+from tests.small_model import SIZE, randomize, small_config, some_cameras
+from tests.small_training import last_state, opened, records, resume, small_run, train, unequal
+from tests.unit.srn_folder import DEPTH_SCALE, add_sensors, refused, write_split
+from training.data import batch_schedule, load_batches
+from training.loss import GeNVSLoss
+from training.state import create_state
+
+ALL = tuple(MODALITIES)
+
+
+def config_of(*names: str):
+    return dataclasses.replace(small_config(), modalities=names)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Path:
+    """Five scenes with all sensors but for one of the second and the third; the fourth has no photos."""
+    path = write_split(tmp_path_factory.mktemp("sensors") / "cars_train", num_scenes=5)
+    missing = {2: ("depth", "sar"), 3: ("raysar", "sonar")}
+    for number in range(1, 6):
+        add_sensors(path / f"car{number}", missing.get(number, ("lidar_depth", "sar", "sonar")), seed=number)
+    for image in (path / "car4" / "rgb").iterdir():
+        image.unlink()
+    (path / "car4" / "rgb").rmdir()
+    return path
+
+
+def run_of(split: Path, updates: int = 3, **changes):
+    return small_run(split, updates, net=config_of(*ALL), batch_size=8, **changes)
+
+
+# Data
+
+
+def test_pictures_of_every_modality_with_and_without_packs(split, tmp_path):
+    plain, packed = (StoredScenes(split, resolution=32, modalities=ALL, near=0.8, far=1.8) for _ in range(2))
+    assert [plain.modalities_of(scene) for scene in range(5)] == [
+        list(ALL), ["rgb", "depth", "sar"], ["rgb", "sar", "sonar"], ["depth", "sar", "sonar"], list(ALL)
+    ]  # fmt: skip
+    assert len(packed.make_packs(workers=0)) == 4
+    scenes, views, kinds = np.array([[0], [2], [4]]), np.array([[0, 3, 5, 1]] * 3), np.array([[0, 2, 3, 2]] * 3)
+    kinds[0, 1] = kinds[2, 0] = MODALITIES["depth"].index
+    first, second = (dataset.load(scenes, views, kinds) for dataset in (plain, packed))
+    assert torch.equal(first.modality, torch.from_numpy(kinds)) and torch.equal(second.modality, first.modality)
+    assert torch.equal(first.images, second.images) and torch.equal(first.cameras.c2w, second.cameras.c2w)
+    sonar = np.asarray(Image.open(split / "car3" / "sonar" / "6.png"))
+    assert (first.images[1, 2].numpy() == sonar).all()
+    depth = np.asarray(Image.open(split / "car1" / "lidar_depth" / "4.png")) * DEPTH_SCALE
+    shown = first.images[0, 1, 0].double().numpy()
+    assert (shown[:, ::2] == 0).all() and (shown[:, 1::2] >= 1).all()
+    assert abs(depth_decoded(shown, 0.8, 1.8) - depth)[:, 1::2].max() < 1 / 254
+
+
+def test_depths_are_coded_from_the_near_to_the_far_plane():
+    assert depth_coded(0.8, 0.8, 1.8) == 255 and depth_coded(1.8, 0.8, 1.8) == 1
+    assert depth_decoded(depth_coded(1.1, 0.8, 1.8), 0.8, 1.8) == pytest.approx(1.1)
+
+
+def test_refusals(split, tmp_path):
+    refused("modalities", lambda: config_of("rgb", "infrared"))
+    refused("volume_channels", lambda: dataclasses.replace(
+        config_of("sonar"), encoder=dataclasses.replace(small_config().encoder, volume_channels=4)))  # fmt: skip
+    refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
+    photos = write_split(tmp_path / "photos_train", num_scenes=2)
+    refused("sar/", lambda: StoredScenes(photos, resolution=32, modalities=("sar",)))
+    refused("no scene has all", lambda: opened(run_of(photos)))
+    (add_sensors(photos / "car1", ("sonar",)) / "sonar" / "3.png").unlink()
+    dataset = StoredScenes(photos, resolution=32, modalities=("rgb", "sonar"))
+    refused("car1/rgb", lambda: dataset.load(0, [0], MODALITIES["sonar"].index))
+    (add_sensors(photos / "car2", ("depth",)) / "scene.json").unlink()
+    dataset = StoredScenes(photos, resolution=32, modalities=("rgb", "depth"))
+    refused("scene.json", lambda: dataset.load(1, [0], MODALITIES["depth"].index))
+
+
+@pytest.mark.parametrize(("rounds", "world_size"), [(1, 1), (2, 1), (1, 2)])
+def test_batches_are_dealt_evenly_for_any_number_of_ranks_and_rounds(rounds, world_size):
+    config = small_run("nowhere", net=config_of(*ALL), batch_size=32, batch_gpu=32 // rounds // world_size)
+    scenes = [ALL, ("rgb", "sar"), ("sonar",), ALL, ("depth", "sar", "sonar")]
+    ranks = [batch_schedule(config, scenes, rank=r, world_size=world_size, cur_nimg=0) for r in range(world_size)]
+    seen = {}
+    for _ in range(5 * rounds):
+        for rank in ranks:
+            requests = next(rank)
+            targets = [request.target for request in requests]
+            assert targets == sorted(targets) and len(set(Counter(targets).values())) == 1
+            for place in range(requests[0].num_inputs):
+                assert len(set(Counter(request.inputs[place] for request in requests).values())) == 1
+            for request in requests:
+                assert {ALL[index] for index in (*request.inputs, request.target)} <= set(scenes[request.scene])
+                seen[request.sample_index] = request
+    whole = batch_schedule(dataclasses.replace(config, batch_gpu=32), scenes, rank=0, world_size=1, cur_nimg=0)
+    expected = [request for requests in itertools.islice(whole, 5) for request in requests]
+    assert seen == {request.sample_index: request for request in expected} and len(seen) == 5 * 16
+
+
+# The network
+
+
+def test_each_encoder_gets_exactly_its_own_images_and_volumes_come_back_in_order():
+    net = GeNVS(config_of(*ALL)).eval()
+    randomize(net)
+    images = torch.rand(4, 3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    kinds = torch.tensor([[0, 3, 1], [2, 0, 3], [1, 1, 2], [3, 2, 0]])
+    cameras = dataclasses.replace(some_cameras(4, 3), modality=kinds)
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in ALL}
+    for name, encoder in net.encoders.items():
+        encoder.register_forward_hook(lambda module, given, output, name=name: seen[name].append(given[0]))
+    volumes = net.encode(images, cameras)
+    for index, name in enumerate(ALL):
+        assert torch.equal(torch.cat(seen[name]), images[kinds == index])
+        alone = net.encode_as(name, images[kinds == index], cameras[kinds == index])
+        assert_close(volumes[kinds == index], alone)
+    assert_close(net.encode(images, cameras, evenly=True), volumes)
+
+
+def test_a_training_step_reaches_every_weight_and_is_that_of_the_modalities_one_by_one(split):
+    config = run_of(split)
+    data = opened(config)
+    net = create_state(config, data.scene, torch.device("cpu")).net
+    randomize(net)
+    batch = next(load_batches(config, data, 0, torch.device("cpu")))
+    assert batch.targets.modality.flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    terms = GeNVSLoss(config.loss, net.config, 0)(net, batch)
+    terms.total.backward()
+    assert not [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    volume = net.encode(batch.inputs.images, batch.inputs.cameras)
+    for scene, name in enumerate(ALL):
+        part = slice(scene, scene + 1)
+        keys = torch.zeros(1, 2, dtype=torch.int64)
+        cameras = batch.inputs.cameras[part], batch.targets.cameras[part]
+        shown = net.render(volume[part], *cameras, keys, name)
+        assert shown.shape == (1, 2, 8, SIZE, SIZE)
+
+
+def test_at_first_feature_images_show_the_colours_of_the_inputs_in_their_own_channels():
+    """A network that has not been trained back-projects: the channels of other modalities stay empty."""
+    net = GeNVS(config_of(*ALL))
+    picture = torch.full((1, 1, 3, SIZE, SIZE), 0.5)
+    for index, (name, modality) in enumerate(MODALITIES.items()):
+        cameras = dataclasses.replace(some_cameras(1, 1), modality=torch.tensor([[index]]))
+        volume = net.encode(picture, cameras)[0, 0, :6]
+        first, last = modality.features
+        middle = volume[:, 1:3, 4:-4, 4:-4]
+        assert not middle[[c for c in range(6) if c not in range(first, last)]].any(), name
+        assert_close(middle[first:last], torch.full_like(middle[first:last], 0.5 - (1.0 if name == "rgb" else -1.0)))
+
+
+def test_an_expected_depth_is_rendered_where_rays_end():
+    """With an opaque field, the depth channel of a depth target is that of the near plane."""
+    net = GeNVS(config_of("rgb", "depth")).eval()
+    with torch.no_grad():
+        net.renderer.field.layers[-1].bias[0] = 1e4
+    cameras = some_cameras(1, 1)
+    with torch.no_grad():
+        shown = net.render(torch.ones(1, 1, 8, 4, 16, 16), cameras, cameras, modality="depth")[0, 0, 3]
+    near, samples = 0.5 / net.config.renderer.num_samples, net.config.renderer.num_samples
+    expected = 2 * (1 + 254 * (1 - near)) / 255
+    assert (
+        samples == 8 and shown.max() <= expected + 1e-4 and shown.median().item() == pytest.approx(expected, abs=0.05)
+    )
+
+
+# Training
+
+
+def test_a_run_measures_every_modality_and_resumes_bit_for_bit(split, tmp_path):
+    config = run_of(split, 4, workers=2)
+    whole = train(config, tmp_path / "whole", held_out=True)
+    shown = [record for record in records(tmp_path / "whole") if "PSNR/sonar/1_input" in record][-1]
+    for name, kind in itertools.product(ALL, ("1_input", "1_input_nearest", "mean_image")):
+        assert 0 < shown[f"PSNR/{name}/{kind}"] < 60
+    assert 0 <= shown["Depth/1_input_error"] <= 1 and 0 <= shown["Depth/3_input_returns"] <= 1
+    assert list((tmp_path / "whole").glob("samples-*.png"))
+    train(dataclasses.replace(config, duration_kimg=config.duration_kimg / 2), tmp_path / "half")
+    assert unequal(resume(tmp_path / "half", duration_kimg=config.duration_kimg), whole) == []
+
+
+def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_path):
+    photos = small_run(split, 1)
+    with pytest.raises(InputError, match="car4"):
+        opened(photos)
+    net = GeNVS(small_config())
+    randomize(net)
+    genvs.save_snapshot(tmp_path / "photos.pkl", net.config, net.state_dict())
+    config = run_of(split, transfer=str(tmp_path / "photos.pkl"))
+    state = create_state(config, opened(config).scene, torch.device("cpu"))
+    own, given = state.net.state_dict(), net.state_dict()
+    for name in ALL:
+        assert torch.equal(own[f"denoisers.{name}.unet.conv_in.weight"], given["denoisers.rgb.unet.conv_in.weight"])
+        key = "backbone.conv1.weight"
+        assert torch.equal(own[f"encoders.{name}.{key}"], given[f"encoders.rgb.{key}"])
+    rows = (
+        own["encoders.sar.to_volume.weight"].unflatten(0, (-1, 8)),
+        given["encoders.rgb.to_volume.weight"].unflatten(0, (-1, 8)),
+    )
+    assert torch.equal(rows[0][:, 6:], rows[1][:, 6:]) and rows[0][:, 4, -3].eq(1).all()
+
+
+def test_a_snapshot_of_several_modalities_comes_back(split, tmp_path):
+    train(run_of(split, 1), tmp_path)
+    net = genvs.load_snapshot(next(tmp_path.glob("network-snapshot-*.pkl")))
+    assert net.config.modalities == ALL and set(net.encoders) == set(ALL)
+    assert last_state(tmp_path)["ema"].keys() == net.state_dict().keys()
