@@ -36,9 +36,9 @@ def config_of(*names: str):
 def split(tmp_path_factory) -> Path:
     """Five scenes with all sensors but for one of the second and the third; the fourth has no photos."""
     path = write_split(tmp_path_factory.mktemp("sensors") / "cars_train", num_scenes=5)
-    missing = {2: ("depth", "sar"), 3: ("raysar", "sonar")}
+    missing = {2: ("lidar_depth", "sar"), 3: ("raysar", "sonar")}
     for number in range(1, 6):
-        add_sensors(path / f"car{number}", missing.get(number, ("lidar_depth", "sar", "sonar")), seed=number)
+        add_sensors(path / f"car{number}", missing.get(number, ("depth", "sar", "sonar")), seed=number)
     for image in (path / "car4" / "rgb").iterdir():
         image.unlink()
     (path / "car4" / "rgb").rmdir()
@@ -65,7 +65,7 @@ def test_pictures_of_every_modality_with_and_without_packs(split, tmp_path):
     assert torch.equal(first.images, second.images) and torch.equal(first.cameras.c2w, second.cameras.c2w)
     sonar = np.asarray(Image.open(split / "car3" / "sonar" / "6.png"))
     assert (first.images[1, 2].numpy() == sonar).all()
-    depth = np.asarray(Image.open(split / "car1" / "lidar_depth" / "4.png")) * DEPTH_SCALE
+    depth = np.asarray(Image.open(split / "car1" / "depth" / "4.png")) * DEPTH_SCALE
     shown = first.images[0, 1, 0].double().numpy()
     assert (shown[:, ::2] == 0).all() and (shown[:, 1::2] >= 1).all()
     assert abs(depth_decoded(shown, 0.8, 1.8) - depth)[:, 1::2].max() < 1 / 254
