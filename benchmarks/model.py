@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import genvs.ops
 from benchmarks.common import DEVICE
@@ -22,6 +22,7 @@ from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import spherical_c2w
+from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import load_batches, open_data, pack_data
@@ -72,17 +73,23 @@ def random_cameras(config: GeNVSConfig, shape: tuple[int, ...], generator: torch
     )
 
 
-def random_views(config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator) -> Views:
-    """Uniform noise in [-1, 1] as images, and random cameras."""
+def random_views(
+    config: GeNVSConfig, shape: tuple[int, ...], generator: torch.Generator, modality: Tensor | None = None
+) -> Views:
+    """Uniform noise in [-1, 1] as images, and random cameras. modality: int64 `shape`; by default all are photos."""
     images = torch.rand(*shape, 3, config.resolution, config.resolution, generator=generator) * 2 - 1
-    return Views(images, random_cameras(config, shape, generator))
+    cameras = random_cameras(config, shape, generator)
+    return Views(images, cameras if modality is None else dataclasses.replace(cameras, modality=modality))
 
 
 def random_batch(config: GeNVSConfig, scenes: int, views: int, targets: int, seed: int) -> ViewBatch:
     """A training batch as it reaches the loss, on the CPU. The same seed gives the same batch."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = random_views(config, (scenes, views), generator)
-    return ViewBatch(inputs, random_views(config, (scenes, targets), generator), torch.arange(scenes) + seed * scenes)
+    generator, scene = torch.Generator().manual_seed(seed), torch.arange(scenes)
+    modalities = torch.tensor([MODALITIES[name].index for name in config.modalities])
+    of_inputs = modalities[(scene[:, None] + torch.arange(views)) % len(modalities)]
+    of_targets = modalities.repeat_interleave(scenes // len(modalities))[:, None].expand(-1, targets)
+    inputs = random_views(config, (scenes, views), generator, of_inputs)
+    return ViewBatch(inputs, random_views(config, (scenes, targets), generator, of_targets), scene + seed * scenes)
 
 
 def training_config(preset: str, batch: int, views: int, precision: str, **changes) -> TrainConfig:

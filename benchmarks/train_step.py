@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import click
@@ -12,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import common, floors
 from benchmarks.common import Result
 from benchmarks.model import PATHS, TrainingStep, in_memory_batches, ops_option, training_config
+from genvs.config import PRESETS
 
 # A kernel belongs to the first kind that has one of these words in its name.
 KINDS = {
@@ -48,19 +50,24 @@ def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
 @common.size_option("batch", 32, 2, "Images of an update.")
 @common.views_option
 @click.option("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
+@click.option("--modalities", default="rgb", help="Of inputs and targets, with commas between.", show_default=True)
 @common.precision_option
 @ops_option
 def main(
-    preset: str, seconds: float, batch: int, views: int, targets: int, precision: str, ops: str
+    preset: str, seconds: float, batch: int, views: int, targets: int, modalities: str, precision: str, ops: str
 ) -> Iterator[Result]:
     """Forward, backward, finite check, optimizer and moving average: training without its loader. On a GPU also the
     time of its kernels by kind, from torch's profiler."""
     common.set_precision(precision)
-    config = training_config(preset, batch, views, precision, num_targets=targets)
+    net = dataclasses.replace(PRESETS[preset], modalities=tuple(modalities.split(",")))
+    config = training_config(preset, batch, views, precision, num_targets=targets, net=net)
     config.rounds(world_size=1)  # refuses a batch that does not divide
     name = f"training step, {precision}" + (", plain path" if ops == "reference" else "")
     name += f", {targets} targets a scene" if targets > 1 else ""
-    floor = floors.floor(floors.training_work(config.net, views, batch=batch, targets=targets), precision)
+    name += f", {modalities}" if modalities != "rgb" else ""
+    floor = None  # known for photos alone
+    if net.modalities == ("rgb",):
+        floor = floors.floor(floors.training_work(net, views, batch=batch, targets=targets), precision)
     blank = Result(name, 0, "images/s", precision, batch, floor=floor, note=f"{views} views")
     with PATHS[ops]():
         step = TrainingStep(config, in_memory_batches(config))
