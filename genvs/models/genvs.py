@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from genvs.config import AUGMENT_LABELS, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError
@@ -91,13 +93,10 @@ class GeNVS(nn.Module):
         else:
             of_all = cameras.modality.bincount(minlength=len(MODALITIES)).tolist()
             counts = [of_all[MODALITIES[name].index] for name in names]
-        parts = []
-        for name, rows in zip(names, order.split(counts), strict=True):
-            if len(rows):
-                # In the order of their memory, which fused kernels read.
-                parts.append(self.encode_as(name, images[rows], cameras[rows]).permute(0, 3, 4, 2, 1))
-        volumes = torch.cat(parts).index_select(0, order.argsort())
-        return volumes.permute(0, 4, 3, 1, 2).unflatten(0, shape)
+        each = {name: rows for name, rows in zip(names, order.split(counts), strict=True) if len(rows)}
+        # In the order of their memory, which fused kernels read.
+        volumes = [self.encode_as(name, images[at], cameras[at]).permute(0, 3, 4, 2, 1) for name, at in each.items()]
+        return Placed.apply(order, *volumes).permute(0, 4, 3, 1, 2).unflatten(0, shape)
 
     def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
         """Images `[N, 3, H, W]` of one modality and their cameras `[N]` to feature volumes `[N, C, D, h, w]`."""
@@ -175,9 +174,11 @@ class GeNVS(nn.Module):
     def render_targets(self, input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
         """The first half of `forward`, with its arguments: the feature images `[B, T, C, H, W]`."""
         volume = self.encode(input_images, inputs, evenly=True)
+        in_memory_order = volume.permute(0, 1, 4, 5, 3, 2)
+        own = zip(self.config.modalities, *map(self._own, (in_memory_order, inputs, targets, keys)), strict=True)
         parts = [
-            self.render(volume[part], inputs[part], targets[part], keys[part], name)
-            for name, part in self.target_modalities(len(volume))
+            self.render(own_volume.permute(0, 1, 5, 4, 2, 3), seen_from, drawn_from, own_keys, name)
+            for name, own_volume, seen_from, drawn_from, own_keys in own
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -193,19 +194,47 @@ class GeNVS(nn.Module):
         """The second half of `forward`, with its arguments: the denoised targets `[B, T, 3, H, W]`."""
         without = self.without_conditioning(feature_image, keys)
         conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without)
+        own_parts = zip(*map(self._own, (noisy, sigma, conditioning, keys)), strict=True)
         parts = []
-        for name, part in self.target_modalities(len(noisy)):
-            own, seen = None if labels is None else labels[part].flatten(0, 1), conditioning[part].flatten(0, 1)
-            if own is not None and self.config.denoiser.augment_labels:
-                seen = augmented(seen, own[:, -AUGMENT_LABELS:])
-            of_targets = (noisy[part].flatten(0, 1), sigma[part].flatten(0, 1), seen, keys[part].flatten(), own)
-            parts.append(self.denoise(*of_targets, name))
+        for name, own, own_labels in zip(self.config.modalities, own_parts, self._own(labels), strict=True):
+            noisy_part, sigma_part, seen, keys_part = (part.flatten(0, 1) for part in own)
+            of_images = None if own_labels is None else own_labels.flatten(0, 1)
+            if of_images is not None and self.config.denoiser.augment_labels:
+                seen = augmented(seen, of_images[:, -AUGMENT_LABELS:])
+            parts.append(self.denoise(noisy_part, sigma_part, seen, keys_part, of_images, name))
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, noisy.shape[:2])
 
-    def target_modalities(self, scenes: int) -> list[tuple[str, slice]]:
-        """The modalities of the targets in a training batch of this many scenes, and the scenes that have each."""
-        share = scenes // len(self.config.modalities)
-        return [(name, slice(i * share, (i + 1) * share)) for i, name in enumerate(self.config.modalities)]
+    def _own(self, batch: Any) -> Sequence[Any]:
+        """Each modality's part of a tensor or of cameras `[B, ...]` of a training batch; of None, as many of it.
+
+        With one modality that is all of it, without a slice, whose gradient would be copied.
+        """
+        count = len(self.config.modalities)
+        if batch is None or count == 1:
+            return [batch] * count
+        if isinstance(batch, Tensor):
+            return batch.chunk(count)
+        share = len(batch.near) // count
+        return [batch[start : start + share] for start in range(0, count * share, share)]
+
+
+class Placed(torch.autograd.Function):
+    """Rows of several tensors in one. `index_select` would do, but its gradient adds up atomically."""
+
+    @staticmethod
+    def forward(ctx: Any, order: Tensor, *parts: Tensor) -> Tensor:
+        """order: where the rows of `parts`, one after the other, go: a permutation."""
+        places = order.split([len(part) for part in parts])
+        result = parts[0].new_empty((len(order), *parts[0].shape[1:]))
+        for rows, part in zip(places, parts, strict=True):
+            result.index_copy_(0, rows, part)
+        ctx.save_for_backward(*places)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(gradient.index_select(0, rows) for rows in ctx.saved_tensors)
 
 
 def name_modality(net: GeNVS, state: dict[str, Any], prefix: str, *others: Any) -> None:
