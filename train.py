@@ -211,7 +211,8 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     if config.data is None:
         from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
 
-        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, **dataclasses.asdict(config.embedded))
+        sizes, modalities = dataclasses.asdict(config.embedded), config.net.modalities
+        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=modalities, **sizes)
     device = distributed.init(device_type)
     run_data = open_data(config)
     check_ranks_agree(config, run_data.facts(), cur_nimg)

@@ -43,9 +43,9 @@ def dataset(data: Path | None, preset: str, **sizes: int) -> Iterator[Path]:
     if data is not None:
         yield data
         return
-    sizes = {**dataclasses.asdict(TRAIN_PRESETS[preset].embedded), "test_scenes": 0, **sizes}
+    embedded = {**dataclasses.asdict(TRAIN_PRESETS[preset].embedded), "test_scenes": 0, **sizes}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        ensure_dataset(Path(folder, "cars"), workers=os.cpu_count() or 1, **sizes)
+        ensure_dataset(Path(folder, "cars"), workers=os.cpu_count() or 1, **embedded)
         yield Path(folder, "cars")
 
 

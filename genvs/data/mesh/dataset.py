@@ -7,12 +7,12 @@ import itertools
 import os
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from genvs.data.mesh.model import READERS, MeshFile
 from genvs.data.storage import is_ignored, natural_key, printable
-from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, split_settings
+from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, sensors_among, split_settings
 from genvs.errors import InputError
 
 CAMERAS = {"sphere": "train", "spiral": "test"}  # to the split of the embedded dataset with such cameras
@@ -28,12 +28,14 @@ def ensure_meshes(
     up: str = "y",
     seed: int = 0,
     workers: int = 1,
+    modalities: Iterable[str] = ("rgb",),
+    looks: int | None = None,
 ) -> Split:
     """Draws each mesh (files, or folders of them) that is missing into the split `out`, one scene each.
 
     cameras: one of CAMERAS. A scene is a function of its file and (seed, its name, views, resolution, cameras, up).
-    Returns the split. Raises InputError for files that are missing, cannot be read or told apart, and as
-    `ensure_dataset`.
+    modalities, looks: as in `ensure_dataset`. Returns the split. Raises InputError for files that are missing, cannot
+    be read or told apart, and as `ensure_dataset`.
     """
     out = Path(os.path.abspath(out))
     if cameras == "spiral" and views > SPIRAL_VIEWS:
@@ -49,7 +51,7 @@ def ensure_meshes(
         key = (seed, list(CAMERAS).index(cameras), zlib.crc32(os.fsencode(name)))
         subjects[name] = MeshFile(key, path, up)
     settings = split_settings(seed, resolution, views, cameras=cameras, up=up)
-    split = Split(CAMERAS[cameras], out, subjects, settings)
+    split = Split(CAMERAS[cameras], out, subjects, settings, sensors_among(modalities), looks)
     ensure_splits(out, [split], workers)
     return split
 

@@ -89,6 +89,10 @@ class PaintedMesh(Castable):
         behind = (self.face_normals[faces] * directions).sum(1) > 0
         return np.where(behind[:, None], -1, 1) * super().normals_at(faces, u, v, directions)
 
+    def opacity_at(self, faces: Index, u: Array, v: Array) -> Array:
+        opaque = self.paint.opaque
+        return super().opacity_at(faces, u, v) if opaque else self.finish_at(faces, u, v, np.zeros_like(u))[:, 8]
+
 
 @dataclass(frozen=True)
 class MeshFile(Subject):

@@ -12,6 +12,7 @@ from typing import NoReturn
 from genvs.data.storage import counted
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_dataset
 from genvs.errors import InputError, run_program
+from genvs.modalities import MODALITIES
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +41,15 @@ def new_parser(prog: str, description: str, out: str) -> argparse.ArgumentParser
     parser.add_argument("--views", type=whole(1), default=50, help="views per scene")
     parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
     parser.add_argument("--seed", type=whole(0), default=0, help="random seed")
+    parser.add_argument(
+        "--modalities",
+        type=lambda names: names.split(","),
+        default="rgb,depth",
+        metavar="NAME,...",
+        help=f"what to draw: {', '.join(MODALITIES)}; rgb and depth are always drawn",
+    )
+    looks = "of the speckle in sar and sonar, such as 4; without it there is none"
+    parser.add_argument("--looks", type=whole(1), default=argparse.SUPPRESS, help=looks)
     parser.add_argument("--workers", type=whole(1), default=os.cpu_count(), help="processes")
     return parser
 

@@ -1,4 +1,8 @@
-"""Makes the embedded dataset, or one of other subjects, in SRN's layout; started again, only what is missing."""
+"""Makes the embedded dataset, or one of other subjects, in SRN's layout; started again, only what is missing.
+
+A scene always has rgb/ and depth/, which one drawing gives. Those of other sensors are drawn where they are asked for,
+also for scenes that exist.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +22,17 @@ from PIL import Image
 
 from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
+from genvs.data.synthetic.sensors import BOUNCES, SENSORS, draw
 from genvs.data.synthetic.shading import Castable, render
 from genvs.data.workers import run_in_workers
 from genvs.errors import InputError
 from genvs.files import lock
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
+from genvs.modalities import MODALITIES, modality_names
 
 CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 GENERATOR = 2  # raise it when the same seed gives other bytes
+SENSOR_GENERATOR = 1  # the same for pictures of radar and sonar
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 SPIRAL_VIEWS = 251
 SPLITS = ("train", "val", "test")
@@ -50,14 +57,12 @@ class Car(Subject):
         return model, {"rng_key": self.rng_key, "car": info}
 
 
-def write_scene(folder: Path, partial: Path, subject: Subject, c2w: np.ndarray, resolution: int) -> None:
-    """Draws a scene and writes its folder: rgb/, pose/, depth/, intrinsics.txt and scene.json.
+def write_scene(partial: Path, model: Castable, info: Mapping[str, Any], c2w: np.ndarray, resolution: int) -> None:
+    """Writes rgb/, pose/, depth/, intrinsics.txt and scene.json into the folder `partial`.
 
-    partial: where it is written first, on the same file system, so that the folder appears whole or not at all.
-    c2w: `[V, 4, 4]`, OpenCV axes.
+    c2w: `[V, 4, 4]`, OpenCV axes. info: facts to record.
     """
     focal = CARS.focal * resolution
-    model, info = subject.build()
     for name in ("rgb", "pose", "depth"):
         (partial / name).mkdir(parents=True)
     for view, (image, depth) in enumerate(render(model, c2w, focal, resolution)):
@@ -71,42 +76,85 @@ def write_scene(folder: Path, partial: Path, subject: Subject, c2w: np.ndarray, 
     (partial / "intrinsics.txt").write_text(intrinsics)
     record = {"depth_scale": DEPTH_SCALE, "near": CARS.near, "far": CARS.far, **info}
     (partial / "scene.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not folder.exists():  # a worker of an interrupted run may have outlived it and made the folder
-        os.replace(partial, folder)
 
 
 @dataclass(frozen=True)
 class Split:
     """A split's folder, the subjects of its scenes by their names, and the settings that they share (`dataset.json`).
 
-    name: one of SPLITS, which determines the cameras.
+    name: one of SPLITS, which determines the cameras. sensors: of SENSORS, those that every scene shall have.
+    looks: of their speckle.
     """
 
     name: str
     folder: Path
     subjects: Mapping[str, Subject]
     settings: dict[str, Any]
+    sensors: Sequence[str] = ()
+    looks: int | None = None
 
-    def missing(self) -> list[str]:
-        """The names of the scenes that do not exist yet.
+    @property
+    def sensor_settings(self) -> dict[str, Any]:
+        """What `dataset.json` also says once scenes have pictures of a radar or a sonar."""
+        if not self.sensors:
+            return {}
+        decibels = {f"{name}_decibels": MODALITIES[name].decibels for name in SENSORS}
+        settings = {"sensor_generator": SENSOR_GENERATOR, "looks": self.looks, "sar_bounces": BOUNCES, **decibels}
+        return json.loads(json.dumps(settings))  # lists, as a file has them
+
+    def record(self) -> dict[str, Any] | None:
+        """What `dataset.json` says; None where there is no dataset yet.
 
         Raises InputError if the folder holds anything other than a dataset made with these settings.
         """
-        record = self.folder / "dataset.json"
+        path = self.folder / "dataset.json"
         remedy = "choose another folder, or delete this one"
         try:
-            found = json.loads(record.read_text())
+            found = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise InputError(f"{self.folder}: exists but is no dataset made by this program; {remedy}") from None
-            return list(self.subjects)
+            return None
         except (OSError, ValueError):
-            raise InputError(f"{record}: cannot be read; {remedy}") from None
-        for key, wanted in self.settings.items():
-            have = found.get(key) if isinstance(found, dict) else None
+            raise InputError(f"{path}: cannot be read; {remedy}") from None
+        found = found if isinstance(found, dict) else {}
+        drawn = {key: wanted for key, wanted in self.sensor_settings.items() if key in found}
+        for key, wanted in (self.settings | drawn).items():
+            have = found.get(key)
             if have != wanted:
                 raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
-        return sorted(self.subjects.keys() - os.listdir(self.folder))
+        return found
+
+    def missing(self) -> dict[str, list[str]]:
+        """The scenes that are incomplete, each with the sensors whose pictures are missing. Raises as `record` does."""
+        present = set() if self.record() is None else set(os.listdir(self.folder))
+        lacking = {
+            scene: [name for name in self.sensors if not (self.folder / scene / name).exists()]
+            for scene in sorted(self.subjects)
+        }
+        return {scene: sensors for scene, sensors in lacking.items() if sensors or scene not in present}
+
+    def make(self, scene: str, sensors: Sequence[str], partial: Path) -> None:
+        """Makes a scene, or draws the pictures of these sensors for one that exists.
+
+        partial: where folders are written first, on the same file system, so that they appear whole or not at all.
+        """
+        subject, folder, partial = self.subjects[scene], self.folder / scene, partial / f"{self.name}-{scene}"
+        resolution = self.settings["resolution"]
+        c2w = split_cameras(self.name, self.settings["views"], np.random.default_rng((*subject.rng_key, 1)))
+        model, info = subject.build()
+        if not folder.exists():
+            write_scene(partial, model, info, c2w, resolution)
+        for name in sensors:
+            (partial / name).mkdir(parents=True)
+            for view, picture in enumerate(draw(name, model, c2w, resolution, subject.rng_key, self.looks)):
+                Image.fromarray(picture).save(partial / f"{name}/{view:06d}.png", compress_level=1)
+        if not folder.exists():  # a worker of an interrupted run may have outlived it and made the folder
+            os.replace(partial, folder)
+            return
+        for name in sensors:
+            if not (folder / name).exists():
+                os.replace(partial / name, folder / name)
 
 
 def split_settings(seed: int, resolution: int, views: int, **others: Any) -> dict[str, Any]:
@@ -139,13 +187,20 @@ def ensure_dataset(
     val_scenes: int = 0,
     test_scenes: int = 0,
     test_views: int = SPIRAL_VIEWS,
+    modalities: Iterable[str] = ("rgb",),
+    looks: int | None = None,
 ) -> list[Split]:
     """Makes what is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
 
-    A scene is a function of (seed, split, index, views, resolution) alone. A later call may ask for more scenes, or for
-    fewer. Several processes may call this at once: one works, the others wait. Returns the splits. Raises InputError if
-    a folder holds something else, was made with other settings, or cannot be written.
+    A scene is a function of (seed, split, index, views, resolution) alone, and the pictures of its radar and sonar also
+    of `looks`. A later call may ask for more scenes or modalities, or for fewer. Several processes may call this at
+    once: one works, the others wait.
+
+    modalities: as `modality_names` takes them; rgb and depth are always drawn. looks: of the speckle in the pictures of
+    radar and sonar, None for none. Returns the splits. Raises InputError if a folder holds something else, was made
+    with other settings, or cannot be written, and for unknown modalities.
     """
+    sensors = sensors_among(modalities)
     out = Path(os.path.abspath(out))
     if not out.name:
         raise InputError(f"{out}: has no name for a dataset; choose another path")
@@ -155,9 +210,14 @@ def ensure_dataset(
         if number:
             cars = {f"{index:06d}": Car((seed, SPLITS.index(name), index)) for index in range(number)}
             settings = split_settings(seed, resolution, per_scene)
-            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, settings))
+            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, settings, sensors, looks))
     ensure_splits(out, splits, workers)
     return splits
+
+
+def sensors_among(modalities: Iterable[str]) -> list[str]:
+    """Those modalities that are drawn only where they are asked for. Raises InputError for unknown ones."""
+    return [name for name in modality_names(modalities) if name in SENSORS]
 
 
 def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
@@ -181,18 +241,21 @@ def ensure_splits(out: Path, splits: Sequence[Split], workers: int) -> None:
 
 def _make_missing(partial: Path, splits: Sequence[Split], workers: int) -> None:
     """Makes folders and scenes that are missing, first in the temporary folder `partial`."""
-    missing = [(split, scene) for split in splits for scene in split.missing()]
+    missing = [(split, *item) for split in splits for item in split.missing().items()]
     for split in splits:
-        if not (split.folder / "dataset.json").exists():  # the folder appears with its record in it
+        found = split.record()
+        record = (found or split.settings) | split.sensor_settings
+        if record != found:
             folder = partial / split.name
             folder.mkdir()
-            (folder / "dataset.json").write_text(json.dumps(split.settings, indent=1) + "\n")
-            os.replace(folder, split.folder)
+            (folder / "dataset.json").write_text(json.dumps(record, indent=1) + "\n")
+            if found is None:  # the folder appears with its record in it
+                os.replace(folder, split.folder)
+            else:
+                os.replace(folder / "dataset.json", split.folder / "dataset.json")
 
-    def write(number: int) -> None:
-        split, scene = missing[number]
-        subject, settings = split.subjects[scene], split.settings
-        c2w = split_cameras(split.name, settings["views"], np.random.default_rng((*subject.rng_key, 1)))
-        write_scene(split.folder / scene, partial / f"{split.name}-{scene}", subject, c2w, settings["resolution"])
+    def make(number: int) -> None:
+        split, scene, sensors = missing[number]
+        split.make(scene, sensors, partial)
 
-    run_in_workers(write, len(missing), workers, "drawing", finish=True)
+    run_in_workers(make, len(missing), workers, "drawing", finish=True)

@@ -72,6 +72,17 @@ class Model(Castable):
                         finish[hits, :5] += cover[:, None] * (np.array(painted, np.float32) - finish[hits, :5])
         return finish
 
+    def opacity_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+        surface, opacity = self.surface_of_face[faces], np.ones_like(u)
+        for index, (_, decals) in enumerate(self.surfaces):
+            holes = [covers for covers, painted in decals if painted is None]
+            if holes:
+                hits = np.flatnonzero(surface == index)
+                rest = at_hits(self.rest, faces[hits], u[hits], v[hits])
+                for covers in holes:
+                    opacity[hits[covers(rest)]] = 0
+        return opacity
+
 
 def assemble(parts: Sequence[Part], light: Light = STUDIO) -> Model:
     """One model of all parts, centred, with its bounding box's diagonal 1."""

@@ -88,6 +88,10 @@ class Castable(abc.ABC):
         """The light that the model stands in."""
         return STUDIO
 
+    def opacity_at(self, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
+        """The opacity `[N]` of hits, as `finish_at` says; 1 in this class."""
+        return np.ones_like(u)
+
 
 def dot(a: Array, b: Array) -> Array:
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
