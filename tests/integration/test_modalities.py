@@ -14,13 +14,17 @@ from PIL import Image
 from torch.testing import assert_close
 
 import genvs
+import train as program
 from genvs.data.stored import StoredScenes
+from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from genvs.modalities import MODALITIES, depth_coded, depth_decoded
 from genvs.models import GeNVS
+from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, some_cameras
-from tests.small_training import last_state, opened, records, resume, small_run, train, unequal
+from tests.small_training import last_state, opened, own_signals, records, resume, small_run, train, unequal
 from tests.unit.srn_folder import DEPTH_SCALE, add_sensors, refused, write_split
+from training.config import TRAIN_PRESETS
 from training.data import batch_schedule, load_batches
 from training.loss import GeNVSLoss
 from training.state import create_state
@@ -193,6 +197,24 @@ def test_a_run_measures_every_modality_and_resumes_bit_for_bit(split, tmp_path):
     assert list((tmp_path / "whole").glob("samples-*.png"))
     train(dataclasses.replace(config, duration_kimg=config.duration_kimg / 2), tmp_path / "half")
     assert unequal(resume(tmp_path / "half", duration_kimg=config.duration_kimg), whole) == []
+
+
+def test_without_data_the_embedded_cars_get_the_sensors_that_they_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.config.ROOT", tmp_path)
+    sizes = {"scenes": 2, "views": 4, "val_scenes": 1, "test_scenes": 1, "test_views": 1}
+    config = set_by_path(TRAIN_PRESETS["cpu-demo"], {f"embedded.{name}": value for name, value in sizes.items()})
+    splits = ensure_dataset(config.embedded.path, **dataclasses.asdict(config.embedded))
+    files = {path: path.stat().st_mtime_ns for split in splits for path in split.folder.rglob("*.png")}
+    options = {"outdir": tmp_path / "runs", "preset": "cpu-demo", "modalities": "rgb,depth,sar,sonar", "batch": 4}
+    options |= {"cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "notensorboard": True}
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    arguments += [f"--set=embedded.{name}={value}" for name, value in sizes.items()]
+    with own_signals():
+        program.main.main(arguments, standalone_mode=False)
+    assert all((split.folder / "000000" / name / "000000.png").exists() for split in splits for name in ALL)
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    net = genvs.load_snapshot(*(tmp_path / "runs").glob("*/network-snapshot-*.pkl"))
+    assert net.config.modalities == ALL and net.notes["cur_nimg"] == 4
 
 
 def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_path):

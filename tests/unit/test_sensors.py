@@ -14,6 +14,7 @@ from PIL import Image
 from genvs.config import SceneConfig
 from genvs.data.mesh.__main__ import main as mesh_main
 from genvs.data.mesh.model import load_mesh
+from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
 from genvs.data.synthetic.sensors import DIFFUSE, GLOSS, HIGHLIGHT, REFLECTION, SENSORS, Radar, Target, draw
@@ -22,7 +23,7 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.geometry.projections import PROJECTIONS
 from genvs.geometry.trajectories import spherical_c2w
-from genvs.modalities import MODALITIES
+from genvs.modalities import MODALITIES, depth_decoded
 from tests.unit.mesh_files import write_gltf, write_obj
 from tests.unit.test_synthetic import contents
 
@@ -105,6 +106,14 @@ def test_an_echo_and_its_elevation_are_a_point_of_the_surface(name):
     np.testing.assert_allclose(echoes[0], u, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", list(SENSORS))
+def test_the_sensors_columns_and_elevations_of_a_cars_vertices_are_the_charts(name):
+    vertices = build_car(np.random.default_rng(3))[0].corners.reshape(-1, 3)[::997].astype(np.float64)
+    found = [np.mean(SENSORS[name].bounds(vertex[None], POSE[0]), axis=1) for vertex in vertices]
+    expected = PROJECTIONS[MODALITIES[name].projection].chart(torch.from_numpy(vertices), camera(name))
+    np.testing.assert_allclose(found, expected[:, [0, 2]], rtol=0, atol=1e-12)
+
+
 def test_two_plates_at_one_azimuth_and_range_are_one_echo_of_twice_the_power():
     """Layover: a camera tells them apart, a radar does not."""
     both = [((0.1, y, 1.2), (0.05, 0, 0), (0, 0.05, 0)) for y in (-0.2, 0.2)]
@@ -159,6 +168,15 @@ def test_glass_is_passed_as_it_is_in_depth_images(tmp_path, name):
     assert power_of(name, load_mesh(write_gltf(tmp_path / "b.gltf"), "y")).sum() > 1
 
 
+def test_the_windows_of_a_car_that_one_can_see_through_are_holes():
+    model, _ = build_car(np.random.default_rng(3))
+    rng = np.random.default_rng(0)
+    faces, (u, v) = rng.integers(0, len(model.corners), 20000), rng.random((2, 20000), dtype=np.float32) / 2
+    opacity = model.opacity_at(faces, u, v)
+    assert 500 < (opacity == 0).sum() < 5000 and (opacity == 1).sum() > 15000
+    np.testing.assert_array_equal(opacity, model.finish_at(faces, u, v, 0 * u)[:, 8])
+
+
 def test_speckle_has_mean_1_in_power_and_the_variance_of_its_looks():
     model = plates(((0, 0, 1.3), (0.4, 0, 0), (0, -0.3, 0.3)))
     low, high = MODALITIES["sar"].decibels
@@ -202,6 +220,29 @@ def test_a_dataset_gets_only_what_it_lacks(tmp_path):
         assert picture.mode == "L" and picture.size == (16, 16)
     record = json.loads((later.with_name("cars_val") / "dataset.json").read_text())
     assert record["looks"] is None and record["sar_decibels"] == [-25, 15] and record["views"] == 2
+
+
+def test_the_reader_finds_every_sensors_calibrated_pictures(tmp_path):
+    (split,) = ensure_dataset(tmp_path / "cars", modalities=MODALITIES, **{**SMALL, "resolution": 64, "val_scenes": 0})
+    dataset = StoredScenes(split.folder, resolution=64, modalities=tuple(MODALITIES))
+    assert dataset.modalities_of(1) == list(MODALITIES)
+    views = dataset.load(1, [1, 1, 1, 1], np.arange(4))
+    pictures = views.images.numpy().astype(np.float64)
+    assert pictures.shape == (4, 3, 64, 64) and (pictures[1:] == pictures[1:, :1]).all()
+    model, _ = split.subjects["000001"].build()
+    c2w = views.cameras.c2w[:1].double().numpy()
+    image, depth = next(render(model, c2w, CARS.focal * 64, 64))
+    assert (np.abs(pictures[0] - image.transpose(2, 0, 1)) > 1).mean() < 0.01
+    there = depth > 0
+    assert there.mean() > 0.05 and ((pictures[1, 0] > 0) == there).mean() > 0.999
+    errors = np.abs(depth_decoded(pictures[1, 0], CARS.near, CARS.far) - depth)[there]
+    assert np.median(errors) < 1 / 254 and np.quantile(errors, 0.99) < 2 / 254
+    for index, name in ((2, "sar"), (3, "sonar")):
+        low, high = MODALITIES[name].decibels
+        power = SENSORS[name].power(Target(model), c2w[0], 64, np.random.default_rng(0))
+        found = 10 ** ((low + (high - low) * pictures[index, 0] / 255) / 10) * (pictures[index, 0] > 0)
+        assert found.sum() == pytest.approx(power.sum(), rel=0.03)
+        assert np.corrcoef(found.ravel(), power.ravel())[0, 1] > 0.98
 
 
 def test_other_looks_and_unknown_sensors_are_refused(tmp_path):
