@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from genvs.data.camera_checks import nearest_point_to_axes, warn_of_cameras
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import counted, find_storage, printable
 from genvs.data.stored import dataset_class
-from genvs.data.synthetic.__main__ import Parser, whole
+from genvs.data.synthetic.__main__ import Parser, name_list, whole
 from genvs.errors import InputError, as_options, run_program
 from genvs.files import replacing
+from genvs.modalities import MODALITIES, modality_names
 from genvs.visualize import SHEET_TILE, Band, contact_sheet, draw_cameras, enlarge
 
 SEVERITIES = ("error", "warning")
@@ -76,7 +78,7 @@ class Findings:
 
 
 def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Findings) -> None:
-    """Adds what is wrong with a scene's cameras and images."""
+    """Adds what is wrong with a scene's cameras and its pictures of the dataset's modalities."""
     scene, config = dataset.scenes[number], dataset.scene_config()
     with findings.gathered():
         scene.require_views(min_views)
@@ -86,17 +88,18 @@ def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Fi
             warn_of_cameras(dataset.all_c2w(number), planes, scene.shown)
     seen: dict[str, str] = {}
 
-    def examine(view: int) -> tuple[str | InputError, bool]:
+    def examine(modality: str, view: int) -> tuple[str | InputError, bool]:
         """The image's digest, or its error, and whether it shows anything."""
         try:
-            image, _ = scene.checked_view(view, dataset.resolution)
+            image = dataset.load(number, [view], MODALITIES[modality].index).images.numpy()
         except InputError as error:
             return error, True
         return hashlib.sha256(image.tobytes()).hexdigest(), float(image.std()) >= MIN_CONTRAST
 
+    views = list(itertools.product(dataset.modalities_of(number), range(dataset.num_views(number))))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for view, (digest, shows) in enumerate(pool.map(examine, range(dataset.num_views(number)))):
-            name = scene.shown_view(view)
+        for (modality, view), (digest, shows) in zip(views, pool.map(examine, *zip(*views, strict=True)), strict=True):
+            name = scene.shown_view(view) + (f", {modality}" if modality != "rgb" else "")
             if isinstance(digest, InputError):
                 findings.add("error", str(digest))
             elif not shows:
@@ -106,23 +109,24 @@ def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Fi
 
 
 def draw_sheet(datasets: Mapping[str, SceneDataset], title: str, out: Path) -> None:
-    """Draws the cameras and the first view of some scenes of each split."""
+    """Draws the cameras and the first view of some scenes of each split, as all modalities show it."""
     bands: list[Band] = []
     for split, dataset in datasets.items():
         columns = {}
         for number in np.linspace(0, len(dataset) - 1, min(DRAWN, len(dataset))).astype(int).tolist():
             with contextlib.suppress(InputError):
-                c2w = dataset.all_c2w(number)
-                views = [dataset.scenes[number].checked_view(view, dataset.resolution) for view in range(len(c2w))]
-                first = enlarge(views[0][0].transpose(1, 2, 0), SHEET_TILE)
-                intrinsics = np.stack([intrinsics for _, intrinsics in views])
+                c2w, there = dataset.all_c2w(number), dataset.modalities_of(number)
+                pictures = {name: dataset.load(number, [0], MODALITIES[name].index).images[0].numpy() for name in there}
+                shown = [pictures.get(name, np.zeros_like(pictures[there[0]])) for name in dataset.modalities]
+                tiles = [np.asarray(enlarge(image.transpose(1, 2, 0), SHEET_TILE)) for image in shown]
+                views = dataset.load(number, np.arange(len(c2w)), MODALITIES[there[0]].index)
                 target = nearest_point_to_axes(c2w)
                 target = c2w[:, :3, 3].mean(axis=0) if target is None else target
-                cameras = draw_cameras(c2w, intrinsics, target, first.width)
-                columns[dataset.scene_names[number]] = cameras, np.asarray(first)
+                cameras = draw_cameras(c2w, views.cameras.intrinsics.double().numpy(), target, tiles[0].shape[1])
+                columns[dataset.scene_names[number]] = cameras, *tiles
         if columns:
-            cameras, images = zip(*columns.values(), strict=True)
-            bands.append((list(columns), {f"{split} cameras": cameras, f"{split} view 0": images}))
+            rows = [f"{split} {name}" for name in ("cameras", *dataset.modalities)]
+            bands.append((list(columns), dict(zip(rows, zip(*columns.values(), strict=True), strict=True))))
     if bands:
         with replacing(out) as file:
             contact_sheet(title, bands).save(file, "png")
@@ -145,8 +149,11 @@ def open_split(
     return opened
 
 
-def validate(path: Path, kind: type[SceneDataset], min_views: int, out: Path, **options) -> Findings:
+def validate(
+    path: Path, kind: type[SceneDataset], min_views: int, out: Path, modalities: Sequence[str] = ("rgb",), **options
+) -> Findings:
     """Checks all splits of the dataset at `path`, prints what is wrong, and draws a sheet. options: of the dataset."""
+    options["modalities"] = modality_names(modalities)
     findings, datasets = Findings(), dict[str, SceneDataset]()
     for split, place in kind.find_splits(path)._asdict().items():
         if place is not None:
@@ -174,6 +181,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("validation.png"), help="the sheet (default: %(default)s)")
     parser.add_argument("--views", type=whole(2), default=5, help="views per sample, inputs and targets (default: 5)")
     parser.add_argument("--data-class", help="your own class to read DATA with")
+    some = f"what to check: some of {', '.join(MODALITIES)} (default: rgb)"
+    parser.add_argument("--modalities", type=name_list, default="rgb", metavar="NAME,...", help=some)
     parser.add_argument(
         "--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels (default: 128)"
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from genvs.data import validate
 from genvs.errors import InputError
 from genvs.visualize import draw_cameras
-from tests.unit.srn_folder import some_c2w, write_split
+from tests.unit.srn_folder import add_sensors, some_c2w, write_split
 
 
 def run(monkeypatch, capsys, *arguments: object) -> str:
@@ -31,6 +31,26 @@ def test_a_whole_dataset_has_no_findings_and_a_sheet(tmp_path, monkeypatch, caps
     assert "train: 3 scenes, 18 views" in output and "val: 1 scene, 6 views" in output and "Nothing" in output
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 300
+
+
+def test_faults_of_every_modality_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    split = write_split(tmp_path / "cars", num_scenes=3)
+    for scene in ("car1", "car2"):
+        add_sensors(split / scene, ("depth", "sonar"))
+    (split / "car1/sonar/2.png").write_bytes(b"no picture")
+    shutil.copy(split / "car2/depth/1.png", split / "car2/depth/5.png")
+    photos = run(monkeypatch, capsys, split, "--out", tmp_path / "photos.png")
+    assert "Nothing" in photos
+    arguments = [split, "--out", tmp_path / "sheet.png", "--modalities", "sonar,rgb,lidar_depth"]
+    with pytest.raises(InputError, match="1 error;"):
+        run(monkeypatch, capsys, *arguments)
+    validate.validate(split, validate.dataset_class(), 5, tmp_path / "a.png", ("rgb", "depth", "sonar"), resolution=32)
+    output = capsys.readouterr().out
+    assert f"error    {split}/car1/sonar/2.png" in output and "car2: view 5, depth: has the same image" in output
+    sheets = [Image.open(tmp_path / name).height for name in ("photos.png", "sheet.png")]
+    assert sheets[1] > 1.5 * sheets[0]
+    with pytest.raises(InputError, match="choose from rgb"):
+        run(monkeypatch, capsys, split, "--modalities", "infrared")
 
 
 def test_names_that_the_terminal_cannot_show(tmp_path):

@@ -33,6 +33,11 @@ def whole(low: int, high: int = 0) -> Callable[[str], int]:
     return parse
 
 
+def name_list(text: str) -> list[str]:
+    """The type of an option that takes names, separated by commas."""
+    return text.split(",")
+
+
 def new_parser(prog: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that this program shares with genvs.data.mesh. out: the help of --out."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
@@ -41,13 +46,8 @@ def new_parser(prog: str, description: str, out: str) -> argparse.ArgumentParser
     parser.add_argument("--views", type=whole(1), default=50, help="views per scene")
     parser.add_argument("--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels")
     parser.add_argument("--seed", type=whole(0), default=0, help="random seed")
-    parser.add_argument(
-        "--modalities",
-        type=lambda names: names.split(","),
-        default="rgb,depth",
-        metavar="NAME,...",
-        help=f"what to draw: {', '.join(MODALITIES)}; rgb and depth are always drawn",
-    )
+    drawn = f"what to draw: {', '.join(MODALITIES)}; rgb and depth are always drawn"
+    parser.add_argument("--modalities", type=name_list, default="rgb,depth", metavar="NAME,...", help=drawn)
     looks = "of the speckle in sar and sonar, such as 4; without it there is none"
     parser.add_argument("--looks", type=whole(1), default=argparse.SUPPRESS, help=looks)
     parser.add_argument("--workers", type=whole(1), default=os.cpu_count(), help="processes")
