@@ -24,13 +24,13 @@ from tqdm import tqdm
 from dnnlib.command import Command, option_group, run_command
 from genvs.config import UNOFFICIAL
 from genvs.data.baselines import mean_training_image
-from genvs.data.framing import framing_of
-from genvs.data.scenes import SceneDataset
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.models.precision import has_native_bf16
 from inference import options, protocol, report, writers
+from inference.cross import EXPERIMENTS
+from inference.cross_report import cross_evaluation
 from inference.evaluation import BASELINES, MAY_CHANGE, SAMPLES, Evaluation
 from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
@@ -38,8 +38,13 @@ from torch_utils import distributed
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
 VIEWS = "Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file."
 SEEDS = "Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5."
+NUM_INPUTS = "Input views: the first of 64, 104, 84; of several modalities any."
+BATCH_SIZE = "Views drawn at a time, on each device."
+CROSS = "pairs: from each modality each; fusion: from 1 to 5 views of any; sensors: from every subset at one view."
+CROSS_OPTIONS = ("cross", "inputs", "targets")
+NOT_IN_CROSS = ("views", "guide", "noise", "seeds", "baselines", "metrics")
 OUT_DIR = "Folder of images and results. Images that it already holds are not drawn again."
-of_data, of_measures, of_output = (option_group(title) for title in ("Data", "Measuring", "Output"))
+of_data, of_cross, of_measures, of_output = map(option_group, ("Data", "Several modalities", "Measuring", "Output"))
 
 
 def names_option(option: str, known: Collection[str], default: str) -> Callable[[Callable], Callable]:
@@ -62,8 +67,11 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @of_data("--data", type=options.PATH, required=True, help="Dataset, as train.py takes it, or the split itself.")
 @of_data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
 @of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first N of them.")
-@of_data("--num_inputs", type=click.IntRange(1, 3), default=1, help="Input views: the first of 64, 104, 84.")
+@of_data("--num_inputs", type=click.IntRange(1, 3), show_default="1; of pairs 3", help=NUM_INPUTS)
 @of_data("--views", default="all", metavar="all|list|FILE", help=VIEWS)
+@of_cross("--cross", type=click.Choice(EXPERIMENTS), show_default="pairs, if --inputs or --targets", help=CROSS)
+@of_cross("--inputs", metavar="LIST", show_default="all that the network knows", help="Modalities to draw from.")
+@of_cross("--targets", metavar="LIST", show_default="all that the network knows", help="Modalities to draw.")
 @options.camera_options
 @options.network_options
 @options.sampling_options(noise="fresh")
@@ -71,18 +79,35 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @names_option("--baselines", BASELINES, default="none")
 @names_option("--metrics", MEASURES, default="consistency")
 @of_output("--out_dir", type=options.FOLDER, show_default="by the options, under inference/output", help=OUT_DIR)
-@of_output("--batch_size", type=click.IntRange(min=1), default=16, help="Views drawn at a time, on each device.")
+@of_output("--batch_size", type=click.IntRange(min=1), show_default="16; of several modalities 64", help=BATCH_SIZE)
 @of_output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
-def main(batch_size: int, dry_run: bool, **given) -> None:
+@click.pass_context
+def main(context: click.Context, batch_size: int | None, dry_run: bool, **given) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
     An evaluation that was interrupted, or done with fewer objects, seeds, baselines or metrics, continues when it is
     started again.
     """
+    crosses = any(given[name] is not None for name in CROSS_OPTIONS)
+    for name in NOT_IN_CROSS if crosses else ():
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise InputError(f"--{name} has no effect with --cross, --inputs and --targets: leave it out")
     device = options.choose_device(given["device"])
     if not dry_run:
         device = distributed.init(device.type, timeout=PATIENCE)
-    evaluation = open_evaluation(options.settle(given), device)
+    try:
+        if crosses:
+            cross_evaluation(options.settle(given), device, batch_size or 64, dry_run)
+        else:
+            evaluate(options.settle(given), device, batch_size or 16, dry_run)
+    except torch.OutOfMemoryError:
+        raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
+    distributed.shutdown()
+
+
+def evaluate(given: dict[str, Any], device: torch.device, batch_size: int, dry_run: bool) -> None:
+    """The literature's protocol, for the network's first modality."""
+    evaluation = open_evaluation({**given, "num_inputs": given["num_inputs"] or 1}, device)
     evaluation.check()
     measures = Measures(evaluation, device)
     distributed.print0("\n".join(evaluation.facts()))
@@ -91,30 +116,18 @@ def main(batch_size: int, dry_run: bool, **given) -> None:
         return
     with evaluation.own_folder() if distributed.get_rank() == 0 else contextlib.nullcontext():
         distributed.barrier()
-        try:
-            results = draw_and_measure(evaluation, measures, batch_size)
-        except torch.OutOfMemoryError:
-            raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
+        results = draw_and_measure(evaluation, measures, batch_size)
         if distributed.get_rank() == 0:
             write_results(evaluation, results)
-    distributed.shutdown()
 
 
 def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
     ckpt_path, net = options.open_network(given)
     data, baselines = given["data"], given["baselines"]
-    scene, normalize, kind = net.config.scene, given["normalize"], dataset_class(given["data_class"])
-    cameras = {**scene.planes, "convention": given["convention"]}
-    framing = framing_of(scene, given["fit"], given["background"])
-
-    def opened(path: Path) -> SceneDataset:
-        with distributed.warnings_as_lines():
-            moved = {"normalize": normalize and scene.radius, **cameras}
-            return kind(path, resolution=net.config.resolution, framing=framing, **moved)
-
+    scene, kind = net.config.scene, dataset_class(given["data_class"])
     path, split = protocol.find_split(data, given["split"], kind)
-    dataset = opened(path)
+    dataset = protocol.open_dataset(path, net.config, given)
     if "colours" in baselines and net.config.numerics == UNOFFICIAL:
         raise InputError(
             "--baselines: a snapshot of the unofficial implementation renders features that are not colours: leave "
@@ -122,7 +135,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         )
     mean_image = None
     if "mean" in baselines:
-        train = opened(protocol.find_split(data, "train", kind)[0])
+        train = protocol.open_dataset(protocol.find_split(data, "train", kind)[0], net.config, given)
         mean_image = mean_training_image(train, range(len(train)))
     classes = dataset.checked_classes() if scene.num_classes else None
     denoise = options.fast_denoiser(net, given, device, classes[0] if classes else None)
@@ -137,10 +150,10 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
         "data_sha256": sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
         "split": split,
         "num_objects": min(given["max_objects"] or len(dataset), len(dataset)),
-        **cameras,
+        **scene.planes,
         "convention": dataset.convention,
-        "fit": framing.fit,
-        "background": list(framing.background),
+        "fit": dataset.framing.fit,
+        "background": list(dataset.framing.background),
         "resolution": net.config.resolution,
         "view_weighting": net.config.view_weighting,
         "views": protocol.read_views(given["views"]),

@@ -197,12 +197,9 @@ def refuse_unused_options(context: click.Context, video: bool) -> None:
 
 def new_paths(out_dir: Path, names: list[str]) -> list[Path]:
     """The paths of results in `out_dir`, which is made. Raises InputError where one of them exists already."""
+    writers.check_new(out_dir, names)
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = [out_dir / name for name in names]
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
-    return paths
+    return [out_dir / name for name in names]
 
 
 def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genvs.config import GeNVSConfig
+from genvs.data.framing import framing_of
 from genvs.data.scenes import SceneDataset
 from genvs.data.storage import find_storage
-from genvs.data.stored import StoredScenes
+from genvs.data.stored import StoredScenes, dataset_class
 from genvs.errors import InputError
+from torch_utils import distributed
 
 SRN_VIEWS = 251  # of a test object, on a spiral from the horizon (view 0) to the zenith (view 250)
 SRN_OBJECTS = 704  # in cars_test
@@ -40,6 +43,26 @@ def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) 
         there = " or ".join(name for name, part in splits._asdict().items() if part)
         raise InputError(f"--data={path}: has no {split} split: give --split {there}")
     return found, split
+
+
+def open_dataset(
+    path: Path, config: GeNVSConfig, given: dict[str, Any], modalities: Sequence[str] | None = None
+) -> SceneDataset:
+    """The dataset at `path` for a network of this config; its first warnings as lines.
+
+    given: `data_class`, `convention`, `normalize`, `fit` and `background`. modalities: by default the network's first.
+    """
+    scene = config.scene
+    with distributed.warnings_as_lines():
+        return dataset_class(given["data_class"])(
+            path,
+            resolution=config.resolution,
+            **scene.planes,
+            convention=given["convention"],
+            normalize=given["normalize"] and scene.radius,
+            framing=framing_of(scene, given["fit"], given["background"]),
+            modalities=modalities or config.modalities[:1],
+        )
 
 
 def split_name(path: Path) -> str | None:

@@ -27,6 +27,13 @@ H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
 REC709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
 
 
+def check_new(out_dir: Path, names: Iterable[str]) -> None:
+    """Raise InputError if one of these exists in `out_dir` already."""
+    for path in (out_dir / name for name in names):
+        if path.exists():
+            raise InputError(f"{path} exists and is not overwritten: pass another --out_dir, or move it away")
+
+
 def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
     """Write a picture, `[H, W, 3]` uint8 or Pillow's."""
     with files.replacing(path) as file:

@@ -16,9 +16,11 @@ from genvs.modalities import MODALITIES, to_levels
 def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
     """For each target, a copy of the input view with the nearest camera centre: `[B, T, 3, H, W]`.
 
-    inputs: `[B, V]`. targets: `[B, T]`.
+    Of the inputs of the target's modality, if there are such. inputs: `[B, V]`. targets: `[B, T]`.
     """
-    nearest = torch.cdist(targets.centers, inputs.cameras.centers).argmin(dim=-1)
+    distances = torch.cdist(targets.centers, inputs.cameras.centers)
+    other = targets.modality[..., None] != inputs.modality[:, None]
+    nearest = (distances + other * (1 + distances.max())).argmin(dim=-1)
     return torch.stack([images[index] for images, index in zip(inputs.images, nearest, strict=True)])
 
 

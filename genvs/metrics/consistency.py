@@ -39,6 +39,12 @@ def silhouettes(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tenso
     return from_background(images, background) > threshold[..., None, None]
 
 
+def overlap(masks: Tensor, others: Tensor) -> Tensor:
+    """The intersection over union of masks, bool `[..., H, W]` to float32 `[...]`; 1 where both are empty."""
+    both, either = (masks & others).sum(dim=(-2, -1)), (masks | others).sum(dim=(-2, -1))
+    return (both / either.clamp_min(1)).where(either > 0, 1.0)
+
+
 def hull_agreement(images: Tensor, cameras: Cameras, background: Sequence[float] = ON_WHITE) -> float:
     """How well K views of one object agree on its shape, from 0 to 1.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from genvs.geometry import Cameras
-from genvs.metrics.consistency import silhouettes
+from genvs.metrics.consistency import overlap, silhouettes
 from genvs.modalities import depth_decoded, from_levels, to_levels
 
 NOTHING = (to_levels(0.0),) * 3
@@ -20,7 +20,6 @@ def depth_agreement(images: Tensor, targets: Tensor, cameras: Cameras) -> tuple[
     near, far = (plane[..., None, None] for plane in (cameras.near, cameras.far))
     ours, theirs = (silhouettes(pictures, NOTHING) for pictures in (images, targets))
     depth, expected = (depth_decoded(from_levels(pictures.mean(dim=-3)), near, far) for pictures in (images, targets))
-    both, either = (ours & theirs).sum(dim=(-2, -1)), (ours | theirs).sum(dim=(-2, -1))
+    both = (ours & theirs).sum(dim=(-2, -1))
     error = ((depth - expected).abs() * (ours & theirs)).sum(dim=(-2, -1)) / both.clamp_min(1)
-    error = error.where(both > 0, cameras.far - cameras.near)
-    return error, (both / either.clamp_min(1)).where(either > 0, both.new_tensor(1.0))
+    return error.where(both > 0, cameras.far - cameras.near), overlap(ours, theirs)

@@ -1,0 +1,288 @@
+"""Every modality drawn from others: which views, by one network, and how well. Tables are in inference.cross_report.
+
+After the three experiments of CrossModalityDiffusion (arXiv 2501.09838), with the same views in all runs of one, and no
+view twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from genvs.data.baselines import mean_training_image, nearest_input
+from genvs.data.scenes import SceneDataset
+from genvs.data.stored import dataset_class
+from genvs.data.types import Views
+from genvs.diffusion.samplers import Denoise
+from genvs.errors import InputError
+from genvs.metrics import overlap, psnr, silhouettes, ssim
+from genvs.metrics.depths import depth_agreement
+from genvs.modalities import MODALITIES, from_levels, modality_names, to_levels
+from genvs.models import GeNVS
+from genvs.models.colours import as_stored, background_of
+from genvs.models.precision import has_native_bf16
+from genvs.random import Stream, normal, numpy_generator, sample_keys
+from genvs.sampling.fast_denoiser import FastDenoiser
+from genvs.sampling.synthesis import guided, sampler_of
+from inference import options, protocol
+from torch_utils import distributed
+
+EXPERIMENTS = ("pairs", "fusion", "sensors")
+NUM_TARGETS = 3  # views of a scene that are drawn
+FUSED = (2, 3, 4, 5)  # input views of the experiment `fusion`
+DRAWINGS = ("network", "mean image", "nearest input")
+LUMA = (0.299, 0.587, 0.114)
+Scores = dict[tuple[str, str, str], dict[str, float]]  # by run, target and drawing, then by measure
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which views are drawn from which.
+
+    name: one of EXPERIMENTS. inputs, targets: modalities. num_inputs: views, of `pairs`. The pictures that a scene's
+    runs take as inputs are those of `choose`.
+
+    pairs: all inputs of one modality, a run for each. fusion: for each N of FUSED, N views of random modalities, each
+    alone and all together. sensors: every subset of the modalities, of one view.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    num_inputs: int = 3
+
+    @property
+    def min_views(self) -> int:
+        """The views that a scene needs."""
+        return NUM_TARGETS + {"pairs": self.num_inputs, "fusion": FUSED[-1], "sensors": 1}[self.name]
+
+    @property
+    def runs(self) -> dict[str, list[int]]:
+        """The places of each run's inputs among a scene's pictures, by the run's name."""
+        names, count = self.inputs, self.num_inputs
+        if self.name == "pairs":
+            return {name: list(range(i * count, (i + 1) * count)) for i, name in enumerate(names)}
+        if self.name == "sensors":
+            sizes = range(1, len(names) + 1)
+            subsets = [chosen for size in sizes for chosen in itertools.combinations(range(len(names)), size)]
+            return {"+".join(names[place] for place in chosen): list(chosen) for chosen in subsets}
+        found: dict[str, list[int]] = {}
+        first = 0
+        for number in FUSED:
+            places = list(range(first, first + number))
+            found |= {f"{i} of {number}": [place] for i, place in enumerate(places, start=1)}
+            found[f"all {number}"] = places
+            first += number
+        return found
+
+    def choose(self, scene: int, num_views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The views of a scene that are drawn; the views of its input pictures, and the modalities of these, `[K]`.
+
+        The choice does not depend on the network, so that networks can be compared by the same views.
+        """
+        rng, indices = numpy_generator(Stream.EVALUATED_VIEWS, scene), [MODALITIES[name].index for name in self.inputs]
+        order = rng.permutation(num_views)
+        targets, others = order[:NUM_TARGETS], order[NUM_TARGETS:]
+        if self.name == "pairs":
+            return targets, np.tile(others[: self.num_inputs], len(indices)), np.repeat(indices, self.num_inputs)
+        if self.name == "sensors":
+            return targets, np.repeat(others[0], len(indices)), np.array(indices)
+        views = np.concatenate([rng.permutation(others)[:number] for number in FUSED])
+        return targets, views, rng.choice(indices, len(views))
+
+
+def known_modalities(option: str, text: str | None, net: GeNVS) -> tuple[str, ...]:
+    """The modalities that an option names, with commas between; by default all of the network's.
+
+    Raises InputError for one that the network does not know.
+    """
+    known = net.config.modalities
+    names = known if text is None else modality_names(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known:
+            raise InputError(f"`{option}`={name}: the network was trained on {', '.join(known)}: choose from these")
+    return names
+
+
+def open_cross(given: dict[str, Any], device: torch.device) -> tuple[Cross, list[int], dict[str, Any]]:
+    """The experiment that the options ask for, the scenes that it takes, and its settings, for a reader.
+
+    given: all options of evaluate.py, settled. Raises InputError where something cannot be opened.
+    """
+    ckpt_path, net = options.open_network(given)
+    names = {option: known_modalities(option, given[option], net) for option in ("inputs", "targets")}
+    experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
+    wanted, kind = modality_names([*experiment.inputs, *experiment.targets]), dataset_class(given["data_class"])
+    path, split = protocol.find_split(given["data"], given["split"], kind)
+    dataset = protocol.open_dataset(path, net.config, given, wanted)
+    dataset.check_views(experiment.min_views)
+    complete = [scene for scene in range(len(dataset)) if len(dataset.modalities_of(scene)) == len(wanted)]
+    scenes = complete[: given["max_objects"]]
+    if len(scenes) < (processes := distributed.get_world_size()):
+        fault = f"{len(scenes)} scene(s) with all of {', '.join(wanted)} for {processes} process(es)"
+        raise InputError(f"{path}: {fault}: add their pictures, give other `inputs` and `targets`, or a smaller NGPU")
+    train = dataset
+    with contextlib.suppress(InputError):  # there is no such split
+        path_of_means = protocol.find_split(given["data"], "train", kind)[0]
+        train = protocol.open_dataset(path_of_means, net.config, given, wanted)
+    there = {name for scene in range(len(train)) for name in train.modalities_of(scene)}
+    of_means = {name: train if name in there else dataset for name in experiment.targets}
+    means = {name: mean_training_image(of, range(len(of)), name) for name, of in of_means.items()}
+    classes = dataset.checked_classes() if net.config.scene.num_classes else None
+    sampling = {name: given[name] for name in ("sampler", "num_steps", "guidance", "churn")}
+    bf16 = given["bf16"] and has_native_bf16(device)
+    cross = Cross(net.to_device(device), dataset, experiment, {**sampling, "bf16": bf16}, means, classes)
+    facts: dict[str, Any] = {
+        "snapshot": ckpt_path,
+        "data": path,
+        "split": split,
+        "scenes": f"{len(scenes)} of {len(dataset)}",
+    }
+    facts |= {"resolution": net.config.resolution, "mean images of": train.path, **sampling, "bf16": bf16}
+    return cross, scenes, facts
+
+
+class Cross:
+    """One experiment on the scenes of a dataset that have all its modalities, divided among the ranks.
+
+    sampling: `sampler`, `num_steps`, `churn`, `guidance` and `bf16`. mean_images: by target, `[3, H, W]` in [-1, 1].
+    classes: the scenes' classes, for a class-conditional network.
+    """
+
+    def __init__(
+        self,
+        net: GeNVS,
+        dataset: SceneDataset,
+        experiment: Experiment,
+        sampling: dict[str, Any],
+        mean_images: dict[str, Tensor],
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        """Raises InputError for scenes that cannot be used."""
+        self.net, self.dataset, self.experiment, self.classes = net, dataset, experiment, classes
+        self.device, self.guidance = next(net.parameters()).device, sampling["guidance"]
+        self.mean_images = {name: stored(image.to(self.device)) for name, image in mean_images.items()}
+        self.denoisers = {
+            name: FastDenoiser(net, bf16=sampling["bf16"], modality=name, class_id=classes[0] if classes else None)
+            for name in experiment.targets
+        }
+        self.sample = sampler_of(net, sampling["sampler"], sampling["num_steps"], churn=sampling["churn"])
+        self.background = {name: background_of(name, dataset.scene_config()) for name in experiment.targets}
+
+    def run(
+        self, scenes: Sequence[int], batch_size: int, keep: Callable[[int, str, str, Tensor], None]
+    ) -> dict[int, Scores]:
+        """Draw and measure these scenes, of all ranks: each scene's figures, on every rank.
+
+        keep: is given what was drawn of each scene, run and target, uint8 `[T, 3, H, W]`, on the rank that drew it.
+        """
+        share = scenes[distributed.get_rank() :: distributed.get_world_size()]
+        at_a_time = 1 if self.classes else max(1, batch_size // NUM_TARGETS)  # of one class
+        total = len(share) * len(self.experiment.runs) * len(self.experiment.targets) * NUM_TARGETS
+        found: dict[int, Scores] = {scene: {} for scene in share}
+        with tqdm(total=total, desc="drawing", unit="view", disable=True if distributed.get_rank() else None) as bar:
+            for start in range(0, len(share), at_a_time):
+                some = share[start : start + at_a_time]
+                for run, name, images, scores in self._draw_and_measure(some):
+                    pictures = from_levels(images).round().byte().cpu()
+                    for scene, drawn in zip(some, pictures, strict=True):
+                        keep(scene, run, name, drawn)
+                    for drawing, measures in scores.items():
+                        for measure, values in measures.items():
+                            for scene, value in zip(some, values.mean(dim=1).tolist(), strict=True):
+                                found[scene].setdefault((run, name, drawing), {})[measure] = value
+                    bar.update(images.shape[:2].numel())
+        return {scene: scores for part in distributed.gather_objects(found) for scene, scores in part.items()}
+
+    def load(self, scenes: Sequence[int]) -> tuple[Views, dict[str, Views], Tensor]:
+        """The input pictures of scenes `[S, K]`, their targets `[S, T]` by modality, and these views' numbers."""
+        choices = [self.experiment.choose(scene, self.dataset.num_views(scene)) for scene in scenes]
+        targets, inputs, kinds = map(np.stack, zip(*choices, strict=True))
+        rows = np.array(scenes)[:, None]
+        wanted = {name: self.dataset.load(rows, targets, MODALITIES[name].index) for name in self.experiment.targets}
+        return self.dataset.load(rows, inputs, kinds), wanted, torch.from_numpy((rows << 20) + targets)
+
+    @torch.inference_mode()
+    def _draw_and_measure(self, scenes: Sequence[int]) -> Iterator[tuple[str, str, Tensor, dict[str, Any]]]:
+        """Each run's name and target, what was drawn `[S, T, 3, H, W]`, and by drawing and measure figures `[S, T]`."""
+        inputs, targets, views = self.load(scenes)
+        inputs, targets = inputs.to(self.device), {name: of.to(self.device) for name, of in targets.items()}
+        with next(iter(self.denoisers.values())).autocast():
+            columns = [inputs[:, k : k + 1] for k in range(inputs.shape[1])]
+            volumes = torch.cat([in_memory_order(self.net.encode(c.images, c.cameras)) for c in columns], dim=1)
+        for run, places in self.experiment.runs.items():
+            volume, given = volumes[:, places].permute(0, 1, 5, 4, 2, 3), inputs[:, places]
+            drawn: dict[str, Tensor] = {}
+            for name, wanted in targets.items():
+                drawn[name] = self._draw(name, volume, given, wanted, views, scenes)
+                others = self.mean_images[name].expand_as(drawn[name]), nearest_input(given, wanted.cameras)
+                scores = {
+                    drawing: measured(images, wanted, name, self.background[name])
+                    for drawing, images in zip(DRAWINGS, (drawn[name], *others), strict=True)
+                }
+                if name == "depth" and "rgb" in drawn:
+                    scores[DRAWINGS[0]]["agreement"] = self.agreement(drawn)
+                yield run, name, drawn[name], scores
+
+    def _draw(
+        self, name: str, volume: Tensor, given: Views, wanted: Views, views: Tensor, scenes: Sequence[int]
+    ) -> Tensor:
+        """The views `[S, T]` of a modality as they are stored, `[S, T, 3, H, W]`. Each has noise of its own."""
+        denoise = self.denoisers[name]
+        denoise.set_class(self.classes[scenes[0]] if self.classes else None)
+        keys = sample_keys(MODALITIES[name].index, views.flatten().to(self.device))
+        with denoise.autocast():
+            shown = self.net.render(volume, given.cameras, wanted.cameras, modality=name).flatten(0, 1).float()
+        denoised: Denoise = functools.partial(denoise, feature_image=shown)
+        if self.guidance != 1:
+            without = self.net.without_conditioning(shown, keys)
+            denoised = guided(denoised, functools.partial(denoise, feature_image=without), self.guidance)
+        images = self.sample(denoised, normal(keys, tuple(wanted.images.shape[2:])))
+        return stored(as_stored(images, name)).view_as(wanted.images)
+
+    def agreement(self, pictures: dict[str, Tensor]) -> Tensor:
+        """How well the silhouettes of photos and depth pictures of the same cameras agree, `[...]`."""
+        return overlap(*(silhouettes(pictures[name], self.background[name]) for name in ("rgb", "depth")))
+
+    @torch.inference_mode()
+    def agreement_of_targets(self, scenes: Sequence[int]) -> float | None:
+        """The mean of `agreement` over the real pictures; None where the targets are not photos and depth."""
+        if not {"rgb", "depth"} <= set(self.experiment.targets):
+            return None
+        every = [{name: views.to("cpu").images for name, views in self.load([scene])[1].items()} for scene in scenes]
+        return float(torch.cat([self.agreement(pictures) for pictures in every]).mean())
+
+
+def in_memory_order(volume: Tensor) -> Tensor:
+    """Feature volumes `[S, K, C, D, H, W]` as `[S, K, H, W, D, C]`, which is how kernels read them."""
+    return volume.permute(0, 1, 4, 5, 3, 2)
+
+
+def stored(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as files of 8 bits keep them."""
+    return to_levels(from_levels(images.clamp(-1, 1)).round())
+
+
+def measured(images: Tensor, targets: Views, modality: str, background: Sequence[float]) -> dict[str, Tensor]:
+    """Figures `[S, T]` of images `[S, T, 3, H, W]`, by measure.
+
+    psnr, ssim: of the pictures. gray_psnr: of their luma (Rec. 601). iou: of where they show something, which is a
+    silhouette in photos, and a return in others. depth_error: as in `depth_agreement`.
+    """
+    ours, theirs = images.double(), targets.images.double()
+    luma = ours.new_tensor(LUMA)[:, None, None]
+    grays = [(pictures * luma).sum(dim=-3, keepdim=True) for pictures in (ours, theirs)]
+    shown = [silhouettes(pictures, background) for pictures in (ours, theirs)]
+    found = {"psnr": psnr(ours, theirs), "ssim": ssim(ours, theirs), "gray_psnr": psnr(*grays), "iou": overlap(*shown)}
+    if modality == "depth":
+        found["depth_error"] = depth_agreement(ours, theirs, targets.cameras)[0]
+    return found

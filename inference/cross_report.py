@@ -1,0 +1,202 @@
+"""What inference.cross drew and measured, as files: pictures, a table as CSV and Markdown, and a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genvs.files import new_numbered_folder, write_atomic
+from genvs.modalities import MODALITIES, PICTURE_CHANNELS
+from genvs.visualize import Band, contact_sheet
+from inference import options, writers
+from inference.cross import DRAWINGS, FUSED, Cross, Experiment, Scores, open_cross
+from torch_utils import distributed
+
+NETWORK, MEAN, NEAREST = DRAWINGS
+SHEET_SCENES = 2
+MEASURES = ("psnr", "ssim", "gray_psnr", "iou", "depth_error", "agreement")
+NOT_COMPARABLE = (
+    "**Not comparable with the figures of CrossModalityDiffusion's paper:** its pictures were not published, and these "
+    "sensors are others; it stretches pictures to their own range before it measures them, uses the weights of the "
+    "last step instead of their averages, and may draw a view from itself."
+)
+ABOUT = (
+    "Means over the scenes ± standard errors. All runs draw the same views, each from noise of its own, and pictures "
+    "are measured as 8 bits keep them. Mean image: of training pictures of the target's modality. Nearest input: the "
+    "nearest input view, copied; of the target's modality, if there is one. Gray PSNR: of the luma of photos. IoU: of "
+    "what is not background, which is the silhouette in photos and the returns in other pictures. Depth error: mean "
+    "absolute error in world units, where both have a return."
+)
+EXPLAINED = {
+    "pairs": "{num_inputs} views of one modality are the inputs.",
+    "fusion": "Input views of random modalities, one by one (such as 1 of 3) and together (all 3).",
+    "sensors": "One view, as every subset of the sensors sees it.",
+}
+
+
+def cross_evaluation(given: dict[str, Any], device: torch.device, batch_size: int, dry_run: bool) -> None:
+    """Draw and measure one experiment, and write its tables and pictures. given: as in `open_cross`."""
+    cross, scenes, facts = open_cross(given, device)
+    experiment, snapshot = cross.experiment, facts["snapshot"]
+    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None]
+    distributed.print0("\n".join(lines))
+    wanted = [f"{experiment.name}.{kind}" for kind in ("csv", "md", "png")]
+    if (folder := given["out_dir"]) is not None:
+        writers.check_new(folder, wanted)
+    if dry_run:
+        distributed.print0("Dry run: everything is in order.")
+        return
+    rank = distributed.get_rank()
+    if rank == 0:
+        name = f"{experiment.name}-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
+        folder = folder or new_numbered_folder(options.ROOT / "inference" / "output", name)
+        folder.mkdir(parents=True, exist_ok=True)
+    folder = distributed.gather_objects(folder)[0]
+    pictures = Pictures(folder / f"{experiment.name}-images", cross, scenes[:: distributed.get_world_size()])
+    scores = cross.run(scenes, batch_size, pictures.keep)
+    if rank == 0:
+        rows, title = table_rows(scores), f"{experiment.name}: {snapshot.name} on {cross.dataset.path.name}"
+        page = as_markdown(title, experiment, rows, lines, cross.agreement_of_targets(scenes))
+        paths = [folder / name for name in wanted]
+        write_atomic(as_csv(rows), paths[0])
+        write_atomic(page, paths[1])
+        writers.write_png(paths[2], pictures.sheet(title, rows))
+        print("\n".join(["", page, *(f"Wrote {path}" for path in paths)]))
+
+
+class Pictures:
+    """A folder of what was drawn, RUN-to-TARGET/SCENE.png with a scene's views side by side; and some for the sheet."""
+
+    def __init__(self, folder: Path, cross: Cross, scenes: Sequence[int]) -> None:
+        """scenes: those of the first rank; some of them are shown."""
+        self.folder, self.cross = folder, cross
+        self.shown: dict[int, dict[tuple[str, str], np.ndarray]] = {scene: {} for scene in scenes[:SHEET_SCENES]}
+
+    def keep(self, scene: int, run: str, name: str, images: Tensor) -> None:
+        """Write views, uint8 `[T, 3, H, W]`."""
+        pictures = images.movedim(1, -1).numpy()
+        if scene in self.shown:
+            self.shown[scene][run, name] = pictures[0]
+        folder = self.folder / f"{run}-to-{name}".replace(" ", "-")
+        path = folder / f"{scene:04d}-{Path(self.cross.dataset.scene_names[scene]).name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writers.write_png(path, as_in_file(np.concatenate(pictures, axis=1), name))
+
+    def sheet(self, title: str, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+        """Of some scenes the inputs, then a row for each modality: the first view, as every run draws it.
+
+        rows: `table_rows`, whose means over all scenes are shown beside the runs.
+        """
+        psnr = {(row["inputs"], row["target"]): row["psnr"] for row in rows if row["drawing"] == NETWORK}
+        bands: list[Band] = []
+        for scene, drawn in self.shown.items():
+            inputs, targets, _ = self.cross.load([scene])
+            kinds = [list(MODALITIES)[index] for index in inputs.modality[0].tolist()]
+            given = inputs.images[0].movedim(1, -1).numpy()
+            bands.append((kinds, {f"inputs, scene {scene}": given}))
+            for name, views in targets.items():
+                runs = [run for run, target in drawn if target == name]
+                labels = ["target", *(f"{run}: {psnr[run, name]:.1f} dB" for run in runs)]
+                truth = views.images[0, 0].movedim(0, -1).numpy()
+                bands.append((labels, {name: [truth, *(drawn[run, name] for run in runs)]}))
+        return contact_sheet(title, bands)
+
+
+def as_in_file(picture: np.ndarray, modality: str) -> np.ndarray:
+    """A picture `[H, W, 3]` with as many channels as files of its modality have."""
+    return picture if MODALITIES[modality].channels == PICTURE_CHANNELS else picture[..., 0]
+
+
+def table_rows(scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
+    """A row for each run, target and drawing: the means over scenes, and `psnr_error`, the standard error."""
+    rows = []
+    of_scenes = [scores[scene] for scene in sorted(scores)]
+    for run, target, drawing in of_scenes[0]:
+        every = [of_scene[run, target, drawing] for of_scene in of_scenes]
+        means = {measure: fmean(one[measure] for one in every) for measure in every[0]}
+        error = stdev(one["psnr"] for one in every) / math.sqrt(len(every)) if len(every) > 1 else math.nan
+        rows.append({"inputs": run, "target": target, "drawing": drawing, **means, "psnr_error": error})
+    return rows
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    columns = ["inputs", "target", "drawing", *MEASURES[:1], "psnr_error", *MEASURES[1:]]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()
+
+
+def as_markdown(
+    title: str, experiment: Experiment, rows: Sequence[Mapping[str, Any]], facts: Sequence[str], agreement: float | None
+) -> str:
+    """The whole page. facts: what was drawn, a line each. agreement: of the real pictures."""
+    by_key = {(row["inputs"], row["target"], row["drawing"]): row for row in rows}
+    runs, targets = list(experiment.runs), experiment.targets
+    matrix = [
+        [run, *(f"{(row := by_key[run, name, NETWORK])['psnr']:.2f} ± {row['psnr_error']:.2f}" for name in targets)]
+        for run in runs
+    ]
+    matrix.append([MEAN, *(f"{by_key[runs[0], name, MEAN]['psnr']:.2f}" for name in targets)])
+    parts = [f"# {title}", NOT_COMPARABLE, EXPLAINED[experiment.name].format(num_inputs=experiment.num_inputs)]
+    parts += ["## PSNR (dB) by inputs and target", markdown_table(["inputs", *targets], matrix)]
+    if experiment.name == "fusion":
+        parts += ["## PSNR (dB) by the number of views", _fused(by_key, targets)]
+    pairs = [(run, name) for run in runs for name in targets]
+    better = sum(
+        by_key[run, name, NETWORK]["psnr"] > max(by_key[run, name, MEAN]["psnr"], by_key[run, name, NEAREST]["psnr"])
+        for run, name in pairs
+    )
+    parts += ["## All figures", f"The network is better than both baselines in PSNR in {better} of {len(pairs)}."]
+    parts.append(_figures(by_key, pairs))
+    if agreement is not None:
+        of_runs = [[run, f"{by_key[run, 'depth', NETWORK]['agreement']:.3f}"] for run in runs]
+        parts += [
+            "## Photos and depth pictures of the same cameras",
+            "The intersection over union of the silhouettes that are drawn in the two.",
+            markdown_table(["inputs", "IoU"], [*of_runs, ["real pictures", f"{agreement:.3f}"]]),
+        ]
+    return "\n\n".join([*parts, ABOUT, "## What was drawn", "\n".join(f"* {fact}" for fact in facts)]) + "\n"
+
+
+def _figures(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> str:
+    header = ["inputs", "target"]
+    header += [f"{measure}: {drawing}" for measure in ("PSNR", "gray PSNR") for drawing in DRAWINGS]
+    header += ["SSIM", "IoU", "depth error"]
+    lines = []
+    for run, name in pairs:
+        own = [by_key[run, name, drawing] for drawing in DRAWINGS]
+        grays = [f"{of['gray_psnr']:.2f}" if name == "rgb" else "-" for of in own]
+        error = f"{own[0]['depth_error']:.4f}" if name == "depth" else "-"
+        figures = [f"{own[0]['ssim']:.3f}", f"{own[0]['iou']:.3f}", error]
+        lines.append([run, name, *(f"{of['psnr']:.2f}" for of in own), *grays, *figures])
+    return markdown_table(header, lines)
+
+
+def _fused(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], targets: Sequence[str]) -> str:
+    lines = []
+    for number in FUSED:
+        cells = []
+        for name in targets:
+            alone = fmean(by_key[f"{place} of {number}", name, NETWORK]["psnr"] for place in range(1, number + 1))
+            together = by_key[f"all {number}", name, NETWORK]["psnr"]
+            cells.append(f"{alone:.2f} → {together:.2f} ({together - alone:+.2f})")
+        lines.append([str(number), *cells])
+    return markdown_table(["views, alone → together", *targets], lines)
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

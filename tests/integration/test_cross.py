@@ -1,0 +1,202 @@
+"""Every modality drawn from others: the experiments' views and runs, their figures by hand, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genvs
+from genvs.data.baselines import mean_training_image, nearest_input
+from genvs.data.stored import StoredScenes
+from genvs.data.types import Views
+from genvs.metrics import overlap, psnr, silhouettes
+from genvs.modalities import MODALITIES
+from genvs.models import GeNVS
+from genvs.random import normal, sample_keys
+from genvs.sampling.synthesis import sampler_of
+from inference.cross import FUSED, NUM_TARGETS, Experiment
+from tests.integration.test_evaluate import one_error, run
+from tests.small_model import SIZE, small_config
+from tests.unit.srn_folder import add_sensors, write_split
+
+ALL = tuple(MODALITIES)
+BLACK = (-1.0, -1.0, -1.0)
+
+
+@pytest.fixture(scope="module")
+def net() -> GeNVS:
+    """It back-projects its inputs, as every network does at first, and its denoisers add some noise."""
+    net = GeNVS(dataclasses.replace(small_config(), modalities=ALL)).eval().requires_grad_(False)
+    for denoiser in net.denoisers.values():
+        denoiser.unet.conv_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    return net
+
+
+@pytest.fixture(scope="module")
+def options(net, tmp_path_factory) -> list[object]:
+    """Of a network for all modalities; scene 2 of its data has no sonar."""
+    folder = tmp_path_factory.mktemp("cross")
+    for split in ("train", "test"):
+        seed = len(split)
+        for number, scene in enumerate(sorted(write_split(folder / f"cars_{split}", 3, 9, seed).iterdir())):
+            sensors = ("lidar_depth", "sar") if number == 1 else ("lidar_depth", "sar", "sonar")
+            add_sensors(scene, sensors, seed=10 * seed + number)
+            for path in scene.glob("*/*.png"):  # something before a background
+                picture = np.array(Image.open(path))
+                seen = np.pad(np.ones((16, 16), bool), 8)
+                picture[~seen] = 255 if path.parent.name == "rgb" else 0
+                Image.fromarray(picture).save(path)
+    genvs.save_snapshot(folder / "network-snapshot-000001.pkl", net.config, net.state_dict())
+    snapshot = folder / "network-snapshot-000001.pkl"
+    return ["--ckpt_path", snapshot, "--data", folder / "cars", "--denoising_steps", 1, "--device", "cpu"]
+
+
+def table(path: Path) -> dict[tuple[str, ...], dict[str, float]]:
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    keys = ("inputs", "target", "drawing")
+    return {
+        tuple(row[key] for key in keys): {k: float(v) for k, v in row.items() if k not in keys and v} for row in rows
+    }
+
+
+@pytest.mark.parametrize(("name", "runs", "pictures"), [("pairs", 4, 12), ("fusion", 18, 14), ("sensors", 15, 4)])
+def test_runs_share_their_views_and_take_none_twice(name, runs, pictures):
+    experiment = Experiment(name, ALL, ALL)
+    assert len(experiment.runs) == runs
+    for scene in range(5):
+        targets, views, kinds = experiment.choose(scene, 12)
+        assert len(set(targets)) == NUM_TARGETS and not set(targets) & set(views) and len(views) == pictures
+        one_pair = Experiment(name, ALL[2:3], ALL[:1]).choose(scene, 12)[0]
+        assert (targets == one_pair).all(), "whatever the modalities"
+        for name_of_run, places in experiment.runs.items():
+            seen = list(zip(views[places], kinds[places], strict=True))
+            assert len(set(seen)) == len(seen), name_of_run
+            if name != "sensors":
+                assert len(set(views[places])) == len(places)
+    if name == "pairs":
+        assert [set(kinds[places]) for places in experiment.runs.values()] == [{0}, {1}, {2}, {3}]
+    elif name == "sensors":
+        assert len(set(views)) == 1 and len({tuple(places) for places in experiment.runs.values()}) == 15
+    else:
+        together = [experiment.runs[f"all {number}"] for number in FUSED]
+        assert sum(together, []) == list(range(pictures)) and list(map(len, together)) == list(FUSED)
+
+
+def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path):
+    assert run(*options, "--inputs", "sar", "--targets", "eo,depth", "--num_inputs", 2, "--out_dir", tmp_path) == 0
+    found = table(tmp_path / "pairs.csv")
+    assert set(found) == {
+        ("sar", target, drawing)
+        for target in ("rgb", "depth")
+        for drawing in ("network", "mean image", "nearest input")
+    }
+    data, train = (
+        StoredScenes(options[3].with_name(f"cars_{split}"), resolution=SIZE, modalities=ALL[:3])
+        for split in ("test", "train")
+    )
+    mean = mean_training_image(train, range(3), "rgb")
+    figures, agreements = [], []
+    for scene in range(3):
+        targets, views, kinds = Experiment("pairs", ("sar",), ("rgb", "depth"), 2).choose(scene, 9)
+        inputs, drawn = data.load(scene, views, kinds).to("cpu"), {}
+        for name in ("rgb", "depth"):
+            wanted = data.load(scene, targets, MODALITIES[name].index).to("cpu")
+            volume = net.encode(inputs.images[None], inputs.cameras[None])
+            shown = net.render(volume, inputs.cameras[None], wanted.cameras[None], modality=name)[0]
+            numbers = (scene << 20) + torch.from_numpy(targets)
+            noise = normal(sample_keys(MODALITIES[name].index, numbers), (3, SIZE, SIZE))
+
+            def denoise(noisy, sigma, shown=shown, name=name):
+                return net.denoise(noisy, sigma, shown, modality=name)
+
+            images = sampler_of(net, "heun", 1)(denoise, noise).clamp(-1, 1)
+            images = images if name == "rgb" else images.mean(dim=1, keepdim=True).expand_as(images)
+            drawn[name] = (images * 127.5 + 127.5).round() / 127.5 - 1
+            copied = nearest_input(inputs[None], wanted.cameras[None])[0]
+            if name == "rgb":
+                every = (drawn[name], (mean * 127.5 + 127.5).round() / 127.5 - 1, copied)
+                figures.append([psnr(pictures, wanted.images).mean() for pictures in every])
+                strip = np.asarray(
+                    Image.open(tmp_path / "pairs-images" / "sar-to-rgb" / f"{scene:04d}-car{scene + 1}.png")
+                )
+        assert np.abs(strip / 127.5 - 1 - np.concatenate(drawn["rgb"].movedim(1, -1).numpy(), axis=1)).max() < 0.02
+        masks = silhouettes(drawn["rgb"]), silhouettes(drawn["depth"], BLACK)
+        agreements.append(overlap(*masks).mean())
+    for drawing, expected in zip(("network", "mean image", "nearest input"), np.mean(figures, axis=0), strict=True):
+        assert found["sar", "rgb", drawing]["psnr"] == pytest.approx(expected, abs=0.02)
+    assert found["sar", "depth", "network"]["agreement"] == pytest.approx(np.mean(agreements), abs=0.01)
+    assert (
+        0 <= found["sar", "depth", "network"]["depth_error"] <= 1
+        and "depth_error" not in found["sar", "rgb", "network"]
+    )
+    page = (tmp_path / "pairs.md").read_text()
+    assert "Not comparable" in page and "better than both baselines" in page and "real pictures" in page
+
+
+@pytest.mark.parametrize(("name", "runs"), [("pairs", 4), ("fusion", 18), ("sensors", 15)])
+def test_every_experiment_makes_its_table_and_sheet(options, tmp_path, name, runs):
+    assert run(*options, "--cross", name, "--objects", 1, "--out_dir", tmp_path) == 0
+    found = table(tmp_path / f"{name}.csv")
+    assert len(found) == 3 * 4 * runs and all(0 < row["psnr"] < 60 and 0 <= row["iou"] <= 1 for row in found.values())
+    folders = [path.name for path in (tmp_path / f"{name}-images").iterdir()]
+    assert len(folders) == 4 * runs
+    with Image.open(next((tmp_path / f"{name}-images").glob("*-to-sonar/0000-car1.png"))) as gray:
+        assert gray.mode == "L" and gray.size == (NUM_TARGETS * SIZE, SIZE)
+    with Image.open(tmp_path / f"{name}.png") as sheet:
+        assert sheet.width > 5 * 192 and sheet.height > 5 * 192
+    page = (tmp_path / f"{name}.md").read_text()
+    assert ("alone → together" in page) == (name == "fusion")
+    assert "* scenes: 1 of 3" in page
+
+
+def test_batches_do_not_matter_and_scenes_without_a_sensor_are_left_out(options, tmp_path, capsys):
+    pages = []
+    for size in (1, 64):
+        out = tmp_path / str(size)
+        assert run(*options, "--inputs", "sonar", "--targets", "depth", "--batch_size", size, "--out_dir", out) == 0
+        assert "scenes: 2 of 3" in capsys.readouterr().out
+        assert {path.name for path in out.glob("*/*/*.png")} == {"0000-car1.png", "0002-car3.png"}
+        pages.append(table(out / "pairs.csv")["sonar", "depth", "network"]["psnr"])
+    assert pages[0] == pytest.approx(pages[1], abs=0.01)
+
+
+def test_a_copied_input_is_of_the_targets_modality_where_there_is_one(options):
+    data = StoredScenes(options[3].with_name("cars_test"), resolution=SIZE, modalities=ALL[:3])
+    inputs = data.load(0, [0, 1, 2], np.array([0, 1, 0])).to("cpu")
+    targets = data.load(0, [0, 2], np.array([1, 2])).cameras
+    copied = nearest_input(inputs[None], targets[None])[0]
+    assert torch.equal(copied[0], inputs.images[1]) and torch.equal(copied[1], inputs.images[2])
+    photos = Views(inputs.images, dataclasses.replace(inputs.cameras, modality=torch.zeros(3, dtype=torch.int64)))
+    assert torch.equal(nearest_input(photos[None], targets[None])[0], inputs.images[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--inputs", "infrared"], "infrared: choose from rgb, depth, sar, sonar"),
+        (["--cross", "pairs", "--views", "list"], "--views has no effect"),
+        (["--cross", "fusion", "--seeds", "0-3"], "--seeds has no effect"),
+        (["--cross", "sensors", "--split", "val"], "no val split"),
+    ],
+)
+def test_refusals(options, wrong, named, tmp_path, capsys):
+    assert run(*options, *wrong, "--out_dir", tmp_path / "out") == 2
+    assert named in one_error(capsys) and not (tmp_path / "out").exists()
+
+
+def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, tmp_path, capsys):
+    photos = GeNVS(small_config())
+    genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
+    pair = [*options, "--ckpt_path", tmp_path / "photos.pkl", "--out_dir", tmp_path / "out"]
+    assert run(*pair, "--inputs", "sar") == 2
+    assert "--inputs=sar: the network was trained on rgb" in one_error(capsys)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pairs.md").touch()
+    assert run(*pair, "--inputs", "rgb") == 2 and "pairs.md exists and is not overwritten" in one_error(capsys)
