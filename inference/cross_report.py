@@ -109,7 +109,7 @@ class Pictures:
                 labels = ["target", *(f"{run}: {psnr[run, name]:.1f} dB" for run in runs)]
                 truth = views.images[0, 0].movedim(0, -1).numpy()
                 bands.append((labels, {name: [truth, *(drawn[run, name] for run in runs)]}))
-        return contact_sheet(title, bands)
+        return contact_sheet(title, bands, caption="dB: PSNR of the target's modality, mean over all scenes.")
 
 
 def as_in_file(picture: np.ndarray, modality: str) -> np.ndarray:
@@ -118,14 +118,15 @@ def as_in_file(picture: np.ndarray, modality: str) -> np.ndarray:
 
 
 def table_rows(scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
-    """A row for each run, target and drawing: the means over scenes, and `psnr_error`, the standard error."""
+    """A row for each run, target and drawing: the means over scenes, and of several `psnr_error`, the standard error."""
     rows = []
     of_scenes = [scores[scene] for scene in sorted(scores)]
     for run, target, drawing in of_scenes[0]:
         every = [of_scene[run, target, drawing] for of_scene in of_scenes]
         means = {measure: fmean(one[measure] for one in every) for measure in every[0]}
-        error = stdev(one["psnr"] for one in every) / math.sqrt(len(every)) if len(every) > 1 else math.nan
-        rows.append({"inputs": run, "target": target, "drawing": drawing, **means, "psnr_error": error})
+        if len(every) > 1:
+            means["psnr_error"] = stdev(one["psnr"] for one in every) / math.sqrt(len(every))
+        rows.append({"inputs": run, "target": target, "drawing": drawing, **means})
     return rows
 
 
@@ -145,10 +146,7 @@ def as_markdown(
     """The whole page. facts: what was drawn, a line each. agreement: of the real pictures."""
     by_key = {(row["inputs"], row["target"], row["drawing"]): row for row in rows}
     runs, targets = list(experiment.runs), experiment.targets
-    matrix = [
-        [run, *(f"{(row := by_key[run, name, NETWORK])['psnr']:.2f} ± {row['psnr_error']:.2f}" for name in targets)]
-        for run in runs
-    ]
+    matrix = [[run, *(_with_error(by_key[run, name, NETWORK]) for name in targets)] for run in runs]
     matrix.append([MEAN, *(f"{by_key[runs[0], name, MEAN]['psnr']:.2f}" for name in targets)])
     parts = [f"# {title}", NOT_COMPARABLE, EXPLAINED[experiment.name].format(num_inputs=experiment.num_inputs)]
     parts += ["## PSNR (dB) by inputs and target", markdown_table(["inputs", *targets], matrix)]
@@ -169,6 +167,11 @@ def as_markdown(
             markdown_table(["inputs", "IoU"], [*of_runs, ["real pictures", f"{agreement:.3f}"]]),
         ]
     return "\n\n".join([*parts, ABOUT, "## What was drawn", "\n".join(f"* {fact}" for fact in facts)]) + "\n"
+
+
+def _with_error(row: Mapping[str, Any]) -> str:
+    error = row.get("psnr_error")
+    return f"{row['psnr']:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def _figures(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> str:
