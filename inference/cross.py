@@ -100,26 +100,13 @@ class Experiment:
         return targets, views, rng.choice(indices, len(views))
 
 
-def known_modalities(option: str, text: str | None, net: GeNVS) -> tuple[str, ...]:
-    """The modalities that an option names, with commas between; by default all of the network's.
-
-    Raises InputError for one that the network does not know.
-    """
-    known = net.config.modalities
-    names = known if text is None else modality_names(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in known:
-            raise InputError(f"`{option}`={name}: the network was trained on {', '.join(known)}: choose from these")
-    return names
-
-
 def open_cross(given: dict[str, Any], device: torch.device) -> tuple[Cross, list[int], dict[str, Any]]:
     """The experiment that the options ask for, the scenes that it takes, and its settings, for a reader.
 
     given: all options of evaluate.py, settled. Raises InputError where something cannot be opened.
     """
     ckpt_path, net = options.open_network(given)
-    names = {option: known_modalities(option, given[option], net) for option in ("inputs", "targets")}
+    names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
     experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
     wanted, kind = modality_names([*experiment.inputs, *experiment.targets]), dataset_class(given["data_class"])
     path, split = protocol.find_split(given["data"], given["split"], kind)

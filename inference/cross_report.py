@@ -118,7 +118,7 @@ def as_in_file(picture: np.ndarray, modality: str) -> np.ndarray:
 
 
 def table_rows(scores: Mapping[int, Scores]) -> list[dict[str, Any]]:
-    """A row for each run, target and drawing: the means over scenes, and of several `psnr_error`, the standard error."""
+    """A row for each run, target and drawing: means over scenes, and of several `psnr_error`, the standard error."""
     rows = []
     of_scenes = [scores[scene] for scene in sorted(scores)]
     for run, target, drawing in of_scenes[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,10 +23,11 @@ from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.framing import framing_of
 from genvs.data.scene_input import SceneInput, read_scene
+from genvs.data.srn import SCENE_FILE
 from genvs.data.storage import counted
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
-from genvs.files import new_numbered_folder
+from genvs.files import new_numbered_folder, write_atomic
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
@@ -36,13 +38,15 @@ from torch_utils import distributed
 VIDEO_OPTIONS = ("trajectory", "frames", "radius", "elevation", "fps", "gif")
 ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial implementation's video
 VIDEO = {"frames": 60, "fps": 20.0}
-SCENE_OPTIONS = ("scene", "inputs", "targets", "convention", "normalize")
+SCENE_OPTIONS = ("scene", "target", "inputs", "targets", "convention", "normalize")
+LARGEST_DEPTH = 65535  # in files of 16 bits
 INPUT = options.ROOT / "inference" / "input"
 DEFAULT_VIEWS = (
     "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and those cameras are drawn. If "
     "not, the first three views are inputs, and all others are drawn."
 )
 LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers, "show_default": "see below"}
+TARGET = "Modality of the views to draw; they are drawn from every one that the scene has and the network knows."
 CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
 of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
@@ -50,6 +54,7 @@ of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Vid
 @click.command(cls=Command, epilog=f"{options.BY_DEFAULT} {DEFAULT_VIEWS}")
 @of_scene("--in_dir", type=options.PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset.")
 @of_scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
+@of_scene("--target", help=TARGET, show_default="the network's first", metavar="MODALITY")
 @of_scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST)
 @of_scene("--targets", help="Numbers of the views to draw.", **LIST)
 @options.camera_options
@@ -76,10 +81,12 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
     path, net = options.open_network(given)
+    asked = given["target"]
+    given["target"] = target = options.known_modalities("target", None if asked is None else [asked], net)[0]
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
     sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
-    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"])
-    sampling["guide"] = options.load_guide(given, net, device, given["class_id"])
+    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
+    sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
     targets, run = scene.target_cameras, options.described(given)
     results = [run]
     if video:
@@ -99,7 +106,7 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
             draw_video(paths, drawn, along)
         else:
             title = f"{in_dir.name}: {run}, cond_method={given['cond_method']}, {path.name}"
-            draw_images(paths[0], drawn, scene, title)
+            draw_images(paths[0], drawn, scene, title, target)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     for path in paths:
@@ -134,15 +141,24 @@ def video_cameras(inputs: Cameras, along: dict[str, Any]) -> Cameras:
     return trajectory_cameras(inputs, along["trajectory"], along["frames"], **shape)
 
 
-def draw_images(folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str) -> None:
-    """Write pred/ as the views come, then feature_image/ and the contact sheet."""
+def draw_images(
+    folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str, modality: str
+) -> None:
+    """Write pred/ as the views come, as datasets keep this modality; then feature_image/ and the contact sheet."""
     for kind in ("pred", "feature_image"):
         (folder / kind).mkdir(parents=True)
     pictures, feature_images = [], []
-    for name, (image, feature_image) in zip(scene.target_names, drawn, strict=True):
+    assert scene.target_cameras is not None
+    planes = torch.stack([scene.target_cameras.near[0], scene.target_cameras.far[0]], dim=1).double().numpy()
+    planes = planes if scene.placement is None else planes / scene.placement.scale
+    depth_scale = float(planes.max()) / LARGEST_DEPTH
+    if modality == "depth":
+        write_atomic(json.dumps({"depth_scale": depth_scale}) + "\n", folder / SCENE_FILE)
+    for name, near_far, (image, feature_image) in zip(scene.target_names, planes, drawn, strict=True):
         pictures.append(to_uint8(image))
         feature_images.append(feature_image)
-        writers.write_png(folder / "pred" / f"{name}.png", pictures[-1])
+        stored = writers.in_file(image, modality, near_far, depth_scale)
+        writers.write_png(folder / "pred" / f"{name}.png", stored)
     colors = feature_colors(torch.stack(feature_images))
     for name, color in zip(scene.target_names, colors, strict=True):
         writers.write_png(folder / "feature_image" / f"{name}.png", color)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dnnlib.command import Color, FiniteRange, FullPath, option_group
 from genvs.config import CONVENTIONS, FITS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
+from genvs.modalities import MODALITIES, modality_names
 from genvs.models import GeNVS
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
@@ -147,10 +148,31 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
     return path, net
 
 
-def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_id: int | None) -> FastDenoiser | None:
+def known_modalities(option: str, names: Sequence[str] | None, net: GeNVS) -> tuple[str, ...]:
+    """The modalities that an option names, or their aliases; by default all that the network knows.
+
+    Raises InputError for others.
+    """
+    known = net.config.modalities
+    aliases = {alias for name in known for alias in (name, *MODALITIES[name].aliases)}
+    for name in known if names is None else names:
+        if name not in aliases:
+            raise InputError(f"`{option}`={name}: the network was trained on {', '.join(known)}: choose from these")
+    return known if names is None else modality_names(names)
+
+
+def parse_names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    """The callback of an option that takes names with commas between."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def load_guide(
+    options: dict[str, Any], net: GeNVS, device: torch.device, class_id: int | None, modality: str | None = None
+) -> FastDenoiser | None:
     """The worse network `guide` that autoguidance leads away from (arXiv 2406.02507), on `device`, or None.
 
-    options: `guide`, `view_weighting` and `bf16`, as for `net`. Raises InputError where the two networks do not fit.
+    options: `guide`, `view_weighting` and `bf16`, as for `net`. modality: as for `net`. Raises InputError where the two
+    networks do not fit.
     """
     path = options["guide"]
     if path is None:
@@ -159,14 +181,23 @@ def load_guide(options: dict[str, Any], net: GeNVS, device: torch.device, class_
     ours, theirs = net.config.resolution, guide.config.resolution
     if ours != theirs:
         raise InputError(f"`guide`={path}: draws {theirs} pixels a side, not {ours}: give a snapshot of the same run")
+    if guide.config.modalities != net.config.modalities:
+        known = ", ".join(guide.config.modalities)
+        raise InputError(f"`guide`={path}: was trained on {known}: give a snapshot of the same run")
     if options["view_weighting"] is not None:
         guide.set_view_weighting(options["view_weighting"])
-    return fast_denoiser(guide, options, device, class_id)
+    return fast_denoiser(guide, options, device, class_id, modality)
 
 
-def fast_denoiser(net: GeNVS, options: dict[str, Any], device: torch.device, class_id: int | None) -> FastDenoiser:
-    """The FastDenoiser of `net`, moved to `device`. Raises InputError for a class that the network does not know."""
-    return FastDenoiser(net.to_device(device), bf16=options["bf16"] and has_native_bf16(device), class_id=class_id)
+def fast_denoiser(
+    net: GeNVS, options: dict[str, Any], device: torch.device, class_id: int | None, modality: str | None = None
+) -> FastDenoiser:
+    """The FastDenoiser of `net`, moved to `device`. modality: by default the network's first.
+
+    Raises InputError for a class that the network does not know.
+    """
+    bf16 = options["bf16"] and has_native_bf16(device)
+    return FastDenoiser(net.to_device(device), bf16=bf16, class_id=class_id, modality=modality)
 
 
 def default_snapshot(root: Path) -> Path:

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from genvs import files
 from genvs.errors import InputError
-from genvs.visualize import enlarge
+from genvs.metrics import SILHOUETTE_THRESHOLD
+from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_decoded, from_levels
+from genvs.visualize import enlarge, to_uint8
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
 GIF_SIDE = 256  # GIFs are big for what they show
@@ -38,6 +41,20 @@ def write_png(path: Path, picture: np.ndarray | Image.Image) -> None:
     """Write a picture, `[H, W, 3]` uint8 or Pillow's."""
     with files.replacing(path) as file:
         (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, format="PNG")
+
+
+def in_file(image: Tensor, modality: str, near_far: np.ndarray, depth_scale: float) -> np.ndarray:
+    """A drawn image `[3, H, W]` in [-1, 1], as files of its modality keep it: `[H, W, 3]` or gray `[H, W]`, uint8.
+
+    Depths are uint16, multiples of `depth_scale`, and 0 without a return: where the image differs from black by no more
+    than SILHOUETTE_THRESHOLD. near_far: the view's planes.
+    """
+    if modality == "depth":
+        values = from_levels(image.double().mean(dim=0))
+        depth = depth_decoded(values, *near_far) / depth_scale
+        return (depth * (values > 255 * SILHOUETTE_THRESHOLD)).round().numpy().astype(np.uint16)
+    picture = to_uint8(image)
+    return picture if MODALITIES[modality].channels == PICTURE_CHANNELS else picture[..., 0]
 
 
 def find_encoder() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from genvs.data.types import Views
 from genvs.diffusion.samplers import SAMPLERS, Denoise, Sampler
 from genvs.errors import InputError
 from genvs.geometry import Cameras
+from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored
 from genvs.models.precision import has_native_bf16
@@ -38,6 +40,7 @@ def synthesize_views(
     noise: str = "fixed",
     churn: float = 0.0,
     class_id: int | None = None,
+    modality: str | None = None,
     seed: int = 0,
     first_view: int = 0,
     batch_size: int = 8,
@@ -54,8 +57,9 @@ def synthesize_views(
     time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602).
     sampler, num_steps, churn, seed: as in `sampler_of`. guidance: as in `guided`, 1 is off; the worse network is
     `guide`, or `net` itself without its conditioning (classifier-free guidance). noise: as in `start_noise`;
-    first_view: the first target's number there. bf16: where the GPU has it. denoise: the FastDenoiser of `net`, instead
-    of `class_id` and `bf16`. Raises InputError, with the first image, for options that do not fit.
+    first_view: the first target's number there. modality: of the targets, by default the network's first. bf16: where
+    the GPU has it. denoise: the FastDenoiser of `net`, instead of `class_id`, `modality` and `bf16`. Raises InputError,
+    with the first image, for options that do not fit.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
@@ -64,7 +68,10 @@ def synthesize_views(
     inputs, targets = inputs.to(device), targets.to(device)
     num_targets, autoreg, side = targets.shape[1], cond_method == "autoreg", net.config.resolution
     noise_of = start_noise(noise, seed, (3, side, side), device)
-    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id)
+    bf16 = bf16 and has_native_bf16(device)
+    denoise = denoise or FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
+    index = MODALITIES[denoise.modality].index
+    targets = replace(targets, modality=torch.full_like(targets.modality, index))  # those that are drawn are encoded
     sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
     network = Conditioned(denoise, inputs, **sizes)
     worse = Conditioned(guide, inputs, **sizes) if guide is not None and guidance != 1 else None

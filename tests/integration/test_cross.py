@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ import torch
 from PIL import Image
 
 import genvs
+from dnnlib.command import run_command
 from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import overlap, psnr, silhouettes
-from genvs.modalities import MODALITIES
+from genvs.modalities import MODALITIES, depth_decoded
 from genvs.models import GeNVS
 from genvs.random import normal, sample_keys
-from genvs.sampling.synthesis import sampler_of
+from genvs.sampling.synthesis import sampler_of, synthesize_views
+from inference import inference
 from inference.cross import FUSED, NUM_TARGETS, Experiment
 from tests.integration.test_evaluate import one_error, run
 from tests.small_model import SIZE, small_config
@@ -55,6 +58,12 @@ def options(net, tmp_path_factory) -> list[object]:
     genvs.save_snapshot(folder / "network-snapshot-000001.pkl", net.config, net.state_dict())
     snapshot = folder / "network-snapshot-000001.pkl"
     return ["--ckpt_path", snapshot, "--data", folder / "cars", "--denoising_steps", 1, "--device", "cpu"]
+
+
+def run_inference(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_command(inference.main, [str(argument) for argument in arguments])
+    return exited.value.code
 
 
 def table(path: Path) -> dict[tuple[str, ...], dict[str, float]]:
@@ -180,7 +189,7 @@ def test_a_copied_input_is_of_the_targets_modality_where_there_is_one(options):
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (["--inputs", "infrared"], "infrared: choose from rgb, depth, sar, sonar"),
+        (["--inputs", "infrared"], "--inputs=infrared: the network was trained on rgb, depth, sar, sonar"),
         (["--cross", "pairs", "--views", "list"], "--views has no effect"),
         (["--cross", "fusion", "--seeds", "0-3"], "--seeds has no effect"),
         (["--cross", "sensors", "--split", "val"], "no val split"),
@@ -200,3 +209,46 @@ def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "pairs.md").touch()
     assert run(*pair, "--inputs", "rgb") == 2 and "pairs.md exists and is not overwritten" in one_error(capsys)
+
+
+@pytest.mark.parametrize("target", ["rgb", "depth", "sar"])
+def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
+    """Three views in three modalities are nine inputs; the pictures can be read as files of a dataset."""
+    scene = options[3].with_name("cars_test") / "car2"
+    arguments = [*options[:2], *options[4:], "--in_dir", scene, "--inputs", "0,1,2", "--targets", "3,4"]
+    draw = [*arguments, "--near", 0.8, "--far", 1.8, "--target", target, "--out_dir", tmp_path / "out"]
+    assert run_inference(*draw) == 0
+    folder = tmp_path / "out" / "steps=1"
+    data = StoredScenes(scene, resolution=SIZE, modalities=ALL, near=0.8, far=1.8)
+    given = data.load(0, [0, 1, 2] * 3, np.repeat([0, 1, 2], 3))
+    cameras = data.load(0, [3, 4], MODALITIES[target].index).cameras
+    views = synthesize_views(net, given[None], cameras[None], num_steps=1, modality=target, progress=False)
+    for name, (image, _) in zip(("4", "5"), views, strict=True):
+        with Image.open(folder / "pred" / f"{name}.png") as file:
+            assert file.mode == {"rgb": "RGB", "depth": "I;16", "sar": "L"}[target]
+            picture = np.asarray(file).astype(float)
+        if target == "depth":
+            picture *= json.loads((folder / "scene.json").read_text())["depth_scale"]
+            levels = image[0].double().numpy() * 127.5 + 127.5
+            seen = levels > 8
+            assert seen.any() and ((picture > 0) == seen).all()
+            assert np.abs(picture - depth_decoded(levels, 0.8, 1.8))[seen].max() < 1e-4
+        else:
+            expected = image.movedim(0, -1).numpy() * 127.5 + 127.5
+            assert np.abs(picture - (expected if target == "rgb" else expected[..., 0])).max() <= 0.51
+    with Image.open(folder / "contact_sheet.png") as sheet:
+        assert sheet.width > 8 * 192
+
+
+def test_a_video_of_radar_and_what_is_not_known_is_refused(options, tmp_path, capsys):
+    scene = options[3].with_name("cars_test") / "car1"
+    draw = [*options[:2], *options[4:], "--in_dir", scene, "--video", "--frames", 2, "--cond_method", "autoreg"]
+    assert run_inference(*draw, "--target", "raysar", "--out_dir", tmp_path) == 0
+    assert len(list(tmp_path.glob("*.mp4"))) == 1
+    photos = GeNVS(small_config())
+    genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
+    capsys.readouterr()
+    assert run_inference(*draw, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar") == 2
+    assert "--target=sar: the network was trained on rgb" in one_error(capsys)
+    assert run_inference(*draw, "--ckpt_path", options[1], "--guide", tmp_path / "photos.pkl", "--guidance", 2) == 2
+    assert "photos.pkl: was trained on rgb: give a snapshot of the same run" in capsys.readouterr().err
