@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 
 import genvs
 from dnnlib.command import run_command
+from experiments import agreement
 from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
@@ -22,9 +25,9 @@ from genvs.modalities import MODALITIES, depth_decoded
 from genvs.models import GeNVS
 from genvs.random import normal, sample_keys
 from genvs.sampling.synthesis import sampler_of, synthesize_views
-from inference import inference
+from inference import evaluate, inference
 from inference.cross import FUSED, NUM_TARGETS, Experiment
-from tests.integration.test_evaluate import one_error, run
+from tests.integration.test_evaluate import one_error
 from tests.small_model import SIZE, small_config
 from tests.unit.srn_folder import add_sensors, write_split
 
@@ -60,9 +63,9 @@ def options(net, tmp_path_factory) -> list[object]:
     return ["--ckpt_path", snapshot, "--data", folder / "cars", "--denoising_steps", 1, "--device", "cpu"]
 
 
-def run_inference(*arguments: object) -> int:
+def run(*arguments: object, program: click.Command = evaluate.main) -> int:
     with pytest.raises(SystemExit) as exited:
-        run_command(inference.main, [str(argument) for argument in arguments])
+        run_command(program, [str(argument) for argument in arguments])
     return exited.value.code
 
 
@@ -98,7 +101,7 @@ def test_runs_share_their_views_and_take_none_twice(name, runs, pictures):
         assert sum(together, []) == list(range(pictures)) and list(map(len, together)) == list(FUSED)
 
 
-def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path):
+def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, capsys):
     assert run(*options, "--inputs", "sar", "--targets", "eo,depth", "--num_inputs", 2, "--out_dir", tmp_path) == 0
     found = table(tmp_path / "pairs.csv")
     assert set(found) == {
@@ -145,6 +148,12 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path):
         0 <= found["sar", "depth", "network"]["depth_error"] <= 1
         and "depth_error" not in found["sar", "rgb", "network"]
     )
+    folders = [str(tmp_path / "pairs-images" / f"sar-to-{target}") for target in ("rgb", "depth")]
+    capsys.readouterr()
+    assert run(*folders, program=agreement.main) == 0
+    shown = re.fullmatch(r"IoU of silhouettes: ([\d.]+) \(3 scenes\)\n", capsys.readouterr().out)
+    assert float(shown[1]) == pytest.approx(found["sar", "depth", "network"]["agreement"], abs=1e-3)
+    assert run(folders[0], tmp_path, program=agreement.main) == 2 and "does not have the scenes" in one_error(capsys)
     page = (tmp_path / "pairs.md").read_text()
     assert "Not comparable" in page and "better than both baselines" in page and "real pictures" in page
 
@@ -217,7 +226,7 @@ def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
     scene = options[3].with_name("cars_test") / "car2"
     arguments = [*options[:2], *options[4:], "--in_dir", scene, "--inputs", "0,1,2", "--targets", "3,4"]
     draw = [*arguments, "--near", 0.8, "--far", 1.8, "--target", target, "--out_dir", tmp_path / "out"]
-    assert run_inference(*draw) == 0
+    assert run(*draw, program=inference.main) == 0
     folder = tmp_path / "out" / "steps=1"
     data = StoredScenes(scene, resolution=SIZE, modalities=ALL, near=0.8, far=1.8)
     given = data.load(0, [0, 1, 2] * 3, np.repeat([0, 1, 2], 3))
@@ -243,12 +252,24 @@ def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
 def test_a_video_of_radar_and_what_is_not_known_is_refused(options, tmp_path, capsys):
     scene = options[3].with_name("cars_test") / "car1"
     draw = [*options[:2], *options[4:], "--in_dir", scene, "--video", "--frames", 2, "--cond_method", "autoreg"]
-    assert run_inference(*draw, "--target", "raysar", "--out_dir", tmp_path) == 0
+    assert run(*draw, "--target", "raysar", "--out_dir", tmp_path, program=inference.main) == 0
     assert len(list(tmp_path.glob("*.mp4"))) == 1
     photos = GeNVS(small_config())
     genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
     capsys.readouterr()
-    assert run_inference(*draw, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar") == 2
+    assert run(*draw, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar", program=inference.main) == 2
     assert "--target=sar: the network was trained on rgb" in one_error(capsys)
-    assert run_inference(*draw, "--ckpt_path", options[1], "--guide", tmp_path / "photos.pkl", "--guidance", 2) == 2
+    assert (
+        run(
+            *draw,
+            "--ckpt_path",
+            options[1],
+            "--guide",
+            tmp_path / "photos.pkl",
+            "--guidance",
+            2,
+            program=inference.main,
+        )
+        == 2
+    )
     assert "photos.pkl: was trained on rgb: give a snapshot of the same run" in capsys.readouterr().err

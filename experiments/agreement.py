@@ -1,0 +1,49 @@
+"""Whether photos and depth pictures that were drawn for the same cameras, perhaps by two networks, show one object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dnnlib.command import run_command
+from genvs.errors import InputError
+from genvs.metrics import overlap, silhouettes
+from genvs.metrics.depths import NOTHING
+from genvs.modalities import to_levels
+
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command("agreement")
+@click.argument("photos", type=FOLDER)
+@click.argument("depths", type=FOLDER)
+def main(photos: Path, depths: Path) -> None:
+    """Compare the silhouettes in the folders PHOTOS and DEPTHS, two ...-images/INPUTS-to-TARGET of evaluate.py --cross.
+
+    Prints their intersection over union: the mean over all views.
+    """
+    names = [sorted(path.name for path in folder.glob("*.png")) for folder in (photos, depths)]
+    if names[0] != names[1] or not names[0]:
+        raise InputError(f"{depths}: does not have the scenes of {photos}: evaluate both on the same data")
+    values = [
+        float(overlap(silhouettes(views(photos / name)), silhouettes(views(depths / name), NOTHING)).mean())
+        for name in names[0]
+    ]
+    click.echo(f"IoU of silhouettes: {fmean(values):.4f} ({len(values)} scenes)")
+
+
+def views(path: Path) -> Tensor:
+    """The square pictures side by side in a file: `[T, 3, H, H]` in [-1, 1]."""
+    with Image.open(path) as image:
+        rgb = np.array(image.convert("RGB"))
+    return to_levels(torch.from_numpy(rgb).unflatten(1, (-1, rgb.shape[0])).permute(1, 3, 0, 2).float())
+
+
+if __name__ == "__main__":
+    run_command(main)
