@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -38,12 +39,12 @@ data_option = click.option("--data", type=click.Path(path_type=Path), help="A da
 
 
 @contextlib.contextmanager
-def dataset(data: Path | None, preset: str, **sizes: int) -> Iterator[Path]:
-    """`data`, or else one that is made for the block: the preset's embedded one, with other `sizes`."""
+def dataset(data: Path | None, preset: str, **changes: Any) -> Iterator[Path]:
+    """`data`, or else one that is made for the block: the preset's embedded one, with `changes`."""
     if data is not None:
         yield data
         return
-    embedded = {**dataclasses.asdict(TRAIN_PRESETS[preset].embedded), "test_scenes": 0, **sizes}
+    embedded = {**dataclasses.asdict(TRAIN_PRESETS[preset].embedded), "test_scenes": 0, **changes}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         ensure_dataset(Path(folder, "cars"), workers=os.cpu_count() or 1, **embedded)
         yield Path(folder, "cars")

@@ -59,7 +59,7 @@ def train(config: TrainConfig, data: Path, kimg: float, every: float, seed: int)
         records = [json.loads(line) for line in Path(folder, "stats.jsonl").read_text().splitlines()]
     if state.cur_nimg < config.total_nimg:
         raise KeyboardInterrupt
-    evaluations = [record for record in records if MODEL in record]
+    evaluations = [record for record in records if any(name.startswith("PSNR/") for name in record)]
     if not evaluations:
         raise InputError(f"{data}: has one scene, so none is held out to judge by: give more")
     return evaluations, state.ema, opened

@@ -1,0 +1,84 @@
+"""What rendering that keeps the range brings to targets of radar and sonar, against CrossModalityDiffusion's way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import click
+from torch import Tensor
+
+from benchmarks import common
+from benchmarks.common import Result
+from benchmarks.model import data_option, dataset
+from experiments.recipe import POSITIVE, train
+from genvs import ops
+from genvs.geometry import Cameras, frustum_matrix
+from genvs.geometry.projections import PROJECTIONS, Fan, Pinhole
+from genvs.models import renderer
+from genvs.ops import RaySamples
+from training.config import TRAIN_PRESETS
+
+SENSORS = ("sar", "sonar")
+SHOWN = "PSNR/{}/{}_input"
+
+
+class LiftedAsPinhole(Fan):
+    """A fan whose pictures, as inputs, are taken for a pinhole camera's."""
+
+    def matrix(self, cameras: Cameras) -> Tensor:
+        return frustum_matrix(cameras)
+
+    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
+        return volume
+
+
+def render_unshadowed(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field, **options):
+    """`ops.render`, where nothing hides what lies behind it if the range is kept: each sample is a ray of its own."""
+    elevations = options.pop("elevations")
+    if elevations is None:
+        return ops.render(volume, frusta, view_weights, rays, field, **options)
+    samples = rays.depths.shape[-1]
+    origins, directions = (part.repeat_interleave(samples, dim=-2) for part in (rays.origins, rays.directions))
+    alone = RaySamples(origins, directions, *(part.flatten(-2)[..., None] for part in (rays.depths, rays.lengths)))
+    seen = ops.render(volume, frusta, view_weights, alone, field)
+    return seen.unflatten(2, (-1, elevations, samples)).sum(dim=3)
+
+
+@contextlib.contextmanager
+def as_in_cross_modality_diffusion() -> Iterator[None]:
+    """Inside, radar is a pinhole camera, and sonar is lifted as one and drawn without transmittance."""
+    charts = {"slant": Pinhole(), "fan": LiftedAsPinhole()}
+    with mock.patch.dict(PROJECTIONS, charts), mock.patch.object(renderer, "render", render_unshadowed):
+        yield
+
+
+WAYS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    "the range kept": contextlib.nullcontext,
+    "as in CrossModalityDiffusion": as_in_cross_modality_diffusion,
+}
+
+
+@common.benchmark
+@data_option
+@click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
+def main(preset: str, seconds: float, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
+    """Train the preset on radar and sonar together, once in each way, and compare held-out PSNR."""
+    config = TRAIN_PRESETS[preset]
+    config = dataclasses.replace(config, net=dataclasses.replace(config.net, modalities=SENSORS))
+    with dataset(data, preset, modalities=SENSORS) as path:
+        for seed in range(seeds):
+            for way, context in WAYS.items():
+                with context():
+                    records, _, _ = train(config, path, kimg, kimg, seed)
+                for name in SENSORS:
+                    one, three = (records[-1][SHOWN.format(name, count)] for count in (1, 3))
+                    mean = records[-1][f"PSNR/{name}/mean_image"]
+                    note = f"{three:.2f} from 3 inputs; {mean:.2f} for the mean image"
+                    yield Result(
+                        f"{name}, {way}, seed {seed}: held-out PSNR", one, "dB", batch=config.batch_size, note=note
+                    )
