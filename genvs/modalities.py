@@ -6,6 +6,7 @@ gray picture are equal, so that the weights of a network for colours can start o
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -55,14 +56,25 @@ MODALITIES = {
 }
 
 
+BY_NAME = {name: modality.name for modality in MODALITIES.values() for name in (modality.name, *modality.aliases)}
+
+
 def modality_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of modalities, which may be aliases, in the order of MODALITIES. Raises InputError for other names."""
-    by_name = {name: modality.name for modality in MODALITIES.values() for name in (modality.name, *modality.aliases)}
-    found = []
-    for name in names:
-        if name not in by_name:
-            raise InputError(f"`modalities`={name}: choose from {', '.join(MODALITIES)}")
-        found.append(by_name[name])
+    """The names of modalities, which may be aliases, in the order of MODALITIES.
+
+    Raises InputError for other names, for one given twice, and for none.
+    """
+    found: dict[str, str] = {}
+    for given in names:
+        name = given.strip()
+        if name not in BY_NAME:
+            similar = difflib.get_close_matches(name.lower(), BY_NAME, n=1)
+            meant = f"did you mean {BY_NAME[similar[0]]}? " if similar else ""
+            raise InputError(f"`modalities`={name}: there is no such one: {meant}choose from {', '.join(MODALITIES)}")
+        if BY_NAME[name] in found:
+            other = found[BY_NAME[name]]
+            raise InputError(f"`modalities`={other},{name}: both are {BY_NAME[name]}: leave out one")
+        found[BY_NAME[name]] = name
     if not found:
         raise InputError(f"`modalities` is empty: choose from {', '.join(MODALITIES)}")
     return tuple(name for name in MODALITIES if name in found)

@@ -96,7 +96,7 @@ def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = N
             buffers[first] = tensor
         else:
             parameters[first] = torch.nn.Parameter(tensor, requires_grad=False)
-    if method_name and path == ".pixel_nerf_net":
+    if method_name and path.endswith(".pixel_nerf_net"):
         children.setdefault("cam_weighter", {})
     state = {
         "training": False,
@@ -111,7 +111,7 @@ def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = N
         "sigma_max": float("inf"),
         "norm_layer": Named("torch.nn.modules.batchnorm", "BatchNorm2d"),
         "activation": Named("torch.nn.functional", "silu"),
-        **({"method_name": method_name} if path == ".pixel_nerf_net.cam_weighter" else {}),
+        **({"method_name": method_name} if path.endswith(".cam_weighter") else {}),
     }
     if "running_mean" in buffers:
         layer = Made(Named("torch.nn.modules.batchnorm", "BatchNorm2d"), {**state, "eps": 1e-5})
@@ -133,6 +133,11 @@ def write_snapshot(
     }
     path.write_bytes(pickled(content))
     return path
+
+
+def joint_weights(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """CrossModalityDiffusion's names of the weights of single networks, by modality."""
+    return {f"genvs_{modality}.{name}": weight for modality, part in networks.items() for name, weight in part.items()}
 
 
 def published_config(**denoiser) -> GeNVSConfig:

@@ -25,6 +25,7 @@ from genvs.compat.weights import WEIGHTING, network_of
 from genvs.errors import InputError
 
 PICKLE = b"\x80"  # the first byte of a pickle; torch.save writes a zip archive
+WEIGHTINGS = (f"{WEIGHTING}.", f"genvs_rgb.{WEIGHTING}.")
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 
 
@@ -108,7 +109,7 @@ def read_snapshot(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str 
                 for name, value in entry(attributes, kind).items()
                 if value is not None
             }
-            method = modules.get(f"{WEIGHTING}.", {}).get("method_name")
+            method = next((modules[name].get("method_name") for name in WEIGHTINGS if name in modules), None)
             return weights, method if isinstance(method, str) else None
     except InputError:
         raise

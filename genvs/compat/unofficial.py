@@ -15,11 +15,16 @@
 * c_in multiplies the feature image too.
 * Without a feature image, the denoiser sees unit normal noise in its place.
 
+In networks of several modalities (CrossModalityDiffusion, arXiv 2501.09838) every input and every target is a pinhole
+camera's, but for sonar targets: `range_angle_images`.
+
 Its volumes begin with the farthest depth; `genvs.compat.weights` reorders the head's weights, so that ours begin with
 the nearest. It also jitters samples in inference, which makes videos flicker; this is not repeated here.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +73,7 @@ class UnofficialRenderer(FeatureRenderer):
         keys: Tensor | None = None,
         modality: str = "rgb",
     ) -> Tensor:
-        """As in `FeatureRenderer`, in float32; every modality is a photo."""
+        """As in `FeatureRenderer`, in float32."""
         width = self.config.render_width
         weights = self.view_weights(inputs, targets)
         inputs, targets = (with_shared_lens(cameras, of=inputs) for cameras in (inputs, targets))
@@ -78,6 +83,8 @@ class UnofficialRenderer(FeatureRenderer):
         with torch.autocast(points.device.type, enabled=False):
             fused = mean_of_views(feature_volume, points, frustum_matrix(inputs), weights)
             density, features = self.field_values(fused)
+            if modality == "sonar":
+                return range_angle_images(density[..., None] * features, points, targets, width)
             # An image from -1 to 1 is 2 wide, so its focal length is twice ours, which is over the width.
             focal = 2 * targets.intrinsics[..., 0, 0]
             sample_weights = weights_inclusive(density, depths / focal[..., None, None])
@@ -114,6 +121,10 @@ class UnofficialGeNVS(GeNVS):
 
     def __init__(self, config: GeNVSConfig) -> None:
         super().__init__(config, UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser)
+
+    def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
+        """As in `GeNVS`; volumes of every modality lie in the frusta of pinhole cameras."""
+        return self.encoders[modality](images)
 
     def enlarge(self, feature_image: Tensor) -> Tensor:
         size = (self.config.resolution, self.config.resolution)
@@ -169,3 +180,27 @@ def weights_inclusive(density: Tensor, times: Tensor) -> Tensor:
     deltas = torch.cat([times.diff(dim=-1), torch.full_like(times[..., :1], 1e10)], dim=-1)
     optical_depth = density * deltas
     return -torch.expm1(-optical_depth) * torch.exp(-optical_depth.cumsum(dim=-1))
+
+
+def range_angle_images(values: Tensor, points: Tensor, cameras: Cameras, width: int) -> Tensor:
+    """Sums `[B, T, C, width, width]` of the samples' values `[B, T, R, S, C]` by bearing and range, far on top.
+
+    A sample has no length and hides nothing behind it. What lies outside the picture is added to its border. points:
+    world, `[B, T, R, S, 3]`.
+    """
+    offsets = (points - cameras.centers[..., None, None, :]).flatten(2, 3)
+    right, down = cameras.c2w[..., None, :3, 0], cameras.c2w[..., None, :3, 1]
+    level = offsets - (offsets * down).sum(dim=-1, keepdim=True) * down
+    bearing = torch.asin((level * right).sum(dim=-1) / level.norm(dim=-1))
+    near, far = cameras.near[..., None], cameras.far[..., None]
+    u = bearing / (2 * torch.atan(0.5 / cameras.intrinsics[..., 0, :1])) + 0.5
+    v = (far - offsets.norm(dim=-1)) / (far - near)
+    places = torch.stack([v, u], dim=-1).clamp(0, 1) * (width - 1)  # row and column
+    first = places.floor().clamp(max=width - 2)
+    values, share = values.flatten(2, 3), places - first
+    image = values.new_zeros(*values.shape[:2], width * width, values.shape[-1])
+    for row, column in itertools.product((0, 1), repeat=2):
+        weight = (share[..., 0] if row else 1 - share[..., 0]) * (share[..., 1] if column else 1 - share[..., 1])
+        pixel = ((first[..., 0] + row) * width + first[..., 1] + column).long()
+        image = image.scatter_add(2, pixel[..., None].expand_as(values), weight[..., None] * values)
+    return image.mT.unflatten(-1, (width, width))

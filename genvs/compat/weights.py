@@ -2,10 +2,14 @@
 
 Its U-Nets have EDM's names (arXiv 2206.00364): a block is named by its resolution, kind and number. `published_names`
 translates ours; `network_of` reads the sizes and the architecture from names and shapes.
+
+CrossModalityDiffusion's network (arXiv 2501.09838) is one such network for each modality, under `genvs_<modality>.`. It
+renders all of them with the field and the view weighting of rgb's, so that the others' are not needed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
@@ -17,10 +21,12 @@ from torch.overrides import TorchFunctionMode
 from genvs.compat.unofficial import UnofficialGeNVS
 from genvs.config import UNOFFICIAL, GeNVSConfig, parse_view_weighting
 from genvs.errors import InputError
+from genvs.modalities import BY_NAME
 from genvs.settings import from_dict
 
 ENCODER, UNET, WEIGHTING = "pixel_nerf_net.encoder", "denoiser.model", "pixel_nerf_net.cam_weighter"
 DECODER = f"{ENCODER}.decoder"
+PREFIX = re.compile(r"genvs_(\w+)\.")  # of a modality's names
 
 # Our names of modules, and theirs, in networks of all sizes; `published_names` adds the others.
 NAMES = {
@@ -92,6 +98,23 @@ def _unet_names(config: GeNVSConfig) -> dict[str, str]:
     return {f"denoiser.unet.{ours}": f"{UNET}.{theirs}" for ours, theirs in names.items()}
 
 
+def by_modality(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The weights of each modality's network, under the names that a single network has, which is rgb's.
+
+    Raises InputError for a modality that is not known, and if there is none of rgb.
+    """
+    found: dict[str, dict[str, Tensor]] = {"rgb": {}}
+    for name, weight in weights.items():
+        prefix = PREFIX.match(name)
+        if prefix and prefix[1] not in BY_NAME:
+            raise InputError(f"its modality {prefix[1]!a:.80} is not known")
+        modality = BY_NAME[prefix[1]] if prefix else "rgb"
+        found.setdefault(modality, {})[name[prefix.end() if prefix else 0 :]] = weight
+    if len(found) > 1 and not found["rgb"]:
+        raise InputError("it has no weights under genvs_rgb, whose renderer all its modalities share")
+    return found
+
+
 def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig:
     """The sizes that the weights have. Raises LookupError or ValueError if they are not the unofficial network's."""
 
@@ -155,29 +178,38 @@ def network_of(weights: Mapping[str, Tensor], view_weighting: str | None = None)
     view_weighting: the method's name, if the file has it; otherwise it is recognised by its weights.
     Raises InputError, without the file's name, for a weight that is missing, unknown or of another shape.
     """
-    view_weighting = view_weighting or learned_view_weighting(weights)
+    parts = by_modality(weights)
+    view_weighting = view_weighting or learned_view_weighting(parts["rgb"])
     parse_view_weighting(view_weighting)
     try:
-        config = config_of(weights, view_weighting)
+        config = dataclasses.replace(config_of(parts["rgb"], view_weighting), modalities=tuple(parts))
         with torch.device("meta"), WithoutNormal():  # without memory, because all weights are replaced below
             net = UnofficialGeNVS(config)
         names = published_names(net.state_dict(), config)
-        state = {ours: weights[theirs].float().clone() for ours, theirs in names.items() if theirs in weights}
+        state = {
+            ours: part[theirs].float().clone()
+            for ours, theirs in names.items()
+            if theirs in (part := parts.get(ours.split(".")[1], parts["rgb"]))  # the renderer is rgb's
+        }
         for name, parameter in net.named_parameters():
             if not parameter.requires_grad:  # a bias that the unofficial network does not have
                 state.setdefault(name, torch.zeros(parameter.shape))
         channels = config.encoder.volume_channels
-        state["encoders.rgb.to_volume.bias"] = _reordered(state["encoders.rgb.to_volume.bias"], channels)
-        weight = _reordered(state["encoders.rgb.to_volume.weight"], channels).flatten(1)
-        state["encoders.rgb.to_volume.weight"] = F.pad(weight, (0, 3))  # theirs does not see the image's colours
+        for modality in parts:
+            weight, bias = (f"encoders.{modality}.to_volume.{kind}" for kind in ("weight", "bias"))
+            state[bias] = _reordered(state[bias], channels)
+            # Theirs does not see the image's colours.
+            state[weight] = F.pad(_reordered(state[weight], channels).flatten(1), (0, 3))
         net.load_state_dict(state, assign=True)
     except (LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         reason = str(error).rpartition("\n")[2].strip()  # torch lists weights below a heading
         raise InputError(f"its weights do not fit an encoder on a ResNet and EDM's U-Nets: {reason:.200}") from None
-    for name in weights.keys() - set(names.values()):
-        is_norm = f"{name.rpartition('.')[0]}.running_mean" in weights
-        if not is_norm and not UNUSED.fullmatch(name):
-            raise InputError(f"its weight {name!a:.80} is not known")
+    for modality, part in parts.items():
+        for name in part.keys() - set(names.values()):
+            is_norm = f"{name.rpartition('.')[0]}.running_mean" in part
+            if not is_norm and not UNUSED.fullmatch(name):
+                where = f" of {modality}" if len(parts) > 1 else ""
+                raise InputError(f"its weight {name!a:.80}{where} is not known")
     return net
 
 

@@ -19,10 +19,17 @@ from genvs.modalities import (
 
 
 def test_names_and_aliases_are_told_apart_and_put_in_order():
-    assert modality_names(["sonar", "eo", "raysar", "rgb"]) == ("rgb", "sar", "sonar")
-    for wrong in (["infrared"], []):
-        with pytest.raises(InputError, match="`modalities`.* rgb, depth, sar, sonar"):
-            modality_names(wrong)
+    assert modality_names(["sonar", "eo", " raysar"]) == ("rgb", "sar", "sonar")
+    wrong = {
+        "lidar": "lidar: .* mean depth.* rgb, depth, sar, sonar",
+        "infrared": "infrared: .*one: choose from rgb, depth, sar, sonar",
+        "eo,sar,rgb": "eo,rgb: both are rgb",
+    }
+    for names, message in wrong.items():
+        with pytest.raises(InputError, match=f"^`modalities`={message}"):
+            modality_names(names.split(","))
+    with pytest.raises(InputError, match="empty"):
+        modality_names([])
 
 
 def test_every_modality_has_a_projection_and_feature_channels_of_its_own():
