@@ -86,9 +86,11 @@ def open_data(config: TrainConfig) -> RunData:
     if config.normalize:
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
-    if not any(len(train.modalities_of(scene)) == len(train.modalities) for scene in range(len(train))):
-        wanted = ", ".join(train.modalities)
-        raise InputError(f"{printable(train.path)}: no scene has all of {wanted}; leave out one, or add its pictures")
+    there = [set(train.modalities_of(scene)) for scene in range(len(train))]
+    if set(train.modalities) not in there:
+        nowhere = [name for name in train.modalities if name not in set().union(*there)]
+        fault = f"no scene has {' or '.join(nowhere) or ' and '.join(train.modalities) + ' together'}"
+        raise InputError(f"{printable(train.path)}: {fault}; add the pictures, or leave one out of `modalities`")
     scene, scenes = train.scene_config(), range(len(train))
     if splits.val is not None:
         held_out = opened(splits.val, **scene.planes, convention=train.convention)

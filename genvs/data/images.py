@@ -119,11 +119,22 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
     return (gray * (255.0 / gray.max())).round().astype(np.uint8)
 
 
-def read_depths(data: bytes, name: str) -> np.ndarray:
-    """A depth image `[H, W]`: uint16 as stored, or uint8 of an image of 8 bits. Raises InputError as `read_image`."""
-    gray = read_image(data, name, background=(0, 0, 0))[..., 0]
+def read_gray(data: bytes, name: str) -> np.ndarray:
+    """A gray image `[H, W]`: uint16 as stored if it has 16 bits, else uint8.
+
+    Raises InputError as `read_image`, and for colours.
+    """
+    rgb = read_image(data, name, background=(0, 0, 0))
+    if (rgb != rgb[..., :1]).any():
+        raise InputError(f"{printable(name)}: is in colour, but a picture of this kind is gray; replace it")
     with _open(data) as image:
-        return np.asarray(image).astype(np.uint16) if image.mode.startswith("I") else gray
+        return np.asarray(image).astype(np.uint16) if image.mode.startswith("I") else rgb[..., 0]
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a stored image, pixels. Raises OSError for what is no image."""
+    with _open(data) as image:
+        return image.size
 
 
 def square_depths(depths: np.ndarray, resolution: int) -> np.ndarray:

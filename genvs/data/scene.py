@@ -43,6 +43,10 @@ class Scene(abc.ABC):
         """As `read_view`, of another modality than rgb. planes: near and far of the view, in units of the files."""
         raise InputError(f"{self.shown}: {type(self).__name__} has no read_picture for {modality}; define it")
 
+    def picture_size(self, view: int, modality: str) -> tuple[int, int] | None:
+        """As `image_size`, of a picture of another modality than rgb."""
+        return None
+
     def picture_states(self, modality: str) -> Iterable[tuple]:
         """As `file_states`, of the pictures of another modality than rgb."""
         raise InputError(f"{self.shown}: {type(self).__name__} has no picture_states for {modality}; define it")

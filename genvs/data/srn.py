@@ -13,7 +13,7 @@ from genvs.config import SceneConfig
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.images import read_depths, read_image, square_depths, to_square
+from genvs.data.images import read_gray, size_of, square_depths, to_square
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_coded
@@ -22,7 +22,7 @@ CARS = SceneConfig()
 NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
 LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose/"
-SCENE_FILE = "scene.json"
+SCENE_FILE, SPLIT_FILE = "scene.json", "dataset.json"
 T = TypeVar("T")
 
 
@@ -35,13 +35,7 @@ class SRNScene(StoredScene):
 
     def __init__(self, storage: Storage, folder: str) -> None:
         super().__init__(storage, folder)
-        there = set(storage.names(folder))
-        self.folders = {
-            modality.name: name
-            for modality in MODALITIES.values()
-            for name in (modality.name, *modality.aliases)
-            if f"{name}/" in there
-        }
+        self.folders = self._folders(set(storage.names(folder)))
         self.modalities = list(self.folders) or ["rgb"]
         kind = self.folders.get(self.modalities[0], "rgb")
         images = _files_by_stem(storage, f"{folder}{kind}/", IMAGE_SUFFIXES)
@@ -63,24 +57,35 @@ class SRNScene(StoredScene):
     def read_picture(
         self, view: int, resolution: int, modality: str, planes: tuple[float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Depths as uint16 are multiples of `depth_scale` in the scene's `scene.json`; all others are coded already."""
+        """Depths as uint16 are multiples of `depth_scale` in the scene's `scene.json`; all others are coded already.
+
+        Only rgb is framed: others have to be square, but for depths of photos that are squeezed.
+        """
         file = self.pictures_of(modality)[view]
-        data, shown = self.storage.read(file), self.storage.shown(file)
+        shown = self.storage.shown(file)
+        values = read_gray(self.storage.read(file), shown)
+        height, width = values.shape
+        if height != width and (modality != "depth" or self.framing.fit != "squeeze"):
+            raise InputError(f"{shown}: is {width}x{height}; pictures of {modality} have to be square here")
         if modality == "depth":
-            depths = read_depths(data, shown)
-            picture = square_depths(depths, resolution)
-            if depths.dtype == np.uint16:
+            picture = square_depths(values, resolution)
+            if values.dtype == np.uint16:
                 coded = depth_coded(picture * self.depth_scale, *planes).round().clip(1, 255)
                 picture = np.where(picture > 0, coded, 0)
             picture = np.repeat(picture.round().astype(np.uint8)[None], PICTURE_CHANNELS, axis=0)
-            size = depths.shape[::-1]
+        elif values.dtype == np.uint16:
+            raise InputError(f"{shown}: has 16 bits; save decibels as 8, as docs/modalities.md says")
         else:
-            rgb = read_image(data, shown, background=(0, 0, 0))
-            picture, size = to_square(rgb, resolution), rgb.shape[1::-1]
-        return picture, self.frames[view].lens.intrinsics(size)
+            picture = to_square(np.repeat(values[..., None], PICTURE_CHANNELS, axis=2), resolution)
+        return picture, self.frames[view].lens.intrinsics((width, height))
+
+    def picture_size(self, view: int, modality: str) -> tuple[int, int]:
+        return size_of(self.storage.read(self.pictures_of(modality)[view]))
 
     def picture_states(self, modality: str) -> Iterable[tuple]:
-        for name in (*self.pictures_of(modality), *self.other_files):
+        record = f"{self.folder}{SCENE_FILE}"
+        scaled = modality == "depth" and SCENE_FILE in self.storage.names(self.folder)
+        for name in (*self.pictures_of(modality), *self.other_files, *([record] if scaled else [])):
             yield name, *self.storage.state(name)
 
     def pictures_of(self, modality: str) -> list[str]:
@@ -116,6 +121,17 @@ class SRNScene(StoredScene):
             raise InputError(f"{self.shown}/{TARGET_FOLDER}: holds no .txt; add poses to draw, or remove the folder")
         lens = self.frames[0].lens
         return {name: Frame(self._parse(read_pose, file), lens) for name, file in poses.items()}
+
+    def _folders(self, there: set[str]) -> dict[str, str]:
+        """The folder of each modality. there: the names in the scene's. Raises InputError for a modality with two."""
+        found = {}
+        for modality in MODALITIES.values():
+            folders = [name for name in (modality.name, *modality.aliases) if f"{name}/" in there]
+            if len(folders) > 1:
+                raise InputError(f"{self.shown}: has both {'/ and '.join(folders)}/; remove one of them")
+            if folders:
+                found[modality.name] = folders[0]
+        return found
 
     def _parse(self, parse: Callable[[bytes, str], T], name: str) -> T:
         return parse(self.storage.read(name), self.storage.shown(name))
@@ -178,16 +194,28 @@ def _read_rows(data: bytes, shown: str) -> list[list[float]]:
 
 def default_depths(storage: Storage) -> tuple[float, float] | None:
     """near and far, world units, from the split's `dataset.json`, else by the split's name, else None."""
-    if "dataset.json" in storage.names():
-        record = storage.read_json("dataset.json")
+    if SPLIT_FILE in storage.names():
+        record = storage.read_json(SPLIT_FILE)
         try:
             if "near" in record or "far" in record:
                 return float(record["near"]), float(record["far"])
         except (ValueError, TypeError, LookupError):
             raise InputError(
-                f"{storage.shown('dataset.json')}: not JSON with numbers near and far; correct or remove it"
+                f"{storage.shown(SPLIT_FILE)}: not JSON with numbers near and far; correct or remove it"
             ) from None
     return next((depths for name, depths in NEAR_FAR.items() if storage.root.name.startswith(name)), None)
+
+
+def check_windows(storage: Storage, modalities: Iterable[str]) -> None:
+    """Raises InputError if the split's `dataset.json` states other decibels of black and white than MODALITIES."""
+    record = storage.read_json(SPLIT_FILE) if SPLIT_FILE in storage.names() else None
+    for name, window in ((name, MODALITIES[name].decibels) for name in modalities):
+        stated = record.get(f"{name}_decibels") if isinstance(record, dict) and window else None
+        if stated is not None and stated != list(window or ()):
+            fault = (
+                f"{name}_decibels is {printable(str(stated)[:40])}, but pictures of {name} show {list(window or ())}"
+            )
+            raise InputError(f"{storage.shown(SPLIT_FILE)}: {fault} here; draw them again")
 
 
 def _files_by_stem(storage: Storage, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:

@@ -59,6 +59,7 @@ class StoredScenes(SceneDataset):
         folders = storage.folders()
         if {"rgb/", "pose/"} & set(folders) or colmap.find_models(storage, ""):
             folders = [""]
+        srn.check_windows(storage, self.modalities)
         models = {folder: colmap.find_models(storage, folder) for folder in folders}
         return [
             colmap.ColmapScene(storage, folder, found) if found else srn.SRNScene(storage, folder)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import warnings
 from collections import defaultdict
@@ -29,7 +28,7 @@ from genvs.files import replacing
 from genvs.modalities import MODALITIES, modality_names
 from genvs.visualize import SHEET_TILE, Band, contact_sheet, draw_cameras, enlarge
 
-SEVERITIES = ("error", "warning")
+SEVERITIES = ("error", "warning", "note")
 MIN_CONTRAST = 2.0  # an image with a smaller standard deviation (of values up to 255) shows nothing
 EXAMPLES = 3  # of each finding
 DRAWN = 8  # scenes on the sheet
@@ -86,23 +85,40 @@ def check_scene(dataset: SceneDataset, number: int, min_views: int, findings: Fi
         if number:  # opening a dataset examines its first scene
             planes = None if config.own_depths else (config.near, config.far)
             warn_of_cameras(dataset.all_c2w(number), planes, scene.shown)
+    for name in dataset.modalities:
+        if name in scene.modalities:
+            check_pictures(dataset, number, name, findings)
+        elif any(name in other.modalities for other in dataset.scenes):
+            findings.add("note", f"{scene.shown}: has no {name}; add its pictures to use the scene for {name} too")
+
+
+def check_pictures(dataset: SceneDataset, number: int, modality: str, findings: Findings) -> None:
+    """Adds what is wrong with a scene's pictures of one modality, and with their cameras."""
+    scene, is_photo = dataset.scenes[number], modality == "rgb"
     seen: dict[str, str] = {}
+    usual: tuple[int, int] | None = None
 
-    def examine(modality: str, view: int) -> tuple[str | InputError, bool]:
-        """The image's digest, or its error, and whether it shows anything."""
+    def examine(view: int) -> tuple[np.ndarray | InputError, tuple[int, int] | None]:
+        """The picture, or what is wrong with it, and its size in the file."""
         try:
-            image = dataset.load(number, [view], MODALITIES[modality].index).images.numpy()
+            picture = dataset.load(number, [view], MODALITIES[modality].index).images.numpy()
+            return picture, None if is_photo else scene.picture_size(view, modality)
         except InputError as error:
-            return error, True
-        return hashlib.sha256(image.tobytes()).hexdigest(), float(image.std()) >= MIN_CONTRAST
+            return error, None
 
-    views = list(itertools.product(dataset.modalities_of(number), range(dataset.num_views(number))))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (modality, view), (digest, shows) in zip(views, pool.map(examine, *zip(*views, strict=True)), strict=True):
-            name = scene.shown_view(view) + (f", {modality}" if modality != "rgb" else "")
-            if isinstance(digest, InputError):
-                findings.add("error", str(digest))
-            elif not shows:
+        for view, (picture, size) in enumerate(pool.map(examine, range(dataset.num_views(number)))):
+            name = scene.shown_view(view) + ("" if is_photo else f", {modality}")
+            if isinstance(picture, InputError):
+                findings.add("error", str(picture))
+                continue
+            digest, usual = hashlib.sha256(picture.tobytes()).hexdigest(), usual or size
+            if size and usual and size != usual:
+                fault = f"is {size[0]}x{size[1]} and the first one {usual[0]}x{usual[1]}"
+                findings.add("warning", f"{name}: {fault}; draw all in one size")
+            if modality == "depth" and np.isin(picture, (0, 1, 255)).all() and picture.any():
+                findings.add("warning", f"{name}: all depths are outside near to far; correct its depth_scale")
+            elif float(picture.std()) < MIN_CONTRAST:
                 findings.add("warning", f"{name}: its image has only one colour; remove the view if this is a mistake")
             elif seen.setdefault(digest, name) != name:
                 findings.add("warning", f"{name}: has the same image as {seen[digest]}; keep one of them")
@@ -161,6 +177,9 @@ def validate(
     scenes = [(split, number) for split, dataset in datasets.items() for number in range(len(dataset))]
     for split, number in tqdm(scenes, desc="Checking", unit="scenes", disable=None):
         check_scene(datasets[split], number, min_views if split == "train" else 2, findings)
+    for name in options["modalities"]:
+        if datasets and not any(name in scene.modalities for dataset in datasets.values() for scene in dataset.scenes):
+            findings.add("error", f"{printable(path)}: no scene has {name}; add its pictures, or leave it out")
     whole = {split: dataset for split, dataset in datasets.items() if split in Splits._fields}
     for split, dataset in whole.items():
         views = sum(map(dataset.num_views, range(len(dataset))))
@@ -169,7 +188,10 @@ def validate(
             f"{split}: {counted(len(dataset), 'scene')}, {counted(views, 'view')}, {dataset.convention} axes, "
             f"near {near:.4g}, far {far:.4g}"
         )
-    title = f"{path.name}: " + ", ".join(counted(findings.count(severity), severity) for severity in SEVERITIES)
+        for name in dataset.modalities if len(dataset.modalities) > 1 else ():
+            have, window = sum(name in scene.modalities for scene in dataset.scenes), MODALITIES[name].decibels
+            print(f"  {name}: in {counted(have, 'scene')}" + (", {:g} to {:g} dB".format(*window) if window else ""))
+    title = f"{path.name}: " + ", ".join(counted(findings.count(severity), severity) for severity in SEVERITIES[:2])
     draw_sheet(whole or datasets, title, out)
     print(findings.table() or "Nothing is wrong.")
     return findings

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import genvs
 import train as program
+from genvs.data.framing import Framing
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
@@ -87,13 +88,39 @@ def test_refusals(split, tmp_path):
     refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
     photos = write_split(tmp_path / "photos_train", num_scenes=2)
     refused("sar/", lambda: StoredScenes(photos, resolution=32, modalities=("sar",)))
-    refused("no scene has all", lambda: opened(run_of(photos)))
+    refused("no scene has depth or sar or sonar", lambda: opened(run_of(photos)))
     (add_sensors(photos / "car1", ("sonar",)) / "sonar" / "3.png").unlink()
     dataset = StoredScenes(photos, resolution=32, modalities=("rgb", "sonar"))
     refused("car1/rgb", lambda: dataset.load(0, [0], MODALITIES["sonar"].index))
     (add_sensors(photos / "car2", ("depth",)) / "scene.json").unlink()
     dataset = StoredScenes(photos, resolution=32, modalities=("rgb", "depth"))
     refused("scene.json", lambda: dataset.load(1, [0], MODALITIES["depth"].index))
+
+
+def test_files_that_show_something_else_are_refused(split, tmp_path):
+    scene = add_sensors(write_split(tmp_path / "cars_train", num_scenes=1) / "car1")
+
+    def opened(fit: str = "squeeze") -> StoredScenes:
+        return StoredScenes(scene.parent, resolution=32, modalities=ALL, framing=Framing(fit))
+
+    def read(name: str, view: int, **options):
+        return refused(f"{name}/{view + 1}.png", lambda: opened(**options).load(0, [view], MODALITIES[name].index))
+
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for name in ("depth", "sar"):
+        Image.fromarray(noise).save(scene / name / "1.png")
+        assert "colour" in read(name, 0)
+        Image.fromarray(noise[:16, :, 0]).save(scene / name / "2.png")
+    assert "32x16" in read("sar", 1) and "32x16" in read("depth", 1, fit="crop")
+    assert opened().load(0, [1], MODALITIES["depth"].index).shape == (1,)
+    Image.fromarray(noise[..., 0].astype(np.uint16)).save(scene / "sonar" / "3.png")
+    assert "16 bits" in read("sonar", 2)
+
+    (scene.parent / "dataset.json").write_text('{"sar_decibels": [-25, 15], "sonar_decibels": [-30, 12]}')
+    assert "sonar_decibels is [-30, 12]" in refused("dataset.json", opened)
+    (scene.parent / "dataset.json").unlink()
+    (scene / "raysar").mkdir()
+    refused("sar/ and raysar/", opened)
 
 
 @pytest.mark.parametrize(("rounds", "world_size"), [(1, 1), (2, 1), (1, 2)])

@@ -98,3 +98,47 @@ def test_cameras_are_drawn_where_they_are():
     middle = (red.mean(axis=0) + blue.mean(axis=0)) / 2
     assert len(red) and len(blue) and abs(middle[1] - 63.5) < 8
     assert np.abs(red.mean(axis=0) - blue.mean(axis=0)).max() > 30
+
+
+def test_pictures_of_every_modality(tmp_path, monkeypatch, capsys):
+    split = write_split(tmp_path / "cars", num_scenes=5)
+    for number, folders in enumerate(
+        [("depth", "sar"), ("depth", "sar"), ("depth", "raysar"), ("sar",), ("depth",)], 1
+    ):
+        add_sensors(split / f"car{number}", folders, seed=number)
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    (split / "car1/sar/3.png").unlink()
+    shutil.copy(split / "car2/rgb/1.png", split / "car2/depth/1.png")
+    Image.fromarray(noise.astype(np.uint16) * 257).save(split / "car2/sar/2.png")
+    Image.fromarray(noise[:32]).save(split / "car2/sar/4.png")
+    Image.fromarray(noise).save(split / "car3/raysar/5.png")
+    (split / "car5/scene.json").write_text('{"depth_scale": 1}')
+    arguments = split, "--modalities", "rgb,depth,sar", "--out", tmp_path / "sheet.png"
+    with pytest.raises(InputError, match="4 errors"):
+        run(monkeypatch, capsys, *arguments)
+    findings = validate.validate(
+        split, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32, modalities=("rgb", "depth", "sar")
+    )
+    for severity, text in {
+        f"error    {split}/car1/rgb": "'3' has no file of the same name in sar/",
+        f"error    {split}/car2/depth/1.png": "in colour",
+        f"error    {split}/car2/sar/2.png": "16 bits",
+        f"error    {split}/car2/sar/4.png": "48x32",
+        f"warning  {split}/car3: view 5, sar": "48x48 and the first one 32x32",
+        f"warning  {split}/car5: view 1, depth": "outside near to far",
+        f"note     {split}/car4": "no depth",
+        f"note     {split}/car5": "no sar",
+    }.items():
+        assert any(line.startswith(severity) and text in line for line in findings.table().splitlines()), severity
+    assert [findings.count(severity) for severity in validate.SEVERITIES] == [4, 7, 2]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 4 * 192, "cameras and three modalities"
+    assert "sar: in 4 scenes, -25 to 15 dB" in capsys.readouterr().out
+
+
+def test_a_modality_that_no_scene_has(tmp_path):
+    split = add_sensors(write_split(tmp_path / "cars", num_scenes=2) / "car1", ("depth",)).parent
+    modalities = "rgb", "depth", "sonar"
+    kind = validate.dataset_class()
+    findings = validate.validate(split, kind, 5, tmp_path / "sheet.png", resolution=32, modalities=modalities)
+    assert "no scene has sonar" in findings.table() and findings.count("error") == findings.count("note") == 1
