@@ -77,7 +77,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
         return resumed(saved, settings)
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
-        base = start_from(settings["transfer"], base)
+        base = start_from(settings["transfer"], base, fixed="preset" in given)
     config = set_by_path(base, settings)
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")

@@ -25,7 +25,7 @@ from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
-from training.config import TrainConfig, differences
+from training.config import TRAIN_PRESETS, TrainConfig, differences
 
 VERSION = 4
 COUNTERS: dict[str, Any] = {"cur_nimg": 0, "skipped": 0, "skipped_in_a_row": 0, "scale": 1.0, "scale_updates": 0}
@@ -134,13 +134,14 @@ def initialize_encoder(backbone: Backbone, source: str) -> None:
 # Starting from a snapshot
 
 
-def start_from(path: str, preset: TrainConfig) -> TrainConfig:
+def start_from(path: str, preset: TrainConfig, *, fixed: bool) -> TrainConfig:
     """The config of a new run from the snapshot at `path`, before its options are applied.
 
-    This is `preset`, but with the snapshot's network if their numerics differ. Raises InputError for a snapshot that
-    cannot be used.
+    This is `preset` or, unless it is `fixed`, the one whose network the snapshot has, if there is one; but with the
+    snapshot's network if their numerics differ. Raises InputError for a snapshot that cannot be used.
     """
     source = load_snapshot(path).config
+    preset = preset if fixed else preset_of(source) or preset
     if source.numerics == preset.net.numerics:
         return preset
     # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
@@ -152,10 +153,10 @@ def transfer(path: str, net: GeNVS) -> None:
     """Load the weights of the snapshot at `path` into `net`.
 
     Encoders and denoisers of modalities that the snapshot lacks start as those of its first one, without the channels
-    of volumes that show the picture itself. A view weighting that it lacks keeps its own weights. Layers for classes
-    and augmentations start at 0 if the snapshot lacks them, and are left out if `net` does, so that at first the
-    network computes the same. Raises InputError if the snapshot is damaged, or has another architecture or
-    preconditioning.
+    of volumes that show the picture itself; those of modalities that `net` lacks are left out. A view weighting that
+    the snapshot lacks keeps its own weights. Layers for classes and augmentations start at 0 if the snapshot lacks
+    them, and are left out if `net` does, so that at first the network computes the same. Raises InputError if the
+    snapshot is damaged, or has another architecture or preconditioning.
     """
     source = load_snapshot(path)
     precond = source.config.denoiser.precond
@@ -165,26 +166,40 @@ def transfer(path: str, net: GeNVS) -> None:
     weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
     if weighting.keys() != {name for name in given if name.startswith(VIEW_WEIGHTS)}:
         given = {name: tensor for name, tensor in given.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
-    given |= _of_other_modalities(own, given, source.config, net.config)
+    given = _for_modalities(own, given, source.config, net.config)
     labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if LABEL_LAYERS.fullmatch(name)}
     given = labels | given
     weights = {name: given[name] for name in given if name in own or not LABEL_LAYERS.fullmatch(name)}
     fault = fault_in(weights, own)
     if fault is not None:
-        own_settings, settings = (flat(dataclasses.asdict(each.config)) for each in (net, source))
-        settings["encoder.aspp_rates"] = source.config.usable_aspp_rates(source.config.resolution)
-        others = {name for name in settings if settings[name] != own_settings[name] and not name.startswith("scene.")}
-        others.discard("denoiser.augment_labels")  # follow from the loss
-        like_it = " ".join(f"`settings` net.{name}={as_text(settings[name])}" for name in sorted(others))
-        raise InputError(f"{path}: {fault}: use another snapshot, or a network like its own: {like_it}")
+        settings = " ".join(
+            f"`settings` net.{name}={as_text(value)}" for name, value in unlike(net.config, source.config)
+        )
+        raise InputError(f"{path}: {fault}: use another snapshot, or a network like its own: {settings}")
     net.load_state_dict(weights)
 
 
-def _of_other_modalities(own: Weights, given: Weights, source: GeNVSConfig, config: GeNVSConfig) -> Weights:
-    """The weights of the modalities that the network `source` lacks, from those of its first one, `given`."""
-    first, found = source.modalities[0], Weights()
+def unlike(config: GeNVSConfig, source: GeNVSConfig) -> list[tuple[str, Any]]:
+    """The settings of `source` that keep its weights out of a network of this config, by path."""
+    own, given = (flat(dataclasses.asdict(each)) for each in (config, source))
+    given["encoder.aspp_rates"] = source.usable_aspp_rates(source.resolution)
+    # `transfer` adds and leaves out modalities; labels follow from the loss.
+    del given["modalities"], given["denoiser.augment_labels"]
+    return sorted(item for item in given.items() if item[1] != own[item[0]] and not item[0].startswith("scene."))
+
+
+def preset_of(source: GeNVSConfig) -> TrainConfig | None:
+    """The preset with a network of this config, if there is one."""
+    return next((preset for preset in TRAIN_PRESETS.values() if not unlike(preset.net, source)), None)
+
+
+def _for_modalities(own: Weights, given: Weights, source: GeNVSConfig, config: GeNVSConfig) -> Weights:
+    """The weights `given` of a network `source` for the modalities of `config`."""
+    parts, first = ("encoders", "denoisers"), source.modalities[0]
+    left_out = tuple(f"{part}.{name}." for part in parts for name in source.modalities if name not in config.modalities)
+    found = {key: tensor for key, tensor in given.items() if not key.startswith(left_out)}
     for name in (name for name in config.modalities if name not in source.modalities):
-        for part in ("encoders", "denoisers"):
+        for part in parts:
             old, new = f"{part}.{first}.", f"{part}.{name}."
             found |= {new + key.removeprefix(old): tensor for key, tensor in given.items() if key.startswith(old)}
         reserved, channels = colours_of(name, config).reserved, config.encoder.volume_channels

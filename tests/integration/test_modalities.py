@@ -263,6 +263,10 @@ def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_pa
         given["encoders.rgb.to_volume.weight"].unflatten(0, (-1, 8)),
     )
     assert torch.equal(rows[0][:, 6:], rows[1][:, 6:]) and rows[0][:, 4, -3].eq(1).all()
+    genvs.save_snapshot(tmp_path / "all.pkl", state.net.config, own)
+    back = small_run(split, transfer=str(tmp_path / "all.pkl"))
+    weights = create_state(back, back.net.scene, torch.device("cpu")).net.state_dict()
+    assert weights.keys() == given.keys() and all(torch.equal(weights[name], given[name]) for name in weights)
 
 
 def test_a_snapshot_of_several_modalities_comes_back(split, tmp_path):

@@ -189,6 +189,15 @@ def test_a_snapshot_of_another_size_names_settings_that_fit(program, cars, snaps
     assert program(*arguments, *re.findall(r"--set|net\.\S+=\S+", done.err)).code == 0
 
 
+def test_a_snapshot_brings_the_preset_of_its_network(program, monkeypatch):
+    """Unless another one is given."""
+    monkeypatch.setattr(train, "default_preset", lambda: "srn64")
+    arguments = ["--modalities", "rgb,raysar", "--transfer", ROOT / "models" / "demo.pkl", "-n"]
+    config = options_of(program(*arguments))
+    assert config.preset == "demo" and config.net.modalities == ("rgb", "sar")
+    assert_refused(program(*arguments, "--preset", "srn64"), "demo.pkl", "--set net.encoder.widths=32,64,64,64")
+
+
 def test_a_snapshot_needs_its_own_preconditioning(program, cars, snapshot):
     arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot({"denoiser.precond": "vp"}), "-n"]
     assert_refused(program(*arguments), "snapshot.pkl", "--precond=vp")
