@@ -59,10 +59,10 @@ MODALITIES = {
 BY_NAME = {name: modality.name for modality in MODALITIES.values() for name in (modality.name, *modality.aliases)}
 
 
-def modality_names(names: Iterable[str]) -> tuple[str, ...]:
+def modality_names(names: Iterable[str], parameter: str = "modalities") -> tuple[str, ...]:
     """The names of modalities, which may be aliases, in the order of MODALITIES.
 
-    Raises InputError for other names, for one given twice, and for none.
+    Raises InputError, naming the `parameter`, for other names, for one given twice, and for none.
     """
     found: dict[str, str] = {}
     for given in names:
@@ -70,13 +70,13 @@ def modality_names(names: Iterable[str]) -> tuple[str, ...]:
         if name not in BY_NAME:
             similar = difflib.get_close_matches(name.lower(), BY_NAME, n=1)
             meant = f"did you mean {BY_NAME[similar[0]]}? " if similar else ""
-            raise InputError(f"`modalities`={name}: there is no such one: {meant}choose from {', '.join(MODALITIES)}")
+            raise InputError(f"`{parameter}`={name}: there is no such one: {meant}choose from {', '.join(MODALITIES)}")
         if BY_NAME[name] in found:
             other = found[BY_NAME[name]]
-            raise InputError(f"`modalities`={other},{name}: both are {BY_NAME[name]}: leave out one")
+            raise InputError(f"`{parameter}`={other},{name}: both are {BY_NAME[name]}: leave out one")
         found[BY_NAME[name]] = name
     if not found:
-        raise InputError(f"`modalities` is empty: choose from {', '.join(MODALITIES)}")
+        raise InputError(f"`{parameter}` is empty: choose from {', '.join(MODALITIES)}")
     return tuple(name for name in MODALITIES if name in found)
 
 

@@ -108,7 +108,7 @@ def open_cross(given: dict[str, Any], device: torch.device) -> tuple[Cross, list
     ckpt_path, net = options.open_network(given)
     names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
     experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
-    wanted, kind = modality_names([*experiment.inputs, *experiment.targets]), dataset_class(given["data_class"])
+    wanted, kind = modality_names({*experiment.inputs, *experiment.targets}), dataset_class(given["data_class"])
     path, split = protocol.find_split(given["data"], given["split"], kind)
     dataset = protocol.open_dataset(path, net.config, given, wanted)
     dataset.check_views(experiment.min_views)

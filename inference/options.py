@@ -158,7 +158,7 @@ def known_modalities(option: str, names: Sequence[str] | None, net: GeNVS) -> tu
     for name in known if names is None else names:
         if name not in aliases:
             raise InputError(f"`{option}`={name}: the network was trained on {', '.join(known)}: choose from these")
-    return known if names is None else modality_names(names)
+    return known if names is None else modality_names(names, option)
 
 
 def parse_names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
