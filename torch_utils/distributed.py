@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -114,6 +116,43 @@ def check_ddp_consistency(module: torch.nn.Module) -> None:
     for name, first, *others in zip(tensors, *gather_objects(hashes), strict=True):
         if any(other != first for other in others):
             raise RuntimeError(f"{name} is not the same on all ranks: they have drifted apart")
+
+
+@contextlib.contextmanager
+def silent_ranks_named(seconds: float = 5.0) -> Iterator[None]:
+    """Ends the program with a line that names the ranks that stall or have ended, if gloo fails because of them.
+
+    For that every rank whose collective has failed leaves a mark in the group's store, and waits this long for the
+    others to do so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_initialized() or "gloo" not in str(error):
+            raise
+        silent = _silent_ranks(seconds)
+        if not silent:
+            raise
+        ranks = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
+        reason = str(error).splitlines()[0].rpartition("] ")[2]
+        verb = "do" if len(silent) > 1 else "does"
+        sys.exit(f"Error: {ranks} of {get_world_size()} {verb} not answer ({reason}): see what ended or stalled there")
+
+
+def _silent_ranks(seconds: float) -> list[int]:
+    store, ranks = torch.distributed.distributed_c10d._get_default_store(), range(get_world_size())
+    heard: set[int] = set()
+
+    def listen() -> None:
+        store.set(f"failed/{get_rank()}", "")
+        while len(heard) < len(ranks):
+            heard.update(rank for rank in ranks if store.check([f"failed/{rank}"]))
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=listen, daemon=True)  # a store whose process stalls never answers
+    thread.start()
+    thread.join(seconds)
+    return [rank for rank in ranks if rank not in heard] if heard else [0]  # which has the store
 
 
 class AnyRank:

@@ -218,9 +218,9 @@ def load_batches(
     data: RunData,
     cur_nimg: int,
     device: torch.device,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[int], bool] = lambda seconds: False,
 ) -> Iterator[ViewBatch]:
-    """This rank's micro-batches after `cur_nimg` images, on `device`. They end if `stopped()` while one is awaited."""
+    """This rank's micro-batches after `cur_nimg` images, on `device`. They end as `batches_of` says."""
     place = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), "cur_nimg": cur_nimg}
     workers = min(config.workers, usable_cores())
     scenes = config.batch_gpu_or_share(place["world_size"]) // config.num_targets

@@ -39,8 +39,8 @@ def _without_shared_memory(worker: int) -> None:
     ForkingPickler.register(Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
 
 
-def batches_of(loader: DataLoader, stopped: Callable[[], bool]) -> Iterator[Any]:
-    """The batches of a `loader` whose timeout is one second. They end early if `stopped()` while one is waited for.
+def batches_of(loader: DataLoader, stopped: Callable[[int], bool]) -> Iterator[Any]:
+    """The batches of a `loader` whose timeout is one second. They end when `stopped(seconds waited for a batch)`.
 
     Raises InputError, with the loader's number, if no batch comes for PATIENCE seconds.
     """
@@ -53,9 +53,9 @@ def batches_of(loader: DataLoader, stopped: Callable[[], bool]) -> Iterator[Any]
         except RuntimeError as error:
             if "timed out" not in str(error):
                 raise
-            if stopped():
-                return
             seconds += 1
+            if stopped(seconds):
+                return
             if seconds == PATIENCE:
                 free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
                 raise InputError(

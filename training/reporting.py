@@ -97,6 +97,12 @@ class Reporter:
             save(self.run_dir, self.config, self.state, self.files)
             self.monitor.report("Timing/save_pause_sec", time.perf_counter() - start)
 
+    def save_alone(self) -> None:
+        """Save the training state without the other ranks, which have the same one."""
+        if self.saved_nimg != self.state.cur_nimg:
+            save_training_state(self.run_dir, self.config, self.state, self.files)
+        self.files.wait()
+
     def finish(self, interrupted: bool) -> None:
         """Save what is not saved yet, and evaluate unless `interrupted`. Raises the same errors as `step`."""
         if self.monitor.last_nimg < self.state.cur_nimg:

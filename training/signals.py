@@ -16,6 +16,7 @@ from torch_utils import distributed
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
+ALONE_SECONDS = 8  # without a batch, after which a rank that was asked to stop does so by itself
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
@@ -57,23 +58,25 @@ class StopRequest:
         self.checks += 1
         return self.checks % self.check_steps == 0 and self.any_rank(self.first_time is not None)
 
-    def while_waiting(self) -> bool:
-        """Whether to stop before the next batch has come. Several ranks would have to agree, so they wait for it."""
-        return self.first_time is not None and distributed.get_world_size() == 1
+    def while_waiting(self, seconds: float) -> bool:
+        """Whether to stop after this long without a batch. Several ranks would have to agree, so they wait for it; but
+        after ALONE_SECONDS the others cannot go on either, and each stops by itself.
+        """
+        return self.first_time is not None and (distributed.get_world_size() == 1 or seconds >= ALONE_SECONDS)
 
     @contextlib.contextmanager
-    def may_cut_short(self) -> Iterator[None]:
-        """Raises CutShort in place of an error in the block, if a lone process has been asked to stop.
+    def may_cut_short(self, *, every_rank: bool = False) -> Iterator[None]:
+        """Raises CutShort in place of an error in the block, if a lone process (or every_rank) was asked to stop.
 
-        A signal to the process group also ends children such as the compiler that Triton starts. The block must leave
-        the training state as it was.
+        A signal to the process group also ends children such as the compiler that Triton starts, and a rank that has
+        stopped by itself (`while_waiting`) is missed by the others. The block must leave the training state as it was.
         """
         try:
             yield
         except (OSError, ValueError, ArithmeticError):  # of files, input and training that diverges
             raise
         except Exception as error:
-            if not self.while_waiting():
+            if self.first_time is None or not (every_rank or distributed.get_world_size() == 1):
                 raise
             raise CutShort from error
 

@@ -19,16 +19,19 @@ from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
+from training.run_folder import last_line
 from training.signals import CutShort, StopRequest
 from training.state import TrainState
 
 SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
 
 
+@distributed.silent_ranks_named()
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
     """Train `state` to `config.total_nimg` images or until interrupted. All files go to `run_dir`.
 
-    Between records nothing waits for the device. Raises InputError for data that cannot be used, FloatingPointError if
+    Between records nothing waits for the device. Raises KeyboardInterrupt if this rank has stopped without the others,
+    InputError for data that cannot be used, FloatingPointError if
     training diverges, and OSError for a file that cannot be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
@@ -41,20 +44,25 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, data, state, monitor)
-    if world_size > 2:
-        batches = order_gradient_buckets(net, loss_fn, batches, config)
 
     # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter.files):
-        with contextlib.suppress(StopIteration, CutShort):  # of `batches`, when the run is to stop
+        try:
+            if world_size > 2:
+                batches = order_gradient_buckets(net, loss_fn, batches, config)
             while state.cur_nimg < config.total_nimg and not stop.agreed():
-                with stop.may_cut_short():
+                with stop.may_cut_short(every_rank=True):
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
                 update_ema(state, config)
                 state.cur_nimg += config.batch_size
                 with stop.may_cut_short():
                     reporter.step()
+        except (StopIteration, CutShort):  # of `batches`, when the run is to stop
+            if world_size > 1:
+                reporter.save_alone()
+                print(last_line(state.cur_nimg, config, run_dir), flush=True)
+                raise KeyboardInterrupt from None
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 
 

@@ -51,7 +51,7 @@ def loader(dataset: Dataset, workers: int = 2, **options) -> DataLoader:
 
 def test_a_batch_that_never_comes_ends_the_run_naming_the_loader(monkeypatch, capfd):
     monkeypatch.setattr(loaders, "PATIENCE", 2)
-    batches = batches_of(loader(Numbers(Lost())), lambda: False)
+    batches = batches_of(loader(Numbers(Lost())), lambda seconds: False)
     with pytest.raises(InputError, match="^loader 1 of 2 has sent no batch for 2 seconds .*/dev/shm"):
         list(batches)
     assert "no space left" in capfd.readouterr().err
@@ -59,7 +59,7 @@ def test_a_batch_that_never_comes_ends_the_run_naming_the_loader(monkeypatch, ca
 
 def test_the_run_can_be_stopped_while_it_waits(monkeypatch, capfd):
     start = time.monotonic()
-    assert len(list(batches_of(loader(Numbers(Lost())), lambda: True))) == 3
+    assert len(list(batches_of(loader(Numbers(Lost())), lambda seconds: True))) == 3
     assert time.monotonic() - start < loaders.PATIENCE
     capfd.readouterr()
 
@@ -74,7 +74,7 @@ class Hangs(Dataset):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
 def test_loaders_that_hang_do_not_keep_a_run_from_ending():
     start = time.monotonic()
-    assert list(batches_of(loader(Hangs(), workers=4), lambda: True)) == []
+    assert list(batches_of(loader(Hangs(), workers=4), lambda seconds: True)) == []
     assert time.monotonic() - start < 15, "torch would wait for 5 seconds for each"
     assert not multiprocessing.active_children()
 
@@ -91,7 +91,7 @@ def test_batches_come_through_shared_memory_where_it_has_room(monkeypatch, tmp_p
     assert worker_start(2, 1000) is loaders.detach_worker
     free = shutil.disk_usage(loaders.SHARED_MEMORY).free
     for small in (worker_start(2, free // 6), worker_start(0, free)):
-        with contextlib.closing(batches_of(loader(Numbers(), worker_init_fn=small), lambda: False)) as batches:
+        with contextlib.closing(batches_of(loader(Numbers(), worker_init_fn=small), lambda seconds: False)) as batches:
             got = list(itertools.islice(batches, 8))
         assert [int(batch) for batch in got] == list(range(8))
         assert not any(batch.is_shared() for batch in got)
@@ -124,7 +124,7 @@ from torch.utils.data import DataLoader
 from training import loaders
 start = loaders._without_shared_memory
 loader = DataLoader(torch.zeros(100, 1 << 20), None, num_workers=2, timeout=1, worker_init_fn=start)
-batches = loaders.batches_of(loader, lambda: False)
+batches = loaders.batches_of(loader, lambda seconds: False)
 next(batches)
 time.sleep(1)  # the loaders fill their pipes
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)

@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from genvs import files
+from genvs.data.scenes import SceneDataset
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, completed, finished, join_group
-from tests.small_training import kimg, last_state, resume, small_run, train, unequal
+from tests.small_training import BATCH, kimg, last_state, resume, small_run, train, unequal
 from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
-from training import training_loop
+from training import signals, training_loop
 from training.config import TrainConfig
+from training.loaders import PATIENCE
 from training.loss import GeNVSLoss
 
 
@@ -146,6 +148,37 @@ def test_two_ranks(cars, tmp_path, every_fault):
     counted("resumes of two ranks equal bit for bit", updates - 1, updates - 1)
 
 
+def data_that_hang(rank: int, port: int, data: str, folder: Path) -> None:
+    """Rank 1 gets no third batch. Rank 0 waits for its gradients."""
+    join_group(rank, 2, port)
+    distributed.init("cpu")
+    torch.multiprocessing.set_start_method("fork", force=True)  # the loader is to have `hang` too
+    read, step, calls = SceneDataset.__getitem__, training_loop.update_weights, []
+
+    def hang(dataset, requests):
+        calls.append(0)
+        time.sleep(600 if rank == 1 and len(calls) == 3 else 0)
+        return read(dataset, requests)
+
+    def step_and_stop(state, *args) -> None:
+        step(state, *args)
+        if state.cur_nimg == BATCH:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    signals.ALONE_SECONDS, SceneDataset.__getitem__, training_loop.update_weights = 2, hang, step_and_stop
+    with pytest.raises(KeyboardInterrupt):
+        train(small_run(data, 100, workers=1), folder)
+    os._exit(0)  # without the collectives of an orderly end
+
+
+def test_ranks_can_be_stopped_while_one_of_them_waits_for_data(cars, tmp_path, capfd):
+    start = time.monotonic()
+    torch.multiprocessing.spawn(data_that_hang, args=(free_port(), str(cars), tmp_path), nprocs=2)
+    assert time.monotonic() - start < PATIENCE, "the loader is not waited for"
+    assert last_state(tmp_path)["cur_nimg"] == 2 * BATCH
+    assert capfd.readouterr().out.count("Stopped at") == 2, "each rank saves the state, which is the same"
+
+
 def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
     join_group(rank, 2, port)
     distributed.init("cpu", timeout=distributed.timedelta(seconds=4))
@@ -160,7 +193,7 @@ def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     training_loop.update_weights = stall
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SystemExit, match="^Error: rank 1 of 2 does not answer .*Timed out"):
         train(small_run(data, 100), folder / "stall")
     assert time.monotonic() - started < 4 + 15
     (folder / f"ended-{rank}").touch()

@@ -141,7 +141,7 @@ def stop(monkeypatch) -> Iterator[StopRequest]:
 def test_a_second_signal_some_seconds_later_ends_the_run_at_once(stop, monkeypatch):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
-    assert stop.agreed() and stop.while_waiting()
+    assert stop.agreed() and stop.while_waiting(1)
     now = time.monotonic()
     monkeypatch.setattr(signals.time, "monotonic", lambda: now + StopRequest.SAME_REQUEST_SECONDS + 0.5)
     with pytest.raises(KeyboardInterrupt):
