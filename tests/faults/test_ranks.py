@@ -32,7 +32,7 @@ def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
         start = time.monotonic()
         os.kill(ranks[1], signal.SIGKILL)
         finished(process, code=137)
-    assert time.monotonic() - start < 20, "without the launcher's patience, which is half a minute"
+    assert time.monotonic() - start < 60, "without the launcher's patience, which is ten minutes"
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 
@@ -195,7 +195,7 @@ def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
     training_loop.update_weights = stall
     with pytest.raises(SystemExit, match="^Error: rank 1 of 2 does not answer .*Timed out"):
         train(small_run(data, 100), folder / "stall")
-    assert time.monotonic() - started < 4 + 15
+    assert time.monotonic() - started < 4 + 50
     (folder / f"ended-{rank}").touch()
     os._exit(0)
 

@@ -131,7 +131,7 @@ def interrupted_packing(split: Path, number: int, workers: int, delay: float) ->
         time.sleep(0.002)
     time.sleep(delay)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
 
