@@ -87,7 +87,8 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
     sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
     sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
-    targets, run = scene.target_cameras, options.described(given)
+    other = "" if target == net.config.modalities[0] else f"_target={target}"
+    targets, run = scene.target_cameras, options.described(given) + other
     results = [run]
     if video:
         targets = video_cameras(scene.inputs.cameras, along)

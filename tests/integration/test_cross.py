@@ -201,6 +201,7 @@ def test_a_copied_input_is_of_the_targets_modality_where_there_is_one(options):
         (["--inputs", "infrared"], "--inputs=infrared: the network was trained on rgb, depth, sar, sonar"),
         (["--cross", "pairs", "--views", "list"], "--views has no effect"),
         (["--cross", "fusion", "--seeds", "0-3"], "--seeds has no effect"),
+        (["--cross", "sensors", "--num_inputs", 2], "--num_inputs has no effect with --cross=sensors"),
         (["--cross", "sensors", "--split", "val"], "no val split"),
     ],
 )
@@ -227,7 +228,7 @@ def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
     arguments = [*options[:2], *options[4:], "--in_dir", scene, "--inputs", "0,1,2", "--targets", "3,4"]
     draw = [*arguments, "--near", 0.8, "--far", 1.8, "--target", target, "--out_dir", tmp_path / "out"]
     assert run(*draw, program=inference.main) == 0
-    folder = tmp_path / "out" / "steps=1"
+    folder = tmp_path / "out" / ("steps=1" if target == "rgb" else f"steps=1_target={target}")
     data = StoredScenes(scene, resolution=SIZE, modalities=ALL, near=0.8, far=1.8)
     given = data.load(0, [0, 1, 2] * 3, np.repeat([0, 1, 2], 3))
     cameras = data.load(0, [3, 4], MODALITIES[target].index).cameras
