@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genvs.files import new_numbered_folder, write_atomic
+from genvs.files import new_numbered_folder, replacing, write_atomic
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS
 from genvs.visualize import Band, contact_sheet
 from inference import options, writers
@@ -24,6 +25,7 @@ from torch_utils import distributed
 
 NETWORK, MEAN, NEAREST = DRAWINGS
 SHEET_SCENES = 2
+CURVES = "fusion-curves.png"
 MEASURES = ("psnr", "ssim", "gray_psnr", "iou", "depth_error", "agreement")
 NOT_COMPARABLE = (
     "**Not comparable with the figures of CrossModalityDiffusion's paper:** its pictures were not published, and these "
@@ -51,6 +53,9 @@ def cross_evaluation(given: dict[str, Any], device: torch.device, batch_size: in
     lines = [f"{name}: {value}" for name, value in facts.items() if value is not None]
     distributed.print0("\n".join(lines))
     wanted = [f"{experiment.name}.{kind}" for kind in ("csv", "md", "png")]
+    curves = experiment.name == "fusion" and importlib.util.find_spec("matplotlib") is not None
+    if experiment.name == "fusion" and not curves:
+        options.warn("no curves are drawn, which need matplotlib: pip install -c constraints.txt -e .[plots]")
     if (folder := given["out_dir"]) is not None:
         writers.check_new(folder, wanted)
     if dry_run:
@@ -71,6 +76,9 @@ def cross_evaluation(given: dict[str, Any], device: torch.device, batch_size: in
         write_atomic(as_csv(rows), paths[0])
         write_atomic(page, paths[1])
         writers.write_png(paths[2], pictures.sheet(title, rows))
+        if curves:
+            paths.append(folder / CURVES)
+            draw_curves(paths[-1], title, fused_figures(rows, experiment.targets))
         print("\n".join(["", page, *(f"Wrote {path}" for path in paths)]))
 
 
@@ -151,7 +159,12 @@ def as_markdown(
     parts = [f"# {title}", NOT_COMPARABLE, EXPLAINED[experiment.name].format(num_inputs=experiment.num_inputs)]
     parts += ["## PSNR (dB) by inputs and target", markdown_table(["inputs", *targets], matrix)]
     if experiment.name == "fusion":
-        parts += ["## PSNR (dB) by the number of views", _fused(by_key, targets)]
+        lines = [
+            [str(number), *(f"{alone:.2f} → {together:.2f} ({together - alone:+.2f})" for alone, together in figures)]
+            for number, *figures in zip(FUSED, *fused_figures(rows, targets).values(), strict=True)
+        ]
+        parts.append("## PSNR (dB) by the number of views")
+        parts.append(markdown_table(["views, alone → together", *targets], lines))
     pairs = [(run, name) for run in runs for name in targets]
     better = sum(
         by_key[run, name, NETWORK]["psnr"] > max(by_key[run, name, MEAN]["psnr"], by_key[run, name, NEAREST]["psnr"])
@@ -188,16 +201,31 @@ def _figures(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], pairs: Se
     return markdown_table(header, lines)
 
 
-def _fused(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], targets: Sequence[str]) -> str:
-    lines = []
-    for number in FUSED:
-        cells = []
-        for name in targets:
-            alone = fmean(by_key[f"{place} of {number}", name, NETWORK]["psnr"] for place in range(1, number + 1))
-            together = by_key[f"all {number}", name, NETWORK]["psnr"]
-            cells.append(f"{alone:.2f} → {together:.2f} ({together - alone:+.2f})")
-        lines.append([str(number), *cells])
-    return markdown_table(["views, alone → together", *targets], lines)
+def fused_figures(rows: Sequence[Mapping[str, Any]], targets: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """By target, for each N of FUSED: the mean PSNR from each of N views alone, and the PSNR from all of them."""
+    psnr = {(row["inputs"], row["target"]): row["psnr"] for row in rows if row["drawing"] == NETWORK}
+    return {
+        name: [(fmean(psnr[f"{i} of {n}", name] for i in range(1, n + 1)), psnr[f"all {n}", name]) for n in FUSED]
+        for name in targets
+    }
+
+
+def draw_curves(path: Path, title: str, figures: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """PSNR against the number of fused views, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(figures), 3.6), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, values) in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures.items(), strict=True):
+        alone, together = zip(*values, strict=True)
+        axes.plot(FUSED, together, "o-", label="all together")
+        axes.plot(FUSED, alone, "o--", label="each alone, mean")
+        axes.set(title=name, xlabel="input views", xticks=FUSED)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("PSNR (dB)")
+    figure.axes[0].legend()
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

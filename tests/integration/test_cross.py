@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -169,6 +170,7 @@ def test_every_experiment_makes_its_table_and_sheet(options, tmp_path, name, run
         assert gray.mode == "L" and gray.size == (NUM_TARGETS * SIZE, SIZE)
     with Image.open(tmp_path / f"{name}.png") as sheet:
         assert sheet.width > 5 * 192 and sheet.height > 5 * 192
+    assert (tmp_path / "fusion-curves.png").exists() == (name == "fusion")
     page = (tmp_path / f"{name}.md").read_text()
     assert ("alone → together" in page) == (name == "fusion")
     assert "* scenes: 1 of 3" in page
@@ -208,6 +210,13 @@ def test_a_copied_input_is_of_the_targets_modality_where_there_is_one(options):
 def test_refusals(options, wrong, named, tmp_path, capsys):
     assert run(*options, *wrong, "--out_dir", tmp_path / "out") == 2
     assert named in one_error(capsys) and not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_there_are_no_curves(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    arguments = [*options, "--cross", "fusion", "--objects", 1, "--targets", "sar", "--out_dir", tmp_path]
+    assert run(*arguments) == 0 and "matplotlib: pip install" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"fusion.csv", "fusion.md", "fusion.png", "fusion-images"}
 
 
 def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, tmp_path, capsys):
