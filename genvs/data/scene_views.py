@@ -237,13 +237,14 @@ class SceneViews(abc.ABC):
         poses = scene.all_c2w()
         self.convention = settle_convention(poses, convention, scene.convention, scene.certain, scene.shown)
         c2w, intrinsics = self.all_c2w(0), scene.checked_view(0, self.resolution, self.modalities_of(0)[0])[1]
+        # A scene that is scaled does not keep the depths that its files give.
+        stated = None if self.normalize else self.default_depths()
+        self._check_ranges(near, far, stated)
         own = self._own_depths(0) if near is None and far is None else None
         if own is not None:
             near, far = np.median(own, axis=0).tolist()
         elif near is None or far is None:
-            # A scene that is scaled does not keep the depths that its files give.
-            default = None if self.normalize else self.default_depths()
-            default = default or depth_range(c2w, intrinsics, scene.shown)
+            default = stated or depth_range(c2w, intrinsics, scene.shown)
             near, far = (usual if given is None else given for given, usual in zip((near, far), default, strict=True))
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         focal, (fit, background) = float(intrinsics[0, 0]), self.framing
@@ -257,3 +258,22 @@ class SceneViews(abc.ABC):
                 "which adds no detail; give larger images, or choose a smaller `resolution`",
                 stacklevel=2,
             )
+
+    def _check_ranges(self, near: float | None, far: float | None, stated: tuple[float, float] | None) -> None:
+        """Raises InputError if pictures of a radar or a sonar would not reach from the near plane to the far plane.
+
+        stated: the planes that the data state.
+        """
+        there = [name for name in self.modalities if any(name in scene.modalities for scene in self.scenes)]
+        ranged = next((name for name in there if MODALITIES[name].decibels), None)
+        given, usual = (np.array(planes or (None, None), dtype=float) for planes in ((near, far), stated))
+        planes = np.where(np.isnan(given), usual, given)
+        fault = None
+        if ranged and self.normalize:
+            fault = "so their scenes cannot be scaled; leave out `normalize`"
+        elif ranged and np.isnan(planes).any():
+            fault = "which the data do not state; give `near` and `far`, or write them into dataset.json"
+        elif ranged and stated and not np.allclose(planes, stated, rtol=1e-3):
+            fault = f"{stated[0]:g} and {stated[1]:g} by the data; give no other `near` and `far`"
+        if fault:
+            raise InputError(f"{printable(self.path)}: pictures of {ranged} reach from near to far, {fault}")

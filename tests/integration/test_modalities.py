@@ -86,7 +86,7 @@ def test_refusals(split, tmp_path):
     refused("volume_channels", lambda: dataclasses.replace(
         config_of("sonar"), encoder=dataclasses.replace(small_config().encoder, volume_channels=4)))  # fmt: skip
     refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
-    photos = write_split(tmp_path / "photos_train", num_scenes=2)
+    photos = write_split(tmp_path / "cars_train", num_scenes=2)
     refused("sar/", lambda: StoredScenes(photos, resolution=32, modalities=("sar",)))
     refused("no scene has depth or sar or sonar", lambda: opened(run_of(photos)))
     (add_sensors(photos / "car1", ("sonar",)) / "sonar" / "3.png").unlink()
@@ -100,8 +100,8 @@ def test_refusals(split, tmp_path):
 def test_files_that_show_something_else_are_refused(split, tmp_path):
     scene = add_sensors(write_split(tmp_path / "cars_train", num_scenes=1) / "car1")
 
-    def opened(fit: str = "squeeze") -> StoredScenes:
-        return StoredScenes(scene.parent, resolution=32, modalities=ALL, framing=Framing(fit))
+    def opened(fit: str = "squeeze", **options) -> StoredScenes:
+        return StoredScenes(scene.parent, resolution=32, modalities=ALL, framing=Framing(fit), **options)
 
     def read(name: str, view: int, **options):
         return refused(f"{name}/{view + 1}.png", lambda: opened(**options).load(0, [view], MODALITIES[name].index))
@@ -118,7 +118,14 @@ def test_files_that_show_something_else_are_refused(split, tmp_path):
 
     (scene.parent / "dataset.json").write_text('{"sar_decibels": [-25, 15], "sonar_decibels": [-30, 12]}')
     assert "sonar_decibels is [-30, 12]" in refused("dataset.json", opened)
+    (scene.parent / "dataset.json").write_text('{"near": 0.8, "far": 1.8}')
+    assert "0.8 and 1.8" in refused("sar", lambda: opened(near=0.7))
+    assert "normalize" in refused("sar", lambda: opened(normalize=True))
     (scene.parent / "dataset.json").unlink()
+    other = scene.parent.rename(tmp_path / "things")
+    refused("do not state", lambda: StoredScenes(other, resolution=32, modalities=ALL))
+    assert StoredScenes(other, resolution=32, modalities=ALL, near=0.8, far=1.8).modalities == ALL
+    scene = other.rename(scene.parent) / "car1"
     (scene / "raysar").mkdir()
     refused("sar/ and raysar/", opened)
 
