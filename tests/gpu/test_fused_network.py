@@ -48,10 +48,10 @@ def test_render_that_keeps_the_range_or_knows_a_channel(elevations, known, preci
     ours = errors(run, *inputs)
     with ops.reference_only(), autocast(precision == torch.bfloat16):
         plain = errors(run, *inputs)
-    # Rounding flips some of the field's ReLUs, in float32 too, where the kernels' products are a little less exact.
-    factor = 2 if precision == torch.bfloat16 else 4
-    print(precision, elevations, known, [(f"{a:.1e}", f"{b:.1e}") for (_, a), (_, b) in zip(ours, plain, strict=True)])
-    assert all(a <= factor * b + 1e-5 for (_, a), (_, b) in zip(ours, plain, strict=True)), (ours, plain)
+    # In float32 the kernels' products are a little less exact than plain torch's. That flips one in a million of the
+    # field's ReLUs, and so changes a gradient by a thousandth.
+    limits = [1e-5, *[3e-3] * len(inputs)] if precision == torch.float32 else [2 * error for _, error in plain]
+    assert all(error <= limit for (_, error), limit in zip(ours, limits, strict=True)), (ours, plain)
 
 
 def network_outcome(bf16: bool) -> dict[str, Tensor]:

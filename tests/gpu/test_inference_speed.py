@@ -57,7 +57,7 @@ def test_a_replayed_evaluation_is_the_denoisers(net, bf16):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_replayed_encoding_is_the_networks(net, bf16):
     denoise = FastDenoiser(net, bf16=bf16)
-    inputs = [some_batch(1, 1, seed=seed).inputs.to(DEVICE) for seed in range(3)]
+    inputs = [some_batch(1, 2, seed=seed).inputs.to(DEVICE) for seed in range(3)]
     found = [denoise.encode(views.images[0], views.cameras[0]) for views in inputs]
     with torch.inference_mode(), autocast(DEVICE, torch.bfloat16 if bf16 else None):
         expected = [net.encode(views.images)[0] for views in inputs]
