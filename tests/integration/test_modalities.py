@@ -19,7 +19,7 @@ from genvs.data.framing import Framing
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
-from genvs.modalities import MODALITIES, depth_coded, depth_decoded
+from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_coded, depth_decoded
 from genvs.models import GeNVS
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, some_cameras
@@ -281,3 +281,24 @@ def test_a_snapshot_of_several_modalities_comes_back(split, tmp_path):
     net = genvs.load_snapshot(next(tmp_path.glob("network-snapshot-*.pkl")))
     assert net.config.modalities == ALL and set(net.encoders) == set(ALL)
     assert last_state(tmp_path)["ema"].keys() == net.state_dict().keys()
+
+
+def test_one_more_modality_is_one_row(tmp_path, monkeypatch):
+    """As docs/modalities.md says."""
+    thermal = Modality("thermal", ("infrared",), 1, "pinhole", (6, 7))
+    monkeypatch.setitem(MODALITIES, "thermal", thermal)
+    for name in ("thermal", "infrared"):
+        monkeypatch.setitem(BY_NAME, name, "thermal")
+    split = write_split(tmp_path / "cars_train", num_scenes=3)
+    for number in (1, 2, 3):
+        add_sensors(split / f"car{number}", ("infrared", "sonar"), seed=number)
+    config = small_run(split, net=config_of("rgb", "infrared"), batch_size=8)
+    data = opened(config)
+    net = create_state(config, data.scene, torch.device("cpu")).net
+    GeNVSLoss(config.loss, net.config, 0)(
+        net, next(load_batches(config, data, 0, torch.device("cpu")))
+    ).total.backward()
+    assert list(net.encoders) == list(net.denoisers) == ["rgb", "thermal"]
+    assert all(
+        next(iter(part.parameters())).grad is not None for part in (*net.encoders.values(), net.denoisers.thermal)
+    )
