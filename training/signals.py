@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -17,6 +19,7 @@ from torch_utils import distributed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
 ALONE_SECONDS = 8  # without a batch, after which a rank that was asked to stop does so by itself
+SLOW_STEP_SECONDS = 5  # for which a lone process that was asked to stop goes on with its step, on a CPU
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
@@ -83,6 +86,49 @@ class StopRequest:
 
 class CutShort(Exception):
     """A signal ended what a step needs."""
+
+
+class SlowStep:
+    """Saves and ends a lone process on a CPU that is asked to stop in a step of minutes, as large networks take there.
+
+    Python handles signals in the main thread, between two of its own instructions, and a backward pass is a single one.
+    So a thread waits for signals. If the main thread is inside `with slow_step:` SLOW_STEP_SECONDS after one, it calls
+    `save`, which must not need what changes there, and ends the process.
+    """
+
+    def __init__(self, device: torch.device, save: Callable[[], None]) -> None:
+        self.save, self.closed = save, False
+        self.outside = threading.Lock()
+        self.outside.acquire()
+        self.sender = None
+        if device.type == "cpu" and distributed.get_world_size() == 1:
+            receiver, self.sender = socket.socketpair()
+            self.sender.setblocking(False)
+            signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=[receiver], daemon=True).start()
+
+    def _watch(self, receiver: socket.socket) -> None:
+        with receiver:
+            while number := receiver.recv(1):
+                if ord(number) in STOP_SIGNALS:
+                    time.sleep(SLOW_STEP_SECONDS)
+                    with self.outside:
+                        if not self.closed:
+                            self.save()
+                            os._exit(130)
+
+    def __enter__(self) -> None:
+        self.outside.release()
+
+    def __exit__(self, *exception) -> None:
+        self.outside.acquire()
+
+    def close(self) -> None:
+        self.closed = True
+        self.outside.release()
+        if self.sender is not None:
+            signal.set_wakeup_fd(-1)
+            self.sender.close()
 
 
 def stop_at_once() -> None:

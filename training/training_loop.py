@@ -20,7 +20,7 @@ from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
 from training.run_folder import last_line
-from training.signals import CutShort, StopRequest
+from training.signals import CutShort, SlowStep, StopRequest
 from training.state import TrainState
 
 SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
@@ -45,13 +45,18 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
     reporter = Reporter(config, data, state, monitor)
 
+    def save_alone() -> None:
+        reporter.save_alone()
+        print(last_line(state.cur_nimg, config, run_dir), flush=True)
+
+    slow_step = SlowStep(device, save_alone)
     # However the run ends, the current write is completed.
-    with contextlib.closing(monitor), contextlib.closing(reporter.files):
+    with contextlib.closing(monitor), contextlib.closing(reporter.files), contextlib.closing(slow_step):
         try:
             if world_size > 2:
                 batches = order_gradient_buckets(net, loss_fn, batches, config)
             while state.cur_nimg < config.total_nimg and not stop.agreed():
-                with stop.may_cut_short(every_rank=True):
+                with stop.may_cut_short(every_rank=True), slow_step:
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
                 update_ema(state, config)
@@ -60,8 +65,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
                     reporter.step()
         except (StopIteration, CutShort):  # of `batches`, when the run is to stop
             if world_size > 1:
-                reporter.save_alone()
-                print(last_line(state.cur_nimg, config, run_dir), flush=True)
+                save_alone()
                 raise KeyboardInterrupt from None
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
 

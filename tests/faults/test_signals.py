@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.data._utils import signal_handling
 
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, finished, launched, wait_for
-from tests.small_training import CPU, kimg, last_state, opened, own_signals, records, resume, small_run, train, unequal
+from tests.small_training import (
+    BATCH,
+    CPU,
+    kimg,
+    last_state,
+    opened,
+    own_signals,
+    records,
+    resume,
+    small_run,
+    train,
+    unequal,
+)
 from training import reporting, signals, training_loop
 from training.data import load_batches
 from training.evaluation import Evaluation
@@ -120,6 +135,32 @@ def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monk
     counted(SAVED, 1, 1)
     end = resume(tmp_path / "run", duration_kimg=kimg(4))
     assert 0 < state["cur_nimg"] < config.total_nimg
+    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+
+
+def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
+    """The third step waits in C without end, as if it computed, and no handler of Python's runs."""
+    torch.set_num_threads(1)
+    accumulate, calls, mutex = training_loop.accumulate_gradients, [], ctypes.create_string_buffer(64)
+
+    def slow(*args, **options) -> None:
+        accumulate(*args, **options)
+        calls.append(0)
+        if len(calls) == 3:
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            for _ in range(2):
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+    training_loop.accumulate_gradients = slow
+    train(small_run(cars, 50), folder)
+
+
+def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path):
+    with pytest.raises(torch.multiprocessing.ProcessExitedException) as ended:
+        torch.multiprocessing.spawn(a_step_of_minutes, args=(cars, tmp_path / "run"))
+    assert ended.value.exit_code == 130 and last_state(tmp_path / "run")["cur_nimg"] == 2 * BATCH
+    counted(SAVED, 1, 1)
+    end = resume(tmp_path / "run", duration_kimg=kimg(4))
     assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
 
 
