@@ -162,10 +162,12 @@ class TrainConfig:
         if batch_gpu % self.num_targets:
             fault = f"{batch_gpu} images per process and round (`batch_gpu`)"
             raise InputError(f"{fault} are not divisible by `num_targets`={self.num_targets}: change one of them")
-        scenes, modalities = batch_gpu // self.num_targets, self.net.modalities
-        if scenes % len(modalities):
+        scenes, modalities = batch_gpu // self.num_targets, len(self.net.modalities)
+        if scenes % modalities:
+            fits = max(scenes // modalities, 1) * modalities * self.num_targets
+            remedy = f"`batch_gpu`={fits}" if self.batch_gpu else f"`batch_size`={fits * world_size}"
             fault = f"{scenes} scenes per process and round (`batch_gpu` / `num_targets`)"
-            raise InputError(f"{fault} are not divisible by {len(modalities)} `modalities`: change one of them")
+            raise InputError(f"{fault} are not divisible by {modalities} `modalities`: give {remedy}, for example")
         return self.batch_size // (batch_gpu * world_size)
 
 

@@ -85,7 +85,9 @@ def test_refusals(split, tmp_path):
     refused("modalities", lambda: config_of("rgb", "infrared"))
     refused("volume_channels", lambda: dataclasses.replace(
         config_of("sonar"), encoder=dataclasses.replace(small_config().encoder, volume_channels=4)))  # fmt: skip
-    refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
+    assert "`batch_size`=16," in refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
+    in_rounds = dataclasses.replace(run_of(split), batch_size=48, batch_gpu=12)
+    assert "`batch_gpu`=8," in refused("modalities", lambda: in_rounds.rounds(2))
     photos = write_split(tmp_path / "cars_train", num_scenes=2)
     refused("sar/", lambda: StoredScenes(photos, resolution=32, modalities=("sar",)))
     refused("no scene has depth or sar or sonar", lambda: opened(run_of(photos)))
@@ -95,6 +97,9 @@ def test_refusals(split, tmp_path):
     (add_sensors(photos / "car2", ("depth",)) / "scene.json").unlink()
     dataset = StoredScenes(photos, resolution=32, modalities=("rgb", "depth"))
     refused("scene.json", lambda: dataset.load(1, [0], MODALITIES["depth"].index))
+    before = dataset.digest_of_files("depth")
+    (photos / "car2" / "scene.json").write_text('{"depth_scale": 1}')
+    assert dataset.digest_of_files("depth") != before, "a pack is made again"
 
 
 def test_files_that_show_something_else_are_refused(split, tmp_path):
