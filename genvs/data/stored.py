@@ -15,6 +15,7 @@ from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
+from genvs.modalities import BY_NAME
 
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 GIVE = (
@@ -142,7 +143,7 @@ def _needs_no_transforms(storage: Storage, folder: str) -> bool:
     names = set(storage.names(folder))
     if names.intersection(TRANSFORMS):
         return {"rgb/", "pose/"} <= names
-    return "rgb/" in names or bool(colmap.find_models(storage, folder))
+    return any(f"{name}/" in names for name in BY_NAME) or bool(colmap.find_models(storage, folder))
 
 
 def _sibling(train: Path, split: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def test_refusals(split, tmp_path):
     before = dataset.digest_of_files("depth")
     (photos / "car2" / "scene.json").write_text('{"depth_scale": 1}')
     assert dataset.digest_of_files("depth") != before, "a pack is made again"
+
+
+def test_a_dataset_without_photos_is_found(tmp_path):
+    scene = add_sensors(write_split(tmp_path / "cars_train", num_scenes=1) / "car1", ("lidar_depth", "sonar"))
+    shutil.rmtree(scene / "rgb")
+    for path in (tmp_path / "cars", scene.parent, scene):
+        dataset = StoredScenes(
+            StoredScenes.find_splits(path).train, resolution=32, modalities=("depth", "sonar"), near=0.8, far=1.8
+        )
+        assert dataset.scene_names == ["car1"] and dataset.modalities_of(0) == ["depth", "sonar"]
 
 
 def test_files_that_show_something_else_are_refused(split, tmp_path):
