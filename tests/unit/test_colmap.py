@@ -94,6 +94,7 @@ def test_several_scenes_and_zips(tmp_path):
 @pytest.mark.parametrize("binary", [True, False])
 def test_lenses_of_camera_models(tmp_path, model, parameters, distortion, binary):
     dataset = StoredScenes.__new__(StoredScenes)
+    dataset.modalities = ("rgb",)
     write_capture(tmp_path / "car", model=model, parameters=parameters, binary=binary)
     lens = dataset.list_scenes(tmp_path / "car")[0].frames[0].lens
     assert lens.distortion == distortion
