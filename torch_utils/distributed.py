@@ -46,6 +46,11 @@ def _is_launched() -> bool:
     return all(name in os.environ for name in _LAUNCH_VARIABLES)
 
 
+def announce(processes: int) -> None:
+    """Lets a dry run in this process know how many processes will be launched."""
+    os.environ |= {**dict.fromkeys(_LAUNCH_VARIABLES, "0"), "WORLD_SIZE": str(processes)}
+
+
 def shutdown() -> None:
     """Waits for all ranks and leaves the process group. Delete DDP modules first: they keep the group alive."""
     if is_initialized():
@@ -71,8 +76,10 @@ def get_local_world_size() -> int:
 
 
 def get_world_size() -> int:
-    """The number of processes; outside a group what WORLD_SIZE announces (a dry run for a launch), or 1."""
-    return torch.distributed.get_world_size() if is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+    """The number of processes; before `init` that which the launcher announces; 1 without a launcher."""
+    if is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
 
 
 def print0(*args: Any, **kwargs: Any) -> None:

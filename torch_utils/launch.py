@@ -30,6 +30,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 
 from dnnlib.command import run_command
+from torch_utils import distributed
 
 START = 200  # exit code of a check after which the processes start
 
@@ -37,7 +38,7 @@ START = 200  # exit code of a check after which the processes start
 def check(command: Any, torchrun_options: Any) -> None:
     """Exit with START if the processes can start, else as `command` does for --help, --dry-run and wrong options."""
     machines = int(torchrun_options.nnodes.rpartition(":")[2])
-    os.environ["WORLD_SIZE"] = str(machines * int(torchrun_options.nproc_per_node))
+    distributed.announce(machines * int(torchrun_options.nproc_per_node))
     program = command.callback
 
     def dry_run(dry_run: bool, **options) -> None:

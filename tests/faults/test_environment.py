@@ -37,13 +37,16 @@ def test_the_scripts_start_their_processes_without_another_launchers_variables(p
     assert names >= {"OMP_NUM_THREADS", "PET_MAX_RESTARTS"} and not names & LEFT_OVER.keys()
 
 
-@pytest.mark.parametrize("names", [["RANK"], ["RANK", "LOCAL_RANK", "WORLD_SIZE"], ["LOCAL_RANK", "MASTER_ADDR"]])
+@pytest.mark.parametrize(
+    "names", [["RANK"], ["WORLD_SIZE"], ["RANK", "LOCAL_RANK", "WORLD_SIZE"], ["LOCAL_RANK", "MASTER_ADDR"]]
+)
 def test_a_part_of_a_launchers_variables_makes_no_rank(monkeypatch, names):
     for name in LEFT_OVER:
         monkeypatch.delenv(name, raising=False)
     for name in names:
         monkeypatch.setenv(name, LEFT_OVER[name])
-    assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_local_world_size()) == (0, 0, 1)
+    assert (distributed.get_rank(), distributed.get_local_rank()) == (0, 0)
+    assert (distributed.get_world_size(), distributed.get_local_world_size()) == (1, 1)
     assert distributed.init("cpu").type == "cpu" and not distributed.is_initialized()
 
 

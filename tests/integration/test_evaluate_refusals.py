@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from tests.integration.test_evaluate import one_error, run
 from tests.published import published_weights, write_snapshot
+from torch_utils import distributed
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ def test_baselines_that_cannot_be_are_refused_in_one_line(options, cars, tmp_pat
 
 
 def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    distributed.announce(4)
     assert run(*options, "--out_dir", tmp_path / "out", "--dry-run") == 2
     assert "3 object(s) for 4 processes" in one_error(capsys)

@@ -39,8 +39,11 @@ def test_unlaunched_is_one_rank(monkeypatch, capsys) -> None:
     distributed.print0("hello", "there", sep=", ")
     assert capsys.readouterr().out == "hello, there\n"
     distributed.shutdown()
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    assert distributed.get_world_size() == 8, "a dry run knows how many processes there will be"
+    monkeypatch.setattr(os, "environ", {})
+    distributed.announce(8)
+    assert distributed.get_rank() == 0 and distributed.get_world_size() == 8, (
+        "a dry run knows how many processes there will be"
+    )
 
 
 # --- two processes
