@@ -277,6 +277,9 @@ def test_meshes_that_are_not_there_or_of_one_name(tmp_path):
         with pytest.raises(InputError, match=f"{path.name}: no mesh there; give files of .glb"):
             ensure_meshes(tmp_path / "out", [path], views=1, resolution=8)
     meshes = [write_ply(tmp_path / "a" / "car.ply", SQUARE, SQUARE_FACES), write_obj(tmp_path / "a" / "car.obj")]
+    (tmp_path / "a" / "van.FBX").touch()
+    with pytest.warns(UserWarning, match="^left out 1 .*not read.*van.FBX; convert"), pytest.raises(InputError):
+        ensure_meshes(tmp_path / "out", [tmp_path / "a"], views=1, resolution=8)
     with pytest.raises(InputError, match="car.obj.*same name as .*car.ply"):
         ensure_meshes(tmp_path / "out", meshes, views=1, resolution=8)
 

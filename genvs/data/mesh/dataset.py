@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from genvs.data.storage import is_ignored, natural_key, printable
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, sensors_among, split_settings
 from genvs.errors import InputError
 
+NOT_READ = (".3ds", ".blend", ".dae", ".fbx", ".off", ".usd", ".usda", ".usdc", ".usdz", ".x3d")
 CAMERAS = {"sphere": "train", "spiral": "test"}  # to the split of the embedded dataset with such cameras
 
 
@@ -65,7 +67,11 @@ def _files(meshes: Sequence[Path]) -> list[Path]:
             inside = glob.glob("**/*", root_dir=path, recursive=True)  # also in folders that are links
             visible = [name for name in inside if not any(map(is_ignored, Path(name).parts))]
             found = [path / name for name in sorted(visible, key=natural_key)]
+        other = [file for file in found if file.suffix.lower() in NOT_READ]
         found = [file for file in found if file.suffix.lower() in READERS and file.is_file()]
+        if other and found:
+            line = f"left out {len(other)} of a kind of mesh that is not read, such as {printable(other[0])}"
+            warnings.warn(f"{line}; convert to .glb", stacklevel=2)
         if not found:
             raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(READERS)}, or their folder")
         files += found
