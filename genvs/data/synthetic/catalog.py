@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,18 +151,18 @@ FAMILIES = _families(_TABLE)
 
 # The share of a paint among cars, and its colour: white, silver, greys, black, beige, then the bright ones.
 PAINTS = np.array([
-    (0.16, 0.92, 0.92, 0.91), (0.12, 0.66, 0.68, 0.70), (0.08, 0.40, 0.42, 0.44), (0.10, 0.09, 0.09, 0.10),
-    (0.07, 0.82, 0.78, 0.70), (0.13, 0.74, 0.06, 0.06), (0.09, 0.10, 0.22, 0.66), (0.05, 0.35, 0.58, 0.85),
-    (0.06, 0.94, 0.76, 0.08), (0.04, 0.08, 0.34, 0.18), (0.02, 0.45, 0.72, 0.22), (0.04, 0.92, 0.42, 0.06),
-    (0.02, 0.38, 0.22, 0.55), (0.04, 0.40, 0.08, 0.10), (0.03, 0.36, 0.24, 0.14), (0.02, 0.42, 0.44, 0.30),
-    (0.02, 0.55, 0.78, 0.72), (0.01, 0.92, 0.62, 0.70),
+    (0.24, 0.93, 0.93, 0.92), (0.16, 0.76, 0.78, 0.80), (0.07, 0.54, 0.56, 0.58), (0.03, 0.14, 0.14, 0.15),
+    (0.17, 0.86, 0.83, 0.77), (0.09, 0.84, 0.15, 0.13), (0.05, 0.20, 0.35, 0.80), (0.05, 0.50, 0.72, 0.94),
+    (0.06, 0.95, 0.81, 0.20), (0.02, 0.18, 0.47, 0.30), (0.02, 0.56, 0.82, 0.34), (0.03, 0.94, 0.54, 0.17),
+    (0.01, 0.50, 0.35, 0.66), (0.02, 0.55, 0.17, 0.18), (0.02, 0.52, 0.39, 0.27), (0.02, 0.56, 0.58, 0.42),
+    (0.03, 0.68, 0.88, 0.83), (0.03, 0.93, 0.74, 0.78),
 ])  # fmt: skip
 
-TRIM = (0.10, 0.10, 0.10, 0.05, 10.0)
-UNDER = (0.15, 0.15, 0.15, 0.0, 1.0)
-FLOOR = (0.33, 0.32, 0.31, 0.0, 1.0)
+TRIM = (0.13, 0.13, 0.13, 0.05, 10.0)
+UNDER = (0.30, 0.30, 0.30, 0.0, 1.0)
+FLOOR = (0.60, 0.59, 0.57, 0.0, 1.0)
 STEEL = (0.55, 0.53, 0.50, 0.1, 12.0)
-TYRE = (0.11, 0.11, 0.11, 0.0, 6.0)
+TYRE = (0.14, 0.14, 0.14, 0.0, 6.0)
 LINE = (0.14, 0.14, 0.14, 0.0, 1.0)
 HEADLIGHT = (0.92, 0.93, 0.95, 0.3, 30.0)
 TAILLIGHT = (0.74, 0.04, 0.03, 0.2, 20.0)
@@ -174,13 +175,13 @@ SKIN = (0.80, 0.60, 0.48, 0.0, 1.0)
 def random_paint(rng: np.random.Generator) -> Finish:
     """A common car colour, varied a little, from matte to glossy."""
     color = PAINTS[rng.choice(len(PAINTS), p=PAINTS[:, 0] / PAINTS[:, 0].sum()), 1:]
-    color = np.clip(color * rng.uniform(0.75, 1.15) + rng.normal(0, 0.02, 3), 0.03, 0.98)
+    color = np.clip(color * rng.uniform(0.85, 1.15) + rng.normal(0, 0.02, 3), 0.03, 0.98)
     return (*color.tolist(), rng.choice([0.0, rng.uniform(0.02, 0.5)]), rng.uniform(8, 45))
 
 
 def random_glass(rng: np.random.Generator) -> Finish:
     """Flat dark gray glass, neutral or slightly tinted; on few cars light or blue."""
-    tint = np.array([0.2, 0.2, 0.205]) * rng.uniform(0.35, 1.7) + rng.uniform(-0.01, 0.02, 3)
+    tint = np.array([0.22, 0.22, 0.225]) * rng.uniform(0.5, 1.6) + rng.uniform(-0.01, 0.02, 3)
     if rng.random() < 0.1:
         tint = np.array([0.5, 0.56, 0.62]) * rng.uniform(0.7, 1.2)
     return (*np.clip(tint, 0.05, 1).tolist(), rng.choice([0.0, rng.uniform(0.05, 0.4)]), rng.uniform(20, 50))
@@ -199,22 +200,22 @@ def random_shape(kind: str, opening: str, rng: np.random.Generator) -> Shape:
 def random_light(rng: np.random.Generator) -> Light:
     """The light of a scene.
 
-    Most have ShapeNet-SRN's: a soft sky, from above and a little ahead, in which upward faces are fully lit, sides
-    about half and undersides black, with hardly a highlight. Others have a lamp or two, hard or soft; few, one on the
-    camera. Upward faces get `exposure`.
+    Most have ShapeNet-SRN's: a soft sky, from above and a little ahead, in which upward faces are fully lit and burn
+    out on light paint, sides get about half, and sills and undersides are dark, with hardly a highlight. Others have a
+    lamp or two, hard or soft; few, one on the camera. Upward faces get `exposure`.
     """
     soft, kind = rng.random() < 0.65, rng.random()
     above = (rng.normal(0, 0.12), rng.uniform(-0.15, 0.4), 1.0) if soft else (*rng.uniform(-0.5, 0.5, 2).tolist(), 1.0)
-    ambient = rng.uniform(0, 0.08) if soft else rng.uniform(0, 0.4)
-    sky, hardness = (1.0, rng.uniform(1.1, 2.3)) if soft else (rng.uniform(0.1, 1), rng.uniform(0.8, 2.5))
+    ambient = rng.uniform(0.1, 0.25) if soft else rng.uniform(0.15, 0.5)
+    sky, hardness = (1.0, rng.uniform(0.9, 1.7)) if soft else (rng.uniform(0.2, 1), rng.uniform(0.7, 1.8))
     camera = rng.uniform(0.2, 0.7) if kind < 0.08 else 0.0
     lamps: list[tuple[Direction, float, float]] = []
     for strength in (0.25, 0.1) if soft else (0.9, 0.35):
         angle, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.5)
         towards = float(np.cos(angle)), float(np.sin(angle)), height
         lamps.append((towards, strength * rng.random(), rng.uniform(0, 0.4 if soft else 1)))
-    exposure, shade = rng.uniform(0.9, 1.12) if soft else rng.uniform(0.75, 1.25), rng.uniform(0.2, 0.7)
-    flat = [1 / np.sqrt(x * x + y * y + z * z) * z for x, y, z in (above, *(lamp[0] for lamp in lamps))]
+    exposure, shade = rng.uniform(0.98, 1.2) if soft else rng.uniform(0.85, 1.3), rng.uniform(0.1, 0.45)
+    flat = [z / math.hypot(x, y, z) for x, y, z in (above, *(lamp[0] for lamp in lamps))]
     upward = ambient + camera / 2 + sky * ((1 + flat[0]) / 2) ** hardness
     upward += sum(lamp[1] * cosine for lamp, cosine in zip(lamps, flat[1:], strict=True))
     scale = exposure / upward

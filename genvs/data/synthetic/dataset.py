@@ -31,7 +31,7 @@ from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 from genvs.modalities import MODALITIES, modality_names
 
 CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
-GENERATOR = 2  # raise it when the same seed gives other bytes
+GENERATOR = 3  # raise it when the same seed gives other bytes
 SENSOR_GENERATOR = 1  # the same for pictures of radar and sonar
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 SPIRAL_VIEWS = 251

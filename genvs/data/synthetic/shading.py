@@ -125,8 +125,8 @@ def _rays(c2w: Array, pixels: tuple[slice, slice], focal: float, resolution: int
 
 def at_hits(corner_values: Array, faces: NDArray[np.integer], u: Array, v: Array) -> Array:
     """Values at corners `[F, 3, C]`, interpolated to hits: `[N, C]`."""
-    at = corner_values[faces]
-    return at[:, 0] * (1 - u - v)[:, None] + at[:, 1] * u[:, None] + at[:, 2] * v[:, None]
+    a, b, c = corner_values.transpose(1, 2, 0).reshape(3, -1, len(corner_values)).take(faces, axis=2)
+    return (a * (1 - u - v) + b * u + c * v).T  # numpy is several times faster along hits than along channels
 
 
 def _shade(
