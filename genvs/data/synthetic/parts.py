@@ -57,7 +57,8 @@ class Model(Castable):
         surface = self.surface_of_face[faces]
         holed = any(painted is None for _, decals in self.surfaces for _, painted in decals)
         bare = (0.0, 0.0, 0.0, 1.0) if holed else ()
-        finish = np.array([(*surface.finish, *bare) for surface in self.surfaces], dtype=np.float32)[surface]
+        finishes = np.array([(*surface.finish, *bare) for surface in self.surfaces], dtype=np.float32)
+        finish = finishes.T.take(surface, axis=1).T
         for index, (_, decals) in enumerate(self.surfaces):
             if decals:
                 hits = np.flatnonzero(surface == index)

@@ -170,7 +170,7 @@ def _cast(
     hit = scene.run(origins, directions, query="INTERSECT", output=True)
     hits = np.flatnonzero(hit["primID"] >= 0)
     faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
-    origins, directions = origins[hits], directions[hits]
+    origins, directions = (np.stack([axis[hits] for axis in rays.T]).T for rays in (origins, directions))
     height = origins[:, 2] + depth * directions[:, 2] - model.bounds[0, 2]
     total = depth + start[hits]
     colors, opacity = _shade(model, faces, u, v, height, directions, total * spacing)
