@@ -66,7 +66,7 @@ def test_what_has_no_silhouette_counts_nothing(cars):
 def test_a_drawn_background_is_not_quite_white(cars):
     """Noise of a few levels leaves the score about what it is, and does not fill the images."""
     generator = torch.Generator().manual_seed(0)
-    for car in cars[:2]:
+    for car in cars[::2]:  # the second car is white: its roof is within the noise of the background
         noisy = (car.images - 0.1 * torch.rand(car.images.shape, generator=generator)).clamp(-1, 1)
         assert background_level(noisy).min() > 0.03 > background_level(car.images).max()
         assert silhouettes(noisy).float().mean() < 1.2 * silhouettes(car.images).float().mean()

@@ -151,7 +151,7 @@ FAMILIES = _families(_TABLE)
 
 # The share of a paint among cars, and its colour: white, silver, greys, black, beige, then the bright ones.
 PAINTS = np.array([
-    (0.24, 0.93, 0.93, 0.92), (0.16, 0.76, 0.78, 0.80), (0.07, 0.54, 0.56, 0.58), (0.03, 0.14, 0.14, 0.15),
+    (0.24, 0.89, 0.89, 0.88), (0.16, 0.76, 0.78, 0.80), (0.07, 0.54, 0.56, 0.58), (0.03, 0.14, 0.14, 0.15),
     (0.17, 0.86, 0.83, 0.77), (0.09, 0.84, 0.15, 0.13), (0.05, 0.20, 0.35, 0.80), (0.05, 0.50, 0.72, 0.94),
     (0.06, 0.95, 0.81, 0.20), (0.02, 0.18, 0.47, 0.30), (0.02, 0.56, 0.82, 0.34), (0.03, 0.94, 0.54, 0.17),
     (0.01, 0.50, 0.35, 0.66), (0.02, 0.55, 0.17, 0.18), (0.02, 0.52, 0.39, 0.27), (0.02, 0.56, 0.58, 0.42),
@@ -175,7 +175,7 @@ SKIN = (0.80, 0.60, 0.48, 0.0, 1.0)
 def random_paint(rng: np.random.Generator) -> Finish:
     """A common car colour, varied a little, from matte to glossy."""
     color = PAINTS[rng.choice(len(PAINTS), p=PAINTS[:, 0] / PAINTS[:, 0].sum()), 1:]
-    color = np.clip(color * rng.uniform(0.85, 1.15) + rng.normal(0, 0.02, 3), 0.03, 0.98)
+    color = np.clip(color * rng.uniform(0.88, 1.12) + rng.normal(0, 0.02, 3), 0.03, 0.94)
     return (*color.tolist(), rng.choice([0.0, rng.uniform(0.02, 0.5)]), rng.uniform(8, 45))
 
 
@@ -214,7 +214,7 @@ def random_light(rng: np.random.Generator) -> Light:
         angle, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.5)
         towards = float(np.cos(angle)), float(np.sin(angle)), height
         lamps.append((towards, strength * rng.random(), rng.uniform(0, 0.4 if soft else 1)))
-    exposure, shade = rng.uniform(0.98, 1.2) if soft else rng.uniform(0.85, 1.3), rng.uniform(0.1, 0.45)
+    exposure, shade = rng.uniform(0.94, 1.1) if soft else rng.uniform(0.85, 1.2), rng.uniform(0.1, 0.45)
     flat = [z / math.hypot(x, y, z) for x, y, z in (above, *(lamp[0] for lamp in lamps))]
     upward = ambient + camera / 2 + sky * ((1 + flat[0]) / 2) ** hardness
     upward += sum(lamp[1] * cosine for lamp, cosine in zip(lamps, flat[1:], strict=True))
