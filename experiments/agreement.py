@@ -6,9 +6,6 @@ from pathlib import Path
 from statistics import fmean
 
 import click
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from dnnlib.command import run_command
@@ -16,6 +13,7 @@ from genvs.errors import InputError
 from genvs.metrics import overlap, silhouettes
 from genvs.metrics.depths import NOTHING
 from genvs.modalities import to_levels
+from inference.writers import read_strip
 
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -39,10 +37,8 @@ def main(photos: Path, depths: Path) -> None:
 
 
 def views(path: Path) -> Tensor:
-    """The square pictures side by side in a file: `[T, 3, H, H]` in [-1, 1]."""
-    with Image.open(path) as image:
-        rgb = np.array(image.convert("RGB"))
-    return to_levels(torch.from_numpy(rgb).unflatten(1, (-1, rgb.shape[0])).permute(1, 3, 0, 2).float())
+    """The pictures side by side in a file: `[T, 3, H, H]` in [-1, 1]."""
+    return to_levels(read_strip(path).float())
 
 
 if __name__ == "__main__":

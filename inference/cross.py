@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,10 @@ from genvs.metrics.depths import depth_agreement
 from genvs.modalities import MODALITIES, from_levels, modality_names, to_levels
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored, background_of
-from genvs.models.precision import has_native_bf16
 from genvs.random import Stream, normal, numpy_generator, sample_keys
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import guided, sampler_of
-from inference import options, protocol
+from inference import folders, options, protocol, writers
 from torch_utils import distributed
 
 EXPERIMENTS = ("pairs", "fusion", "sensors")
@@ -100,10 +100,10 @@ class Experiment:
         return targets, views, rng.choice(indices, len(views))
 
 
-def open_cross(given: dict[str, Any], device: torch.device) -> tuple[Cross, list[int], dict[str, Any]]:
-    """The experiment that the options ask for, the scenes that it takes, and its settings, for a reader.
+def open_cross(given: dict[str, Any], device: torch.device) -> Cross:
+    """The experiment that the options ask for. given: all options of evaluate.py, settled.
 
-    given: all options of evaluate.py, settled. Raises InputError where something cannot be opened.
+    Raises InputError where something cannot be opened.
     """
     ckpt_path, net = options.open_network(given)
     names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
@@ -127,69 +127,72 @@ def open_cross(given: dict[str, Any], device: torch.device) -> tuple[Cross, list
     of_means = {name: train if name in there else dataset for name in experiment.targets}
     means = {name: mean_training_image(of, range(len(of)), name) for name, of in of_means.items()}
     classes = dataset.checked_classes() if net.config.scene.num_classes else None
-    sampling = {name: given[name] for name in ("sampler", "num_steps", "guidance", "churn")}
-    bf16 = given["bf16"] and has_native_bf16(device)
-    cross = Cross(net.to_device(device), dataset, experiment, {**sampling, "bf16": bf16}, means, classes)
-    facts: dict[str, Any] = {
-        "snapshot": ckpt_path,
-        "data": path,
-        "split": split,
+    settings = {
+        **folders.settings_of(ckpt_path, net, dataset, split, classes, given, device),
+        **{option: list(of) for option, of in names.items()},
+        "num_inputs": experiment.num_inputs if experiment.name == "pairs" else None,
         "scenes": f"{len(scenes)} of {len(dataset)}",
+        "mean images of": str(train.path),
     }
-    facts |= {"resolution": net.config.resolution, "mean images of": train.path, **sampling, "bf16": bf16}
-    return cross, scenes, facts
+    out_dir = given["out_dir"] or folders.default_folder(experiment.name, settings, given)
+    return Cross(net.to_device(device), dataset, scenes, experiment, settings, means, out_dir, classes)
 
 
 class Cross:
     """One experiment on the scenes of a dataset that have all its modalities, divided among the ranks.
 
-    sampling: `sampler`, `num_steps`, `churn`, `guidance` and `bf16`. mean_images: by target, `[3, H, W]` in [-1, 1].
-    classes: the scenes' classes, for a class-conditional network.
+    settings: all that the pictures depend on, by name. mean_images: by target, `[3, H, W]` in [-1, 1]. out_dir: keeps
+    the pictures. classes: the scenes' classes, for a class-conditional network.
     """
 
     def __init__(
         self,
         net: GeNVS,
         dataset: SceneDataset,
+        scenes: Sequence[int],
         experiment: Experiment,
-        sampling: dict[str, Any],
+        settings: dict[str, Any],
         mean_images: dict[str, Tensor],
+        out_dir: Path,
         classes: Sequence[int] | None = None,
     ) -> None:
         """Raises InputError for scenes that cannot be used."""
-        self.net, self.dataset, self.experiment, self.classes = net, dataset, experiment, classes
-        self.device, self.guidance = next(net.parameters()).device, sampling["guidance"]
+        self.net, self.dataset, self.scenes, self.experiment = net, dataset, scenes, experiment
+        self.settings, self.out_dir, self.classes = settings, out_dir, classes
+        self.device, self.guidance = next(net.parameters()).device, settings["guidance"]
         self.mean_images = {name: stored(image.to(self.device)) for name, image in mean_images.items()}
         self.denoisers = {
-            name: FastDenoiser(net, bf16=sampling["bf16"], modality=name, class_id=classes[0] if classes else None)
+            name: FastDenoiser(net, bf16=settings["bf16"], modality=name, class_id=classes[0] if classes else None)
             for name in experiment.targets
         }
-        self.sample = sampler_of(net, sampling["sampler"], sampling["num_steps"], churn=sampling["churn"])
+        self.sample = sampler_of(net, settings["sampler"], settings["num_steps"], churn=settings["churn"])
         self.background = {name: background_of(name, dataset.scene_config()) for name in experiment.targets}
 
-    def run(
-        self, scenes: Sequence[int], batch_size: int, keep: Callable[[int, str, str, Tensor], None]
-    ) -> dict[int, Scores]:
-        """Draw and measure these scenes, of all ranks: each scene's figures, on every rank.
+    @property
+    def pictures(self) -> Path:
+        """The folder of what was drawn."""
+        return self.out_dir / f"{self.experiment.name}-images"
 
-        keep: is given what was drawn of each scene, run and target, uint8 `[T, 3, H, W]`, on the rank that drew it.
-        """
-        share = scenes[distributed.get_rank() :: distributed.get_world_size()]
+    def path(self, scene: int, run: str, name: str) -> Path:
+        """The file of a scene's views of a modality, side by side, as a run draws them."""
+        folder = self.pictures / f"{run}-to-{name}".replace(" ", "-")
+        return folder / f"{scene:04d}-{Path(self.dataset.scene_names[scene]).name}.png"
+
+    def run(self, batch_size: int) -> dict[int, Scores]:
+        """Draw what is not there yet, and measure everything, on all ranks: each scene's figures, on every rank."""
+        share = self.scenes[distributed.get_rank() :: distributed.get_world_size()]
         at_a_time = 1 if self.classes else max(1, batch_size // NUM_TARGETS)  # of one class
         total = len(share) * len(self.experiment.runs) * len(self.experiment.targets) * NUM_TARGETS
         found: dict[int, Scores] = {scene: {} for scene in share}
         with tqdm(total=total, desc="drawing", unit="view", disable=True if distributed.get_rank() else None) as bar:
             for start in range(0, len(share), at_a_time):
                 some = share[start : start + at_a_time]
-                for run, name, images, scores in self._draw_and_measure(some):
-                    pictures = from_levels(images).round().byte().cpu()
-                    for scene, drawn in zip(some, pictures, strict=True):
-                        keep(scene, run, name, drawn)
+                for run, name, scores in self._draw_and_measure(some):
                     for drawing, measures in scores.items():
                         for measure, values in measures.items():
                             for scene, value in zip(some, values.mean(dim=1).tolist(), strict=True):
                                 found[scene].setdefault((run, name, drawing), {})[measure] = value
-                    bar.update(images.shape[:2].numel())
+                    bar.update(len(some) * NUM_TARGETS)
         return {scene: scores for part in distributed.gather_objects(found) for scene, scores in part.items()}
 
     def load(self, scenes: Sequence[int]) -> tuple[Views, dict[str, Views], Tensor]:
@@ -201,18 +204,23 @@ class Cross:
         return self.dataset.load(rows, inputs, kinds), wanted, torch.from_numpy((rows << 20) + targets)
 
     @torch.inference_mode()
-    def _draw_and_measure(self, scenes: Sequence[int]) -> Iterator[tuple[str, str, Tensor, dict[str, Any]]]:
-        """Each run's name and target, what was drawn `[S, T, 3, H, W]`, and by drawing and measure figures `[S, T]`."""
+    def _draw_and_measure(self, scenes: Sequence[int]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Each run's name and target, and by drawing and measure figures `[S, T]`."""
         inputs, targets, views = self.load(scenes)
         inputs, targets = inputs.to(self.device), {name: of.to(self.device) for name, of in targets.items()}
-        with next(iter(self.denoisers.values())).autocast():
-            columns = [inputs[:, k : k + 1] for k in range(inputs.shape[1])]
-            volumes = torch.cat([in_memory_order(self.net.encode(c.images, c.cameras)) for c in columns], dim=1)
+        volumes = functools.cache(lambda: self._encode(inputs))
         for run, places in self.experiment.runs.items():
-            volume, given = volumes[:, places].permute(0, 1, 5, 4, 2, 3), inputs[:, places]
-            drawn: dict[str, Tensor] = {}
+            given, drawn = inputs[:, places], {}
             for name, wanted in targets.items():
-                drawn[name] = self._draw(name, volume, given, wanted, views, scenes)
+                paths = [self.path(scene, run, name) for scene in scenes]
+                try:
+                    images = torch.stack([writers.read_strip(path) for path in paths])
+                except (OSError, ValueError):  # missing or damaged
+                    volume = volumes()[:, places].permute(0, 1, 5, 4, 2, 3)
+                    images = self._draw(name, volume, given, wanted, views, scenes)
+                    for path, pictures in zip(paths, images, strict=True):
+                        writers.write_strip(path, pictures, name)
+                drawn[name] = to_levels(images.to(self.device).float())
                 others = self.mean_images[name].expand_as(drawn[name]), nearest_input(given, wanted.cameras)
                 scores = {
                     drawing: measured(images, wanted, name, self.background[name])
@@ -220,12 +228,19 @@ class Cross:
                 }
                 if name == "depth" and "rgb" in drawn:
                     scores[DRAWINGS[0]]["agreement"] = self.agreement(drawn)
-                yield run, name, drawn[name], scores
+                yield run, name, scores
+
+    def _encode(self, inputs: Views) -> Tensor:
+        """Feature volumes of inputs `[S, K]`: `[S, K, H, W, D, C]`, which is how kernels read them."""
+        with next(iter(self.denoisers.values())).autocast():
+            columns = [inputs[:, k : k + 1] for k in range(inputs.shape[1])]
+            volumes = [self.net.encode(column.images, column.cameras) for column in columns]
+        return torch.cat([volume.permute(0, 1, 4, 5, 3, 2) for volume in volumes], dim=1)
 
     def _draw(
         self, name: str, volume: Tensor, given: Views, wanted: Views, views: Tensor, scenes: Sequence[int]
     ) -> Tensor:
-        """The views `[S, T]` of a modality as they are stored, `[S, T, 3, H, W]`. Each has noise of its own."""
+        """The views `[S, T]` of a modality, uint8 `[S, T, 3, H, W]` on the CPU. Each has noise of its own."""
         denoise = self.denoisers[name]
         denoise.set_class(self.classes[scenes[0]] if self.classes else None)
         keys = sample_keys(MODALITIES[name].index, views.flatten().to(self.device))
@@ -236,24 +251,22 @@ class Cross:
             without = self.net.without_conditioning(shown, keys)
             denoised = guided(denoised, functools.partial(denoise, feature_image=without), self.guidance)
         images = self.sample(denoised, normal(keys, tuple(wanted.images.shape[2:])))
-        return stored(as_stored(images, name)).view_as(wanted.images)
+        images = as_stored(images, name).clamp(-1, 1).view_as(wanted.images)
+        return from_levels(images).round().byte().cpu()
 
     def agreement(self, pictures: dict[str, Tensor]) -> Tensor:
         """How well the silhouettes of photos and depth pictures of the same cameras agree, `[...]`."""
         return overlap(*(silhouettes(pictures[name], self.background[name]) for name in ("rgb", "depth")))
 
     @torch.inference_mode()
-    def agreement_of_targets(self, scenes: Sequence[int]) -> float | None:
+    def agreement_of_targets(self) -> float | None:
         """The mean of `agreement` over the real pictures; None where the targets are not photos and depth."""
         if not {"rgb", "depth"} <= set(self.experiment.targets):
             return None
-        every = [{name: views.to("cpu").images for name, views in self.load([scene])[1].items()} for scene in scenes]
+        every = [
+            {name: views.to("cpu").images for name, views in self.load([scene])[1].items()} for scene in self.scenes
+        ]
         return float(torch.cat([self.agreement(pictures) for pictures in every]).mean())
-
-
-def in_memory_order(volume: Tensor) -> Tensor:
-    """Feature volumes `[S, K, C, D, H, W]` as `[S, K, H, W, D, C]`, which is how kernels read them."""
-    return volume.permute(0, 1, 4, 5, 3, 2)
 
 
 def stored(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -11,15 +12,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from genvs.files import new_numbered_folder, replacing, write_atomic
-from genvs.modalities import MODALITIES, PICTURE_CHANNELS
+from genvs.files import remove_orphans, replacing, write_atomic
+from genvs.modalities import MODALITIES
 from genvs.visualize import Band, contact_sheet
-from inference import options, writers
+from inference import folders, options, writers
 from inference.cross import DRAWINGS, FUSED, Cross, Experiment, Scores, open_cross
 from torch_utils import distributed
 
@@ -48,81 +47,64 @@ EXPLAINED = {
 
 def cross_evaluation(given: dict[str, Any], device: torch.device, batch_size: int, dry_run: bool) -> None:
     """Draw and measure one experiment, and write its tables and pictures. given: as in `open_cross`."""
-    cross, scenes, facts = open_cross(given, device)
-    experiment, snapshot = cross.experiment, facts["snapshot"]
-    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None]
-    distributed.print0("\n".join(lines))
-    wanted = [f"{experiment.name}.{kind}" for kind in ("csv", "md", "png")]
-    curves = experiment.name == "fusion" and importlib.util.find_spec("matplotlib") is not None
-    if experiment.name == "fusion" and not curves:
+    cross = open_cross(given, device)
+    experiment, folder = cross.experiment, cross.out_dir
+    distributed.print0("\n".join(folders.facts(cross.settings)))
+    names = [f"{experiment.name}.{kind}" for kind in ("csv", "md", "png")]
+    if experiment.name == "fusion" and importlib.util.find_spec("matplotlib") is None:
         options.warn("no curves are drawn, which need matplotlib: pip install -c constraints.txt -e .[plots]")
-    if (folder := given["out_dir"]) is not None:
-        writers.check_new(folder, wanted)
+    elif experiment.name == "fusion":
+        names.append(CURVES)
+    path = folder / f"{experiment.name}-protocol.json"
+
+    def check() -> None:
+        if not folders.check_settings(path, cross.settings):
+            writers.check_new(folder, [*names, cross.pictures.name])
+
+    check()
     if dry_run:
         distributed.print0("Dry run: everything is in order.")
         return
     rank = distributed.get_rank()
-    if rank == 0:
-        name = f"{experiment.name}-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
-        folder = folder or new_numbered_folder(options.ROOT / "inference" / "output", name)
-        folder.mkdir(parents=True, exist_ok=True)
-    folder = distributed.gather_objects(folder)[0]
-    pictures = Pictures(folder / f"{experiment.name}-images", cross, scenes[:: distributed.get_world_size()])
-    scores = cross.run(scenes, batch_size, pictures.keep)
-    if rank == 0:
-        rows, title = table_rows(scores), f"{experiment.name}: {snapshot.name} on {cross.dataset.path.name}"
-        page = as_markdown(title, experiment, rows, lines, cross.agreement_of_targets(scenes))
-        paths = [folder / name for name in wanted]
-        write_atomic(as_csv(rows), paths[0])
-        write_atomic(page, paths[1])
-        writers.write_png(paths[2], pictures.sheet(title, rows))
-        if curves:
-            paths.append(folder / CURVES)
-            draw_curves(paths[-1], title, fused_figures(rows, experiment.targets))
-        print("\n".join(["", page, *(f"Wrote {path}" for path in paths)]))
+    with folders.own_folder(path, cross.settings, check) if rank == 0 else contextlib.nullcontext():
+        for of_run in cross.pictures.glob("*") if rank == 0 else ():
+            remove_orphans(of_run)
+        distributed.barrier()
+        scores = cross.run(batch_size)
+        if rank == 0:
+            write_results(cross, scores, [folder / name for name in names])
 
 
-class Pictures:
-    """A folder of what was drawn, RUN-to-TARGET/SCENE.png with a scene's views side by side; and some for the sheet."""
-
-    def __init__(self, folder: Path, cross: Cross, scenes: Sequence[int]) -> None:
-        """scenes: those of the first rank; some of them are shown."""
-        self.folder, self.cross = folder, cross
-        self.shown: dict[int, dict[tuple[str, str], np.ndarray]] = {scene: {} for scene in scenes[:SHEET_SCENES]}
-
-    def keep(self, scene: int, run: str, name: str, images: Tensor) -> None:
-        """Write views, uint8 `[T, 3, H, W]`."""
-        pictures = images.movedim(1, -1).numpy()
-        if scene in self.shown:
-            self.shown[scene][run, name] = pictures[0]
-        folder = self.folder / f"{run}-to-{name}".replace(" ", "-")
-        path = folder / f"{scene:04d}-{Path(self.cross.dataset.scene_names[scene]).name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writers.write_png(path, as_in_file(np.concatenate(pictures, axis=1), name))
-
-    def sheet(self, title: str, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
-        """Of some scenes the inputs, then a row for each modality: the first view, as every run draws it.
-
-        rows: `table_rows`, whose means over all scenes are shown beside the runs.
-        """
-        psnr = {(row["inputs"], row["target"]): row["psnr"] for row in rows if row["drawing"] == NETWORK}
-        bands: list[Band] = []
-        for scene, drawn in self.shown.items():
-            inputs, targets, _ = self.cross.load([scene])
-            kinds = [list(MODALITIES)[index] for index in inputs.modality[0].tolist()]
-            given = inputs.images[0].movedim(1, -1).numpy()
-            bands.append((kinds, {f"inputs, scene {scene}": given}))
-            for name, views in targets.items():
-                runs = [run for run, target in drawn if target == name]
-                labels = ["target", *(f"{run}: {psnr[run, name]:.1f} dB" for run in runs)]
-                truth = views.images[0, 0].movedim(0, -1).numpy()
-                bands.append((labels, {name: [truth, *(drawn[run, name] for run in runs)]}))
-        return contact_sheet(title, bands, caption="dB: PSNR of the target's modality, mean over all scenes.")
+def write_results(cross: Cross, scores: Mapping[int, Scores], paths: Sequence[Path]) -> None:
+    """Write the table, the page, the sheet and the curves, if `paths` has a fourth one; print the page too."""
+    rows, experiment = table_rows(scores), cross.experiment
+    title = f"{experiment.name}: {Path(cross.settings['snapshot']).name} on {cross.dataset.path.name}"
+    page = as_markdown(title, experiment, rows, folders.facts(cross.settings), cross.agreement_of_targets())
+    write_atomic(as_csv(rows), paths[0])
+    write_atomic(page, paths[1])
+    writers.write_png(paths[2], sheet(cross, title, rows))
+    for path in paths[3:]:
+        draw_curves(path, title, fused_figures(rows, experiment.targets))
+    print("\n".join(["", page, *(f"Wrote {path}" for path in paths)]))
 
 
-def as_in_file(picture: np.ndarray, modality: str) -> np.ndarray:
-    """A picture `[H, W, 3]` with as many channels as files of its modality have."""
-    return picture if MODALITIES[modality].channels == PICTURE_CHANNELS else picture[..., 0]
+def sheet(cross: Cross, title: str, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Of some scenes the inputs, then a row for each modality: the first view, as every run draws it.
+
+    rows: `table_rows`, whose means over all scenes are shown beside the runs.
+    """
+    psnr = {(row["inputs"], row["target"]): row["psnr"] for row in rows if row["drawing"] == NETWORK}
+    bands: list[Band] = []
+    for scene in cross.scenes[:SHEET_SCENES]:
+        inputs, targets, _ = cross.load([scene])
+        kinds = [list(MODALITIES)[index] for index in inputs.modality[0].tolist()]
+        bands.append((kinds, {f"inputs, scene {scene}": inputs.images[0].movedim(1, -1).numpy()}))
+        for name, views in targets.items():
+            labels = ["target", *(f"{run}: {psnr[run, name]:.1f} dB" for run in cross.experiment.runs)]
+            drawn = [writers.read_strip(cross.path(scene, run, name))[0] for run in cross.experiment.runs]
+            pictures = torch.stack([views.images[0, 0], *drawn])
+            bands.append((labels, {name: pictures.movedim(1, -1).numpy()}))
+    return contact_sheet(title, bands, caption="dB: PSNR of the target's modality, mean over all scenes.")
 
 
 def table_rows(scores: Mapping[int, Scores]) -> list[dict[str, Any]]:

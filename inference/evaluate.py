@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Collection
@@ -27,11 +26,10 @@ from genvs.data.baselines import mean_training_image
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
-from genvs.models.precision import has_native_bf16
-from inference import options, protocol, report, writers
+from inference import folders, options, protocol, report, writers
 from inference.cross import EXPERIMENTS
 from inference.cross_report import cross_evaluation
-from inference.evaluation import BASELINES, MAY_CHANGE, SAMPLES, Evaluation
+from inference.evaluation import BASELINES, SAMPLES, Evaluation
 from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
 
@@ -111,7 +109,7 @@ def evaluate(given: dict[str, Any], device: torch.device, batch_size: int, dry_r
     evaluation = open_evaluation({**given, "num_inputs": given["num_inputs"] or 1}, device)
     evaluation.check()
     measures = Measures(evaluation, device)
-    distributed.print0("\n".join(evaluation.facts()))
+    distributed.print0("\n".join(folders.facts(evaluation.protocol)))
     if dry_run:
         click.echo("Dry run: everything is in order.")
         return
@@ -141,40 +139,16 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     classes = dataset.checked_classes() if scene.num_classes else None
     denoise = options.fast_denoiser(net, given, device, classes[0] if classes else None)
     guide = options.load_guide(given, net, device, classes[0] if classes else None)
-    as_given = (*options.SAMPLING, "num_inputs", "normalize", "seeds", "baselines", "metrics", "data_class")
     chosen = {
-        "snapshot": str(ckpt_path),
-        "snapshot_sha256": sha256(ckpt_path.read_bytes()),
+        **folders.settings_of(ckpt_path, net, dataset, split, classes, given, device),
         "guide": str(given["guide"]) if guide else None,
-        "guide_sha256": sha256(given["guide"].read_bytes()) if guide else None,
-        "data": str(dataset.path),
-        "data_sha256": sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
-        "split": split,
+        "guide_sha256": folders.sha256(given["guide"].read_bytes()) if guide else None,
         "num_objects": min(given["max_objects"] or len(dataset), len(dataset)),
-        **scene.planes,
-        "convention": dataset.convention,
-        "fit": dataset.framing.fit,
-        "background": list(dataset.framing.background),
-        "resolution": net.config.resolution,
-        "view_weighting": net.config.view_weighting,
         "views": protocol.read_views(given["views"]),
-        **{name: given[name] for name in as_given},
-        "bf16": given["bf16"] and has_native_bf16(device),
+        **{name: given[name] for name in ("num_inputs", "seeds", "baselines", "metrics")},
     }
-    default = options.ROOT / "inference" / "output" / results_folder(chosen, given)
-    return Evaluation(denoise, guide, dataset, classes, chosen, mean_image, given["out_dir"] or default)
-
-
-def results_folder(chosen: dict[str, Any], given: dict[str, Any]) -> str:
-    """The folder of results by default: the same for the same options, so that it is found again."""
-    snapshot = Path(chosen["snapshot"])
-    digest = sha256(repr([value for name, value in chosen.items() if name not in MAY_CHANGE]).encode())
-    name = f"evaluation-{snapshot.parent.name}-{snapshot.stem.removeprefix('network-snapshot-')}"
-    return f"{name}-{Path(chosen['data']).stem}-{options.described(given)}-{digest[:6]}"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    out_dir = given["out_dir"] or folders.default_folder("evaluation", chosen, given)
+    return Evaluation(denoise, guide, dataset, classes, chosen, mean_image, out_dir)
 
 
 def draw_and_measure(evaluation: Evaluation, measures: Measures, batch_size: int) -> dict[str, dict[str, Any]]:
@@ -218,7 +192,7 @@ def write_results(evaluation: Evaluation, results: dict[str, dict[str, Any]]) ->
     }
     title = f"{Path(chosen['snapshot']).name} on {evaluation.dataset.path.name}"
     summaries = {name: results[name]["summary"] for name in results}
-    table = report.markdown(title, evaluation.facts(), departures, summaries, len(chosen["seeds"]))
+    table = report.markdown(title, folders.facts(chosen), departures, summaries, len(chosen["seeds"]))
     paths = [evaluation.out_dir / name for name in ("results.json", "table.md", "contact_sheet.png")]
     write_atomic(json.dumps(content, indent=1) + "\n", paths[0])
     write_atomic(table, paths[1])

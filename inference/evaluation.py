@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,11 @@ from genvs.models.colours import colours_of
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, synthesize_views
 from genvs.visualize import to_uint8
-from inference import protocol, writers
+from inference import folders, protocol, writers
 from inference.options import SAMPLING
 from torch_utils import distributed
 
 SAMPLES = "samples"
-# Of a protocol, what may change when an evaluation continues in its folder: where files are, and how much is measured.
-# Snapshots are recognised by their hashes, and the data by their files' names, sizes and times of change.
-MAY_CHANGE = ("snapshot", "data", "data_class", "split", "guide", "num_objects", "seeds", "baselines", "metrics")
 BASELINES = {"colours": "feature image's colours", "nearest": "nearest input view", "mean": "mean training image"}
 
 
@@ -101,17 +97,10 @@ class Evaluation:
 
     def check_folder(self) -> None:
         """Raise InputError where `out_dir` holds images of another protocol, or figures that would be lost."""
-        ours, path = self.protocol, self.out_dir / "protocol.json"
-        theirs = _protocol_in(path)
-        for key in (key for key in ours if theirs and key not in MAY_CHANGE and theirs.get(key) != ours[key]):
-            other = f"{key} {theirs.get(key)}, not {ours[key]}"
-            if key.endswith("_sha256"):
-                other = f"other contents of the {key.removesuffix('_sha256')}"
-            raise InputError(
-                f"{path}: the images there were drawn with {other}: choose another --out_dir, or delete it"
-            )
+        ours = self.protocol
+        folders.check_settings(self.out_dir / "protocol.json", ours)
         path = self.out_dir / "results.json"
-        done = _protocol_in(path)
+        done = folders.settings_in(path)
         lost = {
             name: [one for one in done.get(name, ()) if one not in ours[name]]
             for name in ("seeds", "metrics", "baselines")
@@ -123,22 +112,9 @@ class Evaluation:
                 f"{path}: has figures for {held}, which would be lost: add it, or choose another --out_dir"
             )
 
-    def facts(self) -> list[str]:
-        """The protocol, for a reader."""
-        return [
-            f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in self.protocol.items()
-            if value not in (None, []) and not name.endswith("_sha256")
-        ]
-
-    @contextlib.contextmanager
-    def own_folder(self) -> Iterator[None]:
+    def own_folder(self) -> contextlib.AbstractContextManager[None]:
         """Make `out_dir`, with its protocol. Raises InputError where another evaluation writes there."""
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        with files.lock(self.out_dir / ".lock"):
-            self.check_folder()  # again, because another one may have written there meanwhile
-            files.write_atomic(json.dumps({"protocol": self.protocol}, indent=1), self.out_dir / "protocol.json")
-            yield
+        return folders.own_folder(self.out_dir / "protocol.json", self.protocol, self.check_folder)
 
     def draw(self, index: int, drawing: int | str, inputs: Views, targets: Cameras, batch_size: int) -> Tensor:
         """The images of an object, uint8 `[T, 3, H, W]`, which are drawn unless they exist already.
@@ -195,13 +171,3 @@ class Evaluation:
             for start in range(0, targets.shape[1], batch_size):
                 feature_images = conditioned.render(targets[:, start : start + batch_size].to(device))
                 yield from colours.picture(feature_images).clamp(-1, 1).cpu()
-
-
-def _protocol_in(path: Path) -> dict[str, Any]:
-    """The protocol in a JSON file; none if it does not exist. Raises InputError where it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["protocol"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, LookupError, TypeError):
-        raise InputError(f"{path}: cannot be read: choose another --out_dir, or delete this one") from None

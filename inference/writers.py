@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -53,8 +54,25 @@ def in_file(image: Tensor, modality: str, near_far: np.ndarray, depth_scale: flo
         values = from_levels(image.double().mean(dim=0))
         depth = depth_decoded(values, *near_far) / depth_scale
         return (depth * (values > 255 * SILHOUETTE_THRESHOLD)).round().numpy().astype(np.uint16)
-    picture = to_uint8(image)
+    return with_channels_of(modality, to_uint8(image))
+
+
+def with_channels_of(modality: str, picture: np.ndarray) -> np.ndarray:
+    """A picture `[H, W, 3]` with as many channels as files of the modality have."""
     return picture if MODALITIES[modality].channels == PICTURE_CHANNELS else picture[..., 0]
+
+
+def write_strip(path: Path, pictures: Tensor, modality: str) -> None:
+    """Write square pictures side by side, uint8 `[T, 3, H, H]`. The folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, with_channels_of(modality, np.concatenate(pictures.movedim(1, -1).numpy(), axis=1)))
+
+
+def read_strip(path: Path) -> Tensor:
+    """What `write_strip` wrote. Raises OSError or ValueError where it is missing or damaged."""
+    with Image.open(path) as image:
+        strip = np.array(image.convert("RGB"))
+    return torch.from_numpy(strip.reshape(len(strip), -1, len(strip), PICTURE_CHANNELS)).permute(1, 3, 0, 2)
 
 
 def find_encoder() -> str:
