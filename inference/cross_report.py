@@ -22,7 +22,8 @@ from inference import folders, options, writers
 from inference.cross import DRAWINGS, FUSED, Cross, Experiment, Scores, open_cross
 from torch_utils import distributed
 
-NETWORK, MEAN, NEAREST = DRAWINGS
+NETWORK, MEAN, _ = DRAWINGS
+ByKey = Mapping[tuple[str, str, str], Mapping[str, Any]]  # `table_rows` by inputs, target and drawing
 SHEET_SCENES = 2
 CURVES = "fusion-curves.png"
 MEASURES = ("psnr", "ssim", "gray_psnr", "iou", "depth_error", "agreement")
@@ -37,6 +38,10 @@ ABOUT = (
     "nearest input view, copied; of the target's modality, if there is one. Gray PSNR: of the luma of photos. IoU: of "
     "what is not background, which is the silhouette in photos and the returns in other pictures. Depth error: mean "
     "absolute error in world units, where both have a return."
+)
+BOLD = (
+    "In brackets: by how much the network is better than the better baseline, the mean image or the nearest input; "
+    "bold where it is better than both. Other sensors see no colour: judge photos that are drawn from them in gray."
 )
 EXPLAINED = {
     "pairs": "{num_inputs} views of one modality are the inputs.",
@@ -136,10 +141,11 @@ def as_markdown(
     """The whole page. facts: what was drawn, a line each. agreement: of the real pictures."""
     by_key = {(row["inputs"], row["target"], row["drawing"]): row for row in rows}
     runs, targets = list(experiment.runs), experiment.targets
-    matrix = [[run, *(_with_error(by_key[run, name, NETWORK]) for name in targets)] for run in runs]
-    matrix.append([MEAN, *(f"{by_key[runs[0], name, MEAN]['psnr']:.2f}" for name in targets)])
-    parts = [f"# {title}", NOT_COMPARABLE, EXPLAINED[experiment.name].format(num_inputs=experiment.num_inputs)]
-    parts += ["## PSNR (dB) by inputs and target", markdown_table(["inputs", *targets], matrix)]
+    columns = [(name, name, "psnr") for name in targets]
+    if "rgb" in targets:
+        columns.insert(1, ("rgb in gray", "rgb", "gray_psnr"))
+    parts = [f"# {title}", NOT_COMPARABLE, EXPLAINED[experiment.name].format(num_inputs=experiment.num_inputs), BOLD]
+    parts += ["## PSNR (dB) by inputs and target", _matrix(by_key, runs, columns, 2)]
     if experiment.name == "fusion":
         lines = [
             [str(number), *(f"{alone:.2f} → {together:.2f} ({together - alone:+.2f})" for alone, together in figures)]
@@ -147,13 +153,8 @@ def as_markdown(
         ]
         parts.append("## PSNR (dB) by the number of views")
         parts.append(markdown_table(["views, alone → together", *targets], lines))
-    pairs = [(run, name) for run in runs for name in targets]
-    better = sum(
-        by_key[run, name, NETWORK]["psnr"] > max(by_key[run, name, MEAN]["psnr"], by_key[run, name, NEAREST]["psnr"])
-        for run, name in pairs
-    )
-    parts += ["## All figures", f"The network is better than both baselines in PSNR in {better} of {len(pairs)}."]
-    parts.append(_figures(by_key, pairs))
+    parts += ["## IoU by inputs and target", _matrix(by_key, runs, [(name, name, "iou") for name in targets], 3)]
+    parts += ["## All figures", _figures(by_key, [(run, name) for run in runs for name in targets])]
     if agreement is not None:
         of_runs = [[run, f"{by_key[run, 'depth', NETWORK]['agreement']:.3f}"] for run in runs]
         parts += [
@@ -164,23 +165,37 @@ def as_markdown(
     return "\n\n".join([*parts, ABOUT, "## What was drawn", "\n".join(f"* {fact}" for fact in facts)]) + "\n"
 
 
-def _with_error(row: Mapping[str, Any]) -> str:
-    error = row.get("psnr_error")
-    return f"{row['psnr']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+def _matrix(by_key: ByKey, runs: Sequence[str], columns: Sequence[tuple[str, str, str]], digits: int) -> str:
+    """A line for each run: the network's figures, and how much better than the better baseline's they are.
+
+    columns: title, target and measure of each.
+    """
+    lines = [[run] for run in (*runs, MEAN, "better than both baselines")]
+    for _, name, measure in columns:
+        better = 0
+        for line, run in zip(lines, runs, strict=False):
+            own, *others = (by_key[run, name, drawing] for drawing in DRAWINGS)
+            margin = own[measure] - max(other[measure] for other in others)
+            text = f"{own[measure]:.{digits}f}"
+            if f"{measure}_error" in own:
+                text += f" ± {own[f'{measure}_error']:.{digits}f}"
+            line.append(f"{f'**{text}**' if margin > 0 else text} ({margin:+.{digits}f})")
+            better += margin > 0
+        lines[-2].append(f"{by_key[runs[0], name, MEAN][measure]:.{digits}f}")
+        lines[-1].append(f"{better} of {len(runs)}")
+    return markdown_table(["inputs", *(title for title, _, _ in columns)], lines)
 
 
-def _figures(by_key: Mapping[tuple[str, str, str], Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> str:
-    header = ["inputs", "target"]
-    header += [f"{measure}: {drawing}" for measure in ("PSNR", "gray PSNR") for drawing in DRAWINGS]
-    header += ["SSIM", "IoU", "depth error"]
+def _figures(by_key: ByKey, pairs: Sequence[tuple[str, str]]) -> str:
+    header = [f"{measure}: {drawing}" for measure in ("PSNR", "gray PSNR", "IoU") for drawing in DRAWINGS]
     lines = []
     for run, name in pairs:
         own = [by_key[run, name, drawing] for drawing in DRAWINGS]
         grays = [f"{of['gray_psnr']:.2f}" if name == "rgb" else "-" for of in own]
         error = f"{own[0]['depth_error']:.4f}" if name == "depth" else "-"
-        figures = [f"{own[0]['ssim']:.3f}", f"{own[0]['iou']:.3f}", error]
-        lines.append([run, name, *(f"{of['psnr']:.2f}" for of in own), *grays, *figures])
-    return markdown_table(header, lines)
+        figures = [*(f"{of['psnr']:.2f}" for of in own), *grays, *(f"{of['iou']:.3f}" for of in own)]
+        lines.append([run, name, *figures, f"{own[0]['ssim']:.3f}", error])
+    return markdown_table(["inputs", "target", *header, "SSIM", "depth error"], lines)
 
 
 def fused_figures(rows: Sequence[Mapping[str, Any]], targets: Sequence[str]) -> dict[str, list[tuple[float, float]]]:

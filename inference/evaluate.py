@@ -105,7 +105,7 @@ def main(context: click.Context, batch_size: int | None, dry_run: bool, **given)
 
 
 def evaluate(given: dict[str, Any], device: torch.device, batch_size: int, dry_run: bool) -> None:
-    """The literature's protocol, for the network's first modality."""
+    """The literature's protocol, of photos drawn from photos."""
     evaluation = open_evaluation({**given, "num_inputs": given["num_inputs"] or 1}, device)
     evaluation.check()
     measures = Measures(evaluation, device)
@@ -124,7 +124,11 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
     ckpt_path, net = options.open_network(given)
     data, baselines = given["data"], given["baselines"]
-    scene, kind = net.config.scene, dataset_class(given["data_class"])
+    scene, kind, known = net.config.scene, dataset_class(given["data_class"]), ", ".join(net.config.modalities)
+    if "rgb" not in net.config.modalities:
+        raise InputError(f"{ckpt_path}: draws {known}, and this measures photos: pass --cross, or --inputs, --targets")
+    if known != "rgb":
+        distributed.print0(f"Measured: rgb drawn from rgb; for others of {known} pass --cross, or --inputs, --targets")
     path, split = protocol.find_split(data, given["split"], kind)
     dataset = protocol.open_dataset(path, net.config, given)
     if "colours" in baselines and net.config.numerics == UNOFFICIAL:

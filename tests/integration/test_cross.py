@@ -157,7 +157,16 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, ca
     assert float(shown[1]) == pytest.approx(found["sar", "depth", "network"]["agreement"], abs=1e-3)
     assert run(folders[0], tmp_path, program=agreement.main) == 2 and "does not have the scenes" in one_error(capsys)
     page = (tmp_path / "pairs.md").read_text()
-    assert "Not comparable" in page and "better than both baselines" in page and "real pictures" in page
+    assert "Not comparable" in page and "real pictures" in page
+    for title, measure, digits in (("## PSNR", "gray_psnr", 2), ("## IoU", "iou", 3)):
+        header, _, line, _, better = page.partition(title)[2].splitlines()[2:7]
+        column = header.split(" | ").index("rgb in gray" if measure == "gray_psnr" else "rgb")
+        own, *others = (found["sar", "rgb", drawing][measure] for drawing in ("network", "mean image", "nearest input"))
+        value, margin = re.fullmatch(r"\**([\d.]+)\** \(([+-][\d.]+)\)", line.strip("| ").split(" | ")[column]).groups()
+        assert float(value) == pytest.approx(own, abs=10**-digits)
+        assert float(margin) == pytest.approx(own - max(others), abs=2 * 10**-digits)
+        assert better.strip("| ").split(" | ")[column] == f"{int(own > max(others))} of 1"
+        assert ("**" in line.split(" | ")[column]) == (own > max(others))
 
 
 @pytest.mark.parametrize(("name", "runs"), [("pairs", 4), ("fusion", 18), ("sensors", 15)])
@@ -259,6 +268,15 @@ def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "pairs.md").touch()
     assert run(*pair, "--inputs", "rgb") == 2 and "pairs.md exists and is not overwritten" in one_error(capsys)
+
+
+def test_the_ordinary_evaluation_says_that_it_measures_photos(options, tmp_path, capsys):
+    assert run(*options, "--dry-run") == 0
+    assert "Measured: rgb drawn from rgb; for others of rgb, depth, sar, sonar" in capsys.readouterr().out
+    blind = GeNVS(dataclasses.replace(small_config(), modalities=("depth", "sar")))
+    genvs.save_snapshot(tmp_path / "blind.pkl", blind.config, blind.state_dict())
+    assert run(*options, "--ckpt_path", tmp_path / "blind.pkl") == 2
+    assert "draws depth, sar" in (error := one_error(capsys)) and "--cross" in error
 
 
 @pytest.mark.parametrize("target", ["rgb", "depth", "sar"])
