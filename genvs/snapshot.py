@@ -67,7 +67,9 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
     try:
         if is_state:
             scene = {f"scene.{name}": content["data"][name] for name in SceneConfig.__dataclass_fields__}
-            config = set_by_path(config_of_snapshot(content["config"]["net"]), scene)
+            config = config_of_snapshot(content["config"]["net"])
+            resolution = content.get("resolution", config.resolution)  # a run may begin at half its own
+            config = set_by_path(config, {**scene, "resolution": resolution})
             weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
         else:
             config, weights, notes = config_of_snapshot(content["config"]), content["state"], content["notes"]

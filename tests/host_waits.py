@@ -6,7 +6,6 @@ import contextlib
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -80,7 +79,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
     state = create_state(config, config.net.scene, device)
     loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
     monitor = Monitor(run_dir, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
-    reporter = Reporter(config, SimpleNamespace(held_out_scenes=[]), state, monitor)
+    reporter = Reporter(config, state, monitor)
     reporter.first_status = []
 
     def count() -> None:

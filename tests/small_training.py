@@ -120,7 +120,8 @@ def reporter_of(config: TrainConfig, state: TrainState, run_dir: Path, held_out:
     """A run's reporter, closed afterwards."""
     monitor = Monitor(run_dir, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
     with contextlib.closing(monitor):
-        reporter = Reporter(config, opened(config, held_out), state, monitor)
+        reporter = Reporter(config, state, monitor)
+        reporter.evaluate_on(opened(config, held_out))
         with contextlib.closing(reporter.files):
             yield reporter
 

@@ -49,9 +49,10 @@ class TrainConfig:
     normalize: move and scale every scene to the origin, at one distance from its cameras. fit: what is done to images
     that are not square, one of FITS. background: behind transparent and masked parts, RGB from 0 to 255. cond: train a
     class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
-    update, over all ranks. batch_gpu: target images per GPU and round; None for one round. grad_compression: of
-    gradients between ranks, "none" or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs.
-    only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`.
+    update, over all ranks. batch_gpu: target images per GPU and round; None for one round. low_resolution_kimg: length
+    of the first part, at half the resolution. grad_compression: of gradients between ranks, "none" or "bf16". fp16:
+    instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the view weighting
+    alone and keep all other weights of `transfer`.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -74,6 +75,7 @@ class TrainConfig:
     duration_kimg: float = 4000.0
     batch_size: int = 96
     batch_gpu: int | None = None
+    low_resolution_kimg: float = 0.0
     min_inputs: int = 1
     max_inputs: int = 3
     num_targets: int = 1
@@ -102,7 +104,7 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "duration_kimg", "batch_size", "batch_gpu", "num_targets", "lr", "loss_scale")
         check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
-        check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "workers")
+        check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "low_resolution_kimg", "workers")
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
@@ -131,6 +133,11 @@ class TrainConfig:
         if self.net.denoiser.augment_labels != labels:
             denoiser = dataclasses.replace(self.net.denoiser, augment_labels=labels)
             object.__setattr__(self, "net", dataclasses.replace(self.net, denoiser=denoiser))
+        try:
+            self.net_at(0)
+        except InputError as error:
+            fault = f"half of `resolution`={self.net.resolution} does not suit the network ({error})"
+            raise InputError(f"`low_resolution_kimg`={self.low_resolution_kimg:g}: {fault}: give 0") from None
 
     def dependent_settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """The settings, by path, that `changes` also change (`genvs.settings.set_by_path`)."""
@@ -143,8 +150,22 @@ class TrainConfig:
     @property
     def total_nimg(self) -> int:
         """Target images to train on, rounded up to whole updates."""
+        return self._whole_updates(self.duration_kimg)
+
+    @property
+    def low_resolution_nimg(self) -> int:
+        """Target images at half the resolution, rounded up to whole updates."""
+        return self._whole_updates(self.low_resolution_kimg)
+
+    def _whole_updates(self, kimg: float) -> int:
         # Rounded first: 0.072 * 1000 is a little more than 72, which would take one update more.
-        return math.ceil(round(self.duration_kimg * 1000, 3) / self.batch_size) * self.batch_size
+        return math.ceil(round(kimg * 1000, 3) / self.batch_size) * self.batch_size
+
+    def net_at(self, cur_nimg: int) -> GeNVSConfig:
+        """The network's config after so many images, which differs from `net` in sizes that weights do not have."""
+        if cur_nimg >= self.low_resolution_nimg:
+            return self.net
+        return set_by_path(self.net, {"resolution": self.net.resolution // 2})
 
     def batch_gpu_or_share(self, world_size: int) -> int:
         """Target images per GPU and round: `batch_gpu`, or an equal share of the batch."""

@@ -153,6 +153,18 @@ def pack_data(data: RunData) -> None:
         dataset.use_packs(found)
 
 
+def at_resolution(data: RunData, resolution: int, cache: bool) -> RunData:
+    """The same scenes with images of this size, for which they are packed if `cache`. Call it on all ranks."""
+    if resolution == data.train.resolution:
+        return data
+    train = data.train.at_resolution(resolution)
+    held_out = train if data.held_out is data.train else data.held_out.at_resolution(resolution)
+    resized = dataclasses.replace(data, train=train, held_out=held_out)
+    if cache:
+        pack_data(resized)
+    return resized
+
+
 def _made_packs(dataset: SceneDataset) -> list[Pack] | InputError:
     """A dataset's packs, or what is wrong with a file. None of them, after a warning, if one cannot be written."""
     try:

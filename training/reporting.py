@@ -23,19 +23,24 @@ FIRST_STATUS_UPDATES = (1, 3, 10)  # a person soon sees that a run goes on, and 
 
 class Reporter:
     """Records numbers every `log_kimg`, prints a status line every tick, saves a snapshot and evaluates it every
-    `snapshot_ticks`, saves a training state every `state_ticks`, and does everything at the end.
+    `snapshot_ticks`, saves a training state every `state_ticks`, and does everything at the end, and before the
+    resolution grows.
 
     Files are written while training continues. If one cannot be written, its OSError ends the run at the next record
     at the latest.
     """
 
-    def __init__(self, config: TrainConfig, data: RunData, state: TrainState, monitor: Monitor) -> None:
+    def __init__(self, config: TrainConfig, state: TrainState, monitor: Monitor) -> None:
         self.config, self.run_dir, self.state, self.monitor = config, monitor.run_dir, state, monitor
-        self.evaluation = Evaluation(data, monitor.device) if data.held_out_scenes else None
+        self.evaluation: Evaluation | None = None
         self.last_nimg = state.cur_nimg
         self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
         self.first_status = [state.cur_nimg + updates * config.batch_size for updates in FIRST_STATUS_UPDATES]
         self.files = BackgroundWriter()
+
+    def evaluate_on(self, data: RunData) -> None:
+        """Evaluate on the held-out scenes of `data`, if there are some, from now on."""
+        self.evaluation = Evaluation(data, self.monitor.device) if data.held_out_scenes else None
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step reached or passed a multiple of `kimg`."""
@@ -56,10 +61,11 @@ class Reporter:
         if status:
             self.monitor.status(int(nimg // (tick * 1000)), nimg)
         if nimg < config.total_nimg:
-            if self._passed(tick * config.snapshot_ticks):
+            grows = nimg == config.low_resolution_nimg  # next, and may then run out of memory
+            if self._passed(tick * config.snapshot_ticks) or grows:
                 self._save(save_network_snapshot)
                 self.evaluate()
-            if self._passed(tick * config.state_ticks):
+            if self._passed(tick * config.state_ticks) or grows:
                 self._save(save_training_state)
                 self.saved_nimg = nimg
         self.last_nimg = nimg

@@ -250,6 +250,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
         "version": VERSION,
         "config": dataclasses.asdict(config),
         "data": state.data,
+        "resolution": state.net.config.resolution,
         **{name: torch.as_tensor(getattr(state, name)).item() for name in COUNTERS},
         "net": state.net.state_dict(),
         "ema": state.ema.state_dict(),

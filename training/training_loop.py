@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from genvs.data.types import ViewBatch
 from torch_utils import distributed
 from training.config import TrainConfig
-from training.data import RunData, load_batches
+from training.data import RunData, at_resolution, load_batches
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
@@ -30,6 +31,7 @@ SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
 def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: TrainState, device: torch.device) -> None:
     """Train `state` to `config.total_nimg` images or until interrupted. All files go to `run_dir`.
 
+    data: at the config's resolution. The first `config.low_resolution_nimg` images are trained on at half of it.
     Between records nothing waits for the device. Raises KeyboardInterrupt if this rank has stopped without the others,
     InputError for data that cannot be used, FloatingPointError if
     training diverges, and OSError for a file that cannot be written.
@@ -38,12 +40,22 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
-    net = training_net(state.net, config, device)
     loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed)
-    batches = load_batches(config, data, state.cur_nimg, device, stop.while_waiting)
-    progress = {"cur_nimg": state.cur_nimg, "total": config.total_nimg}
+    first_nimg = state.cur_nimg
+    progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
-    reporter = Reporter(config, data, state, monitor)
+    reporter = Reporter(config, state, monitor)
+
+    def start_stage() -> tuple[nn.Module, Iterator[ViewBatch]]:
+        """The network for training, and its batches, at the resolution of this part of the run."""
+        sizes = dataclasses.replace(config.net_at(state.cur_nimg), scene=state.net.config.scene)
+        for network in (state.net, state.ema):
+            network.set_sizes(sizes)
+        views = at_resolution(data, sizes.resolution, config.cache)
+        reporter.evaluate_on(views)
+        net = training_net(state.net, config, device)
+        batches = load_batches(config, views, state.cur_nimg, device, stop.while_waiting)
+        return net, order_gradient_buckets(net, loss_fn, batches, config) if world_size > 2 else batches
 
     def save_alone() -> None:
         reporter.save_alone()
@@ -53,9 +65,10 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter.files), contextlib.closing(slow_step):
         try:
-            if world_size > 2:
-                batches = order_gradient_buckets(net, loss_fn, batches, config)
+            net, batches = start_stage()
             while state.cur_nimg < config.total_nimg and not stop.agreed():
+                if state.cur_nimg == config.low_resolution_nimg > first_nimg:
+                    net, batches = start_stage()
                 with stop.may_cut_short(every_rank=True), slow_step:
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)

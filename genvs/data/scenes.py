@@ -6,6 +6,7 @@ A dataset is a list of `Scene`s, which know their files. genvs.data.stored reads
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 from collections.abc import Sequence
@@ -95,6 +96,12 @@ class SceneDataset(SceneViews, Dataset):
             "modalities": modalities,
         }
         super().__init__(path, resolution=resolution, near=near, far=far, **read)
+
+    def at_resolution(self, resolution: int) -> SceneDataset:
+        """The same scenes with images of another size. Only packs are not shared: it has none."""
+        other = copy.copy(self)
+        other.resolution, other._packs = resolution, {}
+        return other
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:

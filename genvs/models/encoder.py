@@ -38,6 +38,12 @@ class ASPP(nn.Module):
         self.project = conv_relu((len(rates) + 2) * channels, channels, 1)
         self.refine = separable_conv_relu(channels, channels)
 
+    def set_rates(self, rates: tuple[int, ...]) -> None:
+        """Other dilation rates, with the same weights."""
+        for conv, rate in zip(self.atrous, rates, strict=True):
+            depthwise = cast(nn.Conv2d, cast(nn.Sequential, conv)[0])
+            depthwise.dilation = depthwise.padding = (rate, rate)
+
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [self.pointwise(x), *(conv(x) for conv in self.atrous), pooled]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +73,12 @@ class GeNVS(nn.Module):
         del self.renderer.view_weights  # a module cannot be replaced by a function
         self.renderer.view_weights = weighting
         self.config = dataclasses.replace(self.config, view_weighting=name)
+
+    def set_sizes(self, config: GeNVSConfig) -> None:
+        """Draw at another resolution, with the same weights. config: this network's with that resolution."""
+        self.config, self.renderer.config = config, config.renderer
+        for encoder in self.encoders.values():
+            cast(FeatureVolumeEncoder, encoder).aspp.set_rates(config.encoder.aspp_rates)
 
     def encode(self, images: Tensor, cameras: Cameras | None = None, *, evenly: bool = False) -> Tensor:
         """Input views to feature volumes `[B, V, C, D, h, w]`, each by the encoder of its own modality.
