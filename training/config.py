@@ -50,9 +50,10 @@ class TrainConfig:
     that are not square, one of FITS. background: behind transparent and masked parts, RGB from 0 to 255. cond: train a
     class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
     update, over all ranks. batch_gpu: target images per GPU and round; None for one round. low_resolution_kimg: length
-    of the first part, at half the resolution. grad_compression: of gradients between ranks, "none" or "bf16". fp16:
-    instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the view weighting
-    alone and keep all other weights of `transfer`.
+    of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the learning rate's linear rise
+    from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of gradients between ranks, "none"
+    or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the
+    view weighting alone and keep all other weights of `transfer`.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -81,6 +82,7 @@ class TrainConfig:
     num_targets: int = 1
     lr: float = 1e-4
     lr_rampup_kimg: float = 10.0
+    lr_decay_kimg: float = 0.0
     max_grad_norm: float = 1.0
     loss_scale: float = 1.0
     ema_halflife_kimg: float = 500.0
@@ -104,7 +106,7 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "duration_kimg", "batch_size", "batch_gpu", "num_targets", "lr", "loss_scale")
         check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
-        check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "low_resolution_kimg", "workers")
+        check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "lr_decay_kimg", "low_resolution_kimg", "workers")
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
@@ -166,6 +168,13 @@ class TrainConfig:
         if cur_nimg >= self.low_resolution_nimg:
             return self.net
         return set_by_path(self.net, {"resolution": self.net.resolution // 2})
+
+    def lr_at(self, cur_nimg: int) -> float:
+        """The learning rate of the update after so many images."""
+        share = min(cur_nimg / max(self.lr_rampup_kimg * 1000, 1e-8), 1.0)
+        if self.lr_decay_kimg > 0:
+            share = min(share, (self.total_nimg - cur_nimg) / (self.lr_decay_kimg * 1000))
+        return self.lr * share
 
     def batch_gpu_or_share(self, world_size: int) -> int:
         """Target images per GPU and round: `batch_gpu`, or an equal share of the batch."""

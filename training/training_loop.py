@@ -110,14 +110,13 @@ def accumulate_gradients(
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
-    """One optimizer step with learning rate warm-up and clipped gradients, skipped if a gradient is not finite.
+    """One optimizer step with a scheduled learning rate and clipped gradients, skipped if a gradient is not finite.
 
     Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
     optimizer = state.optimizer
-    lr = config.lr * min(state.cur_nimg / max(config.lr_rampup_kimg * 1000, 1e-8), 1.0)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = config.lr_at(state.cur_nimg)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     finite, norm = norm.isfinite(), norm / state.scale
@@ -132,7 +131,7 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
     if config.fp16:  # half the scale after an update that is not finite, twice after a long row of finite ones
         torch._amp_update_scale_(state.scale, state.scale_updates, found_inf, 2.0, 0.5, SCALE_GROWTH_UPDATES)
     monitor.report("Gradient/norm", norm)
-    monitor.report("Progress/lr", lr)
+    monitor.report("Progress/lr", optimizer.param_groups[0]["lr"])
 
 
 @torch.no_grad()

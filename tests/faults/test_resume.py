@@ -18,6 +18,7 @@ from tests.conftest import counted
 from tests.small_training import (
     BATCH,
     fresh_state,
+    kimg,
     last_state,
     own_signals,
     records,
@@ -54,6 +55,20 @@ def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undist
             assert [record[name] for record in records(run_dir)] == expected, (step, name)
         shutil.rmtree(run_dir)
     counted("resumes equal bit for bit", len(steps), len(steps))
+
+
+def test_a_learning_rate_that_falls_goes_on_falling_and_to_a_new_end(cars, tmp_path):
+    config = small_run(cars, 6, lr_rampup_kimg=0.0, lr_decay_kimg=kimg(4), state_ticks=2)  # a tick: two updates
+    whole = train(config, tmp_path / "whole")
+    state = min((tmp_path / "whole").glob("training-state-*.pt"))  # after four updates
+    for updates, last_rates in ((6, (2, 1)), (8, (4, 3, 2, 1))):
+        run_dir = tmp_path / str(updates)
+        run_dir.mkdir()
+        shutil.copy(state, run_dir)
+        content = resume(run_dir, duration_kimg=kimg(updates))
+        rates = [config.lr * quarters / 4 for quarters in last_rates]
+        assert [record["Progress/lr"] for record in records(run_dir)] == pytest.approx(rates)
+        assert (unequal(content, whole) == []) == (updates == 6)
 
 
 def test_a_run_killed_between_the_rounds_of_an_update_repeats_it(cars, tmp_path, undisturbed, monkeypatch):

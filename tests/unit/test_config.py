@@ -180,6 +180,17 @@ def test_the_total_is_rounded_up_to_whole_updates():
         assert TrainConfig(duration_kimg=duration_kimg, batch_size=batch_size).total_nimg == total
 
 
+def test_the_learning_rate_rises_and_falls():
+    lengths = {"duration_kimg": 10.0, "batch_size": 100, "lr": 0.5, "lr_rampup_kimg": 2.0}
+    config = TrainConfig(**lengths, lr_decay_kimg=4.0)
+    found = {kimg: config.lr_at(1000 * kimg) for kimg in (0, 1, 2, 5, 6, 7, 9)}
+    assert found == pytest.approx({0: 0.0, 1: 0.25, 2: 0.5, 5: 0.5, 6: 0.5, 7: 0.375, 9: 0.125})
+    assert config.lr_at(9900) == pytest.approx(0.5 / 40), "of the last update"
+    assert TrainConfig(**lengths).lr_at(9900) == 0.5
+    short = TrainConfig(**{**lengths, "duration_kimg": 3.0}, lr_decay_kimg=4.0)
+    assert max(short.lr_at(nimg) for nimg in range(0, 3000, 100)) == pytest.approx(0.25), "the lower one counts"
+
+
 @pytest.mark.parametrize(
     ("batch_size", "batch_gpu", "world_size", "named"),
     [
