@@ -17,7 +17,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from genvs import ops
-from tests.fused_checks import image, normal, render, some_field, some_known, some_rays, some_volume
+from tests.fused_checks import image, normal, render, some_field, some_known, some_places, some_rays, some_volume
 
 
 class AbsentGPU:
@@ -68,6 +68,7 @@ def every_operation(precision: torch.dtype) -> None:
     # Summed over half a tile of rays and over two, with and without a known channel.
     variants = [(None, None), (None, known), (32, None), (128, known)]
     rendered = [render(rays, *scene, elevations=elevations, known=given) for elevations, given in variants]
+    resampled += [ops.resample(volume[:, 0], some_places(2, 4, 6, 7))]
     results = norms + resampled + epilogues + rendered
     torch.autograd.backward(results, [torch.zeros_like(x) for x in results])
 

@@ -136,6 +136,13 @@ def some_volume(views: int, channels: int, precision: torch.dtype = torch.float3
     return normal(2, views, *size, channels, precision=precision).permute(0, 1, 5, 4, 2, 3)
 
 
+def some_places(number: int, depth: int, height: int, width: int) -> Tensor:
+    """(u, v, w) `[N, D, H, W, 3]` in and around a volume, some on its very borders; in memory (N, H, W, D, 3)."""
+    places = 1.4 * torch.rand(number, height, width, depth, 3, generator=torch.Generator().manual_seed(0)) - 0.2
+    places[0, 0, 0, 0], places[-1, -1, -1, -1] = 0.0, 1.0
+    return among_nans(places.to(DEVICE)).permute(0, 3, 1, 2, 4)
+
+
 def some_field(channels: int, hidden: int, density: float = 0.0) -> list[Tensor]:
     """Weights and biases; `density` is the raw density's bias."""
     sizes = [(hidden, channels), (hidden,), (hidden, hidden), (hidden,), (1 + channels, hidden), (1 + channels,)]

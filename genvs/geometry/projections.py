@@ -17,9 +17,9 @@ with t = atan2(x, z), p = asin(y / r), r = |(x, y, z)| and T = 2 atan(1 / (2 f))
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genvs.geometry.cameras import Cameras, apply_linear, frustum_matrix, project, unproject
@@ -50,13 +50,16 @@ class Projection(abc.ABC):
     def matrix(self, cameras: Cameras) -> Tensor:
         """The matrix `[..., 4, 4]` from world points to places in volumes, as `frustum_matrix` defines it.
 
-        volumes: after `resample`.
+        volumes: after they are resampled at `places`.
         """
         return slant_matrix(cameras)
 
-    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
-        """Volumes `[N, C, D, H, W]` of the cameras `[N]`, in a chart that `matrix` describes."""
-        return volume
+    def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
+        """Where a volume of `size` (D, H, W), in the chart that `matrix` describes, has its voxels in this chart.
+
+        Returns (u, v, w) `[N, D, H, W, 3]` for cameras `[N]`, or None where both are the same chart.
+        """
+        return None
 
 
 class Pinhole(Projection):
@@ -86,9 +89,8 @@ class Slant(Projection):
         return torch.stack([x / extent + 0.5, (far - z) / extent, y / extent + 0.5], dim=-1)
 
     def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
-        extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
-        u, v, w = uvw.unbind(dim=-1)
-        return _to_world(torch.stack([(u - 0.5) * extent, (w - 0.5) * extent, far - v * extent], dim=-1), cameras)
+        in_camera = _slant_to_camera(cameras.near[..., None], cameras.far[..., None], *uvw.unbind(dim=-1))
+        return _to_world(torch.stack(in_camera, dim=-1), cameras)
 
     def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
         across = (_azimuths_and_elevations(cameras, width) - 0.5) * (cameras.far - cameras.near)[..., None, None]
@@ -99,12 +101,9 @@ class Slant(Projection):
 
 class Fan(Projection):
     def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
-        in_camera = _in_camera(points, cameras)
-        x, y, z = in_camera.unbind(dim=-1)
-        distance = in_camera.norm(dim=-1).clamp_min(1e-6)
-        extent, far, angle = (cameras.far - cameras.near)[..., None], cameras.far[..., None], _field_of_view(cameras)
-        bearing, elevation = torch.atan2(x, z), torch.asin((y / distance).clamp(-1, 1))
-        return torch.stack([bearing / angle + 0.5, (far - distance) / extent, elevation / angle + 0.5], dim=-1)
+        near, far = cameras.near[..., None], cameras.far[..., None]
+        in_camera = _in_camera(points, cameras).unbind(dim=-1)
+        return torch.stack(_camera_to_fan(near, far, _field_of_view(cameras), *in_camera), dim=-1)
 
     def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
         distance = cameras.far[..., None] - uvw[..., 1] * (cameras.far - cameras.near)[..., None]
@@ -114,15 +113,14 @@ class Fan(Projection):
         directions = _directions(_azimuths_and_elevations(cameras, width), cameras)
         return cameras.centers[..., None, :].expand_as(directions), apply_linear(cameras.c2w[..., :3, :3], directions)
 
-    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
-        """Into the slant chart of the same camera, because no matrix describes a fan. Zero beyond the fan."""
-        depth, height, width = volume.shape[2:]
-        sides = [torch.arange(n, device=volume.device, dtype=cameras.c2w.dtype) for n in (width, height, depth)]
-        axes = [(side + 0.5) / len(side) for side in sides]
-        uvw = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).permute(2, 1, 0, 3).flatten(0, 2)
-        points = Slant().points(uvw.expand(len(volume), -1, -1), cameras)
-        grid = (2 * self.chart(points, cameras) - 1).unflatten(1, (depth, height, width))
-        return F.grid_sample(volume.float(), grid.float(), padding_mode="zeros", align_corners=False).to(volume.dtype)
+    def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor:
+        """Of the slant chart of the same camera, because no matrix describes a fan."""
+        near, far, angle = (x.reshape(-1, 1, 1, 1) for x in (cameras.near, cameras.far, _field_of_view(cameras)))
+        w, v, u = ((torch.arange(n, device=near.device, dtype=near.dtype) + 0.5) / n for n in size)
+        # [N, H, W, D], the order of volumes in memory. Bearings need no D: much of the work is done for a slice.
+        in_camera = _slant_to_camera(near, far, u[:, None], v[:, None, None], w)
+        uvw = torch.broadcast_tensors(*_camera_to_fan(near, far, angle, *in_camera))
+        return torch.stack(uvw, dim=-1).permute(0, 3, 1, 2, 4)
 
 
 PROJECTIONS: dict[str, Projection] = {"pinhole": Pinhole(), "slant": Slant(), "fan": Fan()}
@@ -143,6 +141,19 @@ def _in_camera(points: Tensor, cameras: Cameras) -> Tensor:
 
 def _to_world(points: Tensor, cameras: Cameras) -> Tensor:
     return apply_linear(cameras.c2w[..., :3, :3], points) + cameras.centers[..., None, :]
+
+
+def _slant_to_camera(near: Tensor, far: Tensor, u: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    extent = far - near
+    return (u - 0.5) * extent, (w - 0.5) * extent, far - v * extent
+
+
+def _camera_to_fan(
+    near: Tensor, far: Tensor, angle: Tensor, x: Tensor, y: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    level = torch.hypot(x, z)
+    bearing, distance, elevation = torch.atan2(x, z), torch.hypot(level, y), torch.atan2(y, level)
+    return bearing / angle + 0.5, (far - distance) / (far - near), elevation / angle + 0.5
 
 
 def _field_of_view(cameras: Cameras) -> Tensor:

@@ -22,6 +22,7 @@ from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.labels import augmented
 from genvs.models.renderer import FeatureRenderer
 from genvs.models.view_weighting import make_view_weighting
+from genvs.ops import resample
 
 
 class GeNVS(nn.Module):
@@ -107,7 +108,9 @@ class GeNVS(nn.Module):
     def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
         """Images `[N, 3, H, W]` of one modality and their cameras `[N]` to feature volumes `[N, C, D, h, w]`."""
         volumes = self.encoders[modality](images)
-        return volumes if cameras is None else PROJECTIONS[MODALITIES[modality].projection].resample(volumes, cameras)
+        projection = PROJECTIONS[MODALITIES[modality].projection]
+        places = None if cameras is None else projection.places(cameras, volumes.shape[2:])
+        return volumes if places is None else resample(volumes, places)
 
     def render(
         self,

@@ -74,6 +74,23 @@ def render(
     return Render.apply(volume, frusta, view_weights, *rays, density, elevations, known, *field.parameters)
 
 
+def resample(volume: Tensor, places: Tensor) -> Tensor:
+    """Feature volumes read at other places, trilinearly, and with zeros beyond the volume, as `render` reads them.
+
+    volume: `[N, C, D, H, W]`, in memory best as (N, H, W, D, C); the kernel copies other orders. places:
+    `[N, D, H, W, 3]`, where each voxel of the result lies in the volume, (u, v, w) as in `reference.sample_volume`; in
+    memory best as (N, H, W, D, 3). Returns `[N, C, D, H, W]`, in the volume's dtype, from the kernel as
+    (N, H, W, D, C) in memory.
+
+    Where places need a gradient, or the kernel does not support the number of channels, plain torch runs.
+    """
+    if not uses_kernels(volume) or volume.shape[1] not in (16, 32) or places.requires_grad:
+        return reference.resample(volume, places)
+    from genvs.ops.triton_kernels.resample_volume import ResampleVolume
+
+    return ResampleVolume.apply(volume, places)
+
+
 def group_norm_silu(
     x: Tensor,
     weight: Tensor,

@@ -72,6 +72,16 @@ def sample_volume(volume: Tensor, uvw: Tensor) -> Tensor:
     return sampled.flatten(2).to(volume.dtype)
 
 
+def inside(uvw: Tensor) -> Tensor:
+    """Whether positions `[..., 3]` lie in the volume, `[...]`."""
+    return ((uvw >= 0) & (uvw <= 1)).all(dim=-1)
+
+
+def resample(volume: Tensor, places: Tensor) -> Tensor:
+    sampled = sample_volume(volume, places.flatten(1, 3)).unflatten(2, volume.shape[2:])
+    return torch.where(inside(places)[:, None], sampled, 0)
+
+
 def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Volume rendering (NeRF, arXiv 2003.08934, eq. 3); a sample's transmittance counts only samples in front of it.
 
@@ -104,7 +114,7 @@ def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Ten
     # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
     safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
     uvw = torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)
-    valid = ((uvw >= 0) & (uvw <= 1)).all(dim=-1) & (depth[..., 0] > 0)
+    valid = inside(uvw) & (depth[..., 0] > 0)
     sampled = sample_volume(volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
     share = view_weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
     share = share / share.sum(dim=1, keepdim=True).clamp_min(MIN_WEIGHT_SUM)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from genvs import ops
+from genvs.geometry.projections import PROJECTIONS
 from genvs.models import GeNVS
-from tests.fused_checks import DEVICE, errors, normal, render, some_field, some_known, some_rays, some_volume
-from tests.small_model import randomize, small_config, some_batch
+from tests.fused_checks import DEVICE, check, errors, normal, render, some_field, some_known, some_rays, some_volume
+from tests.small_model import randomize, small_config, some_batch, some_cameras
 
 pytestmark = pytest.mark.gpu
 
@@ -54,6 +55,13 @@ def test_render_that_keeps_the_range_or_knows_a_channel(elevations, known, preci
     assert all(error <= limit for (_, error), limit in zip(ours, limits, strict=True)), (ours, plain)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_volumes_of_fans_of_full_size_are_resampled(precision):
+    places = PROJECTIONS["fan"].places(some_cameras(2).to(DEVICE), (64, 64, 64))
+    volume = some_volume(1, 16, precision, size=(64, 64, 64))[:, 0]
+    check(lambda volume: ops.resample(volume, places), volume)
+
+
 def network_outcome(bf16: bool) -> dict[str, Tensor]:
     """Feature images, denoised images and every weight's gradient, of a small network whose sizes suit the kernels."""
     config = small_config()
@@ -92,7 +100,7 @@ def without_plain_torch(monkeypatch):
         raise AssertionError("plain torch was called")
 
     # Not conv_epilogue, which is plain torch where it has no bias.
-    for name in ("render", "group_norm_silu", "downsample", "upsample", "concat"):
+    for name in ("render", "resample", "group_norm_silu", "downsample", "upsample", "concat"):
         monkeypatch.setattr(ops.reference, name, fail)
 
 

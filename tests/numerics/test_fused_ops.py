@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from genvs import ops
 from genvs.ops import NormSettings
-from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_rays, some_volume
+from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_places, some_rays, some_volume
 
 ON_GPU = DEVICE.type == "cuda"
 # The interpreter of older releases fails with numpy >= 2.4.
@@ -154,6 +154,28 @@ def test_inputs_of_any_layout(monkeypatch, most_in_group):
             assert_close(ours, operations(x, residual), rtol=1e-5, atol=1e-5)
 
 
+# Volumes at other places
+
+
+@precisions
+@pytest.mark.parametrize(("channels", "size"), [(16, (6, 7, 4)), (32, (3, 5, 9)), (16, (1, 1, 1))])
+def test_volumes_at_other_places(channels, size, precision):
+    height, width, depth = size
+    volume, places = some_volume(1, channels, precision, size)[:, 0], some_places(2, depth, height, width)
+    check(lambda volume: ops.resample(volume, places), volume)
+    in_memory = ops.resample(volume, places).permute(0, 3, 4, 2, 1)
+    assert in_memory.is_contiguous() and in_memory.dtype == precision
+
+
+def test_volumes_and_gradients_of_any_layout_at_places_of_any_layout():
+    """Channels first; and places of one volume, expanded over all."""
+    volume, places = (
+        some_volume(1, 16)[:, 0].contiguous(),
+        some_places(1, 4, 6, 7).contiguous().expand(2, -1, -1, -1, -1),
+    )
+    check(lambda volume: 2 * ops.resample(volume, places).contiguous(), volume)
+
+
 # Rendering. The interpreter has no products of bfloat16: tests/gpu/test_fused_network.py tests these
 
 
@@ -228,18 +250,30 @@ def test_within_reference_only_plain_torch_runs(calls):
         ops.group_norm_silu(x, ones, ones, NormSettings(1, 1e-6))
         ops.conv_epilogue(x, ones)
         ops.downsample(x), ops.upsample(x), ops.concat(x, x)
+        ops.resample(some_volume(1, 16)[:, 0], some_places(2, 4, 6, 7))
 
     all_operations()
     assert calls == []
     with ops.reference_only():
         all_operations()
-    assert calls == ["render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"]
+    assert calls == ["render", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat", "resample"]
 
 
 @pytest.mark.parametrize(("channels", "hidden"), [(8, 32), (16, 16), (12, 48), (64, 64)])
 def test_sizes_that_the_kernel_does_not_support_are_rendered_by_plain_torch(calls, channels, hidden):
     render(some_rays(1, 4), some_volume(1, channels), *some_field(channels, hidden))
     assert calls == ["render"]
+
+
+def test_numbers_of_channels_that_the_kernel_does_not_support_are_resampled_by_plain_torch(calls):
+    ops.resample(some_volume(1, 12)[:, 0], some_places(2, 4, 6, 7))
+    assert calls == ["resample"]
+
+
+def test_where_places_need_gradients_plain_torch_resamples(calls):
+    places = some_places(2, 4, 6, 7).requires_grad_()
+    resampled = ops.resample(some_volume(1, 16)[:, 0], places)
+    assert calls == ["resample"] and torch.autograd.grad(resampled.sum(), places)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -1,4 +1,4 @@
-"""Parts of the rendering kernels: where points lie in volumes, and the field MLP for a tile of points."""
+"""Parts of the kernels that read volumes: where points lie in volumes, and the field MLP for a tile of points."""
 
 from __future__ import annotations
 
@@ -37,18 +37,23 @@ def grid_position(normalized, valid, size):
 
 
 @triton.jit
+def lower_corner(u, v, w, valid, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr):
+    """Lower corner and fractions of a place in a volume, and whether it is valid and inside."""
+    valid = valid & (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1) & (w >= 0) & (w <= 1)
+    i, fi = grid_position(u, valid, WIDTH)
+    j, fj = grid_position(v, valid, HEIGHT)
+    k, fk = grid_position(w, valid, DEPTH)
+    return i, j, k, fi, fj, fk, valid
+
+
+@triton.jit
 def locate(frustum_ptr, x, y, z, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr):
     """Where a world point lies in an input view's volume: lower corner, fractions, and whether it is inside."""
     depth = row_dot(frustum_ptr + 12, x, y, z)
     in_front = depth > 0
     inverse = 1 / tl.where(in_front, depth, 1.0)
     u, v = row_dot(frustum_ptr, x, y, z) * inverse, row_dot(frustum_ptr + 4, x, y, z) * inverse
-    w = row_dot(frustum_ptr + 8, x, y, z)
-    valid = in_front & (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1) & (w >= 0) & (w <= 1)
-    i, fi = grid_position(u, valid, WIDTH)
-    j, fj = grid_position(v, valid, HEIGHT)
-    k, fk = grid_position(w, valid, DEPTH)
-    return i, j, k, fi, fj, fk, valid
+    return lower_corner(u, v, row_dot(frustum_ptr + 8, x, y, z), in_front, WIDTH, HEIGHT, DEPTH)
 
 
 @triton.jit
