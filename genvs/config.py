@@ -41,6 +41,7 @@ SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
 CONVENTIONS = ("opencv", "opengl")  # of the camera axes in a pose
 FITS = ("squeeze", "crop", "pad")  # what is done to images that are not square
 UNOFFICIAL = "unofficial"
+GEOMETRY_CHANNELS = 2  # of a feature image, the last ones, which may show opacity and depth
 STEM_STRIDE = 4  # of DeepLabV3+'s output, which the volume head upsamples
 BACKBONE_STRIDE = 16  # of ASPP's input
 
@@ -106,14 +107,18 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class RendererConfig:
-    """The field's MLP, samples along a ray, and the side of the rendered feature image before upsampling."""
+    """The field's MLP, samples along a ray, and the side of the rendered feature image before upsampling.
+
+    show_geometry: the last two channels of the feature image are each ray's opacity and depth, not the field's.
+    """
 
     hidden_channels: int = 64
     num_samples: int = 64
     render_width: int = 64
+    show_geometry: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(self, POSITIVE, *self.__dataclass_fields__)
+        check_numbers(self, POSITIVE, *self.__dataclass_fields__.keys() - {"show_geometry"})
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,10 @@ class GeNVSConfig:
         check_choice(self, "numerics", ("genvs", UNOFFICIAL))
         object.__setattr__(self, "modalities", modality_names(self.modalities))
         channels = max(MODALITIES[name].features[1] for name in self.modalities)
+        if self.renderer.show_geometry:
+            if self.modalities != ("rgb",) or self.numerics == UNOFFICIAL:
+                raise InputError("`show_geometry` is for networks of photos alone, with `numerics`=genvs: leave it out")
+            channels += GEOMETRY_CHANNELS
         if self.encoder.volume_channels < channels:
             given = f"`volume_channels`={self.encoder.volume_channels}, `modalities`={as_text(self.modalities)}"
             raise InputError(f"{given}: give {channels} channels or more")

@@ -64,8 +64,8 @@ def every_operation(precision: torch.dtype) -> None:
     epilogues = [ops.conv_epilogue(whole, bias, residual=whole, scale=0.7, relu=True)]
     volume, field = some_volume(2, 16, precision), some_field(16, 64)
     scene, rays = [x.requires_grad_() for x in (volume, *field)], some_rays(2, 128)
-    known = some_known(3, rays)
-    # Summed over half a tile of rays and over two, with and without a known channel.
+    known = some_known(3, rays, 2)
+    # Summed over half a tile of rays and over two, with and without known channels.
     variants = [(None, None), (None, known), (32, None), (128, known)]
     rendered = [render(rays, *scene, elevations=elevations, known=given) for elevations, given in variants]
     resampled += [ops.resample(volume[:, 0], some_places(2, 4, 6, 7))]

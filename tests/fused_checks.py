@@ -157,6 +157,6 @@ def render(inputs: list[Tensor], volume: Tensor, *field: Tensor, **options) -> T
     return ops.render(volume, frusta, view_weights, RaySamples(*rays), FieldLayers(field, 10.0, -2.5), **options)
 
 
-def some_known(channel: int, rays: list[Tensor]) -> Known:
-    """Values for a channel, at the samples of `some_rays`."""
-    return Known(channel, among_nans(normal(*rays[-1].shape, seed=7)))
+def some_known(first: int, rays: list[Tensor], count: int = 1) -> Known:
+    """Values for channels, at the samples of `some_rays`."""
+    return Known(first, among_nans(normal(*rays[-1].shape, count, seed=7)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genvs.config import RendererConfig
+from genvs.config import GEOMETRY_CHANNELS, RendererConfig
 from genvs.geometry import Cameras, interval_lengths, stratified_depths
 from genvs.geometry.projections import PROJECTIONS
 from genvs.modalities import MODALITIES, depth_coded, to_levels
@@ -77,7 +77,7 @@ class FeatureRenderer(nn.Module):
             RaySamples(origins, directions, depths, lengths),
             self.field.tensors(),
             elevations=width if projection.keeps_range else None,
-            known=known_depths(depths, near, far) if modality == "depth" else None,
+            known=self.known(depths, near, far, modality, feature_volume.shape[2]),
         )
         if projection.keeps_range:  # [B, T, azimuth, sample, C], and the far end is the top row
             return rendered.flip(3).permute(0, 1, 4, 3, 2)
@@ -96,11 +96,12 @@ class FeatureRenderer(nn.Module):
             chosen = torch.where(own[..., None, None], matrices[modality.projection], chosen)
         return chosen
 
-
-def known_depths(depths: Tensor, near: Tensor, far: Tensor) -> Known:
-    """What a depth picture shows at each sample, less its background: a ray then renders the expected depth.
-
-    depths: `[..., S]`. near, far: `[...]`.
-    """
-    value = to_levels(depth_coded(depths, near[..., None], far[..., None])) - to_levels(0)
-    return Known(MODALITIES["depth"].features[0], value)
+    def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
+        """Those of the channels that are known at the samples. depths: `[..., S]`. near, far: `[...]`."""
+        if modality != "depth" and not self.config.show_geometry:
+            return None
+        # What a depth picture shows, less its background: a ray then renders the expected depth.
+        value = to_levels(depth_coded(depths, near[..., None], far[..., None])) - to_levels(0)
+        if modality == "depth":
+            return Known(MODALITIES["depth"].features[0], value[..., None])
+        return Known(channels - GEOMETRY_CHANNELS, torch.stack([torch.ones_like(value), value], dim=-1))

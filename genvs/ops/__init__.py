@@ -54,8 +54,8 @@ def render(
 ) -> Tensor:
     """Features rendered along rays: `fuse_views`, `evaluate_field` and `composite` of `genvs.ops.reference`.
 
-    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`. known: a channel of the features
-    along rays whose values are given. Returns `[B, T, R, C]`, float32 or better.
+    volume: `[B, V, C, D, H, W]`. frusta: `[B, V, 4, 4]`. view_weights: `[B, T, V]`. known: channels of the
+    features along rays whose values are given. Returns `[B, T, R, C]`, float32 or better.
 
     elevations: E. The rays are then groups of E, one group for each of A azimuths, and what their samples contribute
     is summed over a group, not along rays. Returns `[B, T, A, S, C]`.

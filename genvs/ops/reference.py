@@ -31,9 +31,11 @@ class RaySamples(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A channel of the features along rays that is known, in place of the field's: values `[B, T, R, S]`."""
+    """Channels of the features along rays that are known, in place of the field's: from `first` on, the K of the values
+    `[B, T, R, S, K]`.
+    """
 
-    channel: int
+    first: int
     values: Tensor
 
 
@@ -145,8 +147,9 @@ def render(
     points = rays.origins[..., None, :] + rays.depths[..., None] * rays.directions[..., None, :]
     density, features = evaluate_field(fuse_views(volume, points, frusta, view_weights), field)
     if known is not None:
-        before, _, after = features.split([known.channel, 1, features.shape[-1] - known.channel - 1], dim=-1)
-        features = torch.cat([before, known.values[..., None].to(features.dtype), after], dim=-1)
+        last = known.first + known.values.shape[-1]
+        parts = (features[..., : known.first], known.values.to(features.dtype), features[..., last:])
+        features = torch.cat(parts, dim=-1)
     rendered, weights, _ = composite(density, features, rays.lengths)
     if elevations is None:
         return rendered

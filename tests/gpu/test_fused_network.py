@@ -39,10 +39,10 @@ def test_render_in_bf16_is_as_exact_as_plain_torch_in_autocast(views, channels, 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("elevations", "known"), [(64, None), (64, 3), (32, None), (128, None), (None, 3)])
-def test_render_that_keeps_the_range_or_knows_a_channel(elevations, known, precision):
+def test_render_that_keeps_the_range_or_knows_channels(elevations, known, precision):
     """64 samples along each of 64 x 64 rays, as in srn128. The forward pass repeats bit by bit."""
     rays = some_rays(2, 4096, 64)
-    options = {"elevations": elevations, "known": None if known is None else some_known(known, rays)}
+    options = {"elevations": elevations, "known": None if known is None else some_known(known, rays, 2)}
     run = functools.partial(render, rays, **options)
     inputs = (some_volume(2, 16, precision, size=(32, 32, 64)), *some_field(16, 64))
     assert torch.equal(run(*inputs), run(*inputs))

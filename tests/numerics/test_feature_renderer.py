@@ -146,6 +146,29 @@ def test_an_even_fog_absorbs_along_each_rays_metric_length():
     assert_close(image, expected[:, :, None].expand_as(image))
 
 
+def test_the_last_channels_show_opacity_and_depth():
+    """Depths as a depth picture codes them, 255 at the near plane and 1 at the far plane, times the opacity."""
+    volume, inputs, targets = some_scene()
+    shows, plain = renderer_of(show_geometry=True), renderer_of()
+    image, others = shows(volume, inputs, targets), plain(volume, inputs, targets)
+    assert_close(image[:, :, :2], others[:, :, :2])
+    assert (image[:, :, 2:] - others[:, :, 2:]).abs().amax() > 0.1 and image.isfinite().all()
+
+    def shown(density: float) -> torch.Tensor:
+        constant_field(shows, density_logit=density - Field.DENSITY_SHIFT, features=3.0)
+        return shows(volume, inputs, targets)[:, :, 2:]
+
+    _, directions = generate_rays(targets, 6, 6)
+    length = (targets.far - targets.near)[..., None, None] * directions.norm(dim=-1)
+    opacity = 1 - torch.exp(-Field.DENSITY_SCALE * math.log1p(math.exp(-2.0)) * length)
+    assert_close(shown(-2.0)[:, :, 0], opacity)
+    opaque, thin = shown(1e4), shown(-9.0)
+    assert_close(opaque[:, :, 0], torch.ones_like(opacity))
+    first = (255 - 254 * 0.5 / 12) / 127.5  # in the middle of the first of 12 intervals
+    assert_close(opaque[:, :, 1], torch.full_like(opacity, first))
+    assert_close(thin[:, :, 1] / thin[:, :, 0], torch.full_like(opacity, 128 / 127.5), rtol=1e-3, atol=0)
+
+
 def test_an_input_rendered_from_its_own_camera_is_not_shifted():
     """In an opaque scene pixel (i, j) shows voxel (0, i, j), also at the border."""
     renderer = renderer_of(render_width=16, num_samples=8)

@@ -18,17 +18,18 @@ pytestmark = pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("views", "channels", "hidden", "azimuths", "elevations", "known", "samples"),
     [
-        (1, 16, 32, 5, 16, None, 3),  # four azimuths a program; the last program has one
-        (1, 16, 64, 2, 32, None, 8),
-        (2, 32, 32, 1, 64, None, 3),
-        (1, 16, 32, 1, 128, None, 3),  # two programs an azimuth
-        (1, 32, 32, 2, 16, 31, 5),
-        (2, 16, 32, 20, None, 4, 5),
+        (1, 16, 32, 5, 16, (), 3),  # four azimuths a program; the last program has one
+        (1, 16, 64, 2, 32, (), 8),
+        (2, 32, 32, 1, 64, (), 3),
+        (1, 16, 32, 1, 128, (), 3),  # two programs an azimuth
+        (1, 32, 32, 2, 16, (31, 1), 5),
+        (2, 16, 32, 20, None, (4, 1), 5),
+        (1, 16, 32, 70, None, (14, 2), 5),
     ],
 )
 def test_render(views, channels, hidden, azimuths, elevations, known, samples):
     rays = some_rays(views, azimuths * (elevations or 1), samples)
-    options = {"elevations": elevations, "known": None if known is None else some_known(known, rays)}
+    options = {"elevations": elevations, "known": some_known(known[0], rays, known[1]) if known else None}
     # Denser than at first, so that what lies in front hides a good deal, and backward must tell it from what does not.
     inputs = (some_volume(views, channels), *some_field(channels, hidden, density=1.0))
     check(functools.partial(render, rays, **options), *inputs)

@@ -37,12 +37,13 @@ def render_kernel(
     out_ptr, fused_ptr, transmittance_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
     views, targets, rays, samples,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, DEPTH: tl.constexpr,
-    RAYS: tl.constexpr, GROUP: tl.constexpr, KNOWN: tl.constexpr, KEEP: tl.constexpr,
+    RAYS: tl.constexpr, GROUP: tl.constexpr, KNOWN: tl.constexpr, COUNT: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Rendered features `[B, T, R, C]`; and for backward the fused ones, `[B, T, R, S, C]`.
 
     GROUP: if not 0, features are summed over groups of so many rays instead, `[B, T, R / GROUP, S, C]`; for backward
-    there are the transmittances too, `[B, T, S, R]`. KNOWN: a channel whose values are those of known_ptr, if not -1.
+    there are the transmittances too, `[B, T, S, R]`. KNOWN, COUNT: the first of the channels whose values are
+    those of known_ptr, and their number.
     """
     DOT: tl.constexpr = volume_ptr.dtype.element_ty
     target, ray = tl.program_id(1).to(tl.int64), tl.program_id(0) * RAYS + tl.arange(0, RAYS)
@@ -69,7 +70,7 @@ def render_kernel(
         h1 = parts.first_layer(fused, w1_ptr, b1_ptr, 0, HIDDEN, CHANNELS, DOT)
         h2 = parts.relu(parts.into_second_layer(h1, w2_ptr, 0, HIDDEN, HIDDEN, DOT) + b2)
         raw, features = parts.field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT)
-        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, CHANNELS)
+        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, COUNT, CHANNELS)
         passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
         seen = ((1 - passed) * transmittance)[:, None] * features
         if GROUP:
@@ -92,7 +93,8 @@ def field_gradient_kernel(
     w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
     dfused_ptr, dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr,
     rays, samples,
-    CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr, ELEVATIONS: tl.constexpr, KNOWN: tl.constexpr,
+    CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr, ELEVATIONS: tl.constexpr,
+    KNOWN: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """Stores the fused features' gradients, and each program's part of the field's, `[programs, ...]`.
 
@@ -127,7 +129,7 @@ def field_gradient_kernel(
         h1a, h1b, h2, raw, features = parts.field_in_halves(
             fused, w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, CHANNELS, HIDDEN, DOT
         )
-        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, CHANNELS)
+        features = parts.with_known(features, known_ptr, at * samples + sample, in_rays, KNOWN, COUNT, CHANNELS)
         passed = tl.exp(-density_scale * parts.softplus(raw + density_shift) * length)
         weight = (1 - passed) * transmittance
         transmittance *= passed
@@ -136,8 +138,8 @@ def field_gradient_kernel(
         draw = (transmittance * along - behind) * length * density_scale * tl.sigmoid(raw + density_shift)
         behind = behind + weight * along if ELEVATIONS else behind
         dchange = weight[:, None] * dout
-        if KNOWN >= 0:
-            dchange = tl.where((columns == KNOWN)[None, :], 0.0, dchange)
+        if COUNT > 0:
+            dchange = tl.where(parts.is_known(KNOWN, COUNT, CHANNELS), 0.0, dchange)
         dfused, dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3 = parts.add_field_gradient(
             draw, dchange, fused, h1a, h1b, h2, w1_ptr, w2_ptr, w3_ptr,
             dw1a, dw1b, db1a, db1b, dw2a, dw2b, db2, dw_density, dw3, db_density, db3, CHANNELS, HIDDEN, DOT,
@@ -195,7 +197,8 @@ class Render(torch.autograd.Function):
         volume = volume.permute(0, 1, 4, 5, 3, 2).contiguous()
         rays = [part.float().contiguous() for part in (frusta, shares, origins, directions, depths, lengths)]
         field = [parameter.contiguous() for parameter in field]
-        channel, values = (-1, None) if known is None else (known.channel, known.values.float().contiguous())
+        values = None if known is None else known.values.float().contiguous()
+        place = {"KNOWN": 0, "COUNT": 0} if known is None else {"KNOWN": known.first, "COUNT": values.shape[-1]}
         keep, elevations = any(ctx.needs_input_grad), elevations or 0
         batch, targets, num_rays, samples = depths.shape
         group = min(elevations, RAYS)
@@ -204,14 +207,14 @@ class Render(torch.autograd.Function):
         out = torch.empty((batch, targets, *shape, volume.shape[-1]), **like)
         fused = volume.new_empty((*depths.shape, volume.shape[-1])) if keep else None
         transmittance = torch.empty((batch, targets, samples, num_rays), **like) if keep and group else None
-        sizes = {"HIDDEN": field[0].shape[0], "RAYS": RAYS, "GROUP": group, "KNOWN": channel, "KEEP": keep}
+        sizes = {"HIDDEN": field[0].shape[0], "RAYS": RAYS, "GROUP": group, "KEEP": keep, **place}
         render_kernel[triton.cdiv(num_rays, RAYS), batch * targets](
             volume, *rays, values, out, fused, transmittance, *field, *density,
             volume.shape[1], *depths.shape[1:], **sizes, **_sizes(volume.shape),
         )  # fmt: skip
         if elevations > RAYS:
             out = out.unflatten(2, (-1, elevations // RAYS)).sum(dim=3)
-        ctx.density, ctx.elevations, ctx.channel, ctx.volume_shape = density, elevations, channel, volume.shape
+        ctx.density, ctx.elevations, ctx.known, ctx.volume_shape = density, elevations, place, volume.shape
         ctx.save_for_backward(*rays, values, None if group else out, transmittance, fused, *field)
         return out
 
@@ -228,7 +231,7 @@ class Render(torch.autograd.Function):
         sizes = {"CHANNELS": fused.shape[-1], "HIDDEN": field[0].shape[0], "RAYS": RAYS, **BACKWARD}
         field_gradient_kernel[grid](
             fused, lengths, *walked, dout.contiguous(), *field, *ctx.density, dfused, *dfield, rays, samples,
-            ELEVATIONS=ctx.elevations, KNOWN=ctx.channel, **sizes,
+            ELEVATIONS=ctx.elevations, **ctx.known, **sizes,
         )  # fmt: skip
         dvolume = torch.zeros(ctx.volume_shape, dtype=_sums_dtype(fused), device=fused.device)
         places, sizes = (frusta, shares, origins, directions, depths), {"POINTS": POINTS, **_sizes(ctx.volume_shape)}

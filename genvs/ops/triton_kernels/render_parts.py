@@ -126,12 +126,20 @@ def field_output(h2, fused, w3_ptr, b3_ptr, CHANNELS: tl.constexpr, HIDDEN: tl.c
 
 
 @triton.jit
-def with_known(features, known_ptr, at, in_rays, KNOWN: tl.constexpr, CHANNELS: tl.constexpr):
-    """Features `[RAYS, C]` with the values at known_ptr + at in channel KNOWN; as they are if KNOWN is -1."""
-    if KNOWN >= 0:
-        known = tl.load(known_ptr + at, mask=in_rays, other=0.0)
-        features = tl.where((tl.arange(0, CHANNELS) == KNOWN)[None, :], known[:, None], features)
+def with_known(features, known_ptr, at, in_rays, FIRST: tl.constexpr, COUNT: tl.constexpr, CHANNELS: tl.constexpr):
+    """Features `[RAYS, C]` with the COUNT values of row `at` of known_ptr in channels FIRST and on."""
+    if COUNT > 0:
+        known_at = known_ptr + at[:, None] * COUNT + (tl.arange(0, CHANNELS) - FIRST)[None, :]
+        known = is_known(FIRST, COUNT, CHANNELS)
+        features = tl.where(known, tl.load(known_at, mask=in_rays[:, None] & known, other=0.0), features)
     return features
+
+
+@triton.jit
+def is_known(FIRST: tl.constexpr, COUNT: tl.constexpr, CHANNELS: tl.constexpr):
+    """Whether a channel is one of COUNT from FIRST on, `[1, C]`."""
+    channel = tl.arange(0, CHANNELS)[None, :]
+    return (channel >= FIRST) & (channel < FIRST + COUNT)
 
 
 @triton.jit
