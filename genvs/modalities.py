@@ -69,8 +69,9 @@ def modality_names(names: Iterable[str], parameter: str = "modalities") -> tuple
         name = given.strip()
         if name not in BY_NAME:
             similar = difflib.get_close_matches(name.lower(), BY_NAME, n=1)
-            meant = f"did you mean {BY_NAME[similar[0]]}? " if similar else ""
-            raise InputError(f"`{parameter}`={name}: there is no such one: {meant}choose from {', '.join(MODALITIES)}")
+            meant = f" (did you mean {BY_NAME[similar[0]]}?)" if similar else ""
+            known = ", ".join(MODALITIES)
+            raise InputError(f"`{parameter}`={name}: no modality has this name{meant}: choose from {known}")
         if BY_NAME[name] in found:
             other = found[BY_NAME[name]]
             raise InputError(f"`{parameter}`={other},{name}: both are {BY_NAME[name]}: leave out one")

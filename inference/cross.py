@@ -116,9 +116,11 @@ def open_cross(given: dict[str, Any], device: torch.device) -> Cross:
     dataset.check_views(experiment.min_views)
     complete = [scene for scene in range(len(dataset)) if len(dataset.modalities_of(scene)) == len(wanted)]
     scenes = complete[: given["max_objects"]]
-    if len(scenes) < (processes := distributed.get_world_size()):
-        fault = f"{len(scenes)} scene(s) with all of {', '.join(wanted)} for {processes} process(es)"
-        raise InputError(f"{path}: {fault}: add their pictures, give other `inputs` and `targets`, or a smaller NGPU")
+    if not scenes:
+        fault = f"no scene has all of {', '.join(wanted)}"
+        raise InputError(f"{path}: {fault}: add their pictures, or give other `inputs` and `targets`")
+    if (most := len(scenes)) < (processes := distributed.get_world_size()):
+        raise InputError(f"{most} scene(s) for {processes} processes: start at most {most} (NGPU)")
     train = dataset
     with contextlib.suppress(InputError):  # there is no such split
         path_of_means = protocol.find_split(given["data"], "train", kind)[0]

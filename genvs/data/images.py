@@ -126,7 +126,7 @@ def read_gray(data: bytes, name: str) -> np.ndarray:
     """
     rgb = read_image(data, name, background=(0, 0, 0))
     if (rgb != rgb[..., :1]).any():
-        raise InputError(f"{printable(name)}: is in colour, but a picture of this kind is gray; replace it")
+        raise InputError(f"{printable(name)}: is in colour; replace it by a gray picture, or move a photo to rgb/")
     with _open(data) as image:
         return np.asarray(image).astype(np.uint16) if image.mode.startswith("I") else rgb[..., 0]
 

@@ -56,7 +56,7 @@ class SceneViews(abc.ABC):
             scene.framing = framing
             if not self.modalities_of(number):
                 wanted = " or ".join(f"{name}/" for name in self.modalities)
-                raise InputError(f"{scene.shown}: has no {wanted}; add pictures of one, or remove this scene")
+                raise InputError(f"{scene.shown}: has no {wanted}; add one with pictures, or remove this scene")
         self._placements: dict[int, Placement] = {}
         self._packs: dict[int, Pack] = {}  # by modality
         self._examine_first_scene(near, far, convention)

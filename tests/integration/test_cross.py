@@ -237,6 +237,15 @@ def test_a_copied_input_is_of_the_targets_modality_where_there_is_one(options):
     assert torch.equal(nearest_input(photos[None], targets[None])[0], inputs.images[[0, 2]])
 
 
+def test_a_sensor_that_no_scene_has_is_named(options, tmp_path, capsys):
+    write_split(tmp_path / "cars_test", 2, 6)
+    photos = [*options, "--data", tmp_path / "cars", "--near", 0.8, "--far", 1.8]
+    assert run(*photos, "--inputs", "rgb", "--targets", "sonar") == 2
+    assert "cars_test: no scene has all of rgb, sonar: add their pictures" in one_error(capsys)
+    assert run(*photos, "--inputs", "sar", "--targets", "sonar") == 2
+    assert "car1: has no sar/ or sonar/; add one with pictures" in one_error(capsys)
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [

@@ -264,5 +264,5 @@ def test_the_command_draws_meshes_for_every_sensor(tmp_path):
     mesh_main(["--modalities", "eo,lidar_depth,raysar", *options])
     mesh_main(["--modalities", "sonar,sar", *options])
     assert sorted(path.name for path in (out / "square").glob("*/")) == ["depth", "pose", "rgb", "sar", "sonar"]
-    with pytest.raises(InputError, match="made with looks None, not 4"):
+    with pytest.raises(InputError, match="made with looks none, not 4"):
         mesh_main(["--modalities", "sar", "--looks", "4", *options])

@@ -122,6 +122,7 @@ class Split:
         for key, wanted in (self.settings | drawn).items():
             have = found.get(key)
             if have != wanted:
+                have, wanted = ("none" if value is None else value for value in (have, wanted))
                 raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
         return found
 
