@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, GeNVSConfig
+from genvs.config import AUGMENT_LABELS, GEOMETRY_CHANNELS, SIGMA_RANGES, GeNVSConfig
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
@@ -31,6 +31,8 @@ class LossConfig:
     deviation U(0, max), in units of images in [-1, 1].
     rgb_weight: weight of an auxiliary loss that trains the channels of the feature image that show the picture itself
     (genvs.models.colours) to predict the target. It teaches geometry directly, as in pixelNeRF (arXiv 2012.02190).
+    opacity_weight: weight of the mean of o (1 - o) over all rays of opacity o, against fog. It needs a network that
+    shows the geometry.
     augment: probability of each step of `draw_augmentation`.
     """
 
@@ -40,6 +42,7 @@ class LossConfig:
     input_noise_probability: float = 0.5
     input_noise_max: float = 0.5
     rgb_weight: float = 1.0
+    opacity_weight: float = 0.0
     augment: float = 0.0
     class_dropout: float = 0.1
 
@@ -47,7 +50,7 @@ class LossConfig:
         probabilities = ("conditioning_dropout", "input_noise_probability", "augment", "class_dropout")
         check_numbers(self, PROBABILITY, *probabilities)
         check_numbers(self, POSITIVE, "P_std")
-        check_numbers(self, NOT_NEGATIVE, "input_noise_max", "rgb_weight")
+        check_numbers(self, NOT_NEGATIVE, "input_noise_max", "rgb_weight", "opacity_weight")
         if not math.isfinite(self.P_mean):
             raise InputError(f"`P_mean`={self.P_mean}: give a number")
 
@@ -102,7 +105,11 @@ class GeNVSLoss:
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
         rgb_loss = self.rgb_loss(feature_image, targets)
-        return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
+        total = (loss + self.config.rgb_weight * rgb_loss).mean()
+        if self.config.opacity_weight > 0:
+            opacity = feature_image[:, :, -GEOMETRY_CHANNELS]
+            total = total + self.config.opacity_weight * (opacity * (1 - opacity)).mean()
+        return LossTerms(total, loss, rgb_loss, sigma)
 
     def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:
         """`[B, T]`, from feature images `[B, T, C, H, W]` and targets `[B, T, 3, H, W]`, of the modalities in turn."""
