@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +20,25 @@ from genvs.errors import InputError
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C arrives after the block. Processes that are started in it never see one: their parent ends them.
+
+    A mask would not do: a thread that does not have it, as BLAS starts some, would take the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone gets it
+        yield
+        return
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)
 
 
 def run_in_workers(work: Callable[[int], None], count: int, workers: int, title: str, *, finish: bool = False) -> None:
@@ -43,13 +64,10 @@ def run_in_workers(work: Callable[[int], None], count: int, workers: int, title:
         multiprocessing_context="fork" if workers else None,  # others could not send `work` to a process
         generator=torch.Generator(),  # else it would draw from the caller's random numbers
     )
-    # Workers never see Ctrl-C, which reaches the whole process group: they inherit the mask, and the parent ends them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    failures = None
     try:
-        failures = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
+        with _interrupt_held_back():
+            failures = iter(loader)
         refused: InputError | None = None
         for failure in tqdm(failures, desc=title, total=count, unit="scenes", disable=None):
             if finish and isinstance(failure, InputError):

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from genvs.data.stored import StoredScenes
+from genvs.data.workers import run_in_workers
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -147,3 +148,16 @@ def test_what_a_killed_process_leaves_is_not_trusted_and_taken_over(split):
     assert visible(split.parent) == ["cars_train"] and unfinished(split)
     assert equal_scenes(packed_scenes(split), opened(split))
     assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"] and not unfinished(split)
+
+
+def test_interrupted_while_its_workers_start_it_leaves_none(monkeypatch):
+    start = multiprocessing.Process.start
+
+    def start_and_interrupt(process) -> None:
+        start(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        run_in_workers(lambda index: None, 5, 2, "Working")
+    assert not multiprocessing.active_children(), interrupted  # which holds on to the frames
