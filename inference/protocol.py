@@ -46,11 +46,11 @@ def find_split(path: Path, split: str, kind: type[SceneDataset] = StoredScenes) 
 
 
 def open_dataset(
-    path: Path, config: GeNVSConfig, given: dict[str, Any], modalities: Sequence[str] | None = None
+    path: Path, config: GeNVSConfig, given: dict[str, Any], modalities: Sequence[str] = ("rgb",)
 ) -> SceneDataset:
     """The dataset at `path` for a network of this config; its first warnings as lines.
 
-    given: `data_class`, `convention`, `normalize`, `fit` and `background`. modalities: by default the network's first.
+    given: `data_class`, `convention`, `normalize`, `fit` and `background`.
     """
     scene = config.scene
     with distributed.warnings_as_lines():
@@ -61,7 +61,7 @@ def open_dataset(
             convention=given["convention"],
             normalize=given["normalize"] and scene.radius,
             framing=framing_of(scene, given["fit"], given["background"]),
-            modalities=modalities or config.modalities[:1],
+            modalities=modalities,
         )
 
 

@@ -52,26 +52,20 @@ def synthesize_views(
     """Draw one image for each target camera, in their order, on the device of `net`.
 
     inputs: `[1, V]`. targets: `[1, K]`. Yields K pairs, each as soon as it is done: image `[3, H, W]` in [-1, 1] and
-    feature image `[C, H, W]`, both float32 on the CPU.
-    cond_method: 'normal' draws every target from the inputs alone, `batch_size` at a time; 'autoreg' draws one at a
-    time, from the inputs and the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602).
-    sampler, num_steps, churn, seed: as in `sampler_of`. guidance: as in `guided`, 1 is off; the worse network is
-    `guide`, or `net` itself without its conditioning (classifier-free guidance). noise: as in `start_noise`;
-    first_view: the first target's number there. modality: of the targets, by default the network's first. bf16: where
-    the GPU has it. denoise: the FastDenoiser of `net`, instead of `class_id`, `modality` and `bf16`. Raises InputError,
-    with the first image, for options that do not fit.
+    feature image `[C, H, W]`, both float32 on the CPU. Raises InputError, with the first image, for options that do not
+    fit. cond_method: 'normal' draws from the inputs alone, `batch_size` at a time; 'autoreg' one at a time, and also
+    from the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). sampler, num_steps, churn, seed: as in
+    `sampler_of`. guidance: as in `guided`, 1 is off; the worse network is `guide`, or `net` without its conditioning.
+    noise: as in `start_noise`; first_view: the first target's number there. modality: of the targets, by default the
+    network's first. bf16: where the GPU has it. denoise: of `net`, instead of `class_id`, `modality` and `bf16`.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
-    device = next(net.parameters()).device
+    device, side, autoreg = next(net.parameters()).device, net.config.resolution, cond_method == "autoreg"
     sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
-    inputs, targets = inputs.to(device), targets.to(device)
-    num_targets, autoreg, side = targets.shape[1], cond_method == "autoreg", net.config.resolution
     noise_of = start_noise(noise, seed, (3, side, side), device)
-    bf16 = bf16 and has_native_bf16(device)
-    denoise = denoise or FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
-    index = MODALITIES[denoise.modality].index
-    targets = replace(targets, modality=torch.full_like(targets.modality, index))  # those that are drawn are encoded
+    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id, modality=modality)
+    inputs, targets, num_targets = inputs.to(device), targets.to(device), targets.shape[1]
     sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
     network = Conditioned(denoise, inputs, **sizes)
     worse = Conditioned(guide, inputs, **sizes) if guide is not None and guidance != 1 else None
@@ -192,6 +186,8 @@ class Conditioned:
         slot = self._num_inputs + self._num_added % (self._slots.shape[1] - self._num_inputs)
         self._slots[:, slot] = self._denoise.encode(images, camera[0])
         self._num_added += 1
+        index = MODALITIES[self._denoise.modality].index
+        camera = replace(camera, modality=torch.full_like(camera.modality, index))
         self.cameras = Cameras.cat([self.cameras[:, :slot], camera, self.cameras[:, slot + 1 :]], dim=1)
         self.volume = self._slots[:, : self.cameras.shape[1]]
 

@@ -158,6 +158,11 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, ca
     assert run(folders[0], tmp_path, program=agreement.main) == 2 and "does not have the scenes" in one_error(capsys)
     page = (tmp_path / "pairs.md").read_text()
     assert "Not comparable" in page and "real pictures" in page
+    check_columns(page, found)
+
+
+def check_columns(page: str, found: dict[tuple[str, ...], dict[str, float]]) -> None:
+    """The page shows by how much photos from radar are better than the better baseline, and counts them."""
     for title, measure, digits in (("## PSNR", "gray_psnr", 2), ("## IoU", "iou", 3)):
         header, _, line, _, better = page.partition(title)[2].splitlines()[2:7]
         column = header.split(" | ").index("rgb in gray" if measure == "gray_psnr" else "rgb")
