@@ -128,6 +128,7 @@ class DenoiserConfig:
     arch: ddpmpp, ncsnpp or adm. precond: edm, vp or ve (see genvs.diffusion.preconditioning).
     attention_resolutions, residual_encoder, sigma_min, sigma_max: None is replaced by the value of `arch` or `precond`.
     centre_on_colours: denoise the difference between the target and the feature image's colours (first three channels).
+    learned_weighting: whether training divides the loss at each noise level by its size there (`LogVariance`).
     augment_labels: number of augmentation labels that the network takes: AUGMENT_LABELS or 0.
     """
 
@@ -140,6 +141,7 @@ class DenoiserConfig:
     centre_on_colours: bool = False
     arch: str = "ddpmpp"
     precond: str = "edm"
+    learned_weighting: bool = False
     augment_labels: int = 0
     sigma_data: float = 0.5
     sigma_min: float = None  # type: ignore[assignment]

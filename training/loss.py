@@ -73,8 +73,11 @@ class GeNVSLoss:
     All randomness is a function of (seed, sample index): it does not depend on batches, ranks or resuming.
     """
 
-    def __init__(self, config: LossConfig, net: GeNVSConfig, seed: int) -> None:
-        """net: of the network that is trained."""
+    def __init__(
+        self, config: LossConfig, net: GeNVSConfig, seed: int, log_variance: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """net: of the network that is trained. log_variance: the network's `LogVariance`, if it has one."""
+        self.log_variance = log_variance
         self.config, self.seed = config, seed
         self.sigma_data, self.precond = net.denoiser.sigma_data, net.denoiser.precond
         self.colours = [colours_of(name, net) for name in net.modalities]
@@ -105,7 +108,11 @@ class GeNVSLoss:
         )
         loss = weight * (denoised - images).square().mean(dim=(2, 3, 4))
         rgb_loss = self.rgb_loss(feature_image, targets)
-        total = (loss + self.config.rgb_weight * rgb_loss).mean()
+        weighted = loss
+        if self.log_variance is not None:
+            log_variance = self.log_variance(sigma)
+            weighted = loss / log_variance.exp() + log_variance
+        total = (weighted + self.config.rgb_weight * rgb_loss).mean()
         if self.config.opacity_weight > 0:
             opacity = feature_image[:, :, -GEOMETRY_CHANNELS]
             total = total + self.config.opacity_weight * (opacity * (1 - opacity)).mean()

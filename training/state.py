@@ -34,7 +34,8 @@ FIRST_SCALE = 2.0**16
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 VIEW_WEIGHTS = "renderer.view_weights."
 Weights = dict[str, Tensor]
-LABEL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*")
+# Layers that change nothing while they are 0.
+OPTIONAL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*|log_variance\..*")
 
 
 @dataclass
@@ -154,9 +155,9 @@ def transfer(path: str, net: GeNVS) -> None:
 
     Encoders and denoisers of modalities that the snapshot lacks start as those of its first one, without the channels
     of volumes that show the picture itself; those of modalities that `net` lacks are left out. A view weighting that
-    the snapshot lacks keeps its own weights. Layers for classes and augmentations start at 0 if the snapshot lacks
-    them, and are left out if `net` does, so that at first the network computes the same. Raises InputError if the
-    snapshot is damaged, or has another architecture or preconditioning.
+    the snapshot lacks keeps its own weights. OPTIONAL_LAYERS start at 0 if the snapshot lacks them, and are left out if
+    `net` does, so that at first the network computes the same. Raises InputError if the snapshot is damaged, or has
+    another architecture or preconditioning.
     """
     source = load_snapshot(path)
     precond = source.config.denoiser.precond
@@ -167,9 +168,9 @@ def transfer(path: str, net: GeNVS) -> None:
     if weighting.keys() != {name for name in given if name.startswith(VIEW_WEIGHTS)}:
         given = {name: tensor for name, tensor in given.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
     given = _for_modalities(own, given, source.config, net.config)
-    labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if LABEL_LAYERS.fullmatch(name)}
+    labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if OPTIONAL_LAYERS.fullmatch(name)}
     given = labels | given
-    weights = {name: given[name] for name in given if name in own or not LABEL_LAYERS.fullmatch(name)}
+    weights = {name: given[name] for name in given if name in own or not OPTIONAL_LAYERS.fullmatch(name)}
     fault = fault_in(weights, own)
     if fault is not None:
         settings = " ".join(
@@ -183,8 +184,8 @@ def unlike(config: GeNVSConfig, source: GeNVSConfig) -> list[tuple[str, Any]]:
     """The settings of `source` that keep its weights out of a network of this config, by path."""
     own, given = (flat(dataclasses.asdict(each)) for each in (config, source))
     given["encoder.aspp_rates"] = source.usable_aspp_rates(source.resolution)
-    # `transfer` adds and leaves out modalities; labels follow from the loss.
-    del given["modalities"], given["denoiser.augment_labels"]
+    # `transfer` adds and leaves out modalities; labels follow from the loss; no weights depend on its weighting.
+    del given["modalities"], given["denoiser.augment_labels"], given["denoiser.learned_weighting"]
     return sorted(item for item in given.items() if item[1] != own[item[0]] and not item[0].startswith("scene."))
 
 

@@ -40,7 +40,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
-    loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed)
+    loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
     first_nimg = state.cur_nimg
     progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
