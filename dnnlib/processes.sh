@@ -35,6 +35,5 @@ launch() {
     threads=$((NGPU > 1 ? cores / NGPU : cores - 1))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
     [[ $NGPU != 1 || ${PET_NNODES:-1} != 1 ]] || exec "$PYTHON" "$@"
-    [[ -n ${PET_NNODES:-}${PET_NODE_RANK:-}${PET_MASTER_ADDR:-}${PET_RDZV_ENDPOINT:-} ]] || export PET_STANDALONE=1
     exec "$PYTHON" "$genvs_root/torch_utils/launch.py" --nproc-per-node="$NGPU" "$@"
 }

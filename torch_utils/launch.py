@@ -2,7 +2,8 @@
 
 torchrun ends a refused or interrupted run with its own tracebacks and exit code 1. Here the options of SCRIPT, whose
 click command `main` has `--dry-run`, are checked once, before its processes start. Signals are passed on to these, and
-the exit code is that of the first one that failed: 130 for an interrupted run, 0 if it had just finished.
+the exit code is that of the first one that failed: 130 for an interrupted run, 0 if it had just finished. A run on one
+machine listens to no other machine.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import dnnlib.quiet_interrupt  # noqa: F401
 
 # isort: split
-from torch.distributed import run
+from torch.distributed import TCPStore, run
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousInfo, rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.api import RendezvousError
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from dnnlib.command import run_command
 from torch_utils import distributed
@@ -35,10 +39,13 @@ from torch_utils import distributed
 START = 200  # exit code of a check after which the processes start
 
 
+def number_of_machines(torchrun_options: Any) -> int:
+    return int(torchrun_options.nnodes.rpartition(":")[2])
+
+
 def check(command: Any, torchrun_options: Any) -> None:
     """Exit with START if the processes can start, else as `command` does for --help, --dry-run and wrong options."""
-    machines = int(torchrun_options.nnodes.rpartition(":")[2])
-    distributed.announce(machines * int(torchrun_options.nproc_per_node))
+    distributed.announce(number_of_machines(torchrun_options) * int(torchrun_options.nproc_per_node))
     program = command.callback
 
     def dry_run(dry_run: bool, **options) -> None:
@@ -48,6 +55,35 @@ def check(command: Any, torchrun_options: Any) -> None:
 
     command.callback = dry_run
     run_command(command, torchrun_options.training_script_args)
+
+
+class OneMachine(StaticTCPRendezvous):
+    """The rendezvous of one machine. torchrun's own stores listen on all network interfaces, these on loopback only.
+
+    Each start of the processes (--max-restarts) has a new store: what the last one left there would mislead them.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__("127.0.0.1", master_port=0, rank=0, world_size=1, run_id=run_id, timeout=600)
+
+    def get_backend(self) -> str:
+        return "one-machine"
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        listener = socket.create_server((self.master_addr, 0))
+        self.master_port = listener.getsockname()[1]
+        self._store = TCPStore(self.master_addr, self.master_port, is_master=True, master_listen_fd=listener.detach())
+        return super().next_rendezvous()
+
+
+def stay_on_loopback(torchrun_options: Any) -> None:
+    """Let nothing of a run on one machine listen on another interface."""
+    rendezvous_handler_registry.register("one-machine", lambda parameters: OneMachine(parameters.run_id))
+    torchrun_options.standalone = False
+    torchrun_options.rdzv_backend, torchrun_options.rdzv_endpoint = "one-machine", "127.0.0.1"
+    interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))  # "lo0" on macOS
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
 
 
 def pass_on(number: int, frame) -> None:
@@ -79,6 +115,8 @@ def main() -> None:
         torchrun_options.signals_to_handle = ""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, pass_on)
+        if number_of_machines(torchrun_options) == 1:
+            stay_on_loopback(torchrun_options)
         try:
             code = run.run(torchrun_options) or 0
         except ChildFailedError as error:

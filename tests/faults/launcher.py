@@ -18,6 +18,7 @@ from training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
+LOOPBACK = "0100007F"  # as /proc writes 127.0.0.1
 
 
 def at_start(config: TrainConfig, run_dir: Path) -> Path:
@@ -41,16 +42,14 @@ def separate(command: Sequence, **options) -> Iterator[subprocess.Popen]:
 def launched(
     run_dir: Path, *options: str, processes: int = 1, prefix: Sequence[str] = (), **variables: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """The run in `run_dir`, resumed by `train.py` as a `separate` process.
+    """The run in `run_dir`, resumed by `train.sh` as a `separate` process, with the Python of these tests.
 
     prefix: a command that runs another one.
     """
-    launcher = ["torch_utils/launch.py", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    return separate(
-        [*prefix, sys.executable, *(launcher if processes > 1 else []), "train.py", "--resume", str(run_dir), *options],
-        env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables},
-    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"PATH": path, "NGPU": str(processes), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*prefix, "./train.sh", "--resume", str(run_dir), *options]
+    return separate(command, env={**os.environ, **own, **variables})
 
 
 @contextlib.contextmanager
@@ -87,6 +86,17 @@ def completed(run_dir: Path, *options: str, code: int = 0, **how) -> tuple[str, 
 def children(process: subprocess.Popen) -> list[int]:
     """Its processes, those of a launcher in the order of their ranks."""
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def listening(process: subprocess.Popen) -> set[str]:
+    """The addresses at which it and its children accept connections, as /proc writes them."""
+    files = set()
+    for path in (path for pid in (process.pid, *children(process)) for path in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it has been closed
+            files.add(os.readlink(path))
+    tables = [Path(f"/proc/{process.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    lines = [line.split() for line in "".join(tables).splitlines()]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in files}
 
 
 def join_group(rank: int, world_size: int, port: int) -> None:

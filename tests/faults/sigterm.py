@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 
 RECEIVERS = ("process", "group", "both", "launcher", "launcher's group")
 MOMENTS = ("start-up", "recording", "step", "evaluation", "save", "step")
-LAUNCHER = ("torch_utils/launch.py", "--standalone", "--nproc-per-node=1")
+LAUNCHER = ("torch_utils/launch.py", "--nproc-per-node=1")
 PATIENCE = 120  # seconds
 
 

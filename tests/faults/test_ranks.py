@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import torch
 from genvs import files
 from genvs.data.scenes import SceneDataset
 from tests.conftest import counted
-from tests.faults.launcher import begun, children, completed, finished, join_group
-from tests.small_training import BATCH, kimg, last_state, resume, small_run, train, unequal
+from tests.faults.launcher import LOOPBACK, begun, children, completed, finished, join_group, listening, wait_for
+from tests.small_training import BATCH, kimg, last_state, records, resume, small_run, train, unequal
 from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
 from training import signals, training_loop
@@ -28,12 +29,36 @@ from training.loss import GeNVSLoss
 
 def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
     with begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2) as process:
+        assert listening(process) == {LOOPBACK}, "others cannot connect to a run on one machine"
         ranks = children(process)
         start = time.monotonic()
         os.kill(ranks[1], signal.SIGKILL)
         finished(process, code=137)
     assert time.monotonic() - start < 60, "without the launcher's patience, which is ten minutes"
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+def kill_one(process: subprocess.Popen, rank: int, run_dir: Path) -> None:
+    """Returns when the processes that the launcher starts in place of all have made an update."""
+    ranks = children(process)
+    os.kill(ranks[rank], signal.SIGKILL)
+    wait_for(process, lambda: len({*children(process)} - {*ranks}) == len(ranks))
+    before = len(records(run_dir))
+    wait_for(process, lambda: len(records(run_dir)) > before)
+
+
+def test_a_restarted_run_goes_on_and_loses_no_update(started, tmp_path, every_fault):
+    restarts = 10 if every_fault else 1
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    with begun(run_dir, "--duration=1", "--dump=1", processes=2, PET_MAX_RESTARTS=str(restarts)) as process:
+        for number in range(restarts):
+            kill_one(process, number % 2, run_dir)
+            assert listening(process) == {LOOPBACK}
+        process.terminate()
+        finished(process, code=130)
+    nimgs = [record["nimg"] for record in records(run_dir)]
+    assert nimgs == list(range(BATCH, last_state(run_dir)["cur_nimg"] + 1, BATCH))
+    counted("restarts after a killed rank that went on", restarts, restarts)
 
 
 def test_a_complete_run_succeeds_on_every_rank(started, tmp_path):

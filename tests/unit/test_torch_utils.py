@@ -127,7 +127,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("code", [0, 130])
 def test_a_terminated_launch_ends_as_its_program_does(tmp_path, code: int) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "torch_utils/launch.py", "--standalone", "--nproc-per-node=1", tmp_path / "program.py"]
+    command = [sys.executable, "torch_utils/launch.py", "--nproc-per-node=1", tmp_path / "program.py"]
     process = subprocess.Popen(
         [*command, f"--code={code}"], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
     )
