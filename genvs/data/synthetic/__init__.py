@@ -1,1 +1,1 @@
-"""The embedded dataset: procedural cars, ray-cast into the SRN layout (`python -m genvs.data.synthetic`)."""
+"""The embedded dataset: procedural cars and things, ray-cast into the SRN layout (`python -m genvs.data.synthetic`)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from genvs.data.storage import counted
-from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_dataset
+from genvs.data.synthetic.dataset import KINDS, SPIRAL_VIEWS, Split, ensure_dataset
 from genvs.errors import InputError, run_program
 from genvs.modalities import MODALITIES
 
@@ -67,9 +67,10 @@ def report(make: Callable[..., Sequence[Split]], **options) -> None:
 def main() -> None:
     parser = new_parser(
         "python -m genvs.data.synthetic",
-        "Make the embedded dataset: procedural cars in SRN's layout. Started again, it makes only what is missing.",
+        "Make the embedded dataset in SRN's layout: procedural cars or things. Started again, it makes what is left.",
         "writes OUT_train, OUT_val and OUT_test",
     )
+    parser.add_argument("--kind", choices=KINDS, default="cars", help="of objects; mixed: half of each")
     parser.add_argument("--scenes", type=whole(0), default=400, help="training scenes")
     parser.add_argument("--val-scenes", type=whole(0), default=40, help="validation scenes")
     parser.add_argument("--test-scenes", type=whole(0), default=10, help="test scenes")

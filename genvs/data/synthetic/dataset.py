@@ -24,6 +24,7 @@ from genvs.config import SceneConfig
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.sensors import BOUNCES, SENSORS, draw
 from genvs.data.synthetic.shading import Castable, render
+from genvs.data.synthetic.things.build import build_thing
 from genvs.data.workers import run_in_workers
 from genvs.errors import InputError
 from genvs.files import lock
@@ -32,10 +33,12 @@ from genvs.modalities import MODALITIES, modality_names
 
 CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 GENERATOR = 3  # raise it when the same seed gives other bytes
+THING_GENERATOR = 1  # the same for things alone
 SENSOR_GENERATOR = 1  # the same for pictures of radar and sonar
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 SPIRAL_VIEWS = 251
 SPLITS = ("train", "val", "test")
+KINDS = ("cars", "things", "mixed")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,21 @@ class Car(Subject):
     def build(self) -> tuple[Castable, dict[str, Any]]:
         model, info = build_car(np.random.default_rng(self.rng_key))
         return model, {"rng_key": self.rng_key, "car": info}
+
+
+class Thing(Subject):
+    """A random piece of furniture, vessel, tool, toy, building or plant."""
+
+    def build(self) -> tuple[Castable, dict[str, Any]]:
+        model, info = build_thing(np.random.default_rng(self.rng_key))
+        return model, {"rng_key": self.rng_key, "thing": info}
+
+
+def embedded_subject(kind: str, rng_key: tuple[int, ...]) -> Subject:
+    """A scene's subject. kind: of KINDS; a mixed dataset has cars and things with equal chances."""
+    if kind == "mixed":
+        kind = KINDS[np.random.default_rng((*rng_key, 2)).integers(2)]
+    return Car(rng_key) if kind == "cars" else Thing(rng_key)
 
 
 def write_scene(partial: Path, model: Castable, info: Mapping[str, Any], c2w: np.ndarray, resolution: int) -> None:
@@ -119,8 +137,8 @@ class Split:
             raise InputError(f"{path}: cannot be read; {remedy}") from None
         found = found if isinstance(found, dict) else {}
         drawn = {key: wanted for key, wanted in self.sensor_settings.items() if key in found}
-        for key, wanted in (self.settings | drawn).items():
-            have = found.get(key)
+        for key, wanted in ({"kind": "cars"} | self.settings | drawn).items():
+            have = ({"kind": "cars"} | found).get(key)
             if have != wanted:
                 have, wanted = ("none" if value is None else value for value in (have, wanted))
                 raise InputError(f"{self.folder}: made with {key} {have}, not {wanted}; {remedy}")
@@ -184,6 +202,7 @@ def ensure_dataset(
     views: int,
     resolution: int,
     seed: int = 0,
+    kind: str = "cars",
     workers: int = 1,
     val_scenes: int = 0,
     test_scenes: int = 0,
@@ -193,15 +212,19 @@ def ensure_dataset(
 ) -> list[Split]:
     """Makes what is missing of the embedded dataset at `out_train`, `out_val` and `out_test`, in SRN's layout.
 
-    A scene is a function of (seed, split, index, views, resolution) alone, and the pictures of its radar and sonar also
-    of `looks`. A later call may ask for more scenes or modalities, or for fewer. Several processes may call this at
-    once: one works, the others wait.
+    A scene is a function of (kind, seed, split, index, views, resolution) alone, and the pictures of its radar and
+    sonar also of `looks`. A later call may ask for more scenes or modalities, or for fewer. Several processes may call
+    this at once: one works, the others wait.
 
-    modalities: as `modality_names` takes them; rgb and depth are always drawn. looks: of the speckle in the pictures of
-    radar and sonar, None for none. Returns the splits. Raises InputError if a folder holds something else, was made
-    with other settings, or cannot be written, and for unknown modalities.
+    kind: "cars", "things", or "mixed": in each scene one or the other, by its seed. modalities: as `modality_names`
+    takes them; rgb and depth are always drawn. looks: of the speckle in the pictures of radar and sonar, None for none.
+    Returns the splits. Raises InputError if a folder holds something else, was made with other settings, or cannot be
+    written, and for unknown kinds and modalities.
     """
+    if kind not in KINDS:
+        raise InputError(f"`kind`={kind}: choose one of {', '.join(KINDS)}")
     sensors = sensors_among(modalities)
+    others = {} if kind == "cars" else {"kind": kind, "thing_generator": THING_GENERATOR}
     out = Path(os.path.abspath(out))
     if not out.name:
         raise InputError(f"{out}: has no name for a dataset; choose another path")
@@ -209,9 +232,10 @@ def ensure_dataset(
     splits = []
     for name, (number, per_scene) in plan.items():
         if number:
-            cars = {f"{index:06d}": Car((seed, SPLITS.index(name), index)) for index in range(number)}
-            settings = split_settings(seed, resolution, per_scene)
-            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), cars, settings, sensors, looks))
+            keys = [(seed, SPLITS.index(name), index) for index in range(number)]
+            subjects = {f"{key[-1]:06d}": embedded_subject(kind, key) for key in keys}
+            settings = split_settings(seed, resolution, per_scene, **others)
+            splits.append(Split(name, out.with_name(f"{out.name}_{name}"), subjects, settings, sensors, looks))
     ensure_splits(out, splits, workers)
     return splits
 

@@ -9,16 +9,18 @@ import numpy as np
 from genvs.data.synthetic.parts import Decal, Finish, Part, Surface, face_normals, loft
 from genvs.data.synthetic.shading import Array, dot
 
-Point = Sequence[float]
+Point = Sequence[float] | Array
+Paint = Finish | Surface  # one finish all over, or with decals
 
 
-def solid(rows: Array, finish: Finish, decals: Sequence[Decal] = ()) -> Part:
+def solid(rows: Array, finish: Paint, decals: Sequence[Decal] = ()) -> Part:
     """A loft through closed rings `[S, K, 3]`, of either direction, its ends closed by sharp-edged flat fans."""
     ends = [np.broadcast_to(end.mean(1, keepdims=True), end.shape) for end in (rows[:1], rows[-1:])]
     rows = np.concatenate([ends[0], rows[:1], rows, rows[-1:], ends[1]])
     vertices, (faces, _, _) = rows.reshape(-1, 3), loft(rows)
     inside_out = dot(vertices[faces][:, 0] - vertices.mean(0), face_normals(vertices[faces])).sum() < 0
-    return Part(vertices, faces[:, ::-1] if inside_out else faces, [Surface(finish, decals)])
+    surface = finish if isinstance(finish, Surface) else Surface(finish, decals)
+    return Part(vertices, faces[:, ::-1] if inside_out else faces, [surface])
 
 
 def _sharp(outline: Array) -> Array:
@@ -26,20 +28,20 @@ def _sharp(outline: Array) -> Array:
     return np.stack([outline, np.roll(outline, -1, axis=0)], axis=1).reshape(-1, outline.shape[-1])
 
 
-def box(size: Point, center: Point, finish: Finish, decals: Sequence[Decal] = ()) -> Part:
+def box(size: Point, center: Point, finish: Paint, decals: Sequence[Decal] = ()) -> Part:
     """An axis-aligned box: size and centre `(x, y, z)`."""
     ring = _sharp(np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]))
     rows = np.stack([np.c_[ring, np.full(8, height)] for height in (-0.5, 0.5)])
     return solid(rows * size + center, finish, decals)
 
 
-def prism(outline: Sequence[Point], x: Point, finish: Finish, decals: Sequence[Decal] = ()) -> Part:
+def prism(outline: Sequence[Point], x: Point, finish: Paint, decals: Sequence[Decal] = ()) -> Part:
     """A flat shape `(y, z)`, star-shaped about its mean point, pulled from x[0] to x[1], with sharp edges."""
     ring = _sharp(np.array(outline))
     return solid(np.stack([np.c_[np.full(len(ring), side), ring] for side in x]), finish, decals)
 
 
-def pod(size: Point, center: Point, finish: Finish, power: float = 2.0, decals: Sequence[Decal] = ()) -> Part:
+def pod(size: Point, center: Point, finish: Paint, power: float = 2.0, decals: Sequence[Decal] = ()) -> Part:
     """A superellipsoid: 2 is an ellipsoid, larger powers are rounded boxes. size: its extents `(x, y, z)`."""
     bend = 2 / power
 
@@ -54,9 +56,9 @@ def pod(size: Point, center: Point, finish: Finish, power: float = 2.0, decals: 
 
 
 def lathe(
-    profile: Sequence[Point],
+    profile: Sequence[Point] | Array,
     center: Point,
-    finish: Finish,
+    finish: Paint,
     decals: Sequence[Decal] = (),
     axis: int = 2,
     sections: int = 16,
@@ -74,9 +76,9 @@ def lathe(
     return solid(np.roll(rows, axis, axis=-1) + center, finish, decals)
 
 
-def tube(start: Point, end: Point, radius: float, finish: Finish, end_radius: float | None = None) -> Part:
+def tube(start: Point, end: Point, radius: float, finish: Paint, end_radius: float | None = None) -> Part:
     """A round bar between two points; end_radius: if it tapers."""
-    axis = np.subtract(end, start)
+    axis: Array = np.subtract(end, start)
     w = axis / np.sqrt((axis**2).sum())
     u = np.array([w[1], -w[0], 0.0]) if abs(w[2]) < 0.9 else np.array([0.0, w[2], -w[1]])
     u = u / np.sqrt((u**2).sum())
@@ -86,7 +88,7 @@ def tube(start: Point, end: Point, radius: float, finish: Finish, end_radius: fl
     return solid(np.stack([ring * r + place for r, place in zip(radii, (start, end), strict=True)]), finish)
 
 
-def tubes(points: Sequence[Point], radius: float, finish: Finish, mirrored: bool = False) -> list[Part]:
+def tubes(points: Sequence[Point], radius: float, finish: Paint, mirrored: bool = False) -> list[Part]:
     """Round bars along a polyline; mirrored: another one at -x."""
     parts = [tube(*ends, radius, finish) for ends in zip(points[:-1], points[1:], strict=True)]
     if mirrored:
@@ -94,7 +96,7 @@ def tubes(points: Sequence[Point], radius: float, finish: Finish, mirrored: bool
     return parts
 
 
-def sweep(path: Sequence[Point], x: Point, finish: Finish, crown: float = 0.05, thickness: float = 0.04) -> Part:
+def sweep(path: Sequence[Point], x: Point, finish: Paint, crown: float = 0.05, thickness: float = 0.04) -> Part:
     """A bent sheet from x[0] to x[1] along a path `(y, z)`, its outside on the path's left: a wing over a wheel.
 
     crown: how far its edges lie below its middle. A path's height may differ by point; metres.

@@ -1,0 +1,1 @@
+"""Objects other than cars, of the same parts: furniture, vessels, tools, toys, buildings and plants."""
