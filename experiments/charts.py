@@ -69,12 +69,13 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 def main(preset: str, seconds: float, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
     """Train the preset on radar and sonar together, once in each way, and compare held-out PSNR."""
     config = TRAIN_PRESETS[preset]
-    config = dataclasses.replace(config, net=dataclasses.replace(config.net, modalities=SENSORS))
+    net = dataclasses.replace(config.net, modalities=SENSORS)
+    config = dataclasses.replace(config, net=net, duration_kimg=kimg)
     with dataset(data, preset, modalities=SENSORS) as path:
         for seed in range(seeds):
             for way, context in WAYS.items():
                 with context():
-                    records, _, _ = train(config, path, kimg, kimg, seed)
+                    records, _, _ = train(config, path, kimg, seed)
                 for name in SENSORS:
                     one, three = (records[-1][SHOWN.format(name, count)] for count in (1, 3))
                     mean = records[-1][f"PSNR/{name}/mean_image"]

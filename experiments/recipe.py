@@ -1,4 +1,4 @@
-"""What each choice of the recipe does: held-out PSNR and consistency of runs that differ in it, on the same data."""
+"""What each choice of the recipe does: how well runs that differ in it draw held-out objects, on the same data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import json
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
 from experiments.curves import plot_option, subplots
 from genvs.errors import InputError
-from genvs.metrics import hull_agreement
+from genvs.metrics import hull_agreement, psnr
+from genvs.metrics.perceptual import Distance, image_metric
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.settings import set_by_path
@@ -34,7 +36,7 @@ REFERENCE = (
     "loss.input_noise_probability=0.5 num_targets=1 lr=2e-5 lr_rampup_kimg=0 bf16=false cuda_graphs=false"
 )
 SHORT = {"preset": "", "reference": REFERENCE}
-OBJECTS, VIEWS = 8, 12  # drawn for consistency
+OBJECTS, VIEWS = 8, 12  # drawn in several steps, of which the first view is the input
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -44,12 +46,12 @@ def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
     return set_by_path(config, dict(word.partition("=")[::2] for word in words))
 
 
-def train(config: TrainConfig, data: Path, kimg: float, every: float, seed: int) -> tuple[list[dict], GeNVS, RunData]:
+def train(config: TrainConfig, data: Path, every: float, seed: int) -> tuple[list[dict], GeNVS, RunData]:
     """Train as train.py does. Returns the records with held-out PSNR, the moving average of the weights, and the data.
 
     Raises KeyboardInterrupt if the run is stopped.
     """
-    run = {"data": str(data), "duration_kimg": kimg, "kimg_per_tick": every, "seed": seed, "tensorboard": False}
+    run = {"data": str(data), "kimg_per_tick": every, "seed": seed, "tensorboard": False}
     config = set_by_path(config, {**run, "snapshot_ticks": 1, "state_ticks": 10**6})
     opened = open_data(config)
     pack_data(opened)
@@ -65,16 +67,33 @@ def train(config: TrainConfig, data: Path, kimg: float, every: float, seed: int)
     return evaluations, state.ema, opened
 
 
-def consistency(net: GeNVS, data: RunData) -> float:
-    """The mean of `hull_agreement` over held-out objects: of an input view, and others drawn from it."""
-    scores = []
+def drawn_scores(net: GeNVS, data: RunData, lpips: Distance | None) -> dict[str, float]:
+    """Of views drawn in several steps from an input view, by name: means over held-out objects.
+
+    consistency: `hull_agreement` of the input and the others. PSNR and, if `lpips` is given, LPIPS are of the others.
+    """
+    scores: dict[str, list[float]] = defaultdict(list)
     for scene in list(data.held_out_scenes)[:OBJECTS]:
         views = data.held_out.load(scene, range(min(data.held_out.num_views(scene), VIEWS))).to("cpu")
         inputs, targets = views[None, :1], views.cameras[None, 1:]
         drawn = synthesize_views(net, inputs, targets, sampler="unipc", batch_size=VIEWS, progress=False)
         images = torch.stack([views.images[0], *(image for image, _ in drawn)])
-        scores.append(hull_agreement(images, views.cameras))
-    return statistics.fmean(scores)
+        scores["consistency"].append(hull_agreement(images, views.cameras))
+        scores["samples' PSNR"].append(float(psnr(images[1:], views.images[1:]).mean()))
+        if lpips is not None:
+            ours, theirs = images[1:].to(common.DEVICE), views.images[1:].to(common.DEVICE)
+            scores["LPIPS"].append(float(lpips(ours, theirs).mean()))
+    return {name: statistics.fmean(values) for name, values in scores.items()}
+
+
+def training_minutes(run: list[dict]) -> float:
+    """How long a run took, without evaluations."""
+    return (run[-1]["time"] - sum(record["Timing/evaluation_sec"] for record in run)) / 60
+
+
+def as_note(scores: list[dict[str, float]]) -> str:
+    """The mean of each score over runs."""
+    return ", ".join(f"{name} {statistics.fmean(run[name] for run in scores):.3f}" for name in scores[0])
 
 
 def above(run: list[dict]) -> float:
@@ -107,9 +126,10 @@ def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
     help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
     "'reference' stands for the unofficial implementation's. Once for each run.",
 )
-@click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
+@click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run without a duration_kimg.")
 @click.option("--every", type=POSITIVE, help="Evaluate every so many thousand images.", show_default="a fifth of them")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
+@click.option("--lpips", is_flag=True, help="Measure LPIPS (VGG) of views drawn in several steps; needs its weights.")
 @plot_option
 def main(
     preset: str,
@@ -119,18 +139,22 @@ def main(
     kimg: float,
     every: float | None,
     seeds: int,
+    lpips: bool,
     plot: Path | None,
 ) -> Iterator[Result]:
-    """Train the preset in several variants, each for as many images, and compare what they have learned."""
-    configs = {variant: variant_of(TRAIN_PRESETS[preset], variant) for variant in variants}
+    """Train the preset in several variants and compare what they have learned."""
+    base = set_by_path(TRAIN_PRESETS[preset], {"duration_kimg": kimg})
+    configs = {variant: variant_of(base, variant) for variant in variants}
+    distance = image_metric("lpips_vgg", common.DEVICE) if lpips else None
     curves: dict[str, list[list[dict]]] = {variant: [] for variant in variants}
-    scores: dict[str, list[float]] = {variant: [] for variant in variants}
+    scores: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     with dataset(data, preset) as path:
         for seed, (variant, config) in itertools.product(range(seeds), configs.items()):
-            run, net, opened = train(config, path, kimg, every or kimg / 5, seed)
+            run, net, opened = train(config, path, every or config.duration_kimg / 5, seed)
             curves[variant].append(run)
-            scores[variant].append(consistency(net, opened))
-            note = f"{above(run):+.2f} above the better baseline; consistency {scores[variant][-1]:.3f}"
+            scores[variant].append(drawn_scores(net, opened, distance))
+            note = f"{above(run):+.2f} above the better baseline; {as_note(scores[variant][-1:])}; "
+            note += f"{training_minutes(run):.1f} minutes"
             name = f"{variant}, seed {seed}: held-out PSNR"
             yield Result(name, run[-1][MODEL], "dB", batch=config.batch_size, note=note)
             if plot is not None:
@@ -138,5 +162,5 @@ def main(
     for variant, runs in curves.items():
         ends = [run[-1][MODEL] for run in runs]
         note = f"{min(ends):.2f} to {max(ends):.2f}; {sum(above(run) > 0 for run in runs)} of {seeds} beat both "
-        note += f"baselines; consistency {statistics.fmean(scores[variant]):.3f}"
+        note += f"baselines; {as_note(scores[variant])}"
         yield Result(f"{variant}, mean: held-out PSNR", statistics.fmean(ends), "dB", note=note)
