@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genvs.config import AUGMENT_LABELS, CONVENTIONS, FITS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
+from genvs.data.synthetic import KINDS
 from genvs.errors import InputError
 from genvs.models.backbone import BACKBONES
 from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_color, check_numbers, flat, set_by_path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/
 
 @dataclass(frozen=True)
 class EmbeddedData:
-    """Size of the embedded dataset, on which a preset trains if no other is given."""
+    """The embedded dataset on which a preset trains if no other is given: its size, and what its scenes show."""
 
     resolution: int
     scenes: int
@@ -29,14 +30,16 @@ class EmbeddedData:
     test_scenes: int
     test_views: int
     seed: int = 0
+    kind: str = "cars"
 
     def __post_init__(self) -> None:
-        check_numbers(self, POSITIVE, *set(self.__dataclass_fields__) - {"seed"})
+        check_choice(self, "kind", KINDS)
+        check_numbers(self, POSITIVE, *set(self.__dataclass_fields__) - {"seed", "kind"})
         check_numbers(self, NOT_NEGATIVE, "seed")
 
     @property
     def path(self) -> str:
-        return str(ROOT / "datasets" / f"synthetic_{self.resolution}px_{self.scenes}x{self.views}" / "cars")
+        return str(ROOT / "datasets" / f"synthetic_{self.resolution}px_{self.scenes}x{self.views}" / self.kind)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from genvs.data.storage import counted
-from genvs.data.synthetic.dataset import KINDS, SPIRAL_VIEWS, Split, ensure_dataset
+from genvs.data.synthetic import KINDS
+from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_dataset
 from genvs.errors import InputError, run_program
 from genvs.modalities import MODALITIES
 
@@ -67,7 +68,8 @@ def report(make: Callable[..., Sequence[Split]], **options) -> None:
 def main() -> None:
     parser = new_parser(
         "python -m genvs.data.synthetic",
-        "Make the embedded dataset in SRN's layout: procedural cars or things. Started again, it makes what is left.",
+        "Make the embedded dataset in SRN's layout: procedural cars or things. Started again, it makes only "
+        "what is missing.",
         "writes OUT_train, OUT_val and OUT_test",
     )
     parser.add_argument("--kind", choices=KINDS, default="cars", help="of objects; mixed: half of each")

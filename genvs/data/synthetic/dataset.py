@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from genvs.config import SceneConfig
+from genvs.data.synthetic import KINDS
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.sensors import BOUNCES, SENSORS, draw
 from genvs.data.synthetic.shading import Castable, render
@@ -38,7 +39,6 @@ SENSOR_GENERATOR = 1  # the same for pictures of radar and sonar
 DEPTH_SCALE = 2.0 / 65535  # world units per step of a depth image
 SPIRAL_VIEWS = 251
 SPLITS = ("train", "val", "test")
-KINDS = ("cars", "things", "mixed")
 
 
 @dataclass(frozen=True)

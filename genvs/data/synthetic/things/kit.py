@@ -77,10 +77,8 @@ def mark(covers: Callable[..., Array | NDArray[np.bool_]], finish: Finish) -> De
 
 def within(low: Point, high: Point, finish: Finish) -> Decal:
     """A decal on all that lies in a box."""
-    limits = list(zip(low, high, strict=True))
-    return mark(
-        lambda *p: np.logical_and.reduce([(a > x) & (a < y) for a, (x, y) in zip(p, limits, strict=True)]), finish
-    )
+    ends = np.array((low, high), np.float32)
+    return lambda p: np.logical_and.reduce((p > ends[0]) & (p < ends[1]), axis=1), finish
 
 
 def pattern(rng: Rng, cells: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], NDArray[np.bool_]]:
@@ -113,7 +111,6 @@ def glazed(rng: Rng, low: float, high: float, material: str = "ceramic") -> Surf
     base, second = paint(rng, material), paint(rng, material)
     ends = np.sort(rng.uniform(low, high, 2)) if rng.random() < 0.5 else np.array([low, high])
     count, cell = int(rng.integers(4, 13)), (high - low) / rng.integers(3, 9)
-
     drawn = pattern(rng, lambda p: (np.arctan2(p[:, 1], p[:, 0]) * (count / (2 * np.pi)), p[:, 2] / cell))
     style = rng.random()
 
