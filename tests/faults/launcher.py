@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from tests.small_training import fresh_state, save_state
 from training.config import TrainConfig
 
@@ -97,10 +95,3 @@ def listening(process: subprocess.Popen) -> set[str]:
     tables = [Path(f"/proc/{process.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
     lines = [line.split() for line in "".join(tables).splitlines()]
     return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in files}
-
-
-def join_group(rank: int, world_size: int, port: int) -> None:
-    """Makes this process, which has no launcher, a rank."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

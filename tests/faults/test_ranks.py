@@ -17,9 +17,9 @@ import torch
 from genvs import files
 from genvs.data.scenes import SceneDataset
 from tests.conftest import counted
-from tests.faults.launcher import LOOPBACK, begun, children, completed, finished, join_group, listening, wait_for
+from tests.faults.launcher import LOOPBACK, begun, children, completed, finished, listening, wait_for
+from tests.ranks import on_ranks
 from tests.small_training import BATCH, kimg, last_state, records, resume, small_run, train, unequal
-from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
 from training import signals, training_loop
 from training.config import TrainConfig
@@ -158,8 +158,7 @@ def drift(rank: int, config: TrainConfig, folder: Path) -> None:
     assert not list((folder / "drift").glob("*.pt")), "nothing is saved"
 
 
-def on_two_ranks(rank: int, port: int, data: str, folder: Path, updates: int) -> None:
-    join_group(rank, 2, port)
+def on_two_ranks(rank: int, data: str, folder: Path, updates: int) -> None:
     distributed.init("cpu", timeout=distributed.timedelta(seconds=60))
     config = small_run(data, updates, batch_gpu=1, num_targets=1)
     for part in (stop_and_resume, bad_numbers, drift):
@@ -169,13 +168,12 @@ def on_two_ranks(rank: int, port: int, data: str, folder: Path, updates: int) ->
 
 def test_two_ranks(cars, tmp_path, every_fault):
     updates = 21 if every_fault else 3
-    torch.multiprocessing.spawn(on_two_ranks, args=(free_port(), str(cars), tmp_path, updates), nprocs=2)
+    on_ranks(on_two_ranks, str(cars), tmp_path, updates)
     counted("resumes of two ranks equal bit for bit", updates - 1, updates - 1)
 
 
-def data_that_hang(rank: int, port: int, data: str, folder: Path) -> None:
+def data_that_hang(rank: int, data: str, folder: Path) -> None:
     """Rank 1 gets no third batch. Rank 0 waits for its gradients."""
-    join_group(rank, 2, port)
     distributed.init("cpu")
     torch.multiprocessing.set_start_method("fork", force=True)  # the loader is to have `hang` too
     read, step, calls = SceneDataset.__getitem__, training_loop.update_weights, []
@@ -198,14 +196,13 @@ def data_that_hang(rank: int, port: int, data: str, folder: Path) -> None:
 
 def test_ranks_can_be_stopped_while_one_of_them_waits_for_data(cars, tmp_path, capfd):
     start = time.monotonic()
-    torch.multiprocessing.spawn(data_that_hang, args=(free_port(), str(cars), tmp_path), nprocs=2)
+    on_ranks(data_that_hang, str(cars), tmp_path)
     assert time.monotonic() - start < PATIENCE, "the loader is not waited for"
     assert last_state(tmp_path)["cur_nimg"] == 2 * BATCH
     assert capfd.readouterr().out.count("Stopped at") == 2, "each rank saves the state, which is the same"
 
 
-def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
-    join_group(rank, 2, port)
+def with_little_patience(rank: int, data: str, folder: Path) -> None:
     distributed.init("cpu", timeout=distributed.timedelta(seconds=4))
     slow_save(rank, small_run(data), folder)
     distributed.barrier()
@@ -226,9 +223,7 @@ def with_little_patience(rank: int, port: int, data: str, folder: Path) -> None:
 
 
 def test_a_stalled_rank_ends_the_others_after_the_time_limit_and_a_slow_save_does_not(cars, tmp_path):
-    context = torch.multiprocessing.spawn(
-        with_little_patience, args=(free_port(), str(cars), tmp_path), nprocs=2, join=False
-    )
+    context = on_ranks(with_little_patience, str(cars), tmp_path, join=False)
     deadline = time.monotonic() + 120
     while not (tmp_path / "ended-0").exists():
         assert time.monotonic() < deadline and all(process.is_alive() for process in context.processes)

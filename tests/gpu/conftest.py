@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.unit.test_torch_utils import free_port
+from tests.ranks import free_port
 from torch_utils import distributed
 
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from genvs.errors import InputError
+from tests.ranks import on_ranks
 from tests.small_training import CPU, opened, resume, small_run, train, unequal
-from tests.unit.test_torch_utils import free_port
 from torch_utils import distributed
 from training.data import check_ranks_agree
 
 RANKS, BATCH = 3, 6
 
 
-def on_three_ranks(rank: int, port: int, cars: Path, folder: Path) -> None:
+def on_three_ranks(rank: int, cars: Path, folder: Path) -> None:
     """Runs in each of three processes; a failed assertion fails the test."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     assert distributed.init("cpu") == CPU
     config = small_run(cars, batch_size=BATCH, duration_kimg=3 * BATCH / 1000)
     undisturbed = train(config, folder / "undisturbed")
@@ -42,4 +37,4 @@ def on_three_ranks(rank: int, port: int, cars: Path, folder: Path) -> None:
 
 
 def test_three_processes(cars, tmp_path):
-    torch.multiprocessing.spawn(on_three_ranks, args=(free_port(), cars, tmp_path), nprocs=RANKS)
+    on_ranks(on_three_ranks, cars, tmp_path, world_size=RANKS)

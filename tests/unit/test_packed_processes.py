@@ -6,17 +6,16 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from genvs.data.stored import StoredScenes
 from genvs.data.workers import run_in_workers
+from tests.ranks import on_ranks
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
@@ -70,11 +69,8 @@ def test_of_several_processes_at_once_one_makes_it(split):
     assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"] and not unfinished(split)
 
 
-def on_two_ranks(rank: int, port: int, good: Path, bad: Path, unwritable: Path) -> None:
+def on_two_ranks(rank: int, good: Path, bad: Path, unwritable: Path) -> None:
     """Runs in each of two processes; a failed assertion fails the test."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init("cpu")
     if rank == 1:
         StoredScenes.make_packs = None  # only the first process looks at all files
@@ -94,12 +90,7 @@ def test_one_rank_makes_it_for_all(tmp_path):
     path = bad / "car2" / "rgb" / "3.png"
     path.write_bytes(path.read_bytes()[:-20])
     forbid_packing(unwritable)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        on_two_ranks, args=(port, good, bad, unwritable), nprocs=2, start_method="fork"
-    )
+    on_ranks(on_two_ranks, good, bad, unwritable)
     assert [pack_of(split).exists() for split in (good, bad, unwritable)] == [True, False, False]
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.ranks import on_ranks
 from torch_utils import distributed
 from training.monitor import Monitor
 
@@ -49,16 +48,8 @@ def test_unlaunched_is_one_rank(monkeypatch, capsys) -> None:
 # --- two processes
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def on_two_ranks(rank: int, port: int) -> None:
+def on_two_ranks(rank: int) -> None:
     """Runs in each of two processes; a failed assertion fails the test."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     device = distributed.init("cpu")
     assert distributed.is_initialized()
     assert (distributed.get_rank(), distributed.get_local_rank(), distributed.get_world_size()) == (rank, rank, 2)
@@ -100,7 +91,7 @@ def gloo_threads() -> list[str]:
 
 
 def test_on_two_ranks() -> None:
-    torch.multiprocessing.spawn(on_two_ranks, args=(free_port(),), nprocs=2)
+    on_ranks(on_two_ranks)
 
 
 # --- the launcher

@@ -1,0 +1,40 @@
+"""Ranks that a test starts, without a launcher."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import torch
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def join_group(rank: int, world_size: int, port: int) -> None:
+    """Makes this process a rank."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _on_rank(rank: int, function: Callable, world_size: int, port: int, arguments: tuple) -> None:
+    join_group(rank, world_size, port)
+    function(rank, *arguments)
+
+
+def on_ranks(function: Callable, *arguments, world_size: int = 2, join: bool = True):
+    """Calls function(rank, *arguments) in each of `world_size` processes. What fails in one of them fails here.
+
+    They are forked, because a new process would import torch for two seconds, except beside CUDA, which forbids that.
+    """
+    return torch.multiprocessing.start_processes(
+        _on_rank,
+        args=(function, world_size, free_port(), arguments),
+        nprocs=world_size,
+        join=join,
+        start_method="spawn" if torch.cuda.is_initialized() else "fork",
+    )
