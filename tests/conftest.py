@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from genvs.data.synthetic.dataset import ensure_dataset
+
 ROOT = Path(__file__).parents[1]
 _without_gpu: list[str] = []
 _counts: dict[str, tuple[int, int]] = {}
@@ -56,3 +58,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared data is not there: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cars(tmp_path_factory) -> Path:
+    """The embedded dataset, small: 12 training and 3 held-out cars of 6 views at 32 pixels."""
+    path = tmp_path_factory.mktemp("datasets") / "cars"
+    ensure_dataset(path, scenes=12, views=6, resolution=32, val_scenes=3, workers=2)
+    return path

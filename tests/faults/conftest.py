@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.launcher import at_start
-from tests.integration.conftest import cars  # noqa: F401
 from tests.small_training import kimg, small_run
 from tests.unit.conftest import scene  # noqa: F401
 
@@ -19,6 +18,6 @@ def every_fault(request) -> bool:
 
 
 @pytest.fixture(scope="session")
-def started(cars, tmp_path_factory) -> Path:  # noqa: F811
+def started(cars, tmp_path_factory) -> Path:
     """A run at its start, in its folder; to be copied."""
     return at_start(small_run(cars, 3, kimg_per_tick=kimg(1)), tmp_path_factory.mktemp("started"))

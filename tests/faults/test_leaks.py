@@ -10,9 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-import torch
-
-from tests.small_training import BATCH, small_run, train
+from tests.ranks import on_ranks
+from tests.small_training import BATCH, kimg, small_run, train
 from training import training_loop
 
 
@@ -23,9 +22,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
-    """Trains, with no way to a network, and writes down what the process holds every 25 updates."""
-    torch.set_num_threads(1)
+def a_long_run(rank: int, cars: str, folder: Path, updates: int, every: int) -> None:
+    """Trains, with no way to a network; saves, and writes down what the process holds, every so many updates."""
     attempts: list[str] = []
 
     def watch(event: str, arguments: tuple) -> None:
@@ -38,18 +36,18 @@ def a_long_run(rank: int, cars: str, folder: Path, updates: int) -> None:
 
     def watched(state, *args) -> None:
         step(state, *args)
-        if state.cur_nimg % (25 * BATCH) == 0:
+        if state.cur_nimg % (every * BATCH) == 0:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             held.append([len(os.listdir("/proc/self/fd")), threading.active_count(), len(children), resident_bytes()])
 
     training_loop.update_weights = watched
-    train(small_run(cars, updates, kimg_per_tick=0.2, state_ticks=1, snapshot_ticks=2), folder / "run")
+    train(small_run(cars, updates, kimg_per_tick=kimg(every), state_ticks=1, snapshot_ticks=2), folder / "run")
     (folder / "held.json").write_text(json.dumps({"held": held, "attempts": attempts}))
 
 
 def test_a_long_run_holds_no_more_and_uses_no_network(cars, tmp_path, every_fault):
-    updates = 2000 if every_fault else 150
-    torch.multiprocessing.spawn(a_long_run, args=(str(cars), tmp_path, updates), nprocs=1)
+    updates, every = (2000, 25) if every_fault else (60, 10)
+    on_ranks(a_long_run, str(cars), tmp_path, updates, every, world_size=1)
     result = json.loads((tmp_path / "held.json").read_text())
     assert result["attempts"] == []
     counts = [held[:3] for held in result["held"][2:]]

@@ -20,6 +20,7 @@ from torch.utils.data._utils import signal_handling
 
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, finished, launched, wait_for
+from tests.ranks import on_ranks
 from tests.small_training import (
     BATCH,
     CPU,
@@ -140,7 +141,6 @@ def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monk
 
 def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
     """The third step waits in C without end, as if it computed, and no handler of Python's runs."""
-    torch.set_num_threads(1)
     accumulate, calls, mutex = training_loop.accumulate_gradients, [], ctypes.create_string_buffer(64)
 
     def slow(*args, **options) -> None:
@@ -157,7 +157,7 @@ def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
 
 def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path):
     with pytest.raises(torch.multiprocessing.ProcessExitedException) as ended:
-        torch.multiprocessing.spawn(a_step_of_minutes, args=(cars, tmp_path / "run"))
+        on_ranks(a_step_of_minutes, cars, tmp_path / "run", world_size=1)
     assert ended.value.exit_code == 130 and last_state(tmp_path / "run")["cur_nimg"] == 2 * BATCH
     counted(SAVED, 1, 1)
     end = resume(tmp_path / "run", duration_kimg=kimg(4))

@@ -118,8 +118,16 @@ def grid(width: int, height: int) -> np.ndarray:
     return np.stack(np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height), axis=-1)
 
 
-@pytest.mark.parametrize("name", ["OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV"])
-@pytest.mark.parametrize("size", [(96, 96), (300, 200), (500, 350)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("OPENCV", (96, 96)),
+        ("OPENCV", (500, 350)),
+        ("OPENCV_FISHEYE", (96, 96)),
+        ("OPENCV_FISHEYE", (300, 200)),
+        ("FULL_OPENCV", (300, 200)),
+    ],
+)
 def test_straight_lines_of_a_distorted_photo_become_straight(name, size):
     """A photo of straight bands, rendered through the lens by its numeric inverse, against the same without lens."""
     lens, matrix = distortion(name), np.array([[0.9, 0, 0.51], [0, 0.9 * size[0] / size[1], 0.48], [0, 0, 1]])
