@@ -14,15 +14,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def join_group(rank: int, world_size: int, port: int) -> None:
-    """Makes this process a rank."""
+def _on_rank(rank: int, function: Callable, world_size: int, port: int, arguments: tuple) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def _on_rank(rank: int, function: Callable, world_size: int, port: int, arguments: tuple) -> None:
-    join_group(rank, world_size, port)
     function(rank, *arguments)
 
 
