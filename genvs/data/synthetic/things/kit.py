@@ -160,7 +160,7 @@ def spun(
     sections: int = 24,
     sharp: bool = False,
 ) -> Part:
-    """A body of revolution, as `lathe` makes it."""
+    """A body of revolution, as `lathe` makes it; its ends are closed."""
     return lathe(profile, center, finish, axis=axis, sections=sections, sharp=sharp)
 
 
@@ -201,12 +201,18 @@ def pipe(
     return solid(np.stack(rings), finish)
 
 
+def hoop(radius: float, z: float, thick: float, finish: Paint, flat: float = 1.0) -> Part:
+    """A level ring about the z axis; thick: half its thickness. flat: its height over its thickness."""
+    angles = np.linspace(0, 2 * np.pi, 25)
+    return pipe(np.stack([radius * np.cos(angles), radius * np.sin(angles), 0 * angles + z], -1), thick, finish, flat)
+
+
 def disc(radius: float, low: float, high: float, finish: Paint, rounding: float = 0.0, center: Point = (0, 0)) -> Part:
     """A round slab about a vertical axis; rounding: the radius of its edges, 0 for sharp ones."""
     turn = np.linspace(0, np.pi / 2, 4 if rounding else 2)
     edge = np.stack([radius - rounding + rounding * np.sin(turn), low + rounding - rounding * np.cos(turn)], -1)
     above = edge[::-1] * (1, -1) + (0, low + high)
-    return lathe([*edge, *above], (*center, 0), finish, sections=24)
+    return spun([*edge, *above], finish, (*center, 0))
 
 
 def hollow(
@@ -218,7 +224,6 @@ def hollow(
     """
     outer = curve(profile)
     inner = np.maximum(outer[::-1] - (wall, 0), (0.002, outer[0, 1] + wall))
-    ends = [(0.002, outer[0, 1]), outer[0]], [(0.002, outer[0, 1] + wall)]
     r, z = np.maximum(outer[:, 0] - 0.6 * wall, 0.002), np.maximum.accumulate(outer[:, 1])
 
     def within_walls(p: Array) -> np.ndarray:
@@ -226,8 +231,7 @@ def hollow(
         return (radius < np.interp(p[:, 2] - center[2], z, r)) & (p[:, 2] > center[2] + z[0] + 0.5 * wall)
 
     decals: list[Decal] = [*outside.decals, *([(within_walls, inside)] if inside else [])]
-    rows = np.concatenate([ends[0], outer, inner, ends[1]])
-    return lathe(rows, center, Surface(outside.finish, decals), sections=24)
+    return spun(np.concatenate([outer, inner]), Surface(outside.finish, decals), center)
 
 
 def plate(along: Point, low: float | Point, high: float | Point, thick: float | Array, finish: Paint) -> Part:
@@ -252,5 +256,5 @@ def legs(rng: Rng, x: float, y: float, top: float, finish: Paint, thick: float =
         leg = box((thick, thick, top), (x, y, top / 2), finish)
     elif style == 1:
         waist = [(0.4, 0), (0.55, 0.08), (0.35, 0.14), (0.6, 0.3), (0.3, 0.55), (0.6, 0.75), (0.6, 1)]
-        leg = lathe([(r * thick, z * top) for r, z in waist], (x, y, 0), finish, sections=10)
+        leg = spun(np.array(waist) * (thick, top), finish, (x, y, 0), sections=10)
     return ring(mirrored([leg]), 2)

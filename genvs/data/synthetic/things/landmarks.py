@@ -20,10 +20,10 @@ from genvs.data.synthetic.things.kit import (
     curve,
     darker,
     disc,
+    hoop,
     mark,
     moved,
     paint,
-    pipe,
     plate,
     ring,
     spun,
@@ -46,9 +46,9 @@ def castle(rng: Rng) -> list[Part]:
     high, tall, pointed = h + u(0.15, 0.45), u(0.35, 0.6), u() < 0.6
     top, peak = high + u(0.1, 0.5), high + tall
     courses = mark(lambda px, py, pz: pz / size % 1 < 0.14, darker(base, 0.8))
-    gate = mark(
-        lambda px, py, pz: (py > 0) & (np.abs(px) < 0.14) & (pz < 0.32 - 4 * px**2), darker(paint(rng, "wood"), 0.5)
-    )
+
+    wood = darker(paint(rng, "wood"), 0.5)
+    gate = mark(lambda px, py, pz: (py > 0) & (np.abs(px) < 0.14) & (pz < 0.32 - 4 * px**2), wood)
 
     def slits(px: Array, py: Array, pz: Array) -> np.ndarray:
         return (np.abs(np.arctan2(py, px) * 4 / np.pi % 1 - 0.5) < 0.07) & (np.abs(pz - 0.65 * high) < 0.08)
@@ -85,19 +85,17 @@ def lighthouse(rng: Rng) -> list[Part]:
 
     holes = mark(lambda px, py, pz: (py > 0) & (np.abs(px) < 0.05) & (pz / 0.42 % 1 > 0.74) & (pz < h), PANE)
     side = curve([(low, 0), (0.75 * low + 0.25 * top, 0.35 * h), (top, h)])
-    rail = [(1.42 * top * np.cos(a), 1.42 * top * np.sin(a), h + 0.14) for a in np.linspace(0, 2 * np.pi, 25)]
     posts = [tube((x * top, 0, h), (x * top, 0, h + high), 0.012, DARK) for x, high in ((1.42, 0.14), (0.76, 0.27))]
     dome = curve([(top, h + 0.25), (0.75 * top, h + 0.38), (0.03, h + 0.47), (0.01, h + 0.56)])
     rock = pod((3.2 * low, 3.0 * low, 0.5), (0, 0, -0.1), stone, 2.4)
-    rock = bent(
-        rock, lambda x, y, z: (x + 0.08 * np.sin(9 * y + 4 * z), y + 0.08 * np.sin(7 * x), np.maximum(z, -0.12))
-    )
+
+    rough = bent(rock, lambda x, y, z: (x + 0.08 * np.sin(9 * y + 4 * z), y + 0.08 * np.sin(7 * x), z.clip(-0.12)))
     return [
         spun(side, Surface(WHITE, [mark(striped, color), holes])),
-        rock if u() < 0.5 else disc(1.35 * low, -0.12, 0.01, stone),
+        rough if u() < 0.5 else disc(1.35 * low, -0.12, 0.01, stone),
         disc(1.5 * top, h - 0.03, h + 0.03, DARK),
         disc(0.75 * top, h, h + 0.26, LIT),
-        pipe(rail, 0.012, DARK, sides=5),
+        hoop(1.42 * top, h + 0.14, 0.012, DARK),
         *ring(posts, 6),
         spun(dome, color),
         box((0.18, 0.1, 0.3), (0, low - 0.02, 0.14), paint(rng, "wood")),
@@ -123,11 +121,9 @@ def windmill(rng: Rng) -> list[Part]:
 
 def temple(rng: Rng) -> list[Part]:
     """Columns on steps: a Greek temple, or a rotunda with a dome."""
-    u, base, h, thick = (
-        rng.uniform,
-        paint(rng, "stone") if rng.random() < 0.6 else WHITE,
-        *rng.uniform((0.6, 0.05), (0.85, 0.075)),
-    )
+
+    u, base = rng.uniform, paint(rng, "stone") if rng.random() < 0.6 else WHITE
+    h, thick = u((0.6, 0.05), (0.85, 0.075))
     roof = paint(rng, "roof") if u() < 0.4 else darker(base, 0.92)
     flutes = mark(lambda px, py, pz: np.arctan2(py, px) * 5 / np.pi % 1 < 0.35, darker(base, 0.8))
     shape = [(1.5, 0), (1.5, 0.05), (1, 0.07), (0.85, h - 0.08), (1.4, h - 0.04), (1.4, h)]
@@ -141,9 +137,9 @@ def temple(rng: Rng) -> list[Part]:
         ]
         parts += [disc(r + 0.1, z - 0.01, z + 0.12, base), spun(dome, roof)]
         return [*parts, pod((0.08, 0.08, 0.16), (0, 0, z + 0.36 + 0.4 * r), base)]
-    x, y = (
-        np.linspace(-0.5, 0.5, n) * (n - 1) * u(0.24, 0.3) for n in (int(rng.choice([4, 6])), int(rng.integers(5, 9)))
-    )
+
+    columns, rows, pitch = int(rng.choice([4, 6])), int(rng.integers(5, 9)), u(0.24, 0.3)
+    x, y = ((np.arange(count) - (count - 1) / 2) * pitch for count in (columns, rows))
     wide, long = 2 * x[-1], 2 * y[-1]
     parts = [box((wide + 0.5 - 0.12 * s, long + 0.5 - 0.12 * s, 0.06), (0, 0, 0.03 + 0.06 * s), base) for s in range(3)]
     places = [(a, b, 0) for a in x for b in y if a in (x[0], x[-1]) or b in (y[0], y[-1])]
@@ -156,12 +152,9 @@ def temple(rng: Rng) -> list[Part]:
 def pagoda(rng: Rng) -> list[Part]:
     """Towers of many roofs with turned-up corners."""
     u, wall, roof, post = rng.uniform, paint(rng, "plaster"), tiles(rng), (0.66, 0.14, 0.1, 0.1, 16.0)
-    levels, sides, r, step, shrink, z = (
-        int(rng.integers(2, 6)),
-        int(rng.choice([4, 4, 8])),
-        *u((0.5, 0.36, 0.8), (0.65, 0.44, 0.9)),
-        0.12,
-    )
+
+    levels, sides, z = int(rng.integers(2, 6)), int(rng.choice([4, 4, 8])), 0.12
+    r, step, shrink = u((0.5, 0.36, 0.8), (0.65, 0.44, 0.9))
     lattice = mark(lambda px, py, pz: (np.arctan2(py, px) * 6 / np.pi % 1 < 0.55) & (pz / 0.12 % 1 > 0.1), post)
 
     def slab(outline: list[Point], finish: Paint, low: float) -> Part:

@@ -22,6 +22,7 @@ from genvs.data.synthetic.things.kit import (
     disc,
     glazed,
     hollow,
+    hoop,
     mark,
     moved,
     paint,
@@ -40,22 +41,15 @@ def _pot(rng: Rng, r: float, h: float) -> list[Part]:
     side = [(0.65 * r, 0), (0.75 * r, 0.3 * h), (0.88 * r, 0.7 * h), (0.95 * r, h)]
     if style < 0.3:
         side = [(0.6 * r, 0), (0.98 * r, 0.35 * h), (1.0 * r, 0.65 * h), (0.85 * r, h)]
-    rim = [(0.86 * r, 0.8 * h), (1.05 * r, 0.8 * h), (1.08 * r, h), (0.86 * r, h)]
     parts = [hollow(side, 0.06 * r, (0, 0, 0), skin, darker(skin.finish)), disc(0.86 * r, 0.7 * h, 0.88 * h, SOIL)]
-    return [*parts, spun(rim, skin.finish)] if style > 0.55 else parts
+    return [*parts, hoop(0.97 * r, 0.9 * h, 0.09 * r, skin.finish, 1.1 * h / r)] if style > 0.55 else parts
 
 
 def potted(rng: Rng) -> list[Part]:
     """House plants: broad leaves, swords, arching blades, or a clipped tree."""
-    u, r, h, green, style = (
-        rng.uniform,
-        rng.uniform(0.22, 0.32),
-        rng.uniform(0.3, 0.5),
-        paint(rng, "leaf"),
-        rng.integers(4),
-    )
-    pale = u() < 0.4
-    vein, leaves = (0.78, 0.82, 0.5, 0.0, 1.0) if pale else darker(green, 0.75), []
+
+    u, green, style, pale = rng.uniform, paint(rng, "leaf"), rng.integers(4), rng.random() < 0.4
+    vein, h, leaves = (0.78, 0.82, 0.5, 0.0, 1.0) if pale else darker(green, 0.75), u(0.3, 0.5), []
     if style == 0:  # broad leaves on stalks
         veined = Surface(green, [mark(lambda px, py, pz: np.abs(py) < 0.018, vein)])
         for level, tilt in enumerate((u(0.0, 0.15), u(0.3, 0.45), u(0.55, 0.7))):
@@ -77,7 +71,7 @@ def potted(rng: Rng) -> list[Part]:
         leaves += crown(rng, (0, 0, z + 1.2 * size), 0.65 * size, green, 9) if double else []
         leaves.append(tube((0, 0, -0.1), (0, 0, z + (1.2 if double else 0.4) * size), 0.035, paint(rng, "wood")))
     stump = tube((0, 0, -0.1), (0, 0, 0.1), 0.05, green)
-    return [*_pot(rng, r, h), *moved([stump, *leaves], (0, 0, 0.85 * h))]
+    return [*_pot(rng, u(0.22, 0.32), h), *moved([stump, *leaves], (0, 0, 0.85 * h))]
 
 
 def _bloom(rng: Rng, at: Point, size: float) -> list[Part]:
@@ -168,10 +162,8 @@ def flower(rng: Rng) -> list[Part]:
         stem = curve([(0, 0, 0), (0.3 * out, u(-0.03, 0.03), 0.5 * h), (out, 0, h)])
         tilt = ((0, 12), (45, 75), (20, 60))[style]
         head = turned(_flower_head(rng, style, color, green), u(*tilt), 1)
-        plant = [
-            pipe(stem, 0.035 if style == 1 else 0.024, green, sides=6),
-            *moved(turned(head, u(70, 110)), (out, 0, h)),
-        ]
+        plant = [pipe(stem, 0.035 if style == 1 else 0.024, green, sides=6)]
+        plant += moved(turned(head, u(70, 110)), (out, 0, h))
         for up in (0.12, 0.4):
             leaf = frond(u(0.2, 0.34), u(0.045, 0.08), u(0.1, 0.25), 0.1, green, 0.1)
             plant += moved(turned([leaf], u(0, 360)), (0.5 * up * out, 0, up * h))
@@ -181,13 +173,9 @@ def flower(rng: Rng) -> list[Part]:
 
 def pumpkin(rng: Rng) -> list[Part]:
     """Pumpkins and gourds, on some a leaf, in some a face."""
-    u, ribs, color, r, h = (
-        rng.uniform,
-        int(rng.integers(8, 12)),
-        paint(rng, "pumpkin"),
-        rng.uniform(0.45, 0.6),
-        rng.uniform(0.5, 0.95),
-    )
+
+    u, ribs, color = rng.uniform, int(rng.integers(8, 12)), paint(rng, "pumpkin")
+    r, h = u((0.45, 0.5), (0.6, 0.95))
     side = [(0.3, 0), (0.85, 0.1), (1, 0.5), (0.75, 0.92), (0.2, 0.95), (0.05, 0.88)]
     if u() < 0.25:  # a gourd
         side = [(0.3, 0), (0.95, 0.25), (0.8, 0.7), (0.4, 1.05), (0.3, 1.35), (0.05, 1.4)]

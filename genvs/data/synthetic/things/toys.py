@@ -60,12 +60,8 @@ def robot(rng: Rng) -> list[Part]:
     z, top, shoulder, wide = leg + h / 2, leg + h + 0.06, leg + 0.82 * h, head * u(1, 1.5)
     panel = [within((-0.36 * w, 0, z - 0.3 * h), (0.36 * w, 9, z + 0.32 * h), trim)]
     panel.append(within((-0.2 * w, 0, z - 0.22 * h), (0.2 * w, 9, z - 0.02), DARK))
-    for at in (-0.14, 0, 0.14):
-        lamp = mark(
-            lambda px, py, pz, at=at: (py > 0) & ((px - at) ** 2 + (pz - z - 0.14) ** 2 < 0.0025), paint(rng, "toy")
-        )
-        panel.append(lamp)
-    parts = [box((w, d, h), (0, 0, z), Surface(skin, panel)), tube((0, 0, top - 0.1), (0, 0, top + 0.05), 0.1, trim)]
+    parts = [ball(0.1, (x, d / 2, z + 0.14), paint(rng, "toy")) for x in (-0.14, 0, 0.14)]
+    parts += [box((w, d, h), (0, 0, z), Surface(skin, panel)), tube((0, 0, top - 0.1), (0, 0, top + 0.05), 0.1, trim)]
     can, middle = disc(0.55 * head, top, top + head, skin, 0.06), top + head / 2
     parts.append(pod((wide, head, head), (0, 0, middle), skin, 8.0) if u() < 0.6 else can)
     parts.append(box((0.5 * wide, 0.03, 0.05), (0, 0.5 * head, middle - 0.22 * head), DARK))
@@ -95,9 +91,8 @@ def teddy(rng: Rng) -> list[Part]:
         ear = [pod((0.28, 0.16, 1.05), (0.04, 0, 0.48), fur), pod((0.16, 0.1, 0.8), (0.04, 0.05, 0.48), light)]
         face += mirrored(moved(turned(ear, u(5, 18), 1), (0.22, 0, 0.35)))
     else:
-        face += mirrored(
-            [pod((0.38, 0.27, 0.38), (0.42, 0, 0.4), fur), pod((0.22, 0.18, 0.22), (0.42, 0.1, 0.4), light)]
-        )
+        ear = [pod((0.38, 0.27, 0.38), (0.42, 0, 0.4), fur), pod((0.22, 0.18, 0.22), (0.42, 0.1, 0.4), light)]
+        face += mirrored(ear)
     parts += moved(face, (0, 0, u(0.8, 0.86) + 0.4 * head), head)
     arm = curve([(0.3 * belly, 0, 0.72), (0.6 * belly, 0.12, 0.5), (0.5 * belly, u(0.3, 0.45), u(0.3, 0.5))])
     leg = curve([(0.26 * belly, 0.1, 0.14), (0.4 * belly, 0.4, 0.13), (0.45 * belly, 0.6, 0.14)])
@@ -116,11 +111,9 @@ def rings(rng: Rng) -> list[Part]:
     for radius in np.linspace(largest, smallest, count):
         parts.append(disc(radius, z, z + 2 * thick, paint(rng, "toy"), thick))
         z += 2 * thick
-    return [
-        *parts,
-        tube((0, 0, 0.05), (0, 0, z + 0.1), 0.07, wood(rng)),
-        ball(0.3, (0, 0, z + 0.15), paint(rng, "toy")),
-    ]
+
+    parts.append(tube((0, 0, 0.05), (0, 0, z + 0.1), 0.07, wood(rng)))
+    return [*parts, ball(0.3, (0, 0, z + 0.15), paint(rng, "toy"))]
 
 
 def duck(rng: Rng) -> list[Part]:
@@ -129,20 +122,17 @@ def duck(rng: Rng) -> list[Part]:
     bill, red, size, z = (0.93, 0.48, 0.12, 0.2, 20.0), (0.82, 0.12, 0.1, 0.1, 16.0), u(0.48, 0.6), u(0.72, 0.85)
     tail = curve([(0, -0.4, 0.35), (0, -0.6, 0.5), (0, -0.72, 0.7)])
     parts = [pod((0.8, 1.1, 0.66), (0, -0.05, 0.32), color, 2.2), ball(size, (0, 0.32, z), color)]
-    parts += [
-        pipe(tail, np.linspace(0.26, 0.06, len(tail)), color, 0.6),
-        tube((0, 0.22, 0.4), (0, 0.3, z), 0.24, color),
-    ]
+
+    parts.append(pipe(tail, np.linspace(0.26, 0.06, len(tail)), color, 0.6))
+    parts.append(tube((0, 0.22, 0.4), (0, 0.3, z), 0.24, color))
     parts += mirrored(turned([pod((0.12, 0.56, 0.34), (0.4, -0.12, 0.4), darker(color, 0.9))], 8, 0))
     parts += eyes(0.3 * size, 0.32 + 0.36 * size, z + 0.1, 0.09)
     top, front = z + 0.42 * size, 0.3 + 0.46 * size
     if u() < 0.3:
         comb = [pod((0.06, 0.14, 0.16), (0, y, top + 0.04), red) for y in (0.2, 0.32, 0.44)]
-        beak = [
-            spun([(0.1, 0), (0.01, 0.22)], bill, (0, front, z), axis=1),
-            pod((0.07, 0.08, 0.16), (0, front, z - 0.14), red),
-        ]
-        return parts + comb + beak
+
+        beak = spun([(0.1, 0), (0.01, 0.22)], bill, (0, front, z), axis=1)
+        return [*parts, *comb, beak, pod((0.07, 0.08, 0.16), (0, front, z - 0.14), red)]
     hat = paint(rng, "toy")
     brim = [disc(0.24, top, top + 0.02, hat, center=(0, 0.32)), disc(0.15, top, top + 0.22, hat, 0.03, (0, 0.32))]
     return [*parts, pod((0.34, 0.4, 0.09), (0, front + 0.06, z - 0.03), bill, 2.5), *(brim if u() < 0.3 else [])]

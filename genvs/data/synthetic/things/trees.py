@@ -72,20 +72,10 @@ def tree(rng: Rng) -> list[Part]:
 
 def fir(rng: Rng) -> list[Part]:
     """Firs and cypresses, on some snow, or balls and a star."""
-    u, green, tiers, points = (
-        rng.uniform,
-        darker(paint(rng, "leaf"), 0.8),
-        int(rng.integers(3, 7)),
-        int(rng.integers(9, 14)),
-    )
-    h, r, trunk, noise, snow, dressed = (
-        u(1.3, 1.9),
-        u(0.45, 0.65),
-        u(0.12, 0.25),
-        blotches(rng, 0.06),
-        u() < 0.25,
-        u() < 0.3,
-    )
+
+    u, green, noise = rng.uniform, darker(paint(rng, "leaf"), 0.8), blotches(rng, 0.06)
+    tiers, points, snow, dressed = int(rng.integers(3, 7)), int(rng.integers(9, 14)), u() < 0.25, u() < 0.3
+    h, r, trunk = u((1.3, 0.45, 0.12), (1.9, 0.65, 0.25))
     step = (h - trunk) / (tiers + 0.6)
     tall = 1.9 * step
     dark = (lambda p: noise(p) > 0.2, darker(green, 0.78))
@@ -97,10 +87,9 @@ def fir(rng: Rng) -> list[Part]:
         skirt = [(0.7 * wide, 0.06 * tall), (wide, 0), (wide, 0), (0.55 * wide, 0.35 * tall), (0.2 * wide, 0.75 * tall)]
         cone = waved(spun([*skirt, (0.01, tall)], needles, sections=3 * points), points, 0.07)
         parts += moved(turned([cone], 17 * tier), (0, 0, z))
-        for angle in np.radians(np.arange(7) * 51 + u(0, 50)) if dressed else ():
-            parts.append(
-                ball(0.08, (0.93 * wide * np.cos(angle), 0.93 * wide * np.sin(angle), z + 0.02), paint(rng, "toy"))
-            )
+
+        for angle in np.arange(7) * 51 + u(0, 50) if dressed else ():
+            parts += turned([ball(0.08, (0.93 * wide, 0, z + 0.02), paint(rng, "toy"))], angle)
     if dressed:
         spike = spun([(0.055, 0), (0.005, 0.14)], GOLD, sections=4, sharp=True)
         parts += moved(ring([spike], 5, axis=1), (0, 0, h + 0.04))
