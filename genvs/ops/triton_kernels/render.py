@@ -91,8 +91,7 @@ def render_kernel(
 def field_gradient_kernel(
     fused_ptr, lengths_ptr, known_ptr, out_ptr, transmittance_ptr, dout_ptr,
     w1_ptr, b1_ptr, w2_ptr, b2_ptr, w3_ptr, b3_ptr, density_scale, density_shift,
-    dfused_ptr, dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr,
-    rays, samples,
+    dfused_ptr, dw1_ptr, db1_ptr, dw2_ptr, db2_ptr, dw3_ptr, db3_ptr, rays, samples,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, RAYS: tl.constexpr, ELEVATIONS: tl.constexpr,
     KNOWN: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
