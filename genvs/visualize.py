@@ -47,11 +47,14 @@ def feature_colors(feature_images: Tensor, fitted_to: Tensor | None = None) -> n
     return (squashed * 255).round().byte().cpu().numpy()
 
 
-def draw_cameras(c2w: np.ndarray, intrinsics: np.ndarray, target: np.ndarray, side: int) -> np.ndarray:
+def draw_cameras(
+    c2w: np.ndarray, intrinsics: np.ndarray, target: np.ndarray, side: int, *, num_black: int = 0
+) -> np.ndarray:
     """Cameras as wire pyramids, from the first one (blue) to the last one (red), and a cross at `target`.
 
-    c2w: `[N, 4, 4]`, OpenCV axes. intrinsics: `[N, 3, 3]`, normalised. target: `[3]`, world. Returns an orthographic
-    picture from 30 degrees above, uint8 `[side, side, 3]`. "Above" is where the tops of the images point, on average.
+    c2w: `[N, 4, 4]`, OpenCV axes. intrinsics: `[N, 3, 3]`, normalised. target: `[3]`, world. num_black: so many, the
+    first ones, are drawn in black. Returns an orthographic picture from 30 degrees above, uint8 `[side, side, 3]`.
+    "Above" is where the tops of the images point, on average.
     """
     corners = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]) @ np.linalg.inv(intrinsics).mT
     apexes = c2w[:, :3, 3]
@@ -70,8 +73,8 @@ def draw_cameras(c2w: np.ndarray, intrinsics: np.ndarray, target: np.ndarray, si
     for axis in np.concatenate([axes, -axes])[:, :2] * (0.1 * extent * scale):
         draw.line([side, side, *(side + axis)], fill="#999999", width=3)
     for number in points[:, 0, 2].argsort()[::-1]:
-        blue_to_red = number / max(1, len(points) - 1)
-        color = (int(30 + 190 * blue_to_red), 70, int(220 - 190 * blue_to_red))
+        blue_to_red = (number - num_black) / max(1, len(points) - num_black - 1)
+        color = (int(30 + 190 * blue_to_red), 70, int(220 - 190 * blue_to_red)) if blue_to_red >= 0 else (0, 0, 0)
         apex, *base = map(tuple, side + scale * points[number, :, :2])
         draw.line([*base, base[0]], fill=color, width=3)
         for corner in base:

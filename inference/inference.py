@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
-from genvs.data.framing import framing_of
+from genvs.data.camera_paths import read_camera_path
+from genvs.data.framing import Framing, framing_of
 from genvs.data.scene_input import SceneInput, read_scene
 from genvs.data.srn import SCENE_FILE
 from genvs.data.storage import counted
@@ -29,9 +30,10 @@ from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import new_numbered_folder, write_atomic
 from genvs.geometry import Cameras
-from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
+from genvs.geometry.key_views import through
+from genvs.geometry.trajectories import TRAJECTORIES, placed, trajectory_cameras
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
-from genvs.visualize import FEATURES_CAPTION, contact_sheet, feature_colors, to_uint8
+from genvs.visualize import FEATURES_CAPTION, contact_sheet, draw_cameras, feature_colors, to_uint8
 from inference import options, writers
 from torch_utils import distributed
 
@@ -40,6 +42,7 @@ ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial impl
 VIDEO = {"frames": 60, "fps": 20.0}
 SCENE_OPTIONS = ("scene", "target", "inputs", "targets", "convention", "normalize")
 LARGEST_DEPTH = 65535  # in files of 16 bits
+PREVIEW_SIDE, PREVIEW_CAMERAS = 768, 100  # pixels; of a longer path, some cameras are drawn
 INPUT = options.ROOT / "inference" / "input"
 DEFAULT_VIEWS = (
     "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and those cameras are drawn. If "
@@ -48,6 +51,8 @@ DEFAULT_VIEWS = (
 LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers, "show_default": "see below"}
 TARGET = "Modality of the views to draw; they are drawn from every one that the scene has and the network knows."
 CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
+KINDS = f"{'|'.join(TRAJECTORIES)}|FILE.json"
+PATHS = "The camera's path; line: from input to input. Of a file with --frames, smoothly through its cameras."
 of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
 
 
@@ -66,15 +71,16 @@ of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Vid
 @options.sampling("--batch_size", type=click.IntRange(min=1), default=8, help="Views drawn at a time.")
 @options.sampling("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of the starting noise.")
 @of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
-@of_video("--trajectory", type=click.Choice(TRAJECTORIES), default="orbit", help="The camera's path.")
-@of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498", help="Number of views.")
+@of_video("--trajectory", type=options.Trajectory(), default="orbit", metavar=KINDS, help=PATHS)
+@of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498; a file's", help="Number of views.")
 @of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from origin.")
 @of_video("--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; a spiral's top.")
-@of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30", help="Frames a second.")
+@of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30; a file's", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")
 @of_output("--out_dir", type=options.FOLDER, show_default="a new one under inference/output", help="Folder of results.")
+@of_output("--preview", is_flag=True, help="Draw the cameras alone, as a picture of them, and no view.")
 @click.pass_context
-def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, **given) -> None:
+def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, preview: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""
     refuse_unused_options(context, video)
     given = options.settle(given)
@@ -84,21 +90,23 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     asked = given["target"]
     given["target"] = target = options.known_modalities("target", None if asked is None else [asked], net)[0]
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
-    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
-    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
-    sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
     other = "" if target == net.config.modalities[0] else f"_target={target}"
     targets, run = scene.target_cameras, options.described(given) + other
     results = [run]
     if video:
-        targets = video_cameras(scene.inputs.cameras, along)
+        targets = video_cameras(scene, along, framing_of(net.config.scene, given["fit"]), given["convention"])
         run += f"_cond_method={given['cond_method']}"
         results = video_files(run, gif=along["gif"])
     elif targets is None:
         raise InputError(f"{in_dir}: has no other views and no target_pose/: give --targets, or pass --video")
     out_dir = out_dir or new_numbered_folder(options.ROOT / "inference" / "output", in_dir.name)
-    paths = new_paths(out_dir, results)
-
+    paths = new_paths(out_dir, ["cameras.png"] if preview else results)
+    if preview:
+        writers.write_png(paths[0], draw_preview(scene.inputs.cameras, targets))
+        return click.echo(f"Wrote {paths[0]}")
+    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
+    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
+    sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
     views, inputs = counted(targets.shape[1], "view"), counted(len(scene.names), "input view")
     click.echo(f"Drawing {views} from {inputs} on the {'GPU' if device.type == 'cuda' else 'CPU'}.")
     try:
@@ -134,12 +142,35 @@ def open_scene(in_dir: Path, config: GeNVSConfig, given: dict[str, Any]) -> Scen
     return scene
 
 
-def video_cameras(inputs: Cameras, along: dict[str, Any]) -> Cameras:
-    """The cameras of the video. Fills in `along`, the video's options, where none was given."""
-    usual = ARCHIMEDEAN if along["trajectory"] == "archimedean" else VIDEO
+def video_cameras(scene: SceneInput, along: dict[str, Any], framing: Framing, convention: str | None) -> Cameras:
+    """The cameras of the video. Fills in `along`, the video's options, where none was given.
+
+    framing, convention: of a file's cameras.
+    """
+    trajectory, inputs = along["trajectory"], scene.inputs.cameras
+    shape = {name: along[name] for name in ("radius", "elevation") if along[name] is not None}
+    for name in shape.keys() - set(TRAJECTORIES.get(trajectory, ())):
+        raise InputError(f"`{name}` has no effect on `trajectory`={trajectory}: leave it out")
+    usual = {"archimedean": ARCHIMEDEAN}.get(trajectory, VIDEO)
+    if isinstance(trajectory, Path):
+        c2w, intrinsics, fps = read_camera_path(trajectory, framing, convention)
+        if scene.placement is not None:
+            c2w = torch.from_numpy(scene.placement.of(c2w.numpy()))
+        if along["frames"] is not None:
+            c2w, intrinsics = through(c2w, intrinsics, along["frames"], smooth=True)
+        usual = {"frames": len(c2w), "fps": fps or VIDEO["fps"]}
     along |= {name: value for name, value in usual.items() if along[name] is None}
-    shape = {"radius": along["radius"], "elevation": along["elevation"]}
-    return trajectory_cameras(inputs, along["trajectory"], along["frames"], **shape)
+    if isinstance(trajectory, Path):
+        return placed(inputs, c2w, intrinsics)
+    return trajectory_cameras(inputs, trajectory, along["frames"], radius=along["radius"], elevation=along["elevation"])
+
+
+def draw_preview(inputs: Cameras, targets: Cameras) -> np.ndarray:
+    """A picture of the cameras of the inputs `[1, V]`, in black, and of targets `[1, K]`, coloured in order."""
+    shown = np.unique(np.linspace(0, targets.shape[1] - 1, PREVIEW_CAMERAS).round().astype(int))
+    cameras = Cameras.cat([inputs[0], targets[0, shown]])
+    c2w, intrinsics = cameras.c2w.double().numpy(), cameras.intrinsics.double().numpy()
+    return draw_cameras(c2w, intrinsics, np.zeros(3), PREVIEW_SIDE, num_black=inputs.shape[1])
 
 
 def draw_images(

@@ -17,6 +17,7 @@ from dnnlib.command import Color, FiniteRange, FullPath, option_group
 from genvs.config import CONVENTIONS, FITS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
+from genvs.geometry.trajectories import TRAJECTORIES
 from genvs.modalities import MODALITIES, modality_names
 from genvs.models import GeNVS
 from genvs.models.precision import has_native_bf16
@@ -27,6 +28,20 @@ from torch_utils import distributed
 ROOT = Path(__file__).resolve().parents[1]
 USEFUL_IMAGES = 5000  # a network that was trained on fewer draws little more than noise
 SAMPLING = ("sampler", "num_steps", "guidance", "noise", "churn", "bf16")  # as `synthesize_views` takes them
+
+
+class Trajectory(click.ParamType):
+    """A camera path: one of TRAJECTORIES by its name, or the absolute path of a .json file."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
+        if value in TRAJECTORIES:
+            return value
+        if Path(value).suffix != ".json":
+            self.fail(f"{value!r} is no camera path: give {', '.join(TRAJECTORIES)} or a .json file", param, ctx)
+        return PATH.convert(value, param, ctx)
+
 
 PATH, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=False)
 POSITIVE = FiniteRange(min=0, min_open=True)

@@ -1,4 +1,4 @@
-"""Camera paths around the origin, world z up. Camera x stays horizontal, at the poles too."""
+"""Camera paths around the origin, world z up, whose camera x stays horizontal, at the poles too; and through views."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from torch import Tensor
 
 from genvs.errors import InputError
 from genvs.geometry.cameras import Cameras
+from genvs.geometry.key_views import through
 
-TRAJECTORIES = ("orbit", "spiral", "archimedean")
+# Their names, and what shapes each of them.
+TRAJECTORIES = {
+    "orbit": ("radius", "elevation"),
+    "spiral": ("radius", "elevation"),
+    "archimedean": ("radius",),
+    "line": (),
+}
 
 
 def spherical_c2w(azimuth: Tensor, elevation: Tensor, radius: Tensor | float) -> Tensor:
@@ -70,19 +77,22 @@ def archimedean(num_views: int = 498, radius: float = 1.3, turns: float = 10.0) 
 def trajectory_cameras(
     inputs: Cameras, trajectory: str, num_views: int, *, radius: float | None = None, elevation: float | None = None
 ) -> Cameras:
-    """Cameras `[1, num_views]` around the origin, with the first input's intrinsics.
+    """Cameras `[1, num_views]` around the origin, with the first input's intrinsics; or along a line.
 
-    inputs: `[1, V]`. trajectory: one of TRAJECTORIES; orbits start at the first input's azimuth. radius: world units,
-    by default the inputs' mean distance; depth planes move with it. elevation: degrees, of the orbit (20 by default) or
-    of the spiral's highest point (60). Raises InputError for an impossible radius or elevation.
+    inputs: `[1, V]`. trajectory: one of TRAJECTORIES; orbits start at the first input's azimuth, and 'line' goes
+    straight from each input to the next one. radius: world units, by default the inputs' mean distance; depth planes
+    move with it. elevation: degrees, of the orbit (20 by default) or of the spiral's highest point (60). Raises
+    InputError for an impossible radius or elevation.
     """
+    if trajectory == "line":
+        inputs = inputs[:, inputs.modality[0] == inputs.modality[0, 0]]  # a scene has each view in each modality
+        return placed(inputs, *through(inputs.c2w[0], inputs.intrinsics[0], num_views, smooth=False))
     distance = float(inputs.centers.norm(dim=-1).mean())
     radius = distance if radius is None else radius
     elevation = {"orbit": 20.0}.get(trajectory, 60.0) if elevation is None else elevation
     if not -90 <= elevation <= 90:
         raise InputError(f"`elevation`={elevation:g}: choose degrees from -90 to 90")
-    near, far = (float(plane[0, 0]) + radius - distance for plane in (inputs.near, inputs.far))
-    if not 0 < far < math.inf or radius <= 0:
+    if not 0 < radius < math.inf or float(inputs.far[0, 0]) + radius <= distance:
         raise InputError(f"`radius`={radius:g}: choose a distance near that of the input cameras, {distance:.3g}")
     if trajectory == "orbit":
         x, y, _ = inputs.centers[0, 0].tolist()
@@ -91,5 +101,21 @@ def trajectory_cameras(
         c2w = spiral(num_views, radius, highest=math.radians(elevation))
     else:
         c2w = archimedean(num_views, radius)
-    planes = (torch.full((1, num_views), plane) for plane in (max(near, 0.01 * far), far))
-    return Cameras(c2w[None], inputs.intrinsics[:, :1].expand(-1, num_views, -1, -1), *planes)
+    return placed(inputs, c2w, inputs.intrinsics[0, :1].expand(num_views, -1, -1))
+
+
+def placed(inputs: Cameras, c2w: Tensor, intrinsics: Tensor) -> Cameras:
+    """The cameras c2w `[K, 4, 4]` with intrinsics `[K, 3, 3]` as targets `[1, K]` of the inputs `[1, V]`, float32.
+
+    A camera that is further from the origin than the inputs are on average has depth planes that are as much further
+    than the first input's. Raises InputError for one that is so close that nothing is left between them.
+    """
+    c2w, intrinsics = c2w.float(), intrinsics.float()
+    distances, usual = c2w[:, :3, 3].norm(dim=-1), inputs.centers.norm(dim=-1).mean()
+    near, far = (plane[0, 0] + distances - usual for plane in (inputs.near, inputs.far))
+    if not (far > 0).all():
+        fault = (
+            f"has a camera {float(distances.min()):.3g} from the origin, and the input cameras are {float(usual):.3g}"
+        )
+        raise InputError(f"`trajectory` {fault} from it: keep it further away")
+    return Cameras(c2w[None], intrinsics[None], torch.maximum(near, 0.01 * far)[None], far[None])

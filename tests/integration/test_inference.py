@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -213,6 +214,25 @@ def test_video_and_gif(command, out, trajectory, width):
         assert gif.n_frames == 4 and gif.size == (256 * width, 256)
 
 
+def test_a_video_along_a_file_and_a_preview_of_it(command, out, tmp_path, capsys):
+    """--frames of a file's cameras are on a smooth path through them; the preview draws no view."""
+    frames = [
+        {"file_path": f"{number}.png", "transform_matrix": (c2w @ np.diag([1.0, -1, -1, 1])).tolist()}
+        for number, c2w in enumerate(orbit(3, 1.3).double().numpy())
+    ]
+    path = tmp_path / "transforms.json"
+    path.write_text(json.dumps({"camera_angle_x": 0.9, "frames": frames}))
+    video = [*command, "--video", "--trajectory", path]
+    assert run(*video, "--preview") == 0 and files_under(out) == ["cameras.png"]
+    with Image.open(out / "cameras.png") as picture:
+        red, _, blue = np.asarray(picture).astype(int).reshape(-1, 3).T
+    assert (red + blue < 100).any(), "inputs are black"
+    assert (blue - red > 100).any() and (red - blue > 100).any(), "the path goes from blue to red"
+    assert run(*video, "--frames", 5) == 0
+    assert "Drawing 5 views" in capsys.readouterr().out
+    assert run(*video, "--radius", 2) == 2 and "--radius has no effect on --trajectory" in one_error(capsys)
+
+
 def test_the_newest_network_is_taken_else_that_of_the_code(folder, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(options, "ROOT", tmp_path)
     (tmp_path / "target").mkdir()
@@ -247,6 +267,9 @@ BAD_OPTIONS = [
     (["--frames", 12], "--frames"),
     (["--video", "--targets", "0"], "--targets"),
     (["--video", "--radius", "nan"], "--radius"),
+    (["--video", "--trajectory", "circle"], "circle is no camera path"),
+    (["--video", "--trajectory", "nowhere.json"], "nowhere.json"),
+    (["--video", "--trajectory", "line", "--elevation", 3], "--elevation has no effect"),
     (["--video", "--elevation", 91], "--elevation"),
     (["--guidance", "nan"], "--guidance"),
     (["--class_id", 1], "class_id=1"),

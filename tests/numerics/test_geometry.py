@@ -20,6 +20,7 @@ from genvs.geometry import (
     to_opencv,
     unproject,
 )
+from genvs.geometry.key_views import through
 from genvs.geometry.trajectories import archimedean, orbit, spherical_c2w, spiral, srn_spiral
 from tests.small_model import some_cameras
 
@@ -193,3 +194,55 @@ def test_srn_spiral_is_that_of_the_datasets(shared, name, radius):
     assert_close(ours[:-1], recorded[:-1], rtol=0, atol=1e-5)
     # Over the pole, SRN's look-at degenerates and turns the image by a quarter. Place and direction are the same.
     assert_close(ours[-1, :, 2:], recorded[-1, :, 2:], rtol=0, atol=1e-5)
+
+
+LENS = float64([[1.0, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]])
+
+
+def lenses(*focal: float) -> torch.Tensor:
+    return torch.stack([LENS * float64([[scale], [scale], [1]]) for scale in focal])
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_path_passes_through_its_key_views_at_an_even_pace(smooth):
+    """Of three key views a quarter of a turn apart, the second is halfway. Ends and the middle are exact."""
+    keys = spherical_c2w(float64([0.1, 0.1 + math.pi / 2, 0.1 + math.pi]), float64([0.4, 0.4, 0.4]), 1.3)
+    keys[:, :3, 3] += float64([0.3, -0.2, 0.1])  # they need not look at the origin
+    c2w, intrinsics = through(keys, lenses(1, 2, 1.5), 101, smooth=smooth)
+    unit_moves = keys[:, :3, 3].diff(dim=0).norm(dim=-1)
+    middle = round(100 * float((unit_moves[0]) / unit_moves.sum()))
+    assert c2w.dtype == torch.float64 and middle == 50
+    assert_close(c2w[[0, 50, 100]], keys, rtol=0, atol=1e-9)
+    assert_close(intrinsics[[0, 50, 100]], lenses(1, 2, 1.5), rtol=0, atol=1e-9)
+    assert_close(c2w[:, :3, :3] @ c2w[:, :3, :3].mT, torch.eye(3).double().expand(101, 3, 3), **EXACT)
+    speeds = c2w[:, :3, 3].diff(dim=0).norm(dim=-1)
+    assert speeds.max() < 1.5 * speeds.min()
+
+
+def test_a_line_is_straight_and_turns_at_a_constant_rate():
+    keys = spherical_c2w(float64([0.0, 1.0]), float64([0.2, 0.5]), float64([1.0, 2.0]))
+    c2w, _ = through(keys, lenses(1, 1), 5, smooth=False)
+    share = torch.arange(5).double()[:, None] / 4
+    assert_close(c2w[:, :3, 3], keys[0, :3, 3].lerp(keys[1, :3, 3], share), **EXACT)
+    turns = c2w[:-1, :3, :3].mT @ c2w[1:, :3, :3]
+    assert_close(turns, turns[:1].expand_as(turns), rtol=0, atol=1e-12)
+
+
+def test_a_smooth_path_between_views_of_the_origin_is_of_views_of_the_origin():
+    """And it keeps their distance; along lines, both would be lost."""
+    keys = spherical_c2w(float64([0.0, 1.5, 2.5, 4.5]), float64([0.2, 0.5, -0.3, 0.2]), 1.3)
+    c2w, _ = through(keys, lenses(1, 1, 1, 1), 60, smooth=True)
+    assert_close(c2w[:, :3, 3], -1.3 * c2w[:, :3, 2], rtol=0, atol=1e-9)
+    rate = c2w[:, :3, 3].diff(dim=0)  # no kink at the keys: the acceleration stays small
+    assert rate.diff(dim=0).norm(dim=-1).max() < 0.2 * rate.norm(dim=-1).min()
+
+
+def test_key_views_that_repeat_and_a_single_one():
+    key = spherical_c2w(float64([0.3]), float64([0.2]), 1.3)
+    other = spherical_c2w(float64([1.3]), float64([0.2]), 1.3)
+    c2w, intrinsics = through(key.repeat(2, 1, 1), lenses(1, 1), 3, smooth=True)
+    assert_close(c2w, key.expand(3, 4, 4)) and assert_close(intrinsics, lenses(1, 1, 1))
+    repeated = through(torch.cat([key, key, other, other]), lenses(1, 1, 2, 2), 4, smooth=True)
+    for found, expected in zip(repeated, through(torch.cat([key, other]), lenses(1, 2), 4, smooth=True), strict=True):
+        assert_close(found, expected)
+    assert_close(through(torch.cat([key, other]), lenses(1, 2), 1, smooth=False)[0], key, **EXACT)
