@@ -218,7 +218,7 @@ def test_a_video_along_a_file_and_a_preview_of_it(command, out, tmp_path, capsys
     """--frames of a file's cameras are on a smooth path through them; the preview draws no view."""
     frames = [
         {"file_path": f"{number}.png", "transform_matrix": (c2w @ np.diag([1.0, -1, -1, 1])).tolist()}
-        for number, c2w in enumerate(orbit(3, 1.3).double().numpy())
+        for number, c2w in enumerate(orbit(3, 1.3, start=1.0).double().numpy())
     ]
     path = tmp_path / "transforms.json"
     path.write_text(json.dumps({"camera_angle_x": 0.9, "frames": frames}))
