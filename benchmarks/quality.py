@@ -30,7 +30,7 @@ PROTOCOLS = {  # options of evaluate.py
     "vehicles": ["--metrics", IMAGE_METRICS],
     "views": ["--seeds", "0-7", "--metrics", IMAGE_METRICS],
 }
-SHARED = ["--views", "list", "--sampler", "unipc", "--baselines", "nearest,colours"]
+SHARED = ["--views", "list", "--baselines", "nearest,colours"]
 DATA = "Of vehicles: the folder that holds the meshes, at any depth; of views: a scene in SRN's layout."
 SETS = ROOT / "datasets" / "quality"
 of_sets = option_group("Sets")

@@ -76,7 +76,7 @@ def drawn_scores(net: GeNVS, data: RunData, lpips: Distance | None) -> dict[str,
     for scene in list(data.held_out_scenes)[:OBJECTS]:
         views = data.held_out.load(scene, range(min(data.held_out.num_views(scene), VIEWS))).to("cpu")
         inputs, targets = views[None, :1], views.cameras[None, 1:]
-        drawn = synthesize_views(net, inputs, targets, sampler="unipc", batch_size=VIEWS, progress=False)
+        drawn = synthesize_views(net, inputs, targets, batch_size=VIEWS, progress=False)
         images = torch.stack([views.images[0], *(image for image, _ in drawn)])
         scores["consistency"].append(hull_agreement(images, views.cameras))
         scores["samples' PSNR"].append(float(psnr(images[1:], views.images[1:]).mean()))

@@ -81,7 +81,7 @@ def sampling_options(noise: str) -> Decorator:
     guide = "An earlier snapshot that --guidance leads away from."
     closer = "Above 1: keep closer to the inputs, at twice the work."
     return together(
-        sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="heun", help="How images are denoised."),
+        sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="unipc", help="How images are denoised."),
         sampling("--denoising_steps", "num_steps", type=click.IntRange(1, 10000), show_default=steps, help=few),
         sampling("--guidance", type=FiniteRange(0, 100), default=1.0, help=closer),
         sampling("--guide", type=PATH, show_default="none", help=guide),
@@ -116,15 +116,15 @@ def settle(options: dict[str, Any]) -> dict[str, Any]:
     if 1 < num_steps < sampler.fewest_steps:
         warn(
             f"--denoising_steps={num_steps}: so few steps of {options['sampler']} leave noise in the images: give "
-            f"{sampler.fewest_steps} or more, 1 for a preview, or --sampler unipc"
+            f"{sampler.fewest_steps} or more, 1 for a preview, or leave --sampler out"
         )
     return {**options, "num_steps": num_steps}
 
 
 def described(options: dict[str, Any]) -> str:
-    """Settled options as results are named after them: `steps=25`, and whatever is not inference's default."""
+    """Settled options as results are named after them: `steps=12`, and whatever is not inference's default."""
     words = [f"steps={options['num_steps']}"]
-    for name, usual in (("sampler", "heun"), ("guidance", 1.0), ("noise", "fixed"), ("churn", 0.0)):
+    for name, usual in (("sampler", "unipc"), ("guidance", 1.0), ("noise", "fixed"), ("churn", 0.0)):
         value = options[name]
         if value != usual:
             words.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")

@@ -88,7 +88,7 @@ class Evaluation:
         counts = sorted({1, self.inputs.shape[1]})
         sums: dict[str, float] = defaultdict(float)
         totals: dict[str, int] = {}
-        one_step = sampler_of(net, "heun", 1)
+        one_step = sampler_of(net, "unipc", 1)
         for name, (rows, views) in self.targets.items():
             prefix = f"PSNR/{name}/" if len(self.targets) > 1 else "PSNR/"
             totals |= dict.fromkeys((prefix, "Depth/") if name == "depth" else (prefix,), views.shape.numel())
@@ -140,7 +140,7 @@ class Evaluation:
             feature_images = net.render(volume, inputs.cameras, targets.cameras, modality=name)[:, 0]
             denoise = self.denoiser(net, feature_images, scenes, name)
             noisy = images + PANEL_SIGMA * noise
-            samples = {steps: sampler_of(net, "heun", steps)(denoise, noise) for steps in (1, PANEL_STEPS)}
+            samples = {steps: sampler_of(net, "unipc", steps)(denoise, noise) for steps in (1, PANEL_STEPS)}
             pictures = {
                 "input": to_uint8(inputs.images[:, 0]),
                 "feature image": feature_colors(feature_images),

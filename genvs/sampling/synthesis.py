@@ -34,7 +34,7 @@ def synthesize_views(
     targets: Cameras,
     *,
     cond_method: str = "normal",
-    sampler: str = "heun",
+    sampler: str = "unipc",
     num_steps: int | None = None,
     guidance: float = 1.0,
     noise: str = "fixed",
@@ -95,7 +95,7 @@ def known_sampler(name: str, churn: float = 0.0) -> Sampler:
     if name not in SAMPLERS:
         raise InputError(f"`sampler`={name} is not known: choose one of {', '.join(SAMPLERS)}")
     if churn and not SAMPLERS[name].stochastic:
-        raise InputError(f"`churn`={churn:g} has no effect with `sampler`={name}: leave one of them out")
+        raise InputError(f"`churn`={churn:g} has no effect with `sampler`={name}: leave it out, or choose heun")
     return SAMPLERS[name]
 
 

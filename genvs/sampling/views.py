@@ -58,7 +58,7 @@ def sample_views(
     intrinsics: ArrayLike | None = None,
     near: float | None = None,
     far: float | None = None,
-    sampler: str = "heun",
+    sampler: str = "unipc",
     steps: int | None = None,
     seed: int = 0,
     return_features: bool = False,
@@ -73,7 +73,7 @@ def sample_views(
     focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
     training data. intrinsics: instead, `[3, 3]` or `[V, 3, 3]`, normalised: the first row divided by the image's width,
     the second by its height. Views to draw get the first one. near, far: depth planes, in world units; by default those
-    of the training data. sampler, steps: 'heun' or 'unipc', and its steps, by default its own; 1 is a quick preview.
+    of the training data. sampler, steps: 'unipc' or 'heun', and its steps, by default its own; 1 is a quick preview.
     options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
 
     Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,
@@ -83,7 +83,7 @@ def sample_views(
     >>> from PIL import Image
     >>> net = genvs.load_snapshot("models/demo.pkl", device="cpu")
     >>> pose = np.loadtxt("inference/input/pose/000064.txt").reshape(1, 4, 4)
-    >>> views = genvs.sample_views(net, [Image.open("inference/input/rgb/000064.png")], pose, pose, sampler="unipc")
+    >>> views = genvs.sample_views(net, [Image.open("inference/input/rgb/000064.png")], pose, pose)
     >>> views.shape, views.dtype
     ((1, 64, 64, 3), dtype('uint8'))
     """

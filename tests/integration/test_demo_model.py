@@ -23,7 +23,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def evaluated(data: Path, out: Path, **options: object) -> dict:
-    options |= {"ckpt_path": DEMO, "data": data, "out_dir": out, "sampler": "unipc", "device": "cpu"}
+    options |= {"ckpt_path": DEMO, "data": data, "out_dir": out, "device": "cpu"}
     evaluate.main([f"--{name}={value}" for name, value in options.items()], standalone_mode=False)
     return json.loads((out / "results.json").read_text())
 

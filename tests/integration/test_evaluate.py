@@ -190,7 +190,7 @@ def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_pat
     command = [*map(str, command), "--out_dir", "out"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("results.json") == 1 and result.stdout.count("sampler: heun") == 2
+    assert result.stdout.count("results.json") == 1 and result.stdout.count("sampler: unipc") == 2
     objects, of_sets = results(tmp_path / "out")["objects"], []
     assert sorted(objects) == OBJECTS == sorted(results(tmp_path / "out")["baselines"]["mean"]["objects"])
     for index, name in enumerate(OBJECTS):
@@ -240,7 +240,7 @@ def test_baselines_stand_beside_the_samples(options, net, cars, tmp_path):
 def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_path):
     file = tmp_path / "views.txt"
     file.write_text("5 0\n")
-    arguments = [*options, "--sampler", "unipc", "--denoising_steps", 2, "--metrics", "none", "--objects", 1]
+    arguments = [*options, "--sampler", "heun", "--denoising_steps", 2, "--metrics", "none", "--objects", 1]
     arguments += ["--guidance", 1.5, "--guide", snapshot, "--noise", "fresh"]
     assert run(*arguments, "--num_inputs", 2, "--views", file, "--out_dir", tmp_path / "out") == 0
     content = results(tmp_path / "out")
@@ -250,7 +250,7 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_pa
     assert content["protocol"]["guide_sha256"] == content["protocol"]["snapshot_sha256"]
     inputs, targets = dataset.load(0, [1, 2]), dataset.load(0, [5, 0])
     # Guidance by the network itself changes nothing.
-    sampling = {"sampler": "unipc", "num_steps": 2, "noise": "fresh"}
+    sampling = {"sampler": "heun", "num_steps": 2, "noise": "fresh"}
     views = synthesize_views(net, inputs[None], targets.cameras[None], progress=False, **sampling)
     for view, (image, _) in zip([5, 0], views, strict=True):
         path = tmp_path / "out" / "images" / "seed=0" / OBJECTS[0] / f"{view:06d}.png"

@@ -22,7 +22,7 @@ from torch_utils import distributed
         (["--metrics", "lpips_vgg,fid"], "--metrics"),
         (["--views", "some"], "--views=some"),
         (["--guide", "old.pkl"], "old.pkl has no effect"),
-        (["--sampler", "unipc", "--churn", 3], "--churn=3"),
+        (["--churn", 3], "--churn=3 has no effect with --sampler=unipc: leave it out, or choose heun"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, monkeypatch, capsys):

@@ -83,11 +83,11 @@ def test_autoregression_adds_each_frame_to_the_conditioning_once(net, inputs):
         torch.testing.assert_close(features[index], expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [("heun", 49), ("unipc", 12)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [({"sampler": "heun"}, 49), ({}, 12)])
 def test_views_come_as_they_are_drawn_in_the_steps_of_the_sampler(net, inputs, sampler, evaluations):
     calls = []
     hook = net.denoisers["rgb"].register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
-    views = synthesize_views(net, inputs, cameras_on_a_ring(3), sampler=sampler, batch_size=2)
+    views = synthesize_views(net, inputs, cameras_on_a_ring(3), **sampler, batch_size=2)
     assert calls == [], "nothing is drawn before it is asked for"
     next(views)
     assert calls == [2] * evaluations
@@ -180,14 +180,14 @@ def test_ctrl_c_while_the_program_starts_is_quiet():
 
 def test_views_and_planes_are_chosen_by_options(command, net, inputs, out):
     """The second view is drawn from the first, with other depth planes; its own image is on the sheet."""
-    sampling = ["--bf16=false", "--sampler", "unipc", "--denoising-steps", 3, "--seed", 4]
+    sampling = ["--bf16=false", "--sampler", "heun", "--denoising-steps", 3, "--seed", 4]
     assert run(*command, *sampling, "--inputs", 0, "--targets", 1, "--near", 0.6, "--far", 2.0) == 0
     ring = cameras_on_a_ring(7)
     planes = Cameras(ring.c2w, ring.intrinsics, torch.full((1, 7), 0.6), torch.full((1, 7), 2.0))
     first = Views(inputs.images[:, :1], planes[:, :1])
-    expected, _ = synthesize(net, first, planes[:, 1:2], sampler="unipc", num_steps=3, seed=4)
-    assert_written(out / "steps=3_sampler=unipc" / "pred" / "b.png", expected[0])
-    with Image.open(out / "steps=3_sampler=unipc" / "contact_sheet.png") as sheet:
+    expected, _ = synthesize(net, first, planes[:, 1:2], sampler="heun", num_steps=3, seed=4)
+    assert_written(out / "steps=3_sampler=heun" / "pred" / "b.png", expected[0])
+    with Image.open(out / "steps=3_sampler=heun" / "contact_sheet.png") as sheet:
         assert sheet.height > 4 * 192, "input, feature image, prediction, target"
 
 

@@ -21,7 +21,7 @@ from genvs.visualize import to_uint8
 
 POSES = orbit(5, 1.3).numpy()
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-OPTIONS = {"sampler": "unipc", "steps": 2, "seed": 3}
+OPTIONS = {"steps": 2, "seed": 3}
 
 
 def test_the_documented_example_runs(monkeypatch):
@@ -36,7 +36,7 @@ def test_images_are_those_of_the_algorithm(net):
     intrinsics = torch.tensor([[1.1, 0, 0.5], [0, 1.1, 0.5], [0, 0, 1]]).expand(1, 5, 3, 3)
     cameras = Cameras(torch.tensor(POSES)[None], intrinsics, torch.full((1, 5), 0.7), torch.full((1, 5), 1.9))
     inputs = Views(torch.from_numpy(IMAGES).movedim(-1, 1)[None], cameras[:, :2])
-    expected = list(synthesize_views(net, inputs, cameras[:, 2:], sampler="unipc", num_steps=2, seed=3))
+    expected = list(synthesize_views(net, inputs, cameras[:, 2:], num_steps=2, seed=3))
     assert images.shape == (3, 32, 32, 3) and images.dtype == np.uint8
     np.testing.assert_allclose(images, np.stack([to_uint8(image) for image, _ in expected]), atol=1)
     np.testing.assert_allclose(
@@ -76,7 +76,7 @@ def test_the_forms_that_images_and_cameras_may_have(net):
         ({"near": 2.0}, "near"),
         ({"focal": 1.0, "intrinsics": np.eye(3)}, "focal"),
         ({"sampler": "ddim"}, "sampler"),
-        ({"sampler": "unipc", "churn": 1.0}, "churn"),
+        ({"churn": 1.0}, "churn"),
     ],
 )
 def test_wrong_input_is_a_value_error_that_names_it(net, wrong, named):
