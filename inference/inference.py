@@ -90,6 +90,9 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     asked = given["target"]
     given["target"] = target = options.known_modalities("target", None if asked is None else [asked], net)[0]
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)
+    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
+    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
+    sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
     other = "" if target == net.config.modalities[0] else f"_target={target}"
     targets, run = scene.target_cameras, options.described(given) + other
     results = [run]
@@ -104,9 +107,7 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     if preview:
         writers.write_png(paths[0], draw_preview(scene.inputs.cameras, targets))
         return click.echo(f"Wrote {paths[0]}")
-    sampling = {name: given[name] for name in (*options.SAMPLING, "cond_method", "batch_size", "seed")}
-    sampling["denoise"] = options.fast_denoiser(net, given, device, given["class_id"], target)
-    sampling["guide"] = options.load_guide(given, net, device, given["class_id"], target)
+
     views, inputs = counted(targets.shape[1], "view"), counted(len(scene.names), "input view")
     click.echo(f"Drawing {views} from {inputs} on the {'GPU' if device.type == 'cuda' else 'CPU'}.")
     try:
