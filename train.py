@@ -143,7 +143,7 @@ class TrainCommand(Command):
 @model("--cam_weighting_method", "view_weighting", help="Weighting of input views (docs/options.md)", metavar="NAME")
 @model("--only_train_cam_weighter", help="Train the view weighting alone, in the network of --transfer", type=bool)
 @model("--encoder-weights", help="Initial weights of the ResNet; imagenet downloads them", metavar=WEIGHTS)
-@model("--transfer", help="Start from the weights of a snapshot", type=FullPath(), metavar="PKL")
+@model("--transfer", help="Start from the weights of a snapshot or its folder", type=FullPath(), metavar="PKL")
 @recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=IMAGES)
 @recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG")
 @recipe("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")

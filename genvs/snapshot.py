@@ -1,5 +1,6 @@
 """Snapshots: an EMA network for inference, as plain tensors and a config. Reading one executes nothing.
 
+A snapshot is a file that training writes, or a folder for sharing (`genvs.export`).
 `python -m genvs.snapshot IN.pkl OUT.pkl` writes a copy in half precision, and `python -m genvs.compat.convert` one in
 full precision, of a snapshot of the unofficial implementation too.
 """
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from genvs import files
@@ -23,6 +28,7 @@ from genvs.settings import set_by_path
 
 FORMAT, VERSION = "GeNVS snapshot", 2
 TRAINING_STATE = "GeNVS training state"  # the format of train.py's training-state-*.pt
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"  # of a folder, as the Hugging Face Hub calls them
 
 
 def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Tensor], **notes) -> None:
@@ -38,7 +44,7 @@ def save_snapshot(path: str | Path, config: GeNVSConfig, state: Mapping[str, Ten
 def load_snapshot(
     path: str | Path, device: str | torch.device = "cpu", *, near: float | None = None, far: float | None = None
 ) -> GeNVS:
-    """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl`.
+    """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl` or a folder of `genvs.export`.
 
     Its config is `net.config`. `net.notes` has the file's notes, such as `cur_nimg`, the number of target images that
     it was trained on. A training state of `train.py` gives its EMA network. Files of the unofficial
@@ -49,7 +55,11 @@ def load_snapshot(
     """
     from genvs import compat  # imports GeNVS and reads one byte
 
-    content = None if compat.is_pickle(path) else files.load(path)
+    content: Any = None
+    if Path(path).is_dir():
+        content = _read_folder(Path(path))
+    elif not compat.is_pickle(path):
+        content = files.load(path)
     unofficial = content is None or compat.is_training_state(content)
     net = compat.load_network(path, content) if unofficial else _network_in(content, path)
     planes: dict[str, Any] = {name: depth for name, depth in (("near", near), ("far", far)) if depth is not None}
@@ -77,9 +87,40 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
         net.load_state_dict(weights)
     except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).rpartition("\n")[2].strip()  # torch lists missing weights below a heading
-        raise InputError(f"{path}: is damaged ({reason:.200}): use another file of the run") from None
+        raise InputError(f"{path}: is damaged ({reason:.200}): use another copy, or another file of the run") from None
     net.notes = notes
     return net
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """What the file would hold whose network `genvs.export` wrote to `folder`. Raises InputError as `load_snapshot`."""
+    config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    remedy = "give a snapshot, or a folder that genvs.export wrote"
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise InputError(f"{config} cannot be read ({reason}): {remedy}") from None
+    files.check_format(content, config, FORMAT, VERSION, remedy)
+    try:
+        return {**content, "state": load_file(weights)}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{weights} is missing or damaged ({error}): use another copy") from None
+
+
+def snapshot_sha256(path: Path) -> str:
+    """By what a snapshot is recognised, a file or a folder: a hash of the bytes that `load_snapshot` reads."""
+    parts = [path / CONFIG_FILE, path / WEIGHTS_FILE] if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+
+
+def in_half_precision(net: GeNVS) -> dict[str, Tensor]:
+    """The state dict of `net` with parameters in float16.
+
+    Numbers below 6e-8 become a multiple of that, or 0, which is no larger an error than in other numbers. Buffers are
+    few and stay in float32: NCSN++ computes phases from its frequencies, which would magnify their errors.
+    """
+    return net.state_dict() | {name: parameter.half() for name, parameter in net.named_parameters()}
 
 
 def build_net(config: GeNVSConfig) -> GeNVS:
@@ -108,16 +149,13 @@ def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
     if target.exists():
         raise InputError(f"{target} exists and is not overwritten: name another file")
     net = load_snapshot(source, near=options.near, far=options.far)
-    state, notes = net.state_dict(), {**net.notes, "halved_from" if halve else "converted_from": source.name}
-    if halve:
-        # Numbers below 6e-8 become a multiple of that, or 0, which is no larger an error than in other numbers. Buffers
-        # are few and stay in float32: NCSN++ computes phases from its frequencies, which would magnify their errors.
-        state |= {name: parameter.half() for name, parameter in net.named_parameters()}
+    state = in_half_precision(net) if halve else net.state_dict()
+    notes = {**net.notes, "halved_from" if halve else "converted_from": source.name}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")
     save_snapshot(target, net.config, state, **notes)
-    print(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB, from {source.stat().st_size / 1e6:.1f} MB")
+    print(f"Wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

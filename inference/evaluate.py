@@ -26,6 +26,7 @@ from genvs.data.baselines import mean_training_image
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.files import write_atomic
+from genvs.snapshot import snapshot_sha256
 from inference import folders, options, protocol, report, writers
 from inference.cross import EXPERIMENTS
 from inference.cross_report import cross_evaluation
@@ -146,7 +147,7 @@ def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     chosen = {
         **folders.settings_of(ckpt_path, net, dataset, split, classes, given, device),
         "guide": str(given["guide"]) if guide else None,
-        "guide_sha256": folders.sha256(given["guide"].read_bytes()) if guide else None,
+        "guide_sha256": snapshot_sha256(given["guide"]) if guide else None,
         "num_objects": min(given["max_objects"] or len(dataset), len(dataset)),
         "views": protocol.read_views(given["views"]),
         **{name: given[name] for name in ("num_inputs", "seeds", "baselines", "metrics")},

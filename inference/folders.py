@@ -16,6 +16,7 @@ from genvs.errors import InputError
 from genvs.files import lock, write_atomic
 from genvs.models import GeNVS
 from genvs.models.precision import has_native_bf16
+from genvs.snapshot import snapshot_sha256
 from inference import options
 
 # Of the settings, what may change when an evaluation continues in its folder: where files are, and how much is
@@ -36,7 +37,7 @@ def settings_of(
     """What every evaluation's pictures depend on, as JSON keeps it. given: all options, settled."""
     return {
         "snapshot": str(ckpt_path),
-        "snapshot_sha256": sha256(ckpt_path.read_bytes()),
+        "snapshot_sha256": snapshot_sha256(ckpt_path),
         "data": str(dataset.path),
         "data_sha256": sha256(repr((dataset.digest_of_files(), classes, given["data_class"])).encode()),
         "split": split,

@@ -56,7 +56,7 @@ def together(*options: Decorator) -> Decorator:
 
 WEIGHTINGS = f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}."
 network_options = together(
-    network("--ckpt_path", type=PATH, show_default="see below", help="Network snapshot or training state."),
+    network("--ckpt_path", type=PATH, show_default="see below", help="Snapshot, its folder, or training state."),
     network("--cam_weighting", "view_weighting", metavar="NAME", show_default="the snapshot's", help=WEIGHTINGS),
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
     network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),

@@ -1,0 +1,132 @@
+"""Networks as folders: bit by bit the same network, and folders that cannot be used are refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import genvs
+from genvs.errors import run_program
+from genvs.export import main
+from genvs.models import GeNVS
+from genvs.snapshot import main as halve
+from tests.small_model import randomize, small_config, small_net
+from tests.small_training import small_run
+from training.config import TRAIN_PRESETS
+from training.state import create_state, start_from
+
+
+def export(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_program(lambda: main(list(map(str, arguments))))
+    return exited.value.code
+
+
+def some_net(kind: str) -> GeNVS:
+    if kind == "ncsnpp":
+        return small_net(arch="ncsnpp", residual_encoder=True)
+    net = GeNVS(dataclasses.replace(small_config(), modalities=("rgb", "depth", "sar")))
+    randomize(net)
+    return net
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    net = small_net()
+    genvs.save_snapshot(folder / "snapshot.pkl", net.config, net.state_dict(), cur_nimg=12345)
+    assert export(folder / "snapshot.pkl", folder / "car net") == 0
+    return folder / "car net"
+
+
+@pytest.fixture
+def folder(shared_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(shared_folder, tmp_path / "car net"))
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["full", "half"])
+@pytest.mark.parametrize("kind", ["ncsnpp", "modalities"])
+def test_the_folder_has_the_same_network_bit_by_bit(kind, half, tmp_path):
+    """In half precision if the snapshot is; frequencies of NCSN++ stay in float32."""
+    net, snapshot = some_net(kind), tmp_path / "snapshot.pkl"
+    genvs.save_snapshot(snapshot, net.config, net.state_dict(), cur_nimg=12345)
+    if half:
+        halve([str(snapshot), str(tmp_path / "half.pkl")])
+        snapshot = tmp_path / "half.pkl"
+    assert export(snapshot, tmp_path / "net") == 0
+    stored, weights = genvs.load_snapshot(snapshot), tmp_path / "net" / "model.safetensors"
+    for loaded in (genvs.load_snapshot(tmp_path / "net"), genvs.from_pretrained(str(tmp_path / "net"))):
+        assert loaded.config == net.config and loaded.notes == stored.notes and not loaded.training
+        assert loaded.state_dict().keys() == net.state_dict().keys()
+        for name, tensor in loaded.state_dict().items():
+            assert torch.equal(tensor, stored.state_dict()[name]), name
+    with safe_open(weights, framework="pt") as file:
+        dtypes = {file.get_slice(name).get_dtype() for name, _ in net.named_parameters()}
+    assert dtypes == {"F16" if half else "F32"} and weights.stat().st_size < 1.05 * snapshot.stat().st_size
+
+
+def test_depth_planes_may_be_given(shared_folder):
+    assert genvs.from_pretrained(shared_folder, near=0.5, far=2.5).config.scene.planes == {"near": 0.5, "far": 2.5}
+
+
+def test_training_starts_from_a_folder(shared_folder):
+    folder = str(shared_folder)
+    assert start_from(folder, TRAIN_PRESETS["cpu-demo"], fixed=False).net.resolution == 32
+    config = small_run("data", transfer=folder)
+    state, weights = (
+        create_state(config, config.net.scene, torch.device("cpu")),
+        load_file(shared_folder / "model.safetensors"),
+    )
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in state.net.state_dict().items())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def change_config(folder: Path, **changes) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | changes))
+
+
+def change_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["denoisers.rgb.unet.conv_in.weight"] = torch.zeros(2, 2)
+    save_file(weights, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "config.json"),
+        (lambda folder: cut(folder / "config.json"), "not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "not a GeNVS snapshot"),
+        (lambda folder: change_config(folder, version=99), "version 99"),
+        (lambda folder: change_config(folder, config={"resolution": 33}), "damaged"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
+        (lambda folder: cut(folder / "model.safetensors"), "model.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04."), "model.safetensors"),
+        (change_weights, "size mismatch"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(folder, spoil, reason, tmp_path, capsys):
+    spoil(folder)
+    assert export(folder, tmp_path / "new") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {folder}") and error.count("\n") == 1 and reason in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_overwritten(folder, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert export(folder, folder) == 2 and "not empty" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert before.keys() == {"README.md", "config.json", "model.safetensors"}
+    assert export(folder, tmp_path / "new") == 0 and "Nothing was measured" in (tmp_path / "new/README.md").read_text()
