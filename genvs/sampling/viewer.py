@@ -1,0 +1,147 @@
+"""One object, drawn from one camera after another for people who watch: what a viewer needs, without its page."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genvs.config import GEOMETRY_CHANNELS
+from genvs.data.types import Views
+from genvs.diffusion.samplers import Denoise
+from genvs.errors import InputError
+from genvs.geometry import Cameras
+from genvs.geometry.trajectories import placed
+from genvs.modalities import to_levels
+from genvs.models import GeNVS
+from genvs.models.colours import as_stored
+from genvs.models.precision import has_native_bf16
+from genvs.sampling.fast_denoiser import FastDenoiser
+from genvs.sampling.synthesis import Conditioned, guided, sampler_of, start_noise
+from genvs.visualize import feature_colors, to_uint8
+
+PICTURES = ("sample", "feature image", "expected depth", "opacity")
+
+
+class Dropped(Exception):
+    """A picture that nobody waits for any more was not drawn to its end."""
+
+
+class Turns:
+    """A lock that waiting threads get in the order in which they asked for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._queue = threading.Lock(), deque[threading.Event]()
+
+    def __enter__(self) -> None:
+        turn = threading.Event()
+        with self._lock:
+            self._queue.append(turn)
+            self._queue[0].set()
+        turn.wait()
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self._queue.popleft()
+            if self._queue:
+                self._queue[0].set()
+
+    def pass_on(self) -> None:
+        """Let all who wait now have a turn first."""
+        self.__exit__()
+        self.__enter__()
+
+
+class Viewer:
+    """A network and the encoded input views of one object. Draws one camera at a time.
+
+    Several threads may draw: after each evaluation of the denoiser, the next one has its turn. inputs: `[1, V]`, as
+    given, on the CPU. pictures: which of PICTURES it draws; depth and opacity only of photos.
+    """
+
+    def __init__(
+        self, net: GeNVS, inputs: Views, *, bf16: bool = True, class_id: int | None = None, modality: str | None = None
+    ) -> None:
+        """inputs: `[1, V]`. class_id, modality: of what is drawn. Raises InputError for an unknown one."""
+        self.net, self.inputs, self._device = net, inputs, next(net.parameters()).device
+        bf16 = bf16 and has_native_bf16(self._device)
+        self._denoise = FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
+        self.pictures = PICTURES if self._denoise.modality == "rgb" else PICTURES[:2]
+        self._turns = Turns()
+        # The same renderer, weights included, that shows geometry in its last channels.
+        self._geometry = copy.copy(net.renderer)
+        self._geometry.config = replace(net.config.renderer, show_geometry=True)
+        with torch.inference_mode():
+            self._network = Conditioned(self._denoise, inputs.to(self._device), batch_size=8)
+            self._usual_features = self._network.render(self._network.cameras[:, :1])  # whose colours all get
+
+    def camera(self, c2w: np.ndarray | Tensor, fov: float) -> Cameras:
+        """A camera `[1, 1]` to draw: c2w `[4, 4]`, OpenCV axes, and the square image's field of view, radians.
+
+        Raises InputError for one that is too close to the origin.
+        """
+        focal = 0.5 / math.tan(fov / 2)
+        lens = torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
+        return placed(self.inputs.cameras, torch.as_tensor(c2w)[None], lens[None])
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        camera: Cameras,
+        picture: str = "sample",
+        *,
+        sampler: str = "unipc",
+        num_steps: int | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        is_dropped: Callable[[], bool] = lambda: False,
+    ) -> np.ndarray:
+        """One of `pictures` at a camera `[1, 1]`: uint8 `[R, R, 3]`, at the network's resolution R.
+
+        A sample is the image that `synthesize_views` draws with the same options. The feature image is coloured as at
+        the first input's camera. Expected depth is lighter where it is nearer, as in depth pictures (genvs.modalities).
+        is_dropped: asked before each evaluation of the denoiser; where it says so, Dropped is raised. Raises InputError
+        for options that do not fit.
+        """
+        if picture not in self.pictures:
+            raise InputError(f"`picture`={picture} is not known: choose one of {', '.join(self.pictures)}")
+        sample = sampler_of(self.net, sampler, num_steps, seed=seed)
+        with self._turns:
+            camera = camera.to(self._device)
+            if picture in PICTURES[2:]:
+                return self._drawn_geometry(camera, PICTURES.index(picture) - 2)
+            features = self._network.render(camera)
+            if picture == "feature image":
+                return feature_colors(features, self._usual_features)[0]
+            denoised = self._network.denoiser(features)
+            if guidance != 1:
+                denoised = guided(denoised, self._network.unconditioned(features, seed), guidance)
+            side = self.net.config.resolution
+            noise = start_noise("fixed", seed, (3, side, side), self._device)(0, 1)
+            image = sample(self._in_turns(denoised, is_dropped), noise).clamp(-1, 1)
+            return to_uint8(as_stored(image, self._denoise.modality))[0]
+
+    def _in_turns(self, denoise: Denoise, is_dropped: Callable[[], bool]) -> Denoise:
+        def evaluate(noisy: Tensor, sigma: Tensor) -> Tensor:
+            self._turns.pass_on()
+            if is_dropped():
+                raise Dropped
+            return denoise(noisy, sigma)
+
+        return evaluate
+
+    def _drawn_geometry(self, camera: Cameras, kind: int) -> np.ndarray:
+        """Expected depth (kind 0) or opacity (1), in gray."""
+        with self._denoise.autocast():
+            low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, -GEOMETRY_CHANNELS:]
+            opacity, depth = self.net.enlarge(low.float())[0]
+        # Rendered depth lacks the background's level (FeatureRenderer.known).
+        levels = depth + to_levels(0) if kind == 0 else 2 * opacity - 1
+        return to_uint8(levels.expand(1, 3, *levels.shape))[0]
