@@ -7,31 +7,7 @@ genvs_root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 genvs_venv=$genvs_root/.venv
 genvs_extras=${GENVS_EXTRAS:-}
 
-# Prints the running Python's path if it has all requirements. Imports only the standard library, to be fast.
-genvs_check='
-import re, sys
-from importlib import import_module, metadata
-
-def toml():
-    for name in ("tomllib", "tomli", "pip._vendor.tomli"):  # Python 3.10 has the last two at most
-        try:
-            return import_module(name)
-        except ImportError:
-            pass
-
-def numbers(version):
-    return [int(number) for number in re.findall(r"\d+", version)]
-
-with open(sys.argv[1], "rb") as file:
-    project = toml().load(file)["project"]
-extras = [project["optional-dependencies"][extra] for extra in sys.argv[2:]]
-for requirement in sum(extras, project["dependencies"]):
-    requirement, _, platform = requirement.partition(";")
-    name, _, minimum = requirement.partition(">=")
-    if sys.platform in (platform or sys.platform):
-        assert numbers(metadata.version(name)) >= numbers(minimum), requirement
-print(sys.executable)
-'
+genvs_check=$(<"$genvs_root/genvs/requirements.py")  # prints the running Python's path if it has all of them
 
 genvs_fail() {
     echo "Error: $1" >&2

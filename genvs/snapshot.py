@@ -7,7 +7,6 @@ full precision, of a snapshot of the unofficial implementation too.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -24,6 +23,7 @@ from genvs import files
 from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
+from genvs.programs import Parser
 from genvs.settings import set_by_path
 
 FORMAT, VERSION = "GeNVS snapshot", 2
@@ -135,15 +135,16 @@ def build_net(config: GeNVSConfig) -> GeNVS:
 def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
     """Write a copy of a snapshot, in half precision if `halve`."""
     name, precision = ("snapshot", "half precision, half its size") if halve else ("compat.convert", "full precision")
-    parser = argparse.ArgumentParser(
-        prog=f"python -m genvs.{name}",
-        description=f"Write the network in IN to the snapshot OUT, in {precision}. IN is a snapshot or training state, "
+    parser = Parser(
+        f"python -m genvs.{name}",
+        f"Write the network in IN to the snapshot OUT, in {precision}. IN is a snapshot or training state, "
         "of the unofficial implementation too: its network keeps its numerics. Everything that reads IN reads OUT.",
     )
-    parser.add_argument("source", metavar="IN", type=Path)
-    parser.add_argument("target", metavar="OUT", type=Path)
+    network, planes = map(parser.add_argument_group, ("network", "depth planes"))
+    network.add_argument("source", metavar="IN", type=Path, help="the file to read")
+    network.add_argument("target", metavar="OUT", type=Path, help="the file to write, such as small.pkl")
     for plane in ("near", "far"):
-        parser.add_argument(f"--{plane}", type=float, help=f"{plane} depth plane, world units (default: that of IN)")
+        planes.add_argument(f"--{plane}", type=float, metavar="DEPTH", help="world units (default: that of IN)")
     options = parser.parse_args(arguments)
     source, target = options.source, options.target
     if target.exists():

@@ -32,6 +32,7 @@ from genvs.files import new_numbered_folder, write_atomic
 from genvs.geometry import Cameras
 from genvs.geometry.key_views import through
 from genvs.geometry.trajectories import TRAJECTORIES, placed, trajectory_cameras
+from genvs.machine import find_encoder
 from genvs.sampling.synthesis import COND_METHODS, synthesize_views
 from genvs.visualize import FEATURES_CAPTION, contact_sheet, draw_cameras, feature_colors, to_uint8
 from inference import options, writers
@@ -206,7 +207,7 @@ def draw_images(
 def video_files(name: str, *, gif: bool) -> list[str]:
     """The files of a video: an MP4, and a GIF if asked for; the GIF alone, with a warning, where no MP4 is possible."""
     try:
-        writers.find_encoder()
+        find_encoder()
     except InputError as error:
         if not gif:
             raise InputError(f"{error}, or pass --gif for a GIF") from None

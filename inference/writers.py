@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from genvs import files
 from genvs.errors import InputError
+from genvs.machine import find_encoder
 from genvs.metrics import SILHOUETTE_THRESHOLD
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_decoded, from_levels
 from genvs.visualize import enlarge, to_uint8
@@ -73,24 +73,6 @@ def read_strip(path: Path) -> Tensor:
     with Image.open(path) as image:
         strip = np.array(image.convert("RGB"))
     return torch.from_numpy(strip.reshape(len(strip), -1, len(strip), PICTURE_CHANNELS)).permute(1, 3, 0, 2)
-
-
-def find_encoder() -> str:
-    """The path of an ffmpeg that encodes H.264. Raises InputError where there is none."""
-    try:
-        import imageio_ffmpeg
-
-        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-        listed = subprocess.run([ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
-        if "libx264" in listed.stdout:
-            return ffmpeg
-    except (ImportError, RuntimeError, OSError):
-        pass
-    chosen = os.environ.get("IMAGEIO_FFMPEG_EXE")
-    remedy = (
-        f"correct or unset IMAGEIO_FFMPEG_EXE={chosen}" if chosen else "pip install --force-reinstall imageio-ffmpeg"
-    )
-    raise InputError(f"an MP4 needs an ffmpeg with libx264, and there is none: {remedy}")
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:

@@ -21,8 +21,7 @@ import torch.distributed.nn
 from torch.distributed import is_initialized
 
 from dnnlib.command import named_options
-
-_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets them for each process
+from genvs.machine import LAUNCH_VARIABLES, is_launched
 
 
 def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> torch.device:
@@ -35,20 +34,15 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
     if device.type == "cuda":
         device = torch.device("cuda", get_local_rank())
         torch.cuda.set_device(device)
-    if _is_launched() and not is_initialized():
+    if is_launched() and not is_initialized():
         backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
     return device
 
 
-def _is_launched() -> bool:
-    """Whether a launcher has described a process group. Some of its variables alone are left over from another one."""
-    return all(name in os.environ for name in _LAUNCH_VARIABLES)
-
-
 def announce(processes: int) -> None:
     """Lets a dry run in this process know how many processes will be launched."""
-    os.environ |= {**dict.fromkeys(_LAUNCH_VARIABLES, "0"), "WORLD_SIZE": str(processes)}
+    os.environ |= {**dict.fromkeys(LAUNCH_VARIABLES, "0"), "WORLD_SIZE": str(processes)}
 
 
 def shutdown() -> None:
@@ -62,24 +56,24 @@ def get_rank() -> int:
     """The number of this process; 0 without a launcher."""
     if is_initialized():
         return torch.distributed.get_rank()
-    return int(os.environ["RANK"]) if _is_launched() else 0
+    return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def get_local_rank() -> int:
     """The number of this process on its machine; 0 without a launcher."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if _is_launched() else 0
+    return int(os.environ.get("LOCAL_RANK", 0)) if is_launched() else 0
 
 
 def get_local_world_size() -> int:
     """The number of processes on this machine; 1 without a launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _is_launched() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 def get_world_size() -> int:
     """The number of processes; before `init` that which the launcher announces; 1 without a launcher."""
     if is_initialized():
         return torch.distributed.get_world_size()
-    return int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def print0(*args: Any, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from genvs.config import AUGMENT_LABELS, CONVENTIONS, FITS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
 from genvs.data.synthetic import KINDS
 from genvs.errors import InputError
+from genvs.machine import LOADERS
 from genvs.models.backbone import BACKBONES
 from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_color, check_numbers, flat, set_by_path
 from training.loss import LossConfig
@@ -98,7 +99,7 @@ class TrainConfig:
     grad_compression: str = "none"
     bench: bool = True
     cuda_graphs: bool = True
-    workers: int = 4
+    workers: int = LOADERS
     kimg_per_tick: float = 10.0
     snapshot_ticks: int = 10
     state_ticks: int = 50

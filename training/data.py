@@ -25,8 +25,8 @@ from genvs.data.scenes import SampleRequest, SceneDataset
 from genvs.data.storage import printable
 from genvs.data.stored import dataset_class
 from genvs.data.types import ViewBatch
-from genvs.data.workers import usable_cores
 from genvs.errors import InputError
+from genvs.machine import usable_cores
 from genvs.modalities import MODALITIES
 from genvs.random import Stream, numpy_generator
 from genvs.settings import as_text, flat

@@ -22,10 +22,10 @@ from genvs.data.camera_checks import nearest_point_to_axes, warn_of_cameras
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import counted, find_storage, printable
 from genvs.data.stored import dataset_class
-from genvs.data.synthetic.__main__ import Parser, name_list, whole
 from genvs.errors import InputError, as_options, run_program
 from genvs.files import replacing
 from genvs.modalities import MODALITIES, modality_names
+from genvs.programs import Parser, name_list, whole
 from genvs.visualize import SHEET_TILE, Band, contact_sheet, draw_cameras, enlarge
 
 SEVERITIES = ("error", "warning", "note")
@@ -198,20 +198,21 @@ def validate(
 
 
 def main() -> None:
-    parser = Parser(prog="python -m genvs.data.validate", description=__doc__.split("\n\n")[1])
-    parser.add_argument("data", type=Path, metavar="DATA", help="as --data of train.sh")
-    parser.add_argument("--out", type=Path, default=Path("validation.png"), help="the sheet (default: %(default)s)")
-    parser.add_argument("--views", type=whole(2), default=5, help="views per sample, inputs and targets (default: 5)")
-    parser.add_argument("--data-class", help="your own class to read DATA with")
-    some = f"what to check: some of {', '.join(MODALITIES)} (default: rgb)"
-    parser.add_argument("--modalities", type=name_list, default="rgb", metavar="NAME,...", help=some)
-    parser.add_argument(
-        "--resolution", type=whole(8, 1024), default=128, help="side of the images, pixels (default: 128)"
-    )
-    parser.add_argument("--near", type=float, help="near depth plane, world units (default: the dataset's)")
-    parser.add_argument("--far", type=float, help="far depth plane (default: the dataset's)")
-    parser.add_argument("--convention", choices=CONVENTIONS, help="axes of the poses (default: the format's)")
-    parser.add_argument("--normalize", action="store_true", help="move and scale every scene by its cameras")
+    parser = Parser("python -m genvs.data.validate", __doc__.split("\n\n")[1])
+    data, cameras, output = map(parser.add_argument_group, ("data", "cameras", "output"))
+    data.add_argument("data", type=Path, metavar="DATA", help="as --data of train.sh")
+    data.add_argument("--data-class", metavar="PKG.MODULE.CLASS", help="your own class to read DATA with")
+    some = f"what to check: some of {', '.join(MODALITIES)}"
+    data.add_argument("--modalities", type=name_list, default="rgb", metavar="NAME,...", help=some)
+    data.add_argument("--views", type=whole(2), default=5, metavar="N", help="per sample, inputs and targets")
+    data.add_argument("--resolution", type=whole(8, 1024), default=128, metavar="N", help="side of images, pixels")
+    for plane in ("near", "far"):
+        depth = f"{plane} depth plane, world units (default: the dataset's)"
+        cameras.add_argument(f"--{plane}", type=float, metavar="DEPTH", help=depth)
+    axes = "axes of the poses (default: the format's)"
+    cameras.add_argument("--convention", choices=CONVENTIONS, help=axes)
+    cameras.add_argument("--normalize", action="store_true", help="move and scale every scene by its cameras")
+    output.add_argument("--out", type=Path, default=Path("validation.png"), metavar="PNG", help="the sheet")
     options = vars(parser.parse_args())
     path, kind = options.pop("data"), dataset_class(options.pop("data_class"))
     findings = validate(path, kind, options.pop("views"), options.pop("out"), **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import traceback
@@ -16,10 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from genvs.errors import InputError
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from genvs.machine import usable_cores
 
 
 @contextlib.contextmanager

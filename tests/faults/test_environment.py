@@ -18,7 +18,8 @@ from genvs import files
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
-from inference import inference, writers
+from genvs.machine import find_encoder
+from inference import inference
 from tests.faults.launcher import ROOT
 from tests.unit.srn_folder import read_everything, write_split
 from torch_utils import distributed
@@ -96,7 +97,7 @@ def test_a_missing_encoder_is_said_before_anything_is_drawn(tmp_path, monkeypatc
 
 def test_with_an_encoder_both_files_are_written():
     assert inference.video_files("a", gif=True) == ["a.gif", "a.mp4"]
-    assert writers.find_encoder()
+    assert find_encoder()
 
 
 # Names

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from genvs import machine
 from genvs.errors import InputError
 from genvs.random import sample_keys
 from tests.conftest import ROOT
@@ -89,13 +90,13 @@ def test_a_killed_loader_ends_the_run_at_once(started, tmp_path):
 
 def test_batches_come_through_shared_memory_where_it_has_room(monkeypatch, tmp_path):
     assert worker_start(2, 1000) is loaders.detach_worker
-    free = shutil.disk_usage(loaders.SHARED_MEMORY).free
+    free = machine.free_shared_memory()
     for small in (worker_start(2, free // 6), worker_start(0, free)):
         with contextlib.closing(batches_of(loader(Numbers(), worker_init_fn=small), lambda seconds: False)) as batches:
             got = list(itertools.islice(batches, 8))
         assert [int(batch) for batch in got] == list(range(8))
         assert not any(batch.is_shared() for batch in got)
-    monkeypatch.setattr(loaders, "SHARED_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
     assert worker_start(2, 1) is not loaders.detach_worker
 
 

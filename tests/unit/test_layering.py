@@ -12,13 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 # What each part of the project may import besides itself; a part covers what lies under it. A module outside all parts
 # has no place yet, which is an error too: give it one here. The first part that covers a module counts.
-_BASE = {"genvs.errors", "genvs.random", "genvs.files", "genvs.modalities"}
+_BASE = {"genvs.errors", "genvs.machine", "genvs.programs", "genvs.random", "genvs.files", "genvs.modalities"}
 _VALUES = _BASE | {"genvs.config", "genvs.settings"}
 _NETWORK = _VALUES | {"genvs.geometry", "genvs.ops", "genvs.diffusion"}
 _SCRIPTS = {"genvs", "torch_utils", "dnnlib"}
 MAY_IMPORT: dict[str, set[str]] = {
     "genvs.errors": set(),
     "genvs.random": set(),
+    "genvs.machine": {"genvs.errors"},
+    "genvs.requirements": set(),
+    "genvs.programs": {"genvs.errors", "genvs.__version__"},
+    "genvs.doctor": {"genvs"},
     "genvs.modalities": {"genvs.errors"},
     "genvs.files": {"genvs.errors"},
     "dnnlib": {"genvs.errors"},

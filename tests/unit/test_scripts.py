@@ -65,8 +65,9 @@ class Project:
         self.folder = folder / "a project"  # the space is meant
         self.wheels = folder / "wheels"
         self.wheels.mkdir()
-        (self.folder / "dnnlib").mkdir(parents=True)
-        shutil.copy(ROOT / "dnnlib" / "environment.sh", self.folder / "dnnlib")
+        for file in ("dnnlib/environment.sh", "genvs/requirements.py"):
+            (self.folder / file).parent.mkdir(parents=True)
+            shutil.copy(ROOT / file, self.folder / file)
         (self.folder / "pyproject.toml").write_text(PYPROJECT)
         (self.folder / "constraints.txt").write_text("genvs-test-needed==1.2\n")
         (self.folder / "backend.py").write_text(BACKEND)
