@@ -6,7 +6,6 @@ and every program that takes a snapshot read it, and nothing in it is executed.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -20,6 +19,7 @@ from genvs.errors import InputError, run_program
 from genvs.files import replacing, write_atomic
 from genvs.hub import logged_in, push
 from genvs.models import GeNVS
+from genvs.programs import Parser
 from genvs.snapshot import (
     CONFIG_FILE,
     FORMAT,
@@ -193,15 +193,14 @@ def _cell(figure: tuple[float, float | None] | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a snapshot as a folder, and upload it if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m genvs.export", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "snapshot", metavar="SNAPSHOT", type=Path, help="network snapshot, its folder, or training state"
-    )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="new folder: weights, config and model card")
-    parser.add_argument(
-        "--evaluation", metavar="DIR", type=Path, help="show figures that inference/evaluate.py wrote there"
-    )
-    parser.add_argument("--push", metavar="USER/NAME", help="upload DIR to this repository of the Hugging Face Hub")
+    parser = Parser("python -m genvs.export", (__doc__ or "").partition("\n")[0])
+    network, sharing = map(parser.add_argument_group, ("network", "sharing"))
+    given = "network snapshot, its folder, or training state"
+    network.add_argument("snapshot", metavar="SNAPSHOT", type=Path, help=given)
+    network.add_argument("folder", metavar="DIR", type=Path, help="new folder: weights, config and model card")
+    shown = "show figures that inference/evaluate.py wrote there"
+    sharing.add_argument("--evaluation", metavar="DIR", type=Path, help=shown)
+    sharing.add_argument("--push", metavar="USER/NAME", help="upload DIR to this repository of the Hugging Face Hub")
     options = parser.parse_args(arguments)
     api = logged_in(options.push) if options.push else None
     net = load_snapshot(options.snapshot)
