@@ -113,9 +113,7 @@ class Part(nn.Module):
         """Update the casts of parameters."""
         parameters = dict(self.named_parameters())
         cast = [name for name, weight in self.weights.items() if weight.dtype != parameters[name].dtype]
-        if cast:
-            copies, originals = [self.weights[name].detach() for name in cast], [parameters[name] for name in cast]
-            torch._foreach_copy_(copies, [parameter.detach() for parameter in originals])
+        copy_all([self.weights[name].detach() for name in cast], [parameters[name].detach() for name in cast])
 
     def forward(self, *arguments) -> Tensor:
         return self.function(*arguments)
@@ -154,8 +152,7 @@ class GraphedPart:
     def _gradients_of(self, output: Tensor, gradient: Tensor) -> list[Tensor]:
         """Gradients of the inputs and weights that need one, each in the memory layout of its tensor."""
         found = torch.autograd.grad(output, self._leaves, gradient)
-        pairs = zip(found, self._leaves, strict=True)
-        return [g if g.stride() == leaf.stride() else torch.empty_like(leaf).copy_(g) for g, leaf in pairs]
+        return list(map(in_layout_of, self._leaves, found))
 
     def __call__(self, arguments: tuple) -> Tensor:
         return Replay.apply(self, *tensors_in(arguments), *self.parameters)
@@ -180,5 +177,22 @@ class Replay(torch.autograd.Function):
         part.backward_graph.replay()
         # Copies, because autograd stores the first gradient as the weight's, and adds the next round's to it.
         copies = [torch.empty_like(x) if x.requires_grad else None for x in (*part.inputs, *part.parameters)]
-        torch._foreach_copy_([copy for copy in copies if copy is not None], part.gradients)
+        copy_all([copy for copy in copies if copy is not None], part.gradients)
         return None, *copies
+
+
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy each source to its target, those of one dtype at a time: a mixed list is copied one by one."""
+    for dtype in {source.dtype for source in sources}:
+        chosen = [number for number, source in enumerate(sources) if source.dtype == dtype]
+        torch._foreach_copy_([targets[number] for number in chosen], [sources[number] for number in chosen])
+
+
+def in_layout_of(leaf: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the strides of its leaf, without which the lists of many would be worked on one by one.
+
+    A copy only if numbers lie in another order. Those of 1x1 weights do not: strides of sides of length 1 are free.
+    """
+    if gradient.squeeze().stride() != leaf.squeeze().stride():
+        gradient = torch.empty_like(leaf).copy_(gradient)
+    return gradient.as_strided(leaf.shape, leaf.stride())

@@ -86,3 +86,18 @@ def test_what_cuda_cannot_record_is_one_line_and_a_bug_stays_the_error_that_it_i
             assert part in str(caught.value)
     else:
         assert caught.value is error
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 1, 1), (6, 4, 3, 3), (6, 1, 3, 3), (5,)])
+@pytest.mark.parametrize("leaf_dtype", [torch.float32, torch.bfloat16])
+def test_gradients_take_the_layout_of_their_weights_and_are_copied_in_lists_of_one_dtype(shape, leaf_dtype):
+    gradient = torch.randn(shape, dtype=leaf_dtype)
+    leaf = torch.empty(shape, dtype=leaf_dtype)
+    leaf = leaf.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else leaf
+    laid_out = graphed.in_layout_of(leaf, gradient)
+    assert laid_out.stride() == leaf.stride() and torch.equal(laid_out, gradient)
+    assert (laid_out.data_ptr() == gradient.data_ptr()) == (shape not in [(6, 4, 3, 3)])
+    others = [torch.randn(3), torch.randn(2, dtype=torch.bfloat16), laid_out]
+    targets = [torch.empty_like(other, dtype=torch.float32) for other in others]
+    graphed.copy_all(targets, others)
+    assert all(torch.equal(target, other.float()) for target, other in zip(targets, others, strict=True))

@@ -24,6 +24,7 @@ CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.
 def some_weights(channels_last: bool = True) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 6, 1, bias=False), nn.Linear(6, 5))
+    net.config = CONFIG.net
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
 
