@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,8 @@ MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finalizer on int64, with wrapping products and logical shifts."""
+def _mix(x: Any) -> Any:
+    """SplitMix64's finalizer on int64, of torch or numpy, with wrapping products and logical shifts."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * MIX_1
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * MIX_2
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -70,11 +71,12 @@ def fold(keys: Tensor, stream: int, index: int | Tensor = 0) -> Tensor:
 
     index: distinguishes keys of one stream; below 2^31, a number or an int64 tensor that broadcasts with `keys`.
     """
-    number = stream + index * 2**32
-    if not isinstance(number, Tensor):
-        # Created on the device, because a copy from the host would wait for it.
-        number = torch.full((), number, device=keys.device, dtype=torch.int64)
-    return _mix(keys ^ _mix(number * GOLDEN_GAMMA + 1))
+    number: Any = stream + index * 2**32
+    if isinstance(number, Tensor):
+        return _mix(keys ^ _mix(number * GOLDEN_GAMMA + 1))
+    # On the host: on a GPU every step would be a kernel.
+    (mixed,) = _mix(np.array([number]) * GOLDEN_GAMMA + 1).tolist()
+    return _mix(keys ^ mixed)
 
 
 def sample_keys(seed: int, sample_index: Tensor) -> Tensor:
