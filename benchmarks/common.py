@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.utils.benchmark import timer
 
-from dnnlib.command import run_command
+from dnnlib.command import Command, FiniteRange, option_group, run_command
 from genvs.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,14 +82,17 @@ class Result(NamedTuple):
         return f"| {' | '.join((what, figure, ratio, share, goal, self.precision, str(self.batch)))} |"
 
 
+sizes, measuring = option_group("Sizes"), option_group("Measuring")
+
+
 def size_option(name: str, gpu: Any, cpu: Any, help: str, least: int = 1) -> Callable:
     """An option for a number, with one default on a GPU and another on a CPU."""
-    return click.option(f"--{name}", type=click.IntRange(min=least), default=gpu if ON_GPU else cpu, help=help)
+    return sizes(f"--{name}", type=click.IntRange(min=least), default=gpu if ON_GPU else cpu, help=help)
 
 
 views_option = size_option("views", 2, 2, "Input views of a scene.")
-precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], help="fp32 is strict."
+precision_option = measuring(
+    "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], help="Of matrix products; fp32 is strict."
 )
 
 
@@ -100,9 +103,11 @@ def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
     its file does (`python -m`), so it comes last there.
     """
 
-    @click.command(help=function.__doc__, context_settings={"max_content_width": 110, "show_default": True})
-    @click.option("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo")
-    @click.option("--seconds", type=float, default=1.0, help="How long each thing is measured.")
+    @click.command(cls=Command, help=function.__doc__)
+    @sizes(
+        "--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo", help="Of the model."
+    )
+    @measuring("--seconds", type=FiniteRange(min=0), default=1.0, help="How long each thing is measured.")
     @functools.wraps(function)
     def command(preset: str, **options) -> None:
         device = torch.cuda.get_device_name(DEVICE) if ON_GPU else f"CPU ({platform.machine()})"

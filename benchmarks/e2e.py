@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.common import ON_GPU, PRECISIONS, ROOT, Result, benchmark, size_option
+from benchmarks.common import ON_GPU, PRECISIONS, ROOT, Result, benchmark, size_option, sizes
 from benchmarks.model import data_option, dataset
 from training.config import TRAIN_PRESETS
 
@@ -66,9 +66,9 @@ def images_per_second(records: list[dict]) -> float:
 @benchmark
 @data_option
 @click.argument("options", nargs=-1, metavar="[-- OPTIONS]")
-@click.option("--gpus", type=click.IntRange(min=1), multiple=True, default=(1,), help="May be given several times.")
-@click.option("--batch", type=click.IntRange(min=1), help="Images of an update per GPU.", show_default="the preset's")
-@size_option("updates", 100, 8, "Length of a run.", least=4)
+@sizes("--gpus", type=click.IntRange(min=1), multiple=True, default=(1,), help="How many; may be given several times.")
+@sizes("--batch", type=click.IntRange(min=1), help="Images of an update per GPU.", show_default="the preset's")
+@size_option("updates", 100, 8, "Length of a run, updates.", least=4)
 def main(
     preset: str,
     seconds: float,

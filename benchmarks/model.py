@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import genvs.ops
-from benchmarks.common import DEVICE
+from benchmarks.common import DEVICE, measuring
+from dnnlib.command import FullPath, option_group
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.data.types import ViewBatch, Views
@@ -34,8 +35,16 @@ from training.state import create_state
 from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 PATHS: dict[str, Callable] = {"fast": contextlib.nullcontext, "reference": genvs.ops.reference_only}
-ops_option = click.option("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
-data_option = click.option("--data", type=click.Path(path_type=Path), help="A dataset [default: one made for it].")
+ops_option = measuring("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
+data_option = option_group("Data")(
+    "--data", type=FullPath(path_type=Path), show_default="made for it", help="A dataset."
+)
+
+
+def part_option(parts: Sequence[str]) -> Callable:
+    """The option for some of these parts, by default all."""
+    choice, about = click.Choice(parts), "What to measure; may be given several times."
+    return measuring("--part", "names", type=choice, multiple=True, default=parts, show_default="all", help=about)
 
 
 @contextlib.contextmanager

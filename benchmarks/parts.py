@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import click
 import torch
 from torch import Tensor, nn
 
 from benchmarks import common, floors
 from benchmarks.common import DEVICE, Result
-from benchmarks.model import PATHS, TrainingStep, ops_option, random_batch, random_net, training_config
+from benchmarks.model import PATHS, TrainingStep, ops_option, part_option, random_batch, random_net, training_config
 from genvs import random as stateless_random
 from genvs.config import PRESETS
 from genvs.models.precision import autocast
@@ -82,7 +81,7 @@ def update(preset: str, seconds: float) -> Result:
 @common.views_option
 @common.precision_option
 @ops_option
-@click.option("--part", "names", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default="all")
+@part_option(PARTS)
 def main(
     preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:

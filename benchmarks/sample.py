@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-import click
 import torch
 from torch import Tensor
 
 from benchmarks import common, floors
 from benchmarks.common import DEVICE, Result
-from benchmarks.model import PATHS, ops_option, random_cameras, random_net, random_views
+from benchmarks.model import PATHS, ops_option, part_option, random_cameras, random_net, random_views
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.geometry import Cameras
 from genvs.sampling.fast_denoiser import FastDenoiser
@@ -91,7 +90,7 @@ class Sampling:
 @common.views_option
 @common.precision_option
 @ops_option
-@click.option("--part", "names", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default="all")
+@part_option(PARTS)
 def main(
     preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:

@@ -49,8 +49,8 @@ def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
 @common.benchmark
 @common.size_option("batch", 32, 2, "Images of an update.")
 @common.views_option
-@click.option("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
-@click.option("--modalities", default="rgb", help="Of inputs and targets, with commas between.", show_default=True)
+@common.sizes("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
+@common.sizes("--modalities", default="rgb", metavar="LIST", help="Of inputs and targets, with commas between.")
 @common.precision_option
 @ops_option
 def main(

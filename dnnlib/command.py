@@ -12,21 +12,36 @@ from typing import Any, NoReturn
 import click
 
 from dnnlib import quiet_interrupt
+from genvs import __version__
 from genvs.errors import InputError, run_program
 
 
+def show_version(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        click.echo(__version__)
+        context.exit()
+
+
 class Command(click.Command):
-    """A click command that accepts both `-` and `_` in option names, and lists its options by group in --help."""
+    """A click command that accepts both `-` and `_` in option names, has --version, and lists its options by group in
+    --help, in 80 columns.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        about = "Show the version and exit."
+        how: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True, "callback": show_version}
+        self.params.append(click.Option(["--version"], help=about, **how))
 
     def make_context(self, *args, **kwargs) -> click.Context:
-        kwargs |= {"max_content_width": 100, "show_default": True}
+        kwargs |= {"max_content_width": 80, "show_default": True}
         return super().make_context(*args, **kwargs, token_normalize_func=lambda name: name.replace("_", "-"))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
         for title, records in groups.items():
             with formatter.section(title):

@@ -8,7 +8,7 @@ from statistics import fmean
 import click
 from torch import Tensor
 
-from dnnlib.command import run_command
+from dnnlib.command import Command, run_command
 from genvs.errors import InputError
 from genvs.metrics import overlap, silhouettes
 from genvs.metrics.depths import NOTHING
@@ -18,7 +18,7 @@ from inference.writers import read_strip
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
-@click.command("agreement")
+@click.command("agreement", cls=Command)
 @click.argument("photos", type=FOLDER)
 @click.argument("depths", type=FOLDER)
 def main(photos: Path, depths: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks import common
 from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
-from experiments.recipe import POSITIVE, train
+from experiments.recipe import POSITIVE, runs, train
 from genvs import ops
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.projections import PROJECTIONS, Fan, Pinhole
@@ -64,8 +64,8 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 
 @common.benchmark
 @data_option
-@click.option("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
+@runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
+@runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
 def main(preset: str, seconds: float, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
     """Train the preset on radar and sonar together, once in each way, and compare held-out PSNR."""
     config = TRAIN_PRESETS[preset]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dnnlib.command import run_command
+from dnnlib.command import Command, option_group, run_command
 from genvs.errors import InputError
 
 PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "PSNR/mean_image": "mean training image"}
@@ -37,12 +37,13 @@ def writable_picture(context: click.Context, parameter: click.Parameter, path: P
     return path
 
 
-plot_option = click.option(
+of_results = option_group("Results")
+plot_option = of_results(
     "--plot", type=click.Path(path_type=Path), callback=writable_picture, help="A picture of the curves."
 )
 
 
-@click.command("curves")
+@click.command("curves", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @plot_option
 def main(run: Path, plot: Path | None) -> None:

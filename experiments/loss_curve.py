@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 
@@ -35,7 +34,7 @@ def running_mean(losses: np.ndarray) -> np.ndarray:
 @benchmark
 @data_option
 @size_option("steps", 500, 20, "Updates of a run.", least=10)
-@click.option("--batch", type=click.IntRange(min=1), default=8, help="Images of an update.")
+@size_option("batch", 8, 8, "Images of an update.")
 @plot_option
 def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int, plot: Path | None) -> Iterator[Result]:
     """Train with all fast paths, with none, and with another seed; the difference that the paths make, beside the one

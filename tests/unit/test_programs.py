@@ -1,0 +1,92 @@
+"""Every program: its help, its version, how it reads the names of options."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import genvs
+from dnnlib.command import Command, run_command
+from genvs.errors import InputError
+from genvs.programs import Parser, name_list, whole
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for folder in ("genvs", "inference", "benchmarks", "experiments", ".")
+    for file in (ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
+    if re.search(r"^ *run_(program|command)\(main\)$|^@(common\.)?benchmark$", file.read_text(), re.MULTILINE)
+)
+
+
+def printed(program: str, option: str, capsys, monkeypatch) -> str:
+    """What a program prints for an option with which it ends."""
+    monkeypatch.setattr(sys, "argv", [program, option])
+    monkeypatch.setenv("COLUMNS", "200")  # a wide terminal
+    package = importlib.util.find_spec(program)
+    assert package is not None
+    main = importlib.import_module(f"{program}.__main__" if package.submodule_search_locations else program).main
+    with pytest.raises(SystemExit) as end:
+        if isinstance(main, click.Command):
+            assert isinstance(main, Command)
+            run_command(main, [option])
+        main()
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_all_programs_are_found() -> None:
+    assert {"train", "inference.evaluate", "genvs.doctor", "genvs.data.mesh", "benchmarks.sample"} <= {*PROGRAMS}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_is_grouped_and_fits_80_columns(program: str, capsys, monkeypatch) -> None:
+    text = printed(program, "--help", capsys, monkeypatch)
+    assert max(map(len, text.splitlines())) <= 80, text
+    sections = dict(re.findall(r"^([A-Za-z ]+):\n((?:  .*\n|\n(?=  ))+)", text, re.MULTILINE))
+    general = sections.pop("Other" if "Other" in sections else "options")
+    assert set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", general, re.MULTILINE)) == {"--help", "--version"}
+    for title, section in sections.items():
+        entries = re.split(r"\n(?=  \S)", section.rstrip("\n"))
+        for entry in entries:
+            assert re.search(r"  \S.*(  |\n +)\S", entry), f"{program}, {title}: {entry} has no help"
+
+
+def test_the_version_is_that_of_the_package(capsys, monkeypatch) -> None:
+    for program in ("train", "inference.inference", "genvs.data.validate"):
+        assert printed(program, "--version", capsys, monkeypatch) == f"{genvs.__version__}\n"
+
+
+def parser() -> Parser:
+    made = Parser("program", "")
+    group = made.add_argument_group("group")
+    group.add_argument("--test-views", type=whole(1, 9), default=3)
+    group.add_argument("--out-names", type=name_list, default="a,b")
+    return made
+
+
+def test_hyphens_and_underscores_are_alike() -> None:
+    for name in ("--test-views", "--test_views", "--test_v"):
+        for words in ([name, "4"], [f"{name}=4"]):
+            assert parser().parse_args(words).test_views == 4
+    assert parser().parse_args(["--out-names", "x_y,z"]).out_names == ["x_y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--test-veiws=4"], "no such option: --test-veiws: did you mean --test-views?"),
+        (["--something"], "no such option: --something (--help"),
+        (["--test-views", "0"], "give a whole number from 1 to 9"),
+        (["extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words: list[str], line: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parser().parse_args(words)
+    assert line in str(refused.value) and "\n" not in str(refused.value)
