@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import contextlib
+import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,3 +36,32 @@ def test_training_on_arrays(snapshot, cars, tmp_path, capsys):
     assert "held-out PSNR" in capsys.readouterr().out and 0.6 < net.config.scene.near < 0.9
     view = genvs.sample_views(net, images[0, :2, ..., :3], c2w[0, :2], c2w[0, 2:3], steps=1)
     assert view.shape == (1, 32, 32, 3)
+
+
+def executed(cells: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """What each code cell prints, and the value of its last line, as a notebook shows them."""
+    names: dict[str, Any] = {}
+    for cell in cells:
+        *lines, last = ast.parse("".join(cell["source"])).body
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(ast.Module(lines, []), "cell", "exec"), names)
+            is_value = isinstance(last, ast.Expr)
+            value = eval(ast.unparse(last), names) if is_value else exec(ast.unparse(last), names)
+        yield printed.getvalue(), value
+
+
+def test_the_notebook_draws_the_pictures_in_it(monkeypatch):
+    notebook = ROOT / "examples" / "quickstart.ipynb"
+    assert notebook.stat().st_size < 200_000
+    monkeypatch.chdir(notebook.parent)
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    pictures = 0
+    for cell, (printed, value) in zip(cells, executed(cells), strict=True):
+        shown = {kind: data for output in cell["outputs"] for kind, data in output.get("data", {}).items()}
+        assert printed == "".join(line for output in cell["outputs"] for line in output.get("text", []))
+        assert isinstance(value, Image.Image) == ("image/png" in shown)
+        if isinstance(value, Image.Image):
+            stored = Image.open(io.BytesIO(base64.b64decode(shown["image/png"])))
+            assert stored.size == value.size and np.abs(np.asarray(stored, float) - np.asarray(value)).mean() < 1
+            pictures += 1
+    assert pictures == 5
