@@ -2,7 +2,8 @@
 
     python -m examples.train_on_your_arrays ARRAYS.npz models/demo.pkl OUT
 
-ARRAYS.npz has `images`, `c2w` and `focal`, as `fine_tune` takes them. In a program of your own, call `fine_tune`.
+ARRAYS.npz has `images`, `c2w` and `focal`, as `fine_tune` takes them. In a program of your own, call `fine_tune`. The
+demo network needs a GPU for it; on a CPU, start from a snapshot of the preset cpu-demo.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
             config = set_by_path(config, {**scene, "resolution": resolution})
             weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
         else:
-            config, weights, notes = config_of_snapshot(content["config"]), content["state"], content["notes"]
+            config, weights, notes = config_of_snapshot(content["config"]), content["state"], dict(content["notes"])
         net = build_net(config)
         net.load_state_dict(weights)
     except (InputError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -98,7 +98,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     remedy = "give a snapshot, or a folder that genvs.export wrote"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise InputError(f"{config} cannot be read ({reason}): {remedy}") from None
     files.check_format(content, config, FORMAT, VERSION, remedy)

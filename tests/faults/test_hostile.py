@@ -52,7 +52,7 @@ refused = read_all(ours, genvs.load_snapshot)
 executed = Path(canary).exists()
 print(json.dumps([refused, executed, read_all(usual, usual_reader), Path(canary).exists()]))
 """
-PARTS = ("genvs", "training", "inference", "torch_utils", "dnnlib", "benchmarks", "experiments")
+PARTS = ("genvs", "training", "inference", "torch_utils", "dnnlib", "benchmarks", "examples", "experiments")
 EXECUTED = ("os.system", "exec", "compile", "subprocess.Popen")
 
 

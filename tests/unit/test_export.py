@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import genvs
-from genvs.errors import run_program
+from genvs.errors import InputError, run_program
 from genvs.export import main
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
@@ -32,7 +33,7 @@ def export(*arguments: object) -> int:
 def some_net(kind: str) -> GeNVS:
     if kind == "ncsnpp":
         return small_net(arch="ncsnpp", residual_encoder=True)
-    net = GeNVS(dataclasses.replace(small_config(), modalities=("rgb", "depth", "sar")))
+    net = GeNVS(dataclasses.replace(small_config(), modalities=("rgb", "sar")))
     randomize(net)
     return net
 
@@ -108,7 +109,9 @@ def change_weights(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "config.json"),
         (lambda folder: cut(folder / "config.json"), "not JSON"),
         (lambda folder: (folder / "config.json").write_text("[1]"), "not a GeNVS snapshot"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "not JSON"),
         (lambda folder: change_config(folder, version=99), "version 99"),
+        (lambda folder: change_config(folder, notes=3), "damaged"),
         (lambda folder: change_config(folder, config={"resolution": 33}), "damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
         (lambda folder: cut(folder / "model.safetensors"), "model.safetensors"),
@@ -122,6 +125,24 @@ def test_a_folder_that_cannot_be_used_is_refused(folder, spoil, reason, tmp_path
     error = capsys.readouterr().err
     assert error.startswith(f"Error: {folder}") and error.count("\n") == 1 and reason in error
     assert not (tmp_path / "new").exists()
+
+
+def test_changed_bytes_are_read_or_refused(folder):
+    """In the config and in the header of the weights, which states names, types, shapes and places."""
+    rng, read = random.Random(0), 0
+    for path in (folder / "config.json", folder / "model.safetensors"):
+        good = path.read_bytes()
+        end = len(good) if path.suffix == ".json" else 8 + int.from_bytes(good[:8], "little")
+        for _ in range(40):
+            place = rng.randrange(end)
+            path.write_bytes(good[:place] + bytes([rng.choice(b'0-9"{')]) + good[place + 1 :])
+            try:
+                genvs.load_snapshot(folder)
+                read += 1
+            except InputError as error:
+                assert str(error).startswith(str(folder)) and str(error).isprintable()
+        path.write_bytes(good)
+    assert read < 40, "most changes matter"
 
 
 def test_nothing_is_overwritten(folder, tmp_path, capsys):
