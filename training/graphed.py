@@ -22,6 +22,7 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.models.precision import autocast, cast_weights
+from genvs.ops.sums import sum_together
 from genvs.sampling.cuda_graphs import Recorder
 
 # CUDA's error codes that only a recording can cause, from cudaErrorStreamCaptureUnsupported to
@@ -151,7 +152,7 @@ class GraphedPart:
 
     def _gradients_of(self, output: Tensor, gradient: Tensor) -> list[Tensor]:
         """Gradients of the inputs and weights that need one, each in the memory layout of its tensor."""
-        found = torch.autograd.grad(output, self._leaves, gradient)
+        found = sum_together(lambda: torch.autograd.grad(output, self._leaves, gradient))
         return list(map(in_layout_of, self._leaves, found))
 
     def __call__(self, arguments: tuple) -> Tensor:

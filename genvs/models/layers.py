@@ -61,12 +61,14 @@ def conv_act(
     relu: bool = False,
 ) -> Tensor:
     """relu((layer(x) + residual_conv(residual)) * scale), in as few passes over memory as possible."""
-    bias = bias_of(layer)
+    bias, residual_bias = bias_of(layer), None
     if residual is not None and residual_conv is not None:
-        residual, bias = convolve(residual_conv, residual), bias + bias_of(residual_conv)
-    if ops.uses_kernels(x):
-        return ops.conv_epilogue(convolve(layer, x), bias, residual=residual, scale=scale, relu=relu)
-    return ops.conv_epilogue(convolve(layer, x, bias), None, residual=residual, scale=scale, relu=relu)
+        residual, residual_bias = convolve(residual_conv, residual), bias_of(residual_conv)
+    if not ops.uses_kernels(x):  # the convolution adds all that is added to every pixel
+        x = convolve(layer, x, bias if residual_bias is None else bias + residual_bias)
+        return ops.conv_epilogue(x, None, residual=residual, scale=scale, relu=relu)
+    x = convolve(layer, x)
+    return ops.conv_epilogue(x, bias, residual=residual, residual_bias=residual_bias, scale=scale, relu=relu)
 
 
 def cat_channels(*parts: Tensor) -> Tensor:

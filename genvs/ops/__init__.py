@@ -115,17 +115,24 @@ def group_norm_silu(
 
 
 def conv_epilogue(
-    x: Tensor, bias: Tensor | None, *, residual: Tensor | None = None, scale: float = 1.0, relu: bool = False
+    x: Tensor,
+    bias: Tensor | None,
+    *,
+    residual: Tensor | None = None,
+    residual_bias: Tensor | None = None,
+    scale: float = 1.0,
+    relu: bool = False,
 ) -> Tensor:
-    """The operations after a convolution: (x + bias + residual) * scale, then ReLU if `relu`.
+    """The operations after a convolution: (x + bias + residual + residual_bias) * scale, then ReLU if `relu`.
 
-    x: `[N, C, H, W]`. bias: `[C]` or None. residual: `[N, C, H, W]` or None. Returns `[N, C, H, W]`, in x's dtype.
+    x: `[N, C, H, W]`. bias: `[C]` or None. residual: `[N, C, H, W]` or None. residual_bias: as `bias`, of a residual
+    that is a convolution too. Returns `[N, C, H, W]`, in x's dtype.
     """
     if bias is None or not uses_kernels(x):
-        return reference.conv_epilogue(x, bias, residual=residual, scale=scale, relu=relu)
+        return reference.conv_epilogue(x, bias, residual, residual_bias, scale, relu)
     from genvs.ops.triton_kernels.epilogue import Epilogue
 
-    return Epilogue.apply(x, bias, residual, scale, relu)
+    return Epilogue.apply(x, bias, residual, residual_bias, scale, relu)
 
 
 def downsample(x: Tensor) -> Tensor:

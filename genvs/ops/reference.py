@@ -167,10 +167,15 @@ def group_norm_silu(
 
 
 def conv_epilogue(
-    x: Tensor, bias: Tensor | None, *, residual: Tensor | None = None, scale: float = 1.0, relu: bool = False
+    x: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    residual_bias: Tensor | None,
+    scale: float,
+    relu: bool,
 ) -> Tensor:
-    if bias is not None:
-        x = x + bias[:, None, None]
+    for each in (bias, residual_bias):
+        x = x if each is None else x + each[:, None, None]
     if residual is not None:
         x = x + residual
     if scale != 1:

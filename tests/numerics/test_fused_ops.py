@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from genvs import ops
 from genvs.ops import NormSettings
+from genvs.ops.sums import sum_together
 from tests.fused_checks import DEVICE, check, image, normal, render, some_field, some_places, some_rays, some_volume
 
 ON_GPU = DEVICE.type == "cuda"
@@ -102,6 +103,10 @@ def test_epilogue(channels, residual, scale, relu, precision):
     x, other = (image(2, channels, 5, 7, seed=seed, precision=precision) for seed in (0, 1))
     inputs = [x, normal(channels, seed=2), *([other] if residual else [])]
     check(lambda x, bias, r=None: ops.conv_epilogue(x, bias, residual=r, scale=scale, relu=relu), *inputs)
+    if residual:
+        options = {"scale": scale, "relu": relu}
+        biases = (inputs[1], normal(channels, seed=3))
+        check(lambda x, r, *b: ops.conv_epilogue(x, b[0], residual=r, residual_bias=b[1], **options), x, other, *biases)
 
 
 def test_epilogue_in_programs_that_sum_several_tiles(monkeypatch):
@@ -114,6 +119,30 @@ def test_epilogue_does_not_hide_what_is_not_a_number():
     x = image(1, 16, 2, 2)
     x[0, 3, 1, 0] = math.nan
     assert ops.conv_epilogue(x, normal(16), relu=True).isnan().nonzero().tolist() == [[0, 3, 1, 0]]
+
+
+def test_gradients_of_many_parameters_are_summed_together():
+    """Of norms and of biases, two of them of one layer. A sum with which the backward pass would work is refused."""
+    x, other = image(2, 48, 15, 17).requires_grad_(), image(2, 48, 5, 3, seed=1).requires_grad_()
+    weight, bias, *biases = (normal(48, seed=seed).requires_grad_() for seed in range(2, 7))
+    settings = NormSettings(4, 1e-6)
+
+    def gradients(shared: bool = False) -> list[Tensor]:
+        y = ops.conv_epilogue(x, biases[0], residual=x, residual_bias=biases[1], relu=True)
+        normed = ops.group_norm_silu(y, weight, bias, settings)[0]
+        small = ops.conv_epilogue(other, biases[0] if shared else biases[2] * 2, scale=0.5)
+        total = normed.square().sum() + (small * other).sum()
+        return list(torch.autograd.grad(total, [x, other, weight, bias, *biases[: 2 if shared else 3]]))
+
+    separate, together = gradients(), sum_together(gradients)
+    assert (
+        len({gradient.data_ptr() for gradient in together}) == len(together) - 1
+    )  # of two biases, which have the same
+    for ours, expected in zip(together, separate, strict=True):
+        assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(AssertionError, match="open sum"):
+        sum_together(lambda: gradients(shared=True))
+    assert_close(gradients(), separate, rtol=0, atol=0)
 
 
 @precisions

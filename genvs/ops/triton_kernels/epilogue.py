@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch.autograd.function import once_differentiable
 
+from genvs.ops.sums import sum_rows
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
 TILE = {"ROWS": 32, "num_warps": 8}  # pixels of a tile
@@ -15,18 +16,21 @@ PROGRAMS = 2048  # of the backward pass; each stores one row of partial bias gra
 
 @triton.jit
 def epilogue_kernel(
-    x_ptr, bias_ptr, residual_ptr, y_ptr,
+    x_ptr, bias_ptr, residual_ptr, residual_bias_ptr, y_ptr,
     scale, rows_total, channels,
-    RESIDUAL: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    RESIDUAL: tl.constexpr, RESIDUAL_BIAS: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """y = relu((x + bias + residual) * scale)."""
+    """y = relu((x + bias + residual + residual_bias) * scale)."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     cols = tl.program_id(1) * COLS + tl.arange(0, COLS)
     in_cols = cols < channels
     mask = (rows < rows_total)[:, None] & in_cols[None, :]
     at = rows[:, None] * channels + cols[None, :]
     y = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    y += tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)[None, :]
+    bias = tl.load(bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    if RESIDUAL_BIAS:
+        bias += tl.load(residual_bias_ptr + cols, mask=in_cols, other=0.0).to(tl.float32)
+    y += bias[None, :]
     if RESIDUAL:
         y += tl.load(residual_ptr + at, mask=mask, other=0.0).to(tl.float32)
     y *= scale
@@ -63,24 +67,25 @@ class Epilogue(torch.autograd.Function):
     """See `genvs.ops.conv_epilogue`."""
 
     @staticmethod
-    def forward(ctx, x, bias, residual, scale, relu):
+    def forward(ctx, x, bias, residual, residual_bias, scale, relu):
         x = as_rows(x)
         residual = None if residual is None else as_rows(residual)
         y = like_rows(x, x.dtype)
         channels = x.shape[1]
         rows, cols = x.numel() // channels, column_block(channels)
         epilogue_kernel[triton.cdiv(rows, TILE["ROWS"]), triton.cdiv(channels, cols)](
-            x, bias, residual, y, scale, rows, channels, RESIDUAL=residual is not None, RELU=relu, COLS=cols, **TILE
-        )
+            x, bias, residual, residual_bias, y, scale, rows, channels,
+            RESIDUAL=residual is not None, RESIDUAL_BIAS=residual_bias is not None, RELU=relu, COLS=cols, **TILE,
+        )  # fmt: skip
         ctx.scale, ctx.relu = scale, relu
-        ctx.bias_dtype, ctx.residual_dtype = bias.dtype, None if residual is None else residual.dtype
-        ctx.save_for_backward(y if relu else None)
+        ctx.residual_dtype = None if residual is None else residual.dtype
+        ctx.save_for_backward(y if relu else None, bias)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        (y,) = ctx.saved_tensors
+        y, bias = ctx.saved_tensors
         dy = as_rows(dy)
         channels = dy.shape[1]
         rows, cols = dy.numel() // channels, column_block(channels)
@@ -92,5 +97,6 @@ class Epilogue(torch.autograd.Function):
         epilogue_gradient_kernel[programs, blocks](
             dy, y, dx, dbias, ctx.scale, rows, rows_each, channels, RELU=ctx.relu, COLS=cols, **TILE
         )
+        dbias = sum_rows(dbias, bias) if ctx.needs_input_grad[1] or ctx.needs_input_grad[3] else None
         dresidual = None if ctx.residual_dtype is None else dx.to(ctx.residual_dtype)
-        return dx, dbias.sum(dim=0).to(ctx.bias_dtype), dresidual, None, None
+        return dx, dbias, dresidual, dbias if ctx.needs_input_grad[3] else None, None, None

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from genvs.ops.sums import sum_rows
 from genvs.ops.triton_kernels import group_norm_kernels as kernels
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
@@ -88,9 +89,10 @@ class GroupNormSiLU(torch.autograd.Function):
             kernels.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
                 x, dy, passed, dx, *maps, means, *ctx.dropout, pixels, channels, PASSED=passed is not None, **flags
             )
-        dbias, dweight = gradients[:2].sum(dim=1).unbind()
+        dweight = sum_rows(gradients[1], weight) if ctx.needs_input_grad[1] else None
+        dbias = sum_rows(gradients[0], bias) if ctx.needs_input_grad[2] else None
         dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)
-        return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), dshift, None, None, None
+        return dx, dweight, dbias, dshift, None, None, None
 
 
 def _fits_one_program(x: Tensor, groups: int) -> bool:
