@@ -120,10 +120,10 @@ class GeNVSLoss:
 
     def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:
         """`[B, T]`, from feature images `[B, T, C, H, W]` and targets `[B, T, 3, H, W]`, of the modalities in turn."""
-        share, losses = len(targets) // len(self.colours), []
-        for number, colours in enumerate(self.colours):
-            part = slice(number * share, (number + 1) * share)
-            shown, wanted = feature_image[part, :, colours.first : colours.last], colours.less_background(targets[part])
+        count, losses = len(self.colours), []
+        images = feature_image.chunk(count) if count > 1 else [feature_image]  # a chunk's gradient would be copied
+        for colours, image, target in zip(self.colours, images, targets.chunk(count), strict=True):
+            shown, wanted = image[:, :, colours.first : colours.last], colours.less_background(target)
             losses.append((shown - wanted[:, :, : colours.last - colours.first]).square().mean(dim=(2, 3, 4)))
         return torch.cat(losses)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -85,16 +87,17 @@ class FeatureRenderer(nn.Module):
 
     def charts(self, inputs: Cameras) -> Tensor:
         """Where world points lie in the volumes of `inputs` `[B, V]`: matrices `[B, V, 4, 4]`."""
-        matrices: dict[str, Tensor] = {}
-        for modality in self.modalities:
-            matrices.setdefault(modality.projection, PROJECTIONS[modality.projection].matrix(inputs))
+        projections = [PROJECTIONS[modality.projection] for modality in self.modalities]
+        # The volumes of all that keep the range lie alike (`Projection.places`).
+        kinds = {projection.keeps_range: projection for projection in projections}
+        matrices = {keeps_range: projection.matrix(inputs) for keeps_range, projection in kinds.items()}
         if len(matrices) == 1:
             return next(iter(matrices.values()))
-        chosen = torch.zeros_like(next(iter(matrices.values())))
-        for modality in self.modalities:
-            own = inputs.modality == modality.index
-            chosen = torch.where(own[..., None, None], matrices[modality.projection], chosen)
-        return chosen
+        of_kind = zip(self.modalities, projections, strict=True)
+        keeping = [inputs.modality == modality.index for modality, projection in of_kind if projection.keeps_range]
+        return torch.where(
+            functools.reduce(torch.logical_or, keeping)[..., None, None], matrices[True], matrices[False]
+        )
 
     def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
         """Those of the channels that are known at the samples. depths: `[..., S]`. near, far: `[...]`."""

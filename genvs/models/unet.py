@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
         """x: `[N, C, H, W]`. Returns the same shape."""
         normalized, x = self.norm(x)
         # Channels are grouped by heads. Within a head q, k and v are interleaved, as in EDM's weights.
-        qkv = self.qkv(normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
+        qkv = conv_act(self.qkv, normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
         query, key, value = qkv.squeeze(2)  # without the dimension of a single head
         attended = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
         return conv_act(self.proj, attended, residual=x, scale=self.scale)
@@ -174,7 +174,10 @@ class UNet(nn.Module):
         biases = [*(block.affine.bias for block in blocks), *(bias_of(block.conv0) for block in blocks)]
         # Joined before the sum: the sum of two joined tensors would give both gradients the same memory.
         bias = torch.cat(biases).view(2, -1).sum(dim=0)
-        return iter(F.linear(embedding, weight, bias).split([block.affine.out_features for block in blocks], dim=1))
+        projected = F.linear(embedding, weight, bias)
+        # From here on in float32, because every norm has its shift's gradient in that.
+        projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        return iter(projected.split([block.affine.out_features for block in blocks], dim=1))
 
     def branch_down(self, x: Tensor) -> Tensor:
         """Half the resolution, after a convolution of NCSN++'s input skip."""

@@ -160,7 +160,7 @@ def group_norm_silu(
     x: Tensor, weight: Tensor, bias: Tensor, settings: NormSettings, shift: Tensor | None, keys: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     groups, eps, silu, dropout = settings
-    y = F.group_norm(x if shift is None else x + shift[:, :, None, None], groups, weight, bias, eps)
+    y = F.group_norm(x if shift is None else x + shift[:, :, None, None].to(x.dtype), groups, weight, bias, eps)
     if silu:
         y = F.silu(y)
     return (y if keys is None or dropout == 0 else random.dropout(y, dropout, keys)), x
