@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import torch
 from genvs.data.synthetic.dataset import ensure_dataset
 
 ROOT = Path(__file__).parents[1]
-_without_gpu: list[str] = []
-_counts: dict[str, tuple[int, int]] = {}
+NO_GPU = "there is no CUDA device"
+_counts: list[tuple[str, tuple[int, int]]] = []  # of the test that runs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,8 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def counted(what: str, good: int, tried: int) -> None:
     """Adds to the counts that are printed at the end."""
-    before = _counts.get(what, (0, 0))
-    _counts[what] = before[0] + good, before[1] + tried
+    _counts.append((what, (good, tried)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> None:
+    """Puts the counts in the test's report, by which they reach the process that prints them."""
+    item.user_properties = list(_counts)
+    _counts.clear()
 
 
 def pytest_configure() -> None:
@@ -33,22 +40,28 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips and counts tests marked `gpu` if there is no GPU."""
+    """Skips tests marked `gpu` if there is no GPU, and keeps together what shares fixtures or the GPU."""
     # A shell that starts the tests in the background makes them ignore Ctrl-C, and scripts that they import end at it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if torch.cuda.is_available():
-        return
     for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-            _without_gpu.append(item.nodeid)
+        gpu = item.get_closest_marker("gpu")
+        item.add_marker(pytest.mark.xdist_group("gpu" if gpu else str(item.path)))
+        if gpu and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _without_gpu:
-        terminalreporter.write_line(f"{len(_without_gpu)} tests need a GPU and were skipped: there is no CUDA device.")
-    for what, (good, tried) in _counts.items():
-        terminalreporter.write_line(f"{what}: {good} of {tried}")
+    good, tried = Counter[str](), Counter[str]()
+    without_gpu = 0
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        without_gpu += report in terminalreporter.stats.get("skipped", []) and NO_GPU in str(report.longrepr)
+        for what, (more, tries) in getattr(report, "user_properties", []):
+            good[what] += more
+            tried[what] += tries
+    if without_gpu:
+        terminalreporter.write_line(f"{without_gpu} tests need a GPU and were skipped: {NO_GPU}.")
+    for what in sorted(tried):
+        terminalreporter.write_line(f"{what}: {good[what]} of {tried[what]}")
 
 
 @pytest.fixture(scope="session")
