@@ -36,7 +36,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> None:
 def pytest_configure() -> None:
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # counts only before the first import of Triton
-    torch.set_num_threads(1)  # tensors this small are slower on several, and other processes want the cores too
+    # Tensors this small are slower on several threads, and other processes want the cores too.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
