@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: ./test.sh [pytest's options]. Makes the environment the first time. With --all, tests/faults tries
-# every kill, stop and mutation (docs/reliability.md), which takes half an hour. Runs on all cores, but for -n0.
+# every kill, stop and mutation (docs/reliability.md), which takes half an hour. Runs on all cores, but with -n0.
 set -euo pipefail
 CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")"
 GENVS_EXTRAS="test" source dnnlib/environment.sh
-# Files with whole runs come first, so that no process is left alone with them.
-exec "$PYTHON" -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder "$@"
+# In the order of files: those with whole runs come first, so that no process is left alone with them.
+exec "$PYTHON" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

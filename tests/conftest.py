@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from genvs.data.synthetic.dataset import ensure_dataset
+from genvs.data.workers import usable_cores
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "there is no CUDA device"
@@ -41,14 +42,18 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `pytest -n auto`, as test.sh has it: one if there is a GPU, whose memory and time tests measure."""
+    return 1 if torch.cuda.is_available() else min(8, usable_cores())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked `gpu` if there is no GPU, and keeps together what shares fixtures or the GPU."""
+    """Skips tests marked `gpu` if there is no GPU."""
     # A shell that starts the tests in the background makes them ignore Ctrl-C, and scripts that they import end at it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for item in items:
-        gpu = item.get_closest_marker("gpu")
-        item.add_marker(pytest.mark.xdist_group("gpu" if gpu else str(item.path)))
-        if gpu and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason=NO_GPU))
 
 

@@ -122,6 +122,7 @@ def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, co
 def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, capsys):
     """The run's network has the file's numerics and sizes."""
     path = request.getfixturevalue(form)
+    capsys.readouterr()  # of what converts it
     monkeypatch.chdir(tmp_path)
     arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", 2, "--transfer", path, "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
