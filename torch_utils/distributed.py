@@ -14,10 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-
-# If DDP imported this later, its default arguments would keep the process group and its threads alive until Python has
-# ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
-import torch.distributed.nn
 from torch.distributed import is_initialized
 
 from dnnlib.command import named_options
@@ -35,6 +31,10 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
         device = torch.device("cuda", get_local_rank())
         torch.cuda.set_device(device)
     if is_launched() and not is_initialized():
+        # If DDP imported this later, its default arguments would keep the process group and its threads alive until
+        # Python has ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
+        from torch.distributed import nn  # noqa: F401
+
         backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
     return device
