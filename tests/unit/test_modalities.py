@@ -22,7 +22,7 @@ def test_names_and_aliases_are_told_apart_and_put_in_order():
     assert modality_names(["sonar", "eo", " raysar"]) == ("rgb", "sar", "sonar")
     wrong = {
         "lidar": "lidar: .* mean depth.* rgb, depth, sar, sonar",
-        "infrared": "infrared: .*one: choose from rgb, depth, sar, sonar",
+        "infrared": "infrared: .* name: choose from rgb, depth, sar, sonar",
         "eo,sar,rgb": "eo,rgb: both are rgb",
     }
     for names, message in wrong.items():
