@@ -82,29 +82,39 @@ class GeNVS(nn.Module):
         for encoder in self.encoders.values():
             cast(FeatureVolumeEncoder, encoder).aspp.set_rates(config.encoder.aspp_rates)
 
-    def encode(self, images: Tensor, cameras: Cameras | None = None, *, evenly: bool = False) -> Tensor:
+    def encode(self, images: Tensor, cameras: Cameras | None = None) -> Tensor:
         """Input views to feature volumes `[B, V, C, D, h, w]`, each by the encoder of its own modality.
 
-        images: `[B, V, 3, H, W]` in [-1, 1]. cameras: `[B, V]`; a network for photos alone does not need them. evenly:
-        says that each of the network's modalities has equally many of the B * V images, so that the host does not have
-        to ask the device.
+        images: `[B, V, 3, H, W]` in [-1, 1]. cameras: `[B, V]`; a network for photos alone does not need them.
         """
+        counts = [images.shape[0] * images.shape[1]]
+        if len(self.config.modalities) > 1:
+            assert cameras is not None
+            of_all = cameras.modality.flatten().bincount(minlength=len(MODALITIES)).tolist()
+            counts = [of_all[MODALITIES[name].index] for name in self.config.modalities]
+        return self._encode(images, cameras, counts, parts=1)[0]
+
+    def encode_evenly(self, images: Tensor, cameras: Cameras) -> list[Tensor]:
+        """`encode`, with the scenes in as many parts as there are modalities, `[B / M, V, C, D, h, w]` each.
+
+        Each modality must have equally many of the B * V images, so that the host does not have to ask the device.
+        """
+        parts = len(self.config.modalities)
+        return self._encode(images, cameras, [images.shape[0] * images.shape[1] // parts] * parts, parts)
+
+    def _encode(self, images: Tensor, cameras: Cameras | None, counts: list[int], parts: int) -> list[Tensor]:
+        """counts: of the images of each modality."""
         shape, names = images.shape[:2], self.config.modalities
         images = images.flatten(0, 1)
         cameras = None if cameras is None else cameras.map(lambda part: part.flatten(0, 1))
-        if len(names) == 1:
-            return self.encode_as(names[0], images, cameras).unflatten(0, shape)
-        assert cameras is not None
+        if cameras is None or len(names) == 1:
+            return [self.encode_as(names[0], images, cameras).unflatten(0, shape)]
         order = cameras.modality.argsort(stable=True)
-        if evenly:
-            counts = [len(order) // len(names)] * len(names)
-        else:
-            of_all = cameras.modality.bincount(minlength=len(MODALITIES)).tolist()
-            counts = [of_all[MODALITIES[name].index] for name in names]
         each = {name: rows for name, rows in zip(names, order.split(counts), strict=True) if len(rows)}
         # In the order of their memory, which fused kernels read.
         volumes = [self.encode_as(name, images[at], cameras[at]).permute(0, 3, 4, 2, 1) for name, at in each.items()]
-        return Placed.apply(order, *volumes).permute(0, 4, 3, 1, 2).unflatten(0, shape)
+        placed = Placed.apply(order, parts, *volumes)
+        return [part.permute(0, 4, 3, 1, 2).unflatten(0, (-1, shape[1])) for part in placed]
 
     def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
         """Images `[N, 3, H, W]` of one modality and their cameras `[N]` to feature volumes `[N, C, D, h, w]`."""
@@ -183,12 +193,11 @@ class GeNVS(nn.Module):
 
     def render_targets(self, input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
         """The first half of `forward`, with its arguments: the feature images `[B, T, C, H, W]`."""
-        volume = self.encode(input_images, inputs, evenly=True)
-        in_memory_order = volume.permute(0, 1, 4, 5, 3, 2)
-        own = zip(self.config.modalities, *map(self._own, (in_memory_order, inputs, targets, keys)), strict=True)
+        volumes = self.encode_evenly(input_images, inputs)
+        own = zip(self.config.modalities, volumes, *map(self._own, (inputs, targets, keys)), strict=True)
         parts = [
-            self.render(own_volume.permute(0, 1, 5, 4, 2, 3), seen_from, drawn_from, own_keys, name)
-            for name, own_volume, seen_from, drawn_from, own_keys in own
+            self.render(volume, seen_from, drawn_from, own_keys, name)
+            for name, volume, seen_from, drawn_from, own_keys in own
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -229,22 +238,35 @@ class GeNVS(nn.Module):
 
 
 class Placed(torch.autograd.Function):
-    """Rows of several tensors in one. `index_select` would do, but its gradient adds up atomically."""
+    """Rows of several tensors as the rows of others.
+
+    Indexing and splitting would do, but the gradient of one adds up atomically, and that of the other copies all.
+    """
 
     @staticmethod
-    def forward(ctx: Any, order: Tensor, *parts: Tensor) -> Tensor:
-        """order: where the rows of `parts`, one after the other, go: a permutation."""
-        places = order.split([len(part) for part in parts])
-        result = parts[0].new_empty((len(order), *parts[0].shape[1:]))
-        for rows, part in zip(places, parts, strict=True):
-            result.index_copy_(0, rows, part)
-        ctx.save_for_backward(*places)
-        return result
+    def forward(ctx: Any, order: Tensor, parts: int, *given: Tensor) -> tuple[Tensor, ...]:
+        """order: where the rows of `given`, one after the other, go: a permutation. parts: number of results."""
+        ctx.sizes = [len(rows) for rows in given]
+        result = given[0].new_empty((len(order), *given[0].shape[1:]))
+        for at, rows in zip(order.split(ctx.sizes), given, strict=True):
+            in_words(result).index_copy_(0, at, in_words(rows))
+        ctx.save_for_backward(order)
+        return result.chunk(parts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(gradient.index_select(0, rows) for rows in ctx.saved_tensors)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (order,) = ctx.saved_tensors
+        result = gradients[0].new_empty((len(order), *gradients[0].shape[1:]))
+        for at, rows in zip(order.argsort().chunk(len(gradients)), gradients, strict=True):
+            in_words(result).index_copy_(0, at, in_words(rows))
+        return None, None, *result.split(ctx.sizes)
+
+
+def in_words(rows: Tensor) -> Tensor:
+    """The memory of `rows` in units of 8 bytes where they fit, which copy several times faster than numbers of 2."""
+    rows = rows.contiguous()
+    return rows.view(torch.int64) if rows.shape[-1] * rows.element_size() % 8 == 0 else rows
 
 
 def name_modality(net: GeNVS, state: dict[str, Any], prefix: str, *others: Any) -> None:

@@ -184,7 +184,7 @@ def test_each_encoder_gets_exactly_its_own_images_and_volumes_come_back_in_order
         assert torch.equal(torch.cat(seen[name]), images[kinds == index])
         alone = net.encode_as(name, images[kinds == index], cameras[kinds == index])
         assert_close(volumes[kinds == index], alone)
-    assert_close(net.encode(images, cameras, evenly=True), volumes)
+    assert_close(torch.cat(net.encode_evenly(images, cameras)), volumes)
 
 
 def test_a_training_step_reaches_every_weight_and_is_that_of_the_modalities_one_by_one(split):
