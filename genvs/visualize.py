@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, linalg
 from genvs.modalities import from_levels
 
 SHEET_TILE = 192  # contact sheet: smallest side of a picture, pixels
+GIF_SIDE = 256  # GIFs are big for what they show
 FEATURES_CAPTION = (
     "Colours of a feature image: the three directions in which the rendered features vary most (principal components)."
 )
@@ -87,6 +89,14 @@ def enlarge(picture: np.ndarray, side: int) -> Image.Image:
     image = Image.fromarray(picture)
     factor = max(1, math.ceil(side / min(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
+
+
+def save_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Save frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
+    first, *others = (enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames)
+    # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
+    duration = 10 * max(2, round(100 / fps))
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
 
 
 def contact_sheet(title: str, bands: Sequence[Band], caption: str = "") -> Image.Image:

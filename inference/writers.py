@@ -22,10 +22,9 @@ from genvs.errors import InputError
 from genvs.machine import find_encoder
 from genvs.metrics import SILHOUETTE_THRESHOLD
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_decoded, from_levels
-from genvs.visualize import enlarge, to_uint8
+from genvs.visualize import enlarge, save_gif, to_uint8
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
-GIF_SIDE = 256  # GIFs are big for what they show
 H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
 # Rec. 709 is both used and named in the file: players guess it differently where a file does not say.
 REC709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"
@@ -98,9 +97,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
-    first, *others = (enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames)
-    # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
-    duration = 10 * max(2, round(100 / fps))
+    """Write frames `[H, W, 3]` uint8 as an endless GIF."""
     with files.replacing(path) as file:
-        first.save(file, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+        save_gif(file, frames, fps)

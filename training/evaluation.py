@@ -15,6 +15,7 @@ from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.scenes import choose_views
 from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
+from genvs.geometry.trajectories import trajectory_cameras
 from genvs.metrics import psnr
 from genvs.metrics.depths import depth_agreement
 from genvs.modalities import MODALITIES
@@ -34,6 +35,7 @@ MAX_SCENES = 64
 PANEL_SCENES = 8
 PANEL_SIGMA = 1.0
 PANEL_STEPS = 12
+ORBIT_FRAMES, ORBIT_STEPS = 12, 4  # as much work as the sheet of samples
 
 
 class Evaluation:
@@ -152,6 +154,21 @@ class Evaluation:
             }
             bands.append(([f"scene {scene}" for scene in scenes.tolist()], pictures))
         return contact_sheet(title, bands)
+
+    @torch.inference_mode()
+    def orbit(self, net: GeNVS) -> list[np.ndarray]:
+        """The first scene from all around, `[H, W, 3]` uint8 each, drawn from its inputs in the first one's modality.
+
+        Raises InputError where the inputs' cameras are at the origin.
+        """
+        inputs = self.inputs[:1]
+        name = list(MODALITIES)[int(inputs.cameras.modality[0, 0])]
+        cameras = trajectory_cameras(inputs.cameras, "orbit", ORBIT_FRAMES)
+        volume = net.encode(inputs.images, inputs.cameras)
+        feature_images = net.render(volume, inputs.cameras, cameras, modality=name)[0]
+        denoise = self.denoiser(net, feature_images, torch.zeros(1, dtype=torch.long), name)
+        noise = self.noise[0, :1].expand(ORBIT_FRAMES, -1, -1, -1)
+        return list(to_uint8(as_stored(sampler_of(net, "unipc", ORBIT_STEPS)(denoise, noise), name)))
 
 
 def summary(scores: dict[str, float], views: str = "held-out") -> str:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from genvs.files import write_atomic
+from genvs.settings import as_text
+from genvs.visualize import save_gif
 from torch_utils import distributed
 from training.loss import LossTerms
 from training.run_folder import records_before
 
+COMPARED = ("PSNR/1_input", "PSNR/3_input", "Loss/all")  # what tensorboard shows beside the hyperparameters of runs
+FPS = 8.0
 SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, between and above these
 
 
@@ -41,7 +49,8 @@ class Monitor:
         self.values: dict[str, list[Tensor]] = {}
         self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
-        self.writer, self.stats_file = None, None
+        self.writer: Any = None
+        self.stats_file: TextIO | None = None
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         if not self.enabled:
@@ -98,7 +107,8 @@ class Monitor:
         numbers |= self.means()
         now = time.time()
         if is_new:
-            numbers["Timing/images_per_sec"] = (cur_nimg - self.last_nimg) / (now - self.last_time)
+            rate = (cur_nimg - self.last_nimg) / (now - self.last_time)
+            numbers |= {"Timing/images_per_sec": rate, "Timing/hours_left": (self.total - cur_nimg) / rate / 3600}
         # ru_maxrss counts kilobytes on Linux, bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
         numbers["Memory/cpu_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
@@ -117,6 +127,27 @@ class Monitor:
                 self.writer.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
+
+    def introduce(self, settings: Mapping[str, Any], cameras: Image.Image | None) -> None:
+        """Show a new run's settings among the hyperparameters of tensorboard, and a picture of its data's cameras."""
+        from torch.utils.tensorboard.summary import hparams
+
+        if self.writer is not None:
+            values = {name: v if isinstance(v, int | float | str) else as_text(v) for name, v in settings.items()}
+            for summary in hparams(values, dict.fromkeys(COMPARED, 0.0))[:2]:
+                self.writer.file_writer.add_summary(summary)
+            if cameras is not None:
+                self.writer.add_image("Cameras", np.asarray(cameras), dataformats="HWC")
+
+    def animate(self, name: str, frames: Sequence[np.ndarray], cur_nimg: int) -> None:
+        """Show frames `[H, W, 3]` uint8 in tensorboard, which plays them."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if self.writer is not None:
+            save_gif(gif := io.BytesIO(), frames, FPS)
+            width, height = Image.open(gif).size
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif.getvalue())
+            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), cur_nimg)
 
     def status(self, tick: int, cur_nimg: int) -> None:
         """One line about the run so far, from the numbers last recorded."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genvs.data.validate import camera_sheet
+from genvs.errors import InputError
 from genvs.files import replacing
+from genvs.settings import flat
 from torch_utils import distributed
 from torch_utils.background_writer import BackgroundWriter
 from training.config import TrainConfig
@@ -41,6 +46,9 @@ class Reporter:
     def evaluate_on(self, data: RunData) -> None:
         """Evaluate on the held-out scenes of `data`, if there are some, from now on."""
         self.evaluation = Evaluation(data, self.monitor.device) if data.held_out_scenes else None
+        if self.monitor.writer is not None and self.state.cur_nimg == 0:
+            splits = {"train": data.train} | ({} if data.held_out is data.train else {"held out": data.held_out})
+            self.monitor.introduce(flat(dataclasses.asdict(self.config)), camera_sheet(splits, "Cameras of the data"))
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step reached or passed a multiple of `kimg`."""
@@ -92,6 +100,8 @@ class Reporter:
                 panel.save(file, "png")
             if self.monitor.writer is not None:
                 self.monitor.writer.add_image("Samples", np.asarray(panel), nimg, dataformats="HWC")
+                with contextlib.suppress(InputError):  # nothing goes around cameras at the origin
+                    self.monitor.animate("Orbit", self.evaluation.orbit(net), nimg)
         torch.backends.cudnn.benchmark = self.config.bench
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from genvs.config import CONVENTIONS
@@ -124,8 +125,11 @@ def check_pictures(dataset: SceneDataset, number: int, modality: str, findings: 
                 findings.add("warning", f"{name}: has the same image as {seen[digest]}; keep one of them")
 
 
-def draw_sheet(datasets: Mapping[str, SceneDataset], title: str, out: Path) -> None:
-    """Draws the cameras and the first view of some scenes of each split, as all modalities show it."""
+def camera_sheet(datasets: Mapping[str, SceneDataset], title: str) -> Image.Image | None:
+    """The cameras of some scenes of each split in 3D, and the scene's first view, as all modalities show it.
+
+    None if no scene can be read.
+    """
     bands: list[Band] = []
     for split, dataset in datasets.items():
         columns = {}
@@ -143,10 +147,7 @@ def draw_sheet(datasets: Mapping[str, SceneDataset], title: str, out: Path) -> N
         if columns:
             rows = [f"{split} {name}" for name in ("cameras", *dataset.modalities)]
             bands.append((list(columns), dict(zip(rows, zip(*columns.values(), strict=True), strict=True))))
-    if bands:
-        with replacing(out) as file:
-            contact_sheet(title, bands).save(file, "png")
-        print(f"Drawn: {out}")
+    return contact_sheet(title, bands) if bands else None
 
 
 def open_split(
@@ -192,7 +193,10 @@ def validate(
             have, window = sum(name in scene.modalities for scene in dataset.scenes), MODALITIES[name].decibels
             print(f"  {name}: in {counted(have, 'scene')}" + (", {:g} to {:g} dB".format(*window) if window else ""))
     title = f"{path.name}: " + ", ".join(counted(findings.count(severity), severity) for severity in SEVERITIES[:2])
-    draw_sheet(whole or datasets, title, out)
+    if sheet := camera_sheet(whole or datasets, title):
+        with replacing(out) as file:
+            sheet.save(file, "png")
+        print(f"Drawn: {out}")
     print(findings.table() or "Nothing is wrong.")
     return findings
 

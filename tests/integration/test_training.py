@@ -11,10 +11,12 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import genvs
 import train as program
@@ -207,6 +209,15 @@ def test_stats_and_events_tell_the_same(run_folder):
         values = {event.step: event.value for event in events.Scalars(name)}
         assert values[48] == pytest.approx(line[name], rel=1e-5)
     assert {event.step for event in events.Images("Samples")} == {32, 48}
+    assert [event.step for event in events.Images("Cameras")] == [0]
+    orbits = events.Images("Orbit")
+    assert [event.step for event in orbits] == [32, 48]
+    with Image.open(io.BytesIO(orbits[-1].encoded_image_string)) as animation:
+        assert (animation.format, animation.n_frames, animation.size) == ("GIF", 12, (256, 256))
+        first, opposite = (animation.seek(place) or np.asarray(animation.convert("RGB")) for place in (0, 6))
+        assert (first != opposite).any()
+    started = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    assert started.session_start_info.hparams["batch_size"].number_value == 8
     with Image.open(run / "samples-000000.png") as sheet:
         assert sheet.width > 3 * 192 and sheet.height > 7 * 192
         assert len(sheet.convert("RGB").resize((64, 64)).getcolors(4096)) > 100
