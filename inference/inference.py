@@ -44,25 +44,19 @@ VIDEO = {"frames": 60, "fps": 20.0}
 SCENE_OPTIONS = ("scene", "target", "inputs", "targets", "convention", "normalize")
 LARGEST_DEPTH = 65535  # in files of 16 bits
 PREVIEW_SIDE, PREVIEW_CAMERAS = 768, 100  # pixels; of a longer path, some cameras are drawn
-INPUT = options.ROOT / "inference" / "input"
 DEFAULT_VIEWS = (
     "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and those cameras are drawn. If "
     "not, the first three views are inputs, and all others are drawn."
 )
-LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_numbers, "show_default": "see below"}
-TARGET = "Modality of the views to draw; they are drawn from every one that the scene has and the network knows."
 CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
 KINDS = f"{'|'.join(TRAJECTORIES)}|FILE.json"
 PATHS = "The camera's path; line: from input to input. Of a file with --frames, smoothly through its cameras."
-of_scene, of_video, of_output = (option_group(title) for title in ("Scene", "Video", "Output"))
+of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 
 
 @click.command(cls=Command, epilog=f"{options.BY_DEFAULT} {DEFAULT_VIEWS}")
-@of_scene("--in_dir", type=options.PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset.")
-@of_scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number.")
-@of_scene("--target", help=TARGET, show_default="the network's first", metavar="MODALITY")
-@of_scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST)
-@of_scene("--targets", help="Numbers of the views to draw.", **LIST)
+@options.scene_options
+@options.scene("--targets", help="Numbers of the views to draw.", **options.LIST)
 @options.camera_options
 @options.network_options
 @options.network("--gpu_id", type=int, show_default="0", help="Which of the visible GPUs.")

@@ -45,7 +45,7 @@ class Trajectory(click.ParamType):
 
 PATH, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=False)
 POSITIVE = FiniteRange(min=0, min_open=True)
-network, cameras, sampling = (option_group(title) for title in ("Network", "Cameras", "Sampling"))
+scene, network, cameras, sampling = map(option_group, ("Scene", "Network", "Cameras", "Sampling"))
 Decorator = Callable[[Callable], Callable]
 
 
@@ -54,6 +54,29 @@ def together(*options: Decorator) -> Decorator:
     return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
+def parse_numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
+    """The callback of an option that takes numbers and ranges, such as 0-9 or 0,3,5."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 <= last - first < 10_000:
+            raise click.BadParameter(f"{part!r} is neither a number nor a range: give some as 0-9 or 0,3,5")
+        numbers += range(first, last + 1)
+    return list(dict.fromkeys(numbers))
+
+
+LIST: dict[str, Any] = {"metavar": "LIST", "callback": parse_numbers, "show_default": "see below"}
+INPUT = ROOT / "inference" / "input"
+TARGET = "Modality of the views to draw; they are drawn from every one that the scene has and the network knows."
+scene_options = together(
+    scene("--in_dir", type=PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset."),
+    scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number."),
+    scene("--target", help=TARGET, show_default="the network's first", metavar="MODALITY"),
+    scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST),
+)
 WEIGHTINGS = f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}."
 network_options = together(
     network("--ckpt_path", type=PATH, show_default="see below", help="Snapshot, its folder, or training state."),
@@ -88,20 +111,6 @@ def sampling_options(noise: str) -> Decorator:
         sampling("--noise", type=click.Choice(NOISES), default=noise, help=noises),
         sampling("--churn", type=FiniteRange(min=0), default=0.0, help="EDM's S_churn: stochastic sampling by heun."),
     )
-
-
-def parse_numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
-    """The callback of an option that takes numbers and ranges, such as 0-9 or 0,3,5."""
-    if text is None:
-        return None
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not 0 <= last - first < 10_000:
-            raise click.BadParameter(f"{part!r} is neither a number nor a range: give some as 0-9 or 0,3,5")
-        numbers += range(first, last + 1)
-    return list(dict.fromkeys(numbers))
 
 
 def settle(options: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,11 @@ class Placement(NamedTuple):
         placed[..., :3, 3] = self.scale * (c2w[..., :3, 3] - self.center)
         return placed
 
+    @property
+    def inverse(self) -> Placement:
+        """Moves and scales back."""
+        return Placement(-self.center * self.scale, 1 / self.scale)
+
     def __str__(self) -> str:
         move = np.round(-self.center * self.scale, 4) / self.scale + 0.0  # without rounding errors, and no -0
         moved = ", ".join(f"{value:.4g}" for value in move)

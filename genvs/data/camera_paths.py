@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,19 @@ def read_camera_path(path: Path, framing: Framing, convention: str | None = None
     lenses = [framed(frame.lens.size or (1, 1), frame.lens, framing.fit)[2] for frame in frames]
     c2w = torch.from_numpy(np.stack([frame.c2w for frame in frames]))
     return CameraPath(to_opencv(c2w, convention or "opengl"), torch.from_numpy(np.stack(lenses)))
+
+
+def transforms_of(names: Sequence[str], c2w: np.ndarray, intrinsics: np.ndarray, side: int) -> dict[str, Any]:
+    """The content of a `transforms.json`: cameras c2w `[N, 4, 4]`, OpenCV axes, of square images of `side` pixels.
+
+    names: of the images, from the file's folder. intrinsics: `[N, 3, 3]`, normalised.
+    """
+    poses = to_opencv(torch.from_numpy(c2w), "opengl").tolist()  # the same flip leads back
+    frames = []
+    for name, pose, lens in zip(names, poses, side * intrinsics, strict=True):
+        pixels = {"fl_x": lens[0, 0], "fl_y": lens[1, 1], "cx": lens[0, 2], "cy": lens[1, 2], "w": side, "h": side}
+        frames.append({"file_path": name, "transform_matrix": pose, **{key: float(at) for key, at in pixels.items()}})
+    return {"frames": frames}
 
 
 def _nerfstudio_path(record: dict[str, Any], shown: str) -> CameraPath:

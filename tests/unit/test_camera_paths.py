@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from genvs.data.camera_paths import read_camera_path
+from genvs.data.camera_checks import Placement
+from genvs.data.camera_paths import read_camera_path, transforms_of
 from genvs.data.framing import Framing
 from genvs.errors import InputError
 from genvs.geometry import Cameras
@@ -59,6 +60,20 @@ def test_the_axes_that_a_transforms_json_is_said_to_have(tmp_path):
     (tmp_path / "transforms.json").write_text(json.dumps(transforms()))
     opencv = read_camera_path(tmp_path / "transforms.json", SQUARE, "opencv").c2w
     torch.testing.assert_close(opencv, C2W @ torch.from_numpy(OPENGL))
+
+
+def test_a_written_transforms_json_is_read_back(tmp_path):
+    lenses = torch.tensor([[1.0, 0, 0.4], [0, 1.3, 0.6], [0, 0, 1]]).double().expand(3, 3, 3).numpy()
+    record = transforms_of(["a.png", "b.png", "c.png"], C2W.numpy(), lenses, 64)
+    (tmp_path / "transforms.json").write_text(json.dumps(record))
+    path = read_camera_path(tmp_path / "transforms.json", SQUARE)
+    torch.testing.assert_close(path.c2w, C2W, rtol=0, atol=1e-12)
+    torch.testing.assert_close(path.intrinsics, torch.from_numpy(lenses), rtol=0, atol=1e-12)
+
+
+def test_a_scene_that_was_placed_is_put_back():
+    placement, c2w = Placement(np.array([3.0, -2, 1]), 0.25), C2W.numpy()
+    np.testing.assert_allclose(placement.inverse.of(placement.of(c2w)), c2w, rtol=0, atol=1e-12)
 
 
 CAMERA = nerfstudio_path()["camera_path"][0]

@@ -1,0 +1,226 @@
+"""The viewer's page in one browser, and the thread that draws for it. viser serves it; nothing asks another address."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import viser
+from PIL import Image
+from torch import Tensor
+
+from genvs.data.framing import Framing
+from genvs.data.scene_input import SceneInput
+from genvs.data.storage import counted
+from genvs.diffusion.samplers import SAMPLERS
+from genvs.errors import InputError
+from genvs.geometry import Cameras
+from genvs.sampling.viewer import Dropped, Viewer
+from genvs.visualize import enlarge, to_uint8
+from inference.page_path import PathControls
+
+SAMPLER = "unipc"
+DRAFT_STEPS = 1  # while the hand moves
+REST = 0.25  # seconds without a change after which a sample is drawn with all its steps
+SIDE = 512  # smallest side of the picture on the page, pixels
+FRUSTUM = 0.12  # length of the cameras shown, in distances of the inputs from the origin
+HOST = "127.0.0.1"
+
+
+class Page:
+    """What one browser shows. Its own controls, key views and pictures: no other browser sees them."""
+
+    def __init__(self, client: viser.ClientHandle, viewer: Viewer, scene: SceneInput, framing: Framing) -> None:
+        """framing: of the cameras in files that are loaded."""
+        self.client, self.viewer, self.scene = client, viewer, scene
+        self.inputs = scene.inputs.cameras
+        self.unit = float(self.inputs.centers.norm(dim=-1).mean())
+        self.closed, self._changed = threading.Event(), threading.Event()
+        self._add_controls()
+        self._frusta: dict[str, viser.CameraFrustumHandle] = {}
+        self._add_inputs()
+        PathControls(self, framing)
+        client.camera.on_update(self._on_update)
+        threading.Thread(target=self._work, name=f"page {client.client_id}", daemon=True).start()
+        self.redraw()
+
+    def close(self) -> None:
+        """Ends the thread; what it is drawing is dropped."""
+        self.closed.set()
+        self._changed.set()
+
+    def redraw(self) -> None:
+        """Something that the picture depends on has changed."""
+        self._changed.set()
+
+    async def _on_update(self, _: object) -> None:
+        self.redraw()
+
+    def _add_controls(self) -> None:
+        gui = self.client.gui
+        with gui.add_folder("Picture"):
+            self.picture = gui.add_dropdown("Show", self.viewer.pictures)
+            self._steps = gui.add_slider("Steps", 1, 50, 1, SAMPLERS[SAMPLER].num_steps, hint="Once the hand rests.")
+            self._guidance = gui.add_slider("Guidance", 1.0, 4.0, 0.25, 1.0, hint="Above 1: closer to the inputs.")
+            self._seed = gui.add_slider("Seed", 0, 99, 1, 0, hint="Of the noise that samples start from.")
+            degrees = math.degrees(field_of_view(self.inputs.intrinsics[0, 0]))
+            self._fov = gui.add_slider("Field of view", 5.0, 120.0, 0.1, round(degrees, 1), hint="Vertical, degrees.")
+            self._show_cameras = gui.add_checkbox("Cameras", True)
+            self._speed = gui.add_text("Speed", "", disabled=True)
+        for control in (self.picture, self._steps, self._guidance, self._seed, self._show_cameras):
+            control.on_update(self._on_update)
+        self._fov.on_update(lambda _: setattr(self.client.camera, "fov", math.radians(self._fov.value)))
+
+    def _add_inputs(self) -> None:
+        """Show the input cameras with their pictures; a click on one moves the browser's camera there."""
+        for number, image in enumerate(to_uint8(self.scene.inputs.to("cpu").images[0])):
+            c2w, lens = self.inputs.c2w[0, number], self.inputs.intrinsics[0, number]
+            frustum = self.show_camera(f"/inputs/{number}", c2w, lens, (40, 40, 40), image)
+            frustum.on_click(functools.partial(lambda c2w, lens, _: self.go_to(c2w, lens), c2w, lens))
+
+    def show_camera(
+        self, name: str, c2w: Tensor, lens: Tensor, color: tuple[int, int, int], image: np.ndarray | None = None
+    ) -> viser.CameraFrustumHandle:
+        """Show a camera, c2w `[4, 4]` with intrinsics `[3, 3]`, until `hide_cameras`."""
+        self._frusta[name] = self.client.scene.add_camera_frustum(
+            name,
+            fov=field_of_view(lens),
+            aspect=lens[1, 1].item() / lens[0, 0].item(),
+            scale=FRUSTUM * self.unit,
+            thickness=0.005 * self.unit,
+            color=color,
+            image=image,
+            wxyz=viser.transforms.SO3.from_matrix(c2w[:3, :3].double().numpy()).wxyz,
+            position=c2w[:3, 3].numpy(),
+            visible=False,  # until it is known to be away from the browser's camera
+        )
+        return self._frusta[name]
+
+    def hide_cameras(self, prefix: str) -> None:
+        """Remove the cameras whose names start with `prefix`."""
+        for name in [name for name in self._frusta if name.startswith(prefix)]:
+            self._frusta.pop(name).remove()
+
+    def go_to(self, c2w: Tensor, lens: Tensor) -> None:
+        """Move the browser's camera to c2w `[4, 4]`. It then orbits the point of its axis nearest the origin."""
+        self._fov.value = round(math.degrees(field_of_view(lens)), 1)
+        with self.client.atomic():
+            self.client.camera.position = c2w[:3, 3].numpy()
+            self.client.camera.look_at = pivot(c2w, self.unit)
+
+    def c2w(self) -> np.ndarray:
+        """The browser's camera, `[4, 4]`, OpenCV axes."""
+        c2w = np.eye(4, dtype=np.float32)
+        c2w[:3, :3] = viser.transforms.SO3(self.client.camera.wxyz).as_matrix()
+        c2w[:3, 3] = self.client.camera.position
+        return c2w
+
+    def camera(self) -> Cameras:
+        """The browser's camera `[1, 1]`: the largest square in the middle of what it shows."""
+        aspect, half = self.client.camera.aspect, math.tan(self.client.camera.fov / 2)
+        return self.viewer.camera(self.c2w(), 2 * math.atan(half * min(1, aspect)))
+
+    def draw(self, camera: Cameras, is_dropped: Callable[[], bool], num_steps: int | None = None) -> np.ndarray:
+        """The chosen picture at a camera `[1, 1]`, uint8 `[R, R, 3]`; drafts have `num_steps`, and no guidance."""
+        return self.viewer.draw(
+            camera,
+            self.picture.value,
+            sampler=SAMPLER,
+            num_steps=num_steps or int(self._steps.value),
+            guidance=1.0 if num_steps else self._guidance.value,
+            seed=int(self._seed.value),
+            is_dropped=is_dropped,
+        )
+
+    def _work(self) -> None:
+        """Draws what was asked for last, until the page is closed."""
+        while True:
+            self._changed.wait()
+            if self.closed.is_set():
+                return
+            self._changed.clear()
+            with self.showing_errors():
+                self._show_far_cameras()
+                self._show(DRAFT_STEPS, self.closed.is_set)
+                if self.picture.value == "sample" and not self._changed.wait(REST):
+                    self._show(None, self._changed.is_set)
+
+    def _show(self, num_steps: int | None, is_dropped: Callable[[], bool]) -> None:
+        start = time.perf_counter()
+        picture = self.draw(self.camera(), is_dropped, num_steps)
+        image = on_canvas(picture, self.client.camera.aspect, self.viewer.net.config.scene.background)
+        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
+        seconds = time.perf_counter() - start
+        steps = f", {counted(num_steps or int(self._steps.value), 'step')}" if self.picture.value == "sample" else ""
+        self._speed.value = f"{1 / seconds:.1f} frames/s{steps}"
+
+    def _show_far_cameras(self) -> None:
+        """All but those that the browser's camera is in or just before, which would cover its whole view."""
+        for frustum in list(self._frusta.values()):
+            distance = np.linalg.norm(self.client.camera.position - frustum.position)
+            visible = bool(self._show_cameras.value and distance > 2 * FRUSTUM * self.unit)
+            if frustum.visible != visible:
+                frustum.visible = visible
+
+    @contextlib.contextmanager
+    def showing_errors(self) -> Iterator[None]:
+        """Errors of the block are shown on the page; a closed one has none."""
+        try:
+            yield
+        except Dropped:
+            pass
+        except Exception as error:  # whatever it is, the page lives on
+            if self.closed.is_set():
+                return
+            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            self.client.add_notification("Error", text.replace("`", ""), color="red")
+
+
+def pivot(c2w: Tensor, unit: float) -> np.ndarray:
+    """The point of a camera's axis that is nearest the origin, but not behind it: c2w `[4, 4]` to `[3]`."""
+    place, forward = c2w[:3, 3].double().numpy(), c2w[:3, 2].double().numpy()
+    return place + max(-place @ forward, 0.1 * unit) * forward
+
+
+def field_of_view(lens: Tensor) -> float:
+    """Vertical, radians, of intrinsics `[3, 3]`."""
+    return 2 * math.atan(0.5 / lens[1, 1].item())
+
+
+def on_canvas(picture: np.ndarray, aspect: float, background: tuple[int, ...]) -> np.ndarray:
+    """A picture `[R, R, 3]` in the middle of the browser's canvas, whose width is `aspect` times its height."""
+    image = enlarge(picture, SIDE)
+    width, height = round(image.width * max(1, aspect)), round(image.height * max(1, 1 / aspect))
+    canvas = Image.new("RGB", (width, height), background)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return np.asarray(canvas)
+
+
+def serve(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> viser.ViserServer:
+    """A server at HOST whose pages show the object, from the first input; with the next free port from `port` on."""
+    server = viser.ViserServer(HOST, port, label="GeNVS", verbose=False)
+    server.gui.configure_theme(show_logo=False, show_share_button=False)
+    server.gui.main_panel.dock_right()
+    server.scene.set_up_direction("+z")
+    first, start = scene.inputs.cameras[0, 0], server.initial_camera
+    start.position, start.look_at = first.centers.numpy(), pivot(first.c2w, float(first.centers.norm()))
+    start.fov = field_of_view(first.intrinsics)
+    pages: dict[int, Page] = {}
+
+    @server.on_client_connect
+    def open_page(client: viser.ClientHandle) -> None:
+        page = pages[client.client_id] = Page(client, viewer, scene, framing)
+        if client.client_id not in server.get_clients():  # closed meanwhile
+            page.close()
+
+    @server.on_client_disconnect
+    def close_page(client: viser.ClientHandle) -> None:
+        if client.client_id in pages:
+            pages.pop(client.client_id).close()
+
+    return server

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Shows an object in the browser: inference/viewer.sh [viewer.py's options, or --help]. Makes the environment the first
+# time, with the extra `viewer`. Paths in the options are relative to where you stand.
+set -euo pipefail
+root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+GENVS_EXTRAS="viewer ${GENVS_EXTRAS:-}" source "$root/dnnlib/environment.sh"
+exec "$PYTHON" "$root/inference/viewer.py" "$@"

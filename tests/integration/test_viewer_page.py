@@ -1,0 +1,144 @@
+"""The viewer's page in a real browser."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+from genvs.data.framing import Framing
+from genvs.data.scene_input import SceneInput
+from genvs.data.types import Views
+from genvs.geometry import Cameras
+from genvs.geometry.trajectories import orbit
+from genvs.sampling.viewer import Viewer
+from tests.browser import Browser, Tab, chromium, wait_until
+from tests.small_model import SIZE, small_net
+
+pytest.importorskip("viser", reason="the viewer needs viser: pip install -c constraints.txt -e .[viewer]")
+from inference import page  # noqa: E402
+
+CANVAS = (slice(200, 350), slice(120, 400))  # rows and columns of a screenshot that show nothing but the picture
+CENTER = (240, 200)  # of the canvas
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator:
+    images = torch.randint(0, 256, (1, 2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).byte()
+    lens = torch.tensor([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]).expand(1, 2, 3, 3)
+    inputs = Views(images, Cameras(orbit(2, 1.3)[None], lens, torch.full((1, 2), 0.8), torch.full((1, 2), 1.8)))
+    scene = SceneInput(inputs, ["0", "1"], None, [])
+    server = page.serve(Viewer(small_net(), inputs), scene, Framing(), 8080)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(server, tmp_path_factory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def tab(server, browser) -> Iterator[Tab]:
+    tab = opened(server, browser)
+    yield tab
+    tab.close()
+    wait_until(lambda: not drawing_threads())
+
+
+def opened(server, browser: Browser) -> Tab:
+    """A page that shows its first picture, at rest."""
+    tab = browser.open(f"http://{page.HOST}:{server.get_port()}")
+    wait_until(lambda: canvas(tab).std() > 5)
+    tab.fill("12", "3")
+    at_rest(tab)
+    notes = "document.querySelectorAll('[class*=Notification-closeButton]')"  # such as one of slow graphics
+    tab.run(f"{notes}.forEach(button => button.click())")
+    wait_until(lambda: tab.run(f"{notes}.length") == 0)
+    return tab
+
+
+def canvas(tab: Tab) -> np.ndarray:
+    return tab.picture()[CANVAS].astype(int)
+
+
+def at_rest(tab: Tab) -> np.ndarray:
+    """The canvas once it has all its steps."""
+    wait_until(lambda: "3 steps" in tab.run("[...document.querySelectorAll('input')].map(i => i.value).join()"))
+    return canvas(tab)
+
+
+def drawing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("page ")]
+
+
+def camera(server):
+    """The camera of the first page."""
+    return next(iter(server.get_clients().values())).camera
+
+
+def position(server) -> np.ndarray:
+    return np.array(camera(server).position)
+
+
+def test_a_click_on_an_input_camera_goes_there(server, tab):
+    """A page starts at the first input's camera, which sees the second one, on the other side of the object."""
+    first, second = orbit(2, 1.3).double()
+    np.testing.assert_allclose(camera(server).position, first[:3, 3], atol=1e-4)
+    x, y, z = first[:3, :3].mT @ (second[:3, 3] + 0.05 * second[:3, 2] - first[:3, 3])  # a point in its pyramid
+    width, height = camera(server).image_width, camera(server).image_height
+    focal = 0.5 * height / math.tan(camera(server).fov / 2)
+    tab.drag((round(width / 2 + focal * float(x / z)), round(height / 2 + focal * float(y / z))), by=(0, 0))
+    wait_until(lambda: np.allclose(camera(server).position, second[:3, 3], atol=1e-3))
+
+
+def test_a_drag_changes_the_picture_and_no_request_leaves_the_machine(server, browser, tab):
+    before = at_rest(tab)
+    start = position(server)
+    tab.drag(CENTER, by=(120, 20))
+    wait_until(lambda: np.abs(canvas(tab) - before).mean() > 2)
+    moved = position(server)
+    assert np.linalg.norm(moved) == pytest.approx(1.3, abs=1e-3), "it orbits the origin"
+    assert np.linalg.norm(moved - start) > 0.1
+    own = tuple(f"{scheme}{page.HOST}:{server.get_port()}/" for scheme in ("http://", "ws://", "blob:http://"))
+    assert any(url.startswith(own) for url in browser.requested)
+    assert [url for url in browser.requested if not url.startswith((*own, "data:"))] == []
+
+
+def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(server, browser, tab):
+    other = opened(server, browser)
+    assert len(drawing_threads()) == 2
+    before, others = at_rest(tab), at_rest(other)
+    other.drag(CENTER, by=(-120, 0))
+    wait_until(lambda: np.abs(canvas(other) - others).mean() > 2)
+    assert np.abs(canvas(tab) - before).mean() < 0.5
+    other.drag(CENTER, by=(60, 0))
+    other.close()  # while it is drawn
+    wait_until(lambda: len(drawing_threads()) == 1)
+    tab.drag(CENTER, by=(120, 0))
+    wait_until(lambda: np.abs(canvas(tab) - before).mean() > 2)
+
+
+def test_key_views_are_played_and_exported_and_errors_are_shown(server, browser, tab):
+    tab.press("Export")
+    wait_until(lambda: "The path has no key views" in tab.run("document.body.innerText"))
+    tab.press("Add key view")
+    start = position(server)
+    tab.drag(CENTER, by=(100, 0))
+    wait_until(lambda: np.linalg.norm(position(server) - start) > 0.1)
+    at_rest(tab)
+    end = position(server)
+    tab.press("Add key view")
+    tab.press("Play")
+    wait_until(lambda: np.linalg.norm(position(server) - start) < 0.05)
+    wait_until(lambda: np.linalg.norm(position(server) - end) < 1e-3)
+    tab.fill("60", "4")
+    tab.press("Export")
+    meta, *frames = imageio_ffmpeg.read_frames(wait_until(lambda: list(browser.downloads.glob("views.mp4")))[0])
+    assert meta["size"] == (512, 512) and len(frames) == 4
