@@ -177,7 +177,7 @@ def test_the_page_names_every_option():
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     named = set(re.findall(r"--[A-Za-z][\w-]*", page))
     options = {name for parameter in evaluate.main.params for name in parameter.opts if name.startswith("--")}
-    assert options - {"--dry-run"} <= named and "-n" in page
+    assert options - {"--dry-run", "--version"} <= named and "-n" in page
     assert all(f"`{name}`" in page for name in report.MEASURES if name not in report.ALWAYS)
 
 
