@@ -48,10 +48,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 if torch.cuda.is_available() else min(8, usable_cores())
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Gives every test Python's own handlers of signals: a run, an import or the shell may have left others."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips tests marked `gpu` if there is no GPU."""
-    # A shell that starts the tests in the background makes them ignore Ctrl-C, and scripts that they import end at it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason=NO_GPU))

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from tests.conftest import ROOT
-from tests.small_training import BATCH, own_signals, small_run
+from tests.small_training import BATCH, small_run
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.reporting import Reporter
@@ -96,5 +96,5 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
         "count": count,
         "report": reporter.step,
     }
-    with own_signals(), contextlib.closing(monitor), contextlib.closing(reporter.files):
+    with contextlib.closing(monitor), contextlib.closing(reporter.files):
         yield {"stop": StopRequest(device).agreed, **steps, "record": record}

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import resource
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from training.data import RunData, open_data
 from training.monitor import Monitor
 from training.reporting import Reporter
 from training.run_folder import find_resume_state
-from training.signals import STOP_SIGNALS
 from training.state import TrainState, create_state, restore, save_training_state
 from training.training_loop import training_loop
 
@@ -65,17 +63,6 @@ def opened(config: TrainConfig, held_out: bool = False) -> RunData:
 
 
 @contextlib.contextmanager
-def own_signals() -> Iterator[None]:
-    """Restores the handlers of signals afterwards."""
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def limited(size: int) -> Iterator[None]:
     """No file can grow over `size` bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -92,8 +79,7 @@ def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_o
     state = fresh_state(config)
     if resume is not None:
         restore(state, resume, run_dir)
-    with own_signals():
-        training_loop(config, run_dir, opened(config, held_out), state, CPU)
+    training_loop(config, run_dir, opened(config, held_out), state, CPU)
     distributed.barrier()  # the first rank writes
     return last_state(run_dir)
 

@@ -20,7 +20,6 @@ from tests.small_training import (
     fresh_state,
     kimg,
     last_state,
-    own_signals,
     records,
     resume,
     small_run,
@@ -127,8 +126,7 @@ def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, un
     train(small_run(tmp_path / "old" / cars.name, 2, batch_gpu=2), tmp_path / "run")
     (tmp_path / "old").rename(tmp_path / "new")
     command = ["--resume", str(tmp_path / "run"), "--duration=1", "--dry-run"]
-    with own_signals():
-        refused = CliRunner().invoke(program.main, command, standalone_mode=False).exception
+    refused = CliRunner().invoke(program.main, command, standalone_mode=False).exception
     line = "no such folder or .zip; .*: if it has moved, give its new path as `data`"
     assert re.fullmatch(f"{tmp_path / 'old' / cars.name}: {line}", str(refused))
     moved = str(tmp_path / "new" / cars.name)

@@ -27,7 +27,6 @@ from tests.small_training import (
     kimg,
     last_state,
     opened,
-    own_signals,
     records,
     resume,
     small_run,
@@ -174,9 +173,8 @@ def own_group_signal(number: int) -> Iterator[subprocess.Popen]:
 
 
 @pytest.fixture
-def stop(monkeypatch) -> Iterator[StopRequest]:
-    with own_signals():
-        yield StopRequest(CPU)
+def stop() -> StopRequest:
+    return StopRequest(CPU)
 
 
 def test_a_second_signal_some_seconds_later_ends_the_run_at_once(stop, monkeypatch):
@@ -202,11 +200,10 @@ def test_handlers_that_a_library_has_replaced_are_set_again(stop):
 
 
 def test_a_signal_before_training_ends_the_program_and_says_so(capsys):
-    with own_signals():
-        stop_at_once()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+    stop_at_once()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
     assert "before training" in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import genvs
 from examples.train_on_your_arrays import fine_tune
-from tests.small_training import kimg, own_signals
+from tests.small_training import kimg
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,8 +27,7 @@ def test_training_on_arrays(snapshot, cars, tmp_path, capsys):
     images = np.stack([[Image.open(file) for file in sorted(scene.glob("rgb/*"))] for scene in scenes])
     c2w = np.stack([[np.loadtxt(file).reshape(4, 4) for file in sorted(scene.glob("pose/*"))] for scene in scenes])
     settings = {"duration_kimg": kimg(6), "batch_size": 4, "workers": 0, "tensorboard": False, "lr_rampup_kimg": 0.001}
-    with own_signals():
-        net = fine_tune(images[..., :3], c2w, 1.025, str(snapshot), tmp_path / "out", **settings)
+    net = fine_tune(images[..., :3], c2w, 1.025, str(snapshot), tmp_path / "out", **settings)
     saved = genvs.load_snapshot(max((tmp_path / "out").glob("network-snapshot-*.pkl")))
     before = genvs.load_snapshot(snapshot).state_dict()
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in saved.state_dict().items())

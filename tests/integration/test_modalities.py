@@ -24,7 +24,7 @@ from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_coded, depth_d
 from genvs.models import GeNVS
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, some_cameras
-from tests.small_training import last_state, opened, own_signals, records, resume, small_run, train, unequal
+from tests.small_training import last_state, opened, records, resume, small_run, train, unequal
 from tests.unit.srn_folder import DEPTH_SCALE, add_sensors, refused, write_split
 from training.config import TRAIN_PRESETS
 from training.data import batch_schedule, load_batches
@@ -259,8 +259,7 @@ def test_without_data_the_embedded_cars_get_the_sensors_that_they_lack(tmp_path,
     options |= {"cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "notensorboard": True}
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--set=embedded.{name}={value}" for name, value in sizes.items()]
-    with own_signals():
-        program.main.main(arguments, standalone_mode=False)
+    program.main.main(arguments, standalone_mode=False)
     assert all((split.folder / "000000" / name / "000000.png").exists() for split in splits for name in ALL)
     assert files == {path: path.stat().st_mtime_ns for path in files}
     net = genvs.load_snapshot(*(tmp_path / "runs").glob("*/network-snapshot-*.pkl"))

@@ -34,7 +34,6 @@ from tests.small_training import (
     kimg,
     last_state,
     opened,
-    own_signals,
     records,
     reporter_of,
     resume,
@@ -168,7 +167,7 @@ def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
     options |= {"cbase": 8, "cres": "1,1,1", "batch": 8, "targets": 2, "views": "1-2", "workers": 0}
     options |= {"duration": 48e-6, "tick": 0.016, "log_freq": 8, "snap": 2}
     printed = io.StringIO()
-    with own_signals(), contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed):
         program.main.main([f"--{name}={value}" for name, value in options.items()], standalone_mode=False)
     (run,) = outdir.iterdir()
     return run, printed.getvalue()

@@ -16,7 +16,7 @@ import pytest
 from genvs.data.stored import StoredScenes
 from genvs.data.workers import run_in_workers
 from tests.ranks import on_ranks
-from tests.small_training import own_signals, small_run
+from tests.small_training import small_run
 from tests.unit.packed_folder import (
     equal_scenes,
     forbid_packing,
@@ -149,7 +149,6 @@ def test_interrupted_while_its_workers_start_it_leaves_none(monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start_and_interrupt)
-    with own_signals(), pytest.raises(KeyboardInterrupt) as interrupted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # training in this process has left its own
+    with pytest.raises(KeyboardInterrupt) as interrupted:
         run_in_workers(lambda index: None, 5, 2, "Working")
     assert not multiprocessing.active_children(), interrupted  # which holds on to the frames
