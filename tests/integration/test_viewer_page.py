@@ -125,6 +125,7 @@ def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(ser
     wait_until(lambda: np.abs(canvas(tab) - before).mean() > 2)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
 def test_key_views_are_played_and_exported_and_errors_are_shown(server, browser, tab):
     tab.press("Export")
     wait_until(lambda: "The path has no key views" in tab.run("document.body.innerText"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from genvs.requirements import requirements
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +53,14 @@ def wheel(folder, name, version, *metadata):
         file.writestr(f"{stem}.dist-info/RECORD", "")
     return f"{stem}-py3-none-any.whl"
 '''
+
+
+def test_extras_that_are_asked_for_exist():
+    """pip and uv install nothing for an unknown extra, with a warning that nobody sees."""
+    files = (file for kind in ("*.sh", "*.md", "*.py") for file in ROOT.glob(f"[!.]*/{kind}"))
+    asked = re.compile(r"GENVS_EXTRAS=\W?([a-z]+)|-e \.\[([a-z]+)\]")
+    named = {next(filter(None, names)) for file in files for names in asked.findall(file.read_text(encoding="utf-8"))}
+    assert {"viewer", "metrics", "plots"} <= named <= requirements(ROOT / "pyproject.toml").keys()
 
 
 def test_an_exported_cdpath_leads_nowhere(tmp_path):
