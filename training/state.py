@@ -25,6 +25,7 @@ from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
+from training.adam import Adam
 from training.config import TRAIN_PRESETS, TrainConfig, differences
 
 VERSION = 4
@@ -50,7 +51,7 @@ class TrainState:
 
     net: GeNVS
     ema: GeNVS
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     cur_nimg: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     fp16: InitVar[bool] = False
@@ -104,9 +105,8 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     if config.only_train_cam_weighter:
         net.requires_grad_(False)
         cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
-    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
-    return TrainState(net, ema, optimizer, fp16=config.fp16)
+    learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
+    return TrainState(net, ema, Adam(learning), fp16=config.fp16)
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:
@@ -296,22 +296,15 @@ def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
     Raises InputError, before anything changes, if it belongs to other data or another network, or is damaged.
     """
     check_data(content, state.data, path)
-    learning = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    optimizer: dict[str, Any] = {"state": {}, "param_groups": state.optimizer.state_dict()["param_groups"]}
-    if content["cur_nimg"] > 0:
-        step = torch.zeros(())
-        optimizer["state"] = {n: {"step": step, "exp_avg": p, "exp_avg_sq": p} for n, p in enumerate(learning)}
-    expected = {"net": state.net.state_dict(), "ema": state.ema.state_dict(), "optimizer": optimizer}
-    fault = fault_in({part: content.get(part) for part in expected}, expected)
+    parts: dict[str, GeNVS | Adam] = {"net": state.net, "ema": state.ema, "optimizer": state.optimizer}
+    given = {part: content.get(part) for part in parts}
+    if isinstance(given["optimizer"], dict):  # that of an older run has settings, too
+        given["optimizer"] = {"state": given["optimizer"].get("state")}
+    fault = fault_in(given, {part: owner.state_dict() for part, owner in parts.items()})
     if fault is not None:
         raise _damaged(path, fault)
-    state.net.load_state_dict(content["net"])
-    state.ema.load_state_dict(content["ema"])
-    state.optimizer.load_state_dict({**optimizer, "state": content["optimizer"]["state"]})  # settings are the config's
-    # A fused optimizer needs moments in the memory format of the weights, which differs between CPUs and GPUs.
-    for parameter, of_parameter in state.optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            of_parameter[name] = torch.empty_like(parameter).copy_(of_parameter[name])
+    for part, owner in parts.items():
+        owner.load_state_dict(content[part])
     state.cur_nimg = content["cur_nimg"]
     for name in COUNTERS.keys() - {"cur_nimg"}:
         getattr(state, name).fill_(content[name])

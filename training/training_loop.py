@@ -114,24 +114,17 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
 
     Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
-    optimizer = state.optimizer
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr_at(state.cur_nimg)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in state.optimizer.parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
     finite, norm = norm.isfinite(), norm / state.scale
-    # As torch.amp.GradScaler does for fused optimizers: they divide gradients by `grad_scale`, and if `found_inf` is 1
-    # they skip the step without counting it. Gradients are clipped as by torch.nn.utils.clip_grad_norm_.
-    limit = config.max_grad_norm * config.loss_scale
-    optimizer.grad_scale = state.scale * ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
-    optimizer.found_inf = found_inf = (~finite).float()  # type: ignore[attr-defined]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    # Gradients are clipped as by torch.nn.utils.clip_grad_norm_.
+    limit, lr, skip = config.max_grad_norm * config.loss_scale, config.lr_at(state.cur_nimg), (~finite).float()
+    state.optimizer.step(lr, grad_scale=state.scale * ((norm + 1e-6) / limit).clamp(min=1.0), skip=skip)
     state.count_update(skipped=~finite)
     if config.fp16:  # half the scale after an update that is not finite, twice after a long row of finite ones
-        torch._amp_update_scale_(state.scale, state.scale_updates, found_inf, 2.0, 0.5, SCALE_GROWTH_UPDATES)
+        torch._amp_update_scale_(state.scale, state.scale_updates, skip, 2.0, 0.5, SCALE_GROWTH_UPDATES)
     monitor.report("Gradient/norm", norm)
-    monitor.report("Progress/lr", optimizer.param_groups[0]["lr"])
+    monitor.report("Progress/lr", lr)
 
 
 @torch.no_grad()

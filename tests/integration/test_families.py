@@ -75,7 +75,7 @@ def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
     loss_fn = GeNVSLoss(config.loss, GeNVSConfig(denoiser=DenoiserConfig(precond="vp")), 0)
     monitor = Monitor(tmp_path, CPU, rank=1, tensorboard=False, cur_nimg=0, total=1)
     batches = itertools.repeat(some_batch(4, num_targets=1))
-    for _ in range(2):  # the first makes the optimizer's moments
+    for _ in range(2):
         with host_waits() as found:
             accumulate_gradients(state.net, loss_fn, batches, config, monitor, scale=state.scale)
             update_weights(state, config, monitor)

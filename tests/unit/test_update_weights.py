@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import training.training_loop
 from tests.small_training import CPU, last_state, save_state
+from training.adam import Adam
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.monitor import Monitor
 from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, restore
@@ -31,8 +32,9 @@ def some_weights(channels_last: bool = True) -> nn.Module:
 def fresh(device: torch.device = CPU, channels_last: bool = True) -> TrainState:
     """A state as `create_state` makes it, of a few weights."""
     net = some_weights(channels_last).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1.0, fused=True)
-    return TrainState(net, copy.deepcopy(net), optimizer, cur_nimg=1000)  # the learning rate grows from 0 at 0
+    return TrainState(
+        net, copy.deepcopy(net), Adam(net.parameters()), cur_nimg=1000
+    )  # the learning rate grows from 0 at 0
 
 
 def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = None) -> None:
@@ -60,7 +62,7 @@ def plain_update(net: nn.Module, optimizer: torch.optim.Optimizer, limit: float)
     return norm
 
 
-def tensors_of(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def tensors_of(net: nn.Module, optimizer: Adam | torch.optim.Optimizer) -> list[Tensor]:
     """Weights, moments and step counts."""
     moments = [tensor for of_one in optimizer.state_dict()["state"].values() for tensor in of_one.values()]
     return [tensor.detach().cpu().clone() for tensor in (*net.parameters(), *moments)]
