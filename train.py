@@ -23,7 +23,7 @@ from genvs.errors import InputError
 from genvs.settings import as_text, flat, set_by_path
 from torch_utils import distributed
 from training import run_folder
-from training.config import ROOT, TRAIN_PRESETS, TrainConfig, resumed
+from training.config import ROOT, TRAIN_PRESETS, TrainConfig, for_distillation, resumed
 from training.data import check_ranks_agree, open_data, pack_data
 from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, start_from
@@ -72,15 +72,24 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     if "min_inputs" in given:
         low, _, high = given["min_inputs"].partition("-")
         given |= {"min_inputs": low, "max_inputs": high or low}
+    distills = "distill" in given
+    if distills:
+        if "transfer" in given:
+            raise InputError("--distill and --transfer both name the network to start from: give one of them")
+        given["transfer"] = given.pop("distill")
     settings = {path_of(name): value for name, value in given.items()} | more
     if saved:
         return resumed(saved, settings)
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
         base = start_from(settings["transfer"], base, fixed="preset" in given)
+    if distills:
+        base = for_distillation(base)
     config = set_by_path(base, settings)
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
+    if config.distill_steps and config.transfer is None:
+        raise InputError("--set distill_steps is for few-step networks: give the trained one with --distill PKL")
     return config
 
 
@@ -144,6 +153,7 @@ class TrainCommand(Command):
 @model("--only_train_cam_weighter", help="Train the view weighting alone, in the network of --transfer", type=bool)
 @model("--encoder-weights", help="Initial weights of the ResNet; imagenet downloads them", metavar=WEIGHTS)
 @model("--transfer", help="Start from the weights of a snapshot or its folder", type=FullPath(), metavar="PKL")
+@model("--distill", help="Make a few-step network of a snapshot (docs/realtime.md)", type=FullPath(), metavar="PKL")
 @recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=IMAGES)
 @recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG")
 @recipe("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")

@@ -47,8 +47,8 @@ def load_snapshot(
     """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl` or a folder of `genvs.export`.
 
     Its config is `net.config`. `net.notes` has the file's notes, such as `cur_nimg`, the number of target images that
-    it was trained on. A training state of `train.py` gives its EMA network. Files of the unofficial
-    implementation (`genvs.compat`) are recognised, and give a network with its numerics.
+    it was trained on, and `num_steps`, of a few-step network. A training state of `train.py` gives its EMA network.
+    Files of the unofficial implementation (`genvs.compat`) are recognised, and give a network with its numerics.
 
     near, far: depth planes, world units, instead of those in the file (unofficial files have none: `SceneConfig`'s).
     Raises InputError, naming the file, if it is missing, damaged or none of these.
@@ -81,6 +81,8 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
             resolution = content.get("resolution", config.resolution)  # a run may begin at half its own
             config = set_by_path(config, {**scene, "resolution": resolution})
             weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
+            if few := content["config"].get("distill_steps"):
+                notes["num_steps"] = few
         else:
             config, weights, notes = config_of_snapshot(content["config"]), content["state"], dict(content["notes"])
         net = build_net(config)

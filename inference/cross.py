@@ -101,11 +101,11 @@ class Experiment:
 
 
 def open_cross(given: dict[str, Any], device: torch.device) -> Cross:
-    """The experiment that the options ask for. given: all options of evaluate.py, settled.
+    """The experiment that the options ask for. given: all options of evaluate.py.
 
     Raises InputError where something cannot be opened.
     """
-    ckpt_path, net = options.open_network(given)
+    ckpt_path, net, given = options.open_network(given)
     names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
     experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
     if given["num_inputs"] and experiment.name != "pairs":

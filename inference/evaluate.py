@@ -97,9 +97,9 @@ def main(context: click.Context, batch_size: int | None, dry_run: bool, **given)
         device = distributed.init(device.type, timeout=PATIENCE)
     try:
         if crosses:
-            cross_evaluation(options.settle(given), device, batch_size or 64, dry_run)
+            cross_evaluation(given, device, batch_size or 64, dry_run)
         else:
-            evaluate(options.settle(given), device, batch_size or 16, dry_run)
+            evaluate(given, device, batch_size or 16, dry_run)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
     distributed.shutdown()
@@ -123,7 +123,7 @@ def evaluate(given: dict[str, Any], device: torch.device, batch_size: int, dry_r
 
 def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
-    ckpt_path, net = options.open_network(given)
+    ckpt_path, net, given = options.open_network(given)
     data, baselines = given["data"], given["baselines"]
     scene, kind, known = net.config.scene, dataset_class(given["data_class"]), ", ".join(net.config.modalities)
     if "rgb" not in net.config.modalities:

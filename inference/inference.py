@@ -78,10 +78,9 @@ of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, preview: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""
     refuse_unused_options(context, video)
-    given = options.settle(given)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
-    path, net = options.open_network(given)
+    path, net, given = options.open_network(given)
     asked = given["target"]
     given["target"] = target = options.known_modalities("target", None if asked is None else [asked], net)[0]
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)

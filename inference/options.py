@@ -22,7 +22,7 @@ from genvs.modalities import MODALITIES, modality_names
 from genvs.models import GeNVS
 from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
-from genvs.sampling.synthesis import NOISES, known_sampler
+from genvs.sampling.synthesis import NOISES, known_sampler, usual_sampling
 from torch_utils import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,12 +99,13 @@ camera_options = together(
 def sampling_options(noise: str) -> Decorator:
     """The options SAMPLING (but bf16) and `guide`. noise: the default of --noise."""
     steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items())
+    usual = "unipc; of distilled networks consistency"
     few = f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images."
     noises = "Start all views from the same noise, or each from its own."
     guide = "An earlier snapshot that --guidance leads away from."
     closer = "Above 1: keep closer to the inputs, at twice the work."
     return together(
-        sampling("--sampler", type=click.Choice(list(SAMPLERS)), default="unipc", help="How images are denoised."),
+        sampling("--sampler", type=click.Choice(list(SAMPLERS)), show_default=usual, help="How images are denoised."),
         sampling("--denoising_steps", "num_steps", type=click.IntRange(1, 10000), show_default=steps, help=few),
         sampling("--guidance", type=FiniteRange(0, 100), default=1.0, help=closer),
         sampling("--guide", type=PATH, show_default="none", help=guide),
@@ -113,21 +114,21 @@ def sampling_options(noise: str) -> Decorator:
     )
 
 
-def settle(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the sampler's own number of steps if none was given; warns if that is too few.
+def settle(options: dict[str, Any], net: GeNVS) -> dict[str, Any]:
+    """The options with the sampler and number of steps that `net` is for, if none was given; warns of too few.
 
     options: SAMPLING, `guide` and any others. Raises InputError for options that exclude each other.
     """
-    sampler = known_sampler(options["sampler"], options["churn"])
+    name, num_steps = usual_sampling(net, options["sampler"], options["num_steps"])
+    sampler = known_sampler(name, options["churn"])
     if options["guide"] is not None and options["guidance"] == 1:
         raise InputError(f"--guide={options['guide']} has no effect with --guidance=1: choose more, such as 2")
-    num_steps = options["num_steps"] or sampler.num_steps
     if 1 < num_steps < sampler.fewest_steps:
         warn(
-            f"--denoising_steps={num_steps}: so few steps of {options['sampler']} leave noise in the images: give "
+            f"--denoising_steps={num_steps}: so few steps of {name} leave noise in the images: give "
             f"{sampler.fewest_steps} or more, 1 for a preview, or leave --sampler out"
         )
-    return {**options, "num_steps": num_steps}
+    return {**options, "sampler": name, "num_steps": num_steps}
 
 
 def described(options: dict[str, Any]) -> str:
@@ -155,8 +156,11 @@ def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device
     return chosen
 
 
-def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
-    """The network that the options name, and its file. Prints which one it is; warns if it was hardly trained."""
+def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS, dict[str, Any]]:
+    """The file of the network that the options name, the network, and the options, settled.
+
+    Prints which one it is; warns if it was hardly trained.
+    """
     path = options["ckpt_path"] or default_snapshot(ROOT)
     net = genvs.load_snapshot(path, near=options["near"], far=options["far"])
     if options["view_weighting"] is not None:
@@ -169,7 +173,7 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
             f"{path}: trained on {num_images:,} images, which is too few to draw more than noise: train longer, or "
             f"pass --ckpt_path {ROOT / 'models' / 'demo.pkl'}"
         )
-    return path, net
+    return path, net, settle(options, net)
 
 
 def known_modalities(option: str, names: Sequence[str] | None, net: GeNVS) -> tuple[str, ...]:

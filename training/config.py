@@ -57,7 +57,8 @@ class TrainConfig:
     of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the learning rate's linear rise
     from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of gradients between ranks, "none"
     or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the
-    view weighting alone and keep all other weights of `transfer`.
+    view weighting alone and keep all other weights of `transfer`. distill_steps: tune the denoiser of `transfer`, and
+    nothing else, to draw in so many steps (`training.distillation`); 0 for ordinary training.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -94,6 +95,7 @@ class TrainConfig:
     encoder_weights: str = "none"
     only_train_cam_weighter: bool = False
     transfer: str | None = None
+    distill_steps: int = 0
     bf16: bool = True
     fp16: bool = False
     grad_compression: str = "none"
@@ -111,6 +113,7 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
         check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "lr_decay_kimg", "low_resolution_kimg", "workers")
+        check_numbers(self, NOT_NEGATIVE, "distill_steps")
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
@@ -125,6 +128,10 @@ class TrainConfig:
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
             fault = f"`only_train_cam_weighter`: {self.net.view_weighting} has no weights to train"
             raise InputError(f"{fault}: choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`")
+        if self.distill_steps and self.net.denoiser.precond != "edm":
+            raise InputError(f"`precond`={self.net.denoiser.precond}: `distill_steps` needs a network of `precond`=edm")
+        if self.distill_steps and self.only_train_cam_weighter:
+            raise InputError("`distill_steps` and `only_train_cam_weighter` train different layers: leave one out")
         if self.transfer is not None and self.encoder_weights != "none":
             raise InputError("`encoder_weights` and `transfer` both set the encoder's weights: give one of them")
         if self.data_class and not self.data:
@@ -244,6 +251,12 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         log_kimg=0.25,
     ),
 }
+
+
+def for_distillation(config: TrainConfig) -> TrainConfig:
+    """The recipe that makes a few-step network of one that `config` has trained, in a quarter of its length."""
+    duration = config.duration_kimg / 4
+    return dataclasses.replace(config, distill_steps=2, duration_kimg=duration, lr_decay_kimg=duration / 2)
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.

@@ -23,7 +23,7 @@ from genvs.models import GeNVS
 from genvs.models.colours import as_stored
 from genvs.models.labels import class_labels
 from genvs.random import Stream, normal, numpy_generator, sample_keys
-from genvs.sampling.synthesis import sampler_of
+from genvs.sampling.synthesis import sampler_of, usual_sampling
 from genvs.visualize import Band, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 from training.data import RunData
@@ -34,7 +34,6 @@ MAX_TARGETS = 8  # of the views that are held out of a single scene
 MAX_SCENES = 64
 PANEL_SCENES = 8
 PANEL_SIGMA = 1.0
-PANEL_STEPS = 12
 ORBIT_FRAMES, ORBIT_STEPS = 12, 4  # as much work as the sheet of samples
 
 
@@ -90,7 +89,7 @@ class Evaluation:
         counts = sorted({1, self.inputs.shape[1]})
         sums: dict[str, float] = defaultdict(float)
         totals: dict[str, int] = {}
-        one_step = sampler_of(net, "unipc", 1)
+        one_step = sampler_of(net, None, 1)
         for name, (rows, views) in self.targets.items():
             prefix = f"PSNR/{name}/" if len(self.targets) > 1 else "PSNR/"
             totals |= dict.fromkeys((prefix, "Depth/") if name == "depth" else (prefix,), views.shape.numel())
@@ -142,14 +141,17 @@ class Evaluation:
             feature_images = net.render(volume, inputs.cameras, targets.cameras, modality=name)[:, 0]
             denoise = self.denoiser(net, feature_images, scenes, name)
             noisy = images + PANEL_SIGMA * noise
-            samples = {steps: sampler_of(net, "unipc", steps)(denoise, noise) for steps in (1, PANEL_STEPS)}
+            steps = sorted({1, usual_sampling(net)[1]})
+            samples = {count: sampler_of(net, None, count)(denoise, noise) for count in steps}
             pictures = {
                 "input": to_uint8(inputs.images[:, 0]),
                 "feature image": feature_colors(feature_images),
                 f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
                 "denoised": to_uint8(as_stored(denoise(noisy, noise.new_tensor(PANEL_SIGMA)), name)),
-                "one step": to_uint8(as_stored(samples[1], name)),
-                f"{PANEL_STEPS} steps": to_uint8(as_stored(samples[PANEL_STEPS], name)),
+                **{
+                    "one step" if count == 1 else f"{count} steps": to_uint8(as_stored(drawn, name))
+                    for count, drawn in samples.items()
+                },
                 "target" if len(self.targets) == 1 else f"target: {name}": to_uint8(images),
             }
             bands.append(([f"scene {scene}" for scene in scenes.tolist()], pictures))

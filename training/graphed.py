@@ -75,13 +75,14 @@ class GraphedGeNVS(nn.Module):
     def _record(self, views: tuple, others: tuple) -> tuple[GraphedPart, GraphedPart]:
         # Without autocast's cache: the graph must contain the casts that it uses.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        with autocast(torch.device("cuda"), dtype, cache_enabled=False):
+        with autocast(torch.device("cuda"), dtype, cache_enabled=False), torch.enable_grad():
             # In the order in which they run, because each reads the results of the earlier ones from the pool.
             render = GraphedPart(self._parts[0], views, self._recorder)
-            feature_image = render.output.detach().requires_grad_()
+            feature_image = render.output.detach().requires_grad_(render.learns)
             denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
             denoise.record_backward(self._recorder)
-            render.record_backward(self._recorder)
+            if render.learns:
+                render.record_backward(self._recorder)
         return render, denoise
 
 
@@ -129,7 +130,7 @@ class GraphedPart:
     """A part's forward and backward pass as one CUDA graph each, which read and write where they were recorded."""
 
     def __init__(self, part: Part, arguments: tuple, recorder: Recorder) -> None:
-        """Records the forward pass; `record_backward` has to follow."""
+        """Records the forward pass; `record_backward` has to follow if the part `learns`: not all of it is frozen."""
         self.parameters = tuple(part.parameters())
         own = pytree.tree_map_only(Tensor, lambda x: x.detach().clone().requires_grad_(x.requires_grad), arguments)
         self.inputs = tensors_in(own)
@@ -139,6 +140,7 @@ class GraphedPart:
             part.cast()
             return functional_call(part, part.weights, own)
 
+        self.learns = bool(self._leaves)
         recorder.warm_up(lambda: self._gradients_of(output := run(), torch.zeros_like(output)))
         self._differentiable, self.forward_graph = recorder.record(run)
         self.output = self._differentiable.detach()
@@ -152,6 +154,8 @@ class GraphedPart:
 
     def _gradients_of(self, output: Tensor, gradient: Tensor) -> list[Tensor]:
         """Gradients of the inputs and weights that need one, each in the memory layout of its tensor."""
+        if not self.learns:
+            return []
         found = sum_together(lambda: torch.autograd.grad(output, self._leaves, gradient))
         return list(map(in_layout_of, self._leaves, found))
 

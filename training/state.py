@@ -96,11 +96,14 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     """
     torch.manual_seed(config.seed)
     net = build_net(dataclasses.replace(config.net, scene=scene))
+    net.notes = {"num_steps": config.distill_steps} if config.distill_steps else {}
     for encoder in net.encoders.values():
         initialize_encoder(cast(FeatureVolumeEncoder, encoder).backbone, config.encoder_weights)
     if config.transfer is not None:
         transfer(config.transfer, net)
     net.to_device(device)
+    if config.distill_steps:
+        net.requires_grad_(False).denoisers.requires_grad_(True)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     if config.only_train_cam_weighter:
         net.requires_grad_(False)
@@ -160,6 +163,8 @@ def transfer(path: str, net: GeNVS) -> None:
     another architecture or preconditioning.
     """
     source = load_snapshot(path)
+    if "num_steps" in source.notes and "num_steps" in net.notes:
+        raise InputError(f"{path}: is a few-step network already: give the network that it was made of")
     precond = source.config.denoiser.precond
     if precond != net.config.denoiser.precond:
         raise InputError(f"{path}: was trained with `precond`={precond}, not {net.config.denoiser.precond}: set it too")
@@ -265,7 +270,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
 def save_network_snapshot(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
     """Write the EMA network in the background, as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema, state.cur_nimg
-    save = functools.partial(save_snapshot, cur_nimg=nimg)
+    save = functools.partial(save_snapshot, **net.notes, cur_nimg=nimg)
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 

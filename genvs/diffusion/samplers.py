@@ -93,6 +93,31 @@ def sample_unipc(
     return denoise(x.float(), sigmas[-2]).float()  # where the step to sigma = 0 ends
 
 
+def sample_consistency(
+    denoise: Denoise,
+    noise: Tensor,
+    *,
+    num_steps: int = 2,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    sigma_end: float = 0.8,
+) -> Tensor:
+    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): draws an image in each step, and adds noise again
+    before the next one. For networks that `train.py --distill` made; others give it means of images, which are blurred.
+
+    sigma_end: the last level, unless there is one step alone, at sigma_max; other levels are between, in equal steps of
+    ln sigma. The noise of a step is that of the first one, moved by a share of each side. So images depend on
+    `noise` alone: not on the batch, and videos with one noise for all views do not flicker.
+    """
+    levels = karras_steps(num_steps, max(sigma_min, sigma_end), sigma_max, math.inf)[:-1]
+    noise, sides = noise.float(), range(1, noise.ndim)
+    image = torch.zeros_like(noise)
+    for number, level in enumerate(levels.float().to(noise.device, non_blocking=True)):
+        moved = noise.roll([noise.shape[side] * number // num_steps for side in sides], list(sides))
+        image = denoise(image + level * moved, level).float()
+    return image
+
+
 def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
     """The end of the step from `start`, corrected with D at its end, `here`. before: D and the width of this step and,
     unless this is the first step, of the one before.
@@ -130,4 +155,5 @@ class Sampler:
 SAMPLERS = {
     "heun": Sampler(sample_heun, 25, 5, lambda num_steps: 2 * num_steps - 1, stochastic=True),
     "unipc": Sampler(sample_unipc, 12, 2, lambda num_steps: num_steps),
+    "consistency": Sampler(sample_consistency, 2, 1, lambda num_steps: num_steps),
 }

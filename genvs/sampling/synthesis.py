@@ -34,7 +34,7 @@ def synthesize_views(
     targets: Cameras,
     *,
     cond_method: str = "normal",
-    sampler: str = "unipc",
+    sampler: str | None = None,
     num_steps: int | None = None,
     guidance: float = 1.0,
     noise: str = "fixed",
@@ -99,16 +99,27 @@ def known_sampler(name: str, churn: float = 0.0) -> Sampler:
     return SAMPLERS[name]
 
 
+def usual_sampling(net: GeNVS, name: str | None = None, num_steps: int | None = None) -> tuple[str, int]:
+    """The given sampler and number of steps or, by default, those that `net` is for.
+
+    They are UniPC and its own number, but a few-step network has its number in its notes (`training.distillation`).
+    """
+    few = net.notes.get("num_steps")
+    name = name or ("consistency" if few else "unipc")
+    own = few if few and name == "consistency" else known_sampler(name).num_steps
+    return name, num_steps or own
+
+
 def sampler_of(
-    net: GeNVS, name: str, num_steps: int | None = None, *, churn: float = 0.0, seed: int = 0
+    net: GeNVS, name: str | None = None, num_steps: int | None = None, *, churn: float = 0.0, seed: int = 0
 ) -> Callable[[Denoise, Tensor], Tensor]:
     """`sample(denoise, noise)`: a sampler of `genvs.diffusion.samplers.SAMPLERS` over the noise levels of `net`.
 
-    num_steps: by default the sampler's own. churn: S_churn of stochastic sampling (EDM, algorithm 2), whose noise is a
-    function of the seed. Raises InputError as `known_sampler` does.
+    name, num_steps: by default as in `usual_sampling`. churn: S_churn of stochastic sampling (EDM, algorithm 2), whose
+    noise is a function of the seed. Raises InputError as `known_sampler` does.
     """
+    name, steps = usual_sampling(net, name, num_steps)
     sampler, unet = known_sampler(name, churn), net.config.denoiser
-    steps = sampler.num_steps if num_steps is None else num_steps
     sample = functools.partial(sampler.sample, num_steps=steps, sigma_min=unet.sigma_min, sigma_max=unet.sigma_max)
     if not churn:
         return sample

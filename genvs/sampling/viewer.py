@@ -97,7 +97,7 @@ class Viewer:
         camera: Cameras,
         picture: str = "sample",
         *,
-        sampler: str = "unipc",
+        sampler: str | None = None,
         num_steps: int | None = None,
         guidance: float = 1.0,
         seed: int = 0,

@@ -34,7 +34,7 @@ def sample_views(
     intrinsics: ArrayLike | None = ...,
     near: float | None = ...,
     far: float | None = ...,
-    sampler: str = ...,
+    sampler: str | None = ...,
     steps: int | None = ...,
     seed: int = ...,
     return_features: Literal[False] = ...,
@@ -58,7 +58,7 @@ def sample_views(
     intrinsics: ArrayLike | None = None,
     near: float | None = None,
     far: float | None = None,
-    sampler: str = "unipc",
+    sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
     return_features: bool = False,
@@ -73,7 +73,8 @@ def sample_views(
     focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
     training data. intrinsics: instead, `[3, 3]` or `[V, 3, 3]`, normalised: the first row divided by the image's width,
     the second by its height. Views to draw get the first one. near, far: depth planes, in world units; by default those
-    of the training data. sampler, steps: 'unipc' or 'heun', and its steps, by default its own; 1 is a quick preview.
+    of the training data. sampler, steps: one of `genvs.diffusion.samplers.SAMPLERS`, and its steps, by default what the
+    network is for: 'unipc' with 12, or 'consistency' with the few of a distilled one; 1 is a quick preview.
     options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
 
     Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,

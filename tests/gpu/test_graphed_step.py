@@ -22,6 +22,7 @@ from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
 from torch_utils import distributed
 from training.config import TrainConfig
+from training.distillation import ConsistencyLoss
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import training_net
@@ -48,7 +49,8 @@ class Run:
         self.state: TrainState = create_state(self.config, config.net.scene, device)
         randomize(self.state.net)
         self.net = training_net(self.state.net, dataclasses.replace(config, cuda_graphs=graphs), device)
-        self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
+        consistency = ConsistencyLoss(config.loss, GeNVSConfig(), 0, num_samples=100)
+        self.loss_fn = consistency if config.distill_steps else GeNVSLoss(config.loss, GeNVSConfig(), 0)
         self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
@@ -56,7 +58,7 @@ class Run:
         self.state.net.zero_grad(set_to_none=True)
         self.monitor.losses.clear()
         accumulate_gradients(self.net, self.loss_fn, iter(batches), self.config, self.monitor)
-        gradients = [parameter.grad for parameter in self.state.net.parameters()]
+        gradients = [parameter.grad for parameter in self.state.net.parameters() if parameter.requires_grad]
         assert all(gradient is not None for gradient in gradients)
         return torch.cat(self.monitor.losses, dim=1), gradients
 
@@ -105,6 +107,17 @@ def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance, rounds):
     assert list(ours.state.net.state_dict()) == names
     ours.net = ours.state.net
     check_same(ours.gradients(*batches), plain.gradients(*batches), tolerance)
+
+
+@PRECISIONS
+def test_a_distilling_step_too(bf16, tolerance):
+    """Its encoder and renderer are frozen, and the same graphs are replayed without gradient first."""
+    config = config_of(bf16=bf16, distill_steps=2)
+    ours, plain = Run(config, graphs=True), Run(config, graphs=False)
+    for seed, num_inputs in enumerate((1, 2, 1)):
+        batch = batch_of(num_inputs, seed)
+        check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
+    assert all(parameter.grad is None for parameter in ours.state.net.encoders.parameters())
 
 
 def divide_by_zero_while_recording(images: Tensor) -> None:

@@ -110,19 +110,19 @@ def test_churn_is_that_of_the_stochastic_sampler(net, inputs):
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-3)
 
 
-USUAL = {"sampler": "unipc", "num_steps": None, "guidance": 1.0, "noise": "fixed", "churn": 0.0, "guide": None}
+USUAL = {"sampler": None, "num_steps": None, "guidance": 1.0, "noise": "fixed", "churn": 0.0, "guide": None}
 
 
-def test_options_settle_and_name_results():
-    assert settle({**USUAL, "seed": 3}) == {**USUAL, "num_steps": 12, "seed": 3}
-    assert described(settle(USUAL)) == "steps=12"
+def test_options_settle_and_name_results(net):
+    assert settle({**USUAL, "seed": 3}, net) == {**USUAL, "sampler": "unipc", "num_steps": 12, "seed": 3}
+    assert described(settle(USUAL, net)) == "steps=12"
     changed = {"sampler": "heun", "num_steps": 9, "guidance": 1.5, "noise": "fresh"}
-    assert described(settle({**USUAL, **changed})) == "steps=9_sampler=heun_guidance=1.5_noise=fresh"
-    guided = settle({**USUAL, "guidance": 2.0, "guide": Path("run/network-snapshot-000007.pkl")})
+    assert described(settle({**USUAL, **changed}, net)) == "steps=9_sampler=heun_guidance=1.5_noise=fresh"
+    guided = settle({**USUAL, "guidance": 2.0, "guide": Path("run/network-snapshot-000007.pkl")}, net)
     assert described(guided) == "steps=12_guidance=2_guide=000007"
 
 
 @pytest.mark.parametrize(("sampler", "num_steps", "noisy"), [("heun", 1, 0), ("heun", 4, 1), ("unipc", 2, 0)])
-def test_steps_that_leave_noise_are_warned_of(capsys, sampler, num_steps, noisy):
-    assert settle({**USUAL, "sampler": sampler, "num_steps": num_steps})["num_steps"] == num_steps
+def test_steps_that_leave_noise_are_warned_of(net, capsys, sampler, num_steps, noisy):
+    assert settle({**USUAL, "sampler": sampler, "num_steps": num_steps}, net)["num_steps"] == num_steps
     assert capsys.readouterr().err.count(f"Warning: --denoising_steps={num_steps}: ") == noisy

@@ -133,6 +133,8 @@ REFUSED = {
     "--views 3-1": "--views=3-1",
     "--only_train_cam_weighter": "--only_train_cam_weighter baseline_mean --cam_weighting_method",
     "--only_train_cam_weighter --cam_weighting_method learned_cross_attention": "--transfer",
+    "--distill a.pkl --transfer b.pkl": "--distill --transfer",
+    "--set distill_steps=2": "--set distill_steps --distill",
     "--grad-compression bf16": "--grad-compression GPU",
     "--set loss.P_mean": "--set loss.P_mean",
     "--set P_mean=1": "P_mean loss.P_mean",
@@ -172,9 +174,9 @@ def test_weights_that_cannot_be_downloaded_are_named(program, monkeypatch, tmp_p
 def snapshot(tmp_path) -> Callable[[dict], Path]:
     """Saves a snapshot of cpu-demo with other settings."""
 
-    def save(settings: dict) -> Path:
+    def save(settings: dict, **notes) -> Path:
         net = GeNVS(set_by_path(PRESETS["cpu-demo"], settings))
-        genvs.save_snapshot(tmp_path / "snapshot.pkl", net.config, net.state_dict())
+        genvs.save_snapshot(tmp_path / "snapshot.pkl", net.config, net.state_dict(), **notes)
         return tmp_path / "snapshot.pkl"
 
     return save
@@ -202,6 +204,19 @@ def test_a_snapshot_needs_its_own_preconditioning(program, cars, snapshot):
     arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot({"denoiser.precond": "vp"}), "-n"]
     assert_refused(program(*arguments), "snapshot.pkl", "--precond=vp")
     assert options_of(program(*arguments, "--precond", "vp")).net.denoiser.precond == "vp"
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes", "options", "named"),
+    [
+        ({}, {"num_steps": 2}, [], "snapshot.pkl: is a few-step network already"),
+        ({}, {}, ["--preset", "srn64"], "snapshot.pkl"),
+        ({"denoiser.precond": "vp"}, {}, ["--precond", "vp"], "--precond=vp: distill_steps"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused(program, cars, snapshot, settings, notes, options, named):
+    arguments = ["--data", cars, "--distill", snapshot(settings, **notes), "-n"]
+    assert_refused(program(*arguments, *options), named)
 
 
 # Run folders and resuming

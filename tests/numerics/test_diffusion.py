@@ -102,7 +102,7 @@ def test_unipc_needs_a_quarter_of_heuns_evaluations(data):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("sigma_max", [80.0, 10.0])
 def test_one_step_is_the_denoisers_estimate_at_sigma_max(name, sigma_max):
-    noise = some_noise(50).float()
+    noise = some_noise(50).float()[:, None]
     expected = gaussian_denoiser(noise * sigma_max, torch.tensor(sigma_max))
     samples = SAMPLERS[name].sample(gaussian_denoiser, noise, num_steps=1, sigma_max=sigma_max)
     assert_close(samples.double(), expected, rtol=0, atol=1e-5)
