@@ -256,7 +256,8 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 def for_distillation(config: TrainConfig) -> TrainConfig:
     """The recipe that makes a few-step network of one that `config` has trained, in a quarter of its length."""
     duration = config.duration_kimg / 4
-    return dataclasses.replace(config, distill_steps=2, duration_kimg=duration, lr_decay_kimg=duration / 2)
+    rates = {"lr_rampup_kimg": duration / 20, "lr_decay_kimg": duration / 2}
+    return dataclasses.replace(config, distill_steps=2, duration_kimg=duration, **rates)
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.

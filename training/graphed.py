@@ -75,7 +75,7 @@ class GraphedGeNVS(nn.Module):
     def _record(self, views: tuple, others: tuple) -> tuple[GraphedPart, GraphedPart]:
         # Without autocast's cache: the graph must contain the casts that it uses.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        with autocast(torch.device("cuda"), dtype, cache_enabled=False), torch.enable_grad():
+        with autocast(torch.device("cuda"), dtype, cache_enabled=False):
             # In the order in which they run, because each reads the results of the earlier ones from the pool.
             render = GraphedPart(self._parts[0], views, self._recorder)
             feature_image = render.output.detach().requires_grad_(render.learns)

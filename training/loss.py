@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,6 @@ from genvs.models.colours import colours_of
 from genvs.models.labels import augment_labels, augmented
 from genvs.random import Stream
 from genvs.settings import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_numbers
-
-Denoise = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -97,20 +96,23 @@ class GeNVSLoss:
             images = augmented(images.flatten(0, 1), moves).view_as(images)
         noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
         keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING))
+        level = sigma[..., None, None, None]
+        noisy = images + level * noise
         given = {
-            "input_images": self.augment_inputs(batch.inputs.images, sample_keys),
-            "inputs": batch.inputs.cameras,
-            "targets": batch.targets.cameras,
             "keep_conditioning": keep >= self.config.conditioning_dropout,
             "keys": random.fold(keys, Stream.NETWORK),
             "labels": labels,
         }
-
-        def denoise(sigma: Tensor) -> tuple[Tensor, Tensor]:
-            level = sigma[..., None, None, None]
-            return net(noisy=images + level * noise, sigma=level, **given)
-
-        loss, feature_image = self.denoising_loss(denoise, images, sigma, weight, batch.sample_index)
+        denoised, feature_image = net(
+            input_images=self.augment_inputs(batch.inputs.images, sample_keys),
+            inputs=batch.inputs.cameras,
+            targets=batch.targets.cameras,
+            noisy=noisy,
+            sigma=level,
+            **given,
+        )
+        wanted = self.wanted(images, noisy, sigma, feature_image, given)
+        loss = self.denoising_loss(denoised - wanted, weight)
         rgb_loss = self.rgb_loss(feature_image, targets)
         weighted = loss
         if self.log_variance is not None:
@@ -122,14 +124,15 @@ class GeNVSLoss:
             total = total + self.config.opacity_weight * (opacity * (1 - opacity)).mean()
         return LossTerms(total, loss, rgb_loss, sigma)
 
-    def denoising_loss(
-        self, denoise: Denoise, images: Tensor, sigma: Tensor, weight: Tensor, sample_index: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`[B, T]`, and the feature images. denoise: from noise levels `[B, T]`, what `net` returns for `images`
-        `[B, T, 3, H, W]` with that much of their noise. weight: of the noise levels `sigma`. sample_index: `[B]`.
-        """
-        denoised, feature_image = denoise(sigma)
-        return weight * (denoised - images).square().mean(dim=(2, 3, 4)), feature_image
+    def wanted(
+        self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: dict[str, Any]
+    ) -> Tensor:
+        """What the denoiser should say of `noisy`, `[B, T, 3, H, W]`. given: other arguments of `denoise_targets`."""
+        return images
+
+    def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
+        """`[B, T]`, of errors `[B, T, 3, H, W]`. weight: of their noise levels."""
+        return weight * error.square().mean(dim=(2, 3, 4))
 
     def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:
         """`[B, T]`, from feature images `[B, T, C, H, W]` and targets `[B, T, 3, H, W]`, of the modalities in turn."""

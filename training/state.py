@@ -153,6 +153,14 @@ def start_from(path: str, preset: TrainConfig, *, fixed: bool) -> TrainConfig:
     return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
 
 
+def teacher_of(config: TrainConfig, net: GeNVS) -> GeNVS:
+    """The network of `config.transfer`, which `net` learns from, on its device. Raises InputError as `transfer`."""
+    assert config.transfer is not None
+    teacher = build_net(net.config)
+    transfer(config.transfer, teacher)
+    return teacher.to_device(next(net.parameters()).device).eval().requires_grad_(False)
+
+
 def transfer(path: str, net: GeNVS) -> None:
     """Load the weights of the snapshot at `path` into `net`.
 

@@ -16,14 +16,14 @@ from genvs.data.types import ViewBatch
 from torch_utils import distributed
 from training.config import TrainConfig
 from training.data import RunData, at_resolution, load_batches
-from training.distillation import ConsistencyLoss
+from training.distillation import DistillationLoss
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
 from training.reporting import Reporter
 from training.run_folder import last_line
 from training.signals import CutShort, SlowStep, StopRequest
-from training.state import TrainState
+from training.state import TrainState, teacher_of
 
 SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
 
@@ -41,12 +41,9 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
-    of_net = (config.loss, state.net.config, config.seed)
-    loss_fn = (
-        ConsistencyLoss(*of_net, num_samples=config.total_nimg // config.num_targets)
-        if config.distill_steps
-        else GeNVSLoss(*of_net, state.net.log_variance)
-    )
+    loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
+    if config.distill_steps:
+        loss_fn = DistillationLoss(config.loss, teacher_of(config, state.net), config.seed, config.distill_steps)
     first_nimg = state.cur_nimg
     progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)

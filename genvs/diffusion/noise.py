@@ -18,7 +18,6 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-LEAST_RATIO = 1e-3  # of the two levels in `lower_sigma`
 VP_BETA_D, VP_BETA_MIN = 19.9, 0.1  # of Song et al., arXiv 2011.13456
 VP_SHORTEST_TIME = 1e-5
 
@@ -47,16 +46,6 @@ def ve_training_sigma(uniform: Tensor, sigma_min: float, sigma_max: float) -> Te
 def inverse_variance(sigma: Tensor) -> Tensor:
     """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1), with which the initial loss is 1."""
     return 1 / sigma**2
-
-
-def lower_sigma(sigma: Tensor, gap: Tensor) -> Tensor:
-    """The level r = sigma max(1 - gap n(sigma), LEAST_RATIO) that consistency tuning compares `sigma` with.
-
-    n(t) = 1 + 8 / (1 + e^t): at low levels the two are further apart (easy consistency tuning, arXiv 2406.14548, whose
-    gap is 1 / q^a in stage a). With a gap of 1 or more r is next to 0, where the target is the image itself, as in
-    ordinary training. Any shape.
-    """
-    return sigma * (1 - gap * (1 + 8 * torch.sigmoid(-sigma))).clamp(min=LEAST_RATIO)
 
 
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:

@@ -93,6 +93,11 @@ def sample_unipc(
     return denoise(x.float(), sigmas[-2]).float()  # where the step to sigma = 0 ends
 
 
+def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.8) -> Tensor:
+    """The noise levels `[num_steps]`, float64, of `sample_consistency`: in equal steps of ln sigma."""
+    return karras_steps(num_steps, sigma_end, sigma_max, math.inf)[:-1]
+
+
 def sample_consistency(
     denoise: Denoise,
     noise: Tensor,
@@ -109,7 +114,7 @@ def sample_consistency(
     ln sigma. The noise of a step is that of the first one, moved by a share of each side. So images depend on
     `noise` alone: not on the batch, and videos with one noise for all views do not flicker.
     """
-    levels = karras_steps(num_steps, max(sigma_min, sigma_end), sigma_max, math.inf)[:-1]
+    levels = consistency_levels(num_steps, sigma_max, sigma_end)
     noise, sides = noise.float(), range(1, noise.ndim)
     image = torch.zeros_like(noise)
     for number, level in enumerate(levels.float().to(noise.device, non_blocking=True)):

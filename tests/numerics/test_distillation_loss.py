@@ -1,0 +1,94 @@
+"""Distillation and its sampler, on Gaussian data, whose ODE has a closed solution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from genvs.config import GeNVSConfig
+from genvs.data.types import ViewBatch, Views
+from genvs.diffusion.samplers import sample_consistency
+from tests.small_model import some_cameras
+from training.distillation import HUBER, LAST_SIGMA, TEACHER_STEPS, DistillationLoss, solved
+from training.loss import LossConfig
+
+STD = 0.5  # of the data, whose mean is 0
+
+
+def solution(noisy: Tensor, sigma: Tensor) -> Tensor:
+    """The consistency function: where the ODE dx / dsigma = sigma x / (std^2 + sigma^2) leads from `noisy`."""
+    return noisy * STD / (STD**2 + sigma**2).sqrt()
+
+
+def denoised(noisy: Tensor, sigma: Tensor) -> Tensor:
+    """The expected datum."""
+    return noisy * STD**2 / (STD**2 + sigma**2)
+
+
+@pytest.mark.parametrize(("top", "error"), [(80.0, 0.05), (0.8, 0.006)])
+def test_the_teachers_ode_is_solved_at_each_images_own_level(top, error):
+    """As well as eight evaluations can; each image as if it were alone."""
+    sigma = torch.tensor([top, 0.3], dtype=torch.float64)[:, None]
+    noisy = sigma * torch.randn(2, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    calls = []
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(sigma)
+        return denoised(noisy, sigma)
+
+    found = solved(denoise, noisy, sigma)
+    assert (found - solution(noisy, sigma)).abs().max() < error * 4 * STD
+    assert len(calls) == TEACHER_STEPS
+    assert_close(calls[-1], torch.full_like(sigma, LAST_SIGMA))
+    assert_close(found[1:], solved(denoised, noisy[1:], sigma[1:]))
+
+
+class Teacher:
+    """Stands for the trained network: knows Gaussian data."""
+
+    config = GeNVSConfig()
+
+    def denoise_targets(self, feature_image: Tensor, noisy: Tensor, sigma: Tensor, **given) -> Tensor:
+        assert given.keys() == {"keep_conditioning", "keys", "labels"} and feature_image.shape == (200, 2, 4, 4, 4)
+        return denoised(noisy, sigma)
+
+
+def test_the_loss_is_the_distance_to_the_teachers_image():
+    images = STD * torch.randn(2, 200, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    cameras = some_cameras(200, 2)
+    batch = ViewBatch(Views(images[0], cameras), Views(images[1], cameras), torch.arange(200))
+    given = {}
+
+    def net(**arguments) -> tuple[Tensor, Tensor]:
+        given.update(arguments)
+        return arguments["noisy"] * 0.1, torch.zeros(200, 2, 4, 4, 4)
+
+    terms = DistillationLoss(LossConfig(rgb_weight=0.0), Teacher(), 0, num_steps=2)(net, batch)
+    noisy, sigma = given["noisy"].double(), given["sigma"].double()
+    assert sorted(set(sigma.flatten().tolist())) == pytest.approx([0.8, 80])
+    assert 120 < (sigma == 80).sum() < 280, "each level of the sampler as often"
+    error = (0.1 * noisy - solved(denoised, noisy, sigma)).square().mean(dim=(2, 3, 4))
+    assert_close(terms.loss.double(), (error + HUBER**2).sqrt() - HUBER, rtol=1e-3, atol=1e-4)
+    assert_close(terms.total, terms.loss.mean())
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_samples_have_the_datas_deviation(num_steps):
+    noise = torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        asked.append(sigma.item())
+        return solution(noisy, sigma)
+
+    samples = sample_consistency(denoise, noise, num_steps=num_steps)
+    assert asked == pytest.approx([80 * (0.8 / 80) ** (n / max(num_steps - 1, 1)) for n in range(num_steps)])
+    assert samples.dtype == torch.float32 and samples.std().item() == pytest.approx(STD, rel=0.02)
+    alone = sample_consistency(solution, noise[7:8], num_steps=num_steps)
+    assert torch.equal(alone, samples[7:8]), "a view depends on its own noise alone"
+    if num_steps > 1:
+        once = sample_consistency(solution, noise, num_steps=1)
+        correlation = float((once * samples).mean() / STD**2)
+        assert correlation < 0.9, "noise that is added again is other noise"
