@@ -256,8 +256,10 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 def for_distillation(config: TrainConfig) -> TrainConfig:
     """The recipe that makes a few-step network of one that `config` has trained, in a quarter of its length."""
     duration = config.duration_kimg / 4
-    rates = {"lr_rampup_kimg": duration / 20, "lr_decay_kimg": duration / 2}
-    return dataclasses.replace(config, distill_steps=2, duration_kimg=duration, **rates)
+    rampup, decay = duration / 20, duration / 2
+    return dataclasses.replace(
+        config, distill_steps=2, duration_kimg=duration, lr_rampup_kimg=rampup, lr_decay_kimg=decay
+    )
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.

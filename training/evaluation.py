@@ -170,7 +170,8 @@ class Evaluation:
         feature_images = net.render(volume, inputs.cameras, cameras, modality=name)[0]
         denoise = self.denoiser(net, feature_images, torch.zeros(1, dtype=torch.long), name)
         noise = self.noise[0, :1].expand(ORBIT_FRAMES, -1, -1, -1)
-        return list(to_uint8(as_stored(sampler_of(net, "unipc", ORBIT_STEPS)(denoise, noise), name)))
+        sample = sampler_of(net, None, min(ORBIT_STEPS, usual_sampling(net)[1]))
+        return list(to_uint8(as_stored(sample(denoise, noise), name)))
 
 
 def summary(scores: dict[str, float], views: str = "held-out") -> str:

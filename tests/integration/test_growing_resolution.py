@@ -58,7 +58,6 @@ def test_data_of_another_size_share_all_but_images(cars):
 
 def test_a_run_grows_once_and_resumes_bit_for_bit_before_and_after(cars, tmp_path, monkeypatch):
     monkeypatch.setattr("training.evaluation.MAX_SCENES", 1)
-    monkeypatch.setattr("training.evaluation.PANEL_STEPS", 2)
     whole = train(growing(cars, 3), tmp_path / "whole", held_out=True)
     stopped = {updates: train(growing(cars, updates), tmp_path / str(updates)) for updates in (1, 2)}
     assert unequal(stopped[2], train(small_run(cars, 2), tmp_path / "small")) == [], "so far a run at 32 pixels"
