@@ -105,7 +105,8 @@ def open_cross(given: dict[str, Any], device: torch.device) -> Cross:
 
     Raises InputError where something cannot be opened.
     """
-    ckpt_path, net, given = options.open_network(given)
+    ckpt_path, net = options.open_network(given)
+    given = options.settle(given, net)
     names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
     experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
     if given["num_inputs"] and experiment.name != "pairs":

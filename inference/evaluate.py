@@ -123,7 +123,8 @@ def evaluate(given: dict[str, Any], device: torch.device, batch_size: int, dry_r
 
 def open_evaluation(given: dict[str, Any], device: torch.device) -> Evaluation:
     """The evaluation that the options ask for. Raises InputError where something cannot be opened."""
-    ckpt_path, net, given = options.open_network(given)
+    ckpt_path, net = options.open_network(given)
+    given = options.settle(given, net)
     data, baselines = given["data"], given["baselines"]
     scene, kind, known = net.config.scene, dataset_class(given["data_class"]), ", ".join(net.config.modalities)
     if "rgb" not in net.config.modalities:

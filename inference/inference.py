@@ -80,7 +80,8 @@ def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool
     refuse_unused_options(context, video)
     along = {name: given.pop(name) for name in VIDEO_OPTIONS}
     device = options.choose_device(given.pop("device"), given.pop("gpu_id"))
-    path, net, given = options.open_network(given)
+    path, net = options.open_network(given)
+    given = options.settle(given, net)
     asked = given["target"]
     given["target"] = target = options.known_modalities("target", None if asked is None else [asked], net)[0]
     scene = open_scene(in_dir, net.config, {**given, "targets": []} if video else given)

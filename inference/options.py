@@ -156,11 +156,8 @@ def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device
     return chosen
 
 
-def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS, dict[str, Any]]:
-    """The file of the network that the options name, the network, and the options, settled.
-
-    Prints which one it is; warns if it was hardly trained.
-    """
+def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
+    """The network that the options name, and its file. Prints which one it is; warns if it was hardly trained."""
     path = options["ckpt_path"] or default_snapshot(ROOT)
     net = genvs.load_snapshot(path, near=options["near"], far=options["far"])
     if options["view_weighting"] is not None:
@@ -173,7 +170,7 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS, dict[str, Any]]:
             f"{path}: trained on {num_images:,} images, which is too few to draw more than noise: train longer, or "
             f"pass --ckpt_path {ROOT / 'models' / 'demo.pkl'}"
         )
-    return path, net, settle(options, net)
+    return path, net
 
 
 def known_modalities(option: str, names: Sequence[str] | None, net: GeNVS) -> tuple[str, ...]:
