@@ -17,14 +17,13 @@ from torch import Tensor
 from genvs.data.framing import Framing
 from genvs.data.scene_input import SceneInput
 from genvs.data.storage import counted
-from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
 from genvs.geometry import Cameras
+from genvs.sampling.synthesis import usual_sampling
 from genvs.sampling.viewer import Dropped, Viewer
 from genvs.visualize import enlarge, to_uint8
 from inference.page_path import PathControls
 
-SAMPLER = "unipc"
 DRAFT_STEPS = 1  # while the hand moves
 REST = 0.25  # seconds without a change after which a sample is drawn with all its steps
 SIDE = 512  # smallest side of the picture on the page, pixels
@@ -65,7 +64,7 @@ class Page:
         gui = self.client.gui
         with gui.add_folder("Picture"):
             self.picture = gui.add_dropdown("Show", self.viewer.pictures)
-            self._steps = gui.add_slider("Steps", 1, 50, 1, SAMPLERS[SAMPLER].num_steps, hint="Once the hand rests.")
+            self._steps = gui.add_slider("Steps", 1, 50, 1, usual_sampling(viewer.net)[1], hint="Once the hand rests.")
             self._guidance = gui.add_slider("Guidance", 1.0, 4.0, 0.25, 1.0, hint="Above 1: closer to the inputs.")
             self._seed = gui.add_slider("Seed", 0, 99, 1, 0, hint="Of the noise that samples start from.")
             degrees = math.degrees(field_of_view(self.inputs.intrinsics[0, 0]))
@@ -130,7 +129,6 @@ class Page:
         return self.viewer.draw(
             camera,
             self.picture.value,
-            sampler=SAMPLER,
             num_steps=num_steps or int(self._steps.value),
             guidance=1.0 if num_steps else self._guidance.value,
             seed=int(self._seed.value),
