@@ -83,13 +83,12 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
         base = start_from(settings["transfer"], base, fixed="preset" in given)
-    if distills:
-        base = for_distillation(base)
-    config = set_by_path(base, settings)
+    config = for_distillation(base, settings) if distills else set_by_path(base, settings)
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
-    if config.distill_steps and config.transfer is None:
-        raise InputError("--set distill_steps is for few-step networks: give the trained one with --distill PKL")
+    if bool(config.distill_steps) != distills:
+        fault = f"--set distill_steps={config.distill_steps}"
+        raise InputError(f"{fault}: give 1 or 2, for a few-step network, with --distill PKL, and only then")
     return config
 
 

@@ -64,9 +64,9 @@ class Page:
         gui = self.client.gui
         with gui.add_folder("Picture"):
             self.picture = gui.add_dropdown("Show", self.viewer.pictures)
-            self._steps = gui.add_slider(
-                "Steps", 1, 50, 1, usual_sampling(self.viewer.net)[1], hint="Once the hand rests."
-            )
+            sampler, num_steps = usual_sampling(self.viewer.net)
+            most = num_steps if sampler == "consistency" else 50
+            self._steps = gui.add_slider("Steps", 1, most, 1, num_steps, hint="Once the hand rests.")
             self._guidance = gui.add_slider("Guidance", 1.0, 4.0, 0.25, 1.0, hint="Above 1: closer to the inputs.")
             self._seed = gui.add_slider("Seed", 0, 99, 1, 0, hint="Of the noise that samples start from.")
             degrees = math.degrees(field_of_view(self.inputs.intrinsics[0, 0]))

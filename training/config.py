@@ -58,7 +58,7 @@ class TrainConfig:
     from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of gradients between ranks, "none"
     or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the
     view weighting alone and keep all other weights of `transfer`. distill_steps: tune the denoiser of `transfer`, and
-    nothing else, to draw in so many steps (`training.distillation`); 0 for ordinary training.
+    nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary training.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -113,7 +113,6 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
         check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "lr_decay_kimg", "low_resolution_kimg", "workers")
-        check_numbers(self, NOT_NEGATIVE, "distill_steps")
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
@@ -128,6 +127,8 @@ class TrainConfig:
         if self.only_train_cam_weighter and self.net.view_weighting not in LEARNED_VIEW_WEIGHTINGS:
             fault = f"`only_train_cam_weighter`: {self.net.view_weighting} has no weights to train"
             raise InputError(f"{fault}: choose {' or '.join(LEARNED_VIEW_WEIGHTINGS)} as `view_weighting`")
+        if self.distill_steps not in (0, 1, 2):
+            raise InputError(f"`distill_steps`={self.distill_steps}: give 1 or 2, or 0 for ordinary training")
         if self.distill_steps and self.net.denoiser.precond != "edm":
             raise InputError(f"`precond`={self.net.denoiser.precond}: `distill_steps` needs a network of `precond`=edm")
         if self.distill_steps and self.only_train_cam_weighter:
@@ -253,13 +254,15 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 }
 
 
-def for_distillation(config: TrainConfig) -> TrainConfig:
-    """The recipe that makes a few-step network of one that `config` has trained, in a quarter of its length."""
-    duration = config.duration_kimg / 4
-    rampup, decay = duration / 20, duration / 2
-    return dataclasses.replace(
-        config, distill_steps=2, duration_kimg=duration, lr_rampup_kimg=rampup, lr_decay_kimg=decay
-    )
+def for_distillation(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """The recipe that makes a two-step network of one that `config` has trained, with settings changed, by path.
+
+    It takes a quarter of the images. Without dropout, because the trained network is to answer as in inference.
+    """
+    config = set_by_path(config, {"duration_kimg": config.duration_kimg / 4, **changes})
+    rampup, decay = config.duration_kimg / 20, config.duration_kimg / 2
+    recipe = {"distill_steps": 2, "net.denoiser.dropout": 0.0, "lr_rampup_kimg": rampup, "lr_decay_kimg": decay}
+    return set_by_path(config, {**recipe, **changes})
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.

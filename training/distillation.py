@@ -1,8 +1,8 @@
 """Few-step networks: a trained network, tuned to draw in one or two evaluations instead of a dozen.
 
-Knowledge distillation (Luhman and Luhman, arXiv 2101.02388), at the noise levels of the few-step sampler: where the
-trained denoiser's ODE would lead from a noisy image in many steps, the tuned one learns to say at once. So the same
-image and noise always have the same answer, and there is nothing to average.
+Knowledge distillation (Luhman and Luhman, arXiv 2101.02388), at the noise levels of the few-step sampler: the network
+learns to return at once the image to which the trained network's ODE leads from a noisy one in many steps. That image
+is a function of the noisy one, so nothing is averaged and the results are not blurred.
 """
 
 from __future__ import annotations
@@ -16,46 +16,50 @@ from torch import Tensor
 from genvs import random
 from genvs.diffusion.samplers import consistency_levels
 from genvs.models import GeNVS
-from training.loss import GeNVSLoss, LossConfig
+from genvs.sampling.cuda_graphs import CUDAGraphed
+from training.config import TrainConfig
+from training.loss import GeNVSLoss
 
 TEACHER_STEPS, LAST_SIGMA = 8, 0.015
-HUBER = 0.03  # c of the pseudo-Huber distance, for images in [-1, 1]
+HUBER = 0.03  # c, for images in [-1, 1]
 
 
 class DistillationLoss(GeNVSLoss):
-    """sqrt(e + c^2) - c, with the mean square e over pixels of D(x; sigma, features) - S(x; sigma, features).
+    """sqrt(e + c^2) - c, the pseudo-Huber distance (arXiv 2310.14189, section 3.3), with the mean square e over pixels
+    of D(x; sigma, features) - S(x; sigma, features).
 
-    S solves the ODE of the trained network `teacher`, which has the same encoder and renderer, from x to an image. The
-    noise levels are those of `sample_consistency`, each of them as often as the others.
+    S solves the ODE of the trained network from x to an image. sigma is each level of `sample_consistency` equally
+    often, and x is an image of the data with noise.
     """
 
-    def __init__(self, config: LossConfig, teacher: GeNVS, seed: int, num_steps: int) -> None:
-        super().__init__(config, teacher.config, seed)
-        denoiser = teacher.config.denoiser
-        self.teacher, self.levels = teacher, consistency_levels(num_steps, denoiser.sigma_max)
+    def __init__(self, config: TrainConfig, teacher: GeNVS) -> None:
+        """teacher: the trained network, with the same encoder and renderer. A GPU replays it, as it does the step."""
+        super().__init__(config.loss, teacher.config, config.seed)
+        device = next(teacher.parameters()).device
+        self.levels = consistency_levels(config.distill_steps, teacher.config.denoiser.sigma_max).float().to(device)
+
+        def solve(feature_image: Tensor, noisy: Tensor, sigma: Tensor, *others: Tensor) -> Tensor:
+            return solved(lambda x, level: teacher.denoise_targets(feature_image, x, level, *others), noisy, sigma)
+
+        self._solve = CUDAGraphed(solve, device) if config.cuda_graphs else torch.no_grad()(solve)
 
     def noise_levels(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        place = (random.uniform(keys) * len(self.levels)).long()
-        levels = self.levels.float().to(keys.device, non_blocking=True)[place]
-        return levels, torch.ones_like(levels)
+        sigma = self.levels[(random.uniform(keys) * len(self.levels)).long()]
+        return sigma, torch.ones_like(sigma)
 
-    @torch.no_grad()
-    def wanted(
-        self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: dict[str, Any]
-    ) -> Tensor:
-        def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
-            return self.teacher.denoise_targets(feature_image, noisy, sigma, **given)
-
-        return solved(denoise, noisy, sigma[..., None, None, None])
+    def wanted(self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: Any) -> Tensor:
+        others = (value for value in given.values() if value is not None)
+        return self._solve(feature_image, noisy, sigma[..., None, None, None], *others)
 
     def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
         return (error.square().mean(dim=(2, 3, 4)) + HUBER**2).sqrt() - HUBER
 
 
 def solved(denoise: Callable[[Tensor, Tensor], Tensor], noisy: Tensor, sigma: Tensor) -> Tensor:
-    """The ODE from `noisy` to an image, for a level of each image: DPM-Solver++(2M) (arXiv 2211.01095).
+    """The image at the end of the ODE from `noisy`, whose images have each its own level, by DPM-Solver++(2M) (arXiv
+    2211.01095, algorithm 2).
 
-    TEACHER_STEPS evaluations, at levels in equal steps of ln sigma from sigma to LAST_SIGMA.
+    There are TEACHER_STEPS evaluations, at levels from sigma to LAST_SIGMA in equal steps of ln sigma.
     """
     ratio = (LAST_SIGMA / sigma) ** (1 / (TEACHER_STEPS - 1))
     before = None

@@ -81,8 +81,7 @@ class GraphedGeNVS(nn.Module):
             feature_image = render.output.detach().requires_grad_(render.learns)
             denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
             denoise.record_backward(self._recorder)
-            if render.learns:
-                render.record_backward(self._recorder)
+            render.record_backward(self._recorder)
         return render, denoise
 
 
@@ -130,7 +129,7 @@ class GraphedPart:
     """A part's forward and backward pass as one CUDA graph each, which read and write where they were recorded."""
 
     def __init__(self, part: Part, arguments: tuple, recorder: Recorder) -> None:
-        """Records the forward pass; `record_backward` has to follow if the part `learns`: not all of it is frozen."""
+        """Records the forward pass; `record_backward` has to follow."""
         self.parameters = tuple(part.parameters())
         own = pytree.tree_map_only(Tensor, lambda x: x.detach().clone().requires_grad_(x.requires_grad), arguments)
         self.inputs = tensors_in(own)
@@ -140,16 +139,17 @@ class GraphedPart:
             part.cast()
             return functional_call(part, part.weights, own)
 
-        self.learns = bool(self._leaves)
+        self.learns = bool(self._leaves)  # False where all weights are frozen, as the encoder's in distillation
         recorder.warm_up(lambda: self._gradients_of(output := run(), torch.zeros_like(output)))
         self._differentiable, self.forward_graph = recorder.record(run)
         self.output = self._differentiable.detach()
         self.output_gradient = torch.zeros_like(self.output)
 
     def record_backward(self, recorder: Recorder) -> None:
-        self.gradients, self.backward_graph = recorder.record(
-            lambda: self._gradients_of(self._differentiable, self.output_gradient)
-        )
+        if self.learns:
+            self.gradients, self.backward_graph = recorder.record(
+                lambda: self._gradients_of(self._differentiable, self.output_gradient)
+            )
         del self._differentiable, self._leaves  # frees the graph of autograd that they hold
 
     def _gradients_of(self, output: Tensor, gradient: Tensor) -> list[Tensor]:

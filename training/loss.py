@@ -127,11 +127,11 @@ class GeNVSLoss:
     def wanted(
         self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: dict[str, Any]
     ) -> Tensor:
-        """What the denoiser should say of `noisy`, `[B, T, 3, H, W]`. given: other arguments of `denoise_targets`."""
+        """What the denoiser should return, `[B, T, 3, H, W]`. given: the last arguments of `GeNVS.denoise_targets`."""
         return images
 
     def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
-        """`[B, T]`, of errors `[B, T, 3, H, W]`. weight: of their noise levels."""
+        """`[B, T]`, from errors `[B, T, 3, H, W]` and the weights `[B, T]` of their noise levels."""
         return weight * error.square().mean(dim=(2, 3, 4))
 
     def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:

@@ -43,15 +43,17 @@ OPTIONAL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*|l
 class TrainState:
     """Everything that training changes, and the facts of the data that it trains on (`RunData.facts`).
 
-    ema: the exponential moving average of the weights, which snapshots hold. cur_nimg: target images seen, over all
-    ranks. The others are tensors `[]` on the network's device. scale: float32, the factor on the loss that lets small
-    gradients survive fp16; 1 without fp16. scale_updates: int32, updates since it changed. skipped, skipped_in_a_row:
-    int64, updates skipped because a gradient was not finite.
+    ema: the exponential moving average of the weights, which snapshots hold. teacher: the network that a few-step one
+    learns from, which never changes; None in ordinary training. cur_nimg: target images seen, over all ranks. The
+    others are tensors `[]` on the network's device. scale: float32, the factor on the loss that lets small gradients
+    survive fp16; 1 without fp16. scale_updates: int32, updates since it changed. skipped, skipped_in_a_row: int64,
+    updates skipped because a gradient was not finite.
     """
 
     net: GeNVS
     ema: GeNVS
     optimizer: Adam
+    teacher: GeNVS | None = None
     cur_nimg: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     fp16: InitVar[bool] = False
@@ -65,6 +67,12 @@ class TrainState:
         self.scale = torch.tensor(FIRST_SCALE if fp16 else 1.0, device=device)
         self.scale_updates = torch.zeros((), dtype=torch.int32, device=device)
         self.skipped, self.skipped_in_a_row = torch.zeros(2, dtype=torch.int64, device=device)
+
+    @property
+    def parts(self) -> dict[str, GeNVS | Adam | nn.ModuleDict]:
+        """By name, what a training state holds the tensors of."""
+        parts: dict[str, GeNVS | Adam | nn.ModuleDict] = {"net": self.net, "ema": self.ema, "optimizer": self.optimizer}
+        return {**parts, "teacher": self.teacher.denoisers} if self.teacher else parts
 
     def count_update(self, skipped: Tensor) -> None:
         """Count one update. skipped: bool `[]`. Once at its limit, `skipped_in_a_row` never returns to 0."""
@@ -90,7 +98,7 @@ class TrainState:
 
 
 def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
-    """A new network for the cameras of `scene`, its EMA and its optimizer. They are the same on every rank.
+    """A new network for the cameras of `scene`, its EMA, optimizer and teacher. They are the same on every rank.
 
     Raises InputError for a snapshot or encoder weights that cannot be used.
     """
@@ -102,14 +110,14 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     if config.transfer is not None:
         transfer(config.transfer, net)
     net.to_device(device)
-    if config.distill_steps:
-        net.requires_grad_(False).denoisers.requires_grad_(True)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
-    if config.only_train_cam_weighter:
-        net.requires_grad_(False)
-        cast(nn.Module, net.renderer.view_weights).requires_grad_(True)
+    teacher = copy.deepcopy(ema) if config.distill_steps else None
+    part = net.denoisers if teacher else net.renderer.view_weights if config.only_train_cam_weighter else net
+    trained = set(cast(nn.Module, part).parameters())
+    for parameter in set(net.parameters()) - trained:
+        parameter.requires_grad_(False)
     learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
-    return TrainState(net, ema, Adam(learning), fp16=config.fp16)
+    return TrainState(net, ema, Adam(learning), teacher, fp16=config.fp16)
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:
@@ -153,14 +161,6 @@ def start_from(path: str, preset: TrainConfig, *, fixed: bool) -> TrainConfig:
     return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
 
 
-def teacher_of(config: TrainConfig, net: GeNVS) -> GeNVS:
-    """The network of `config.transfer`, which `net` learns from, on its device. Raises InputError as `transfer`."""
-    assert config.transfer is not None
-    teacher = build_net(net.config)
-    transfer(config.transfer, teacher)
-    return teacher.to_device(next(net.parameters()).device).eval().requires_grad_(False)
-
-
 def transfer(path: str, net: GeNVS) -> None:
     """Load the weights of the snapshot at `path` into `net`.
 
@@ -172,7 +172,7 @@ def transfer(path: str, net: GeNVS) -> None:
     """
     source = load_snapshot(path)
     if "num_steps" in source.notes and "num_steps" in net.notes:
-        raise InputError(f"{path}: is a few-step network already: give the network that it was made of")
+        raise InputError(f"{path}: is a few-step network already: give the network that it was made from")
     precond = source.config.denoiser.precond
     if precond != net.config.denoiser.precond:
         raise InputError(f"{path}: was trained with `precond`={precond}, not {net.config.denoiser.precond}: set it too")
@@ -197,8 +197,9 @@ def unlike(config: GeNVSConfig, source: GeNVSConfig) -> list[tuple[str, Any]]:
     """The settings of `source` that keep its weights out of a network of this config, by path."""
     own, given = (flat(dataclasses.asdict(each)) for each in (config, source))
     given["encoder.aspp_rates"] = source.usable_aspp_rates(source.resolution)
-    # `transfer` adds and leaves out modalities; labels follow from the loss; no weights depend on its weighting.
+    # `transfer` adds and leaves out modalities; labels follow from the loss; no weights depend on the others.
     del given["modalities"], given["denoiser.augment_labels"], given["denoiser.learned_weighting"]
+    del given["denoiser.dropout"]
     return sorted(item for item in given.items() if item[1] != own[item[0]] and not item[0].startswith("scene."))
 
 
@@ -255,7 +256,7 @@ def state_paths(run_dir: Path, cur_nimg: int) -> tuple[Path, Path]:
 
 
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
-    """Write the training state in the background: weights, EMA, optimizer, counters, config and the data's facts.
+    """Write the training state in the background: weights, EMA, optimizer, teacher, counters, config and data's facts.
 
     It replaces no other state.
     """
@@ -266,9 +267,7 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
         "data": state.data,
         "resolution": state.net.config.resolution,
         **{name: torch.as_tensor(getattr(state, name)).item() for name in COUNTERS},
-        "net": state.net.state_dict(),
-        "ema": state.ema.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        **{part: owner.state_dict() for part, owner in state.parts.items()},
     }
     writer.wait()  # for the state before, which may have the usual name
     usual, longer = state_paths(run_dir, state.cur_nimg)
@@ -309,14 +308,13 @@ def restore(state: TrainState, content: dict[str, Any], path: Path) -> None:
     Raises InputError, before anything changes, if it belongs to other data or another network, or is damaged.
     """
     check_data(content, state.data, path)
-    parts: dict[str, GeNVS | Adam] = {"net": state.net, "ema": state.ema, "optimizer": state.optimizer}
-    given = {part: content.get(part) for part in parts}
+    given = {part: content.get(part) for part in state.parts}
     if isinstance(given["optimizer"], dict):  # that of an older run has settings, too
         given["optimizer"] = {"state": given["optimizer"].get("state")}
-    fault = fault_in(given, {part: owner.state_dict() for part, owner in parts.items()})
+    fault = fault_in(given, {part: owner.state_dict() for part, owner in state.parts.items()})
     if fault is not None:
         raise _damaged(path, fault)
-    for part, owner in parts.items():
+    for part, owner in state.parts.items():
         owner.load_state_dict(content[part])
     state.cur_nimg = content["cur_nimg"]
     for name in COUNTERS.keys() - {"cur_nimg"}:

@@ -23,7 +23,7 @@ from training.parallel import order_gradient_buckets, training_net, training_pre
 from training.reporting import Reporter
 from training.run_folder import last_line
 from training.signals import CutShort, SlowStep, StopRequest
-from training.state import TrainState, teacher_of
+from training.state import TrainState
 
 SCALE_GROWTH_UPDATES = 2000  # GradScaler's default
 
@@ -42,8 +42,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
     loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
-    if config.distill_steps:
-        loss_fn = DistillationLoss(config.loss, teacher_of(config, state.net), config.seed, config.distill_steps)
+    if state.teacher:
+        loss_fn = DistillationLoss(config, state.teacher)
     first_nimg = state.cur_nimg
     progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
     monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)

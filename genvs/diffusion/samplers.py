@@ -94,7 +94,9 @@ def sample_unipc(
 
 
 def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.8) -> Tensor:
-    """The noise levels `[num_steps]`, float64, of `sample_consistency`: in equal steps of ln sigma."""
+    """The noise levels `[num_steps]`, float64, of `sample_consistency`: from sigma_max to sigma_end in equal steps of
+    ln sigma. A single one is sigma_max.
+    """
     return karras_steps(num_steps, sigma_end, sigma_max, math.inf)[:-1]
 
 
@@ -107,19 +109,19 @@ def sample_consistency(
     sigma_max: float = 80.0,
     sigma_end: float = 0.8,
 ) -> Tensor:
-    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): draws an image in each step, and adds noise again
-    before the next one. For networks that `train.py --distill` made; others give it means of images, which are blurred.
+    """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): each step draws an image, to which the next step
+    adds noise again. For few-step networks; others return the mean of all possible images, which is blurred.
 
-    sigma_end: the last level, unless there is one step alone, at sigma_max; other levels are between, in equal steps of
-    ln sigma. The noise of a step is that of the first one, moved by a share of each side. So images depend on
-    `noise` alone: not on the batch, and videos with one noise for all views do not flicker.
+    sigma_min: unused. sigma_end: as in `consistency_levels`. The noise of later steps is that of the first one, shifted
+    along each side, so images depend on `noise` alone: not on the batch, and a video with one noise for all views does
+    not flicker.
     """
     levels = consistency_levels(num_steps, sigma_max, sigma_end)
     noise, sides = noise.float(), range(1, noise.ndim)
     image = torch.zeros_like(noise)
     for number, level in enumerate(levels.float().to(noise.device, non_blocking=True)):
-        moved = noise.roll([noise.shape[side] * number // num_steps for side in sides], list(sides))
-        image = denoise(image + level * moved, level).float()
+        shifted = noise.roll([noise.shape[side] * number // num_steps for side in sides], list(sides))
+        image = denoise(image + level * shifted, level).float()
     return image
 
 

@@ -102,12 +102,16 @@ def known_sampler(name: str, churn: float = 0.0) -> Sampler:
 def usual_sampling(net: GeNVS, name: str | None = None, num_steps: int | None = None) -> tuple[str, int]:
     """The given sampler and number of steps or, by default, those that `net` is for.
 
-    They are UniPC and its own number, but a few-step network has its number in its notes (`training.distillation`).
+    They are 'unipc' and its number, but 'consistency' and the number in its notes for a few-step network
+    (`training.distillation`). Raises InputError for an unknown sampler, and for more steps of 'consistency' than that.
     """
-    few = net.notes.get("num_steps")
+    few = net.notes.get("num_steps", 0)
     name = name or ("consistency" if few else "unipc")
-    own = few if few and name == "consistency" else known_sampler(name).num_steps
-    return name, num_steps or own
+    num_steps = num_steps or (few if few and name == "consistency" else known_sampler(name).num_steps)
+    if name == "consistency" and num_steps > few:
+        fault = f"the network is for {few}" if few else "the network is not a few-step network"
+        raise InputError(f"`sampler`=consistency, `num_steps`={num_steps}: {fault}: choose fewer, or another `sampler`")
+    return name, num_steps
 
 
 def sampler_of(
@@ -115,8 +119,8 @@ def sampler_of(
 ) -> Callable[[Denoise, Tensor], Tensor]:
     """`sample(denoise, noise)`: a sampler of `genvs.diffusion.samplers.SAMPLERS` over the noise levels of `net`.
 
-    name, num_steps: by default as in `usual_sampling`. churn: S_churn of stochastic sampling (EDM, algorithm 2), whose
-    noise is a function of the seed. Raises InputError as `known_sampler` does.
+    name, num_steps: as in `usual_sampling`. churn: S_churn of stochastic sampling (EDM, algorithm 2), whose noise is a
+    function of the seed. Raises InputError as `usual_sampling` and `known_sampler` do.
     """
     name, steps = usual_sampling(net, name, num_steps)
     sampler, unet = known_sampler(name, churn), net.config.denoiser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import gc
 import itertools
@@ -51,9 +50,9 @@ class Run:
         randomize(self.state.net)
         self.net = training_net(self.state.net, dataclasses.replace(config, cuda_graphs=graphs), device)
         self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-        if config.distill_steps:
-            teacher = copy.deepcopy(self.state.net).eval().requires_grad_(False)
-            self.loss_fn = DistillationLoss(config.loss, teacher, 0, config.distill_steps)
+        if self.state.teacher:
+            randomize(self.state.teacher, seed=1)
+            self.loss_fn = DistillationLoss(dataclasses.replace(config, cuda_graphs=graphs), self.state.teacher)
         self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
@@ -113,14 +112,15 @@ def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance, rounds):
 
 
 @PRECISIONS
-def test_a_distilling_step_too(bf16, tolerance):
-    """Its encoder and renderer are frozen."""
+def test_so_are_those_of_distillation(bf16, tolerance):
+    """Where the encoder and the renderer are frozen, and the teacher is replayed too."""
     config = config_of(bf16=bf16, distill_steps=2)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     for seed, num_inputs in enumerate((1, 2, 1)):
         batch = batch_of(num_inputs, seed)
         check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
-    assert all(parameter.grad is None for parameter in ours.state.net.encoders.parameters())
+    frozen = [*ours.state.net.encoders.parameters(), *ours.state.net.renderer.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
 
 
 def divide_by_zero_while_recording(images: Tensor) -> None:
@@ -161,8 +161,9 @@ def test_updates_train_the_same_weights(bf16, tolerance):
     assert ours.state.check() == 0
 
 
-def test_a_replayed_step_waits_for_nothing():
-    run = Run(config_of(), graphs=True)
+@pytest.mark.parametrize("distill_steps", [0, 2])
+def test_a_replayed_step_waits_for_nothing(distill_steps):
+    run = Run(config_of(distill_steps=distill_steps), graphs=True)
     batches = [batch_of(num_inputs, seed=num_inputs) for num_inputs in (1, 3)]
     for batch in batches * 2:
         run.step(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from click.testing import CliRunner, Result
 import genvs
 import train as program
 from genvs import files
+from genvs.errors import InputError
 from genvs.sampling.synthesis import synthesize_views, usual_sampling
 from genvs.settings import as_text
 from inference.options import described, settle
 from tests.small_model import small_config, small_net, some_batch
-from tests.small_training import BATCH, kimg, last_state, own_signals, unequal
+from tests.small_training import BATCH, fresh_state, kimg, last_state, small_run, unequal
 from training.config import TRAIN_PRESETS
 from training.state import unlike
 
@@ -36,8 +38,7 @@ def run(snapshot: Path, *options: object) -> Result:
     settings = [f"--set=net.{name}={as_text(value)}" for name, value in unlike(preset, small_config())]
     arguments = ["--preset=cpu-demo", f"--distill={snapshot}", f"--batch={BATCH}", f"--kimg={kimg(UPDATES)}", *settings]
     arguments += ["--notensorboard", f"--tick={kimg(2)}", "--dump=1", "--nosubdir", *map(str, options)]
-    with own_signals():
-        return CliRunner().invoke(program.main, arguments)
+    return CliRunner().invoke(program.main, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def distilled(trained, cars, tmp_path_factory) -> Path:
     return folder
 
 
-def test_train_makes_a_few_step_network_of_a_snapshot(trained, distilled):
+def test_train_makes_a_few_step_network_from_a_snapshot(trained, distilled):
     """With its encoder and renderer; a training state of the run gives the same network."""
     teacher = genvs.load_snapshot(trained)
     state = max(distilled.glob("training-state-*.pt"))
@@ -77,12 +78,27 @@ def test_its_number_of_steps_is_the_default(distilled, trained):
     assert calls == pytest.approx([80, 0.8])
     again, _ = next(synthesize_views(few, batch.inputs, batch.targets.cameras, sampler="consistency", batch_size=2))
     torch.testing.assert_close(again, image)
+    for net, num_steps in ((few, 3), (many, 1)):
+        with pytest.raises(InputError, match=f"`num_steps`={num_steps}"):
+            usual_sampling(net, "consistency", num_steps)
+
+
+def test_a_few_step_network_can_be_trained_on_as_an_ordinary_one(distilled, cars):
+    few = distilled / "network-snapshot-000000.pkl"
+    config = dataclasses.replace(small_run(cars), transfer=str(few))
+    state = fresh_state(config)
+    assert state.teacher is None and usual_sampling(state.ema) == ("unipc", 12)
+    assert all(parameter.requires_grad for parameter in state.net.parameters())
+    weights = genvs.load_snapshot(few).state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in state.net.state_dict().items())
 
 
 def test_a_resumed_distillation_ends_equal_bit_for_bit(distilled, trained, tmp_path):
+    """Without the snapshot that it started from."""
     states = sorted(distilled.glob("training-state-*.pt"))
     content = files.load(states[0])
     assert 0 < content["cur_nimg"] < UPDATES * BATCH
+    content["config"]["transfer"] = str(tmp_path / "gone.pkl")
     files.save_atomic(content, tmp_path / states[0].name)
     result = CliRunner().invoke(program.main, ["--resume", str(tmp_path)])
     assert result.exception is None, result.output

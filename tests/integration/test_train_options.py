@@ -134,7 +134,8 @@ REFUSED = {
     "--only_train_cam_weighter": "--only_train_cam_weighter baseline_mean --cam_weighting_method",
     "--only_train_cam_weighter --cam_weighting_method learned_cross_attention": "--transfer",
     "--distill a.pkl --transfer b.pkl": "--distill --transfer",
-    "--set distill_steps=2": "--set distill_steps --distill",
+    "--set distill_steps=2": "--set distill_steps=2 --distill",
+    "--set distill_steps=3": "distill_steps=3",
     "--grad-compression bf16": "--grad-compression GPU",
     "--set loss.P_mean": "--set loss.P_mean",
     "--set P_mean=1": "P_mean loss.P_mean",
@@ -204,6 +205,16 @@ def test_a_snapshot_needs_its_own_preconditioning(program, cars, snapshot):
     arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot({"denoiser.precond": "vp"}), "-n"]
     assert_refused(program(*arguments), "snapshot.pkl", "--precond=vp")
     assert options_of(program(*arguments, "--precond", "vp")).net.denoiser.precond == "vp"
+
+
+def test_distillation_takes_a_quarter_of_the_images_and_half_of_them_at_a_falling_rate(program, cars, snapshot):
+    """Of a shorter run too."""
+    arguments = ["--data", cars, "--distill", snapshot({"denoiser.dropout": 0.1}), "-n"]
+    for options, kimg in ((), 4.5), (("--kimg", 2), 2.0):
+        config = options_of(program(*arguments, *options))
+        found = config.duration_kimg, config.lr_rampup_kimg, config.lr_decay_kimg
+        assert found == (kimg, kimg / 20, kimg / 2)
+        assert (config.preset, config.distill_steps, config.net.denoiser.dropout) == ("cpu-demo", 2, 0)
 
 
 @pytest.mark.parametrize(
