@@ -148,7 +148,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             place = folder / "DevToolsActivePort"
-            port, path = wait_until(lambda: place.exists() and place.read_text().split("\n"))
+            port, path = wait_until(lambda: place.exists() and place.read_text()).split("\n")
             yield Browser(f"ws://127.0.0.1:{port}{path}", downloads)
         finally:
             process.terminate()
