@@ -44,8 +44,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Processes of `pytest -n auto`, as test.sh has it: one if there is a GPU, whose memory and time tests measure."""
-    return 1 if torch.cuda.is_available() else min(8, usable_cores())
+    """Processes of `pytest -n auto`, as test.sh has it: one if there is a GPU, whose memory and time tests measure.
+
+    Else one more than there are cores, because tests of whole runs often wait.
+    """
+    return 1 if torch.cuda.is_available() else min(8, usable_cores() + 1)
 
 
 @pytest.hookimpl(tryfirst=True)

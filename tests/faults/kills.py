@@ -62,7 +62,7 @@ def killed(config: TrainConfig, run_dir: Path, point: str | None, chance: random
     if not point:
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while number_of_states(run_dir) == states and os.waitid(os.P_PID, process, ended) is None:
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(wait)
         os.kill(process, signal.SIGKILL)
     return os.waitpid(process, 0)[1] == signal.SIGKILL
