@@ -66,12 +66,13 @@ def option_group(title: str) -> Callable[..., Callable]:
 
 
 class FullPath(click.Path):
-    """A path that becomes absolute, relative to the working folder."""
+    """A path, or several packs with commas between (a.pack,b.pack), made absolute from the working folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty: give a path, or leave the option out", param, ctx)
-        return super().convert(os.path.abspath(value), param, ctx)
+        paths = re.split(r"(?<=\.pack),", os.fspath(value))
+        return super().convert(",".join(map(os.path.abspath, paths)), param, ctx)
 
 
 class FiniteRange(click.FloatRange):

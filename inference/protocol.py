@@ -66,9 +66,9 @@ def open_dataset(
 
 
 def split_name(path: Path) -> str | None:
-    """The split that the name of a folder, a .zip or a transforms_*.json ends in."""
+    """The split that the name of a folder, a .zip, a pack or a transforms_*.json ends in."""
     path = path.parent if path.name == "transforms.json" else path
-    match = re.search(r"(?:^|_)(train|val|test)(?:\.zip|\.json)?$", path.name)
+    match = re.search(r"(?:^|_)(train|val|test)(?:\.zip|\.json|\.\d+px\.pack)?$", path.name)
     return match[1] if match else None
 
 

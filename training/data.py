@@ -83,11 +83,11 @@ def open_data(config: TrainConfig) -> RunData:
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}
     train = opened(splits.train, **cameras, seed=config.seed, xflip=config.xflip)
-    if config.normalize:
+    if config.normalize and train.placement(0):
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
-    there = [set(train.modalities_of(scene)) for scene in range(len(train))]
-    if set(train.modalities) not in there:
+    there = {frozenset(train.modalities_of(scene)) for scene in range(len(train))}
+    if frozenset(train.modalities) not in there:
         nowhere = [name for name in train.modalities if name not in set().union(*there)]
         fault = f"no scene has {' or '.join(nowhere) or ' and '.join(train.modalities) + ' together'}"
         raise InputError(f"{printable(train.path)}: {fault}; add the pictures, or leave one out of `modalities`")
@@ -192,7 +192,8 @@ def batch_schedule(
     ordered by the modality of their targets.
     """
     indices, num_scenes = [MODALITIES[name].index for name in config.net.modalities], len(scenes)
-    there = [{MODALITIES[name].index for name in names} for names in scenes]
+    kinds: dict[tuple[str, ...], set[int]] = {}  # one set for all scenes alike
+    there = [kinds.setdefault(tuple(names), {MODALITIES[name].index for name in names}) for names in scenes]
 
     @functools.lru_cache(maxsize=1)
     def order(epoch: int) -> np.ndarray:
@@ -209,7 +210,7 @@ def batch_schedule(
         block, number = divmod(index, len(indices))
         inputs, target = tuple(dealt(block)[number, :num_inputs].tolist()), indices[number]
         # The next scene that has what this sample needs.
-        turns = (int(scene) for scene in np.roll(order(epoch), -place))
+        turns = (int(order(epoch)[turn % num_scenes]) for turn in range(place, place + num_scenes))
         scene = next(scene for scene in turns if {*inputs, target} <= there[scene])
         return SampleRequest(scene, index, num_inputs, config.num_targets, inputs, target)
 

@@ -22,7 +22,8 @@ from genvs.data.camera_checks import (
     warn_of_cameras,
 )
 from genvs.data.framing import Framing
-from genvs.data.packed import Pack, ensure_pack
+from genvs.data.pack_index import PackIndex, mark
+from genvs.data.packed import JoinedPacks, Pack, ensure_pack
 from genvs.data.scene import Scene
 from genvs.data.storage import printable
 from genvs.data.types import Views
@@ -49,16 +50,23 @@ class SceneViews(abc.ABC):
         self.modalities = modality_names(modalities)
         self.path, self.resolution, self.framing = Path(path), resolution, framing
         self.normalize = SceneConfig().radius if normalize is True else normalize
+        self._placements: dict[int, Placement] = {}
+        self._packs: dict[int, Pack | JoinedPacks] = {}  # by modality
         self.scenes = self.list_scenes(self.path)
         if not self.scenes:
             raise InputError(f"{printable(path)}: {type(self).__name__} finds no scene there; check the path")
+        # In arrays, and few lists: what is kept of each scene is copied into every process that looks at it.
+        self._num_views, self._kind = np.empty(len(self.scenes), np.int64), np.empty(len(self.scenes), np.uint8)
+        kinds: dict[tuple[str, ...], int] = {}
         for number, scene in enumerate(self.scenes):
             scene.framing = framing
-            if not self.modalities_of(number):
+            there = tuple(name for name in self.modalities if name in scene.modalities)
+            if not there:
                 wanted = " or ".join(f"{name}/" for name in self.modalities)
                 raise InputError(f"{scene.shown}: has no {wanted}; add one with pictures, or remove this scene")
-        self._placements: dict[int, Placement] = {}
-        self._packs: dict[int, Pack] = {}  # by modality
+            self._num_views[number] = len(scene.view_names)
+            self._kind[number] = kinds.setdefault(there, len(kinds))
+        self._kinds = list(map(list, kinds))
         self._examine_first_scene(near, far, convention)
 
     @abc.abstractmethod
@@ -78,11 +86,11 @@ class SceneViews(abc.ABC):
         return [scene.name for scene in self.scenes]
 
     def num_views(self, scene: int) -> int:
-        return len(self.scenes[scene].view_names)
+        return int(self._num_views[scene])
 
     def modalities_of(self, scene: int) -> list[str]:
         """Those of `modalities` that a scene has."""
-        return [name for name in self.modalities if name in self.scenes[scene].modalities]
+        return self._kinds[self._kind[scene]]
 
     def scene_config(self) -> SceneConfig:
         """The camera model, for the network's config; focal and radius are those of the first scene."""
@@ -114,18 +122,33 @@ class SceneViews(abc.ABC):
         self._packs = {}
         for name in self.modalities if path is not None else ():
             assert path is not None
-            there = [name in scene.modalities for scene in self.scenes]
-            views = [np.arange(self.num_views(scene) if has else 0) for scene, has in enumerate(there)]
+            there = np.array([name in kind for kind in self._kinds])[self._kind]
+            views = np.where(there, self._num_views, 0)
+            index = self._pack_index(name, views).to_bytes()
             file = path if name == "rgb" else path.with_suffix(f".{name}{path.suffix}")
-            pack = Pack(file, self.resolution, tuple(map(len, views)), self.digest_of_files(name), name)
-            index = MODALITIES[name].index
+            pack = Pack(file, self.resolution, views, self.digest_of_files(name), mark(index), name)
 
-            def decode(scene: int, views=views, index=index) -> Views:
-                return self.load(scene, views[scene], index)
+            def decode(scene: int, modality=MODALITIES[name].index) -> Views:
+                return self.load(scene, np.arange(self.num_views(scene)), modality)
 
-            packs.append(ensure_pack(pack, decode, workers, verify=verify))
+            packs.append(ensure_pack(pack, index, decode, workers, verify=verify))
         self.use_packs(packs)
         return packs
+
+    def _pack_index(self, modality: str, views: np.ndarray) -> PackIndex:
+        """views: how many of each scene are in the pack of this modality."""
+        settings = {
+            "normalize": self.normalize,
+            "framing": self.framing,
+            # Those of the data: views do not depend on those that a user chooses, but for depths.
+            "depths": None if self.normalize else self.default_depths(),
+            "planes": self._scene_config.planes if modality == "depth" else None,
+        }
+        depths = [np.empty((0, 2))]
+        for scene in np.flatnonzero(views).tolist() if self.scenes[0].read_depths() is not None else ():
+            own = self._own_depths(scene)
+            depths.append(np.full((views[scene], 2), np.nan) if own is None else own)
+        return PackIndex.of(settings, self.scenes, views, np.concatenate(depths))
 
     def use_packs(self, packs: Sequence[Pack]) -> None:
         """Takes views from now on from packs that `make_packs` has made or found, perhaps in another process."""

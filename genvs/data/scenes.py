@@ -140,8 +140,8 @@ class SceneDataset(SceneViews, Dataset):
 
     def check_views(self, min_views: int) -> None:
         """Raises InputError for the first scene that has fewer views than a sample needs (inputs and targets)."""
-        for scene in self.scenes:
-            scene.require_views(min_views)
+        for scene in np.flatnonzero(self._num_views < min_views)[:1]:
+            self.scenes[scene].require_views(min_views)
 
     def checked_classes(self, num_classes: int = MAX_CLASSES) -> list[int]:
         """`classes`. Raises InputError unless they are a whole number below `num_classes` for each scene."""
@@ -164,7 +164,8 @@ class SceneDataset(SceneViews, Dataset):
         first = MODALITIES[self.modalities[0]].index
         for request in requests:
             rng = numpy_generator(Stream.VIEWS, self.seed, request.sample_index)
-            self.scenes[request.scene].require_views(request.num_inputs + request.num_targets)
+            if self.num_views(request.scene) < (needed := request.num_inputs + request.num_targets):
+                self.scenes[request.scene].require_views(needed)
             views = self.sampled_views(request.scene)
             parts = choose_views(len(views), request.num_inputs, request.num_targets, rng)
             chosen.append([views[part] for part in parts])

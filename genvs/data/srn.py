@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -203,7 +204,8 @@ def default_depths(storage: Storage) -> tuple[float, float] | None:
             raise InputError(
                 f"{storage.shown(SPLIT_FILE)}: not JSON with numbers near and far; correct or remove it"
             ) from None
-    return next((depths for name, depths in NEAR_FAR.items() if storage.root.name.startswith(name)), None)
+    split = os.path.basename(os.path.abspath(storage.root))
+    return next((depths for name, depths in NEAR_FAR.items() if split.startswith(name)), None)
 
 
 def check_windows(storage: Storage, modalities: Iterable[str]) -> None:

@@ -28,7 +28,8 @@ IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
 
 def printable(name: str | os.PathLike[str]) -> str:
     """A name that is safe in a one-line message: control characters and broken encodings are escaped."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in os.fspath(name))
+    name = os.fspath(name)
+    return name if name.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def counted(number: int, noun: str) -> str:

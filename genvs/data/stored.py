@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from genvs.data import colmap, srn, transforms
+from genvs.data import colmap, pack_scenes, srn, transforms
 from genvs.data.frames import StoredScene
 from genvs.data.image_files import without_suffix
 from genvs.data.map_style import adapted
+from genvs.data.packed import Pack
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
-from genvs.modalities import BY_NAME
+from genvs.modalities import BY_NAME, MODALITIES
 
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 GIVE = (
@@ -27,10 +30,14 @@ GIVE = (
 class StoredScenes(SceneDataset):
     """The scenes of one split, in a folder or a `.zip`.
 
-    path: FOLDER/transforms*.json, for the scene in that file or, if it does not exist, those in FOLDER/*/; else a
-    folder of scenes, or of one, in SRN's layout or COLMAP's. Opening a split lists names and examines the first scene.
-    Other files are read when a sample uses them or, which is much faster, all at once into a pack.
+    path: FOLDER/transforms*.json, for the scene in that file or, if it does not exist, those in FOLDER/*/; packs, for
+    a PackedScenes; else a folder of scenes, or of one, in SRN's layout or COLMAP's. Opening a split lists names and
+    examines the first scene. Other files are read when a sample uses them or, which is much faster, all at once into a
+    pack.
     """
+
+    def __new__(cls, path: str | os.PathLike[str] = "", **options) -> StoredScenes:  # copies and pickles have no path
+        return super().__new__(PackedScenes if pack_scenes.are_packs(path) else cls)
 
     @classmethod
     def find_splits(cls, path: str | os.PathLike[str]) -> Splits:
@@ -38,6 +45,8 @@ class StoredScenes(SceneDataset):
 
         Raises InputError if there is none, a scene would be left out, or what is held out is also trained on.
         """
+        if pack_scenes.are_packs(path):
+            return pack_scenes.find_splits(path)
         train = find_train(path)
         splits = Splits(train, *(_sibling(train, split) for split in ("val", "test")))
         for held_out in filter(None, splits[1:]):
@@ -73,6 +82,59 @@ class StoredScenes(SceneDataset):
     def pack_path(self) -> Path:
         file = f".{self.path.stem}" if self.file else ""
         return self.storage.beside(f"{file}.{self.resolution}px.pack")
+
+
+class PackedScenes(StoredScenes):
+    """The scenes of packs, as they were when these were made. Opening it reads indices alone."""
+
+    scenes: pack_scenes.ScenesOfPacks
+
+    def __init__(self, path: str | os.PathLike[str], *, convention: str | None = None, **options) -> None:
+        if convention not in (None, "opencv"):
+            raise InputError(f"{printable(path)}: poses in packs have OpenCV's axes; leave out `convention`")
+        super().__init__(path, **options)
+        coded = self.scenes.settings("planes")
+        if coded and coded != [self._scene_config.planes] * len(coded):
+            raise InputError(
+                f"{printable(path)}: depths are coded for other planes; give `near` and `far` as {coded[0]}"
+            )
+
+    def list_scenes(self, path: Path) -> pack_scenes.ScenesOfPacks:  # type: ignore[override]
+        self.normalized, self.normalize = self.normalize, False  # they are placed already
+        return self._opened(path)
+
+    def _opened(self, path: Path) -> pack_scenes.ScenesOfPacks:
+        """The scenes at `resolution`, from whose packs views are taken from now on."""
+        scenes = pack_scenes.open_scenes(path, self.resolution, self.modalities, self.framing, self.normalized)
+        self._packs = {MODALITIES[name].index: scenes.packs(name) for name in self.modalities}
+        return scenes
+
+    def default_depths(self) -> tuple[float, float] | None:
+        """Those of depth pictures, else all that the packs state, together."""
+        planes = self.scenes.settings("planes")
+        stated = [(each["near"], each["far"]) for each in planes] or self.scenes.settings("depths")
+        return (min(near for near, _ in stated), max(far for _, far in stated)) if stated else None
+
+    def at_resolution(self, resolution: int) -> SceneDataset:
+        other = copy.copy(self)
+        other.resolution = resolution
+        other.scenes = other._opened(self.path)
+        return other
+
+    def classes(self) -> Sequence[Any]:
+        folder = copy.copy(self)
+        folder.path = pack_scenes.listed(self.path)[0].parent
+        return super(PackedScenes, folder).classes()
+
+    def pack_path(self) -> None:  # type: ignore[override]
+        return None
+
+    def make_packs(self, workers: int, *, verify: bool = False) -> list[Pack]:
+        """None. Raises InputError for a damaged one if `verify`."""
+        for pack in self.scenes.all_packs() if verify else ():
+            if not pack.is_current(verify=True):
+                raise InputError(f"{printable(pack.path)}: a checksum is wrong; copy it again, or {pack_scenes.AGAIN}")
+        return []
 
 
 def dataset_class(name: str | None = None) -> type[SceneDataset]:

@@ -118,6 +118,8 @@ def test_each_camera_has_the_depths_of_the_points_that_it_sees(tmp_path):
     assert config.own_depths and (config.near, config.far) == pytest.approx(tuple(np.median(expected, axis=0)))
     dataset.make_packs(workers=0)
     torch.testing.assert_close(dataset.load(0, [4, 1]).cameras.near, cameras.near[[4, 1]])
+    pack = opened(tmp_path / "car.32px.pack", normalize=True)
+    assert pack.scene_config().own_depths and equal_scenes(pack, dataset)
 
 
 def test_depths_that_are_given_and_depths_of_points_without_tracks(tmp_path):
