@@ -25,6 +25,8 @@ from torch_utils import distributed
 from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, for_distillation, resumed
 from training.data import check_ranks_agree, open_data, pack_data
+from training.expected import expected_psnr
+from training.loggers import check_installed
 from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, start_from
 from training.training_loop import training_loop
@@ -180,8 +182,8 @@ class TrainCommand(Command):
 @output("--snap", "snapshot_ticks", help="Ticks between snapshots, samples and held-out PSNR", metavar="TICKS")
 @output("--dump", "state_ticks", help="Ticks between training states, for --resume", metavar="TICKS")
 @output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=IMAGES)
-@output("--notensorboard", "tensorboard", help="Write no TensorBoard events", is_flag=True,
-        callback=lambda context, option, given: False if given else None)  # fmt: skip
+@output("--notensorboard", "logger", help="The same as --logger none", flag_value="none", show_default=False)
+@output("--logger", help="Where curves and pictures go: tensorboard, wandb, mlflow or none", metavar="LIST")
 @output("--resume", help="Continue a run (its folder or a training-state-*.pt), by default the newest",
         metavar="[PATH]", is_flag=False, flag_value="newest")  # fmt: skip
 @output("-n", "--dry-run", help="Check everything, print all settings, and exit", is_flag=True)
@@ -201,6 +203,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
     config, cur_nimg = build_config(options, content.get("config")), content.get("cur_nimg", 0)
     config.rounds(distributed.get_world_size())
+    check_installed(config.logger or ())
     if resume and options["data"] is None:
         check_data_is_there(config)
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
@@ -237,7 +240,12 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         run_dir = run_folder.new_run_folder(config, outdir, device.type, desc, nosubdir=nosubdir)
     run_dir = distributed.gather_objects(run_dir)[0]
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
-        distributed.print0(f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}", flush=True)
+        psnr = expected_psnr(config)
+        distributed.print0(
+            f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}"
+            + (f"; expected about {psnr:.1f} dB at the end" if psnr else ""),
+            flush=True,
+        )
         if config.transfer is None and not resume:
             distributed.print0(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
         training_loop(config, run_dir, run_data, state, device)

@@ -33,7 +33,7 @@ def train(
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         stats, output = Path(folder, "stats.jsonl"), Path(folder, "output.txt")
         command = [str(ROOT / "train.sh"), "--preset", preset, "--data", str(data), "--outdir", folder, "--nosubdir"]
-        command += ["--notensorboard", f"--batch={batch}", f"--kimg={kimg:.9g}", f"--tick={every:.9g}"]
+        command += ["--logger=none", f"--batch={batch}", f"--kimg={kimg:.9g}", f"--tick={every:.9g}"]
         command += [f"--log_freq={every * 1000:.9g}", *options]
         environment, start = {**os.environ, "NGPU": "1", **variables}, time.perf_counter()
         with (

@@ -112,7 +112,7 @@ def training_config(preset: str, batch: int, views: int, precision: str, **chang
         "lr_rampup_kimg": 0.0,
         "bf16": precision == "bf16",
         "bench": precision != "fp32",  # without tensor cores cuDNN's trials of its algorithms take minutes
-        "tensorboard": False,
+        "logger": None,
     }
     return dataclasses.replace(TRAIN_PRESETS[preset], **{**settings, **changes})
 
@@ -127,7 +127,7 @@ class TrainingStep:
         self.net = training_net(self.state.net, config, DEVICE)
         self.loss_fn = GeNVSLoss(config.loss, config.net, config.seed)
         # A rank other than 0 writes nothing.
-        self.monitor = Monitor(Path(), DEVICE, rank=1, tensorboard=False, cur_nimg=0, total=1)
+        self.monitor = Monitor(Path(), DEVICE, rank=1, cur_nimg=0, total=1)
 
     def __call__(self) -> None:
         accumulate_gradients(self.net, self.loss_fn, self.batches, self.config, self.monitor)

@@ -53,7 +53,7 @@ def train(config: TrainConfig, data: Path, every: float, seed: int) -> tuple[lis
 
     Raises KeyboardInterrupt if the run is stopped.
     """
-    run = {"data": str(data), "kimg_per_tick": every, "seed": seed, "tensorboard": False}
+    run = {"data": str(data), "kimg_per_tick": every, "seed": seed, "logger": None}
     config = set_by_path(config, {**run, "snapshot_ticks": 1, "state_ticks": 10**6})
     opened = open_data(config)
     pack_data(opened)

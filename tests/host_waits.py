@@ -78,7 +78,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
     config = small_run("nowhere", 100, log_kimg=1000.0, kimg_per_tick=1000.0, **changes)
     state = create_state(config, config.net.scene, device)
     loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-    monitor = Monitor(run_dir, device, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    monitor = Monitor(run_dir, device, rank=0, cur_nimg=0, total=config.total_nimg)
     reporter = Reporter(config, state, monitor)
     reporter.first_status = []
 

@@ -50,7 +50,7 @@ def small_run(data: Path | str, updates: int = 5, **changes) -> TrainConfig:
             "log_kimg": kimg(1),
             "snapshot_ticks": 1000,
             "state_ticks": 1000,
-            "tensorboard": False,
+            "logger": None,
             **changes,
         },
     )
@@ -104,7 +104,7 @@ def fresh_state(config: TrainConfig) -> TrainState:
 @contextlib.contextmanager
 def reporter_of(config: TrainConfig, state: TrainState, run_dir: Path, held_out: bool = False) -> Iterator[Reporter]:
     """A run's reporter, closed afterwards."""
-    monitor = Monitor(run_dir, CPU, rank=0, tensorboard=False, cur_nimg=0, total=config.total_nimg)
+    monitor = Monitor(run_dir, CPU, rank=0, cur_nimg=0, total=config.total_nimg)
     with contextlib.closing(monitor):
         reporter = Reporter(config, state, monitor)
         reporter.evaluate_on(opened(config, held_out))

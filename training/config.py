@@ -15,6 +15,7 @@ from genvs.errors import InputError
 from genvs.machine import LOADERS
 from genvs.models.backbone import BACKBONES
 from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_color, check_numbers, flat, set_by_path
+from training.loggers import LOGGERS
 from training.loss import LossConfig
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
@@ -58,7 +59,8 @@ class TrainConfig:
     from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of gradients between ranks, "none"
     or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the
     view weighting alone and keep all other weights of `transfer`. distill_steps: tune the denoiser of `transfer`, and
-    nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary training.
+    nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary training. logger:
+    some of LOGGERS; None for none.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -106,7 +108,7 @@ class TrainConfig:
     snapshot_ticks: int = 10
     state_ticks: int = 50
     log_kimg: float = 1.0
-    tensorboard: bool = True
+    logger: tuple[str, ...] | None = ("tensorboard",)
 
     def __post_init__(self) -> None:
         check_numbers(self, POSITIVE, "duration_kimg", "batch_size", "batch_gpu", "num_targets", "lr", "loss_scale")
@@ -118,6 +120,9 @@ class TrainConfig:
         check_choice(self, "grad_compression", ("none", "bf16"))
         check_choice(self, "fit", FITS)
         check_color(self, "background")
+        for name in self.logger or ():
+            if name not in LOGGERS:
+                raise InputError(f"`logger`={name}: choose some of {', '.join(LOGGERS)}, or none")
         if self.convention is not None:
             check_choice(self, "convention", CONVENTIONS)
         if not 0 <= self.seed < 2**63:
@@ -268,7 +273,7 @@ def for_distillation(config: TrainConfig, changes: Mapping[str, Any]) -> TrainCo
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.
 RESUMABLE = (
     "data duration_kimg batch_gpu workers cache bench cuda_graphs kimg_per_tick snapshot_ticks state_ticks log_kimg "
-    "tensorboard"
+    "logger"
 ).split()
 PER_PROCESS = ("data", "workers")  # settings that may differ among the processes of a run
 

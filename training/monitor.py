@@ -1,33 +1,28 @@
-"""What a run reports: status lines, a progress bar, stats.jsonl, tensorboard. Only rank 0 writes."""
+"""What a run reports: status lines, a progress bar, stats.jsonl, and to its loggers. Only rank 0 writes."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from genvs.files import write_atomic
-from genvs.settings import as_text
-from genvs.visualize import save_gif
 from torch_utils import distributed
+from training.loggers import Loggers
 from training.loss import LossTerms
 from training.run_folder import records_before
 
-COMPARED = ("PSNR/1_input", "PSNR/3_input", "Loss/all")  # what tensorboard shows beside the hyperparameters of runs
-FPS = 8.0
 SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, between and above these
 
 
@@ -39,7 +34,9 @@ class Monitor:
     data_wait: seconds that the host has waited for batches since the last record; the training loop adds to it.
     """
 
-    def __init__(self, run_dir: Path, device: torch.device, *, rank: int, tensorboard: bool, cur_nimg: int, total: int):
+    def __init__(
+        self, run_dir: Path, device: torch.device, *, rank: int, cur_nimg: int, total: int, loggers: Iterable[str] = ()
+    ):
         self.run_dir, self.device = run_dir, device
         self.enabled, self.total = rank == 0, total
         self.start_time = self.last_time = time.time()
@@ -49,10 +46,10 @@ class Monitor:
         self.values: dict[str, list[Tensor]] = {}
         self.data_wait = 0.0
         self.numbers: dict[str, float] = {}
-        self.writer: Any = None
         self.stats_file: TextIO | None = None
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
+        self.loggers = Loggers(loggers if self.enabled else (), run_dir, cur_nimg, self.say)
         if not self.enabled:
             return
         kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
@@ -60,10 +57,6 @@ class Monitor:
             self.start_time -= json.loads(kept[-1]).get("time", 0.0)
         write_atomic("".join(f"{line}\n" for line in kept), run_dir / "stats.jsonl")
         self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(run_dir), purge_step=cur_nimg + 1 if cur_nimg else None)
 
     @torch.no_grad()
     def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
@@ -121,33 +114,9 @@ class Monitor:
             if self.stats_file is not None:
                 seconds = round(now - self.start_time, 3)
                 self.stats_file.write(json.dumps({"nimg": cur_nimg, "time": seconds, **numbers}) + "\n")
-            if self.writer is not None:
-                for name, value in numbers.items():
-                    self.writer.add_scalar(name, value, global_step=cur_nimg)
-                self.writer.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.run_dir)) from error
-
-    def introduce(self, settings: Mapping[str, Any], cameras: Image.Image | None) -> None:
-        """Show a new run's settings among the hyperparameters of tensorboard, and a picture of its data's cameras."""
-        from torch.utils.tensorboard.summary import hparams
-
-        if self.writer is not None:
-            values = {name: v if isinstance(v, int | float | str) else as_text(v) for name, v in settings.items()}
-            for summary in hparams(values, dict.fromkeys(COMPARED, 0.0))[:2]:
-                self.writer.file_writer.add_summary(summary)
-            if cameras is not None:
-                self.writer.add_image("Cameras", np.asarray(cameras), dataformats="HWC")
-
-    def animate(self, name: str, frames: Sequence[np.ndarray], cur_nimg: int) -> None:
-        """Show frames `[H, W, 3]` uint8 in tensorboard, which plays them."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        if self.writer is not None:
-            save_gif(gif := io.BytesIO(), frames, FPS)
-            width, height = Image.open(gif).size
-            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif.getvalue())
-            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), cur_nimg)
+        self.loggers.scalars(numbers, cur_nimg)
 
     def status(self, tick: int, cur_nimg: int) -> None:
         """One line about the run so far, from the numbers last recorded."""
@@ -176,7 +145,7 @@ class Monitor:
 
     def close(self) -> None:
         self.bar.close()
-        for file in (self.writer, self.stats_file):
-            if file is not None:
-                with contextlib.suppress(OSError):  # `record` has raised it already
-                    file.close()
+        self.loggers.close()
+        if self.stats_file is not None:
+            with contextlib.suppress(OSError):  # `record` has raised it already
+                self.stats_file.close()

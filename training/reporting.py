@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from genvs.data.validate import camera_sheet
@@ -37,6 +36,7 @@ class Reporter:
 
     def __init__(self, config: TrainConfig, state: TrainState, monitor: Monitor) -> None:
         self.config, self.run_dir, self.state, self.monitor = config, monitor.run_dir, state, monitor
+        self.loggers = monitor.loggers
         self.evaluation: Evaluation | None = None
         self.last_nimg = state.cur_nimg
         self.saved_nimg = state.cur_nimg or -1  # a resumed run has its state already
@@ -46,9 +46,10 @@ class Reporter:
     def evaluate_on(self, data: RunData) -> None:
         """Evaluate on the held-out scenes of `data`, if there are some, from now on."""
         self.evaluation = Evaluation(data, self.monitor.device) if data.held_out_scenes else None
-        if self.monitor.writer is not None and self.state.cur_nimg == 0:
+        if self.loggers.new:
             splits = {"train": data.train} | ({} if data.held_out is data.train else {"held out": data.held_out})
-            self.monitor.introduce(flat(dataclasses.asdict(self.config)), camera_sheet(splits, "Cameras of the data"))
+            cameras = camera_sheet(splits, "Cameras of the data")
+            self.loggers.introduce(flat(dataclasses.asdict(self.config)), {"Cameras": cameras} if cameras else {})
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step reached or passed a multiple of `kimg`."""
@@ -98,10 +99,10 @@ class Reporter:
             panel = self.evaluation.panel(net, f"after {nimg / 1000:.1f} kimg; {line}")
             with replacing(self.run_dir / f"samples-{nimg // 1000:06d}.png") as file:
                 panel.save(file, "png")
-            if self.monitor.writer is not None:
-                self.monitor.writer.add_image("Samples", np.asarray(panel), nimg, dataformats="HWC")
+            if self.loggers:
+                self.loggers.image("Samples", panel, nimg)
                 with contextlib.suppress(InputError):  # nothing goes around cameras at the origin
-                    self.monitor.animate("Orbit", self.evaluation.orbit(net), nimg)
+                    self.loggers.animation("Orbit", self.evaluation.orbit(net), nimg)
         torch.backends.cudnn.benchmark = self.config.bench
         self.monitor.record(nimg, **scores, **{"Timing/evaluation_sec": time.perf_counter() - start})
 

@@ -290,7 +290,10 @@ def load_training_state(path: Path) -> dict[str, Any]:
     files.check_format(content, path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
     try:
         net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
-        config = from_dict(TrainConfig, {**content["config"], "net": net})
+        settings = {**content["config"], "net": net}
+        if settings.pop("tensorboard", True) is False:  # so it was before there were other loggers
+            settings["logger"] = None
+        config = from_dict(TrainConfig, settings)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"its config cannot be used ({error})") from None
     counters: dict[str, Any] = {name: content.get(name) for name in COUNTERS}

@@ -46,7 +46,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         loss_fn = DistillationLoss(config, state.teacher)
     first_nimg = state.cur_nimg
     progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
-    monitor = Monitor(run_dir, device, rank=rank, tensorboard=config.tensorboard, **progress)
+    monitor = Monitor(run_dir, device, rank=rank, loggers=config.logger or (), **progress)
     reporter = Reporter(config, state, monitor)
 
     def start_stage() -> tuple[nn.Module, Iterator[ViewBatch]]:

@@ -69,7 +69,7 @@ def trial(number: int, options: argparse.Namespace) -> dict:
         shutil.rmtree(sorted(folder.glob("cache/*/*.cubin"))[0].parent)
     command = [sys.executable, *(LAUNCHER if "launcher" in receiver else ()), "train.py", "--preset", options.preset]
     command += ["--data", str(options.data), "--outdir", str(folder), "--nosubdir", "--batch=8", "--tick=0.2"]
-    command += ["--snap=2", "--dump=1", "--notensorboard", f"--workers={0 if number % 4 == 3 else 8}", "--duration=10"]
+    command += ["--snap=2", "--dump=1", "--logger=none", f"--workers={0 if number % 4 == 3 else 8}", "--duration=10"]
     with open(folder / "log", "w") as log:
         environment = {**os.environ, **variables}
         process = subprocess.Popen(

@@ -63,7 +63,7 @@ def test_a_restarted_run_goes_on_and_loses_no_update(started, tmp_path, every_fa
 
 def test_a_complete_run_succeeds_on_every_rank(started, tmp_path):
     run_dir = shutil.copytree(started, tmp_path / "run")
-    out, err = completed(run_dir, "--set=tensorboard=true", processes=2)
+    out, err = completed(run_dir, "--logger=tensorboard", processes=2)
     assert out.count("Done:") == 1 and "Traceback" not in err
     assert last_state(run_dir)["cur_nimg"] == 12 and list(run_dir.glob("events.*"))
 

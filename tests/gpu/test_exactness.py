@@ -54,7 +54,7 @@ def trained(config: TrainConfig, run_dir: Path, start: int, stop: int) -> tuple[
     net = Watched(training_net(state.net, config, device))
     loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), config.seed)
     batches = load_batches(config, data, state.cur_nimg, device)
-    monitor = Monitor(run_dir, device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    monitor = Monitor(run_dir, device, rank=1, cur_nimg=0, total=1)
     losses = []
     for _ in range(start, stop):
         monitor.losses.clear()

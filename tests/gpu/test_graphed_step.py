@@ -53,7 +53,7 @@ class Run:
         if self.state.teacher:
             randomize(self.state.teacher, seed=1)
             self.loss_fn = DistillationLoss(dataclasses.replace(config, cuda_graphs=graphs), self.state.teacher)
-        self.monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+        self.monitor = Monitor(Path(), device, rank=1, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
         """Losses and gradients of one update, without the update itself."""

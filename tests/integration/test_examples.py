@@ -26,7 +26,7 @@ def test_training_on_arrays(snapshot, cars, tmp_path, capsys):
     scenes = sorted(path for path in cars.with_name("cars_train").iterdir() if path.is_dir())
     images = np.stack([[Image.open(file) for file in sorted(scene.glob("rgb/*"))] for scene in scenes])
     c2w = np.stack([[np.loadtxt(file).reshape(4, 4) for file in sorted(scene.glob("pose/*"))] for scene in scenes])
-    settings = {"duration_kimg": kimg(6), "batch_size": 4, "workers": 0, "tensorboard": False, "lr_rampup_kimg": 0.001}
+    settings = {"duration_kimg": kimg(6), "batch_size": 4, "workers": 0, "logger": None, "lr_rampup_kimg": 0.001}
     net = fine_tune(images[..., :3], c2w, 1.025, str(snapshot), tmp_path / "out", **settings)
     saved = genvs.load_snapshot(max((tmp_path / "out").glob("network-snapshot-*.pkl")))
     before = genvs.load_snapshot(snapshot).state_dict()

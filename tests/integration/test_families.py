@@ -73,7 +73,7 @@ def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
     config = family(Path("nowhere"), arch, "vp", LEARNED_VIEW_WEIGHTINGS[arch == "adm"], fp16=True, bf16=False)
     state = create_state(config, config.net.scene, CPU)
     loss_fn = GeNVSLoss(config.loss, GeNVSConfig(denoiser=DenoiserConfig(precond="vp")), 0)
-    monitor = Monitor(tmp_path, CPU, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    monitor = Monitor(tmp_path, CPU, rank=1, cur_nimg=0, total=1)
     batches = itertools.repeat(some_batch(4, num_targets=1))
     for _ in range(2):
         with host_waits() as found:

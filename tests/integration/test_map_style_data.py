@@ -102,7 +102,7 @@ def test_two_updates(tmp_path, monkeypatch, capsys):
     (tmp_path / "data").mkdir()
     options = f"--preset=cpu-demo --data=data --data-class={__name__}.YourDataset --outdir=runs --batch=2 --targets=1"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", f"train.py {options} --duration=4e-6 --workers=1 --notensorboard".split())
+    monkeypatch.setattr(sys, "argv", f"train.py {options} --duration=4e-6 --workers=1 --logger=none".split())
     with pytest.raises(SystemExit) as exited:
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     output, errors = capsys.readouterr()

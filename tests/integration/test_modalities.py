@@ -256,7 +256,7 @@ def test_without_data_the_embedded_cars_get_the_sensors_that_they_lack(tmp_path,
     splits = ensure_dataset(config.embedded.path, **dataclasses.asdict(config.embedded))
     files = {path: path.stat().st_mtime_ns for split in splits for path in split.folder.rglob("*.png")}
     options = {"outdir": tmp_path / "runs", "preset": "cpu-demo", "modalities": "rgb,depth,sar,sonar", "batch": 4}
-    options |= {"cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "notensorboard": True}
+    options |= {"cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "logger": "none"}
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--set=embedded.{name}={value}" for name, value in sizes.items()]
     program.main.main(arguments, standalone_mode=False)

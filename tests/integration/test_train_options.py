@@ -82,7 +82,7 @@ def test_options_change_the_preset(program, cars):
         **{"near": 0.7, "far": 1.9, "duration_kimg": 500.0, "batch_size": 24, "batch_gpu": 12, "min_inputs": 1},
         **{"max_inputs": 2, "num_targets": 3, "lr": 0.01, "ema_halflife_kimg": 250.0, "xflip": True, "bf16": False},
         **{"loss_scale": 2.0, "cache": False, "workers": 3, "kimg_per_tick": 2.0, "log_kimg": 0.5, "bench": False},
-        **{"snapshot_ticks": 7, "state_ticks": 8, "tensorboard": False, "cuda_graphs": False},
+        **{"snapshot_ticks": 7, "state_ticks": 8, "logger": None, "cuda_graphs": False},
     }
     assert config == set_by_path(TRAIN_PRESETS["cpu-demo"], settings)
 

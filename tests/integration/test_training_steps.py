@@ -106,7 +106,7 @@ class Loop:
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.config, self.state = config, fresh_state(config)
         self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-        self.monitor = Monitor(folder, CPU, rank=0, tensorboard=False, cur_nimg=0, total=1000)
+        self.monitor = Monitor(folder, CPU, rank=0, cur_nimg=0, total=1000)
 
     def step(self, batch: ViewBatch) -> None:
         accumulate_gradients(self.state.net, self.loss_fn, iter([batch]), self.config, self.monitor)
@@ -175,7 +175,7 @@ def test_records_after_the_resumed_state_and_broken_lines_are_dropped(tmp_path):
 
 
 def test_time_and_events_go_on_in_a_resumed_run(cars, tmp_path):
-    config = dataclasses.replace(small_run(cars, 2), tensorboard=True)
+    config = dataclasses.replace(small_run(cars, 2), logger=("tensorboard",))
     train(config, tmp_path)
     first = records(tmp_path)[-1]["time"]
     resume(tmp_path, duration_kimg=kimg(4))

@@ -59,7 +59,7 @@ def on_two_ranks(rank: int) -> None:
     flags = [(rank == 1, False), (False, True), (rank == 0, False), (True, True), (False, True)]
     assert [any_rank(flag) for flag, _ in flags] == [answer for _, answer in flags], "to the flags of the call before"
 
-    monitor = Monitor(Path(), device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    monitor = Monitor(Path(), device, rank=1, cur_nimg=0, total=1)
     for value in (1.0, 2.0):
         monitor.report("both", value + 2 * rank)  # 1 2 | 3 4
         monitor.report("bad", float("nan") if rank == 1 else 0.0)

@@ -48,7 +48,7 @@ def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = N
 
 def update(state: TrainState, config: TrainConfig = CONFIG) -> dict[str, float]:
     """One update; returns what it reports."""
-    monitor = Monitor(Path(), next(state.net.parameters()).device, rank=1, tensorboard=False, cur_nimg=0, total=1)
+    monitor = Monitor(Path(), next(state.net.parameters()).device, rank=1, cur_nimg=0, total=1)
     update_weights(state, config, monitor)
     return monitor.means()
 
