@@ -28,9 +28,16 @@ API = {
         "genvs.errors.InputError",
     ],
     "Settings": ["genvs.config"],
-    "Drawing views": ["genvs.sampling.synthesis", "genvs.sampling.viewer", "genvs.diffusion.samplers"],
+    "Drawing views": [
+        "genvs.sampling.synthesis.synthesize_views",
+        "genvs.sampling.viewer.Viewer",
+        "genvs.diffusion.samplers",
+    ],
     "Cameras": [f"genvs.geometry.{name}" for name in ("cameras", "rays", "trajectories", "distortion", "projections")],
-    "Data": ["genvs.data.scenes", "genvs.data.scene", "genvs.data.types", "genvs.data.framing", "genvs.modalities"],
+    "Data": [
+        *(f"genvs.data.scenes.{name}" for name in ("SceneDataset", "Scene", "Splits")),
+        *("genvs.data.types", "genvs.data.framing", "genvs.modalities"),
+    ],
     "Networks": [f"genvs.models.{name}" for name in ("backbone", "encoder", "renderer", "denoiser", "view_weighting")],
     "Noise and preconditioning": ["genvs.diffusion.noise", "genvs.diffusion.preconditioning", "genvs.random"],
     "Operations": ["genvs.ops.reference_only", "genvs.ops.reference"],
@@ -109,7 +116,7 @@ def _list_parts(documented: griffe.Object, names: list[str]) -> None:
         rest = ""
         if parts:
             parts[-1], *ends = re.split(
-                r"(?:^|(?<=\. ))(?=Returns |Raises )", parts[-1], maxsplit=1, flags=re.MULTILINE
+                r"(?:^|(?<=\. ))(?=Returns |Yields |Raises )", parts[-1], maxsplit=1, flags=re.MULTILINE
             )
             rest = "".join(ends)
         items = [f"* **{names}**: {text.strip()}" for names, text in zip(parts[::2], parts[1::2], strict=True)]
