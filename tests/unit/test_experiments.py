@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
 import json
@@ -11,9 +12,12 @@ from pathlib import Path
 import click
 import pytest
 
-from experiments import curves, recipe, seeds
+import genvs
+from benchmarks import quality
+from experiments import curves, few_steps, recipe, seeds
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
+from tests.small_model import SIZE, small_net
 from training.config import TRAIN_PRESETS, differences, flat
 
 pytest.importorskip("matplotlib", reason="the extra `plots`")
@@ -97,3 +101,22 @@ def test_curves_of_a_run(tmp_path) -> None:
     assert is_png(tmp_path / "curves.png")
     with pytest.raises(click.BadParameter, match="png"):
         curves.main.main([str(tmp_path), "--plot", str(tmp_path / "curves.txt")], standalone_mode=False)
+
+
+def test_quality_by_evaluations(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(quality, "SETS", tmp_path / "sets")
+    monkeypatch.setattr(quality, "PUBLISHED_RESOLUTION", SIZE)  # drawn faster
+    monkeypatch.setattr(few_steps, "STEPS", {"heun": (1,)})
+    net, out_dir, plot = small_net(), tmp_path / "out", tmp_path / "plot.png"
+    paths = [str(tmp_path / name) for name in ("trained.pkl", "distilled.pkl")]
+    for path, notes in zip(paths, ({}, {"num_steps": 2}), strict=True):
+        genvs.save_snapshot(path, net.config, net.state_dict(), **notes)
+    options = ["--objects", "1", "--seeds", "0", "--metrics", "none", "--out_dir", str(out_dir), "--plot", str(plot)]
+    few_steps.main.main([*paths, *options], standalone_mode=False)
+    rows = list(csv.DictReader((out_dir / "few_steps.csv").read_text().splitlines()))
+    counts = [(row["sampler"], row["steps"], row["evaluations"]) for row in rows]
+    assert counts == [("heun", "1", "1"), ("consistency", "1", "1"), ("consistency", "2", "2")]
+    assert rows[0]["psnr"] == rows[1]["psnr"] != rows[2]["psnr"], "one step of any sampler is the denoiser's estimate"
+    assert is_png(plot)
+    with pytest.raises(InputError, match="trained.pkl: is not a few-step network"):
+        few_steps.main.main([paths[0], *paths[:1], *options], standalone_mode=False)
