@@ -17,9 +17,9 @@ from genvs.config import GEOMETRY_CHANNELS
 from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.errors import InputError
-from genvs.geometry import Cameras
+from genvs.geometry import Cameras, pixel_centers, unproject
 from genvs.geometry.trajectories import placed
-from genvs.modalities import to_levels
+from genvs.modalities import depth_decoded, from_levels, to_levels
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored
 from genvs.models.precision import has_native_bf16
@@ -63,7 +63,8 @@ class Viewer:
     """A network and the encoded input views of one object. Draws one camera at a time.
 
     Several threads may draw: after each evaluation of the denoiser, the next one has its turn. inputs: `[1, V]`, as
-    given, on the CPU. pictures: which of PICTURES it draws; depth and opacity only of photos.
+    given at first, on the CPU; depth planes are relative to theirs. pictures: which of PICTURES it draws; depth and
+    opacity only of photos.
     """
 
     def __init__(
@@ -78,9 +79,20 @@ class Viewer:
         # The same renderer, weights included, that shows geometry in its last channels.
         self._geometry = copy.copy(net.renderer)
         self._geometry.config = replace(net.config.renderer, show_geometry=True)
+        self._network = self._conditioned_on(inputs)
         with torch.inference_mode():
-            self._network = Conditioned(self._denoise, inputs.to(self._device), batch_size=8)
             self._usual_features = self._network.render(self._network.cameras[:, :1])  # whose colours all get
+
+    @torch.inference_mode()
+    def _conditioned_on(self, inputs: Views) -> Conditioned:
+        return Conditioned(self._denoise, inputs.to(self._device), batch_size=8)
+
+    def drawing_from(self, inputs: Views) -> Viewer:
+        """A viewer that draws from other inputs `[1, V]`, and takes turns with this one."""
+        other = copy.copy(self)
+        with self._turns:
+            other._network = self._conditioned_on(inputs)
+        return other
 
     def camera(self, c2w: np.ndarray | Tensor, fov: float) -> Cameras:
         """A camera `[1, 1]` to draw: c2w `[4, 4]`, OpenCV axes, and the square image's field of view, radians.
@@ -139,9 +151,35 @@ class Viewer:
 
     def _drawn_geometry(self, camera: Cameras, kind: int) -> np.ndarray:
         """Expected depth (kind 0) or opacity (1), in gray."""
-        with self._denoise.autocast():
-            low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, -GEOMETRY_CHANNELS:]
-            opacity, depth = self.net.enlarge(low.float())[0]
+        opacity, depth = self._rendered_geometry(camera)
         # Rendered depth lacks the background's level (FeatureRenderer.known).
         levels = depth + to_levels(0) if kind == 0 else 2 * opacity - 1
         return to_uint8(levels.expand(1, 3, *levels.shape))[0]
+
+    def _rendered_geometry(self, camera: Cameras) -> Tensor:
+        """Opacity, and the level of the depth above the background's, in [0, 2], times opacity: `[2, R, R]`."""
+        with self._denoise.autocast():
+            low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, -GEOMETRY_CHANNELS:]
+            return self.net.enlarge(low.float())[0]
+
+    @torch.inference_mode()
+    def depths(self, camera: Cameras) -> Tensor:
+        """Depths of the rendered volume at a camera `[1, 1]`: `[R, R]`, float64 on the CPU, world units.
+
+        Each is the mean over the light that the volume absorbs along a pixel's ray, and nan where that is less than
+        half of it.
+        """
+        with self._turns:
+            opacity, level = self._rendered_geometry(camera.to(self._device)).double().cpu()
+        depth = depth_decoded(from_levels(level / opacity + to_levels(0)), *camera.near.double(), *camera.far.double())
+        return torch.where(opacity < 0.5, torch.nan, depth)
+
+
+def surface_points(depths: Tensor, camera: Cameras) -> Tensor:
+    """The world points `[N, 3]`, float64, of those pixels of depths `[R, R]` that are not nan, row by row.
+
+    camera: `[]`. Each point projects to its pixel's centre, at its depth.
+    """
+    rows, columns = depths.isfinite().nonzero(as_tuple=True)
+    uv = pixel_centers(*depths.shape, dtype=torch.float64)[rows, columns]
+    return unproject(uv, depths[rows, columns].double(), camera.to(torch.float64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import threading
 import time
 from dataclasses import replace
@@ -12,13 +14,13 @@ import torch
 
 from genvs.data.types import Views
 from genvs.errors import InputError
-from genvs.geometry import Cameras
+from genvs.geometry import Cameras, project
 from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
-from genvs.sampling.viewer import Dropped, Turns, Viewer
+from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
 from genvs.visualize import to_uint8
-from tests.small_model import SIZE, small_net
+from tests.small_model import SIZE, small_net, some_cameras
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,54 @@ def test_expected_depth_and_opacity_are_those_of_a_network_that_shows_them(viewe
         assert drawn.shape == (SIZE, SIZE, 3) and drawn.std() > 0.1
         np.testing.assert_allclose(drawn[..., 0], expected.numpy(), atol=0.51)
     assert not config.renderer.show_geometry and not viewer.net.renderer.config.show_geometry
+
+
+@pytest.mark.parametrize("density", [8.0, 0.2])
+def test_depths_are_the_mean_over_the_absorbed_light(viewer, density):
+    """In a field of one density, seen in a narrow angle, so that all rays are as long as the axis."""
+    narrow = viewer.camera(spherical_c2w(torch.tensor(0.4), torch.tensor(0.3), 1.5), fov=0.01)
+    config, last = viewer.net.config.renderer, copy.deepcopy(viewer.net.renderer.field.layers[-1].state_dict())
+    with torch.no_grad():
+        layer = viewer.net.renderer.field.layers[-1]
+        layer.weight[0] = 0
+        layer.bias[0] = math.log(math.expm1(density / 10)) + 2.5  # of 10 * softplus(x - 2.5)
+    depths = viewer.depths(narrow)
+    layer.load_state_dict(last)
+
+    near, far = narrow.near.item(), narrow.far.item()
+    edges = np.linspace(near, far, config.num_samples + 1)
+    light = np.exp(-density * (edges - near))  # that reaches each edge
+    absorbed = -np.diff(light)
+    expected = (absorbed * (edges[1:] + edges[:-1]) / 2).sum() / absorbed.sum()
+    assert depths.shape == (SIZE, SIZE) and depths.dtype == torch.float64
+    if absorbed.sum() < 0.5:
+        assert depths.isnan().all()
+    else:
+        np.testing.assert_allclose(depths, expected, atol=1e-3)
+
+
+def test_points_project_to_the_pixels_that_they_are_of():
+    camera = some_cameras(dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    depths = 1 + torch.rand(SIZE, SIZE, generator=generator, dtype=torch.float64)
+    depths[torch.rand(SIZE, SIZE, generator=generator) < 0.3] = torch.nan
+    points = surface_points(depths, camera)
+    uv, depth = project(points, camera)
+    rows, columns = (SIZE * uv[:, [1, 0]] - 0.5).T
+    assert points.dtype == torch.float64 and 0 < len(points) == depths.isfinite().sum() < depths.numel()
+    at = rows.round().long(), columns.round().long()
+    torch.testing.assert_close(torch.stack([rows, columns]), torch.stack(at).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(depth, depths[at], atol=1e-9, rtol=0)
+
+
+def test_other_inputs_are_drawn_from_while_the_first_are_kept(viewer, camera):
+    """A viewer of the second input alone draws what a new one would, but for the depth planes, which are the first's."""
+    second = viewer.inputs[:, 1:]
+    before, alone = viewer.draw(camera, num_steps=1), viewer.drawing_from(second)
+    drawn = alone.draw(camera, num_steps=1)
+    np.testing.assert_array_equal(drawn, Viewer(viewer.net, second).draw(camera, num_steps=1))
+    assert (drawn != before).any()
+    np.testing.assert_array_equal(viewer.draw(camera, num_steps=1), before)
 
 
 def test_a_feature_image_has_the_colours_of_the_first_inputs(viewer, camera):
