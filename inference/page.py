@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import io
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 import viser
 from PIL import Image
 from torch import Tensor
@@ -21,8 +22,10 @@ from genvs.errors import InputError
 from genvs.geometry import Cameras
 from genvs.sampling.synthesis import usual_sampling
 from genvs.sampling.viewer import Dropped, Viewer
-from genvs.visualize import enlarge, to_uint8
+from genvs.visualize import enlarge
+from inference.page_files import VolumeControls
 from inference.page_path import PathControls
+from inference.page_views import ViewControls
 
 DRAFT_STEPS = 1  # while the hand moves
 REST = 0.25  # seconds without a change after which a sample is drawn with all its steps
@@ -40,10 +43,12 @@ class Page:
         self.inputs = scene.inputs.cameras
         self.unit = float(self.inputs.centers.norm(dim=-1).mean())
         self.closed, self._changed = threading.Event(), threading.Event()
-        self._add_controls()
         self._frusta: dict[str, viser.CameraFrustumHandle] = {}
-        self._add_inputs()
+        self._add_controls()
+        self.views = ViewControls(self, framing)
         PathControls(self, framing)
+        if "opacity" in viewer.pictures:
+            VolumeControls(self)
         client.camera.on_update(self._on_update)
         threading.Thread(target=self._work, name=f"page {client.client_id}", daemon=True).start()
         self.redraw()
@@ -77,17 +82,10 @@ class Page:
             control.on_update(self._on_update)
         self._fov.on_update(lambda _: setattr(self.client.camera, "fov", math.radians(self._fov.value)))
 
-    def _add_inputs(self) -> None:
-        """Show the input cameras with their pictures; a click on one moves the browser's camera there."""
-        for number, image in enumerate(to_uint8(self.scene.inputs.to("cpu").images[0])):
-            c2w, lens = self.inputs.c2w[0, number], self.inputs.intrinsics[0, number]
-            frustum = self.show_camera(f"/inputs/{number}", c2w, lens, (40, 40, 40), image)
-            frustum.on_click(functools.partial(lambda c2w, lens, _: self.go_to(c2w, lens), c2w, lens))
-
     def show_camera(
         self, name: str, c2w: Tensor, lens: Tensor, color: tuple[int, int, int], image: np.ndarray | None = None
     ) -> viser.CameraFrustumHandle:
-        """Show a camera, c2w `[4, 4]` with intrinsics `[3, 3]`, until `hide_cameras`."""
+        """Show a camera, c2w `[4, 4]` with intrinsics `[3, 3]`, until `hide_cameras`, or another one has its name."""
         self._frusta[name] = self.client.scene.add_camera_frustum(
             name,
             fov=field_of_view(lens),
@@ -121,6 +119,11 @@ class Page:
         c2w[:3, 3] = self.client.camera.position
         return c2w
 
+    def in_scene(self, c2w: Tensor) -> Tensor:
+        """Cameras c2w `[K, 4, 4]` of files, in the world of the page."""
+        placement = self.scene.placement
+        return c2w if placement is None else torch.from_numpy(placement.of(c2w.numpy()))
+
     def camera(self) -> Cameras:
         """The browser's camera `[1, 1]`: the largest square in the middle of what it shows."""
         aspect, half = self.client.camera.aspect, math.tan(self.client.camera.fov / 2)
@@ -147,17 +150,22 @@ class Page:
             with self.showing_errors():
                 self._show_far_cameras()
                 self._show(DRAFT_STEPS, self.closed.is_set)
-                if self.picture.value == "sample" and not self._changed.wait(REST):
+                if not self._changed.wait(REST):
                     self._show(None, self._changed.is_set)
 
     def _show(self, num_steps: int | None, is_dropped: Callable[[], bool]) -> None:
+        """Draw a draft, which is sent as small as the network draws it, or with no `num_steps` the picture itself."""
         start = time.perf_counter()
         picture = self.draw(self.camera(), is_dropped, num_steps)
-        image = on_canvas(picture, self.client.camera.aspect, self.viewer.net.config.scene.background)
-        self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
-        seconds = time.perf_counter() - start
-        steps = f", {counted(num_steps or int(self._steps.value), 'step')}" if self.picture.value == "sample" else ""
-        self._speed.value = f"{1 / seconds:.1f} frames/s{steps}"
+        side, background = 1 if num_steps else SIDE, self.viewer.net.config.scene.background
+        image = on_canvas(picture, side, self.client.camera.aspect, background)
+        with self.client.atomic():
+            self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
+            steps = (
+                f", {counted(num_steps or int(self._steps.value), 'step')}" if self.picture.value == "sample" else ""
+            )
+            self._speed.value = f"{1 / (time.perf_counter() - start):.1f} frames/s{steps}"
+        self.client.flush()  # else viser waits for a sixtieth of a second for more to send
 
     def _show_far_cameras(self) -> None:
         """All but those that the browser's camera is in or just before, which would cover its whole view."""
@@ -192,9 +200,12 @@ def field_of_view(lens: Tensor) -> float:
     return 2 * math.atan(0.5 / lens[1, 1].item())
 
 
-def on_canvas(picture: np.ndarray, aspect: float, background: tuple[int, ...]) -> np.ndarray:
-    """A picture `[R, R, 3]` in the middle of the browser's canvas, whose width is `aspect` times its height."""
-    image = enlarge(picture, SIDE)
+def on_canvas(picture: np.ndarray, side: int, aspect: float, background: tuple[int, ...]) -> np.ndarray:
+    """A picture `[R, R, 3]`, enlarged to at least `side` pixels, in the middle of the browser's canvas.
+
+    aspect: the canvas's width over its height.
+    """
+    image = enlarge(picture, side)
     width, height = round(image.width * max(1, aspect)), round(image.height * max(1, 1 / aspect))
     canvas = Image.new("RGB", (width, height), background)
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
@@ -203,7 +214,8 @@ def on_canvas(picture: np.ndarray, aspect: float, background: tuple[int, ...]) -
 
 def serve(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> viser.ViserServer:
     """A server at HOST whose pages show the object, from the first input; with the next free port from `port` on."""
-    server = viser.ViserServer(HOST, port, label="GeNVS", verbose=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its address in a box; the caller says more
+        server = viser.ViserServer(HOST, port, label="GeNVS", verbose=False)
     server.gui.configure_theme(show_logo=False, show_share_button=False)
     server.gui.main_panel.dock_right()
     server.scene.set_up_direction("+z")

@@ -21,6 +21,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.key_views import through
 from genvs.geometry.trajectories import TRAJECTORIES, placed, trajectory_cameras
 from inference import writers
+from inference.page_files import as_file
 
 if TYPE_CHECKING:
     from inference.page import Page
@@ -77,15 +78,9 @@ class PathControls:
 
     def _load(self, name: str, content: bytes) -> None:
         """Take a file's cameras as key views, and as many frames as it has."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(content)
-            try:
-                c2w, lenses, fps = read_camera_path(path, self._framing)
-            except InputError as error:
-                raise InputError(str(error).replace(f"{folder}/", "")) from None
-        placement = self._page.scene.placement
-        c2w = c2w if placement is None else torch.from_numpy(placement.of(c2w.numpy()))
+        with as_file(name, content) as path:
+            c2w, lenses, fps = read_camera_path(path, self._framing)
+        c2w = self._page.in_scene(c2w)
         self._keys = list(zip(c2w.float(), lenses.float(), strict=True))
         self._kind.value, self._frames.value, self._fps.value = KEY_VIEWS, len(c2w), fps or self._fps.value
         self._show_keys()

@@ -99,8 +99,8 @@ class Tab:
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
     def press(self, label: str) -> None:
-        """Click a button by its text."""
-        find = f"[...document.querySelectorAll('button')].find(b => b.textContent.trim() == '{label}')"
+        """Click a button or a checkbox by its text."""
+        find = f"[...document.querySelectorAll('button, label')].find(b => b.textContent.trim() == '{label}')"
         wait_until(lambda: self.run(f"!!{find}"))
         self.run(f"{find}.click()")
 
@@ -111,6 +111,17 @@ class Tab:
         self.call("Input.insertText", text=after)
         self.run("document.activeElement.blur()")
         wait_until(lambda: self.run(f"[...document.querySelectorAll('input')].some(field => field.value == '{after}')"))
+
+    def drop(self, files: dict[str, bytes], on: str) -> None:
+        """Drop files on the element with this text."""
+        content = {name: base64.b64encode(data).decode() for name, data in files.items()}
+        self.run(f"""(() => {{
+            const data = new DataTransfer();
+            for (const [name, content] of Object.entries({json.dumps(content)}))
+                data.items.add(new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], name));
+            [...document.querySelectorAll('div')].findLast(e => e.textContent.trim() == '{on}')
+                .dispatchEvent(new DragEvent('drop', {{dataTransfer: data, bubbles: true}}));
+        }})()""")
 
     def drag(self, start: tuple[int, int], *, by: tuple[int, int], moves: int = 8) -> None:
         """Press the mouse at `start`, move it and let it go, or, with `by` (0, 0), click."""
@@ -148,7 +159,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             place = folder / "DevToolsActivePort"
-            port, path = wait_until(lambda: place.exists() and place.read_text()).split("\n")
+            wait_until(lambda: place.exists() and "/" in place.read_text())
+            port, path = place.read_text().split("\n")
             yield Browser(f"ws://127.0.0.1:{port}{path}", downloads)
         finally:
             process.terminate()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import math
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import trimesh
+from PIL import Image
 
+from genvs.data.camera_checks import Placement
 from genvs.data.types import Views
 from genvs.errors import InputError
-from genvs.geometry import Cameras, project
+from genvs.geometry import Cameras, pixel_centers, project
 from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
 from genvs.visualize import to_uint8
+from inference import page_files
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -64,22 +71,27 @@ def test_expected_depth_and_opacity_are_those_of_a_network_that_shows_them(viewe
     assert not config.renderer.show_geometry and not viewer.net.renderer.config.show_geometry
 
 
+@contextlib.contextmanager
+def filled(viewer: Viewer, density: float) -> Iterator[None]:
+    """For the block, the field has one density everywhere."""
+    layer = viewer.net.renderer.field.layers[-1]
+    last = copy.deepcopy(layer.state_dict())
+    with torch.no_grad():
+        layer.weight[0] = 0
+        layer.bias[0] = math.log(math.expm1(density / 10)) + 2.5  # of 10 * softplus(x - 2.5)
+    yield
+    layer.load_state_dict(last)
+
+
 @pytest.mark.parametrize("density", [8.0, 0.2])
 def test_depths_are_the_mean_over_the_absorbed_light(viewer, density):
     """In a field of one density, seen in a narrow angle, so that all rays are as long as the axis."""
     narrow = viewer.camera(spherical_c2w(torch.tensor(0.4), torch.tensor(0.3), 1.5), fov=0.01)
-    config, last = viewer.net.config.renderer, copy.deepcopy(viewer.net.renderer.field.layers[-1].state_dict())
-    with torch.no_grad():
-        layer = viewer.net.renderer.field.layers[-1]
-        layer.weight[0] = 0
-        layer.bias[0] = math.log(math.expm1(density / 10)) + 2.5  # of 10 * softplus(x - 2.5)
-    depths = viewer.depths(narrow)
-    layer.load_state_dict(last)
-
+    with filled(viewer, density):
+        depths = viewer.depths(narrow)
     near, far = narrow.near.item(), narrow.far.item()
-    edges = np.linspace(near, far, config.num_samples + 1)
-    light = np.exp(-density * (edges - near))  # that reaches each edge
-    absorbed = -np.diff(light)
+    edges = np.linspace(near, far, viewer.net.config.renderer.num_samples + 1)
+    absorbed = -np.diff(np.exp(-density * (edges - near)))
     expected = (absorbed * (edges[1:] + edges[:-1]) / 2).sum() / absorbed.sum()
     assert depths.shape == (SIZE, SIZE) and depths.dtype == torch.float64
     if absorbed.sum() < 0.5:
@@ -102,8 +114,32 @@ def test_points_project_to_the_pixels_that_they_are_of():
     torch.testing.assert_close(depth, depths[at], atol=1e-9, rtol=0)
 
 
+def test_files_of_the_volume(viewer, camera):
+    """The points of a placed scene project to their pixels in the cameras of the files, and have their colours."""
+    views = Views(viewer.inputs.images[:, :1], camera)
+    placement = Placement(np.array([3.0, -1.0, 2.0]), 0.25)
+    with filled(viewer, 8.0):
+        depths = viewer.depths(camera).clone()
+        cloud = trimesh.load(io.BytesIO(page_files.point_cloud(viewer, views, placement)), file_type="ply")
+    of_files = placement.inverse.of(camera.c2w[0, 0].double().numpy())
+    there = replace(camera[0, 0].to(torch.float64), c2w=torch.from_numpy(of_files))
+    uv, depth = project(torch.from_numpy(np.asarray(cloud.vertices)), there)
+    torch.testing.assert_close(uv.float(), pixel_centers(SIZE, SIZE).flatten(0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(depth, depths.flatten() / placement.scale, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(cloud.colors[:, :3], views.images[0, 0].movedim(0, -1).flatten(0, 1))
+
+    depths[:3] = torch.nan
+    np.testing.assert_allclose(np.load(io.BytesIO(page_files.depth_array(depths.numpy()))), depths, rtol=1e-6)
+    image = Image.open(io.BytesIO(page_files.depth_image(depths.numpy())))
+    scale, values = float(image.text["depth_scale"]), np.asarray(image)
+    assert values.dtype == np.uint16 and values[3:].max() == 65535 and not values[:3].any()
+    np.testing.assert_allclose(scale * values[3:], depths[3:], atol=0.51 * scale)
+    with filled(viewer, 0.01), pytest.raises(InputError, match="The volume is empty"):
+        page_files.point_cloud(viewer, views, None)
+
+
 def test_other_inputs_are_drawn_from_while_the_first_are_kept(viewer, camera):
-    """A viewer of the second input alone draws what a new one would, but for the depth planes, which are the first's."""
+    """A viewer of the second input alone draws what a new one would; the first one goes on as it was."""
     second = viewer.inputs[:, 1:]
     before, alone = viewer.draw(camera, num_steps=1), viewer.drawing_from(second)
     drawn = alone.draw(camera, num_steps=1)

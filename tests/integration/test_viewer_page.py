@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import threading
+import time
 from collections.abc import Iterator
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from genvs.data.camera_paths import transforms_of
 from genvs.data.framing import Framing
 from genvs.data.scene_input import SceneInput
 from genvs.data.types import Views
 from genvs.geometry import Cameras
-from genvs.geometry.trajectories import orbit
+from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.sampling.viewer import Viewer
 from tests.browser import Browser, Tab, chromium, wait_until
 from tests.small_model import SIZE, small_net
@@ -68,10 +73,14 @@ def canvas(tab: Tab) -> np.ndarray:
     return tab.picture()[CANVAS].astype(int)
 
 
-def at_rest(tab: Tab) -> np.ndarray:
-    """The canvas once it has all its steps."""
+def at_rest(tab: Tab, unlike: np.ndarray | None = None) -> np.ndarray:
+    """The canvas once it is unlike another one, has all its steps and, for it is decoded then, stays the same."""
+    wait_until(lambda: unlike is None or np.abs(canvas(tab) - unlike).mean() > 0.3)
     wait_until(lambda: "3 steps" in tab.run("[...document.querySelectorAll('input')].map(i => i.value).join()"))
-    return canvas(tab)
+    last = canvas(tab)
+    while time.sleep(0.3) or (last != (now := canvas(tab))).any():
+        last = now
+    return last
 
 
 def drawing_threads() -> list[threading.Thread]:
@@ -87,22 +96,33 @@ def position(server) -> np.ndarray:
     return np.array(camera(server).position)
 
 
+def seen_at(server, point: np.ndarray) -> tuple[int, int]:
+    """The pixel of the first page that shows a point, world."""
+    view = camera(server)
+    x, y, z = page.viser.transforms.SO3(view.wxyz).inverse().apply(np.asarray(point) - view.position)
+    pixel = z * pixel_size(view)
+    return round(view.image_width / 2 + x / pixel), round(view.image_height / 2 + y / pixel)
+
+
+def pixel_size(view) -> float:
+    """Of a camera of a page, at a distance of 1."""
+    return 2 * math.tan(view.fov / 2) / view.image_height
+
+
 def test_a_click_on_an_input_camera_goes_there(server, tab):
     """A page starts at the first input's camera, which sees the second one, on the other side of the object."""
-    first, second = orbit(2, 1.3).double()
-    np.testing.assert_allclose(camera(server).position, first[:3, 3], atol=1e-4)
-    x, y, z = first[:3, :3].mT @ (second[:3, 3] + 0.05 * second[:3, 2] - first[:3, 3])  # a point in its pyramid
-    width, height = camera(server).image_width, camera(server).image_height
-    focal = 0.5 * height / math.tan(camera(server).fov / 2)
-    tab.drag((round(width / 2 + focal * float(x / z)), round(height / 2 + focal * float(y / z))), by=(0, 0))
-    wait_until(lambda: np.allclose(camera(server).position, second[:3, 3], atol=1e-3))
+    before, (first, second) = at_rest(tab), orbit(2, 1.3).double()
+    np.testing.assert_allclose(position(server), first[:3, 3], atol=1e-4)
+    tab.drag(seen_at(server, second[:3, 3] + 0.05 * second[:3, 2]), by=(0, 0))  # a point in its pyramid
+    wait_until(lambda: np.allclose(position(server), second[:3, 3], atol=1e-3))
+    at_rest(tab, unlike=before)
 
 
 def test_a_drag_changes_the_picture_and_no_request_leaves_the_machine(server, browser, tab):
     before = at_rest(tab)
     start = position(server)
     tab.drag(CENTER, by=(120, 20))
-    wait_until(lambda: np.abs(canvas(tab) - before).mean() > 2)
+    at_rest(tab, unlike=before)
     moved = position(server)
     assert np.linalg.norm(moved) == pytest.approx(1.3, abs=1e-3), "it orbits the origin"
     assert np.linalg.norm(moved - start) > 0.1
@@ -116,13 +136,44 @@ def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(ser
     assert len(drawing_threads()) == 2
     before, others = at_rest(tab), at_rest(other)
     other.drag(CENTER, by=(-120, 0))
-    wait_until(lambda: np.abs(canvas(other) - others).mean() > 2)
+    at_rest(other, unlike=others)
     assert np.abs(canvas(tab) - before).mean() < 0.5
     other.drag(CENTER, by=(60, 0))
     other.close()  # while it is drawn
     wait_until(lambda: len(drawing_threads()) == 1)
     tab.drag(CENTER, by=(120, 0))
-    wait_until(lambda: np.abs(canvas(tab) - before).mean() > 2)
+    at_rest(tab, unlike=before)
+
+
+def test_an_image_is_dropped_placed_and_left_out(server, tab):
+    """Without a pose it is placed at the page's camera; one in a file, or a drag, moves it on its sphere."""
+    before = at_rest(tab)
+    png = io.BytesIO()
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(png, "PNG")
+    tab.drop({"new.png": png.getvalue()}, on="Drop images here")
+    placed_here = at_rest(tab, unlike=before)
+    tab.press("Draw from it")
+    wait_until(lambda: np.abs(canvas(tab) - before).max() <= 1)
+    tab.press("Draw from it")
+    at_rest(tab, unlike=before)
+
+    x, y, _ = position(server)
+    pose = spherical_c2w(
+        *torch.tensor([math.atan2(-y, -x) + 0.3, -0.4], dtype=torch.float64), 1.3
+    )  # seen below the notes
+    record = transforms_of(
+        ["images/new.png"], pose[None].numpy(), np.array([[[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]]), SIZE
+    )
+    tab.drop({"transforms.json": json.dumps(record).encode()}, on="Drop images here")
+    in_file = at_rest(tab, unlike=placed_here)
+    grabbed = (pose[:3, 3] + 0.05 * pose[:3, 2]).numpy()
+    (x, y), view = seen_at(server, grabbed), camera(server)
+    tab.drag((x, y), by=(40, 0))
+    at_rest(tab, unlike=in_file)
+    tab.drag((x + 40, y), by=(0, 0))
+    right, forward = page.viser.transforms.SO3(view.wxyz).as_matrix().T[[0, 2]]
+    moved = grabbed + 40 * right * pixel_size(view) * (forward @ (grabbed - view.position))
+    wait_until(lambda: np.allclose(position(server), 1.3 * moved / np.linalg.norm(moved), atol=0.03))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
