@@ -43,6 +43,11 @@ def test_a_benchmark_runs(run, name, options, count) -> None:
     assert len(run(name, *options)) == count
 
 
+def test_the_viewer_is_measured(run) -> None:
+    pytest.importorskip("viser", reason="the viewer needs viser: pip install -c constraints.txt -e .[viewer]")
+    assert len(run("viewer", "--views=1")) == 2
+
+
 def test_a_benchmark_runs_as_a_program() -> None:
     command = [sys.executable, "-m", "benchmarks.floors", "--seconds=0"]
     printed = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=True).stdout
