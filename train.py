@@ -27,6 +27,7 @@ from training.config import ROOT, TRAIN_PRESETS, TrainConfig, for_distillation, 
 from training.data import check_ranks_agree, open_data, pack_data
 from training.expected import expected_psnr
 from training.loggers import check_installed
+from training.fine_tuning import as_in_training, fine_tuning
 from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, start_from
 from training.training_loop import training_loop
@@ -55,8 +56,12 @@ def path_of(name: str) -> str:
     return min(paths, key=lambda path: path.count("."), default="")
 
 
+def device_type() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def default_preset() -> str:
-    return "srn128" if torch.cuda.is_available() else "cpu-demo"
+    return {"cuda": "srn128", "cpu": "cpu-demo"}[device_type()]
 
 
 def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainConfig:
@@ -84,8 +89,12 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
         return resumed(saved, settings)
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
-        base = start_from(settings["transfer"], base, fixed="preset" in given)
+        base = start_from(settings["transfer"], base if "preset" in given else None)
+        if not distills and "preset" not in given:
+            base = fine_tuning(base, device_type())
     config = for_distillation(base, settings) if distills else set_by_path(base, settings)
+    if "transfer" in settings:
+        config = as_in_training(config, settings.keys())
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")
     if bool(config.distill_steps) != distills:
@@ -206,8 +215,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     check_installed(config.logger or ())
     if resume and options["data"] is None:
         check_data_is_there(config)
-    device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    if device_type == "cpu" and (config.fp16 or config.grad_compression != "none"):
+    if device_type() == "cpu" and (config.fp16 or config.grad_compression != "none"):
         raise InputError(f"--{'fp16' if config.fp16 else 'grad-compression'}: there is no GPU: leave the option out")
     if cur_nimg >= config.total_nimg:
         progress = f"{cur_nimg / 1000:g} of {config.total_nimg / 1000:g} kimg"
@@ -225,7 +233,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
 
         sizes, modalities = dataclasses.asdict(config.embedded), config.net.modalities
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=modalities, **sizes)
-    device = distributed.init(device_type)
+    device = distributed.init(device_type())
     run_data = open_data(config)
     check_ranks_agree(config, run_data.facts(), cur_nimg)
     if config.cache:
@@ -246,7 +254,10 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
             + (f"; expected about {psnr:.1f} dB at the end" if psnr else ""),
             flush=True,
         )
-        if config.transfer is None and not resume:
+        if config.transfer and not resume:
+            planes = f"depths from {run_data.scene.near:.3g} to {run_data.scene.far:.3g}"
+            distributed.print0(f"Starting from {config.transfer}: {config.net.resolution} pixels, {planes}")
+        elif not resume:
             distributed.print0(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
         training_loop(config, run_dir, run_data, state, device)
         distributed.print0(run_folder.last_line(state.cur_nimg, config, run_dir))

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genvs import GeNVS, load_snapshot
+from genvs import GeNVS
 from genvs.data.scenes import Scene, SceneDataset
 from torch_utils import distributed
-from training.config import TRAIN_PRESETS
 from training.data import RunData
 from training.state import create_state, start_from
 from training.training_loop import training_loop
@@ -58,9 +57,7 @@ def fine_tune(images: np.ndarray, c2w: np.ndarray, focal: float, snapshot: str, 
     cameras look at the object, and their distances give the depth planes. focal: in image widths. settings: others of
     `training.config.TrainConfig`, such as duration_kimg, batch_size and lr.
     """
-    config = start_from(snapshot, TRAIN_PRESETS["demo"], fixed=False)
-    net = load_snapshot(snapshot).config  # of any sizes
-    config = dataclasses.replace(config, net=net, transfer=snapshot, **settings)
+    config = dataclasses.replace(start_from(snapshot), transfer=snapshot, **settings)
     scenes = ArrayScenes(images, c2w, focal, resolution=config.net.resolution, seed=config.seed)
     kept = max(1, len(scenes) - 1)
     data = RunData(scenes, range(kept), scenes, range(kept, len(scenes)), scenes.scene_config())

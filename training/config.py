@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genvs.config import AUGMENT_LABELS, CONVENTIONS, FITS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig
+from genvs.config import AUGMENT_LABELS, CONVENTIONS, FITS, LEARNED_VIEW_WEIGHTINGS, PRESETS, GeNVSConfig, SceneConfig
 from genvs.data.synthetic import KINDS
 from genvs.errors import InputError
 from genvs.machine import LOADERS
@@ -51,16 +51,16 @@ class TrainConfig:
     net: its scene comes from the data, and its augmentation labels from `loss`. data: a dataset's path; None for the
     embedded one. data_class: `package.module.Class` that reads it; None for the layouts of docs/data.md. near, far:
     depth planes, world units; None for the data's. convention: camera axes of the poses; None for the format's.
-    normalize: move and scale every scene to the origin, at one distance from its cameras. fit: what is done to images
-    that are not square, one of FITS. background: behind transparent and masked parts, RGB from 0 to 255. cond: train a
-    class-conditional network. cache: pack decoded images beside the dataset, once. batch_size: target images per
-    update, over all ranks. batch_gpu: target images per GPU and round; None for one round. low_resolution_kimg: length
-    of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the learning rate's linear rise
-    from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of gradients between ranks, "none"
-    or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs. only_train_cam_weighter: train the
-    view weighting alone and keep all other weights of `transfer`. distill_steps: tune the denoiser of `transfer`, and
-    nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary training. logger:
-    some of LOGGERS; None for none.
+    normalize: move and scale every scene to the origin, at the distance `radius` from its cameras (their median). fit:
+    what is done to images that are not square, one of FITS. background: behind transparent and masked parts, RGB from 0
+    to 255. cond: train a class-conditional network. cache: pack decoded images beside the dataset, once. batch_size:
+    target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one round.
+    low_resolution_kimg: length of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the
+    learning rate's linear rise from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of
+    gradients between ranks, "none" or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs.
+    only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`. distill_steps:
+    tune the denoiser of `transfer`, and nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary
+    training. logger: some of LOGGERS; None for none.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -72,6 +72,7 @@ class TrainConfig:
     data_class: str | None = None
     convention: str | None = None
     normalize: bool = False
+    radius: float = SceneConfig.radius
     fit: str = "squeeze"
     background: tuple[int, ...] = (255, 255, 255)
     near: float | None = None
@@ -112,7 +113,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, POSITIVE, "duration_kimg", "batch_size", "batch_gpu", "num_targets", "lr", "loss_scale")
-        check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far")
+        check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far", "radius")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
         check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "lr_decay_kimg", "low_resolution_kimg", "workers")
         check_choice(self, "preset", PRESETS)

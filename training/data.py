@@ -78,7 +78,7 @@ def open_data(config: TrainConfig) -> RunData:
 
     def opened(split: Path, **options) -> SceneDataset:
         framing, net = Framing(config.fit, config.background), config.net
-        options |= {"normalize": config.normalize, "framing": framing, "modalities": net.modalities}
+        options |= {"normalize": config.normalize and config.radius, "framing": framing, "modalities": net.modalities}
         return kind(split, resolution=net.resolution, **options)
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}

@@ -22,7 +22,7 @@ from genvs.models import GeNVS
 from genvs.models.backbone import Backbone, load_imagenet_weights
 from genvs.models.colours import colours_of
 from genvs.models.encoder import FeatureVolumeEncoder
-from genvs.settings import as_text, flat, from_dict
+from genvs.settings import as_text, flat, from_dict, set_by_path
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.adam import Adam
@@ -146,19 +146,27 @@ def initialize_encoder(backbone: Backbone, source: str) -> None:
 # Starting from a snapshot
 
 
-def start_from(path: str, preset: TrainConfig, *, fixed: bool) -> TrainConfig:
+def start_from(path: str, preset: TrainConfig | None = None) -> TrainConfig:
     """The config of a new run from the snapshot at `path`, before its options are applied.
 
-    This is `preset` or, unless it is `fixed`, the one whose network the snapshot has, if there is one; but with the
-    snapshot's network if their numerics differ. Raises InputError for a snapshot that cannot be used.
+    preset: by default, the network is the snapshot's, and the rest of the preset with such a network, or with its
+    resolution. The network is the snapshot's, too, if their numerics differ. Its scene is always the snapshot's. Raises
+    InputError for a snapshot that cannot be used.
     """
     source = load_snapshot(path).config
-    preset = preset if fixed else preset_of(source) or preset
-    if source.numerics == preset.net.numerics:
-        return preset
-    # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
-    loss = dataclasses.replace(preset.loss, rgb_weight=0.0)
-    return dataclasses.replace(preset, net=source, loss=loss, ema_rampup_ratio=None)
+
+    def unlikeness(other: TrainConfig) -> tuple[bool, int]:
+        return bool(unlike(other.net, source)), abs(other.net.resolution - source.resolution)
+
+    base, net = preset or min(TRAIN_PRESETS.values(), key=unlikeness), source
+    if source.numerics != base.net.numerics:
+        # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
+        base = dataclasses.replace(base, ema_rampup_ratio=None, loss=dataclasses.replace(base.loss, rgb_weight=0.0))
+    elif preset:
+        net = dataclasses.replace(preset.net, scene=source.scene)
+    else:
+        net = set_by_path(source, {"encoder.aspp_rates": source.usable_aspp_rates(source.resolution)})
+    return dataclasses.replace(base, net=net)
 
 
 def transfer(path: str, net: GeNVS) -> None:
@@ -186,10 +194,13 @@ def transfer(path: str, net: GeNVS) -> None:
     weights = {name: given[name] for name in given if name in own or not OPTIONAL_LAYERS.fullmatch(name)}
     fault = fault_in(weights, own)
     if fault is not None:
-        settings = " ".join(
-            f"`settings` net.{name}={as_text(value)}" for name, value in unlike(net.config, source.config)
+        own_settings, others = flat(dataclasses.asdict(net.config)), unlike(net.config, source.config)
+        conflicts = ", ".join(f"`net.{name}`={as_text(own_settings[name])}" for name, _ in others)
+        settings = " ".join(f"`settings` net.{name}={as_text(value)}" for name, value in others)
+        raise InputError(
+            f"{path}: {fault}, because of {conflicts or 'damage'}: use another snapshot, or a network like its own: "
+            f"leave out `preset` and these settings, or give {settings}"
         )
-        raise InputError(f"{path}: {fault}: use another snapshot, or a network like its own: {settings}")
     net.load_state_dict(weights)
 
 
@@ -201,11 +212,6 @@ def unlike(config: GeNVSConfig, source: GeNVSConfig) -> list[tuple[str, Any]]:
     del given["modalities"], given["denoiser.augment_labels"], given["denoiser.learned_weighting"]
     del given["denoiser.dropout"]
     return sorted(item for item in given.items() if item[1] != own[item[0]] and not item[0].startswith("scene."))
-
-
-def preset_of(source: GeNVSConfig) -> TrainConfig | None:
-    """The preset with a network of this config, if there is one."""
-    return next((preset for preset in TRAIN_PRESETS.values() if not unlike(preset.net, source)), None)
 
 
 def _for_modalities(own: Weights, given: Weights, source: GeNVSConfig, config: GeNVSConfig) -> Weights:

@@ -69,6 +69,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     with contextlib.closing(monitor), contextlib.closing(reporter.files), contextlib.closing(slow_step):
         try:
             net, batches = start_stage()
+            if config.transfer and state.cur_nimg == 0:
+                reporter.evaluate()  # what training has to improve on
             while state.cur_nimg < config.total_nimg and not stop.agreed():
                 if state.cur_nimg == config.low_resolution_nimg > first_nimg:
                     net, batches = start_stage()

@@ -20,7 +20,6 @@ from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.small_model import randomize, small_config, small_net
 from tests.small_training import small_run
-from training.config import TRAIN_PRESETS
 from training.state import create_state, start_from
 
 
@@ -79,7 +78,7 @@ def test_depth_planes_may_be_given(shared_folder):
 
 def test_training_starts_from_a_folder(shared_folder):
     folder = str(shared_folder)
-    assert start_from(folder, TRAIN_PRESETS["cpu-demo"], fixed=False).net.resolution == 32
+    assert start_from(folder).net.resolution == 32
     config = small_run("data", transfer=folder)
     state, weights = (
         create_state(config, config.net.scene, torch.device("cpu")),

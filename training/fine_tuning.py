@@ -1,0 +1,78 @@
+"""Starting from a snapshot: the run's settings that follow from it and from the data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from genvs.data.camera_checks import Placement
+from genvs.data.stored import dataset_class
+from genvs.errors import InputError
+from genvs.modalities import MODALITIES
+from training.config import TrainConfig
+
+NEAR_ENOUGH = 0.1  # how far cameras and the point they look at may be off, in distances of the cameras
+LENGTHS = {"cuda": (100.0, 32), "cpu": (0.4, 8)}  # kimg, and images per update
+
+
+def fine_tuning(config: TrainConfig, device_type: str) -> TrainConfig:
+    """The recipe of a short run from a trained network, in place of `config`'s, which trained it.
+
+    The EMA starts at the snapshot's weights and soon follows the new ones.
+    """
+    kimg, batch_size = LENGTHS[device_type]
+    return dataclasses.replace(
+        config,
+        duration_kimg=kimg,
+        batch_size=batch_size,
+        lr=config.lr / 4,
+        lr_rampup_kimg=kimg / 20,
+        lr_decay_kimg=kimg / 4,
+        low_resolution_kimg=0.0,
+        kimg_per_tick=kimg / 20,
+        snapshot_ticks=5,
+        state_ticks=20,
+        log_kimg=kimg / 100,
+    )
+
+
+def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
+    """`config` with the fit, background, depth planes and placement that its network was trained with.
+
+    `config.net.scene` has them (`training.state.start_from`). given: the settings that a user has stated, by path,
+    which stay; near, far and normalize count for the data as they are. If the cameras of the first scene are not where
+    the network expects them, all scenes are normalized, to its cameras' distance.
+    """
+    trained = config.net.scene
+    stated: dict[str, Any] = {name: getattr(trained, name) for name in ("fit", "background") if name not in given}
+    config = dataclasses.replace(config, radius=trained.radius or config.radius, **stated)
+    ranged = any(MODALITIES[name].decibels for name in config.net.modalities)  # their pictures cannot be scaled
+    placement = None if config.data is None or ranged else _placement(config)
+    if placement is None:
+        return config
+    off = max(abs(1 / placement.scale - 1), float(np.linalg.norm(placement.center)) / config.radius)
+    normalize = config.normalize
+    if not {"near", "far", "normalize"} & set(given):
+        normalize = off > NEAR_ENOUGH
+    if normalize or off <= NEAR_ENOUGH:
+        planes = {name: depth for name, depth in trained.planes.items() if name not in given}
+        config = dataclasses.replace(config, **planes)
+    return dataclasses.replace(config, normalize=normalize)
+
+
+def _placement(config: TrainConfig) -> Placement | None:
+    """What would bring the first scene's cameras to `config.radius` from the origin; None if nothing would."""
+    kind = dataset_class(config.data_class)
+    read = {"normalize": config.radius, "convention": config.convention, "modalities": config.net.modalities}
+    planes: dict[str, Any] = {"near": 1.0, "far": 2.0}  # any; the data's may not be known
+    # Training opens the data again, and then says what is wrong with them.
+    with warnings.catch_warnings(), contextlib.suppress(InputError):
+        warnings.simplefilter("ignore")
+        train = kind.find_splits(str(config.data)).train
+        return kind(train, resolution=config.net.resolution, **read, **planes).placement(0)
+    return None
