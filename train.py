@@ -90,10 +90,13 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
     if "transfer" in settings:
         base = start_from(settings["transfer"], base if "preset" in given else None)
-        if not distills and "preset" not in given:
-            base = fine_tuning(base, device_type())
-    config = for_distillation(base, settings) if distills else set_by_path(base, settings)
-    if "transfer" in settings:
+    if distills:
+        config = for_distillation(base, settings)
+    elif "transfer" in settings and "preset" not in given:
+        config = fine_tuning(base, settings, device_type())
+    else:
+        config = set_by_path(base, settings)
+    if config.transfer is not None:
         config = as_in_training(config, settings.keys())
     if config.only_train_cam_weighter and config.transfer is None:
         raise InputError("--only_train_cam_weighter keeps the rest of a trained network: give one with --transfer PKL")

@@ -21,15 +21,15 @@ from genvs.programs import Parser
 
 def find_cameras(folder: Path) -> tuple[int, int]:
     """Write the cameras of the photos in `folder`. Returns the number of photos placed, and of all."""
-    try:
-        import pycolmap
-    except ImportError:
-        raise InputError("pycolmap is not installed: run pip install pycolmap") from None
     images, model = folder / "images", folder / "sparse" / "0"
     if model.exists():
         raise InputError(f"{model}: exists and is not overwritten: move it away")
     if not images.is_dir():
         raise InputError(f"{images}: is no folder: put the photos there")
+    try:
+        import pycolmap
+    except ImportError:
+        raise InputError("pycolmap is not installed: run pip install pycolmap") from None
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "OPENCV"
     with tempfile.TemporaryDirectory() as temporary:

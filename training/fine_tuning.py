@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,23 @@ from genvs.data.camera_checks import Placement
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.modalities import MODALITIES
+from genvs.settings import set_by_path
 from training.config import TrainConfig
 
 NEAR_ENOUGH = 0.1  # how far cameras and the point they look at may be off, in distances of the cameras
-LENGTHS = {"cuda": (100.0, 32), "cpu": (0.4, 8)}  # kimg, and images per update
+LENGTHS: dict[str, dict[str, Any]] = {"cuda": {"duration_kimg": 100.0}, "cpu": {"duration_kimg": 0.4, "batch_size": 8}}
 
 
-def fine_tuning(config: TrainConfig, device_type: str) -> TrainConfig:
-    """The recipe of a short run from a trained network, in place of `config`'s, which trained it.
+def fine_tuning(config: TrainConfig, changes: Mapping[str, Any], device_type: str) -> TrainConfig:
+    """A short run from a network that `config` has trained, with settings changed, by path.
 
     The EMA starts at the snapshot's weights and soon follows the new ones.
     """
-    kimg, batch_size = LENGTHS[device_type]
-    return dataclasses.replace(
-        config,
-        duration_kimg=kimg,
-        batch_size=batch_size,
-        lr=config.lr / 4,
-        lr_rampup_kimg=kimg / 20,
-        lr_decay_kimg=kimg / 4,
-        low_resolution_kimg=0.0,
-        kimg_per_tick=kimg / 20,
-        snapshot_ticks=5,
-        state_ticks=20,
-        log_kimg=kimg / 100,
-    )
+    config = dataclasses.replace(config, **LENGTHS[device_type])
+    kimg = set_by_path(config, changes).duration_kimg
+    recipe = {"lr": config.lr / 4, "lr_rampup_kimg": kimg / 20, "lr_decay_kimg": kimg / 4}
+    times = {"kimg_per_tick": kimg / 20, "snapshot_ticks": 5, "state_ticks": 20, "log_kimg": kimg / 100}
+    return set_by_path(config, {**recipe, **times, **changes})
 
 
 def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
@@ -49,8 +41,8 @@ def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
     the network expects them, all scenes are normalized, to its cameras' distance.
     """
     trained = config.net.scene
-    stated: dict[str, Any] = {name: getattr(trained, name) for name in ("fit", "background") if name not in given}
-    config = dataclasses.replace(config, radius=trained.radius or config.radius, **stated)
+    usual = {"fit": trained.fit, "background": trained.background, "radius": trained.radius or config.radius}
+    config = dataclasses.replace(config, **{name: value for name, value in usual.items() if name not in given})
     ranged = any(MODALITIES[name].decibels for name in config.net.modalities)  # their pictures cannot be scaled
     placement = None if config.data is None or ranged else _placement(config)
     if placement is None:

@@ -49,9 +49,11 @@ def elsewhere(folder: Path) -> Path:
 def test_the_network_is_the_snapshots_and_the_recipe_short(trained):
     config, net = start_from(str(trained)), genvs.load_snapshot(trained)
     assert config.net == net.config and config.preset == "cpu-demo", "the preset with the same resolution"
-    short = fine_tuning(config, "cpu")
+    short = fine_tuning(config, {}, "cpu")
     assert short.duration_kimg < 1 and short.lr < config.lr and short.net == config.net and short.loss == config.loss
-    assert fine_tuning(config, "cuda").duration_kimg > 10 * short.duration_kimg
+    assert fine_tuning(config, {}, "cuda").duration_kimg > 10 * short.duration_kimg
+    longer = fine_tuning(config, {"duration_kimg": "60", "lr": "0.5"}, "cpu")
+    assert (longer.duration_kimg, longer.kimg_per_tick, longer.lr) == (60.0, 3.0, 0.5)
     weights, state = net.state_dict(), fresh_state(run_on(elsewhere(trained.parent), trained))
     assert all(np.array_equal(weights[name], tensor) for name, tensor in state.ema.state_dict().items())
     preset = start_from(str(trained), TRAIN_PRESETS["srn64"])
@@ -116,7 +118,7 @@ def test_another_network_than_the_snapshots_is_refused_by_name(trained, cars):
 
 def test_a_run_measures_the_snapshot_before_it_changes(trained, tmp_path):
     config = run_on(elsewhere(tmp_path), trained, min_inputs=1, max_inputs=2, workers=0, tensorboard=False)
-    config = dataclasses.replace(fine_tuning(config, "cpu"), duration_kimg=0.016, kimg_per_tick=0.016, cache=False)
+    config = fine_tuning(config, {"duration_kimg": 0.016, "cache": False}, "cpu")
     train(config, tmp_path / "run", held_out=True)
     measured = [record["nimg"] for record in records(tmp_path / "run") if "PSNR/1_input" in record]
-    assert measured == [0, 16] and (tmp_path / "run" / "samples-000000.png").exists()
+    assert (measured[0], measured[-1]) == (0, 16) and (tmp_path / "run" / "samples-000000.png").exists()

@@ -1,0 +1,77 @@
+"""docs/tutorial.md: its commands, as they stand on the page, on few and small photos."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import genvs
+from dnnlib.command import run_command
+from genvs.data.stored import StoredScenes
+from genvs.errors import run_program
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}((?:python -m|\./|inference/).*)", PAGE, re.MULTILINE)]
+SMALL = {
+    "examples.photos": "--photos 10 --width 96 --cameras",
+    "./train.sh": "--kimg 0.016 --workers 0 --notensorboard --outdir runs",
+    "inference/inference.sh": "--frames 2 --denoising_steps 1 --gif --device cpu --out_dir out",
+}
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the Python program that a command of the page starts, in this process; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", words)
+    script = words[0].endswith(".sh")
+    module = importlib.import_module(".".join(Path(words[0]).with_suffix("").parts) if script else words[0])
+    with pytest.raises(SystemExit) as end:
+        (run_command if script else run_program)(module.main)
+    return end.value.code
+
+
+def test_the_commands_lead_from_photos_to_a_video(snapshot, tmp_path, monkeypatch):
+    """Without pycolmap the true cameras are read instead of those that COLMAP finds."""
+    monkeypatch.chdir(tmp_path)
+    done, newest = [], ""
+    for command in COMMANDS:
+        words = [str(snapshot) if word == "models/demo.pkl" else word for word in command]
+        words = words[2:] if words[0] == "python" else words
+        if words[0] == "examples.colmap" or any(word.startswith("training_runs/") for word in words):
+            continue
+        if words[0].startswith("inference/"):
+            newest = str(max(Path("runs").glob("*/network-snapshot-*.pkl")))
+            words = [*(word.replace("4,20,36", "1,4,7") for word in words), "--ckpt_path", newest]
+        if words[0] == "inference/viewer.sh":
+            words.append("--help")  # it would wait for a browser
+        assert run([*words, *SMALL.get(words[0], "").split()], monkeypatch) == 0, words
+        done.append(words[0])
+    assert done == [
+        *("examples.photos", "genvs.data.validate", "./train.sh"),
+        *("inference/inference.sh", "inference/viewer.sh"),
+    ]
+    assert Path("validation.png").exists() and list(Path("runs").glob("*/samples-000000.png"))
+    (video,) = Path("out").glob("*.gif")
+    assert Image.open(video).n_frames == 2
+    scene = genvs.load_snapshot(newest).config.scene
+    assert (scene.fit, scene.near, scene.far) == ("crop", 0.8, 1.8) and scene.radius == pytest.approx(1.3, abs=0.1)
+
+
+@pytest.mark.skipif(find_spec("pycolmap") is None, reason="pycolmap is not installed")
+def test_colmap_finds_the_cameras(tmp_path, monkeypatch):
+    toy = str(tmp_path / "toy")
+    for words in (["examples.photos", toy, "--photos", "16", "--width", "320"], ["examples.colmap", toy]):
+        assert run(words, monkeypatch) == 0
+    assert StoredScenes(toy, resolution=32).num_views(0) == 16
+
+
+def test_colmap_without_photos_is_refused(tmp_path, monkeypatch, capsys):
+    assert run(["examples.colmap", str(tmp_path)], monkeypatch) == 2
+    assert "put the photos there" in capsys.readouterr().err
