@@ -47,7 +47,8 @@ def load_snapshot(
     """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl` or a folder of `genvs.export`.
 
     Its config is `net.config`. `net.notes` has the file's notes, such as `cur_nimg`, the number of target images that
-    it was trained on, and `num_steps`, of a few-step network. A training state of `train.py` gives its EMA network.
+    it was trained on, `started_from`, the name of the snapshot that it started from, and `num_steps`, of a few-step
+    network. A training state of `train.py` gives its EMA network.
     Files of the unofficial implementation (`genvs.compat`) are recognised, and give a network with its numerics.
 
     near, far: depth planes, world units, instead of those in the file (unofficial files have none: `SceneConfig`'s).
@@ -83,6 +84,8 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
             weights, notes = content["ema"], {"cur_nimg": content["cur_nimg"]}
             if few := content["config"].get("distill_steps"):
                 notes["num_steps"] = few
+            if start := content["config"].get("transfer"):
+                notes["started_from"] = Path(start).name
         else:
             config, weights, notes = config_of_snapshot(content["config"]), content["state"], dict(content["notes"])
         net = build_net(config)

@@ -164,8 +164,9 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
         net.set_view_weighting(options["view_weighting"])
     num_images = net.notes.get("cur_nimg")
     trained = "" if num_images is None else f", trained on {num_images / 1000:,.1f} thousand images"
+    trained += f" after {net.notes['started_from']}" if "started_from" in net.notes else ""
     distributed.print0(f"Network: {path}, {net.config.resolution}x{net.config.resolution} pixels{trained}")
-    if num_images is not None and num_images < USEFUL_IMAGES:
+    if num_images is not None and num_images < USEFUL_IMAGES and "started_from" not in net.notes:
         warn(
             f"{path}: trained on {num_images:,} images, which is too few to draw more than noise: train longer, or "
             f"pass --ckpt_path {ROOT / 'models' / 'demo.pkl'}"

@@ -283,7 +283,8 @@ def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, w
 def save_network_snapshot(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
     """Write the EMA network in the background, as `network-snapshot-KKKKKK.pkl`."""
     net, nimg = state.ema, state.cur_nimg
-    save = functools.partial(save_snapshot, **net.notes, cur_nimg=nimg)
+    notes = net.notes | ({"started_from": Path(config.transfer).name} if config.transfer else {})
+    save = functools.partial(save_snapshot, **notes, cur_nimg=nimg)
     writer.submit(save, run_dir / f"network-snapshot-{nimg // 1000:06d}.pkl", net.config, net.state_dict())
 
 

@@ -56,7 +56,7 @@ def test_train_makes_a_few_step_network_from_a_snapshot(trained, distilled):
     state = max(distilled.glob("training-state-*.pt"))
     for path in (distilled / "network-snapshot-000000.pkl", state):
         net = genvs.load_snapshot(path)
-        assert net.notes == {"num_steps": 2, "cur_nimg": UPDATES * BATCH}
+        assert net.notes == {"num_steps": 2, "cur_nimg": UPDATES * BATCH, "started_from": trained.name}
         for name, weight in teacher.state_dict().items():
             kept = torch.equal(net.state_dict()[name], weight)
             assert kept is not name.startswith("denoisers.") or weight.numel() < 50, name

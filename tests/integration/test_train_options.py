@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -189,7 +188,8 @@ def test_a_snapshot_of_another_size_names_settings_that_fit(program, cars, snaps
     arguments = ["--preset", "cpu-demo", "--data", cars, "--transfer", snapshot(other), "--dry-run"]
     done = program(*arguments)
     assert_refused(done, "snapshot.pkl", *(f"--set net.{name}=" for name in other))
-    assert program(*arguments, *re.findall(r"--set|net\.\S+=\S+", done.err)).code == 0
+    remedy = done.err[done.err.index("--set") :]
+    assert program(*arguments, *remedy.split()).code == 0
 
 
 def test_a_snapshot_brings_the_preset_of_its_network(program, monkeypatch):
