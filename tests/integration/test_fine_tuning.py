@@ -117,7 +117,7 @@ def test_another_network_than_the_snapshots_is_refused_by_name(trained, cars):
 
 
 def test_a_run_measures_the_snapshot_before_it_changes(trained, tmp_path):
-    config = run_on(elsewhere(tmp_path), trained, min_inputs=1, max_inputs=2, workers=0, tensorboard=False)
+    config = run_on(elsewhere(tmp_path), trained, min_inputs=1, max_inputs=2, workers=0, logger=None)
     config = fine_tuning(config, {"duration_kimg": 0.016, "cache": False}, "cpu")
     train(config, tmp_path / "run", held_out=True)
     measured = [record["nimg"] for record in records(tmp_path / "run") if "PSNR/1_input" in record]
