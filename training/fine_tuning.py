@@ -41,7 +41,11 @@ def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
     the network expects them, all scenes are normalized, to its cameras' distance.
     """
     trained = config.net.scene
-    usual = {"fit": trained.fit, "background": trained.background, "radius": trained.radius or config.radius}
+    usual: dict[str, Any] = {
+        "fit": trained.fit,
+        "background": trained.background,
+        "radius": trained.radius or config.radius,
+    }
     config = dataclasses.replace(config, **{name: value for name, value in usual.items() if name not in given})
     ranged = any(MODALITIES[name].decibels for name in config.net.modalities)  # their pictures cannot be scaled
     placement = None if config.data is None or ranged else _placement(config)
@@ -60,11 +64,11 @@ def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
 def _placement(config: TrainConfig) -> Placement | None:
     """What would bring the first scene's cameras to `config.radius` from the origin; None if nothing would."""
     kind = dataset_class(config.data_class)
-    read = {"normalize": config.radius, "convention": config.convention, "modalities": config.net.modalities}
-    planes: dict[str, Any] = {"near": 1.0, "far": 2.0}  # any; the data's may not be known
+    read: dict[str, Any] = {"convention": config.convention, "modalities": config.net.modalities}
+    read |= {"normalize": config.radius, "near": 1.0, "far": 2.0}  # any planes; the data's may not be known
     # Training opens the data again, and then says what is wrong with them.
     with warnings.catch_warnings(), contextlib.suppress(InputError):
         warnings.simplefilter("ignore")
         train = kind.find_splits(str(config.data)).train
-        return kind(train, resolution=config.net.resolution, **read, **planes).placement(0)
+        return kind(train, resolution=config.net.resolution, **read).placement(0)
     return None
