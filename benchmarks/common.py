@@ -9,12 +9,14 @@ import gc
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -170,6 +172,12 @@ def clock(call: Callable[[], Any]) -> float:
     start = timer()  # waits for the GPU
     call()
     return timer() - start
+
+
+def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)` in a new process, whose memory holds nothing else."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def summarize(samples: Sequence[float]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.common import Result, benchmark, size_option, sizes
+from benchmarks.common import Result, benchmark, in_own_process, size_option, sizes
 from benchmarks.model import data_option, random_batch, training_config
 from genvs.config import PRESETS
 from genvs.data.pack_index import PackIndex, mark
@@ -73,12 +72,6 @@ def measure(config: TrainConfig) -> tuple[float, float, float]:
     return took, grown, max(np.subtract([memory(loader) for loader in loaders], early))
 
 
-def measured(config: TrainConfig) -> tuple[float, float, float]:
-    """`measure` in a process of its own, whose memory holds nothing else."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(measure, config).result()
-
-
 @benchmark
 @data_option
 @sizes("--scenes", type=click.IntRange(min=1), multiple=True, default=(1000, 10_000, 100_000), help="How many.")
@@ -91,7 +84,9 @@ def main(
     for count in scenes if data is None else (0,):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             path = data or write_packs(Path(folder), preset, count, views, packs)
-            took, grown, loader = measured(training_config(preset, 8, 2, "fp32", data=str(path), workers=LOADERS))
+            took, grown, loader = in_own_process(
+                measure, training_config(preset, 8, 2, "fp32", data=str(path), workers=LOADERS)
+            )
         name = f"{count} scenes" if count else path.name
         yield Result(f"{name}: start", took, "s")
         yield Result(f"{name}: memory of start", grown, "MB")

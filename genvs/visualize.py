@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import GifImagePlugin, Image, ImageDraw, ImageFont
 from torch import Tensor, linalg
 
 from genvs.modalities import from_levels
@@ -93,10 +94,19 @@ def enlarge(picture: np.ndarray, side: int) -> Image.Image:
 
 def save_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> None:
     """Save frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
-    first, *others = (enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE) for frame in frames)
+    deque(also_as_gif(file, frames, fps), maxlen=0)
+
+
+def also_as_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
+    """The frames, each once it has been added to the GIF. Pillow's own `save` keeps all of them in memory."""
     # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
     duration = 10 * max(2, round(100 / fps))
-    first.save(file, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+    for number, frame in enumerate(frames):
+        picture = enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE)
+        head = [] if number else GifImagePlugin.getheader(picture, info={"loop": 0})[0]
+        file.writelines([*head, *GifImagePlugin.getdata(picture, duration=duration, include_color_table=True)])
+        yield frame
+    file.write(b";")
 
 
 def contact_sheet(title: str, bands: Sequence[Band], caption: str = "") -> Image.Image:

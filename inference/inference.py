@@ -211,13 +211,13 @@ def video_files(name: str, *, gif: bool) -> list[str]:
 
 
 def draw_video(paths: list[Path], drawn: Iterable[tuple[Tensor, Tensor]], along: dict[str, Any]) -> None:
-    """Write an MP4, a GIF, or both."""
+    """Write an MP4, a GIF, or both, a frame at a time."""
     frames: Iterable[np.ndarray] = video_frames(drawn, features=along["trajectory"] == "archimedean")
-    if len(paths) > 1:
-        frames = list(frames)
-    for path in paths:
-        write = writers.write_gif if path.suffix == ".gif" else writers.write_video
-        write(path, frames, along["fps"])
+    *gifs, last = paths
+    for path in gifs:
+        frames = writers.also_as_gif(path, frames, along["fps"])
+    write = writers.write_gif if last.suffix == ".gif" else writers.write_video
+    write(last, frames, along["fps"])
 
 
 def video_frames(drawn: Iterable[tuple[Tensor, Tensor]], features: bool) -> Iterator[np.ndarray]:

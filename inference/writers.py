@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import itertools
 import subprocess
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genvs import files
+from genvs import files, visualize
 from genvs.errors import InputError
 from genvs.machine import find_encoder
 from genvs.metrics import SILHOUETTE_THRESHOLD
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_decoded, from_levels
-from genvs.visualize import enlarge, save_gif, to_uint8
+from genvs.visualize import enlarge, to_uint8
 
 VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
 H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
@@ -98,5 +99,10 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames `[H, W, 3]` uint8 as an endless GIF."""
+    deque(also_as_gif(path, frames, fps), maxlen=0)
+
+
+def also_as_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
+    """The frames, which are written as an endless GIF on their way. It is there once all have passed."""
     with files.replacing(path) as file:
-        save_gif(file, frames, fps)
+        yield from visualize.also_as_gif(file, frames, fps)

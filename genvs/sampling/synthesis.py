@@ -165,17 +165,17 @@ class Conditioned:
     def __init__(self, denoise: FastDenoiser, inputs: Views, *, batch_size: int, max_generated: int = 0) -> None:
         """inputs: `[1, V]`, on the network's device, encoded `batch_size` at a time."""
         self._denoise, self._net = denoise, denoise.net
-        with denoise.autocast():
-            starts = range(0, inputs.shape[1], batch_size)
-            parts = [inputs[:, start : start + batch_size] for start in starts]
-            volumes = [self._net.encode(part.images, part.cameras) for part in parts]
-        # Each volume keeps the memory layout that the encoder gives it.
-        one = volumes[0][0, 0]
         self._num_inputs, slots = inputs.shape[1], inputs.shape[1] + max_generated
-        shape, strides = (1, slots, *one.shape), (slots * one.numel(), one.numel(), *one.stride())
-        self._slots = torch.empty_strided(shape, strides, dtype=one.dtype, device=one.device)
+        for start in range(0, self._num_inputs, batch_size):
+            part = inputs[:, start : start + batch_size]
+            with denoise.autocast():
+                volumes = self._net.encode(part.images, part.cameras)
+            if not start:  # each volume keeps the memory layout that the encoder gives it
+                one = volumes[0, 0]
+                shape, strides = (1, slots, *one.shape), (slots * one.numel(), one.numel(), *one.stride())
+                self._slots = torch.empty_strided(shape, strides, dtype=one.dtype, device=one.device)
+            self._slots[:, start : start + volumes.shape[1]] = volumes
         self.volume, self.cameras = self._slots[:, : self._num_inputs], inputs.cameras
-        torch.cat(volumes, dim=1, out=self.volume)
         self._num_added = 0
 
     def render(self, cameras: Cameras) -> Tensor:
