@@ -104,7 +104,8 @@ def group_norm_silu(
     x: `[N, C, H, W]`. weight, bias: `[C]`. shift: `[N, C]`, or None. keys: int64 `[N]`, random seeds of the samples'
     dropout (genvs.random), or None for no dropout.
     Returns `[N, C, H, W]`, in autocast's dtype or x's, channels last from the kernel; and x itself. A shortcut should
-    use this x: the kernel's backward pass then adds the shortcut's gradient, which saves a pass over memory.
+    use this x: the kernel's backward pass then adds the shortcut's gradient, which saves a pass over memory. In
+    inference mode on a CPU, x is overwritten if there is a shift.
     """
     if not uses_kernels(x):
         return reference.group_norm_silu(x, weight, bias, settings, shift, keys)
@@ -126,7 +127,7 @@ def conv_epilogue(
     """The operations after a convolution: (x + bias + residual + residual_bias) * scale, then ReLU if `relu`.
 
     x: `[N, C, H, W]`. bias: `[C]` or None. residual: `[N, C, H, W]` or None. residual_bias: as `bias`, of a residual
-    that is a convolution too. Returns `[N, C, H, W]`, in x's dtype.
+    that is a convolution too. Returns `[N, C, H, W]`, in x's dtype; in inference mode on a CPU, in x's memory.
     """
     if bias is None or not uses_kernels(x):
         return reference.conv_epilogue(x, bias, residual, residual_bias, scale, relu)
