@@ -39,7 +39,6 @@ class Monitor:
     ):
         self.run_dir, self.device = run_dir, device
         self.enabled, self.total = rank == 0, total
-        self.start_time = self.last_time = time.time()
         self.last_nimg = cur_nimg
         # Since the last record: loss, colour loss and sigma `[3, B * T]` of each micro-batch, and other numbers.
         self.losses: list[Tensor] = []
@@ -50,6 +49,7 @@ class Monitor:
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         self.loggers = Loggers(loggers if self.enabled else (), run_dir, cur_nimg, self.say)
+        self.start_time = self.last_time = time.time()
         if not self.enabled:
             return
         kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
