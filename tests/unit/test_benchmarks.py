@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import textwrap
 
 import click
 import pytest
@@ -71,16 +72,37 @@ def test_training_steps(run) -> None:
 
 
 def test_a_reference(run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     (tmp_path / "beside.py").write_text("LENGTH = 10\n")
     adapter = "from beside import LENGTH\ndef training_step(batch, views, device):\n    return lambda: range(LENGTH)\n"
     (tmp_path / "adapter.py").write_text(adapter)
     with pytest.raises(click.UsageError, match="sampler"):
         run("reference", str(tmp_path))
-    sys.modules.pop("adapter")
     (tmp_path / "adapter.py").write_text(adapter.replace("training_step", "sampler") + adapter)
     names = ["reference: training step (2 views)", "reference: 25 Heun steps"]
     assert list(run("reference", str(tmp_path))) == names
+
+
+def test_the_documented_adapter_of_a_checkout_with_our_package_names(tmp_path) -> None:
+    """Its `genvs`, `training`, `dnnlib` and `torch_utils` are the checkout's, whatever is loaded already."""
+    network = """
+        import torch, dnnlib, torch_utils.misc
+        class Network(torch.nn.Conv2d):
+            def __init__(self):
+                super().__init__(3, 3, 1)
+            def loss(self, images, poses, target_pose, target):
+                return dnnlib.SCALE * (self(images[:, 0]) - target).square() + torch_utils.misc.ZERO
+    """
+    heun = "def heun(net, images, poses, target_pose, num_steps):\n    return net(images[:, 0])"
+    files = {"dnnlib/__init__.py": "SCALE = 2", "torch_utils/misc.py": "ZERO = 0", "genvs/sampling.py": heun}
+    for name, text in {**files, "training/networks.py": textwrap.dedent(network)}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    page = (common.ROOT / "benchmarks" / "README.md").read_text()
+    (tmp_path / "adapter.py").write_text(page.split("```python\n")[1].split("```")[0])
+    command = [sys.executable, "-m", "benchmarks.reference", "--seconds=0", str(tmp_path)]
+    printed = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=True).stdout
+    assert len(rows_of(printed)) == 2
 
 
 def test_the_loader_and_a_failed_run(run, tmp_path) -> None:
