@@ -39,6 +39,17 @@ def test_it_computes_what_the_denoiser_does(bf16):
         assert torch.allclose(result, net.denoise(*inputs), **ORDER_OF_SUMS) is not bf16
 
 
+def test_inference_mode_changes_memory_and_no_numbers():
+    """Results of layers take their inputs' places, but not those of the caller's tensors."""
+    net = small_net().requires_grad_(False)
+    inputs = some_inputs(net, 2)
+    kept = [part.clone() for part in inputs]
+    expected = net.denoise(*inputs)
+    with torch.inference_mode():
+        assert torch.equal(net.denoise(*inputs), expected)
+    assert all(torch.equal(part, copy) for part, copy in zip(inputs, kept, strict=True))
+
+
 def test_labels_can_be_changed():
     net = small_net(num_classes=3).requires_grad_(False)
     config = net.config
