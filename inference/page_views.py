@@ -36,17 +36,20 @@ HINT = (
     "Images (PNG, JPEG); their poses (a transforms.json, or NAME.txt for NAME.png); or a .zip of a scene. An image "
     "without a pose is placed at this camera."
 )
-# viser's button takes one file at a time, and nothing that is dropped.
+# viser's button takes one file at a time, and nothing that is dropped; it is disabled while it sends a file.
 DROP_AREA = f"""<div style="margin: 0 1em 0.5em; padding: 0.8em; border: 1px dashed; border-radius: 4px;
     text-align: center; font-size: 0.85em; opacity: 0.7" ondragover="event.preventDefault()" ondrop="
     event.preventDefault();
-    const button = document.querySelector('input[accept=&quot;{ACCEPTED}&quot;]');
-    for (const file of event.dataTransfer.files) {{
-        const one = new DataTransfer();
-        one.items.add(file);
-        button.files = one.files;
-        button.dispatchEvent(new Event('change', {{bubbles: true}}));
-    }}">Drop images here</div>"""
+    (async files => {{
+        const input = document.querySelector('input[accept=&quot;{ACCEPTED}&quot;]');
+        for (const file of files) {{
+            const one = new DataTransfer();
+            one.items.add(file);
+            input.files = one.files;
+            input.dispatchEvent(new Event('change', {{bubbles: true}}));
+            do await new Promise(wake => setTimeout(wake, 100)); while (input.nextElementSibling.disabled);
+        }}
+    }})([...event.dataTransfer.files])">Drop images here</div>"""
 
 
 @dataclass
