@@ -6,7 +6,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,10 @@ DROP_AREA = f"""<div style="margin: 0 1em 0.5em; padding: 0.8em; border: 1px das
 
 @dataclass
 class InputView:
-    """picture: uint8 `[3, R, R]`. camera: `[]`. is_used: whether pictures are drawn from it. photo: uint8
-    `[H, W, 3]`, of an image that was added, whose camera can be moved."""
+    """picture: uint8 `[3, R, R]`. camera: `[]`. is_used: whether pictures are drawn from it.
+
+    photo: of an image that was added, whose camera can be moved, uint8 `[H, W, 3]`.
+    """
 
     picture: Tensor
     camera: Cameras
@@ -64,8 +66,7 @@ class InputView:
 
 
 class ViewControls:
-    """The input views of one page, by their names. poses: in files that were added, by the images' names without
-    suffix, c2w `[4, 4]` in the world of the inputs' files, and a lens if the file states one."""
+    """The input views of one page, by their names."""
 
     def __init__(self, page: Page, framing: Framing) -> None:
         self._page, self._framing, self._lock = page, framing, threading.RLock()
@@ -74,6 +75,8 @@ class ViewControls:
             name: InputView(picture, inputs.cameras[0, number])
             for number, (name, picture) in enumerate(zip(page.scene.names, inputs.images[0], strict=True))
         }
+        # In files that were added, by the images' names without suffix: c2w `[4, 4]` in the world of the inputs' files,
+        # and the lens if it is stated.
         self._poses: dict[str, tuple[Tensor, Lens | None]] = {}
         gui = page.client.gui
         with gui.add_folder("Input views"):
@@ -92,9 +95,8 @@ class ViewControls:
     def used(self) -> Views:
         """The views that pictures are drawn from, `[1, V]`."""
         views = [view for view in self._views.values() if view.is_used]
-        return Views(torch.stack([view.picture for view in views]), Cameras.stack([view.camera for view in views]))[
-            None
-        ]
+        cameras = Cameras.stack([view.camera for view in views])
+        return Views(torch.stack([view.picture for view in views]), cameras)[None]
 
     def _do(self, action: Callable[[], object]) -> None:
         with self._page.showing_errors(), self._lock:
@@ -163,12 +165,12 @@ class ViewControls:
     def _load_scene(self, name: str, content: bytes) -> None:
         with as_file(name, content) as path:
             config = self._page.viewer.net.config
-            views = read_scene(path, config, framing=self._framing, targets=[])
-        cameras = placed(
-            self._page.inputs, self._page.in_scene(views.inputs.cameras.c2w[0]), views.inputs.cameras.intrinsics[0]
-        )
-        for number, view in enumerate(views.names):
-            self._add(f"{name}/{view}", InputView(views.inputs.images[0, number], cameras[0, number]))
+            scene = read_scene(path, config, framing=self._framing, targets=[])
+        given = scene.inputs.cameras[0]
+        cameras = placed(self._page.inputs, self._page.in_scene(given.c2w), given.intrinsics)[0]
+        cameras = replace(cameras, modality=given.modality)
+        for number, view in enumerate(scene.names):
+            self._add(f"{name}/{view}", InputView(scene.inputs.images[0, number], cameras[number]))
         self._changed()
 
     def _here(self, photo: np.ndarray) -> tuple[Tensor, Lens]:

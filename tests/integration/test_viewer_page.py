@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 
 import imageio_ffmpeg
@@ -76,11 +77,16 @@ def canvas(tab: Tab) -> np.ndarray:
 def at_rest(tab: Tab, unlike: np.ndarray | None = None) -> np.ndarray:
     """The canvas once it is unlike another one, has all its steps and, for it is decoded then, stays the same."""
     wait_until(lambda: unlike is None or np.abs(canvas(tab) - unlike).mean() > 0.3)
-    wait_until(lambda: "3 steps" in tab.run("[...document.querySelectorAll('input')].map(i => i.value).join()"))
+    wait_until(lambda: "3 steps" in fields(tab))
     last = canvas(tab)
     while time.sleep(0.3) or (last != (now := canvas(tab))).any():
         last = now
     return last
+
+
+def fields(tab: Tab) -> str:
+    """What the controls show."""
+    return tab.run("[...document.querySelectorAll('input')].map(field => field.value).join()")
 
 
 def drawing_threads() -> list[threading.Thread]:
@@ -147,6 +153,7 @@ def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(ser
 
 def test_an_image_is_dropped_placed_and_left_out(server, tab):
     """Without a pose it is placed at the page's camera; one in a file, or a drag, moves it on its sphere."""
+    time.sleep(1)  # the cameras of the last move are still shown before their pictures
     before = at_rest(tab)
     png = io.BytesIO()
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(png, "PNG")
@@ -174,6 +181,13 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
     at_rest(tab, unlike=in_file)
     tab.drag((x + 40, y), by=(0, 0))
     wait_until(lambda: np.allclose(position(server), 1.3 * moved / np.linalg.norm(moved), atol=0.08))
+
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as scene:
+        scene.writestr("transforms.json", json.dumps(record))
+        scene.writestr("images/new.png", png.getvalue())
+    tab.drop({"scene.zip": archive.getvalue()}, on="Drop images here")
+    wait_until(lambda: "scene.zip/new" in fields(tab))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
