@@ -106,7 +106,8 @@ def model_card(net: GeNVS, name: str, figures: Sequence[Figures], repository: st
         "images": f"{net.config.resolution} x {net.config.resolution} pixels",
         "it reads and draws": ", ".join(net.config.modalities),
         "parameters": f"{sum(parameter.numel() for parameter in net.parameters()) / 1e6:.1f} million",
-        "trained on": "an unknown number of images" if trained is None else f"{trained:,} target images",
+        "trained on": ("an unknown number of images" if trained is None else f"{trained:,} target images")
+        + (f", starting from {net.notes['started_from']}" if "started_from" in net.notes else ""),
         "depth planes": f"{scene.near:g} to {scene.far:g} world units",
         "distance of the cameras": f"{scene.radius:g} world units from the origin",
         "focal length": f"{scene.focal:g} image widths",

@@ -124,7 +124,7 @@ class Monitor:
         rate = get("Timing/images_per_sec", 0)
         parts = [
             f"tick {tick:<4d}",
-            f"kimg {cur_nimg / 1000:<8.1f}",
+            f"kimg {cur_nimg / 1000:<8.6g}",
             f"time {tqdm.format_interval(time.time() - self.start_time):<8s}",
             f"left {tqdm.format_interval((self.total - cur_nimg) / rate) if rate else '?':<8s}",
             f"images/s {rate:<7.1f}",

@@ -96,7 +96,7 @@ class Reporter:
         line = summary(scores, self.evaluation.kind)
         self.monitor.say(line)
         if distributed.get_rank() == 0:
-            panel = self.evaluation.panel(net, f"after {nimg / 1000:.1f} kimg; {line}")
+            panel = self.evaluation.panel(net, f"after {nimg / 1000:.6g} kimg; {line}")
             with replacing(self.run_dir / f"samples-{nimg // 1000:06d}.png") as file:
                 panel.save(file, "png")
             if self.loggers:

@@ -94,4 +94,4 @@ def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
         return f"Done: the snapshots and logs are in {run_dir}"
     usual, longer = state_paths(run_dir, cur_nimg)
     state = longer if longer.exists() else usual
-    return f"Stopped at {cur_nimg / 1000:.1f} kimg. To continue: ./train.sh --resume {state}"
+    return f"Stopped at {cur_nimg / 1000:.6g} kimg. To continue: ./train.sh --resume {state}"

@@ -44,7 +44,7 @@ SAVED = "signals after which the run was saved"
 def saved(run_dir: Path, out: str, err: str) -> None:
     """Asserts that a run was saved, and said so once."""
     state = last_state(run_dir)
-    assert out.count(f"Stopped at {state['cur_nimg'] / 1000:.1f} kimg") == 1 and "Traceback" not in err
+    assert out.count(f"Stopped at {state['cur_nimg'] / 1000:.6g} kimg") == 1 and "Traceback" not in err
     assert records(run_dir)[-1]["nimg"] == state["cur_nimg"] > 4
     counted(SAVED, 1, 1)
 

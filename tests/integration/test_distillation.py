@@ -13,6 +13,7 @@ import genvs
 import train as program
 from genvs import files
 from genvs.errors import InputError
+from genvs.export import model_card
 from genvs.sampling.synthesis import synthesize_views, usual_sampling
 from genvs.settings import as_text
 from inference.options import described, settle
@@ -57,6 +58,7 @@ def test_train_makes_a_few_step_network_from_a_snapshot(trained, distilled):
     for path in (distilled / "network-snapshot-000000.pkl", state):
         net = genvs.load_snapshot(path)
         assert net.notes == {"num_steps": 2, "cur_nimg": UPDATES * BATCH, "started_from": trained.name}
+        assert trained.name in model_card(net, "shared", [], None)
         for name, weight in teacher.state_dict().items():
             kept = torch.equal(net.state_dict()[name], weight)
             assert kept is not name.startswith("denoisers.") or weight.numel() < 50, name

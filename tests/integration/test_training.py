@@ -104,7 +104,7 @@ def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):
     assert err.strip() == ""
     state = last_state(run_dir)
     updates = state["cur_nimg"] // BATCH
-    assert f"Stopped at {state['cur_nimg'] / 1000:.1f} kimg" in (run_dir / "log.txt").read_text()
+    assert f"Stopped at {state['cur_nimg'] / 1000:.6g} kimg" in (run_dir / "log.txt").read_text()
     assert updates >= 2 and len(records(run_dir)) == updates
     snapshot = genvs.load_snapshot(run_dir / "network-snapshot-000000.pkl")
     assert snapshot.notes == {"cur_nimg": state["cur_nimg"]}
