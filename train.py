@@ -222,7 +222,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         raise InputError(f"--{'fp16' if config.fp16 else 'grad-compression'}: there is no GPU: leave the option out")
     if cur_nimg >= config.total_nimg:
         progress = f"{cur_nimg / 1000:g} of {config.total_nimg / 1000:g} kimg"
-        raise InputError(f"{state_path}: has {progress}: give a longer --duration to go on")
+        raise InputError(f"{state_path}: has {progress}: give a larger --kimg to go on")
     # A resumed run does not need what it started from, which may be gone.
     start = dataclasses.replace(config, transfer=None, encoder_weights="none") if resume else config
     if dry_run:
