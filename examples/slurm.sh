@@ -11,7 +11,7 @@
 set -euo pipefail
 
 # train.sh starts a process for each GPU of its machine; all meet at the first machine.
-PET_MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r PET_MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export PET_MASTER_ADDR PET_MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) PET_NNODES=$SLURM_JOB_NUM_NODES
 
 # One task a machine. Two minutes before the time is over SLURM sends SIGTERM, and the run is saved: --resume goes on.
