@@ -275,7 +275,7 @@ def test_resume_refuses_what_would_be_another_run(program, saved_state):
     saved_state(scenes=11)
     assert_refused(program("--resume", "--dry-run"), "other data", "scenes 11 -> 12")
     saved_state(cur_nimg=20)
-    assert_refused(program("--resume", "--dry-run"), "training-state-000000_020.pt", "--duration")
+    assert_refused(program("--resume", "--dry-run"), "training-state-000000_020.pt", "--kimg")
     assert options_of(program("--resume", "--duration", "1", "--dry-run")).duration_kimg == 1000
 
 
