@@ -26,13 +26,11 @@ def test_training_on_arrays(snapshot, cars, tmp_path, capsys):
     scenes = sorted(path for path in cars.with_name("cars_train").iterdir() if path.is_dir())
     images = np.stack([[Image.open(file) for file in sorted(scene.glob("rgb/*"))] for scene in scenes])
     c2w = np.stack([[np.loadtxt(file).reshape(4, 4) for file in sorted(scene.glob("pose/*"))] for scene in scenes])
-    settings = {"duration_kimg": kimg(6), "batch_size": 4, "workers": 0, "logger": None, "lr_rampup_kimg": 0.001}
-    net = fine_tune(images[..., :3], c2w, 1.025, str(snapshot), tmp_path / "out", **settings)
-    saved = genvs.load_snapshot(max((tmp_path / "out").glob("network-snapshot-*.pkl")))
+    options = [f"--kimg={kimg(6)}", "--batch=4", "--workers=0", "--logger=none", "--set=lr_rampup_kimg=0.001"]
+    net = fine_tune(images[..., :3], c2w, 1.025, str(snapshot), tmp_path / "out", *options)
     before = genvs.load_snapshot(snapshot).state_dict()
-    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in saved.state_dict().items())
-    assert any(not torch.equal(tensor, before[name]) for name, tensor in saved.state_dict().items())
-    assert "held-out PSNR" in capsys.readouterr().out and 0.6 < net.config.scene.near < 0.9
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert capsys.readouterr().out.count("held-out PSNR") >= 2, "before and after"
     view = genvs.sample_views(net, images[0, :2, ..., :3], c2w[0, :2], c2w[0, 2:3], steps=1)
     assert view.shape == (1, 32, 32, 3)
 
