@@ -30,7 +30,7 @@ API = {
     "Settings": ["genvs.config"],
     "Drawing views": [
         "genvs.sampling.synthesis.synthesize_views",
-        "genvs.sampling.viewer.Viewer",
+        "genvs.Viewer",
         "genvs.diffusion.samplers",
     ],
     "Cameras": [f"genvs.geometry.{name}" for name in ("cameras", "rays", "trajectories", "distortion", "projections")],

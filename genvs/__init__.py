@@ -4,13 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"  # pyproject.toml reads it here
-__all__ = ["Cameras", "GeNVS", "GeNVSConfig", "from_pretrained", "load_snapshot", "sample_views", "save_snapshot"]
+__all__ = ["Cameras", "GeNVS", "GeNVSConfig", "Viewer", "from_pretrained", "load_snapshot"]
+__all__ += ["sample_views", "save_snapshot"]
 
 if TYPE_CHECKING:
     from genvs.config import GeNVSConfig
     from genvs.geometry import Cameras
     from genvs.hub import from_pretrained
     from genvs.models import GeNVS
+    from genvs.sampling.viewer import Viewer
     from genvs.sampling.views import sample_views
     from genvs.snapshot import load_snapshot, save_snapshot
 else:  # type checkers would take every name for one that `__getattr__` knows
@@ -18,6 +20,7 @@ else:  # type checkers would take every name for one that `__getattr__` knows
         "Cameras": "genvs.geometry",
         "GeNVS": "genvs.models",
         "GeNVSConfig": "genvs.config",
+        "Viewer": "genvs.sampling.viewer",
         "from_pretrained": "genvs.hub",
         "load_snapshot": "genvs.snapshot",
         "sample_views": "genvs.sampling.views",
