@@ -17,7 +17,7 @@ import click
 import torch
 
 from dnnlib.command import Color, Command, FiniteRange, FullPath, option_group, run_command
-from genvs.config import ARCHITECTURES, CONVENTIONS, FITS, PRESETS, SIGMA_RANGES
+from genvs.config import ARCHITECTURES, CONVENTIONS, FITS, PRESETS, SIGMA_RANGES, SceneConfig
 from genvs.data.stored import find_train
 from genvs.errors import InputError
 from genvs.settings import as_text, flat, set_by_path
@@ -123,6 +123,19 @@ def check_files(config: TrainConfig, content: dict[str, Any], state_path: Path |
         check_data(content, run_data.facts(), state_path)
     if config.transfer or config.encoder_weights != "none":
         create_state(config, run_data.scene if run_data else config.net.scene, torch.device("cpu"))
+
+
+def first_lines(config: TrainConfig, run_dir: Path, scene: SceneConfig, new: bool) -> list[str]:
+    """What a run says as it starts: where it goes, what to expect of it and, if it is new, what it starts from."""
+    psnr = expected_psnr(config)
+    expected = f"; expected about {psnr:.1f} dB at the end" if psnr else ""
+    lines = [f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}{expected}"]
+    if new and config.transfer:
+        planes = f"depths from {scene.near:.3g} to {scene.far:.3g}"
+        lines.append(f"Starting from {config.transfer}: {config.net.resolution} pixels, {planes}")
+    elif new:
+        lines.append(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
+    return lines
 
 
 data, model, recipe, machine, output = map(option_group, ("Data", "Model", "Training", "Machine", "Output"))
@@ -251,17 +264,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         run_dir = run_folder.new_run_folder(config, outdir, device.type, desc, nosubdir=nosubdir)
     run_dir = distributed.gather_objects(run_dir)[0]
     with run_folder.locked_and_logged(run_dir, config) if distributed.get_rank() == 0 else contextlib.nullcontext():
-        psnr = expected_psnr(config)
-        distributed.print0(
-            f"Training to {config.total_nimg / 1000:g} kimg (thousand images) in {run_dir}"
-            + (f"; expected about {psnr:.1f} dB at the end" if psnr else ""),
-            flush=True,
-        )
-        if config.transfer and not resume:
-            planes = f"depths from {run_data.scene.near:.3g} to {run_data.scene.far:.3g}"
-            distributed.print0(f"Starting from {config.transfer}: {config.net.resolution} pixels, {planes}")
-        elif not resume:
-            distributed.print0(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
+        distributed.print0(*first_lines(config, run_dir, run_data.scene, new=not resume), sep="\n", flush=True)
         training_loop(config, run_dir, run_data, state, device)
         distributed.print0(run_folder.last_line(state.cur_nimg, config, run_dir))
     distributed.shutdown()
