@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import json
 import re
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import genvs
-from dnnlib.command import run_command
 from experiments import agreement
 from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.stored import StoredScenes
@@ -29,7 +28,7 @@ from genvs.sampling.synthesis import sampler_of, synthesize_views
 from inference import evaluate, inference
 from inference import options as shared_options
 from inference.cross import FUSED, NUM_TARGETS, Cross, Experiment
-from tests.integration.test_evaluate import one_error
+from tests.programs import exit_code_of, one_error
 from tests.small_model import SIZE, small_config
 from tests.unit.srn_folder import add_sensors, write_split
 
@@ -65,10 +64,8 @@ def options(net, tmp_path_factory) -> list[object]:
     return ["--ckpt_path", snapshot, "--data", folder / "cars", "--denoising_steps", 1, "--device", "cpu"]
 
 
-def run(*arguments: object, program: click.Command = evaluate.main) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_command(program, [str(argument) for argument in arguments])
-    return exited.value.code
+run = functools.partial(exit_code_of, evaluate.main)
+draw = functools.partial(exit_code_of, inference.main)
 
 
 def table(path: Path) -> dict[tuple[str, ...], dict[str, float]]:
@@ -152,10 +149,10 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, ca
     )
     folders = [str(tmp_path / "pairs-images" / f"sar-to-{target}") for target in ("rgb", "depth")]
     capsys.readouterr()
-    assert run(*folders, program=agreement.main) == 0
+    assert exit_code_of(agreement.main, *folders) == 0
     shown = re.fullmatch(r"IoU of silhouettes: ([\d.]+) \(3 scenes\)\n", capsys.readouterr().out)
     assert float(shown[1]) == pytest.approx(found["sar", "depth", "network"]["agreement"], abs=1e-3)
-    assert run(folders[0], tmp_path, program=agreement.main) == 2 and "does not have the scenes" in one_error(capsys)
+    assert exit_code_of(agreement.main, folders[0], tmp_path) == 2 and "does not have the scenes" in one_error(capsys)
     page = (tmp_path / "pairs.md").read_text()
     assert "Not comparable" in page and "real pictures" in page
     check_columns(page, found)
@@ -298,8 +295,8 @@ def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
     """Three views in three modalities are nine inputs; the pictures can be read as files of a dataset."""
     scene = options[3].with_name("cars_test") / "car2"
     arguments = [*options[:2], *options[4:], "--in_dir", scene, "--inputs", "0,1,2", "--targets", "3,4"]
-    draw = [*arguments, "--near", 0.8, "--far", 1.8, "--target", target, "--out_dir", tmp_path / "out"]
-    assert run(*draw, program=inference.main) == 0
+    planes = ["--near", 0.8, "--far", 1.8]
+    assert draw(*arguments, *planes, "--target", target, "--out_dir", tmp_path / "out") == 0
     folder = tmp_path / "out" / ("steps=1" if target == "rgb" else f"steps=1_target={target}")
     data = StoredScenes(scene, resolution=SIZE, modalities=ALL, near=0.8, far=1.8)
     given = data.load(0, [0, 1, 2] * 3, np.repeat([0, 1, 2], 3))
@@ -324,14 +321,13 @@ def test_a_folder_is_drawn_from_all_that_it_has(options, net, tmp_path, target):
 
 def test_a_video_of_radar_and_what_is_not_known_is_refused(options, tmp_path, capsys):
     scene = options[3].with_name("cars_test") / "car1"
-    draw = [*options[:2], *options[4:], "--in_dir", scene, "--video", "--frames", 2, "--cond_method", "autoreg"]
-    assert run(*draw, "--target", "raysar", "--out_dir", tmp_path, program=inference.main) == 0
+    video = [*options[:2], *options[4:], "--in_dir", scene, "--video", "--frames", 2, "--cond_method", "autoreg"]
+    assert draw(*video, "--target", "raysar", "--out_dir", tmp_path) == 0
     assert len(list(tmp_path.glob("*.mp4"))) == 1
     photos = GeNVS(small_config())
     genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
     capsys.readouterr()
-    assert run(*draw, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar", program=inference.main) == 2
+    assert draw(*video, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar") == 2
     assert "--target=sar: the network was trained on rgb" in one_error(capsys)
-    guided = [*draw, "--guide", tmp_path / "photos.pkl", "--guidance", 2]
-    assert run(*guided, program=inference.main) == 2
+    assert draw(*video, "--guide", tmp_path / "photos.pkl", "--guidance", 2) == 2
     assert "photos.pkl: was trained on rgb: give a snapshot of the same run" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,6 @@ import torch
 from PIL import Image
 
 import genvs
-from dnnlib.command import run_command
 from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import hull_agreement, psnr, ssim
@@ -26,6 +26,7 @@ from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
 from inference import options as shared_options
+from tests.programs import exit_code_of, one_error
 from tests.small_model import SIZE, randomize, small_config
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,7 @@ METRICS = "consistency,swd"
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_command(evaluate.main, [str(argument) for argument in arguments])
-    return exited.value.code
+run = functools.partial(exit_code_of, evaluate.main)
 
 
 @pytest.fixture(scope="module")
@@ -275,13 +273,6 @@ def test_the_default_folder_follows_from_the_options(options, snapshot, tmp_path
     (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
     assert run(*options[2:], "--dry-run") == 0
     assert f"snapshot: {tmp_path / 'models' / 'demo.pkl'}" in capsys.readouterr().out
-
-
-def one_error(capsys) -> str:
-    """The one line on stderr."""
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
-    return lines[0]
 
 
 def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.integration.test_evaluate import one_error, run
+from tests.integration.test_evaluate import run
+from tests.programs import one_error
 from tests.published import published_weights, write_snapshot
 from torch_utils import distributed
 

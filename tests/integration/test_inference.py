@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -18,12 +19,12 @@ import torch
 from PIL import Image
 
 import genvs
-from dnnlib.command import run_command
 from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
 from inference import inference, options
+from tests.programs import exit_code_of, one_error
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -124,17 +125,7 @@ def command(folder, snapshot, out) -> list[object]:
     return ["--in_dir", folder, "--ckpt_path", snapshot, "--out_dir", out, "--device=cpu", "--denoising_steps=1"]
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_command(inference.main, [str(argument) for argument in arguments])
-    return exited.value.code
-
-
-def one_error(capsys) -> str:
-    """The one line on stderr."""
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("Error: "), lines
-    return lines[0]
+run = functools.partial(exit_code_of, inference.main)
 
 
 def files_under(path: Path) -> list[str]:

@@ -8,15 +8,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 import genvs
-from dnnlib.command import run_command
 from genvs.data.scenes import SampleRequest
 from genvs.models import GeNVS
 from inference import evaluate, inference
+from tests.programs import exit_code_of
 from tests.small_model import small_net
 from tests.small_training import BATCH, kimg, records, resume, small_run, train
 from tests.unit.colmap_folder import write_model
@@ -41,10 +40,9 @@ def test_train_on_captures_and_draw_from_one(tmp_path, capsys):
     folder = tmp_path / "captures" / "scene3"
     write_transforms(folder / "transforms_test.json", [frame("a", poses[7]), frame("b", poses[8])], camera_angle_x=0.9)
     arguments = ["--in_dir", folder, "--out_dir", tmp_path / "out", "--ckpt_path", *run_dir.glob("*.pkl")]
-    with pytest.raises(SystemExit) as ended:
-        run_command(inference.main, [*map(str, arguments), "--denoising_steps=1", "--device=cpu", "--normalize"])
+    assert exit_code_of(inference.main, *arguments, "--denoising_steps=1", "--device=cpu", "--normalize") == 0
     said = capsys.readouterr()
-    assert ended.value.code == 0 and said.err.count("Warning") == 1 and "trained on" in said.err
+    assert said.err.count("Warning") == 1 and "trained on" in said.err
     assert "--normalize: the scene is moved by (-50, 0, 20), then scaled by 0.1625; its cameras are now 1.3" in said.out
     for name in "ab":
         with Image.open(tmp_path / "out" / "steps=1" / "pred" / f"{name}.png") as image:
@@ -68,9 +66,7 @@ def snapshot_options(folder: Path) -> list[str]:
 def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path):
     write_npz(tmp_path / "captures")
     given = [*snapshot_options(tmp_path), f"--data={tmp_path / 'captures'}", "--convention=opencv", "--metrics=none"]
-    with pytest.raises(SystemExit) as ended:
-        run_command(evaluate.main, [*given, f"--data-class={EXAMPLE}"])
-    assert ended.value.code == 0
+    assert exit_code_of(evaluate.main, *given, f"--data-class={EXAMPLE}") == 0
     objects = json.loads((tmp_path / "out" / "results.json").read_text())["objects"]
     assert list(objects) == ["0000-0", "0001-1", "0002-2"]
 
@@ -81,8 +77,7 @@ def test_evaluation_normalizes_to_the_distance_that_the_network_knows(tmp_path, 
     genvs.save_snapshot(tmp_path / "far.pkl", config, GeNVS(config).state_dict())
     given = [f"--ckpt_path={tmp_path / 'far.pkl'}", f"--data={write_npz(tmp_path / 'captures')}", "--device=cpu"]
     for options, warned in (["--normalize"], False), ([], True):
-        with pytest.raises(SystemExit):
-            run_command(evaluate.main, [*given, f"--data-class={EXAMPLE}", "--dry-run", *options])
+        assert exit_code_of(evaluate.main, *given, f"--data-class={EXAMPLE}", "--dry-run", *options) == 0
         assert ("outside near=1.5" in capsys.readouterr().err) == warned
 
 
@@ -94,9 +89,8 @@ def test_consistency_needs_the_background_that_images_have(cars, tmp_path, capsy
         Image.fromarray(inverted).save(picture)
     given = [*snapshot_options(tmp_path), f"--data={split}"]
     for options, code, said in (([], 2, "do not have the background"), (["--background=black"], 0, "")):
-        with pytest.raises(SystemExit) as ended:
-            run_command(evaluate.main, [*given, "--metrics=consistency", *options])
-        assert ended.value.code == code and said in capsys.readouterr().err
+        assert exit_code_of(evaluate.main, *given, "--metrics=consistency", *options) == code
+        assert said in capsys.readouterr().err
 
 
 def test_photos_of_one_object_train_and_are_drawn_from(tmp_path, capsys):
@@ -105,10 +99,9 @@ def test_photos_of_one_object_train_and_are_drawn_from(tmp_path, capsys):
     for view in range(9):
         for kind in ("images", "masks"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            gray = np.random.default_rng(view).integers(0, 200, (24, 36, 3), dtype=np.uint8)
-            Image.fromarray(gray if kind == "images" else np.uint8(255) * (gray > 20)).save(
-                folder / kind / f"{view}.png"
-            )
+            pixels = np.random.default_rng(view).integers(0, 200, (24, 36, 3), dtype=np.uint8)
+            pixels = pixels if kind == "images" else np.uint8(255) * (pixels > 20)
+            Image.fromarray(pixels).save(folder / kind / f"{view}.png")
     points = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 3))
     lens = {"model": "OPENCV", "parameters": (36, 36, 18, 12, 0.1, 0.02, 0.001, 0.002), "size": (36, 24)}
     write_model(folder / "sparse" / "0", [f"{view}.png" for view in range(9)], poses, points, **lens)
@@ -125,9 +118,8 @@ def test_photos_of_one_object_train_and_are_drawn_from(tmp_path, capsys):
         assert (scene.fit, scene.background, scene.own_depths) == ("crop", (0, 40, 80), True)
     arguments = [f"--in_dir={folder}", f"--out_dir={tmp_path / 'out'}", f"--ckpt_path={snapshot}", "--inputs=0,3"]
     for more in ("--targets=5", "--video --frames=1", "--targets=4 --fit=pad --background=black --near=0.7 --far=1.9"):
-        with pytest.raises(SystemExit) as ended:
-            run_command(inference.main, [*arguments, *more.split(), "--denoising_steps=1", "--device=cpu"])
-        assert ended.value.code == 0, capsys.readouterr().err
+        code = exit_code_of(inference.main, *arguments, *more.split(), "--denoising_steps=1", "--device=cpu")
+        assert code == 0, capsys.readouterr().err
         shutil.rmtree(tmp_path / "out")
 
 
@@ -143,7 +135,5 @@ def test_a_black_background_in_evaluation(tmp_path, capsys):
     folder = write_capture(tmp_path / "scene", 4)
     given = [*snapshot_options(tmp_path), f"--data={folder}", "--metrics=none", "--background=black"]
     for options, code in ((["--fit=pad"], 0), (["--background=red"], 2), (["--background=1,2,300"], 2)):
-        with pytest.raises(SystemExit) as ended:
-            run_command(evaluate.main, [*given, *options, "--dry-run"])
-        said = capsys.readouterr()
-        assert ended.value.code == code and ("white, black or" in said.err) == (code == 2), said.err
+        assert exit_code_of(evaluate.main, *given, *options, "--dry-run") == code
+        assert ("white, black or" in capsys.readouterr().err) == (code == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks import quality
-from dnnlib.command import run_command
 from genvs.data.stored import StoredScenes
 from genvs.metrics import psnr
 from genvs.modalities import to_levels
+from tests.programs import exit_code_of
 from tests.small_model import SIZE
 
 FAST = ("--denoising_steps", 1, "--metrics", "none", "--baselines", "nearest", "--device", "cpu")
@@ -26,10 +27,7 @@ def sets(tmp_path, monkeypatch) -> Path:
     return tmp_path / "sets"
 
 
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_command(quality.main, [str(argument) for argument in arguments])
-    return exited.value.code
+run = functools.partial(exit_code_of, quality.main)
 
 
 @pytest.fixture

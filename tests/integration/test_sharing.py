@@ -20,24 +20,15 @@ import pytest
 from huggingface_hub import metadata_load
 
 import genvs
-from dnnlib.command import run_command
-from genvs.errors import run_program
 from genvs.export import main as export
 from genvs.models import GeNVS
 from inference import evaluate, inference
+from tests.programs import exit_code_of as run
 from tests.small_model import small_config
 from tests.unit.srn_folder import add_sensors, write_split
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY, COMMIT = "someone/cars", "0" * 40
-
-
-def run(program, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        if program is export:
-            run_program(lambda: export(list(map(str, arguments))))
-        run_command(program, list(map(str, arguments)))
-    return exited.value.code
 
 
 def measured(card: Path) -> list[dict]:

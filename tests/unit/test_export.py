@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import shutil
@@ -14,19 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import genvs
-from genvs.errors import InputError, run_program
+from genvs.errors import InputError
 from genvs.export import main
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
+from tests.programs import exit_code_of
 from tests.small_model import randomize, small_config, small_net
 from tests.small_training import small_run
 from training.state import create_state, start_from
 
-
-def export(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_program(lambda: main(list(map(str, arguments))))
-    return exited.value.code
+export = functools.partial(exit_code_of, main)
 
 
 def some_net(kind: str) -> GeNVS:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import fractions
 import os
 import pickle
-import resource
 import stat
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 
 from genvs import files
 from genvs.errors import InputError
+from tests.small_training import limited
 
 
 def names_in(folder: Path) -> list[str]:
@@ -53,22 +52,13 @@ def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: 
     assert events == [f"file ['.a.pt.{os.getpid()}.tmp']", "folder ['a.pt']"]
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow over 100 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     ("save", "content"), [(files.save_atomic, {"w": torch.zeros(100_000)}), (files.write_atomic, "x" * 200_000)]
 )
-def test_a_failed_save_names_the_file_and_keeps_the_old_one(tmp_path, full_disk, save, content) -> None:
+def test_a_failed_save_names_the_file_and_keeps_the_old_one(tmp_path, save, content) -> None:
     path = tmp_path / "state"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"^[^\n]*could not be saved: File too large: '.*/state'$"):
+    with limited(100_000), pytest.raises(OSError, match=r"^[^\n]*could not be saved: File too large: '.*/state'$"):
         save(content, path)
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["state"]

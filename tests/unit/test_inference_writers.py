@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from PIL import Image
 
 from genvs import visualize
 from inference import writers
+from tests.small_training import limited
 
 COLORS = [(200, 30, 40), (20, 160, 60), (40, 70, 210)]
 
@@ -57,13 +56,8 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, suffix):
         ".gif": lambda path: writers.write_gif(path, [picture] * 3, fps=10),
     }[suffix]
     (tmp_path / "results").mkdir()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match="could not be saved") as caught:
-            write(tmp_path / "results" / f"new{suffix}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with limited(1000), pytest.raises(OSError, match="could not be saved") as caught:
+        write(tmp_path / "results" / f"new{suffix}")
     assert caught.value.filename == str(tmp_path / "results" / f"new{suffix}") and "\n" not in str(caught.value)
     assert list((tmp_path / "results").iterdir()) == []
 
