@@ -1,7 +1,5 @@
 """Train GeNVS: options -> TrainConfig -> training_loop. `./train.sh` makes the environment and launches this."""
 
-from __future__ import annotations
-
 import dnnlib.quiet_interrupt  # noqa: F401
 
 # isort: split

@@ -1,7 +1,5 @@
 """What every benchmark shares: its options, its timing, and the table that it prints."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import functools

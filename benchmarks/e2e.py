@@ -1,7 +1,5 @@
 """Training as a user starts it: ./train.sh on a dataset on disk, loader, loss, optimizer, logging and all."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

@@ -7,8 +7,6 @@ once and each output is written once. The floor is the longer of operations over
 over the memory's bandwidth.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Samples a second that reach the device from scenes of 50 views, by number of loader processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

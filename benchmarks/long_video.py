@@ -1,7 +1,5 @@
 """Whether a video takes time and memory in proportion to its length: seconds a frame, and the most memory it takes."""
 
-from __future__ import annotations
-
 import resource
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """What many scenes cost: seconds until training starts, memory of its process and of its loaders."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import re

@@ -1,7 +1,5 @@
 """What is measured: networks with random weights, random inputs, and one update of training."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

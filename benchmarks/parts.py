@@ -1,7 +1,5 @@
 """The parts of the model and of an update alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

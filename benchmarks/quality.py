@@ -1,7 +1,5 @@
 """How good a snapshot's views are, on three fixed sets: a command each makes the set and measures (docs/results.md)."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Another implementation's training step and sampler, timed as ours are (benchmarks/README.md)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder

@@ -1,7 +1,5 @@
 """Seconds from ./train.sh to the first update, cold and warm, and how long saving holds training up."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import tempfile

@@ -1,7 +1,5 @@
 """Images a second, peak memory and kernels of whole updates, on random batches in memory."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

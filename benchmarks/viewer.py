@@ -1,7 +1,5 @@
 """The viewer's page from a camera to an encoded picture: its own server, and a client that does without a browser."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import multiprocessing

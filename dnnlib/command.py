@@ -1,7 +1,5 @@
 """What the project's click programs share: how they read options, print their help and end with an error."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os

@@ -1,7 +1,5 @@
 """A log file beside the terminal."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -5,8 +5,6 @@
 DIR/*.npz hold `images` `[N, H, W, 3]` uint8, `c2w` `[N, 4, 4]` with OpenCV axes, and `focal` in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Pages keep their folders, so that the same relative links work on the site and on a code host.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

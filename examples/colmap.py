@@ -7,8 +7,6 @@ reads datasets/toy/images and writes datasets/toy/sparse/0, with the z axis up. 
 without zooming. COLMAP's own programs and ns-process-data find the same; only the direction of z differs.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

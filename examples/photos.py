@@ -6,8 +6,6 @@ writes images/*.jpg, as a phone held by hand takes them all around the toy: its 
 masks/*.png show where the toy is. --cameras adds transforms.json, the true cameras, as ns-process-data writes COLMAP's.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether photos and depth pictures that were drawn for the same cameras, perhaps by two networks, show one object."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from statistics import fmean
 

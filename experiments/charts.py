@@ -1,7 +1,5 @@
 """What rendering that keeps the range brings to targets of radar and sonar, against CrossModalityDiffusion's way."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator

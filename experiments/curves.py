@@ -1,7 +1,5 @@
 """Curves as pictures, drawn by matplotlib (the extra `plots`), and a program that draws a run's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

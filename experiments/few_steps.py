@@ -1,7 +1,5 @@
 """Quality against the number of evaluations: of a trained network by Heun and UniPC, and of a few-step one."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether the fast paths train alike: the loss of a run with all of them, of one with none, and of another seed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

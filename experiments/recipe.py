@@ -1,7 +1,5 @@
 """What each choice of the recipe does: how well runs that differ in it draw held-out objects, on the same data."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import statistics

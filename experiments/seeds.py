@@ -1,7 +1,5 @@
 """Whether every new network renders something, so that a gradient reaches its encoder."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ Prints, as plain text for a bug report, what there is, then one line with the fi
 torch it imports only the standard library, so that it runs in any Python.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import platform

@@ -1,7 +1,5 @@
 """The one exception for input that a person can correct, and how programs end with it."""
 
-from __future__ import annotations
-
 import atexit
 import errno
 import gc

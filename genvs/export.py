@@ -4,8 +4,6 @@ The folder holds the weights (safetensors), the config and a model card. `genvs.
 and every program that takes a snapshot read it, and nothing in it is executed.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json

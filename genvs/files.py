@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, locks, numbered folders, and a reader of tensors that executes nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

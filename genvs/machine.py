@@ -3,8 +3,6 @@
 `python -m genvs.doctor` checks all of it. Imports only the standard library.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ A picture is uint8 in files and batches. Networks see levels in [-1, 1], always 
 gray picture are equal, so that the weights of a network for colours can start one for any other modality.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass

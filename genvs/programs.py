@@ -1,7 +1,5 @@
 """What genvs's own programs share, `python -m genvs...`: how they read options and print their help."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import sys

@@ -6,8 +6,6 @@ mixer (Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014). E
 `keys` are such random seeds, int64, one per sample. `fold` derives a key for each use in the table `Stream`.
 """
 
-from __future__ import annotations
-
 import enum
 import math
 from typing import Any

@@ -4,8 +4,6 @@ dnnlib/environment.sh runs this text with the Pythons that it finds; one that la
 python -c "$(<genvs/requirements.py)" pyproject.toml EXTRA...
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import import_module, metadata

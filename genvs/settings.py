@@ -1,7 +1,5 @@
 """Settings in nested dataclasses: checked, read from dicts, and changed by path, such as `net.renderer.num_samples`."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

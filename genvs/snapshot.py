@@ -5,8 +5,6 @@ A snapshot is a file that training writes, or a folder for sharing (`genvs.expor
 full precision, of a snapshot of the unofficial implementation too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Pictures of tensors, and labelled contact sheets."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What inference.cross drew and measured, as files: pictures, a table as CSV and Markdown, and a contact sheet."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib.util

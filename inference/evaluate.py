@@ -1,7 +1,5 @@
 """Figures of a snapshot on a dataset's split, by the literature's protocol: see docs/evaluation.md."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """What an evaluation draws, object by object, and the folder that keeps the images."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

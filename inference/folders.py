@@ -1,7 +1,5 @@
 """The folder that keeps an evaluation's pictures, and the settings that they were drawn with."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Novel views of an object, or a video around it, from posed images and a trained network."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """What inference.py and evaluate.py share: options, the network that they name, and the device."""
 
-from __future__ import annotations
-
 import functools
 import re
 import sys

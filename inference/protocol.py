@@ -1,7 +1,5 @@
 """Which split and which views of an object an evaluation draws, and how that departs from the published protocol."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An evaluation's figures: measured, and shown beside the literature's in a Markdown table and a contact sheet."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Each function raises OSError, naming the file, where it cannot be written.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import subprocess

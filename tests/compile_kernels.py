@@ -6,8 +6,6 @@ The number is the GPU's compute capability, as in sm_90. No kernel runs: operati
 Triton's interpreter must be off.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 

@@ -1,7 +1,5 @@
 """Fixtures and rules for all tests."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections import Counter

@@ -1,7 +1,5 @@
 """Compares fused kernels with plain torch, and provides inputs. On a GPU where there is one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

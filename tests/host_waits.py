@@ -1,7 +1,5 @@
 """Finds, without a GPU, calls that would make the host wait for one: values read back, and constants sent over."""
 
-from __future__ import annotations
-
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Runs the project's programs in this process, as a shell would."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import click

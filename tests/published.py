@@ -1,7 +1,5 @@
 """Files as the unofficial implementation writes them: a pickler that can name anything, and a small network."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import pickle

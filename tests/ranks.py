@@ -1,7 +1,5 @@
 """Ranks that a test starts, without a launcher."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

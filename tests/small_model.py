@@ -1,7 +1,5 @@
 """A network small enough for tests of everything around it, and cameras and batches to feed it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

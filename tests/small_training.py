@@ -1,7 +1,5 @@
 """Short training runs of the small network, in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

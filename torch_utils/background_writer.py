@@ -1,7 +1,5 @@
 """Files written in a thread while training goes on."""
 
-from __future__ import annotations
-
 import concurrent.futures
 from collections.abc import Callable
 from typing import Any

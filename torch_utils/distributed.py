@@ -1,7 +1,5 @@
 """Ranks and collectives. Everything also works in a process without a launcher, as the only rank."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -6,8 +6,6 @@ the exit code is that of the first one that failed: 130 for an interrupted run, 
 machine listens to no other machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import io

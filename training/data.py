@@ -1,7 +1,5 @@
 """The datasets of a run, and the order in which its ranks draw from them."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Evaluation during training: PSNR against two baselines, and a sheet of samples."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import defaultdict

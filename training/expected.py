@@ -1,7 +1,5 @@
 """What a run can be expected to reach: the table "how good after how long", of runs that were measured to their end."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Loader processes: how their batches reach the training process, and what happens when one does not come."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any

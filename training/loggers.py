@@ -1,7 +1,5 @@
 """Where a run's curves and pictures go besides its folder: tensorboard, Weights & Biases, MLflow."""
 
-from __future__ import annotations
-
 import abc
 import io
 import logging

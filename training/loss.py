@@ -1,7 +1,5 @@
 """The training objective: EDM's denoising loss on target views, with GeNVS's augmentation of the input views."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

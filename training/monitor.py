@@ -1,7 +1,5 @@
 """What a run reports: status lines, a progress bar, stats.jsonl, and to its loggers. Only rank 0 writes."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The network as training calls it: with CUDA graphs, gradients averaged over ranks, and a precision."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Iterator

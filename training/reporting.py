@@ -1,7 +1,5 @@
 """Decides when a run records numbers, prints a status line, evaluates and saves."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time

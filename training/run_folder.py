@@ -1,7 +1,5 @@
 """Run folders: making them, what they hold besides weights, and which training state a run resumes from."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Stopping a run with Ctrl-C or SIGTERM, on any rank."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """The training state: created, transferred from a snapshot, saved and restored."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

@@ -22,8 +22,6 @@ Its volumes begin with the farthest depth; `genvs.compat.weights` reorders the h
 the nearest. It also jitters samples in inference, which makes videos flicker; this is not repeated here.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

@@ -7,8 +7,6 @@ CrossModalityDiffusion's network (arXiv 2501.09838) is one such network for each
 renders all of them with the field and the view weighting of rgb's, so that the others' are not needed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping

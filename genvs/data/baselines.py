@@ -1,7 +1,5 @@
 """Baselines: views and images without a model, which a model has to beat."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Camera paths in files: nerfstudio's, and `transforms.json`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Reads the binary and the text files that COLMAP documents (colmap.github.io/form
 undistorter or nerfstudio puts them. Poses in them are world-to-camera, with OpenCV axes.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import warnings

@@ -1,7 +1,5 @@
 """Scenes stored in files, in any layout: each view is an image file with a pose and a lens."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Turns a photo into the square image that networks take: lens distortion, cropping and resizing in one step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Finds the image files, and their masks, that other files name."""
 
-from __future__ import annotations
-
 import itertools
 import unicodedata
 import warnings

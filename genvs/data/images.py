@@ -1,7 +1,5 @@
 """Decoding and resizing of images."""
 
-from __future__ import annotations
-
 import io
 import warnings
 

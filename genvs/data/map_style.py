@@ -5,8 +5,6 @@ Such a class is built as `Class(path, distr="train")`, or "val" or "test". Its i
 widths; and `z_near` and `z_far`, depth planes in world units over `focal`. All scenes have the same number of views.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

@@ -4,8 +4,6 @@ Nothing but the packs is read, and of these only the headers and indices at firs
 seconds. A pack is named as `make_packs` does it, NAME.128px.pack or, of other modalities than rgb, NAME.128px.sar.pack.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

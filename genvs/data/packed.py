@@ -6,8 +6,6 @@ view follows, with a checksum, which is compared only when asked for, because th
 an index of the scenes, with which a pack is a dataset of its own (genvs.data.pack_scenes).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zlib

@@ -1,7 +1,5 @@
 """A scene: its images and cameras, in files of any format."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """What to draw from, for inference: input views of one scene, in any layout that training reads, and target cameras."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Sequence

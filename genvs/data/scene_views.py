@@ -1,7 +1,5 @@
 """Views of scenes, in files of any format: decoded or from packs, with the cameras as they are used."""
 
-from __future__ import annotations
-
 import abc
 import hashlib
 import os

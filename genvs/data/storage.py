@@ -3,8 +3,6 @@
 Links in a folder are followed; only regular files are read. Nothing in a zip is ever unpacked to disk.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

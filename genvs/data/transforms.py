@@ -4,8 +4,6 @@
 (see Lens) are stated for all frames or for single ones; a frame's own values take precedence.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any

@@ -1,7 +1,5 @@
 """Work on many scenes, shared out to processes, with a progress bar."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Noise levels: their distribution in training, their weight in the loss, their steps in sampling (EDM)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Preconditioning: a network F makes a denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (EDM, table 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor

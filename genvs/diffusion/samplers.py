@@ -6,8 +6,6 @@ sigma_max. They never wait for a device: the coefficients of all steps are compu
 are sent to the device before the first step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

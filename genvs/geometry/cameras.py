@@ -4,8 +4,6 @@ OpenCV axes (+x right, +y down, +z forward). Intrinsics are normalised: row 0 by
 so that they hold at every resolution. `depth` is camera z.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 Points are on the plane z = 1 in front of a camera with OpenCV axes, as (x, y).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Camera paths through key views, in float64."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

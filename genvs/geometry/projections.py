@@ -14,8 +14,6 @@ range. (x, y, z) is a point in camera coordinates, L = far - near, f the focal l
 with t = atan2(x, z), p = asin(y / r), r = |(x, y, z)| and T = 2 atan(1 / (2 f)).
 """
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Ray directions have camera-z 1, so the ray parameter is the depth, and the metri
 depth times the direction's norm.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

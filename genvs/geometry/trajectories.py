@@ -1,7 +1,5 @@
 """Camera paths around the origin, world z up, whose camera x stays horizontal, at the poles too; and through views."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Whether views can be of one object: the agreement of their silhouettes with the visual hull that these carve."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

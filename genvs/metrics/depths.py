@@ -1,7 +1,5 @@
 """How well depth pictures agree: distances where both have a return, and where they have one."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from genvs.geometry import Cameras

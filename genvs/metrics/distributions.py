@@ -2,8 +2,6 @@
 Frechet distance in VGG16's, and the sliced Wasserstein distance of `genvs.metrics.wasserstein`.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence

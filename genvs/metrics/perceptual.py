@@ -6,8 +6,6 @@ missing, and the metrics' own few weights, files of the package torchmetrics (th
 nor torchvision is imported: that fails where torchvision does not fit torch.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import itertools

@@ -1,7 +1,5 @@
 """Image against image, pixel by pixel and window by window."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

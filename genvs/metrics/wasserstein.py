@@ -4,8 +4,6 @@ The patches of one size at each level of a Laplacian pyramid (Burt and Adelson, 
 the finest level tells of details and noise, the coarsest of large shapes. No network is needed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

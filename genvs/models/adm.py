@@ -5,8 +5,6 @@ in all blocks of a level. Weights start as torch initialises them (Kaiming unifo
 zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

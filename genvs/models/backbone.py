@@ -4,8 +4,6 @@ ResNet's modules have torchvision's names, so that its weights load: each BatchN
 before it, and ImageNet's colour normalisation into the first convolution.
 """
 
-from __future__ import annotations
-
 import typing
 from collections.abc import Callable
 

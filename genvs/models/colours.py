@@ -1,7 +1,5 @@
 """The channels of feature images that show the picture itself, for each modality its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

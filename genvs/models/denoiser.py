@@ -1,7 +1,5 @@
 """Preconditioning around a U-Net that also sees the feature image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 Sizes and connections are those of the unofficial GeNVS implementation, without normalisation and dropout.
 """
 
-from __future__ import annotations
-
 import math
 from typing import cast
 

@@ -4,8 +4,6 @@ Both are in one tensor `[..., L]`: the class, one-hot or zeros, then AUGMENT_LAB
 augmentation. A network without classes or without augmentation leaves out its part.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,8 +3,6 @@
 It differs from DDPM++ in a random Fourier embedding of the noise, a smooth resampling filter, and the input skip.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The precision of networks, in training and sampling: bf16 or fp16 on GPUs that have them."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """Feature volumes to a feature image at a target camera: sampling, view fusion, field MLP, compositing."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """Denoising U-Net: DDPM++ (Song et al., arXiv 2011.13456) in EDM's form (arXiv 2206.00364, appendix F.2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast

@@ -8,8 +8,6 @@ Where errors or distances are inverted, a view with an error of 0, such as the t
 Several such views share it equally. Gradients are finite there too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ With Triton and a GPU they run as kernels. Elsewhere, and within `reference_only
 (`genvs.ops.reference`), which defines what is correct.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

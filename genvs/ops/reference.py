@@ -3,8 +3,6 @@
 `genvs.ops` documents the operations that it has too.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -3,8 +3,6 @@
 A GPU takes longer to start a small sum than to compute it, and a step has a thousand of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Files that try to run commands when they are read, and files that are damaged or claim false sizes."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

@@ -5,8 +5,6 @@
 Prints a JSON object: kills, the updates that were made, and what was found to be wrong.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """Runs `train.py` in one or several separate processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Named points of a write at which a process can be made to fail. The program itself does not know them."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -7,8 +7,6 @@ start-up, the recording of CUDA graphs, steps, evaluations and saves, with loade
 compiles one Triton kernel anew, from a copy of the cache that TRITON_CACHE_DIR names, and its signals come in pairs.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

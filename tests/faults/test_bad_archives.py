@@ -1,7 +1,5 @@
 """Bad archives are refused by one line that names the file, and nothing in them leads out of them."""
 
-from __future__ import annotations
-
 import zipfile
 
 import pytest

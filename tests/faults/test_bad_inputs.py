@@ -1,7 +1,5 @@
 """Every bad pose, intrinsics, image, folder and archive is refused by one line that names the file."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

@@ -1,7 +1,5 @@
 """Full, read-only and failing disks: an error with the file's name, and what was there stays."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

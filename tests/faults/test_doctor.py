@@ -1,7 +1,5 @@
 """`python -m genvs.doctor` on this machine, and on one that has many faults at once."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

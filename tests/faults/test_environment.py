@@ -1,7 +1,5 @@
 """What the machine lacks or has left over: locks, an ffmpeg, variables of another launcher, a network."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Nothing that is loaded is executed: hostile files, read in another process, where an audit hook sees what is."""
 
-from __future__ import annotations
-
 import ast
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """SIGKILL at named points of a write and at random instants: files stay whole, and the run goes on bit for bit."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A long run holds no more files, threads, processes and memory at its end than before, and uses no network."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json

@@ -1,7 +1,5 @@
 """Loader processes that lose a batch, hang, are killed, or have no shared memory."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import multiprocessing

@@ -1,7 +1,5 @@
 """Several processes of which one fails, stalls, drifts, or has bad numbers."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

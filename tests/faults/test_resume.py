@@ -1,7 +1,5 @@
 """Stopped and resumed: the same as never stopped, and only with the same options and data."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Training states and snapshots that are written while training goes on: what a run does about them, and at its end."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

@@ -1,7 +1,5 @@
 """SIGTERM and SIGINT at any time in a run: it saves, says so, and ends with 130."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import itertools

@@ -1,7 +1,5 @@
 """Fixtures and helpers for the tests on a GPU."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """A run repeats on a GPU with exactly the same samples and noise, and with losses up to the order of sums."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Architectures, learned view weightings, labels and fp16 on a GPU: as CUDA graphs, and without waiting."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """The network on fused kernels against the network on plain torch; and rendering in bfloat16, which needs a GPU."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

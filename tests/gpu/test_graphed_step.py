@@ -1,7 +1,5 @@
 """Training steps replayed as CUDA graphs compute the same as plain ones."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import itertools

@@ -1,7 +1,5 @@
 """Inference on a GPU: CUDA graphs and bf16 against plain calls, views against the CPU's, without waiting."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 

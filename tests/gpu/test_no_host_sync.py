@@ -1,7 +1,5 @@
 """A training step does not wait for the GPU: torch itself raises an error at calls that do."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -1,7 +1,5 @@
 """The update, the files and the ranks of training, on GPUs."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 

@@ -1,7 +1,5 @@
 """Snapshots of the unofficial implementation in inference, conversion and training."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import runpy

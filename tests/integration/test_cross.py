@@ -1,7 +1,5 @@
 """Every modality drawn from others: the experiments' views and runs, their figures by hand, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import functools

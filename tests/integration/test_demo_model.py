@@ -1,7 +1,5 @@
 """The snapshot that comes with the code draws cars that training never saw."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

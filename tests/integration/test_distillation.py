@@ -1,7 +1,5 @@
 """A few-step network is made of a trained one by train.py, and drawn from in as many steps as it is for."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """An evaluation, from a snapshot and a dataset to figures: what it draws, measures, keeps and refuses."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -1,7 +1,5 @@
 """What an evaluation refuses before it draws anything: one line that says what to do, and exit code 2."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """The examples do what they say: fine-tuning on arrays, and the notebook, whose pictures are those that it draws."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import contextlib

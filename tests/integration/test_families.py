@@ -1,7 +1,5 @@
 """Every architecture, preconditioning and view weighting trains, saves, comes back and samples, at tiny size."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A run from a snapshot: what it takes from the snapshot, what from the data, and what a user's options change."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 After a change that is meant to alter training, `python -m tests.integration.test_golden_losses` records them anew.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

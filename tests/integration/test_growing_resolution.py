@@ -1,7 +1,5 @@
 """Runs whose first part is at half the resolution."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """A snapshot and a folder in, images and videos out: the algorithm on a small real network, and the command line."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

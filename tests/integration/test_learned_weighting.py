@@ -1,7 +1,5 @@
 """The learned weighting of noise levels: what it learns, and that runs with it resume and start from others."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

@@ -1,7 +1,5 @@
 """Where curves and pictures go: what each logger keeps of a run, one that fails, and one that is not installed."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """A video takes no more memory the longer it is."""
 
-from __future__ import annotations
-
 import resource
 from pathlib import Path
 

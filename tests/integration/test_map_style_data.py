@@ -1,7 +1,5 @@
 """A dataset class written for the unofficial implementation trains unchanged, and its cameras are right."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Networks of several modalities: each picture meets its own encoder, batches are dealt evenly, and runs repeat."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import shutil

@@ -1,7 +1,5 @@
 """The standing benchmark of quality: the sets that it makes, and that its commands run."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil

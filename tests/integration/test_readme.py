@@ -1,7 +1,5 @@
 """The wheel, installed: the README's Python runs with it as it stands, and type checkers see its types."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """genvs.sample_views: arrays in, images out."""
 
-from __future__ import annotations
-
 import doctest
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How images are sampled: guidance, fixed or fresh noise, churn; as an algorithm, and as options of the commands."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Shared folders in the programs, evaluations in their cards, and the Hub's own client with a server of this test."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """The docs site, built as a reader builds it: no dead link, nothing that a browser loads from elsewhere, a search."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """train.py's command line: what it makes of its options, and one line for each that cannot work."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """Training runs of a small network: what they learn, what they leave on disk, and that they repeat exactly."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """Runs of several processes: that more than two repeat exactly, and that all are started alike."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

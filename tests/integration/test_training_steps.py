@@ -1,7 +1,5 @@
 """The parts of a training step: the order of data, and what happens to a gradient that is not finite."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """docs/tutorial.md: its commands, as they stand on the page, on few and small photos."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import shlex

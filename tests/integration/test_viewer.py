@@ -1,7 +1,5 @@
 """The viewer without its page: the pictures that it draws, and threads that take turns."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """The viewer's page in a real browser."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """Fixtures for the tests of fused kernels."""
 
-from __future__ import annotations
-
 import pytest
 
 from genvs import ops

@@ -1,7 +1,5 @@
 """Augmentation and classes: images move as their labels say, the same on every device, and labels reach the network."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

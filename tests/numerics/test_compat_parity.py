@@ -4,8 +4,6 @@
 with weights that a formula makes from their names. With `-s` this prints the error at every stage.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import math

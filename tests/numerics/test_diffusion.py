@@ -1,7 +1,5 @@
 """Noise levels and samplers: against Gaussian data, whose ODE has a closed solution, and mixtures of Gaussians."""
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -1,7 +1,5 @@
 """Distillation and its sampler, on Gaussian data, whose ODE has a closed solution."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Lens distortion: OpenCV's published formulas, their inverse, and straight lines in photos."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

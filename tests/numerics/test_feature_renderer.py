@@ -1,7 +1,5 @@
 """View fusion and the feature renderer: the features of points, and the images of rays."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

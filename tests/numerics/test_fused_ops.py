@@ -3,8 +3,6 @@
 On a GPU the kernels are compiled; elsewhere they run in Triton's interpreter, which tests/conftest.py switches on.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools

@@ -1,7 +1,5 @@
 """The fused renderer against plain torch where features are summed over elevations, and where a channel is known."""
 
-from __future__ import annotations
-
 import functools
 
 import pytest

@@ -1,7 +1,5 @@
 """Cameras, rays and trajectories in float64, against their definitions."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

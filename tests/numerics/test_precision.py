@@ -1,7 +1,5 @@
 """Geometry keeps its full precision inside autocast, where matrix products have 8 bits."""
 
-from __future__ import annotations
-
 import torch
 
 from genvs.geometry import Cameras, generate_rays, project, unproject

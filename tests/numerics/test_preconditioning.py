@@ -1,7 +1,5 @@
 """Preconditioning: EDM's table, its inverses, and the loss that goes with each."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

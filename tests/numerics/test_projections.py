@@ -1,7 +1,5 @@
 """The charts of all sensors: inverses, rays, matrices, and rendering that keeps the range."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

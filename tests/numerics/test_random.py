@@ -1,7 +1,5 @@
 """Random numbers as a pure function of keys: the generator's published outputs, moments, and independence."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """Volume rendering: the operations in float64 against closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """View weightings: the published numbers, properties that all methods share, and cameras that coincide."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

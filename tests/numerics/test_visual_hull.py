@@ -1,7 +1,5 @@
 """A data set with OpenGL cameras, whose silhouettes agree only if every convention is right."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Writes COLMAP models, in both of the layouts that COLMAP documents, for tests."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from pathlib import Path

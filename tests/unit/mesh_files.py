@@ -1,7 +1,5 @@
 """Writes and reads mesh files byte by byte, for tests: no library has a say in what they mean."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

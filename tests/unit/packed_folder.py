@@ -1,7 +1,5 @@
 """Datasets with and without packs, and whether they hold the same, for tests."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

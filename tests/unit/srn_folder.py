@@ -1,7 +1,5 @@
 """Writes small datasets in SRN's layout, for tests."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

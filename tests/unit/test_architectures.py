@@ -1,7 +1,5 @@
 """The U-Nets: EDM's sizes, the results of their blocks, and their labels."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Files written in a thread: copies of what was given, one at a time, and no error or file lost, however it ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The benchmarks at the smallest size: they run, and their figures mean what the table says."""
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys

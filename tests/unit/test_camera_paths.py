@@ -1,7 +1,5 @@
 """Camera paths in files, and what they become for inputs: which cameras, in which order, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """COLMAP's models as data: what both layouts give, depth planes, what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import warnings

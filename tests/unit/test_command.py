@@ -1,7 +1,5 @@
 """How the project's programs read options, group their help and end."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Networks of CrossModalityDiffusion: four of the unofficial GeNVS with rgb's renderer, in one."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Snapshots of the unofficial implementation: nothing in them runs, and other files are refused in one line."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Configs: through JSON and back, changed by path, and what they refuse."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -1,7 +1,5 @@
 """SRN scenes: what is read, that it is read right, and that a sample is a function of its request."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil

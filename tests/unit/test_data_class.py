@@ -1,7 +1,5 @@
 """A dataset class of the user's own: the example of the documentation, and what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """dnnlib: the log."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

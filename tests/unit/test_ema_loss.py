@@ -1,7 +1,5 @@
 """The moving average and the objective: closed forms, and randomness that belongs to each sample."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

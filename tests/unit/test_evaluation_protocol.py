@@ -1,7 +1,5 @@
 """Which objects and views an evaluation draws, what its options mean, and what its table says."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a run can be expected to reach."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

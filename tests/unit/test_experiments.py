@@ -1,7 +1,5 @@
 """The experiments, at the smallest size."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import importlib

@@ -1,7 +1,5 @@
 """Networks as folders: bit by bit the same network, and folders that cannot be used are refused in one line."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -1,7 +1,5 @@
 """The denoiser of inference, and the views that inference keeps. CUDA graphs are tested in tests/gpu."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,7 +1,5 @@
 """genvs.files: saving whole or not at all, and loading without running anything."""
 
-from __future__ import annotations
-
 import fractions
 import os
 import pickle

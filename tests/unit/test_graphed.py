@@ -1,7 +1,5 @@
 """The parts of a training step that become CUDA graphs. On a CPU they are plain functions."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Between records, a training step would not wait for a GPU."""
 
-from __future__ import annotations
-
 import itertools
 
 import torch

@@ -1,7 +1,5 @@
 """PNG, contact sheet, MP4 and GIF: what is read back is what was written, and files appear whole."""
 
-from __future__ import annotations
-
 import imageio_ffmpeg
 import numpy as np
 import pytest

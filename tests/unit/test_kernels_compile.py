@@ -1,7 +1,5 @@
 """Every fused kernel compiles for a GPU, because the interpreter accepts more than the compiler does."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Who may import whom: walks every import of the project, those inside functions too, and fails on a wrong one."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Meshes drawn into SRN's layout: colours, textures, axes, normals, and the command."""
 
-from __future__ import annotations
-
 import json
 import math
 import unicodedata

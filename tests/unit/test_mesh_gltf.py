@@ -1,7 +1,5 @@
 """What glTF files mean: each test writes one and looks at the triangles and colours that are read."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

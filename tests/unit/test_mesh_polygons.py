@@ -1,7 +1,5 @@
 """What .obj, .ply and .stl files mean: each test writes one and looks at what is read."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

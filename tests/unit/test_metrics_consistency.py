@@ -1,7 +1,5 @@
 """The consistency score: near 1 for exact renders, clearly lower for what no object can look like."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

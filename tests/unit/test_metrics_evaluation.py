@@ -1,7 +1,5 @@
 """PSNR and the baselines that it is compared with."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

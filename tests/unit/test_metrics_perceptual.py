@@ -4,8 +4,6 @@ LPIPS and DISTS need VGG16's and AlexNet's weights in torch.hub's folder and the
 imported; FID and KID need torchmetrics, torch-fidelity and a torchvision that fits torch.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

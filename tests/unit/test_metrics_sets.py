@@ -1,7 +1,5 @@
 """Distances between sets of images, and the diversity of samples: on Gaussians, on blurred and on noisy images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

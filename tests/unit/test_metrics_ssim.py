@@ -1,7 +1,5 @@
 """SSIM is scikit-image's, in both conventions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

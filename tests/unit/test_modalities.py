@@ -1,7 +1,5 @@
 """The table of modalities, and how their values are coded."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The networks: sizes, shapes, preconditioning, dropout, and ImageNet weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

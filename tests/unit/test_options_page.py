@@ -1,7 +1,5 @@
 """docs/options.md names every option and lists every setting; train.py takes all options of the unofficial one."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packs as datasets of their own: the same as the files they were made from, in any number, at any size."""
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Packs: made once, the same as the files bit for bit, made anew when anything is not as it was, never in the way."""
 
-from __future__ import annotations
-
 import dataclasses
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Packs and processes: one makes a pack for all, and one that is stopped leaves nothing that would be trusted."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil

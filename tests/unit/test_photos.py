@@ -1,7 +1,5 @@
 """Photos: lens distortion, masks, backgrounds, shapes, EXIF rotations; and unusual cameras."""
 
-from __future__ import annotations
-
 import io
 import json
 import unicodedata

@@ -1,7 +1,5 @@
 """PNGs of every depth and kind of colour, with and without transparency, read as the format defines them."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 

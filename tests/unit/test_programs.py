@@ -1,7 +1,5 @@
 """Every program: its help, its version, how it reads the names of options."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

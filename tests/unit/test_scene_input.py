@@ -1,7 +1,5 @@
 """Inference folders: what is read, in which order, and what is refused; and the cameras of trajectories."""
 
-from __future__ import annotations
-
 import math
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The shell scripts make and find an environment and refuse wrong input; the wheel holds the library alone."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

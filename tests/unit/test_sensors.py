@@ -1,7 +1,5 @@
 """Radar and sonar: where echoes lie, how strong they are, what hides, and what a dataset gets drawn."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Snapshots: the same model in another process, and nothing but tensors and plain values in the file."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """The embedded dataset: what it writes, that it is the same every time, and that its cars are many."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The embedded things: every family builds whole, connected objects; all sensors draw them; datasets mix them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

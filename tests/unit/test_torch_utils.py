@@ -1,7 +1,5 @@
 """torch_utils: ranks and statistics; alone and as two processes on gloo."""
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`transforms.json`: what it gives, as a dataset and as an inference folder; what is refused; and a real one."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """The update of the weights, decided on the device, against torch's clipping and plain Adam, decided on the host."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writes scenes with a `transforms.json`, for tests."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Command line of the embedded dataset: `python -m genvs.data.synthetic --out datasets/cars`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

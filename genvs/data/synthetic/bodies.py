@@ -1,7 +1,5 @@
 """The lofted shells of a car: the body with its wheel arches, and the cabin on top of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

@@ -1,7 +1,5 @@
 """A random car, assembled: shells, wheels, underside, and the extras of its family."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The catalogue of cars: families with their ranges of proportions and their extras; paints, finishes and light."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A scene always has rgb/ and depth/, which one drawing gives. Those of other sens
 also for scenes that exist.
 """
 
-from __future__ import annotations
-
 import abc
 import json
 import os

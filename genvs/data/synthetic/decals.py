@@ -1,7 +1,5 @@
 """What is painted on a car's shells: windows, lamps, grilles, doors, stripes. Each in the shell's rest frame."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -3,8 +3,6 @@
 An extra is a function of the car's shape, its look and a generator to parts; EXTRAS has them by the catalogue's names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Liveries: stripes, two tones, numbers, lettering, panels of wood, camouflage and dirt, painted on body and cabin."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What cars carry outside: racks, roof boxes, ladders, spare wheels, signs, bull bars, steps, lorries' bodies."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic import catalog

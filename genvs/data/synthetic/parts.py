@@ -4,8 +4,6 @@ A mesh repeats vertices where its edges are sharp. Car coordinates: x to the sid
 ground, metres.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

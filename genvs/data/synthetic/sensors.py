@@ -6,8 +6,6 @@ sum to 0 dB. Rays pass through surfaces that are mostly transparent, as in depth
 in `shading`.
 """
 
-from __future__ import annotations
-
 import abc
 import math
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Everything here is elementwise numpy on arrays whose shapes depend on the scene 
 same scene gives the same bytes on every run.
 """
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass

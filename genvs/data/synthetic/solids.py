@@ -1,7 +1,5 @@
 """Solids of the parts kit: boxes, bars, round and bent ones; each a Part with one surface, closed, facing outwards."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

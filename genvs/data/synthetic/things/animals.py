@@ -1,7 +1,5 @@
 """Toy animals on four legs, of simple solids: a table of their proportions; their front is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.liveries import blotches

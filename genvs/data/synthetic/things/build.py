@@ -1,7 +1,5 @@
 """A random thing: its themes and their families, and one of them assembled."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Buildings: houses, churches, barns and tower blocks, and what they share; the door is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Decal, Part, Surface

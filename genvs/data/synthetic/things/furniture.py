@@ -1,7 +1,5 @@
 """Furniture: chairs, stools, tables, sofas, cabinets, shelves, beds, lamps and clocks. Metres; its front is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Part, Surface

@@ -1,7 +1,5 @@
 """What things are made of besides `solids`: materials, patterns, bent pipes, hollow bodies, and placed copies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

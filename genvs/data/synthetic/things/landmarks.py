@@ -1,7 +1,5 @@
 """Castles, lighthouses, windmills, temples and pagodas; the door is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Part, Surface

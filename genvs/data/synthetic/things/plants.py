@@ -1,7 +1,5 @@
 """Plants: house plants, cacti, mushrooms, flowers and pumpkins. Their size is about 1."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Part, Surface

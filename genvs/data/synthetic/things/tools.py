@@ -1,7 +1,5 @@
 """Tools: hammers, screwdrivers, saws, axes, spanners, spades, brushes, pliers, ladders and drills; upright or lying."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Toys: animals, blocks, robots, teddy bears, stacks of rings, bath ducks; their front is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.liveries import GLYPHS, lettering

@@ -1,7 +1,5 @@
 """Trees: broad-leaved ones, firs and palms. Their size is about 1."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.liveries import blotches

@@ -1,7 +1,5 @@
 """Toy trains, rockets, boats and aeroplanes; their front is at +y."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Finish, Part, Surface

@@ -1,7 +1,5 @@
 """Vessels: cups, vases, bottles, bowls, teapots, jugs, pots, buckets and barrels. Decimetres."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from genvs.data.synthetic.parts import Part, Surface
