@@ -1,6 +1,7 @@
 """Snapshots: the same model in another process, and nothing but tensors and plain values in the file."""
 
-import functools
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path
@@ -10,10 +11,9 @@ import torch
 
 import genvs
 from genvs.config import PRESETS
-from genvs.errors import InputError
+from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
-from tests.programs import exit_code_of
 from tests.small_model import SIZE, small_net, some_cameras
 
 CONV_IN = "denoisers.rgb.unet.conv_in.weight"
@@ -69,7 +69,10 @@ def test_what_does_not_fit_is_refused(snapshot, change, reason):
     assert str(snapshot) in str(caught.value) and "\n" not in str(caught.value)
 
 
-halving = functools.partial(exit_code_of, halve)
+def halving(*arguments: Path) -> int:
+    with pytest.raises(SystemExit) as exited:
+        run_program(lambda: halve(list(map(str, arguments))))
+    return exited.value.code
 
 
 @pytest.mark.parametrize("kind", ["demo", "ncsnpp"])
