@@ -44,6 +44,9 @@ class EmbeddedData:
         return str(ROOT / "datasets" / f"synthetic_{self.resolution}px_{self.scenes}x{self.views}" / self.kind)
 
 
+PARTS_OF_A_RUN = ("low_resolution_kimg", "lr_decay_kimg")  # their lengths follow the run's
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Lengths are in thousands of target images (kimg), over all ranks.
@@ -167,6 +170,11 @@ class TrainConfig:
         found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
         if "resolution" in of_net:
             found["embedded.resolution"] = of_net["resolution"]
+            if of_net["resolution"] < 64 or of_net["resolution"] % 32:  # half of it is no network's
+                found["low_resolution_kimg"] = 0.0
+        if "duration_kimg" in changes:  # the parts of a run keep their shares
+            scale = changes["duration_kimg"] / self.duration_kimg
+            found |= {name: getattr(self, name) * scale for name in PARTS_OF_A_RUN}
         return found
 
     @property
@@ -227,9 +235,8 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         preset="demo",
         net=PRESETS["demo"],
-        # Between the paper's noise levels, for 128 pixels, and those of cpu-demo, for 32.
         loss=LossConfig(P_mean=-0.5, P_std=1.5),
-        embedded=EmbeddedData(64, 4000, 24, 50, 100, 251),
+        embedded=EmbeddedData(128, 4000, 24, 50, 100, 251),
         batch_size=128,
         num_targets=2,
         lr=1e-3,
@@ -267,8 +274,8 @@ def for_distillation(config: TrainConfig, changes: Mapping[str, Any]) -> TrainCo
     """
     config = set_by_path(config, {"duration_kimg": config.duration_kimg / 4, **changes})
     rampup, decay = config.duration_kimg / 20, config.duration_kimg / 2
-    recipe = {"distill_steps": 2, "net.denoiser.dropout": 0.0, "lr_rampup_kimg": rampup, "lr_decay_kimg": decay}
-    return set_by_path(config, {**recipe, **changes})
+    recipe = {"distill_steps": 2, "net.denoiser.dropout": 0.0, "low_resolution_kimg": 0.0}
+    return set_by_path(config, {**recipe, "lr_rampup_kimg": rampup, "lr_decay_kimg": decay, **changes})
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.
@@ -281,7 +288,7 @@ PER_PROCESS = ("data", "workers")  # settings that may differ among the processe
 
 def resumed(saved: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The saved run's config with settings changed, by path. Raises InputError for changes that make another run."""
-    config = set_by_path(saved, changes)
+    config = set_by_path(saved, {**{name: getattr(saved, name) for name in PARTS_OF_A_RUN}, **changes})
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
     if old != new:
         fault = f"`resume` with other options would be a different run ({', '.join(differences(old, new))})"

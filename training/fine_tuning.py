@@ -28,7 +28,7 @@ def fine_tuning(config: TrainConfig, changes: Mapping[str, Any], device_type: st
     """
     config = dataclasses.replace(config, **LENGTHS[device_type])
     kimg = set_by_path(config, changes).duration_kimg
-    recipe = {"lr": config.lr / 4, "lr_rampup_kimg": kimg / 20, "lr_decay_kimg": kimg / 4}
+    recipe = {"lr": config.lr / 4, "lr_rampup_kimg": kimg / 20, "lr_decay_kimg": kimg / 4, "low_resolution_kimg": 0.0}
     times = {"kimg_per_tick": kimg / 20, "snapshot_ticks": 5, "state_ticks": 20, "log_kimg": kimg / 100}
     return set_by_path(config, {**recipe, **times, **changes})
 
