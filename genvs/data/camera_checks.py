@@ -17,6 +17,7 @@ LAST_ROW = np.array([0.0, 0, 0, 1])
 ROUNDING = 5e-3  # of rotations that are written with three decimals
 FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to 0.6 degrees
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
+MAX_OFF_CENTER, SAME_SHARE = 0.2, 0.1  # of the width and the height
 IN_FRONT = 0.9  # share of the cameras that must have the point they look at in front of them
 MAX_MISS = 0.7  # how far optical axes may pass from that point, over the spread of the cameras
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
@@ -179,6 +180,18 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, certain
     return stated or other
 
 
+def warn_of_center(intrinsics: np.ndarray, name: str) -> None:
+    """Warns if normalised intrinsics `[3, 3]` seem to be for a larger or a smaller image than theirs.
+
+    Their principal point is then off the middle by the same share of the width and of the height.
+    """
+    center = intrinsics[:2, 2]
+    if np.ptp(center) < SAME_SHARE and (abs(center - 0.5) > MAX_OFF_CENTER).all():
+        found = f"the principal point is at {_join(center)} of the image's width and height"
+        remedy = "if the intrinsics are for an image of another size, state that size beside them (w and h)"
+        warnings.warn(f"{name}: {found}; {remedy}", stacklevel=2)
+
+
 def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: str) -> None:
     """Warns if poses look inverted, if the scene is too far from the origin for float32, and if the point that the
     cameras look at is outside the depth planes.
@@ -187,7 +200,8 @@ def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: s
     """
     origin, center, inverse = np.zeros(3), nearest_point_to_axes(c2w), np.linalg.inv(c2w)
     around = np.linalg.norm(inverse[:, :3, 2].mean(axis=0)) < 0.97  # they do not all look in one direction
-    if around and np.median(_facing(inverse, origin)) > 0.9 and np.median(_facing(c2w, origin)) < 0.7:
+    # Seen through the inverse, all cameras face the origin or, if the axes are the other convention's, away from it.
+    if around and abs(np.median(_facing(inverse, origin))) > 0.9 and np.median(_facing(c2w, origin)) < 0.7:
         warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
     if center is None:
         return

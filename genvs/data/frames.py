@@ -41,12 +41,13 @@ class StoredScene(Scene):
 
     def find_masks(self, stated: Sequence[str | None] | None = None) -> None:
         """Set `masks`: the paths `stated`, from `folder`, or else those in `masks/`. Warns of images without a mask."""
-        self.masks = find_masks(self.storage, self.folder, self.images)
+        beside = find_masks(self.storage, self.folder, self.images)
+        self.masks = beside or [None] * len(self.images)
         if stated:
             found = find_files(self.storage, (f"{self.folder}{path or ''}" for path in stated))
             self.masks = [mask or other for mask, other in zip(found, self.masks, strict=True)]
         without = [image for image, mask in zip(self.images, self.masks, strict=True) if mask is None]
-        if 0 < len(without) < len(self.masks):
+        if without and (beside or any(stated or [])):
             fault = f"{len(without)} of {len(self.masks)} images have no mask, and are used whole"
             warnings.warn(f"{self.shown}: {fault}: {listed(without)}", stacklevel=2)
 

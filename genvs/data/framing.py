@@ -76,14 +76,16 @@ class Lens:
 
     def intrinsics(self, size: tuple[int, int]) -> np.ndarray:
         """Normalised `[3, 3]` float64. size: of the image. Raises InputError for unusable values."""
-        width, height = int(self.settings.get("w", size[0])), int(self.settings.get("h", size[1]))
+        sides = dict(zip("wh", size, strict=True))
+        scale = next((self.settings[name] / side for name, side in sides.items() if name in self.settings), 1)
+        width, height = (self.settings.get(name, scale * side) for name, side in sides.items())
         focal = [self._focal("x", width), self._focal("y", height)]
         focal_x, focal_y = (one if one is not None else other for one, other in zip(focal, focal[::-1], strict=True))
         center_x, center_y = self.settings.get("cx", width / 2), self.settings.get("cy", height / 2)
         matrix = np.array([[focal_x, self.settings.get("skew", 0), center_x], [0, focal_y, center_y], [0, 0, 1]])
         return checked_intrinsics(matrix / [[width], [height], [1]], self.shown, "write both in pixels")
 
-    def _focal(self, axis: str, side: int) -> float | None:
+    def _focal(self, axis: str, side: float) -> float | None:
         """In pixels, for an image of `side` pixels along that axis."""
         if f"fl_{axis}" in self.settings:
             return self.settings[f"fl_{axis}"]

@@ -55,6 +55,7 @@ def find_masks(storage: Storage, folder: str, images: Sequence[str]) -> list[str
     """The masks of `images`, names within `storage`: in `masks/`, or `masks_4/`, beside `images/`, or `images_4/`.
 
     A mask has its image's name, perhaps with another suffix, or with one more, as COLMAP's have. folder: of the scene.
+    Returns an empty list if there is no such folder.
     """
     there = [name for name in storage.names(folder) if name.startswith("masks")]
     candidates: list[list[str]] = []
@@ -64,8 +65,7 @@ def find_masks(storage: Storage, folder: str, images: Sequence[str]) -> list[str
         candidates.append([folder + parent + name for parent in beside if parent in there
                            for name in (rest, rest.rpartition(".")[0]) if name])  # fmt: skip
     found = iter(find_files(storage, itertools.chain(*candidates)))
-    masks = [next(filter(None, [next(found) for _ in paths]), None) for paths in candidates]
-    return masks or [None] * len(images)
+    return [next(filter(None, [next(found) for _ in paths]), None) for paths in candidates]
 
 
 def without_suffix(image: str) -> str:

@@ -18,6 +18,7 @@ from genvs.data.camera_checks import (
     normalizing,
     settle_convention,
     warn_of_cameras,
+    warn_of_center,
 )
 from genvs.data.framing import Framing
 from genvs.data.pack_index import PackIndex, mark
@@ -270,6 +271,7 @@ class SceneViews(abc.ABC):
         radius = float(np.median(np.linalg.norm(c2w[:, :3, 3], axis=1)))
         focal, (fit, background) = float(intrinsics[0, 0]), self.framing
         self._scene_config = SceneConfig(near, far, focal, radius, 0, own is not None, fit, background)
+        warn_of_center(intrinsics, scene.shown_view(0))
         warn_of_cameras(c2w, None if own is not None else (near, far), scene.shown)
         width, height = size = scene.image_size(0) or (self.resolution, self.resolution)
         self.enlarged_from = size if min(size) < self.resolution else None

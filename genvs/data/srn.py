@@ -161,9 +161,11 @@ def read_lens(data: bytes, shown: str) -> Lens:
     """Intrinsics in pixels, in either of two forms.
 
     SRN's: `f cx cy 0.` / three numbers / one number / `height width`. Or the 3x3 matrix, row by row, with or without a
-    fourth line `height width`.
+    fourth line `height width`; it may be part of a 3x4 or 4x4 matrix, as NSVF's data have it.
     """
     rows = _read_rows(data, shown)
+    if {len(row) for row in rows} == {4}:
+        rows = [row[:3] for row in rows[:3]]
     lengths = [len(row) for row in rows]
     if lengths in ([4, 3, 1, 2], [3, 3, 1, 2]):
         settings = dict(zip(("fl_x", "cx", "cy"), rows[0], strict=False))

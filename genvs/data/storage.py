@@ -80,8 +80,9 @@ class Storage:
         data = self.read(name)
         try:
             return json.loads(data)
-        except (ValueError, RecursionError):
-            raise InputError(f"{self.shown(name)}: not JSON; write it again") from None
+        except (ValueError, RecursionError) as error:
+            reason = printable(str(error)[:80])
+            raise InputError(f"{self.shown(name)}: not JSON ({reason}); correct it, or write it again") from None
 
     def state(self, name: str) -> tuple[int, int]:
         """Size in bytes and time of change (ns) of a file; inside a zip, those of the zip."""
@@ -140,14 +141,15 @@ def _open_zip(path: str, state: tuple[int, int]) -> tuple[zipfile.ZipFile, dict[
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            members = archive.infolist()
     except Exception as error:  # zipfile raises many kinds for damaged archives
         raise InputError(
             f"{printable(path)}: not a whole zip file ({printable(str(error))}); download it again"
         ) from None
     folders: dict[str, set[str]] = {"": set()}
-    for name in names:
-        folder = ""
+    for member in members:
+        name = re.sub(r"^(\./)+", "", member.filename.replace("\\", "/"))  # as Windows and some libraries write it
+        archive.NameToInfo[name], folder = member, ""
         for part in re.findall("[^/]*/|[^/]+$", name):
             if not is_ignored(part):
                 folders[folder].add(part)

@@ -180,7 +180,7 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     file = next((file for file in TRANSFORMS if file in there), None)
     if file and not {"rgb/", "pose/"} <= there:
         return path / file
-    trains = sorted(name[:-1] for name in folders if name.endswith("_train/"))
+    trains = sorted(name[:-1] for name in folders if name.endswith("_train/") and not _is_one_of_scenes(storage, name))
     if len(trains) > 1:
         raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
     if trains:
@@ -198,6 +198,16 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     if len(folders) == 1:
         return find_train(path / folders[0])
     raise InputError(f"{printable(path)}: holds no scenes; {GIVE}")
+
+
+def _is_one_of_scenes(storage: Storage, folder: str) -> bool:
+    """Whether a folder named like a split, such as `toy_train/`, is a scene beside others that are named otherwise."""
+    others = (name for name in storage.folders() if not name.endswith(("_train/", "_val/", "_test/")))
+    return _is_scene(storage, folder) and any(_is_scene(storage, name) for name in others)
+
+
+def _is_scene(storage: Storage, folder: str) -> bool:
+    return not set(TRANSFORMS).isdisjoint(storage.names(folder)) or _needs_no_transforms(storage, folder)
 
 
 def _needs_no_transforms(storage: Storage, folder: str) -> bool:
