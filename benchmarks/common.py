@@ -104,9 +104,7 @@ def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
     """
 
     @click.command(cls=Command, help=function.__doc__)
-    @sizes(
-        "--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo", help="Of the model."
-    )
+    @sizes("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo", help="Model.")
     @measuring("--seconds", type=FiniteRange(min=0), default=1.0, help="How long each thing is measured.")
     @functools.wraps(function)
     def command(preset: str, **options) -> None:

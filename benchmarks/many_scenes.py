@@ -82,9 +82,8 @@ def main(
     for count in scenes if data is None else (0,):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             path = data or write_packs(Path(folder), preset, count, views, packs)
-            took, grown, loader = in_own_process(
-                measure, training_config(preset, 8, 2, "fp32", data=str(path), workers=LOADERS)
-            )
+            config = training_config(preset, 8, 2, "fp32", data=str(path), workers=LOADERS)
+            took, grown, loader = in_own_process(measure, config)
         name = f"{count} scenes" if count else path.name
         yield Result(f"{name}: start", took, "s")
         yield Result(f"{name}: memory of start", grown, "MB")

@@ -34,9 +34,7 @@ from training.training_loop import accumulate_gradients, update_ema, update_weig
 
 PATHS: dict[str, Callable] = {"fast": contextlib.nullcontext, "reference": genvs.ops.reference_only}
 ops_option = measuring("--ops", type=click.Choice(list(PATHS)), default="fast", help="reference is plain torch.")
-data_option = option_group("Data")(
-    "--data", type=FullPath(path_type=Path), show_default="made for it", help="A dataset."
-)
+data_option = option_group("Data")("--data", type=FullPath(path_type=Path), show_default="made for it", help="Dataset.")
 
 
 def part_option(parts: Sequence[str]) -> Callable:

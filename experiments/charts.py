@@ -78,6 +78,5 @@ def main(preset: str, seconds: float, data: Path | None, kimg: float, seeds: int
                     one, three = (records[-1][SHOWN.format(name, count)] for count in (1, 3))
                     mean = records[-1][f"PSNR/{name}/mean_image"]
                     note = f"{three:.2f} from 3 inputs; {mean:.2f} for the mean image"
-                    yield Result(
-                        f"{name}, {way}, seed {seed}: held-out PSNR", one, "dB", batch=config.batch_size, note=note
-                    )
+                    what = f"{name}, {way}, seed {seed}: held-out PSNR"
+                    yield Result(what, one, "dB", batch=config.batch_size, note=note)

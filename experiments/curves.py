@@ -36,9 +36,7 @@ def writable_picture(context: click.Context, parameter: click.Parameter, path: P
 
 
 of_results = option_group("Results")
-plot_option = of_results(
-    "--plot", type=click.Path(path_type=Path), callback=writable_picture, help="A picture of the curves."
-)
+plot_option = of_results("--plot", type=click.Path(path_type=Path), callback=writable_picture, help="Draw the curves.")
 
 
 @click.command("curves", cls=Command)

@@ -120,9 +120,7 @@ def model_card(net: GeNVS, name: str, figures: Sequence[Figures], repository: st
         metrics = [{"type": measure, "value": row[NETWORK][0]} for measure, row in means.items()]
         dataset = {"name": settings["data"], "type": settings["data"]}
         results.append({"task": {"type": "image-to-image"}, "dataset": dataset, "metrics": metrics})
-    about = (
-        "Means ± standard errors, measured by GeNVS's `inference/evaluate.sh`; its docs/evaluation.md explains them."
-    )
+    about = "Means ± standard errors, by GeNVS's `inference/evaluate.sh`; its docs/evaluation.md explains them."
     # JSON is YAML.
     front_matter = f"model-index: {json.dumps([{'name': name, 'results': results}])}\n" if results else ""
     shown = "\n\n".join([*parts, about]) if parts else "Nothing was measured."

@@ -46,7 +46,6 @@ def find_encoder() -> str:
     except (ImportError, RuntimeError, OSError):
         pass
     chosen = os.environ.get("IMAGEIO_FFMPEG_EXE")
-    remedy = (
-        f"correct or unset IMAGEIO_FFMPEG_EXE={chosen}" if chosen else "pip install --force-reinstall imageio-ffmpeg"
-    )
+    install = "pip install --force-reinstall imageio-ffmpeg"
+    remedy = f"correct or unset IMAGEIO_FFMPEG_EXE={chosen}" if chosen else install
     raise InputError(f"an MP4 needs an ffmpeg with libx264, and there is none: {remedy}")

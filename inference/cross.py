@@ -266,9 +266,7 @@ class Cross:
         """The mean of `agreement` over the real pictures; None where the targets are not photos and depth."""
         if not {"rgb", "depth"} <= set(self.experiment.targets):
             return None
-        every = [
-            {name: views.to("cpu").images for name, views in self.load([scene])[1].items()} for scene in self.scenes
-        ]
+        every = [{name: of.to("cpu").images for name, of in self.load([scene])[1].items()} for scene in self.scenes]
         return float(torch.cat([self.agreement(pictures) for pictures in every]).mean())
 
 

@@ -106,9 +106,7 @@ class Evaluation:
         lost["objects"] = [count for count in [done.get("num_objects", 0)] if count > ours["num_objects"]]
         for name in filter(lost.get, lost):
             held = f"--{name} {','.join(map(str, lost[name]))}"
-            raise InputError(
-                f"{path}: has figures for {held}, which would be lost: add it, or choose another --out_dir"
-            )
+            raise InputError(f"{path}: has figures for {held}, which would be lost: add it or choose another --out_dir")
 
     def own_folder(self) -> contextlib.AbstractContextManager[None]:
         """Make `out_dir`, with its protocol. Raises InputError where another evaluation writes there."""

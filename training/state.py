@@ -341,6 +341,4 @@ def check_data(content: dict[str, Any], facts: dict[str, Any], path: Path) -> No
 
 
 def _damaged(path: Path, fault: str) -> InputError:
-    return InputError(
-        f"{path}: {fault}: resume another state of the run, or start a new run with `transfer` from a snapshot"
-    )
+    return InputError(f"{path}: {fault}: resume another state, or start a new run with `transfer` from a snapshot")

@@ -32,8 +32,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
 
     data: at the config's resolution. The first `config.low_resolution_nimg` images are trained on at half of it.
     Between records nothing waits for the device. Raises KeyboardInterrupt if this rank has stopped without the others,
-    InputError for data that cannot be used, FloatingPointError if
-    training diverges, and OSError for a file that cannot be written.
+    InputError for data that cannot be used, FloatingPointError if training diverges, and OSError for a file that cannot
+    be written.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     stop = StopRequest(device, config.rounds(world_size))

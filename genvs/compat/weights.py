@@ -58,9 +58,8 @@ def published_names(names: Iterable[str], config: GeNVSConfig) -> dict[str, str]
     def translated(name: str) -> str:
         name = re.sub(r"^(encoder|denoiser)s\.\w+\.", r"\1.", name)
         module = max((ours for ours in modules if f"{name}.".startswith(f"{ours}.")), key=len)
-        return modules[module] + name.removeprefix(module).replace(".attention.norm", ".norm2").replace(
-            ".attention", ""
-        )
+        rest = name.removeprefix(module).replace(".attention.norm", ".norm2").replace(".attention", "")
+        return modules[module] + rest
 
     return {name: translated(name) for name in names}
 
@@ -147,10 +146,8 @@ def config_of(weights: Mapping[str, Tensor], view_weighting: str) -> GeNVSConfig
     }
     hidden = width("pixel_nerf_net.mlp.layers.0")
     renderer = {"hidden_channels": hidden, "num_samples": 64, "render_width": sizes[0] // 2}
-    parts = {"encoder": encoder, "renderer": renderer, "denoiser": denoiser}
-    return from_dict(
-        GeNVSConfig, {"resolution": sizes[0], "numerics": UNOFFICIAL, "view_weighting": view_weighting, **parts}
-    )
+    settings = {"resolution": sizes[0], "numerics": UNOFFICIAL, "view_weighting": view_weighting}
+    return from_dict(GeNVSConfig, {**settings, "encoder": encoder, "renderer": renderer, "denoiser": denoiser})
 
 
 def learned_view_weighting(weights: Mapping[str, Tensor]) -> str:

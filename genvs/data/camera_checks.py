@@ -39,8 +39,7 @@ def checked_pose(rows: Any, shown: str) -> np.ndarray:
     lengths, angles = np.linalg.norm(rotation, axis=0), rotation.T @ rotation - np.eye(3)
     faults = {
         "the last row is not 0 0 0 1; write the camera-to-world matrix row by row": abs(c2w[3] - LAST_ROW) > 1e-6,
-        f"the axes have lengths {_join(lengths)}, not 1; take the scale out of the rotation": abs(lengths - 1)
-        > ROUNDING,
+        f"the axes have lengths {_join(lengths)}, not 1; take the scale out of them": abs(lengths - 1) > ROUNDING,
         "the axes are not at right angles; write a rotation without shear": abs(angles) > ROUNDING,
         "the axes are left-handed (a mirror image); write a rotation": np.linalg.det(rotation) < 0,
     }

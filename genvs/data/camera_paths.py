@@ -61,9 +61,8 @@ def transforms_of(names: Sequence[str], c2w: np.ndarray, intrinsics: np.ndarray,
 def _nerfstudio_path(record: dict[str, Any], shown: str) -> CameraPath:
     """`camera_path` lists `camera_to_world` (16 numbers, row by row, OpenGL axes) and `fov` (vertical, degrees)."""
     if record.get("camera_type", "perspective") != "perspective":
-        raise InputError(
-            f"{shown}: the camera type {printable(str(record['camera_type']))} is not drawn; make it perspective"
-        )
+        kind = printable(str(record["camera_type"]))
+        raise InputError(f"{shown}: the camera type {kind} is not drawn; make it perspective")
     entries = record["camera_path"]
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{shown}: its 'camera_path' lists no cameras; add some and export it again")

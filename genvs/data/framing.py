@@ -55,9 +55,7 @@ class Lens:
     def __post_init__(self) -> None:
         for name, value in self.settings.items():
             if not isinstance(value, (int, float)) or not abs(value) < 1e30:  # nor is nan
-                raise InputError(
-                    f"{self.shown}: {name} is no finite number but {printable(repr(value)[:20])}; correct it"
-                )
+                raise InputError(f"{self.shown}: {name} is {printable(repr(value)[:20])}; give a finite number")
             if name.startswith("camera_angle") and not 0 < value < math.pi:
                 raise InputError(f"{self.shown}: {name} is {value:g}; give radians, between 0 and pi")
             if name in ("w", "h") and not (value == int(value) and MIN_SIDE <= value <= MAX_SIDE):
@@ -120,9 +118,8 @@ def framed(size: tuple[int, int], lens: Lens, fit: str) -> tuple[Box, Box, np.nd
     if lens.distortion is not None:
         shares = corrected_frame(lens.distortion, tuple(intrinsics.ravel()))
         if shares is None:
-            raise InputError(
-                f"{lens.shown}: its lens distortion leaves less than a quarter of the photo; correct its coefficients"
-            )
+            fault = "its lens distortion leaves less than a quarter of the photo"
+            raise InputError(f"{lens.shown}: {fault}; correct its coefficients")
         frame = shares[0] * width, shares[1] * height, shares[2] * width, shares[3] * height
     box = left, top, right, bottom = frame if fit == "squeeze" else _square_box(frame, fit)
     scale_x, scale_y = width / (right - left), height / (bottom - top)

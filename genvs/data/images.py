@@ -96,9 +96,7 @@ def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray
     if mask is not None:
         given = Image.fromarray(mask)
         if not same_shape(given.size, image.size):
-            raise InputError(
-                f"is {image.width}x{image.height} but its mask {given.width}x{given.height}; make it again"
-            )
+            raise InputError(f"is {image.width}x{image.height}, its mask {given.width}x{given.height}; make it again")
         alpha = ImageChops.multiply(alpha, given.resize(image.size, Image.Resampling.BILINEAR))
     result = Image.new("RGB", image.size, background)
     result.paste(image.convert("RGB"), mask=alpha)

@@ -38,9 +38,8 @@ class PackIndex:
         names = [os.fsencode(scene.name) for scene in scenes]
         joined = (os.fsencode("\0".join(map(str, scene.view_names))) for scene in scenes)
         which = np.array([lists.setdefault(text, len(lists)) for text in joined])
-        return cls(
-            np.array(json.dumps(settings).encode()), np.array(names), views, np.array(list(lists)), which, depths
-        )
+        text = np.array(json.dumps(settings).encode())
+        return cls(text, np.array(names), views, np.array(list(lists)), which, depths)
 
     def to_bytes(self) -> bytes:
         file = io.BytesIO()

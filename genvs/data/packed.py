@@ -167,9 +167,7 @@ def _write(pack: Pack, index: bytes, decode_scene: Callable[[int], Views], worke
         def write(scene: int) -> None:
             views = decode_scene(scene)
             records, cameras = np.zeros(len(views.images), pack.record), views.cameras
-            records["image"] = views.images[
-                :, : pack.record["image"].shape[0]
-            ]  # the channels of gray pictures are equal
+            records["image"] = views.images[:, : pack.record["image"].shape[0]]  # gray pictures have equal channels
             records["c2w"], records["intrinsics"] = cameras.c2w, cameras.intrinsics
             records["checksum"] = [_checksum(record) for record in records]
             with open(file.name, "r+b") as shared:

@@ -99,9 +99,8 @@ class Scene(abc.ABC):
                 f"{shown} gives an image {image.dtype} {list(image.shape)} and intrinsics {list(intrinsics.shape)}; "
                 f"give uint8 {[3, side, side]} and [3, 3]"
             )
-        return image, checked_intrinsics(
-            intrinsics, shown, "divide row 0 by the image's width and row 1 by its height, in pixels"
-        )
+        remedy = "divide row 0 by the image's width and row 1 by its height, in pixels"
+        return image, checked_intrinsics(intrinsics, shown, remedy)
 
     def require_views(self, min_views: int) -> None:
         """Raises InputError if there are fewer views."""

@@ -191,10 +191,8 @@ class SceneViews(abc.ABC):
         """A view's picture, intrinsics and c2w."""
         placement = self.placement(scene)
         near, far = near_far if placement is None else near_far / placement.scale
-        name = list(MODALITIES)[modality]
-        return *self.scenes[scene].checked_view(view, self.resolution, name, (near, far)), self._placed_view(
-            scene, view
-        )
+        read = self.scenes[scene].checked_view(view, self.resolution, list(MODALITIES)[modality], (near, far))
+        return *read, self._placed_view(scene, view)
 
     def target_cameras(self, scene: int) -> tuple[list[str], Cameras] | None:
         """Names and cameras `[K]` that the scene's files give to draw from (`Scene.read_targets`), if they do."""

@@ -149,9 +149,7 @@ class SceneDataset(SceneViews, Dataset):
         for name, label in itertools.zip_longest(self.scene_names, classes):
             if name is None or isinstance(label, bool) or label not in range(num_classes):
                 found = f"scene '{printable(str(name))}' has the class {label!r}"
-                remedy = (
-                    f"give every scene a whole number from 0 to {num_classes - 1} in {LABELS_FILE}, or in classes()"
-                )
+                remedy = f"give each scene a whole number from 0 to {num_classes - 1}, in {LABELS_FILE} or classes()"
                 raise InputError(f"{printable(self.path)}: {found}; {remedy}")
         return list(map(int, classes))
 

@@ -139,10 +139,8 @@ class SRNScene(StoredScene):
         """The files in the folder `kind`, one for each view. Raises InputError if they do not pair with `images`."""
         files = _files_by_stem(self.storage, f"{self.folder}{kind}/", suffixes)
         if files.keys() != set(self.view_names):
-            unpaired, images = (
-                min(files.keys() ^ set(self.view_names), key=natural_key),
-                self.folders[self.modalities[0]],
-            )
+            unpaired = min(files.keys() ^ set(self.view_names), key=natural_key)
+            images = self.folders[self.modalities[0]]
             there, missing = (kind, images) if unpaired in files else (images, kind)
             fault = f"'{printable(unpaired)}' has no file of the same name in {missing}/"
             raise InputError(f"{self.shown}/{there}: {fault}; add the missing one, or remove this one")
@@ -201,9 +199,8 @@ def default_depths(storage: Storage) -> tuple[float, float] | None:
             if "near" in record or "far" in record:
                 return float(record["near"]), float(record["far"])
         except (ValueError, TypeError, LookupError):
-            raise InputError(
-                f"{storage.shown(SPLIT_FILE)}: not JSON with numbers near and far; correct or remove it"
-            ) from None
+            fault = "not JSON with numbers near and far"
+            raise InputError(f"{storage.shown(SPLIT_FILE)}: {fault}; correct or remove it") from None
     split = os.path.basename(os.path.abspath(storage.root))
     return next((depths for name, depths in NEAR_FAR.items() if split.startswith(name)), None)
 
@@ -214,9 +211,7 @@ def check_windows(storage: Storage, modalities: Iterable[str]) -> None:
     for name, window in ((name, MODALITIES[name].decibels) for name in modalities):
         stated = record.get(f"{name}_decibels") if isinstance(record, dict) and window else None
         if stated is not None and stated != list(window or ()):
-            fault = (
-                f"{name}_decibels is {printable(str(stated)[:40])}, but pictures of {name} show {list(window or ())}"
-            )
+            fault = f"{name}_decibels is {printable(str(stated)[:40])}, but its pictures show {list(window or ())}"
             raise InputError(f"{storage.shown(SPLIT_FILE)}: {fault} here; draw them again")
 
 

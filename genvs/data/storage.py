@@ -69,9 +69,7 @@ class Storage:
         """The content of a file. Raises InputError where it is missing, damaged or not a regular file."""
         path = os.path.join(self.root, name)
         if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(
-                f"{self.shown(name)}: is a folder, a pipe or a device; replace it by the file or remove it"
-            )
+            raise InputError(f"{self.shown(name)}: is a folder, a pipe or a device; put the file there or remove it")
         with self._readable(name), open(path, "rb") as file:
             return file.read()
 
@@ -143,9 +141,7 @@ def _open_zip(path: str, state: tuple[int, int]) -> tuple[zipfile.ZipFile, dict[
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except Exception as error:  # zipfile raises many kinds for damaged archives
-        raise InputError(
-            f"{printable(path)}: not a whole zip file ({printable(str(error))}); download it again"
-        ) from None
+        raise InputError(f"{printable(path)}: not a whole zip ({printable(str(error))}); download it again") from None
     folders: dict[str, set[str]] = {"": set()}
     for member in members:
         name = re.sub(r"^(\./)+", "", member.filename.replace("\\", "/"))  # as Windows and some libraries write it

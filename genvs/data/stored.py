@@ -53,9 +53,7 @@ class StoredScenes(SceneDataset):
             for folder in sorted(_folders(train) & _folders(held_out)):
                 trained, kept = _images(train, folder), _images(held_out, folder)
                 if shared := [name for image, name in kept.items() if image in trained]:
-                    raise InputError(
-                        f"{shared[0]} is also in {printable(train.name)}, not held out; remove one of the two"
-                    )
+                    raise InputError(f"{shared[0]} is also in {printable(train.name)}, not held out; remove one")
         return splits
 
     def list_scenes(self, path: Path) -> Sequence[StoredScene]:
@@ -95,9 +93,7 @@ class PackedScenes(StoredScenes):
         super().__init__(path, **options)
         coded = self.scenes.settings("planes")
         if coded and coded != [self._scene_config.planes] * len(coded):
-            raise InputError(
-                f"{printable(path)}: depths are coded for other planes; give `near` and `far` as {coded[0]}"
-            )
+            raise InputError(f"{printable(path)}: depths are for other planes; give `near` and `far` as {coded[0]}")
 
     def list_scenes(self, path: Path) -> pack_scenes.ScenesOfPacks:  # type: ignore[override]
         self.normalized, self.normalize = self.normalize, False  # they are placed already

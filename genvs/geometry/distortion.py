@@ -100,9 +100,8 @@ def corrected_frame(distortion: Distortion, matrix: tuple[float, ...]) -> tuple[
     border = np.concatenate([np.stack([side, 0 * side + edge], axis=-1) for edge in (0, 1)])
     border, centre = np.concatenate([border, border[:, ::-1]]), intrinsics[:2, 2]
     shares = np.linspace(0, 1, STEPS + 1)
-    found = photo_positions(
-        centre + shares[:, None, None] * (border - centre), distortion, intrinsics
-    )  # [shares, border, 2]
+    places = centre + shares[:, None, None] * (border - centre)  # [shares, border, 2]
+    found = photo_positions(places, distortion, intrinsics)
     inside = (np.abs(found - 0.5) <= 0.5 + SLACK).all(axis=(1, 2))
     away = np.linalg.norm(found - centre, axis=-1)
     usable = inside & np.concatenate([[True], (np.diff(away, axis=0) > 0).all(axis=1)])

@@ -112,8 +112,6 @@ def placed(inputs: Cameras, c2w: Tensor, intrinsics: Tensor) -> Cameras:
     distances, usual = c2w[:, :3, 3].norm(dim=-1), inputs.centers.norm(dim=-1).mean()
     near, far = (plane[0, 0] + distances - usual for plane in (inputs.near, inputs.far))
     if not (far > 0).all():
-        fault = (
-            f"has a camera {float(distances.min()):.3g} from the origin, and the input cameras are {float(usual):.3g}"
-        )
+        fault = f"has a camera {float(distances.min()):.3g} from the origin, and the inputs' are {float(usual):.3g}"
         raise InputError(f"`trajectory` {fault} from it: keep it further away")
     return Cameras(c2w[None], intrinsics[None], torch.maximum(near, 0.01 * far)[None], far[None])

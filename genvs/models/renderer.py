@@ -93,9 +93,8 @@ class FeatureRenderer(nn.Module):
             return next(iter(matrices.values()))
         of_kind = zip(self.modalities, projections, strict=True)
         keeping = [inputs.modality == modality.index for modality, projection in of_kind if projection.keeps_range]
-        return torch.where(
-            functools.reduce(torch.logical_or, keeping)[..., None, None], matrices[True], matrices[False]
-        )
+        keeps_range = functools.reduce(torch.logical_or, keeping)[..., None, None]
+        return torch.where(keeps_range, matrices[True], matrices[False])
 
     def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
         """Those of the channels that are known at the samples. depths: `[..., S]`. near, far: `[...]`."""

@@ -88,7 +88,7 @@ def test_valid_cameras_of_another_convention_are_warned_about(scene, convert, op
 
 BAD_INTRINSICS = {
     "empty": (b"", "lines hold"),
-    "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "no finite number"),
+    "nan": (INTRINSICS.replace("32.8125", "nan").encode(), "finite number"),
     "focal 0": (INTRINSICS.replace("32.8125", "0").encode(), "focal length 0"),
     "already normalised": (b"1.025 0.5 0.5 0.\n0. 0. 0.\n1.\n32 32\n", "write both in pixels"),
     "far principal point": (INTRINSICS.replace("16.0 16.0", "16.0 900.0").encode(), "principal point 0.5, 28.12"),

@@ -61,9 +61,8 @@ def test_views_are_drawn_with_its_numerics(published):
     ours.load_state_dict(net.state_dict())
     with torch.no_grad():
         noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-        features, of_ours = (
-            each.render(each.encode(inputs.images), inputs.cameras, targets)[0, :1] for each in (net, ours)
-        )
+        shown = (each.render(each.encode(inputs.images), inputs.cameras, targets) for each in (net, ours))
+        features, of_ours = (images[0, :1] for images in shown)
         image = net.denoise(80 * noise, torch.tensor(80.0), features).clamp(-1, 1)[0]
     torch.testing.assert_close(drawn[0], image)
     torch.testing.assert_close(drawn[1], features[0])

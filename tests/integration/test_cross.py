@@ -101,11 +101,8 @@ def test_runs_share_their_views_and_take_none_twice(name, runs, pictures):
 def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, capsys):
     assert run(*options, "--inputs", "sar", "--targets", "eo,depth", "--num_inputs", 2, "--out_dir", tmp_path) == 0
     found = table(tmp_path / "pairs.csv")
-    assert set(found) == {
-        ("sar", target, drawing)
-        for target in ("rgb", "depth")
-        for drawing in ("network", "mean image", "nearest input")
-    }
+    drawings = ("network", "mean image", "nearest input")
+    assert set(found) == {("sar", target, drawing) for target in ("rgb", "depth") for drawing in drawings}
     data, train = (
         StoredScenes(options[3].with_name(f"cars_{split}"), resolution=SIZE, modalities=ALL[:3])
         for split in ("test", "train")
@@ -132,19 +129,16 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, ca
             if name == "rgb":
                 every = (drawn[name], (mean * 127.5 + 127.5).round() / 127.5 - 1, copied)
                 figures.append([psnr(pictures, wanted.images).mean() for pictures in every])
-                strip = np.asarray(
-                    Image.open(tmp_path / "pairs-images" / "sar-to-rgb" / f"{scene:04d}-car{scene + 1}.png")
-                )
+                folder = tmp_path / "pairs-images" / "sar-to-rgb"
+                strip = np.asarray(Image.open(folder / f"{scene:04d}-car{scene + 1}.png"))
         assert np.abs(strip / 127.5 - 1 - np.concatenate(drawn["rgb"].movedim(1, -1).numpy(), axis=1)).max() < 0.02
         masks = silhouettes(drawn["rgb"]), silhouettes(drawn["depth"], BLACK)
         agreements.append(overlap(*masks).mean())
-    for drawing, expected in zip(("network", "mean image", "nearest input"), np.mean(figures, axis=0), strict=True):
+    for drawing, expected in zip(drawings, np.mean(figures, axis=0), strict=True):
         assert found["sar", "rgb", drawing]["psnr"] == pytest.approx(expected, abs=0.02)
     assert found["sar", "depth", "network"]["agreement"] == pytest.approx(np.mean(agreements), abs=0.01)
-    assert (
-        0 <= found["sar", "depth", "network"]["depth_error"] <= 1
-        and "depth_error" not in found["sar", "rgb", "network"]
-    )
+    assert 0 <= found["sar", "depth", "network"]["depth_error"] <= 1
+    assert "depth_error" not in found["sar", "rgb", "network"]
     folders = [str(tmp_path / "pairs-images" / f"sar-to-{target}") for target in ("rgb", "depth")]
     capsys.readouterr()
     assert exit_code_of(agreement.main, *folders) == 0

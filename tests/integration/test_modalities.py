@@ -18,7 +18,7 @@ from genvs.data.framing import Framing
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
-from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_coded, depth_decoded
+from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_decoded
 from genvs.models import GeNVS
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, some_cameras
@@ -75,11 +75,6 @@ def test_pictures_of_every_modality_with_and_without_packs(split, tmp_path):
     assert abs(depth_decoded(shown, 0.8, 1.8) - depth)[:, 1::2].max() < 1 / 254
 
 
-def test_depths_are_coded_from_the_near_to_the_far_plane():
-    assert depth_coded(0.8, 0.8, 1.8) == 255 and depth_coded(1.8, 0.8, 1.8) == 1
-    assert depth_decoded(depth_coded(1.1, 0.8, 1.8), 0.8, 1.8) == pytest.approx(1.1)
-
-
 def test_refusals(split, tmp_path):
     refused("modalities", lambda: config_of("rgb", "infrared"))
     refused("volume_channels", lambda: dataclasses.replace(
@@ -105,9 +100,8 @@ def test_a_dataset_without_photos_is_found(tmp_path):
     scene = add_sensors(write_split(tmp_path / "cars_train", num_scenes=1) / "car1", ("lidar_depth", "sonar"))
     shutil.rmtree(scene / "rgb")
     for path in (tmp_path / "cars", scene.parent, scene):
-        dataset = StoredScenes(
-            StoredScenes.find_splits(path).train, resolution=32, modalities=("depth", "sonar"), near=0.8, far=1.8
-        )
+        train = StoredScenes.find_splits(path).train
+        dataset = StoredScenes(train, resolution=32, modalities=("depth", "sonar"), near=0.8, far=1.8)
         assert dataset.scene_names == ["car1"] and dataset.modalities_of(0) == ["depth", "sonar"]
 
 
@@ -225,11 +219,9 @@ def test_an_expected_depth_is_rendered_where_rays_end():
     cameras = some_cameras(1, 1)
     with torch.no_grad():
         shown = net.render(torch.ones(1, 1, 8, 4, 16, 16), cameras, cameras, modality="depth")[0, 0, 3]
-    near, samples = 0.5 / net.config.renderer.num_samples, net.config.renderer.num_samples
+    near = 0.5 / net.config.renderer.num_samples
     expected = 2 * (1 + 254 * (1 - near)) / 255
-    assert (
-        samples == 8 and shown.max() <= expected + 1e-4 and shown.median().item() == pytest.approx(expected, abs=0.05)
-    )
+    assert shown.max() <= expected + 1e-4 and shown.median().item() == pytest.approx(expected, abs=0.05)
 
 
 # Training
@@ -308,10 +300,8 @@ def test_one_more_modality_is_one_row(tmp_path, monkeypatch):
     config = small_run(split, net=config_of("rgb", "infrared"), batch_size=8)
     data = opened(config)
     net = create_state(config, data.scene, torch.device("cpu")).net
-    GeNVSLoss(config.loss, net.config, 0)(
-        net, next(load_batches(config, data, 0, torch.device("cpu")))
-    ).total.backward()
+    batch = next(load_batches(config, data, 0, torch.device("cpu")))
+    GeNVSLoss(config.loss, net.config, 0)(net, batch).total.backward()
     assert list(net.encoders) == list(net.denoisers) == ["rgb", "thermal"]
-    assert all(
-        next(iter(part.parameters())).grad is not None for part in (*net.encoders.values(), net.denoisers.thermal)
-    )
+    for part in (*net.encoders.values(), net.denoisers.thermal):
+        assert next(iter(part.parameters())).grad is not None

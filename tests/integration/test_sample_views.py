@@ -37,9 +37,8 @@ def test_images_are_those_of_the_algorithm(net):
     expected = list(synthesize_views(net, inputs, cameras[:, 2:], num_steps=2, seed=3))
     assert images.shape == (3, 32, 32, 3) and images.dtype == np.uint8
     np.testing.assert_allclose(images, np.stack([to_uint8(image) for image, _ in expected]), atol=1)
-    np.testing.assert_allclose(
-        features, np.stack([f.movedim(0, -1).numpy() for _, f in expected]), rtol=1e-4, atol=1e-5
-    )
+    expected_features = np.stack([of_view.movedim(0, -1).numpy() for _, of_view in expected])
+    np.testing.assert_allclose(features, expected_features, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forms_that_images_and_cameras_may_have(net):

@@ -99,9 +99,8 @@ def test_churn_is_that_of_the_stochastic_sampler(net, inputs):
     drawn = draw(net, inputs, **churned)
     assert torch.equal(drawn, draw(net, inputs, **churned))
     assert (drawn - draw(net, inputs, **churned | {"churn": 0.0})).abs().max() > 0.01
-    denoise = functools.partial(
-        net.denoise, feature_image=net.render(net.encode(inputs.images), inputs.cameras, TARGETS)[0]
-    )
+    shown = net.render(net.encode(inputs.images), inputs.cameras, TARGETS)[0]
+    denoise = functools.partial(net.denoise, feature_image=shown)
     noise = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4)).expand(3, -1, -1, -1)
     rng = torch.Generator().manual_seed(4)
     expected = sample_heun(denoise, noise, num_steps=3, S_churn=2.0, rng=rng).clamp(-1, 1)

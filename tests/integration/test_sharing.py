@@ -113,9 +113,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-            found = [
-                {"type": "file", "path": name, "size": len(self.files[name]), "oid": COMMIT} for name in self.files
-            ]
+            found = [{"type": "file", "path": f, "size": len(self.files[f]), "oid": COMMIT} for f in self.files]
             self.answer(json.dumps(found).encode())
         elif path.startswith(f"/api/models/{REPOSITORY}/revision/"):
             siblings = [{"rfilename": name} for name in self.files]

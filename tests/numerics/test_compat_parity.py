@@ -64,9 +64,8 @@ class Published:
         """Cameras from its poses. Its focal length is in half heights, and its planes are divided by that."""
         c2w, focal = to_opencv(self.inputs[poses], "opengl"), self.inputs["focal"].float()
         intrinsics = torch.tensor([[0.5 * focal, 0, 0.5], [0, 0.5 * focal, 0.5], [0, 0, 1]])
-        near, far = (
-            (self.inputs[plane] * self.inputs["focal"]).float().expand(c2w.shape[:2]) for plane in ("z_near", "z_far")
-        )
+        planes = (self.inputs[name] * self.inputs["focal"] for name in ("z_near", "z_far"))
+        near, far = (plane.float().expand(c2w.shape[:2]) for plane in planes)
         return Cameras(c2w, intrinsics.expand(*c2w.shape[:2], 3, 3), near, far)
 
 

@@ -133,9 +133,7 @@ def test_gradients_of_many_parameters_are_summed_together():
         return list(torch.autograd.grad(total, [x, other, weight, bias, *biases[: 2 if shared else 3]]))
 
     separate, together = gradients(), sum_together(gradients)
-    assert (
-        len({gradient.data_ptr() for gradient in together}) == len(together) - 1
-    )  # of two biases, which have the same
+    assert len({gradient.data_ptr() for gradient in together}) == len(together) - 1, "two biases share one"
     for ours, expected in zip(together, separate, strict=True):
         assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(AssertionError, match="open sum"):

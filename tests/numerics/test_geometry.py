@@ -49,9 +49,8 @@ def test_project_is_the_textbook_formula():
     c2w = torch.eye(4, dtype=torch.float64)
     c2w[2, 3] = -2
     pixels = torch.tensor([[150.0, 0, 90], [0, 120, 60], [0, 0, 1]], dtype=torch.float64)
-    camera = Cameras(
-        c2w, pixels / pixels.new_tensor([[200.0], [100.0], [1.0]]), c2w.new_tensor(1.0), c2w.new_tensor(3.0)
-    )
+    intrinsics = pixels / pixels.new_tensor([[200.0], [100.0], [1.0]])
+    camera = Cameras(c2w, intrinsics, c2w.new_tensor(1.0), c2w.new_tensor(3.0))
     uv, depth = project(torch.tensor([[0.5, -0.25, 1.0]], dtype=torch.float64), camera)
     assert depth.item() == pytest.approx(3.0, abs=1e-15)
     column, row = 150 * 0.5 / 3 + 90, 120 * -0.25 / 3 + 60

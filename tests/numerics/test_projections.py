@@ -148,9 +148,8 @@ def test_a_known_channel_takes_the_place_of_the_fields():
     own = torch.eye(4, dtype=torch.float64).expand(1, 1, 4, 4).clone()
     origins = torch.tensor([[[[0.5, 0.5, 0.0]]]], dtype=torch.float64)
     depths = ((torch.arange(8, dtype=torch.float64) + 0.5) / 8).expand(1, 1, 1, 8)
-    rays = RaySamples(
-        origins, torch.tensor([0.0, 0, 1], dtype=torch.float64).expand_as(origins), depths, depths * 0 + 0.125
-    )
+    directions = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand_as(origins)
+    rays = RaySamples(origins, directions, depths, depths * 0 + 0.125)
     weights = torch.ones(1, 1, 1, dtype=torch.float64)
     rendered = reference.render(volume, own, weights, rays, opaque_field(3), known=Known(1, 10 * depths[..., None]))
     assert_close(rendered[0, 0, 0], torch.tensor([SOLID, 10 * 5.5 / 8, 0.0], dtype=torch.float64), rtol=1e-3, atol=1e-3)

@@ -53,9 +53,8 @@ def test_each_modality_has_its_own_encoder_and_denoiser_and_all_have_the_rendere
     main([str(snapshot), str(tmp_path / "converted.pkl")], halve=False)
     net, found = genvs.load_snapshot(tmp_path / "converted.pkl"), {}
     assert type(net) is UnofficialGeNVS
-    assert net.config == dataclasses.replace(
-        published_config(), view_weighting="distance_squared", modalities=tuple(THEIRS)
-    )
+    stated = {"view_weighting": "distance_squared", "modalities": tuple(THEIRS)}
+    assert net.config == dataclasses.replace(published_config(), **stated)
     singles = {name: network_of(parts[theirs], "distance_squared").eval() for name, theirs in THEIRS.items()}
     for name, single in singles.items():
         for key, tensor in single.state_dict().items():

@@ -76,10 +76,8 @@ def test_training_starts_from_a_folder(shared_folder):
     folder = str(shared_folder)
     assert start_from(folder).net.resolution == 32
     config = small_run("data", transfer=folder)
-    state, weights = (
-        create_state(config, config.net.scene, torch.device("cpu")),
-        load_file(shared_folder / "model.safetensors"),
-    )
+    state = create_state(config, config.net.scene, torch.device("cpu"))
+    weights = load_file(shared_folder / "model.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.net.state_dict().items())
 
 

@@ -140,12 +140,8 @@ def test_any_damaged_byte_is_refused_or_harmless(tmp_path: Path) -> None:
 
 
 def test_only_what_killed_processes_left_is_removed(tmp_path):
-    kept = {
-        ".state.pt.4711.tmp": False,
-        ".notes.tmp": True,
-        "state.pt.4711.tmp": True,
-        "training-state-000001.pt": True,
-    }
+    kept = dict.fromkeys([".notes.tmp", "state.pt.4711.tmp", "training-state-000001.pt"], True)
+    kept[".state.pt.4711.tmp"] = False
     for name in kept:
         (tmp_path / name).touch()
     files.remove_orphans(tmp_path)

@@ -28,9 +28,8 @@ def num_parameters(module: torch.nn.Module) -> int:
 def test_srn128_encodes_to_the_papers_volume():
     config = PRESETS["srn128"]
     with torch.device("meta"):
-        volume = FeatureVolumeEncoder(config.encoder, config.resolution, colours_of("rgb", config))(
-            torch.zeros(2, 3, 128, 128)
-        )
+        encoder = FeatureVolumeEncoder(config.encoder, config.resolution, colours_of("rgb", config))
+        volume = encoder(torch.zeros(2, 3, 128, 128))
         backbone = ResNet(config.encoder.widths, config.encoder.blocks)
         features = backbone(torch.zeros(1, 3, 128, 128))
     assert volume.shape == (2, 16, 64, 128, 128)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.conftest import ROOT
 from tests.ranks import on_ranks
 from torch_utils import distributed
 from training.monitor import Monitor
@@ -38,9 +39,7 @@ def test_unlaunched_is_one_rank(monkeypatch, capsys) -> None:
     distributed.shutdown()
     monkeypatch.setattr(os, "environ", {})
     distributed.announce(8)
-    assert distributed.get_rank() == 0 and distributed.get_world_size() == 8, (
-        "a dry run knows how many processes there will be"
-    )
+    assert (distributed.get_rank(), distributed.get_world_size()) == (0, 8), "a dry run knows their number"
 
 
 # --- two processes
@@ -116,10 +115,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("code", [0, 130])
 def test_a_terminated_launch_ends_as_its_program_does(tmp_path, code: int) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "torch_utils/launch.py", "--nproc-per-node=1", tmp_path / "program.py"]
-    process = subprocess.Popen(
-        [*command, f"--code={code}"], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
-    )
+    program = [tmp_path / "program.py", f"--code={code}"]
+    command = [sys.executable, "torch_utils/launch.py", "--nproc-per-node=1", *program]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     with process.stdout:
         assert process.stdout.readline() == "ready\n"
         process.terminate()

@@ -30,9 +30,8 @@ def some_weights(channels_last: bool = True) -> nn.Module:
 def fresh(device: torch.device = CPU, channels_last: bool = True) -> TrainState:
     """A state as `create_state` makes it, of a few weights."""
     net = some_weights(channels_last).to(device)
-    return TrainState(
-        net, copy.deepcopy(net), Adam(net.parameters()), cur_nimg=1000
-    )  # the learning rate grows from 0 at 0
+    # The learning rate grows from 0 at 0 images.
+    return TrainState(net, copy.deepcopy(net), Adam(net.parameters()), cur_nimg=1000)
 
 
 def give_gradients(net: nn.Module, seed: int, size: float, bad: float | None = None) -> None:

@@ -100,10 +100,9 @@ def test_cameras_are_drawn_where_they_are():
 
 def test_pictures_of_every_modality(tmp_path, monkeypatch, capsys):
     split = write_split(tmp_path / "cars", num_scenes=5)
-    for number, folders in enumerate(
-        [("depth", "sar"), ("depth", "sar"), ("depth", "raysar"), ("sar",), ("depth",)], 1
-    ):
-        add_sensors(split / f"car{number}", folders, seed=number)
+    folders = [("depth", "sar"), ("depth", "sar"), ("depth", "raysar"), ("sar",), ("depth",)]
+    for number, names in enumerate(folders, start=1):
+        add_sensors(split / f"car{number}", names, seed=number)
     noise = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     (split / "car1/sar/3.png").unlink()
     shutil.copy(split / "car2/rgb/1.png", split / "car2/depth/1.png")

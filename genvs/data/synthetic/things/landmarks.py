@@ -130,9 +130,8 @@ def temple(rng: Rng) -> list[Part]:
         r = u(0.5, 0.7)
         dome = curve([(0.95 * r, 0.12), (0.75 * r, 0.3 + 0.2 * r), (0.02, 0.3 + 0.4 * r)]) + (0, z)
         parts = [disc(r + 0.25 - 0.08 * step, 0.06 * step, 0.06 * step + 0.06, base) for step in range(3)]
-        parts += ring(moved([column], (r, 0, 0)), int(rng.integers(8, 12))) + [
-            disc(0.6 * r, 0.18, z, darker(base, 0.85))
-        ]
+        parts += ring(moved([column], (r, 0, 0)), int(rng.integers(8, 12)))
+        parts.append(disc(0.6 * r, 0.18, z, darker(base, 0.85)))
         parts += [disc(r + 0.1, z - 0.01, z + 0.12, base), spun(dome, roof)]
         return [*parts, pod((0.08, 0.08, 0.16), (0, 0, z + 0.36 + 0.4 * r), base)]
 
