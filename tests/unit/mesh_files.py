@@ -121,15 +121,20 @@ def colors_of(model: PaintedMesh) -> np.ndarray:
     return 255 * model.finish_at(np.arange(len(third)), third, third, 0 * third)[:, :3]
 
 
-def color_at(model: PaintedMesh, x: float, y: float) -> np.ndarray:
-    """The unlit colour of a flat model, 0 to 255, seen from the front; x to the right and y up, from -1 to 1."""
+def finish_seen(model: PaintedMesh, x: float, y: float) -> np.ndarray:
+    """The finish of a flat model, seen from the front; x to the right and y up, from -1 to 1."""
     point = model.bounds[1, [0, 2]] * [-x, y]  # the front is +y in the world
     first, second, third = model.corners[:, :, [0, 2]].swapaxes(0, 1)
     sides = np.stack([second - first, third - first], -1)
     u, v = np.linalg.solve(sides, (point - first)[..., None])[..., 0].T
     face = int(np.minimum(np.minimum(u, v), 1 - u - v).argmax())
     place = np.array([[u[face]], [v[face]], [0.0]], dtype=np.float32)
-    return 255 * model.finish_at(np.array([face]), *place)[0, :3]
+    return model.finish_at(np.array([face]), *place)[0]
+
+
+def color_at(model: PaintedMesh, x: float, y: float) -> np.ndarray:
+    """The unlit colour, 0 to 255, of what `finish_seen` says."""
+    return 255 * finish_seen(model, x, y)[:3]
 
 
 def area(model: PaintedMesh) -> float:

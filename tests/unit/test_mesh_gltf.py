@@ -1,6 +1,8 @@
 """What glTF files mean: each test writes one and looks at the triangles and colours that are read."""
 
+import base64
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -190,6 +192,30 @@ def test_skins_and_morph_targets_move_vertices(tmp_path):
         np.testing.assert_allclose(np.ptp(model.bounds, axis=0) * np.sqrt(20), [2, 0, 4], atol=1e-5)
 
 
+def test_vertices_without_weights_follow_the_first_joint(tmp_path):
+    def skin(record, add):
+        as_joints(record, add, [0, 0, 1, 1])
+        weights = np.zeros((4, 4), np.float32)
+        weights[2:, 0] = 1
+        record["meshes"][0]["primitives"][0]["attributes"]["WEIGHTS_0"] = add(weights)
+        record["skins"] = [{"joints": [1, 2]}]
+        record["nodes"] = [{"mesh": 0, "skin": 0}, {}, {"translation": [0, 2, 0]}]
+        record["scenes"][0]["nodes"] = [0, 1, 2]
+
+    model = load_mesh(write_gltf(tmp_path / "a.glb", change=skin), "y")
+    np.testing.assert_allclose(np.ptp(model.bounds, axis=0) * np.sqrt(20), [2, 0, 4], atol=1e-5)
+
+
+def test_hidden_nodes_are_left_out(tmp_path):
+    def change(record, add):
+        hidden = {"extensions": {"KHR_node_visibility": {"visible": False}}, "children": [2]}
+        record["nodes"] += [hidden, {"mesh": 0, "translation": [9, 0, 0]}]
+        record["scenes"][0]["nodes"] = [0, 1]
+        record["extensionsRequired"] = ["KHR_node_visibility"]
+
+    assert len(load_mesh(write_gltf(tmp_path / "a.glb", change=change), "y").corners) == 2
+
+
 def test_what_exporters_write_beside_the_specification(tmp_path):
     """Zeros after the JSON, lights that they require, colours in bytes that are not said to be fractions."""
 
@@ -216,6 +242,31 @@ def test_arrays_that_only_an_extension_could_read_are_refused(tmp_path):
 
     with pytest.raises(InputError, match="a.gltf: .*Draco"):
         load_mesh(write_gltf(tmp_path / "a.gltf", change=compressed), "y")
+
+
+def test_buffers_that_only_an_extension_could_fill_are_refused(tmp_path):
+    """As meshopt's, of which a .glb has none inside."""
+    record = json.loads(write_gltf(tmp_path / "a.gltf").read_text())
+    for view in record["bufferViews"]:
+        view["buffer"] = 1
+    record["buffers"].append({"byteLength": record["buffers"][0]["byteLength"]})
+    inside = base64.b64decode(record["buffers"][0].pop("uri").partition(",")[2])
+    text = json.dumps(record).encode()
+    parts = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(inside), b"BIN\0") + inside
+    (tmp_path / "a.glb").write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(parts)) + parts)
+    with pytest.raises(InputError, match="a.glb: .*meshopt"):
+        load_mesh(tmp_path / "a.glb", "y")
+
+
+def test_a_texture_without_an_image_is_refused(tmp_path):
+    """Blender writes such, for images that it does not find."""
+
+    def change(record, add):
+        record["textures"] = [{"sampler": 0}]
+
+    path = write_gltf(tmp_path / "a.glb", image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV}, change=change)
+    with pytest.raises(InputError, match="a.glb: a texture has no image"):
+        load_mesh(path, "y")
 
 
 def test_glass_lets_light_through(tmp_path):

@@ -21,6 +21,7 @@ from tests.unit.mesh_files import (
     assert_four_colors,
     color_at,
     colors_of,
+    finish_seen,
     four_colors,
 )
 
@@ -129,6 +130,44 @@ def test_an_objs_colours(tmp_path):
     np.testing.assert_allclose(colors_of(plain[0]), colors_of(plain[1]))
 
 
+CUT = Image.fromarray(np.tri(8, dtype=np.uint8) * 255)  # dark at the upper right, which is seen from behind
+LEAF = Image.merge("RGBA", [*Image.new("RGB", CUT.size, (60, 60, 60)).split(), CUT])
+OPACITIES = {  # of a material with these lines, at the lower left and at the upper right of its texture
+    "d 0.25": (0.25, 0.25),
+    "Tr 0.75": (0.25, 0.25),
+    "d -halo 0.25\nTr 0.3": (0.25, 0.25),
+    "d 1\nTr 1": (1, 1),
+    "d 0": (1, 1),
+    "map_Kd leaf.png": (1, 1),
+    "map_Kd leaf.png\nmap_d leaf.png": (1, 0),
+    "map_Kd plain.png\nmap_d leaf.png\nd 0.5": (0.5, 0),
+    "map_Kd plain.png\nmap_d -imfchan m cut.png": (1, 0),
+    "map_d cut.png": (1, 0),
+    "map_Kd plain.png\nmap_d plain.png": (1, 1),
+}
+
+
+@pytest.mark.parametrize("lines", OPACITIES)
+def test_materials_that_are_seen_through(tmp_path, lines):
+    """A leaf is cut out by the alpha channel of its texture, or by the brightness of another one."""
+    files = {"leaf__png": LEAF, "plain__png": Image.new("RGB", (4, 4), (60, 60, 60)), "cut__png": CUT}
+    path = obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl=f"newmtl p\nKd 0.235 0.235 0.235\n{lines}\n", **files)
+    model = load_mesh(path, "y")
+    seen = [finish_seen(model, 0.5, -0.5), finish_seen(model, -0.5, 0.5)]
+    np.testing.assert_allclose(np.multiply([finish[:3] for finish in seen], 255), 60, atol=1)
+    np.testing.assert_allclose([[*finish, 1][8 if len(finish) > 8 else -1] for finish in seen], OPACITIES[lines])
+
+
+def test_a_colour_of_one_number_and_a_texture_of_a_windows_program(tmp_path):
+    """The name of the texture is not in UTF-8."""
+    assert_allclose_all(
+        load_mesh(obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl="newmtl p\nKd 1\n"), "y"), [255] * 3
+    )
+    four_colors().save(tmp_path / "grün.png")
+    (tmp_path / "a.mtl").write_bytes("newmtl p\nmap_Kd grün.png\n".encode("cp1252"))
+    assert_four_colors(load_mesh(tmp_path / "a.obj", "y"), BEHIND)
+
+
 def test_faces_without_texture_coordinates_have_the_materials_colour(tmp_path):
     text = f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}vn 0 0 1\nf 1//1 2//1 3//1\nf 1 3 4\n"
     mtl = "newmtl p\nKd 1 0 0\nmap_Kd t.png\n"
@@ -219,6 +258,28 @@ def test_a_textured_ply(tmp_path, of_faces):
     assert_four_colors(load_mesh(tmp_path / "a.ply", "y"), BEHIND)
 
 
+def test_a_ply_of_several_textures_says_which_a_face_has(tmp_path):
+    lines = ["comment TextureFile a.png", "comment TextureFile b.png", "element vertex 4", *XYZ]
+    lines += ["property float s", "property float t", "element face 1", "property list uchar int vertex_index"]
+    rows = [f"{x} {y} 0 0 0" for x, y in SQUARE[:, :2]]
+    for name, color in (("a", (200, 0, 0)), ("b", (0, 200, 0))):
+        Image.new("RGB", (4, 4), color).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, "4 0 1 2 3"]).encode())
+    with pytest.raises(InputError, match="a.ply: has 2 textures, but no texnumber"):
+        load_mesh(tmp_path / "a.ply", "y")
+    lines.append("property int texnumber")
+    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, "4 0 1 2 3 1"]).encode())
+    assert_allclose_all(load_mesh(tmp_path / "a.ply", "y"), [0, 200, 0])
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_line_ends_of_a_plys_header(tmp_path, line_end):
+    lines = ["element vertex 4", *XYZ, "element face 1", "property list uchar int vertex_indices"]
+    head = header("binary_little_endian", *lines).replace(b"\n", line_end)
+    (tmp_path / "a.ply").write_bytes(head + SQUARE.tobytes() + struct.pack("<B4i", 4, 0, 1, 2, 3))
+    assert area(load_mesh(tmp_path / "a.ply", "y")) == pytest.approx(0.5)
+
+
 PLY_COLORS = {
     "a texture, but no coordinates": ("red green blue", "uchar", "255 128 0", "comment TextureFile gone.png"),
     "short names": ("r g b", "uchar", "255 128 0", "comment"),
@@ -255,6 +316,22 @@ def test_stl_as_text_and_binary(tmp_path):
     (tmp_path / "c.stl").write_bytes((tmp_path / "b.stl").read_bytes()[:-1])
     with pytest.raises(InputError, match="c.stl: cannot be read .*too soon"):
         load_mesh(tmp_path / "c.stl", "z")
+
+
+@pytest.mark.parametrize(
+    ("head", "facets", "expected"),
+    [
+        (b"", [1 << 15 | 31 << 10, 0], [(255, 0, 0), (153, 153, 153)]),  # VisCAM's
+        (b"COLOR=\0\xff\0\xff", [31, 1 << 15], [(255, 0, 0), (0, 255, 0)]),  # Magics'
+        (b"COLOR=\0\xff\0\xff", [0, 0], [(153, 153, 153)] * 2),
+        (b"solid of numbers without a meaning", [7, 7], [(153, 153, 153)] * 2),
+    ],
+)
+def test_colours_of_a_binary_stl(tmp_path, head, facets, expected):
+    records = np.zeros(2, dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    records["corners"], records["attribute"] = CUBE[CUBE_FACES[:2]], facets
+    (tmp_path / "a.stl").write_bytes(head.ljust(80) + struct.pack("<I", 2) + records.tobytes())
+    np.testing.assert_allclose(colors_of(load_mesh(tmp_path / "a.stl", "z")), expected, atol=1)
 
 
 def stl_vertices(triangle: np.ndarray) -> str:

@@ -27,7 +27,13 @@ CLEAR = 0.25  # opacity that is drawn of glass, which lets all light through
 TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
 READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
-READ |= {"KHR_lights_punctual", "KHR_animation_pointer", "KHR_xmp_json_ld"}  # not needed for what is drawn
+READ |= {
+    "KHR_node_visibility",
+    "KHR_lights_punctual",
+    "KHR_animation_pointer",
+    "KHR_xmp_json_ld",
+}  # most change nothing
+NO_DATA = "has arrays without data; export it without compression (Draco, meshopt)"
 
 
 def read_gltf(path: Path) -> Iterator[Part]:
@@ -52,7 +58,9 @@ class _File:
         json_end = 20 + int.from_bytes(data[12:16], "little") if data.startswith(b"glTF") else None
         self.record = json.loads((data[20:json_end] if json_end else data).rstrip(b"\0"))
         uris = [buffer.get("uri") for buffer in self.record.get("buffers", [])]
-        self.buffers = [data[json_end + 8 :] if json_end and uri is None else self._read(uri) for uri in uris]
+        self.buffers = [self._read(uri) if uri else b"" for uri in uris]
+        if json_end and uris and uris[0] is None:
+            self.buffers[0] = data[json_end + 8 :]
 
     def _read(self, uri: str) -> bytes:
         if not uri.startswith("data:"):
@@ -66,7 +74,7 @@ class _File:
         dtype = np.dtype(NUMBERS[accessor["componentType"]])
         count, width = accessor["count"], WIDTHS[accessor["type"]]
         if not {"bufferView", "sparse"} & accessor.keys():
-            raise InputError(f"{printable(self.path)}: has arrays without data; export it without compression (Draco)")
+            raise InputError(f"{printable(self.path)}: {NO_DATA}")
         values = self._stored(accessor, dtype, count, width) if "bufferView" in accessor else np.zeros((count, width))
         if sparse := accessor.get("sparse"):
             values, indices = values.copy(), np.dtype(NUMBERS[sparse["indices"]["componentType"]])
@@ -78,6 +86,8 @@ class _File:
         view = self.record["bufferViews"][place["bufferView"]]
         start = view.get("byteOffset", 0) + place.get("byteOffset", 0)
         strides = (view.get("byteStride", width * dtype.itemsize), dtype.itemsize)
+        if not self.buffers[view["buffer"]]:
+            raise InputError(f"{printable(self.path)}: {NO_DATA}")
         return np.ndarray((count, width), dtype, self.buffers[view["buffer"]], start, strides)
 
     def placed_nodes(self) -> Iterator[tuple[Record, Array]]:
@@ -89,10 +99,13 @@ class _File:
         stack: list[tuple[int, Array]] = [(number, np.eye(4)) for number in top]
         while stack:
             number, outer = stack.pop()
-            nodes.append(unvisited.pop(number))  # a KeyError if the nodes form no tree
-            placement: Array = outer @ _placement(nodes[-1])
+            node = unvisited.pop(number)  # a KeyError if the nodes form no tree
+            if not node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True):
+                continue
+            nodes.append(node)
+            placement: Array = outer @ _placement(node)
             self.placements[number] = placement
-            stack += [(child, placement) for child in nodes[-1].get("children", [])]
+            stack += [(child, placement) for child in node.get("children", [])]
         for node, placement in zip(nodes, list(self.placements.values()), strict=True):
             copies = node.get("extensions", {}).get("EXT_mesh_gpu_instancing", {}).get("attributes", {})
             columns = {name.lower(): self.array(number) for name, number in copies.items() if name[0] != "_"}
@@ -161,6 +174,7 @@ class _File:
             matrices = matrices @ self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
         sets = [name.removeprefix("JOINTS_") for name in vertices if name.startswith("JOINTS_")]
         joints, weights = (np.concatenate([vertices[f"{kind}_{n}"] for n in sets], 1) for kind in ("JOINTS", "WEIGHTS"))
+        weights = weights + (weights.sum(1, keepdims=True) == 0) * np.eye(1, weights.shape[1])  # else the first joint's
         matrices = np.einsum("vj,vjrc->vrc", weights / weights.sum(1, keepdims=True), matrices[joints])
         positions = np.insert(vertices["POSITION"].astype(float), 3, 1, axis=1)
         vertices["POSITION"] = np.einsum("vrc,vc->vr", matrices[:, :3], positions)
@@ -184,7 +198,7 @@ class _File:
             texture = self.record["textures"][number]
             source = texture.get("extensions", {}).get("EXT_texture_webp", texture).get("source")
             if source is None:
-                raise InputError(f"{printable(self.path)}: a texture is neither PNG, JPEG nor WebP; use PNG")
+                raise InputError(f"{printable(self.path)}: a texture has no image in PNG, JPEG or WebP; use PNG")
             record = self.record["images"][source]
             uri = record.get("uri", "data:")
             if "bufferView" in record:

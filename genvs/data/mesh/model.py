@@ -25,6 +25,7 @@ from genvs.errors import InputError
 
 READERS = {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".ply": read_ply, ".stl": read_stl}
 CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
+CROWD = 128  # corners at one place, above which each is apart: the pairs of them all would fill the memory
 SPECULAR, SHININESS = 0.05, 16.0
 # Rows: the mesh's axes that become the world's x, y and z (up). The front is +z in glTF, -z in ShapeNet's files, and
 # becomes +y, as in the embedded cars.
@@ -148,14 +149,17 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
 def creased_normals(corners: Array) -> Array:
     """Normals at the corners of faces `[F, 3, 3]`, unit length, smooth except at creases.
 
-    A normal is the area-weighted mean over those faces around the vertex that are within CREASE of the corner's own.
+    A normal is the area-weighted mean over those faces around the vertex that are within CREASE of the corner's own, or
+    the corner's own where more than CROWD meet.
     """
     of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     unit = of_faces / np.linalg.norm(of_faces, axis=1, keepdims=True).clip(1e-20)
     points = corners.reshape(-1, 3)
     places = np.round((points - points.min(0)) * (1e6 / np.ptp(points, axis=0).max())).astype(np.int64)
-    vertex = np.unique(places @ [1 << 42, 1 << 21, 1], return_inverse=True)[1]  # 21 bits for each coordinate
+    keys = places @ [1 << 42, 1 << 21, 1]  # 21 bits for each coordinate
+    vertex, counts = np.unique(keys, return_inverse=True, return_counts=True)[1:]
     corner = np.arange(len(points))
+    vertex = np.where(counts[vertex] > CROWD, len(counts) + corner, vertex)
     at_vertex = csr_matrix((np.ones(len(points), dtype=np.float32), (vertex, corner)))
     pairs = (at_vertex.T @ at_vertex).tocoo()  # of corners at one vertex
     face, other = pairs.row // 3, pairs.col // 3

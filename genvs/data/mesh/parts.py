@@ -103,7 +103,8 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
     if PureWindowsPath(name).drive or slashes.startswith("/"):  # on the computer that exported it
         slashes = slashes.rpartition("/")[2]
     for beside in (folder or mesh.parent, mesh.parent):
-        for spelling in (name, slashes, unquote(slashes)):  # a URI has %20 for a space
+        windows = slashes.encode(errors="surrogateescape").decode("cp1252", "replace")  # if it is not UTF-8
+        for spelling in (name, slashes, unquote(slashes), windows):  # a URI has %20 for a space
             path = beside / spelling
             if path.is_file():
                 return path

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_image, to_linear
 from genvs.data.storage import printable
@@ -85,7 +86,7 @@ def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -
         for key, rest in _lines(library):
             if key == "newmtl":
                 material = found[rest] = {"folder": library.parent}
-            elif key.lower() in ("kd", "ke", "map_kd", "map_ke"):
+            elif key.lower() in ("kd", "ke", "d", "tr", "map_kd", "map_ke", "map_d"):
                 material[key.lower()] = rest
     if len(found) < 2:
         found[""] = next(iter(found.values()), {})
@@ -98,11 +99,37 @@ def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -
 
 
 def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv: Array) -> Paint:
-    """key: kd or ke. Beside a texture, its colour means nothing: exporters write any. plain: where there is neither."""
-    line = material.get(f"map_{key}", "")
-    if not line:
-        color = np.array(material[key].split()[:3], dtype=float) if key in material else plain
-        return Paint.plain(to_linear(_fractions(color)), len(uv))
+    """key: kd or ke. Beside a texture, its colour means nothing: exporters write any. plain: where there is neither.
+
+    Kd's opacity is `d`, or 1 - `Tr`, times the alpha channel of `map_d` or, in a file of its own without one, its
+    brightness. 0 is opaque, as 1 is: exporters confuse the two.
+    """
+    color = np.array(material[key].split()[:3], dtype=float) * np.ones(3) if key in material else plain
+    colors = Paint.plain(to_linear(_fractions(color)), len(uv)).colors
+    named, mask = material.get(f"map_{key}", ""), material.get("map_d", "") if key == "kd" else ""
+    if named:
+        colors = np.ones_like(colors)
+    if key == "kd":
+        opacity = float(material["d"].split()[-1]) if "d" in material else 1 - float(material.get("tr", "0").split()[0])
+        colors = colors * [1, 1, 1, opacity if 0 < opacity < 1 else 1]
+    if not (named or mask):
+        return Paint(colors, np.zeros((len(uv), 3, 2)))
+    file, places, wrap = _obj_texture(path, named or mask, material["folder"], uv)
+    image = read_image(path, file.name, file.read_bytes())
+    if mask:
+        other = _obj_texture(path, mask, material["folder"], uv)[0]
+        clear = read_image(path, other.name, other.read_bytes(), "RGBA")
+        alpha = clear.getchannel("A")
+        if alpha.getextrema()[0] == 255 and not (named and other == file):
+            alpha = clear.convert("L")
+        size = max(image.size, alpha.size)
+        image = image.resize(size) if named else Image.new("RGB", size, "white")
+        image.putalpha(alpha.resize(size))
+    return Paint(colors, places, Texture(image, (wrap, wrap)))
+
+
+def _obj_texture(path: Path, line: str, folder: Path, uv: Array) -> tuple[Path, Array, str]:
+    """A texture's file, the coordinates `uv` as its options place them, and what lies beyond the image."""
     options: dict[str, list[str]] = {}
     while option := re.match(r"-(\w+)((?:\s+[-+]?[.\d][-+.\de]*){1,3}|\s+\S+)\s+", line):
         options[option[1]] = option[2].split()
@@ -110,9 +137,8 @@ def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv:
     if {"mm", "t"} & options.keys():
         raise InputError(f"{printable(path)}: options -mm and -t of textures are not read; export it without them")
     scale, offset = ([*map(float, options.get(name, [])), *fill][:2] for name, fill in (("s", [1, 1]), ("o", [0, 0])))
-    wrap = "clamp" if options.get("clamp") == ["on"] else "repeat"
-    texture = Texture(read_image(path, line, find_beside(path, line, material["folder"]).read_bytes()), (wrap, wrap))
-    return Paint(np.ones((len(uv), 3, 4)), (uv * scale + offset) * [1, -1] + [0, 1], texture)
+    places = (uv * scale + offset) * [1, -1] + [0, 1]
+    return find_beside(path, line, folder), places, "clamp" if options.get("clamp") == ["on"] else "repeat"
 
 
 def _fractions(colors: Array) -> Array:
@@ -122,9 +148,9 @@ def _fractions(colors: Array) -> Array:
 
 def read_ply(path: Path) -> Iterator[Part]:
     """The polygons of the file, a part for each texture. Beside a texture, colours mean nothing."""
-    header, _, body = path.read_bytes().partition(b"end_header")
+    header, *body = re.split(rb"end_header *(?:\r?\n|\r)", path.read_bytes(), maxsplit=1)
     lines = [line.split() for line in header.decode("utf-8", "surrogateescape").splitlines()]
-    table = _ply_table(lines, body.partition(b"\n")[2])
+    table = _ply_table(lines, b"".join(body))
     vertices, faces = table["vertex"], table.get("face", {})
     rows = faces.get("vertex_indices", faces.get("vertex_index", []))
     sizes = [len(row) for row in rows]
@@ -148,7 +174,11 @@ def read_ply(path: Path) -> Iterator[Part]:
     if "texcoord" in faces:
         uv = np.concatenate(faces["texcoord"]).reshape(-1, 2)
     names = [" ".join(line[2:]) for line in lines if [word.lower() for word in line[:2]] == ["comment", "texturefile"]]
-    numbers = np.ravel(faces["texnumber"]).tolist() if len(names) > 1 and "texnumber" in faces else [0] * len(rows)
+    if len(names) > 1 and "texnumber" not in faces:
+        raise InputError(
+            f"{printable(path)}: has {len(names)} textures, but no texnumber of its faces; export it again"
+        )
+    numbers = np.ravel(faces["texnumber"]).tolist() if len(names) > 1 else [0] * len(rows)
     for number, corners in triangulate(points, sizes, numbers):
         paint = Paint(colors[corners], np.nan_to_num(uv[corners]) * [1, -1] + [0, 1])
         if 0 <= number < len(names) and not np.isnan(uv).any():
@@ -195,17 +225,31 @@ def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, list[
 
 
 def read_stl(path: Path) -> Iterator[Part]:
-    """The triangles of the file, gray."""
+    """The triangles of the file, gray unless it is binary with colours as Magics or VisCAM write them."""
     data = path.read_bytes()
+    colors = np.full((1, 3), PLAIN)
     count = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 + 50 * count:  # in a text, the number would be huge
         dtype = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-        corners = np.frombuffer(data, dtype, count, 84)["corners"]
+        facets = np.frombuffer(data, dtype, count, 84)
+        corners, colors = facets["corners"], _stl_colors(data[:80], facets["attribute"])
     elif b"vertex" not in data.lower():
         raise EOFError("it ends too soon")
     else:
         corners = np.array(re.findall(rb"(?i)vertex\s+(\S+)\s+(\S+)\s+(\S+)", data), dtype=float).reshape(-1, 3, 3)
-    yield Part(corners, 0 * corners, Paint.plain(to_linear(np.full(3, PLAIN)), len(corners)))
+    colors = np.insert(np.broadcast_to(to_linear(colors), (len(corners), 3)), 3, 1, axis=1)
+    yield Part(corners, 0 * corners, Paint(colors[:, None].repeat(3, axis=1), np.zeros((len(corners), 3, 2))))
+
+
+def _stl_colors(header: bytes, attributes: Index) -> Array:
+    """As displayed, `[F, 3]`: five bits for each channel, which count if the 16th bit is set (VisCAM) or, after
+    `COLOR=` and the colour of all other facets in the header, if it is not (Magics).
+    """
+    shades, flagged = (attributes[:, None] >> [10, 5, 0] & 31) / 31, attributes[:, None] >= 1 << 15
+    _, magics, color = header.partition(b"COLOR=")
+    if not magics or not attributes.any():
+        return np.where(flagged, shades, PLAIN)
+    return np.where(flagged, np.frombuffer(color[:3], np.uint8) / 255, shades[:, ::-1])
 
 
 def triangulate(corners: Array, sizes: list[int], groups: list[int]) -> Iterator[tuple[int, Index]]:
