@@ -48,10 +48,7 @@ def software() -> Iterator[Line]:
         if missing := ", ".join(lacking(wanted)):
             texts.append(f"lacks {missing}: {install(extra)}")
             if not extra:
-                yield (
-                    STOPS,
-                    f"this Python lacks {missing}: {install('')}, or use ./train.sh, which does that",
-                )
+                yield (STOPS, f"this Python lacks {missing}: {install('')}, or use ./train.sh, which does that")
         yield f"extra {extra}" if extra else "packages", "; ".join(texts)
 
 

@@ -156,10 +156,7 @@ class SceneViews(abc.ABC):
             self._packs[MODALITIES[pack.modality].index] = pack
 
     def load(
-        self,
-        scenes: int | np.ndarray,
-        views: Sequence[int] | np.ndarray,
-        modalities: int | np.ndarray | None = None,
+        self, scenes: int | np.ndarray, views: Sequence[int] | np.ndarray, modalities: int | np.ndarray | None = None
     ) -> Views:
         """Views by the indices of scenes, of views in them, and of modalities, integers that broadcast to `[...]`.
 

@@ -19,7 +19,6 @@ from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_coded
 
 CARS = SceneConfig()
 NEAR_FAR = {"cars": (CARS.near, CARS.far), "chairs": (1.25, 2.75)}  # by the beginning of the split folder's name
-LAYOUT = "<split>/<scene>/{rgb/*.png,pose/*.txt,intrinsics.txt}"
 TARGET_FOLDER = "target_pose/"
 SCENE_FILE, SPLIT_FILE = "scene.json", "dataset.json"
 T = TypeVar("T")

@@ -19,12 +19,7 @@ class ConditionedDenoiser(nn.Module):
     """D(noisy; sigma, feature_image): the expected image, given a noisy one (EDM, arXiv 2206.00364, eq. 7)."""
 
     def __init__(
-        self,
-        config: DenoiserConfig,
-        resolution: int,
-        feature_channels: int,
-        num_classes: int,
-        colours: Colours,
+        self, config: DenoiserConfig, resolution: int, feature_channels: int, num_classes: int, colours: Colours
     ) -> None:
         super().__init__()
         self.colours = colours

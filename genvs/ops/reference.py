@@ -167,12 +167,7 @@ def group_norm_silu(
 
 
 def conv_epilogue(
-    x: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    residual_bias: Tensor | None,
-    scale: float,
-    relu: bool,
+    x: Tensor, bias: Tensor | None, residual: Tensor | None, residual_bias: Tensor | None, scale: float, relu: bool
 ) -> Tensor:
     place = _place_of_result(x)
     for each in (bias, residual_bias):

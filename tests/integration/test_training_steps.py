@@ -15,17 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from tests.small_model import some_batch
-from tests.small_training import (
-    BATCH,
-    CPU,
-    fresh_state,
-    kimg,
-    opened,
-    records,
-    resume,
-    small_run,
-    train,
-)
+from tests.small_training import BATCH, CPU, fresh_state, kimg, opened, records, resume, small_run, train
 from training.config import TrainConfig
 from training.data import batch_schedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms

@@ -125,11 +125,7 @@ class Labelled(NpzScenes):
 
 
 @pytest.mark.parametrize(
-    ("labels", "reason"),
-    [
-        ([0, 1, -1], "'2' has the class -1"),
-        ([0, 1], "'2' has the class None"),
-    ],
+    ("labels", "reason"), [([0, 1, -1], "'2' has the class -1"), ([0, 1], "'2' has the class None")]
 )
 def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
     config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.Labelled", cond=True)
