@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from genvs import machine
 from genvs.errors import InputError
-from genvs.random import sample_keys
 from tests.conftest import ROOT
 from tests.faults.launcher import begun, children, finished
 from tests.small_training import records
@@ -139,8 +138,3 @@ def test_loaders_end_with_a_killed_run():
     while any(worker.exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_no_sample_has_the_randomness_of_another():
-    keys = torch.stack([sample_keys(seed, torch.arange(10_000)) for seed in (0, 1)])
-    assert len(keys.flatten().unique()) == 20_000

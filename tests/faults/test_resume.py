@@ -41,12 +41,13 @@ def to_the_end(run_dir: Path, undisturbed: tuple[dict, list[dict]], **changes) -
 
 def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undisturbed, every_fault):
     """Weights, EMA, moments, counters; and the losses and learning rates that were recorded on the way."""
-    steps = range(1, 21) if every_fault else (1, 2, 3, 4, 6)
+    steps = range(1, 21) if every_fault else (1, 2, 3, 6)
     for step in steps:
         run_dir = tmp_path / str(step)
         train(small_run(cars, step, batch_gpu=2), run_dir)
         state = to_the_end(run_dir, undisturbed, workers=step % 3)
         assert unequal(state, undisturbed[0]) == [], f"stopped after {step}"
+        assert len(list(run_dir.glob("*.pt"))) == 2, "no state replaces another of the same thousand images"
         for name in ("nimg", "Loss/all", "Loss/rgb", "Progress/lr", "Gradient/norm"):
             expected = [record[name] for record in undisturbed[1]]
             assert [record[name] for record in records(run_dir)] == expected, (step, name)

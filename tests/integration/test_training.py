@@ -17,7 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import genvs
 import train as program
-from genvs import files
 from genvs.config import GeNVSConfig
 from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
@@ -44,13 +43,6 @@ from training.data import open_data
 from training.evaluation import Evaluation
 from training.loss import GeNVSLoss, LossTerms
 
-
-@pytest.fixture(scope="module")
-def six_updates(cars, tmp_path_factory) -> dict:
-    """The training state after an undisturbed run of six updates."""
-    return train(small_run(cars, 6), tmp_path_factory.mktemp("six"))
-
-
 # Learning
 
 
@@ -76,18 +68,10 @@ def test_training_learns(cars, tmp_path):
 # The same run, interrupted, divided, or shared out
 
 
-def test_a_run_is_a_function_of_its_seed(cars, tmp_path, six_updates):
-    assert unequal(train(small_run(cars, 6), tmp_path / "again", held_out=True), six_updates) == []
-    assert distance(train(small_run(cars, 6, seed=1), tmp_path / "other"), six_updates) > 0.1
-
-
-def test_stop_and_resume_is_bitwise_the_undisturbed_run(cars, tmp_path, six_updates):
-    assert train(small_run(cars, 1), tmp_path)["cur_nimg"] == BATCH
-    resume(tmp_path, duration_kimg=kimg(4))
-    assert unequal(resume(tmp_path, duration_kimg=kimg(6), workers=1), six_updates) == []
-    assert [record["nimg"] for record in records(tmp_path)] == [BATCH * (step + 1) for step in range(6)]
-    states = [files.load(path)["cur_nimg"] for path in sorted(tmp_path.glob("*.pt"))]
-    assert states == [BATCH, 4 * BATCH, 6 * BATCH], "no state replaces another of the same thousand images"
+def test_a_run_is_a_function_of_its_seed(cars, tmp_path):
+    once = train(small_run(cars, 3), tmp_path / "once")
+    assert unequal(train(small_run(cars, 3), tmp_path / "again", held_out=True), once) == []
+    assert distance(train(small_run(cars, 3, seed=1), tmp_path / "other"), once) > 0.1
 
 
 def test_an_interrupted_run_saves_itself_and_continues_bitwise(cars, tmp_path):

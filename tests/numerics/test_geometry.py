@@ -238,7 +238,8 @@ def test_key_views_that_repeat_and_a_single_one():
     key = spherical_c2w(float64([0.3]), float64([0.2]), 1.3)
     other = spherical_c2w(float64([1.3]), float64([0.2]), 1.3)
     c2w, intrinsics = through(key.repeat(2, 1, 1), lenses(1, 1), 3, smooth=True)
-    assert_close(c2w, key.expand(3, 4, 4)) and assert_close(intrinsics, lenses(1, 1, 1))
+    assert_close(c2w, key.expand(3, 4, 4))
+    assert_close(intrinsics, lenses(1, 1, 1))
     repeated = through(torch.cat([key, key, other, other]), lenses(1, 1, 2, 2), 4, smooth=True)
     for found, expected in zip(repeated, through(torch.cat([key, other]), lenses(1, 2), 4, smooth=True), strict=True):
         assert_close(found, expected)

@@ -59,6 +59,7 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_streams_keys_and_seeds_are_independent():
     index = torch.arange(20000)
+    assert len(torch.cat([random.sample_keys(seed, index) for seed in (0, 1)]).unique()) == 2 * len(index)
     numbers = {
         "own": random.normal(random.sample_keys(0, index)),
         "stream 0": random.normal(random.fold(random.sample_keys(0, index), 0)),
