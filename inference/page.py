@@ -91,7 +91,7 @@ class Page:
             fov=field_of_view(lens),
             aspect=lens[1, 1].item() / lens[0, 0].item(),
             scale=FRUSTUM * self.unit,
-            thickness=0.005 * self.unit,
+            thickness=0.003 * self.unit,
             color=color,
             image=image,
             wxyz=viser.transforms.SO3.from_matrix(c2w[:3, :3].double().numpy()).wxyz,
@@ -125,9 +125,8 @@ class Page:
         return c2w if placement is None else torch.from_numpy(placement.of(c2w.numpy()))
 
     def camera(self) -> Cameras:
-        """The browser's camera `[1, 1]`: the largest square in the middle of what it shows."""
-        aspect, half = self.client.camera.aspect, math.tan(self.client.camera.fov / 2)
-        return self.viewer.camera(self.c2w(), 2 * math.atan(half * min(1, aspect)))
+        """The browser's camera `[1, 1]`: the square in the middle of what it shows that is as high as that."""
+        return self.viewer.camera(self.c2w(), self.client.camera.fov)
 
     def draw(self, camera: Cameras, is_dropped: Callable[[], bool], num_steps: int | None = None) -> np.ndarray:
         """The chosen picture at a camera `[1, 1]`, uint8 `[R, R, 3]`; drafts have `num_steps`, and no guidance."""
@@ -157,13 +156,10 @@ class Page:
         """Draw a draft, which is sent as small as the network draws it, or with no `num_steps` the picture itself."""
         start = time.perf_counter()
         picture = self.draw(self.camera(), is_dropped, num_steps)
-        side, background = 1 if num_steps else SIDE, self.viewer.net.config.scene.background
-        image = on_canvas(picture, side, self.client.camera.aspect, background)
+        image = on_canvas(picture, 1 if num_steps else SIDE, self.client.camera.aspect)
+        steps = f", {counted(num_steps or int(self._steps.value), 'step')}" if self.picture.value == "sample" else ""
         with self.client.atomic():
             self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=90)
-            steps = (
-                f", {counted(num_steps or int(self._steps.value), 'step')}" if self.picture.value == "sample" else ""
-            )
             self._speed.value = f"{1 / (time.perf_counter() - start):.1f} frames/s{steps}"
         self.client.flush()  # else viser waits for a sixtieth of a second for more to send
 
@@ -171,7 +167,7 @@ class Page:
         """All but those that the browser's camera is in or just before, which would cover its whole view."""
         for frustum in list(self._frusta.values()):
             distance = np.linalg.norm(self.client.camera.position - frustum.position)
-            visible = bool(self._show_cameras.value and distance > 2 * FRUSTUM * self.unit)
+            visible = bool(self._show_cameras.value and distance > 3 * FRUSTUM * self.unit)
             if frustum.visible != visible:
                 frustum.visible = visible
 
@@ -200,15 +196,14 @@ def field_of_view(lens: Tensor) -> float:
     return 2 * math.atan(0.5 / lens[1, 1].item())
 
 
-def on_canvas(picture: np.ndarray, side: int, aspect: float, background: tuple[int, ...]) -> np.ndarray:
+def on_canvas(picture: np.ndarray, side: int, aspect: float) -> np.ndarray:
     """A picture `[R, R, 3]`, enlarged to at least `side` pixels, in the middle of the browser's canvas.
 
-    aspect: the canvas's width over its height.
+    aspect: the canvas's width over its height. It is as high as the picture, whose sides it cuts off or continues.
     """
-    image = enlarge(picture, side)
-    width, height = round(image.width * max(1, aspect)), round(image.height * max(1, 1 / aspect))
-    canvas = Image.new("RGB", (width, height), background)
-    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    image, edges = enlarge(picture, side), np.median(picture[:, [0, -1]], axis=(0, 1))
+    canvas = Image.new("RGB", (max(1, round(image.width * aspect)), image.height), tuple(edges.astype(int)))
+    canvas.paste(image, ((canvas.width - image.width) // 2, 0))
     return np.asarray(canvas)
 
 

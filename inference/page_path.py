@@ -65,7 +65,9 @@ class PathControls:
         if not self._keys:
             raise InputError("The path has no key views: add some, or choose another path.")
         c2w, lenses = (torch.stack(column) for column in zip(*self._keys, strict=True))
-        return placed(inputs, *through(c2w, lenses, count, smooth=True))
+        if count != len(self._keys):  # a loaded path keeps its own pace
+            c2w, lenses = through(c2w, lenses, count, smooth=True)
+        return placed(inputs, c2w, lenses)
 
     def _add(self) -> None:
         camera = self._page.camera()

@@ -98,11 +98,20 @@ class Tab:
         """The value of an expression in JavaScript."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
-    def press(self, label: str) -> None:
-        """Click a button or a checkbox by its text."""
-        find = f"[...document.querySelectorAll('button, label')].find(b => b.textContent.trim() == '{label}')"
+    def press(self, label: str, role: str = "button, label") -> None:
+        """Click a button or a checkbox, or what else has this role, by its text."""
+        find = (
+            f"[...document.querySelectorAll('{role}')].find(e => e.textContent.trim() == '{label}' && e.offsetParent)"
+        )
         wait_until(lambda: self.run(f"!!{find}"))
         self.run(f"{find}.click()")
+
+    def choose(self, before: str, after: str) -> None:
+        """Choose another entry of the list that shows `before`."""
+        shown = f"[...document.querySelectorAll('input')].find(field => field.value == '{before}')"
+        self.run(f"{shown}.scrollIntoView(), {shown}.click()")  # it lists its entries where it is seen
+        self.press(after, role="[role=option]")
+        self._settle()
 
     def fill(self, before: str, after: str) -> None:
         """Replace the text of the field that holds `before`."""
@@ -111,6 +120,11 @@ class Tab:
         self.call("Input.insertText", text=after)
         self.run("document.activeElement.blur()")
         wait_until(lambda: self.run(f"[...document.querySelectorAll('input')].some(field => field.value == '{after}')"))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let the page send a control's new value: viser keeps it for 50 ms, and loses it if another one follows."""
+        self.call("Runtime.evaluate", expression="new Promise(wake => setTimeout(wake, 60))", awaitPromise=True)
 
     def drop(self, files: dict[str, bytes], on: str) -> None:
         """Drop files on the element with this text."""
@@ -122,6 +136,12 @@ class Tab:
             [...document.querySelectorAll('div')].findLast(e => e.textContent.trim() == '{on}')
                 .dispatchEvent(new DragEvent('drop', {{dataTransfer: data, bubbles: true}}));
         }})()""")
+
+    def upload(self, file: Path, accept: str) -> None:
+        """Choose a file for the button whose files have these types."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=f"input[accept='{accept}']")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
     def drag(self, start: tuple[int, int], *, by: tuple[int, int], moves: int = 8) -> None:
         """Press the mouse at `start`, move it and let it go, or, with `by` (0, 0), click."""
@@ -151,16 +171,15 @@ def chromium(folder: Path) -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
-    downloads, preferences = folder / "downloads", folder / "Default" / "Preferences"
-    for parent in (downloads, preferences.parent):
-        parent.mkdir()
-    preferences.write_text(json.dumps({"download": {"default_directory": str(downloads)}}))
+    (downloads := folder / "downloads").mkdir()
     command = [program, *FLAGS.split(), "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             place = folder / "DevToolsActivePort"
             wait_until(lambda: place.exists() and "/" in place.read_text())
             port, path = place.read_text().split("\n")
-            yield Browser(f"ws://127.0.0.1:{port}{path}", downloads)
+            browser = Browser(f"ws://127.0.0.1:{port}{path}", downloads)
+            browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))  # of many files
+            yield browser
         finally:
             process.terminate()

@@ -7,6 +7,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
@@ -16,9 +17,9 @@ from PIL import Image
 
 from genvs.data.camera_paths import transforms_of
 from genvs.data.framing import Framing
-from genvs.data.scene_input import SceneInput
+from genvs.data.scene_input import SceneInput, read_scene
 from genvs.data.types import Views
-from genvs.geometry import Cameras
+from genvs.geometry import Cameras, to_opencv
 from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.sampling.viewer import Viewer
 from tests.browser import HEIGHT, Browser, Tab, chromium, wait_until
@@ -180,6 +181,18 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
     tab.drag((x + 40, y), by=(0, 0))
     wait_until(lambda: np.allclose(position(server), 1.3 * moved / np.linalg.norm(moved), atol=0.08))
 
+    tab.drag(CENTER, by=(150, 0))
+    before = at_rest(tab)
+    here, view = position(server), camera(server)
+    grabbed = here + 0.05 * page.viser.transforms.SO3(view.wxyz).as_matrix()[:, 2]
+    tab.press("Place here")
+    at_rest(tab, unlike=before)
+    tab.drag(CENTER, by=(-150, 0))
+    wait_until(lambda: np.linalg.norm(position(server) - here) > 0.5)
+    at_rest(tab)
+    tab.drag(seen_at(server, grabbed), by=(0, 0))
+    wait_until(lambda: np.allclose(position(server), here, atol=1e-3))
+
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as scene:
         scene.writestr("transforms.json", json.dumps(record))
@@ -188,8 +201,7 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
     wait_until(lambda: "scene.zip/new" in fields(tab))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
-def test_key_views_are_played_and_exported_and_errors_are_shown(server, browser, tab):
+def test_key_views_are_played_and_errors_are_shown(server, tab):
     tab.press("Export")
     wait_until(lambda: "The path has no key views" in tab.run("document.body.innerText"))
     tab.press("Add key view")
@@ -202,7 +214,50 @@ def test_key_views_are_played_and_exported_and_errors_are_shown(server, browser,
     tab.press("Play")
     wait_until(lambda: np.linalg.norm(position(server) - start) < 0.05)
     wait_until(lambda: np.linalg.norm(position(server) - end) < 1e-3)
-    tab.fill("60", "4")
-    tab.press("Export")
-    meta, *frames = imageio_ffmpeg.read_frames(wait_until(lambda: list(browser.downloads.glob("views.mp4")))[0])
-    assert meta["size"] == (512, 512) and len(frames) == 4
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
+def test_a_loaded_path_is_exported_as_each_kind_of_file(browser, tab, tmp_path):
+    """With its own frames and pace; what is drawn is the same in each."""
+    c2w = spherical_c2w(torch.tensor([0.0, 0.1, 1.0]), torch.tensor([0.3, 0.4, 0.3]), 1.3)
+    poses = to_opencv(c2w, "opengl").flatten(1).tolist()  # the same flip leads back
+    cameras = [{"camera_to_world": pose, "fov": 50} for pose in poses]
+    (tmp_path / "path.json").write_text(json.dumps({"camera_path": cameras, "fps": 10}))
+    tab.upload(tmp_path / "path.json", accept=".json")
+    wait_until(lambda: ",3,10,MP4" in fields(tab))
+
+    def exported(name: str) -> Path:
+        tab.press("Export")
+        return wait_until(lambda: [file for file in browser.downloads.iterdir() if file.name == name])[0]
+
+    meta, *frames = imageio_ffmpeg.read_frames(exported("views.mp4"))
+    assert (meta["size"], meta["fps"], len(frames)) == ((512, 512), 10, 3)
+    tab.choose("MP4", "GIF")
+    with Image.open(exported("views.gif")) as gif:
+        assert (gif.n_frames, gif.info["duration"]) == (3, 100)
+        first = np.asarray(gif.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)).astype(int)
+    tab.choose("GIF", "PNG")
+    archive = exported("views.zip")
+    scene = read_scene(archive, small_net().config, targets=[])
+    torch.testing.assert_close(scene.inputs.cameras.c2w[0], c2w, rtol=0, atol=1e-5)
+    image = scene.inputs.images[0, 0].movedim(0, -1).numpy().astype(int)
+    for pixels in (first, np.frombuffer(frames[0], np.uint8).reshape(SIZE, 512 // SIZE, SIZE, -1, 3).mean((1, 3))):
+        assert np.abs(pixels - image).mean() < 12 < np.abs(pixels - image[::-1]).mean()
+    tab.choose("PNG", "transforms.json")
+    with zipfile.ZipFile(archive) as files:
+        assert exported("transforms.json").read_bytes() == files.read("transforms.json")
+
+
+def test_depths_are_downloaded(browser, tab):
+    tab.choose("point cloud, PLY", "depth, npy")
+    tab.press("Download")
+    assert np.load(wait_until(lambda: list(browser.downloads.glob("depth.npy")))[0]).shape == (SIZE, SIZE)
+
+
+def test_a_picture_is_as_high_as_the_canvas():
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    picture[:, [0, -1]] = 7, 8, 9
+    wide, narrow = page.on_canvas(picture, 1, 2.0), page.on_canvas(picture, 1, 0.5)
+    np.testing.assert_array_equal(wide[:, 4:12], picture)
+    assert (wide[:, [*range(4), *range(12, 16)]] == (7, 8, 9)).all()
+    np.testing.assert_array_equal(narrow, picture[:, 2:6])
