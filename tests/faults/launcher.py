@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from tests.conftest import ROOT
 from tests.small_training import fresh_state, save_state
 from training.config import TrainConfig
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds
 LOOPBACK = "0100007F"  # as /proc writes 127.0.0.1
 

@@ -17,6 +17,7 @@ from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.snapshot import build_net
+from tests.conftest import ROOT
 from tests.host_waits import host_waits
 from tests.published import published_config, published_weights, write_snapshot
 from tests.small_model import SIZE, some_batch, some_cameras
@@ -24,7 +25,6 @@ from tests.small_training import fresh_state, small_run, train
 from training.loss import GeNVSLoss, LossConfig
 from training.run_folder import find_resume_state
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "inference" / "input"
 
 

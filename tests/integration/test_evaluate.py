@@ -24,10 +24,10 @@ from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
 from inference import options as shared_options
+from tests.conftest import ROOT
 from tests.programs import exit_code_of, one_error
 from tests.small_model import SIZE, randomize, small_config
 
-ROOT = Path(__file__).parents[2]
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
 METRICS = "consistency,swd"
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]

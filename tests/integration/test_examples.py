@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from PIL import Image
 
 import genvs
 from examples.train_on_your_arrays import fine_tune
+from tests.conftest import ROOT
 from tests.small_training import kimg
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_training_on_arrays(snapshot, cars, tmp_path, capsys):

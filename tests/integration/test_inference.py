@@ -22,9 +22,9 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
 from inference import inference, options
+from tests.conftest import ROOT
 from tests.programs import exit_code_of, one_error
 
-ROOT = Path(__file__).parents[2]
 SIZE = 32
 
 

@@ -13,8 +13,8 @@ from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 from genvs.geometry.trajectories import spherical_c2w
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOCAL, NEAR, FAR = 2.05, 0.8, 1.8  # half image widths; world units
 SIZE, VIEWS = 32, 5
 

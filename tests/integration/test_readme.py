@@ -15,9 +15,7 @@ import torch
 from PIL import Image
 
 import genvs
-
-ROOT = Path(__file__).parents[2]
-
+from tests.conftest import ROOT
 
 USER_FILE = """
 import genvs

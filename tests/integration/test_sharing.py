@@ -21,11 +21,11 @@ import genvs
 from genvs.export import main as export
 from genvs.models import GeNVS
 from inference import evaluate, inference
+from tests.conftest import ROOT
 from tests.programs import exit_code_of as run
 from tests.small_model import small_config
 from tests.unit.srn_folder import add_sensors, write_split
 
-ROOT = Path(__file__).parents[2]
 REPOSITORY, COMMIT = "someone/cars", "0" * 40
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.browser import chromium, wait_until
+from tests.conftest import ROOT
 
 for package in ("mkdocs", "material", "mkdocstrings"):
     pytest.importorskip(package, reason="the docs site needs an extra: pip install -c constraints.txt -e .[docs]")
 
-ROOT = Path(__file__).parents[2]
 # `mkdocs build`, with no way to a network.
 BUILD = """
 import sys

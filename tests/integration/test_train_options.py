@@ -19,11 +19,10 @@ from dnnlib.command import run_command
 from genvs.config import PRESETS, DenoiserConfig
 from genvs.models import GeNVS
 from genvs.settings import from_dict, set_by_path
+from tests.conftest import ROOT
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.run_folder import OPTIONS_FILE, check_outdir, last_line, locked_and_logged, new_run_folder
-
-ROOT = Path(__file__).parents[2]
 
 
 class Done(NamedTuple):

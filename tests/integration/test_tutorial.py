@@ -14,8 +14,8 @@ import genvs
 from dnnlib.command import run_command
 from genvs.data.stored import StoredScenes
 from genvs.errors import run_program
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}((?:python -m|\./|inference/).*)", PAGE, re.MULTILINE)]
 SMALL = {

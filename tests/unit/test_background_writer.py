@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from genvs.files import load, save_atomic
+from tests.conftest import ROOT
 from tests.small_training import limited
 from torch_utils.background_writer import BackgroundWriter
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

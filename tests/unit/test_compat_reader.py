@@ -14,8 +14,6 @@ from genvs.errors import InputError
 from genvs.models.view_weighting import make_view_weighting
 from tests.published import Called, Made, Named, pickled, published_config, published_weights, write_snapshot
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 # What each part of the project may import besides itself; a part covers what lies under it. A module outside all parts
 # has no place yet, which is an error too: give it one here. The first part that covers a module counts.

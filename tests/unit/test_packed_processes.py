@@ -13,6 +13,7 @@ import pytest
 
 from genvs.data.stored import StoredScenes
 from genvs.data.workers import run_in_workers
+from tests.conftest import ROOT
 from tests.ranks import on_ranks
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
@@ -28,8 +29,6 @@ from tests.unit.packed_folder import (
 from tests.unit.srn_folder import refused, write_split
 from torch_utils import distributed
 from training.data import open_data, pack_data
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import importlib
 import re
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -12,8 +11,8 @@ import genvs
 from dnnlib.command import Command, run_command
 from genvs.errors import InputError
 from genvs.programs import Parser, name_list, whole
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     for folder in ("genvs", "inference", "benchmarks", "experiments", ".")

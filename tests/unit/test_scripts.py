@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from genvs.requirements import requirements
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 def run(command: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -24,9 +24,9 @@ from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import Cameras, unproject
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
+from tests.conftest import ROOT
 
 CARS = SceneConfig()
-ROOT = Path(__file__).parents[2]
 SETTINGS = dict(scenes=3, views=4, resolution=16, seed=3, val_scenes=1, test_scenes=1, test_views=3)
 
 
