@@ -22,7 +22,7 @@ from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_decoded
 from genvs.models import GeNVS
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, some_cameras
-from tests.small_training import last_state, opened, records, resume, small_run, train, unequal
+from tests.small_training import opened, records, resume, small_run, train, unequal
 from tests.unit.srn_folder import DEPTH_SCALE, add_sensors, refused, write_split
 from training.config import TRAIN_PRESETS
 from training.data import batch_schedule, load_batches
@@ -279,13 +279,6 @@ def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_pa
     back = small_run(split, transfer=str(tmp_path / "all.pkl"))
     weights = create_state(back, back.net.scene, torch.device("cpu")).net.state_dict()
     assert weights.keys() == given.keys() and all(torch.equal(weights[name], given[name]) for name in weights)
-
-
-def test_a_snapshot_of_several_modalities_comes_back(split, tmp_path):
-    train(run_of(split, 1), tmp_path)
-    net = genvs.load_snapshot(next(tmp_path.glob("network-snapshot-*.pkl")))
-    assert net.config.modalities == ALL and set(net.encoders) == set(ALL)
-    assert last_state(tmp_path)["ema"].keys() == net.state_dict().keys()
 
 
 def test_one_more_modality_is_one_row(tmp_path, monkeypatch):

@@ -124,15 +124,12 @@ class Labelled(NpzScenes):
         return self.labels
 
 
-@pytest.mark.parametrize(
-    ("labels", "reason"), [([0, 1, -1], "'2' has the class -1"), ([0, 1], "'2' has the class None")]
-)
-def test_classes_that_are_none(tmp_path, monkeypatch, labels, reason):
+def test_the_classes_own_labels(tmp_path, monkeypatch):
     config = small_run(write_npz(tmp_path / "captures"), data_class=f"{__name__}.Labelled", cond=True)
     monkeypatch.setattr(Labelled, "labels", np.array([2, 0, 1]))
     assert open_data(config).train.one_hot.argmax(1).tolist() == [2, 0, 1]
-    monkeypatch.setattr(Labelled, "labels", labels)
-    assert reason in refused("captures", lambda: open_data(config))
+    monkeypatch.setattr(Labelled, "labels", [0, 1])
+    assert "'2' has the class None" in refused("captures", lambda: open_data(config))
 
 
 def test_no_scenes_and_no_data(tmp_path):
