@@ -88,13 +88,9 @@ def stop_and_resume(rank: int, config: TrainConfig, folder: Path) -> None:
     whole = train(config, folder / "whole")
     for steps in range(1, round(config.total_nimg / config.batch_size)):
         run_dir = folder / f"stopped-{steps}"
-        train(resumable(config, steps), run_dir)
+        train(dataclasses.replace(config, duration_kimg=kimg(steps)), run_dir)
         end = resume(run_dir, duration_kimg=config.duration_kimg)
         assert unequal(end, whole) == [], f"stopped after {steps}"
-
-
-def resumable(config: TrainConfig, steps: int) -> TrainConfig:
-    return small_run(config.data, steps, batch_gpu=config.batch_gpu, num_targets=config.num_targets)
 
 
 def slow_save(rank: int, config: TrainConfig, folder: Path) -> None:

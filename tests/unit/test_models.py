@@ -17,11 +17,6 @@ from genvs.models.encoder import ASPP, FeatureVolumeEncoder
 from genvs.settings import set_by_path
 from tests.small_model import SIZE, randomize, small_config, small_net, some_batch, some_cameras
 
-
-def num_parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 # Sizes
 
 
@@ -38,7 +33,7 @@ def test_srn128_encodes_to_the_papers_volume():
     assert backbone.channels == {stride: size[0] for stride, size in sizes.items()}
     # torchvision's ResNet-34 has 21,284,672 without its classifier; BatchNorm's scales go, its shifts stay as biases.
     norm_scales = sum(p.numel() for name, p in backbone.named_parameters() if name.endswith("bias"))
-    assert num_parameters(backbone) == 21_284_672 - norm_scales
+    assert sum(p.numel() for p in backbone.parameters()) == 21_284_672 - norm_scales
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

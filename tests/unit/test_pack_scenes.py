@@ -94,14 +94,11 @@ def test_training_reads_them_at_every_resolution(pack, tmp_path):
     shutil.move(pack_of(tmp_path / "away", 24), pack.with_name("cars_train.24px.pack"))
     data = open_data(small_run(pack))
     pack_data(data)
-    assert visible_in(pack.parent) == {"away", pack.name, "cars_train.24px.pack"}, "nothing else is written"
+    visible = {path.name for path in pack.parent.glob("[!.]*")}
+    assert visible == {"away", pack.name, "cars_train.24px.pack"}, "nothing else is written"
     files = opened(tmp_path / "away", resolution=24, near=0.8, far=1.8)
     assert equal_scenes(at_resolution(data, 24, cache=True).train, files)
     refused("cars_train.16px.pack: no such file", lambda: at_resolution(data, 16, cache=True))
-
-
-def visible_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("[!.]*")}
 
 
 def test_packs_of_several_modalities_and_of_placed_scenes(tmp_path):

@@ -39,10 +39,6 @@ def change(folder: Path, **settings) -> Path:
     return folder
 
 
-def lens_of(folder: Path, view: int = 0) -> Distortion | None:
-    return opened(folder).scenes[0].frames[view].lens.distortion
-
-
 # --- files as programs write them -------------------------------------------------------------------------------------
 
 
@@ -82,7 +78,8 @@ def test_the_fox_of_instant_ngp(tmp_path):
     ],
 )
 def test_distortion_of_all_frames_or_of_one(tmp_path, settings, expected):
-    assert lens_of(change(write_capture(tmp_path), **settings), view=1) == expected
+    frames = opened(change(write_capture(tmp_path), **settings)).scenes[0].frames
+    assert frames[1].lens.distortion == expected
 
 
 @pytest.mark.parametrize("fit", ["squeeze", "crop"])

@@ -167,7 +167,6 @@ TAILLIGHT = (0.74, 0.04, 0.03, 0.2, 20.0)
 INDICATOR = (0.95, 0.55, 0.08, 0.2, 20.0)
 PLATE = (0.90, 0.89, 0.82, 0.0, 10.0)
 CHROME = (0.74, 0.75, 0.77, 0.5, 24.0)
-SKIN = (0.80, 0.60, 0.48, 0.0, 1.0)
 
 
 def random_paint(rng: np.random.Generator) -> Finish:
