@@ -14,11 +14,14 @@ genvs_fail() {
     exit 2
 }
 
+unset PYTHONHOME  # of another Python, as some clusters' modules set it
+[[ . -ef $PWD ]] || genvs_fail "the folder $PWD, where you stand, was removed: cd to one that is there, run this again."
+
 # Runs a program with several Pythons until one runs it without an error: genvs_first_that_runs PROGRAM ARGUMENTS...
 genvs_first_that_runs() {
     local name
     for name in python python3 python3.13 python3.12 python3.11 python3.10; do
-        "$name" -c "$@" 2>/dev/null && return
+        (cd "$genvs_root" && "$name" -c "$@" 2>/dev/null) && return  # where you stand, a random.py may hide Python's
     done
     return 1
 }

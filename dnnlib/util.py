@@ -19,7 +19,7 @@ class _Tee:
         # A progress bar starts with a carriage return, which redraws its line on a terminal: a file does not want it.
         if not self._file.closed and not text.startswith("\r"):
             with contextlib.suppress(OSError):  # on a full disk, the terminal still gets the text
-                self._file.write(text.encode())
+                self._file.write(text.encode(errors="backslashreplace"))  # file names may be in any encoding
         self._on_terminal(self._stream.write, text)
         return len(text)
 
@@ -53,5 +53,5 @@ def logged(path: str | os.PathLike[str]) -> Iterator[None]:
             yield
         except Exception:
             with contextlib.suppress(OSError):
-                file.write(traceback.format_exc().encode())
+                file.write(traceback.format_exc().encode(errors="backslashreplace"))
             raise

@@ -26,6 +26,13 @@ def test_a_log_keeps_both_streams_and_the_trace_of_an_error(tmp_path: Path, caps
     assert captured.err == "to stderr\n"
 
 
+def test_names_of_files_in_any_encoding_are_logged(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), logged(tmp_path / "log.txt"):
+        print("d\udce4ta")
+        raise KeyError("d\udce4ta")
+    assert (tmp_path / "log.txt").read_text().startswith("d\\udce4ta\nTraceback")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_silences_the_log_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), logged("/dev/full"):

@@ -66,6 +66,23 @@ def test_an_exported_cdpath_leads_nowhere(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_scripts_run_from_anywhere(tmp_path):
+    """Through a link, beside files named like Python's modules, and with the variables of another Python."""
+    for name in ("random.py", "re.py", "click.py"):
+        (tmp_path / name).write_text("raise SystemExit(5)")
+    link = tmp_path / "link"
+    link.symlink_to(ROOT / "inference" / "inference.sh")
+    result = run([str(link), "--help"], tmp_path, PYTHONHOME="/nowhere")
+    assert result.returncode == 0 and "--in_dir" in result.stdout, result.stderr
+
+
+def test_a_folder_that_was_removed_is_said(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    result = run(["bash", "-c", f"rmdir {gone}; {ROOT}/train.sh --help"], gone)
+    assert result.returncode == 2 and f"the folder {gone}, where you stand, was removed" in result.stderr
+
+
 @pytest.fixture
 def examples(tmp_path) -> Path:
     """The examples beside a train.sh that prints what it is given."""
