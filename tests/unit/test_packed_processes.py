@@ -148,4 +148,6 @@ def test_interrupted_while_its_workers_start_it_leaves_none(monkeypatch):
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt) as interrupted:
         run_in_workers(lambda index: None, 5, 2, "Working")
+    for worker in multiprocessing.active_children():  # torch ends a slow one, and does not wait for its end
+        worker.join(30)
     assert not multiprocessing.active_children(), interrupted  # which holds on to the frames
