@@ -175,7 +175,9 @@ def _records(storage: Storage, file: str, binary: Any, text: Any) -> Iterator[An
         if file.endswith(".bin"):
             yield from binary(_Cursor(data))
         else:
-            yield from text(line for line in data.decode("utf-8-sig").splitlines() if not line.startswith("#"))
+            yield from text(
+                line for line in data.decode("utf-8-sig", "surrogateescape").splitlines() if not line.startswith("#")
+            )
     except (struct.error, ValueError, IndexError) as error:
         reason = printable(str(error)[:100])
         raise InputError(f"{storage.shown(file)}: is damaged or cut short ({reason}); export the model again") from None
@@ -195,7 +197,7 @@ class _Cursor:
     def name(self) -> str:
         end = self.data.index(b"\0", self.place)
         start, self.place = self.place, end + 1
-        return self.data[start:end].decode()
+        return self.data[start:end].decode(errors="surrogateescape")  # as file systems do
 
     def array(self, dtype: np.dtype, count: int) -> np.ndarray:
         start = self.place

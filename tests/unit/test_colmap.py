@@ -1,6 +1,7 @@
 """COLMAP's models as data: what both layouts give, depth planes, what is refused."""
 
 import dataclasses
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -187,6 +188,17 @@ def test_photos_in_subfolders(tmp_path):
         shutil.copy(folder / "images" / "front 1.png", folder / "images" / camera / "0.png")
     write_model(folder / "sparse" / "0", ["left/0.png", "right/0.png"], some_c2w(2), POINTS)
     assert opened(folder).view_names(0) == ["left_0.png", "right_0.png"]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_names_of_photos_in_another_encoding(tmp_path, binary):
+    """The bytes are those of the files' names, whatever letters these are."""
+    name = os.fsdecode("grün.png".encode("latin-1"))
+    folder = write_capture(tmp_path / "car", num_views=2, binary=binary)
+    for file in (folder / "sparse" / "0").glob("images.*"):
+        file.write_bytes(file.read_bytes().replace(b"front 1.png", os.fsencode(name)))
+    (folder / "images" / "front 1.png").rename(folder / "images" / name)
+    assert opened(folder).num_views(0) == 2
 
 
 def test_inference_draws_from_a_model_with_its_depths_or_the_networks(tmp_path):

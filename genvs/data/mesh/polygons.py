@@ -61,10 +61,10 @@ def read_obj(path: Path) -> Iterator[Part]:
     tint = np.array([color or [1, 1, 1] for color in colored])
     tint = np.insert(to_linear(_fractions(tint)), 3, 1, axis=1)
     plain = np.full(3, 1 if any(colored) else PLAIN)
-    found = _materials(path, libraries, list(materials))
+    found, textures = _materials(path, libraries, list(materials)), dict[tuple[Any, ...], Texture]()
     for group, faces in triangulate(points[point], sizes, groups):
-        paint = _obj_paint(path, found[group], "kd", plain, uv[place[faces]])
-        glow = _obj_paint(path, found[group], "ke", np.zeros(3), uv[place[faces]])
+        paint = _obj_paint(path, found[group], "kd", plain, uv[place[faces]], textures)
+        glow = _obj_paint(path, found[group], "ke", np.zeros(3), uv[place[faces]], textures)
         paint = paint._replace(colors=paint.colors * tint[point[faces]])
         yield Part(points[point[faces]], normals[normal[faces]], paint, glow)
 
@@ -98,11 +98,13 @@ def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -
     return [(found if placed else plain)[name] for name, placed in used]
 
 
-def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv: Array) -> Paint:
+def _obj_paint(
+    path: Path, material: dict[str, Any], key: str, plain: Array, uv: Array, textures: dict[tuple[Any, ...], Texture]
+) -> Paint:
     """key: kd or ke. Beside a texture, its colour means nothing: exporters write any. plain: where there is neither.
 
-    Kd's opacity is `d`, or 1 - `Tr`, times the alpha channel of `map_d` or, in a file of its own without one, its
-    brightness. 0 is opaque, as 1 is: exporters confuse the two.
+    Kd's opacity is `d`, or 1 - `Tr`, times that of `map_d`. 0 is opaque, as 1 is: exporters confuse the two. textures:
+    those that have been read, which materials may share.
     """
     color = np.array(material[key].split()[:3], dtype=float) * np.ones(3) if key in material else plain
     colors = Paint.plain(to_linear(_fractions(color)), len(uv)).colors
@@ -114,18 +116,28 @@ def _obj_paint(path: Path, material: dict[str, Any], key: str, plain: Array, uv:
         colors = colors * [1, 1, 1, opacity if 0 < opacity < 1 else 1]
     if not (named or mask):
         return Paint(colors, np.zeros((len(uv), 3, 2)))
+    shared = named, mask, material["folder"]
     file, places, wrap = _obj_texture(path, named or mask, material["folder"], uv)
-    image = read_image(path, file.name, file.read_bytes())
-    if mask:
-        other = _obj_texture(path, mask, material["folder"], uv)[0]
-        clear = read_image(path, other.name, other.read_bytes(), "RGBA")
-        alpha = clear.getchannel("A")
-        if alpha.getextrema()[0] == 255 and not (named and other == file):
-            alpha = clear.convert("L")
-        size = max(image.size, alpha.size)
-        image = image.resize(size) if named else Image.new("RGB", size, "white")
-        image.putalpha(alpha.resize(size))
-    return Paint(colors, places, Texture(image, (wrap, wrap)))
+    if shared not in textures:
+        image = read_image(path, file.name, file.read_bytes())
+        if mask:
+            image = _cut_out(path, image if named else None, file, _obj_texture(path, mask, material["folder"], uv)[0])
+        textures[shared] = Texture(image, (wrap, wrap))
+    return Paint(colors, places, textures[shared])
+
+
+def _cut_out(path: Path, image: Image.Image | None, file: Path, mask: Path) -> Image.Image:
+    """The image in `file`, white for None, with the alpha channel of another one or, if that is in a file of its own
+    and has none, its brightness.
+    """
+    clear = read_image(path, mask.name, mask.read_bytes(), "RGBA")
+    alpha = clear.getchannel("A")
+    if alpha.getextrema()[0] == 255 and not (image and mask == file):
+        alpha = clear.convert("L")
+    size = max(image.size, alpha.size) if image else alpha.size
+    image = image.resize(size) if image else Image.new("RGB", size, "white")
+    image.putalpha(alpha.resize(size))
+    return image
 
 
 def _obj_texture(path: Path, line: str, folder: Path, uv: Array) -> tuple[Path, Array, str]:
