@@ -144,8 +144,8 @@ def loaded_batches(config: TrainConfig, workers: int) -> Iterator[ViewBatch]:
     return load_batches(dataclasses.replace(config, workers=workers), data, 0, DEVICE)
 
 
-def in_memory_batches(config: TrainConfig, count: int = 4) -> Iterator[ViewBatch]:
-    """`count` random batches on the device, in turn, without end."""
+def in_memory_batches(config: TrainConfig) -> Iterator[ViewBatch]:
+    """Four random batches on the device, in turn, without end."""
     scenes, views, targets = config.batch_size // config.num_targets, config.max_inputs, config.num_targets
-    batches = [random_batch(config.net, scenes, views, targets, seed).to(DEVICE) for seed in range(count)]
+    batches = [random_batch(config.net, scenes, views, targets, seed).to(DEVICE) for seed in range(4)]
     return itertools.cycle(batches)

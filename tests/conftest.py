@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genvs.data.synthetic.dataset import ensure_dataset
-from genvs.data.workers import usable_cores
+from genvs.machine import usable_cores
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "there is no CUDA device"

@@ -120,9 +120,8 @@ def module_tree(weights: Mapping[str, Tensor], source: str, method_name: Any = N
     return persistent("SongUNet", source, {**state, "_init_kwargs": easy_dict(img_resolution=SIZE)})
 
 
-def write_snapshot(
-    path: Path, weights: Mapping[str, Tensor], source: str = "raise AssertionError", method_name: str | None = None
-) -> Path:
+def write_snapshot(path: Path, weights: Mapping[str, Tensor], method_name: str | None = None) -> Path:
+    source = "raise AssertionError"
     content = {
         "ema": module_tree(weights, source, method_name),
         "loss_fn": persistent("EDMLoss", source, {"P_mean": -1.2, "P_std": 1.2}),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launcher import ROOT, completed
+from tests.conftest import ROOT
+from tests.faults.launcher import completed
 from tests.faults.test_loaders import own_mounts
 from tests.small_training import fresh_state, last_state, limited, reporter_of, small_run, train
 from training.state import save_network_snapshot, save_training_state

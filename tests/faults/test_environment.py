@@ -18,7 +18,7 @@ from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from genvs.machine import find_encoder
 from inference import inference
-from tests.faults.launcher import ROOT
+from tests.conftest import ROOT
 from tests.unit.srn_folder import read_everything, write_split
 from torch_utils import distributed
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import counted
+from tests.conftest import ROOT, counted
 from tests.faults.hostile_files import hostile_files
-from tests.faults.launcher import ROOT
 from tests.published import published_weights, write_snapshot
 
 PROGRAM = """

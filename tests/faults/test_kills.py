@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from genvs import files
-from tests.conftest import counted
-from tests.faults.launcher import ROOT
+from tests.conftest import ROOT, counted
 from tests.faults.points import POINTS, fail, set_point
 from tests.small_training import fresh_state, reporter_of, small_run, train
 from training.run_folder import find_resume_state

@@ -24,8 +24,8 @@ def gaussian_solution(noise: torch.Tensor, sigma_max: float) -> torch.Tensor:
     return MEAN + (sigma_max * noise - MEAN) * STD / math.hypot(STD, sigma_max)
 
 
-def some_noise(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def some_noise(count: int) -> torch.Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 # Noise levels

@@ -126,10 +126,10 @@ def constant_field(renderer: FeatureRenderer, density_logit: float, features: fl
         last.bias[0] = density_logit
 
 
-def some_scene(num_scenes: int = 3, num_inputs: int = 2, num_targets: int = 2):
-    shape = (num_scenes, num_inputs, CHANNELS, 5, 6, 6)
-    volume = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return volume, some_cameras(num_scenes, num_inputs), some_cameras(num_scenes, num_targets, seed=1)
+def some_scene() -> tuple[torch.Tensor, Cameras, Cameras]:
+    """Volumes and cameras of two inputs, and cameras of two targets, in each of three scenes."""
+    volume = torch.randn(3, 2, CHANNELS, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    return volume, some_cameras(3, 2), some_cameras(3, 2, seed=1)
 
 
 def test_an_even_fog_absorbs_along_each_rays_metric_length():

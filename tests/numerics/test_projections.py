@@ -104,12 +104,12 @@ def test_a_fan_is_resampled_to_where_its_points_are():
     assert (found - smooth(points))[seen].abs().max() < 0.01
 
 
-def opaque_field(channels: int, density: float = 1e4) -> FieldLayers:
+def opaque_field(channels: int) -> FieldLayers:
     """Features as they are; density only where the first channel is positive."""
     weights = [torch.zeros(n, m, dtype=torch.float64) for n, m in ((4, channels), (4, 4), (1 + channels, 4))]
     biases = [torch.zeros(n, dtype=torch.float64) for n in (4, 4, 1 + channels)]
     weights[0][0, 0] = weights[1][0, 0] = weights[2][0, 0] = 1.0
-    return FieldLayers(tuple(sum(zip(weights, biases, strict=True), ())), density, -SOLID / 2)
+    return FieldLayers(tuple(sum(zip(weights, biases, strict=True), ())), 1e4, -SOLID / 2)
 
 
 @pytest.mark.parametrize("kind", ["slant", "fan"])

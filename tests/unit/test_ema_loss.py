@@ -75,9 +75,9 @@ class Recorder:
         return noisy * 0.25 / (sigma**2 + 0.25), torch.zeros(*noisy.shape[:2], 4, *noisy.shape[3:])
 
 
-def tiny_images_batch(num_scenes: int, seed: int = 0) -> ViewBatch:
+def tiny_images_batch(num_scenes: int) -> ViewBatch:
     """Images of 4 x 4 pixels with the deviation of the data, 2 inputs and 2 targets a scene."""
-    images = 0.5 * torch.randn(2, num_scenes, 2, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    images = 0.5 * torch.randn(2, num_scenes, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     cameras = some_cameras(num_scenes, 2)
     return ViewBatch(Views(images[0], cameras), Views(images[1], cameras), torch.arange(num_scenes))
 

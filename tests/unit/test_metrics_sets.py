@@ -34,9 +34,9 @@ def noisy(images: Tensor, std: float) -> Tensor:
     return images + std * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
 
 
-def swd(real: Tensor, drawn: Tensor, count: int = 32) -> list[float]:
+def swd(real: Tensor, drawn: Tensor) -> list[float]:
     """Finest level first."""
-    return sliced_wasserstein(random_patches(real, count), random_patches(drawn, count)).tolist()
+    return sliced_wasserstein(random_patches(real, 32), random_patches(drawn, 32)).tolist()
 
 
 def with_moments(mean: np.ndarray, covariance: np.ndarray, count: int) -> Tensor:

@@ -29,9 +29,9 @@ def opened(path: Path, **options) -> SceneDataset:
     return StoredScenes(split, **{"resolution": 32, **options})
 
 
-def save_gray(path: Path, value: int = 90, size: tuple[int, int] = (64, 48)) -> None:
+def save_gray(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, value).save(path)
+    Image.new("L", (64, 48), 90).save(path)
 
 
 # --- what it gives ----------------------------------------------------------------------------------------------------

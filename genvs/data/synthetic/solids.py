@@ -33,10 +33,10 @@ def box(size: Point, center: Point, finish: Paint, decals: Sequence[Decal] = ())
     return solid(rows * size + center, finish, decals)
 
 
-def prism(outline: Sequence[Point], x: Point, finish: Paint, decals: Sequence[Decal] = ()) -> Part:
+def prism(outline: Sequence[Point], x: Point, finish: Paint) -> Part:
     """A flat shape `(y, z)`, star-shaped about its mean point, pulled from x[0] to x[1], with sharp edges."""
     ring = _sharp(np.array(outline))
-    return solid(np.stack([np.c_[np.full(len(ring), side), ring] for side in x]), finish, decals)
+    return solid(np.stack([np.c_[np.full(len(ring), side), ring] for side in x]), finish)
 
 
 def pod(size: Point, center: Point, finish: Paint, power: float = 2.0, decals: Sequence[Decal] = ()) -> Part:
@@ -110,9 +110,9 @@ def sweep(path: Sequence[Point], x: Point, finish: Paint, crown: float = 0.05, t
     return solid(np.concatenate([ring[..., None], rows], axis=-1), finish)
 
 
-def arc(center: Point, radius: float, start: float, end: float, count: int = 9) -> list[tuple[float, float]]:
-    """Points `(y, z)` on a circle, by angles in degrees from +y (ahead), counterclockwise seen from +x."""
-    angles = np.radians(np.linspace(start, end, count))
+def arc(center: Point, radius: float, start: float, end: float) -> list[tuple[float, float]]:
+    """Nine points `(y, z)` on a circle, by angles in degrees from +y (ahead), counterclockwise seen from +x."""
+    angles = np.radians(np.linspace(start, end, 9))
     return list(zip(center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles), strict=True))
 
 

@@ -47,9 +47,9 @@ def gable(x: float, y: float, z: float, rise: float, wall: Paint, roof: Paint, o
     return [prism([(-y, z - 0.01), (y, z - 0.01), (0, z + rise)], (-x, x), wall), slope, *turned([slope], 180)]
 
 
-def pyramid(half: float, rise: float, at: Point, finish: Paint, sides: int = 4) -> Part:
+def pyramid(half: float, rise: float, at: Point, finish: Paint) -> Part:
     """A pointed roof over a square of this half width."""
-    return spun([(1.42 * half, 0), (0.01, rise)], finish, at, sections=sides, sharp=True)
+    return spun([(1.42 * half, 0), (0.01, rise)], finish, at, sections=4, sharp=True)
 
 
 def tiles(rng: Rng) -> Surface:
