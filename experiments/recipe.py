@@ -68,9 +68,9 @@ def train(config: TrainConfig, data: Path, every: float, seed: int) -> tuple[lis
 
 
 def drawn_scores(net: GeNVS, data: RunData, lpips: Distance | None) -> dict[str, float]:
-    """Of views drawn in several steps from an input view, by name: means over held-out objects.
+    """The scores of views drawn in several steps from one input view, by name: means over held-out objects.
 
-    consistency: `hull_agreement` of the input and the others. PSNR and, if `lpips` is given, LPIPS are of the others.
+    consistency: `hull_agreement` of the input view and the drawn ones. LPIPS is there if `lpips` is given.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for scene in list(data.held_out_scenes)[:OBJECTS]:

@@ -21,10 +21,10 @@ Values = TypeVar("Values", bound=Any)  # a number, an array or a tensor
 class Modality:
     """A kind of picture.
 
-    name: also of its folder in a dataset, which may have one of `aliases` instead. channels: of its files. projection:
-    how it maps space to pixels, by its name in genvs.geometry.projections. features: the first and the last channel,
-    exclusive, that a feature image has for the picture itself. decibels: the values of the darkest and the brightest
-    pixel, of a radar or a sonar. background: where the sensor sees nothing, uint8; None for the dataset's colour.
+    name: its folder in a dataset has this name or one of `aliases`. channels: of its files. projection: how space is
+    mapped to pixels, a name in genvs.geometry.projections. features: the first and the last channel, exclusive, that a
+    feature image has for the picture itself. decibels: the values of the darkest and the brightest pixel, of a radar or
+    a sonar. background: where the sensor sees nothing, uint8; None for the dataset's colour.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Modality:
 
     @property
     def index(self) -> int:
-        """Its place in MODALITIES, by which tensors name it."""
+        """The place in MODALITIES, which stands for the modality in tensors."""
         return list(MODALITIES).index(self.name)
 
 

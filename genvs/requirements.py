@@ -33,7 +33,7 @@ def requirements(pyproject: Path) -> dict[str, list[str]]:
 
 
 def lacking(wanted: list[str]) -> list[str]:
-    """Those of the requirements that are not met, each with what there is: "torch>=2.10 (there is 2.4.1)"."""
+    """The requirements that are not met, each with what there is: "torch>=2.10 (there is 2.4.1)"."""
     faults = []
     for requirement in wanted:
         name, _, minimum = requirement.partition(">=")

@@ -112,7 +112,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
 
 
 def snapshot_sha256(path: Path) -> str:
-    """By what a snapshot is recognised, a file or a folder: a hash of the bytes that `load_snapshot` reads."""
+    """A hash of the bytes that `load_snapshot` reads of a file or folder, by which a snapshot is recognised."""
     parts = [path / CONFIG_FILE, path / WEIGHTS_FILE] if path.is_dir() else [path]
     return hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
 

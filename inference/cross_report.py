@@ -92,7 +92,7 @@ def write_results(cross: Cross, scores: Mapping[int, Scores], paths: Sequence[Pa
 
 
 def sheet(cross: Cross, title: str, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Of some scenes the inputs, then a row for each modality: the first view, as every run draws it.
+    """A picture of some scenes: the inputs, then a row for each modality with the first view as every run draws it.
 
     rows: `table_rows`, whose means over all scenes are shown beside the runs.
     """
@@ -197,7 +197,7 @@ def _figures(by_key: ByKey, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def fused_figures(rows: Sequence[Mapping[str, Any]], targets: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """By target, for each N of FUSED: the mean PSNR from each of N views alone, and the PSNR from all of them."""
+    """For each target and each N of FUSED: the mean PSNR from each of N views alone, and the PSNR from all N."""
     psnr = {(row["inputs"], row["target"]): row["psnr"] for row in rows if row["drawing"] == NETWORK}
     return {
         name: [(fmean(psnr[f"{i} of {n}", name] for i in range(1, n + 1)), psnr[f"all {n}", name]) for n in FUSED]

@@ -68,7 +68,7 @@ def get_local_world_size() -> int:
 
 
 def get_world_size() -> int:
-    """The number of processes; before `init` that which the launcher announces; 1 without a launcher."""
+    """The number of processes; before `init`, the number that the launcher announces; 1 without a launcher."""
     if is_initialized():
         return torch.distributed.get_world_size()
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1

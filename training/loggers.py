@@ -134,7 +134,7 @@ class WeightsAndBiases(Logger):
 
 
 class MLflow(Logger):
-    """In the run's folder, unless MLFLOW_TRACKING_URI names another place or a server."""
+    """Logs to the run's folder, unless MLFLOW_TRACKING_URI names another place or a server."""
 
     mark = "mlflow-run.txt"
 
@@ -198,7 +198,7 @@ def check_installed(names: Iterable[str]) -> None:
 class Loggers:
     """The loggers of a run, each of which is called in a thread of its own, so that the run waits for none.
 
-    One that fails is told to `say` once, and left out from then on. new: those that have not logged this run before.
+    One that fails is told to `say` once, and left out from then on. new: the names of loggers that start anew.
     """
 
     def __init__(self, names: Iterable[str], run_dir: Path, nimg: int, say: Callable[[str], None]) -> None:

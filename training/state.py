@@ -68,7 +68,7 @@ class TrainState:
 
     @property
     def parts(self) -> dict[str, GeNVS | Adam | nn.ModuleDict]:
-        """By name, what a training state holds the tensors of."""
+        """What the tensors in a training state belong to, by name."""
         parts: dict[str, GeNVS | Adam | nn.ModuleDict] = {"net": self.net, "ema": self.ema, "optimizer": self.optimizer}
         return {**parts, "teacher": self.teacher.denoisers} if self.teacher else parts
 

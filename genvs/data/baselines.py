@@ -12,9 +12,9 @@ from genvs.modalities import MODALITIES, to_levels
 
 
 def nearest_input(inputs: Views, targets: Cameras) -> Tensor:
-    """For each target, a copy of the input view with the nearest camera centre: `[B, T, 3, H, W]`.
+    """A copy, for each target, of the input view with the nearest camera centre: `[B, T, 3, H, W]`.
 
-    Of the inputs of the target's modality, if there are such. inputs: `[B, V]`. targets: `[B, T]`.
+    If a target's modality is among the inputs', only these inputs are compared. inputs: `[B, V]`. targets: `[B, T]`.
     """
     distances = torch.cdist(targets.centers, inputs.cameras.centers)
     other = targets.modality[..., None] != inputs.modality[:, None]

@@ -218,7 +218,7 @@ def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: s
 
 
 def _distances(c2w: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Of the cameras c2w `[N, 4, 4]` from a point `[3]`, world units: `[N]`."""
+    """Distances `[N]` of the cameras c2w `[N, 4, 4]` from a point `[3]`, world units."""
     return np.linalg.norm(c2w[:, :3, 3] - point, axis=1)
 
 

@@ -84,7 +84,7 @@ class Lens:
         return checked_intrinsics(matrix / [[width], [height], [1]], self.shown, "write both in pixels")
 
     def _focal(self, axis: str, side: float) -> float | None:
-        """In pixels, for an image of `side` pixels along that axis."""
+        """The focal length in pixels along an axis (x or y), on which the image has `side` pixels."""
         if f"fl_{axis}" in self.settings:
             return self.settings[f"fl_{axis}"]
         angle = self.settings.get(f"camera_angle_{axis}")

@@ -17,7 +17,7 @@ from genvs.data.scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class PackIndex:
-    """In arrays: Python's objects would take kilobytes a scene, again in each process that uses them.
+    """What a pack holds, in arrays: Python objects would take kilobytes a scene in each process.
 
     settings: `[]`, JSON, how the views were made. names: `[S]`, the scenes'. num_views: `[S]` int64. view_lists: `[L]`,
     the different lists of views' names, with zeros between; which: `[S]` int64, each scene's. depths: near and far of

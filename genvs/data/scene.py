@@ -38,15 +38,15 @@ class Scene(abc.ABC):
     def read_picture(
         self, view: int, resolution: int, modality: str, planes: tuple[float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `read_view`, of another modality than rgb. planes: near and far of the view, in units of the files."""
+        """`read_view` for a modality other than rgb. planes: near and far of the view, in units of the files."""
         raise InputError(f"{self.shown}: {type(self).__name__} has no read_picture for {modality}; define it")
 
     def picture_size(self, view: int, modality: str) -> tuple[int, int] | None:
-        """As `image_size`, of a picture of another modality than rgb."""
+        """`image_size` for a modality other than rgb."""
         return None
 
     def picture_states(self, modality: str) -> Iterable[tuple]:
-        """As `file_states`, of the pictures of another modality than rgb."""
+        """`file_states` for a modality other than rgb."""
         raise InputError(f"{self.shown}: {type(self).__name__} has no picture_states for {modality}; define it")
 
     def image_size(self, view: int) -> tuple[int, int] | None:

@@ -88,7 +88,7 @@ class SceneViews(abc.ABC):
         return int(self._num_views[scene])
 
     def modalities_of(self, scene: int) -> list[str]:
-        """Those of `modalities` that a scene has."""
+        """The modalities that a scene has, of those that were asked for."""
         return self._kinds[self._kind[scene]]
 
     def scene_config(self) -> SceneConfig:
@@ -226,7 +226,7 @@ class SceneViews(abc.ABC):
     def _cameras(
         self, c2w: np.ndarray, intrinsics: np.ndarray, depths: np.ndarray, modalities: int | np.ndarray = 0
     ) -> Cameras:
-        """In float32, from placed poses `[..., 4, 4]` with OpenCV axes, intrinsics `[..., 3, 3]`, near and far
+        """Cameras in float32, from placed poses `[..., 4, 4]` with OpenCV axes, intrinsics `[..., 3, 3]`, near and far
         `[..., 2]` or `[2]`, and modalities that broadcast to `[...]`.
         """
         near, far = np.moveaxis(np.broadcast_to(depths, (*c2w.shape[:-2], 2)), -1, 0)

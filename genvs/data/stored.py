@@ -106,7 +106,7 @@ class PackedScenes(StoredScenes):
         return scenes
 
     def default_depths(self) -> tuple[float, float] | None:
-        """Those of depth pictures, else all that the packs state, together."""
+        """The range of the packs' depth pictures; without any, of all depths that the packs state."""
         planes = self.scenes.settings("planes")
         stated = [(each["near"], each["far"]) for each in planes] or self.scenes.settings("depths")
         return (min(near for near, _ in stated), max(far for _, far in stated)) if stated else None

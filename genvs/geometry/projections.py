@@ -112,7 +112,7 @@ class Fan(Projection):
         return cameras.centers[..., None, :].expand_as(directions), apply_linear(cameras.c2w[..., :3, :3], directions)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor:
-        """Of the slant chart of the same camera, because no matrix describes a fan."""
+        """Places for the slant chart of the same camera, because no matrix describes a fan."""
         near, far, angle = (x.reshape(-1, 1, 1, 1) for x in (cameras.near, cameras.far, _field_of_view(cameras)))
         w, v, u = ((torch.arange(n, device=near.device, dtype=near.dtype) + 0.5) / n for n in size)
         # [N, H, W, D], the order of volumes in memory. Bearings need no D: much of the work is done for a slice.

@@ -30,8 +30,8 @@ def background_level(images: Tensor, background: Sequence[float] = ON_WHITE) -> 
 def silhouettes(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tensor:
     """Where images show the object: `[..., 3, H, W]` in [-1, 1] to bool `[..., H, W]`.
 
-    That is where they differ from the background by more than SILHOUETTE_THRESHOLD and by more than twice the image's
-    own background level, since drawn backgrounds are never quite even.
+    There they differ from the background by more than SILHOUETTE_THRESHOLD and by more than twice the image's own
+    background level, since drawn backgrounds are never quite even.
     """
     threshold = (2 * background_level(images, background)).clamp_min(SILHOUETTE_THRESHOLD)
     return from_background(images, background) > threshold[..., None, None]

@@ -12,8 +12,10 @@ from genvs.modalities import MODALITIES, PICTURE_CHANNELS, to_levels
 
 @dataclass(frozen=True)
 class Colours:
-    """Of one modality. The channels `first` to `last`, exclusive, are the picture minus its background, so that a ray
-    that hits nothing, which renders zeros, shows the background.
+    """Where feature images show the picture of one modality, and its background.
+
+    The channels `first` to `last`, exclusive, are the picture minus the background, so that a ray that hits nothing,
+    which renders zeros, shows the background.
 
     background: levels in [-1, 1], of each channel of a picture. reserved: the channels below it are for pictures.
     """
@@ -34,7 +36,7 @@ class Colours:
 
 
 def colours_of(name: str, config: GeNVSConfig) -> Colours:
-    """Those of a modality in a network of this config."""
+    """The `Colours` of a modality in a network of this config."""
     last = max(MODALITIES[other].features[1] for other in config.modalities)
     return Colours(*MODALITIES[name].features, background_of(name, config.scene), last)
 

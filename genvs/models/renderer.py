@@ -84,7 +84,7 @@ class FeatureRenderer(nn.Module):
         return rendered.mT.unflatten(-1, (width, width))
 
     def charts(self, inputs: Cameras) -> Tensor:
-        """Where world points lie in the volumes of `inputs` `[B, V]`: matrices `[B, V, 4, 4]`."""
+        """The matrices `[B, V, 4, 4]` that map world points into the volumes of `inputs` `[B, V]`."""
         projections = [PROJECTIONS[modality.projection] for modality in self.modalities]
         # The volumes of all that keep the range lie alike (`Projection.places`).
         kinds = {projection.keeps_range: projection for projection in projections}
@@ -97,7 +97,7 @@ class FeatureRenderer(nn.Module):
         return torch.where(keeps_range, matrices[True], matrices[False])
 
     def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
-        """Those of the channels that are known at the samples. depths: `[..., S]`. near, far: `[...]`."""
+        """The channels whose values follow from the samples' depths. depths: `[..., S]`. near, far: `[...]`."""
         if modality != "depth" and not self.config.show_geometry:
             return None
         # What a depth picture shows, less its background: a ray then renders the expected depth.

@@ -25,19 +25,19 @@ SMALLEST = 1e-12  # errors are at least this, because gradients divide by their 
 
 
 def baseline_mean(inputs: Cameras, targets: Cameras) -> Tensor:
-    """All input views equally."""
+    """All input views count equally."""
     batch, num_inputs = inputs.shape
     return torch.full((batch, targets.shape[1], num_inputs), 1 / num_inputs, device=inputs.device)
 
 
 def inverse_pose_norm(inputs: Cameras, targets: Cameras, order: int) -> Tensor:
-    """By the inverse norm of the difference of the camera-to-world matrices, over all entries."""
+    """Weights by the inverse norm, over all entries, of the difference of the camera-to-world matrices."""
     difference = inputs.c2w[:, None] - targets.c2w[:, :, None]
     return weights_of_errors(torch.linalg.vector_norm(difference, order, dim=(-2, -1)))
 
 
 def inverse_error(inputs: Cameras, targets: Cameras, alpha: float) -> Tensor:
-    """By the inverse of alpha * angle / pi + (1 - alpha) * d / (the largest d of the target's input views).
+    """Weights by the inverse of alpha * angle / pi + (1 - alpha) * d / (the largest d of the target's input views).
 
     angle: between the two cameras' orientations. d: distance of the camera centres.
     """
@@ -51,7 +51,7 @@ def inverse_error(inputs: Cameras, targets: Cameras, alpha: float) -> Tensor:
 
 
 def inverse_relative_pose(inputs: Cameras, targets: Cameras) -> Tensor:
-    """By the inverse Frobenius norm of (input's camera-to-world)(target's camera-to-world)^-1.
+    """Weights by the inverse Frobenius norm of (input's camera-to-world)(target's camera-to-world)^-1.
 
     This is sqrt(t^2 + 4), where t is the length of that matrix's translation. The matrix is not a relative pose: if all
     cameras look at the origin from the same distance, t is 0 and all views count equally. It is kept, under both of its

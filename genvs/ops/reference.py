@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 
 class NormSettings(NamedTuple):
-    """Of `group_norm_silu`. silu: whether SiLU follows. dropout: its probability."""
+    """Settings of `group_norm_silu`. silu: whether SiLU follows. dropout: its probability."""
 
     groups: int
     eps: float

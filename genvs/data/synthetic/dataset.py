@@ -98,8 +98,8 @@ def write_scene(partial: Path, model: Castable, info: Mapping[str, Any], c2w: np
 class Split:
     """A split's folder, the subjects of its scenes by their names, and the settings that they share (`dataset.json`).
 
-    name: one of SPLITS, which determines the cameras. sensors: of SENSORS, those that every scene shall have.
-    looks: of their speckle.
+    name: one of SPLITS, which determines the cameras. sensors: the ones of SENSORS that every scene shall have.
+    looks: the number of looks of the pictures' speckle; None for no speckle.
     """
 
     name: str
@@ -239,7 +239,7 @@ def ensure_dataset(
 
 
 def sensors_among(modalities: Iterable[str]) -> list[str]:
-    """Those modalities that are drawn only where they are asked for. Raises InputError for unknown ones."""
+    """The modalities in SENSORS, which are drawn only on request. Raises InputError for unknown ones."""
     return [name for name in modality_names(modalities) if name in SENSORS]
 
 
