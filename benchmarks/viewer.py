@@ -67,7 +67,7 @@ class Client:
             data = self._socket.recv(60)
             size = int.from_bytes(data[8:16], "little")
             for message in msgspec.msgpack.decode(zstandard.decompress(data[16 : 16 + size]))["messages"]:
-                if message["type"] == "BackgroundImageMessage":
+                if message["type"] == "BackgroundImageMessage" and message["rgb_data"]:  # at first there is none
                     return message["rgb_data"]
 
 
@@ -105,7 +105,7 @@ def drag(port: int, path: Tensor, fov: float, seconds: float) -> tuple[list[floa
 def main(preset: str, seconds: float, views: int) -> Iterator[Result]:
     """frames/s of a page while the mouse drags, and ms from one camera to its picture: one evaluation each, as JPEGs of
     the network's size. The client is a process of its own."""
-    from inference.page import serve
+    from inference.page import serving
 
     torch.backends.cudnn.benchmark = True
     net, generator = random_net(preset), torch.Generator().manual_seed(0)
@@ -113,11 +113,10 @@ def main(preset: str, seconds: float, views: int) -> Iterator[Result]:
     given = random_views(net.config, (1, views), generator)
     inputs = Views(from_levels(given.images).round().byte(), given.cameras)
     shown = SceneInput(inputs, [str(view) for view in range(views)], None, [])
-    server = serve(Viewer(net, inputs), shown, Framing(), 0)
-    arguments = server.get_port(), orbit(360, scene.radius), 2 * math.atan(0.5 / scene.focal), seconds
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as client:
-        waits, rate = client.submit(drag, *arguments).result()
+    path, fov = orbit(360, scene.radius), 2 * math.atan(0.5 / scene.focal)
+    spawn = multiprocessing.get_context("spawn")
+    with serving(Viewer(net, inputs), shown, Framing(), 0) as server, ProcessPoolExecutor(1, spawn) as client:
+        waits, rate = client.submit(drag, server.get_port(), path, fov, seconds).result()
     took, spread = common.summarize(waits)
     yield Result("camera to picture", took * 1e3, "ms", PRECISIONS[0], 1, spread)
     yield Result("pictures while dragging", rate, "frames/s", PRECISIONS[0], 1, note=f"{MOVES} cameras/s")
-    server.stop()

@@ -7,6 +7,7 @@ import io
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -50,13 +51,15 @@ class Page:
         if "opacity" in viewer.pictures:
             VolumeControls(self)
         client.camera.on_update(self._on_update)
-        threading.Thread(target=self._work, name=f"page {client.client_id}", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=f"page {client.client_id}", daemon=True)
+        self._thread.start()
         self.redraw()
 
     def close(self) -> None:
         """Ends the thread; what it is drawing is dropped."""
         self.closed.set()
         self._changed.set()
+        self._thread.join()
 
     def redraw(self) -> None:
         """Something that the picture depends on has changed."""
@@ -207,8 +210,13 @@ def on_canvas(picture: np.ndarray, side: int, aspect: float) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def serve(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> viser.ViserServer:
-    """A server at HOST whose pages show the object, from the first input; with the next free port from `port` on."""
+@contextlib.contextmanager
+def serving(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> Iterator[viser.ViserServer]:
+    """A server at HOST whose pages show the object, from the first input; with the next free port from `port` on.
+
+    It ends with the block, after its pages: a thread that draws while Python ends would crash it.
+    """
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # people close windows
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its address in a box; the caller says more
         server = viser.ViserServer(HOST, port, label="GeNVS", verbose=False)
     server.gui.configure_theme(show_logo=False, show_share_button=False)
@@ -230,4 +238,10 @@ def serve(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> vis
         if client.client_id in pages:
             pages.pop(client.client_id).close()
 
-    return server
+    try:
+        yield server
+    finally:
+        for page in list(pages.values()):
+            page.close()
+        with contextlib.redirect_stdout(io.StringIO()):  # it says that it stopped
+            server.stop()

@@ -24,7 +24,7 @@ from inference.inference import open_scene
 of_page = option_group("Page")
 
 
-@click.command(cls=Command, epilog=options.BY_DEFAULT)
+@click.command(cls=Command, epilog=f"{options.BY_DEFAULT} Without --inputs, pictures are drawn from all views.")
 @options.scene_options
 @options.camera_options
 @options.network_options
@@ -33,7 +33,7 @@ of_page = option_group("Page")
 def main(in_dir: Path, port: int, **given) -> None:
     """Show an object in the browser, as drawn from the views in a folder."""
     try:
-        from inference.page import HOST, serve
+        from inference.page import HOST, serving
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is missing: pip install -c constraints.txt -e .[viewer]") from None
     device = options.choose_device(given.pop("device"))
@@ -42,9 +42,10 @@ def main(in_dir: Path, port: int, **given) -> None:
     scene = open_scene(in_dir, net.config, {**given, "target": target, "targets": []})
     kind = {"class_id": given["class_id"], "modality": target}
     viewer = Viewer(net.to_device(device), scene.inputs, bf16=given["bf16"], **kind)
-    server = serve(viewer, scene, framing_of(net.config.scene, given["fit"]), port)
-    click.echo(f"Showing {counted(len(scene.names), 'input view')} at http://{HOST}:{server.get_port()}; Ctrl-C ends.")
-    server.sleep_forever()
+    with serving(viewer, scene, framing_of(net.config.scene, given["fit"]), port) as server:
+        views = counted(len(scene.names), "input view")
+        click.echo(f"Showing {views} at http://{HOST}:{server.get_port()}; Ctrl-C ends.")
+        server.sleep_forever()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.viewer import Client
 from genvs.data.camera_paths import transforms_of
 from genvs.data.framing import Framing
 from genvs.data.scene_input import SceneInput, read_scene
@@ -33,14 +34,17 @@ CENTER = (240, 200)  # of the canvas
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator:
+def scene() -> SceneInput:
     images = torch.randint(0, 256, (1, 2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).byte()
     lens = torch.tensor([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]).expand(1, 2, 3, 3)
     inputs = Views(images, Cameras(orbit(2, 1.3)[None], lens, torch.full((1, 2), 0.8), torch.full((1, 2), 1.8)))
-    scene = SceneInput(inputs, ["0", "1"], None, [])
-    server = page.serve(Viewer(small_net(), inputs), scene, Framing(), 8080)
-    yield server
-    server.stop()
+    return SceneInput(inputs, ["0", "1"], None, [])
+
+
+@pytest.fixture(scope="module")
+def server(scene) -> Iterator:
+    with page.serving(Viewer(small_net(), scene.inputs), scene, Framing(), 8080) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +265,13 @@ def test_a_picture_is_as_high_as_the_canvas():
     np.testing.assert_array_equal(wide[:, 4:12], picture)
     assert (wide[:, [*range(4), *range(12, 16)]] == (7, 8, 9)).all()
     np.testing.assert_array_equal(narrow, picture[:, 2:6])
+
+
+def test_a_server_ends_after_its_pages(scene):
+    before = drawing_threads()
+    with page.serving(Viewer(small_net(), scene.inputs), scene, Framing(), 8080) as server:
+        client = Client(server.get_port(), orbit(8, 1.3), 0.9)
+        client.move()
+        client.picture()
+        assert len(drawing_threads()) == len(before) + 1
+    assert drawing_threads() == before
