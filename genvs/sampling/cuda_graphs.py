@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -33,7 +35,8 @@ class Recorder:
         failure: Exception | None = None
         try:
             # Calls from other threads, such as those that pin memory, do not disturb the recording.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            how = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
+            with without_collections(), torch.cuda.graph(graph, **how):
                 try:
                     result = function()
                 except Exception as error:
@@ -42,6 +45,18 @@ class Recorder:
             if failure is not None:
                 raise failure
         return result, graph
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Python collects no garbage: an older CUDA graph that is freed during a recording breaks it (pytorch pull 161037)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class CUDAGraphed:
