@@ -49,7 +49,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Python collects no garbage: an older CUDA graph that is freed during a recording breaks it (pytorch pull 161037)."""
+    """Python collects no garbage. An older graph that is freed during a recording would break it (pytorch 161037)."""
     enabled = gc.isenabled()
     gc.disable()
     try:
