@@ -159,6 +159,24 @@ def test_corners_that_crowd_at_one_place_have_their_own_normals():
     assert np.abs(creased_normals(point)).max(-1).min() > 0.99
 
 
+def test_what_is_not_seen_takes_no_place(tmp_path):
+    """A face without area and one that is clear, both far away, do not shrink the rest."""
+    far = np.concatenate([CUBE, [[900, 0, 0], [900, 900, 900], [1800, 1800, 1800]]])
+    line = np.concatenate([CUBE_FACES, [[8, 8, 8], [8, 9, 9], [0, 9, 10]]])
+
+    def change(record, add):
+        clear = {"alphaMode": "BLEND", "pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1, 0]}}
+        record["materials"].append(clear)
+        record["meshes"][0]["primitives"].append(
+            {"attributes": {"POSITION": add(1e3 * SQUARE)}, "material": 1, "mode": 6}
+        )
+
+    model = load_mesh(write_gltf(tmp_path / "a.gltf", far, line, change=change), "y")
+    cube = model.corners[:12].reshape(-1, 3)
+    np.testing.assert_allclose(np.ptp(cube, axis=0), 3**-0.5, rtol=1e-5)
+    np.testing.assert_allclose(model.bounds, [cube.min(0), cube.max(0)])
+
+
 def test_both_sides_are_lit_as_they_are_seen(tmp_path):
     """The same square, wound the other way, looks the same: what counts is the side that is looked at."""
     images = []
@@ -222,7 +240,7 @@ def textured(path: Path, old: str = "", new: str = "", **options) -> None:
 
 BAD_MESHES = {
     "empty.ply": (lambda path: path.write_bytes(b""), "cannot be read"),
-    "points.ply": (lambda path: write_ply(path, SQUARE, np.zeros((0, 3), dtype=int)), "holds no triangles"),
+    "points.ply": (lambda path: write_ply(path, SQUARE, np.zeros((0, 3), dtype=int)), "holds no visible triangles"),
     "nan.ply": (lambda path: write_ply(path, SQUARE * np.nan, SQUARE_FACES), "not finite"),
     "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
     "gone.gltf": (lambda path: textured(path, "data:image/png;base64,", "gone"), "gone.* is not there"),

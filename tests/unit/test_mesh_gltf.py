@@ -162,6 +162,28 @@ def test_holes_and_glass(tmp_path):
     assert depths[0] < depths[1] == depths[2], "the depth of what is mostly seen"
 
 
+@pytest.mark.parametrize("gap", [0.0, 1e-5, 3e-4, 0.03])
+def test_a_decal_is_on_its_wall(tmp_path, gap):
+    """A disc in a transparent square, before a green wall, however near: the wall has no holes around it."""
+    disc = Image.fromarray((np.hypot(*np.indices((64, 64)) - 32) < 20).astype(np.uint8) * 255)
+    image = Image.merge("RGBA", [*Image.new("RGB", disc.size, "red").split(), disc])
+
+    def change(record, add):
+        wall = {"POSITION": add((SQUARE - [0, 0, gap]).astype(np.float32))}
+        record["meshes"][0]["primitives"].insert(0, {"attributes": wall, "mode": 6, "material": 1})
+        record["materials"].append({"pbrMetallicRoughness": {"baseColorFactor": [0, 1, 0, 1]}})
+
+    for mode in ("MASK", "BLEND"):
+        uv = {"TEXCOORD_0": GLTF_UV}
+        path = write_gltf(tmp_path / "a.glb", material={"alphaMode": mode}, image=image, attributes=uv, change=change)
+        c2w = spherical_c2w(torch.tensor([np.pi / 2, 1.2]).double(), torch.tensor([0, 0.4]).double(), 1.3).numpy()
+        for picture, _ in render(load_mesh(path, "y"), c2w, 40.0, 33):
+            red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+            assert red[16, 16] > 100 > green[16, 16]
+            square = np.flatnonzero(blue[16] < 100)  # the columns of all but the background
+            assert len(square) > 14 and (np.diff(square) == 1).all() and green[16, square[2]] > 100
+
+
 def as_joints(record, add, joints):
     """Makes the mesh follow `joints`, one for each vertex."""
     attributes = record["meshes"][0]["primitives"][0]["attributes"]
@@ -256,6 +278,15 @@ def test_buffers_that_only_an_extension_could_fill_are_refused(tmp_path):
     (tmp_path / "a.glb").write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(parts)) + parts)
     with pytest.raises(InputError, match="a.glb: .*meshopt"):
         load_mesh(tmp_path / "a.glb", "y")
+
+
+def test_a_mask_that_cuts_out_nothing(tmp_path):
+    material = {"alphaMode": "MASK", "alphaCutoff": 0.0}
+    clear = Image.new("RGBA", (8, 8), (200, 40, 40, 0))
+    uv = {"TEXCOORD_0": GLTF_UV}
+    model = load_mesh(write_gltf(tmp_path / "a.glb", material=material, image=clear, attributes=uv), "y")
+    assert not model.paint.may_be_clear.any()
+    np.testing.assert_allclose(colors_of(model), [[200, 40, 40]] * 2, atol=1)
 
 
 def test_a_texture_without_an_image_is_refused(tmp_path):

@@ -83,12 +83,14 @@ BEHIND = (TOP_RIGHT, TOP_LEFT, LOW_RIGHT, LOW_LEFT)  # seen from an .obj's front
 
 @pytest.mark.parametrize(
     "name",
-    ["maps\\t 1.png", "./maps/t 1.png", "maps/T 1.PNG", "C:\\Users\\me\\t 1.png", "/home/me/t 1.png", '"maps/t 1.png"'],
+    ["maps\\t 1.png", "./maps/t 1.png", "Maps/T 1.PNG", "C:\\me\\t 1.png", "/home/me/maps/t 1.png", '"maps/t 1.png"'],
 )
 def test_ways_to_name_a_texture(tmp_path, name):
+    """There is another texture of the same name where it is not meant."""
     (tmp_path / "maps").mkdir()
-    for folder in (tmp_path, tmp_path / "maps"):
-        four_colors().save(folder / "t 1.png")
+    images = [four_colors(), Image.new("RGB", (4, 4))]
+    for folder, image in zip((tmp_path / "maps", tmp_path), images if "aps" in name else images[::-1], strict=True):
+        image.save(folder / "t 1.png")
     path = obj(tmp_path / "a.obj", OBJ_SQUARES["plain"], a__mtl=f"newmtl p\nmap_Kd {name}\n")
     assert_four_colors(load_mesh(path, "y"), BEHIND)
 
@@ -126,7 +128,9 @@ def test_an_objs_colours(tmp_path):
     assert_allclose_all(
         load_mesh(obj(tmp_path / "b.obj", vertices.replace("0.5 0", "0.5 0 1") + "f 1 2 3\n"), "y"), [255, 128, 0]
     )
-    plain = [load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in (FACE, "f 1 2 3 4\n")]
+    plain = [
+        load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in (FACE, "usemtl (null)\nf 1 2 3 4\n")
+    ]
     np.testing.assert_allclose(colors_of(plain[0]), colors_of(plain[1]))
 
 

@@ -145,15 +145,16 @@ class _File:
             colors[..., : tint.shape[-1]] *= tint
         elif "material" not in primitive:
             colors[:] = to_linear(np.full(4, PLAIN))
-        mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" else "RGBA"
+        cutoff = material.get("alphaCutoff", 0.5) if material.get("alphaMode") == "MASK" else None
+        mode = "RGB" if material.get("alphaMode", "OPAQUE") == "OPAQUE" or cutoff == 0 else "RGBA"
         if mode == "RGB":
             colors[..., 3] = 1
         glass = extensions.get("KHR_materials_transmission", {})
         if "transmissionTexture" not in glass:
             colors[..., 3] *= 1 - glass.get("transmissionFactor", 0) * (1 - CLEAR)
         paint = self._paint(colors, texture, corners, mode)
-        if material.get("alphaMode") == "MASK":
-            paint = paint._replace(cutoff=material.get("alphaCutoff", 0.5))
+        if cutoff:
+            paint = paint._replace(cutoff=cutoff)
         strength = extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1)
         glow = Paint.plain(np.multiply(material.get("emissiveFactor", [0, 0, 0]), strength), len(faces))
         if glow.colors[..., :3].any():

@@ -26,6 +26,7 @@ from genvs.errors import InputError
 READERS = {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".ply": read_ply, ".stl": read_stl}
 CREASE = np.cos(np.radians(40))  # faces that meet at more than this angle have a sharp edge, in files without normals
 CROWD = 128  # corners at one place, above which each is apart: the pairs of them all would fill the memory
+DECAL = 2e-4  # how far faces that may be transparent stand off: rays that pass through one skip what is nearer behind
 SPECULAR, SHININESS = 0.05, 16.0
 # Rows: the mesh's axes that become the world's x, y and z (up). The front is +z in glTF, -z in ShapeNet's files, and
 # becomes +y, as in the embedded cars.
@@ -44,7 +45,8 @@ class Layer:
         numbers = [self.textures.index(paint.texture) if paint.texture else -1 for paint in paints]
         sizes = [len(paint.uv) for paint in paints]
         self.texture_of_face, self.cutoff = np.repeat(numbers, sizes), np.repeat([p.cutoff for p in paints], sizes)
-        self.opaque = (self.colors[..., 3] == 1).all() and all(texture.channels == 3 for texture in self.textures)
+        clear = np.repeat([paint.texture is not None and paint.texture.channels == 4 for paint in paints], sizes)
+        self.may_be_clear = clear | (self.colors[..., 3] != 1).any(axis=1)
         first, second = (self.uv[:, 1:] - self.uv[:, :1]).swapaxes(0, 1)
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         area_uv = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
@@ -79,7 +81,7 @@ class PaintedMesh(Castable):
         color = self.paint.at(faces, u, v, spacing)
         terms = np.full((len(faces), 2), (SPECULAR, SHININESS), dtype=color.dtype)
         finish = [to_display(color[:, :3]), terms]
-        if self.glow or not self.paint.opaque:
+        if self.glow or self.paint.may_be_clear.any():
             glow = self.glow.at(faces, u, v, spacing)[:, :3] if self.glow else 0 * color[:, :3]
             cutoff, opacity = self.paint.cutoff[faces], color[:, 3]
             finish += [to_display(glow), np.where(cutoff > 0, opacity >= cutoff, opacity)[:, None]]
@@ -91,8 +93,8 @@ class PaintedMesh(Castable):
         return np.where(behind[:, None], -1, 1) * super().normals_at(faces, u, v, directions)
 
     def opacity_at(self, faces: Index, u: Array, v: Array) -> Array:
-        opaque = self.paint.opaque
-        return super().opacity_at(faces, u, v) if opaque else self.finish_at(faces, u, v, np.zeros_like(u))[:, 8]
+        clear = self.paint.may_be_clear.any()
+        return self.finish_at(faces, u, v, np.zeros_like(u))[:, 8] if clear else super().opacity_at(faces, u, v)
 
 
 @dataclass(frozen=True)
@@ -114,34 +116,39 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
     """
     shown, suffix = printable(path), path.suffix.lower()
     try:
-        parts = [part for part in READERS[suffix](path) if len(part.corners)]
+        parts = [part for part in READERS[suffix](path) if part.paint.colors[..., 3].any()]
     except InputError:
         raise
     except Exception as error:  # a damaged file may raise anything
         reason = printable(f"{type(error).__name__}: {error}"[:150])
         raise InputError(f"{shown}: cannot be read ({reason}); export the mesh again") from None
     if not parts:
-        raise InputError(f"{shown}: holds no triangles; export the mesh with its faces")
+        raise InputError(f"{shown}: holds no visible triangles; export the mesh with its faces")
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if READERS[suffix] is read_gltf else Y_UP_TO_WORLD
     corners = np.concatenate([part.corners for part in parts]) @ axes.T
     normals = np.concatenate([part.normals for part in parts]) @ axes.T
     if not all(np.isfinite(array).all() for array in (corners, *(part.paint.uv for part in parts))):
         raise InputError(f"{shown}: has coordinates that are not finite; repair the mesh")
-    low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
-    corners = (corners - (low + high) / 2) / max(np.linalg.norm(high - low), 1e-30)
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    if not np.abs(face_normals).sum() > 1e-12:  # what rounding leaves
+    sides = corners[:, 1:] - corners[:, :1]
+    areas = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=-1)
+    seen = areas > 1e-9 * (sides**2).sum((1, 2))  # what rounding leaves of 0
+    if not seen.any():
         raise InputError(f"{shown}: all its faces have area 0; export the mesh again")
+    low, high = corners[seen].min((0, 1)), corners[seen].max((0, 1))
+    corners = np.where(seen[:, None, None], (corners - (low + high) / 2) / np.linalg.norm(high - low), 0)
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
     given = lengths > 0
     normals = np.where(given, normals / lengths.clip(1e-20), 0 if given.all() else creased_normals(corners))
     face_normals *= np.where((face_normals * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
     glow = Layer([part.glow or Paint.plain(np.zeros(3), len(part.corners)) for part in parts], corners)
+    paint = Layer([part.paint for part in parts], corners)
+    corners = corners + DECAL * paint.may_be_clear[:, None, None] * normals
     return PaintedMesh(
         corners.astype(np.float32),
         normals.astype(np.float32),
         face_normals.astype(np.float32),
-        Layer([part.paint for part in parts], corners),
+        paint,
         glow if glow.colors[..., :3].any() else None,
     )
 

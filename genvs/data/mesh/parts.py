@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -97,21 +97,33 @@ class Part(NamedTuple):
 
 
 def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
-    """A file that a mesh names by its path from `folder`, or from its own folder, as any platform spells it."""
+    """A file that a mesh names by its path from `folder`, or from its own folder, as any platform spells it.
+
+    Of a path on the computer that exported it, as much of the end is taken as there is here.
+    """
     name = name.strip().strip('"')
     slashes = name.replace("\\", "/")
-    if PureWindowsPath(name).drive or slashes.startswith("/"):  # on the computer that exported it
-        slashes = slashes.rpartition("/")[2]
+    elsewhere = bool(PureWindowsPath(name).drive) or slashes.startswith("/")
+    windows = slashes.encode(errors="surrogateescape").decode("cp1252", "replace")  # if it is not UTF-8
     for beside in (folder or mesh.parent, mesh.parent):
-        windows = slashes.encode(errors="surrogateescape").decode("cp1252", "replace")  # if it is not UTF-8
         for spelling in (name, slashes, unquote(slashes), windows):  # a URI has %20 for a space
-            path = beside / spelling
-            if path.is_file():
-                return path
-            alike = [file for file in path.parent.glob("*") if _folded(file.name) == _folded(path.name)]
-            if len(alike) == 1:
-                return alike[0]
+            parts = PurePosixPath(spelling).parts
+            for start in range(1, len(parts)) if elsewhere else [0]:
+                path = _reached(beside, parts[start:])
+                if path and path.is_file():
+                    return path
     raise InputError(f"{printable(mesh)}: {printable(name[:200])} is not there; put it where the mesh looks for it")
+
+
+def _reached(folder: Path, parts: Sequence[str]) -> Path | None:
+    """Where a path leads to from a folder. Names may be written otherwise (`_folded`) if that is no other file."""
+    for part in parts:
+        path = folder / part
+        alike = [] if path.exists() else [file for file in folder.glob("*") if _folded(file.name) == _folded(part)]
+        if len(alike) > 1:
+            return None
+        folder = alike[0] if alike else path
+    return folder
 
 
 def _folded(name: str) -> str:

@@ -90,6 +90,7 @@ def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -
                 material[key.lower()] = rest
     if len(found) < 2:
         found[""] = next(iter(found.values()), {})
+    found.setdefault("(null)", {})  # Blender's word for none
     for name in (name for name, _ in used if name not in found):
         what = f"its material {printable(name)}" if name else "the material of faces without usemtl"
         known = printable(", ".join(libraries)) or "none"
