@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Recorder:
         failure: Exception | None = None
         try:
             # Calls from other threads, such as those that pin memory, do not disturb the recording.
-            how = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
+            how: dict[str, Any] = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
             with without_collections(), torch.cuda.graph(graph, **how):
                 try:
                     result = function()
