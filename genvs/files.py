@@ -41,14 +41,20 @@ def lock(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
     """Locks `path` against other processes until the block or this process ends. Creates the file if necessary.
 
     Forked processes do not inherit the lock. On file systems without locks it only warns.
-    Raises InputError if another process holds the lock and `wait` is False, OSError if the file cannot be opened.
+    If another process holds the lock, waits for it with a warning, or raises InputError if `wait` is False. Raises
+    OSError if the file cannot be opened.
     """
     where = os.path.dirname(path)
     with open(path, "ab") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            raise InputError(f"{where}: another process writes there: wait for it, or choose another folder") from None
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # POSIX allows either
+                busy = f"{where}: another process writes there"
+                if not wait:
+                    raise InputError(f"{busy}: wait for it, or choose another folder") from None
+                warnings.warn(f"{busy}: waiting until it has finished", stacklevel=3)
+                fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError as error:
             unlocked = f"this file system has no locks ({error.strerror})"
             warnings.warn(f"{where}: {unlocked}: see that no second program writes there too", stacklevel=3)

@@ -192,12 +192,12 @@ def validate(
         for name in dataset.modalities if len(dataset.modalities) > 1 else ():
             have, window = sum(name in scene.modalities for scene in dataset.scenes), MODALITIES[name].decibels
             print(f"  {name}: in {counted(have, 'scene')}" + (", {:g} to {:g} dB".format(*window) if window else ""))
+    print(findings.table() or "Nothing is wrong.")
     title = f"{path.name}: " + ", ".join(counted(findings.count(severity), severity) for severity in SEVERITIES[:2])
     if sheet := camera_sheet(whole or datasets, title):
         with replacing(out) as file:
             sheet.save(file, "png")
         print(f"Drawn: {out}")
-    print(findings.table() or "Nothing is wrong.")
     return findings
 
 

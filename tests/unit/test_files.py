@@ -4,6 +4,9 @@ import fractions
 import os
 import pickle
 import stat
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -152,3 +155,18 @@ def test_folders_made_at_the_same_time_have_numbers_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: files.new_numbered_folder(tmp_path, "run"), range(200)))
     assert sorted(folder.name for folder in made) == [f"{number:05d}-run" for number in range(200)]
+
+
+def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
+    hold = "import sys, genvs.files\nwith genvs.files.lock(sys.argv[1]):\n    print(flush=True)\n    input()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "x.lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(files.__file__).parents[1]
+    ) as holder:
+        assert holder.stdout.readline()
+        threading.Timer(0.3, lambda: holder.stdin.close()).start()
+        with (
+            pytest.warns(UserWarning, match=f"^{tmp_path}: .* waiting until"),
+            files.lock(tmp_path / "x.lock", wait=True),
+        ):
+            assert holder.wait(10)  # by the end of its input

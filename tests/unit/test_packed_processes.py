@@ -54,6 +54,7 @@ def make_for_race(split: Path, decoded) -> None:
     assert equal_scenes(dataset, opened(split))
 
 
+@pytest.mark.filterwarnings("default:.*waiting until it has finished")
 def test_of_several_processes_at_once_one_makes_it(split):
     context = multiprocessing.get_context("fork")
     decoded = context.Value("i", 0)
