@@ -31,7 +31,7 @@ def distortion(name: str) -> Distortion:
 def ideal_positions(photo: np.ndarray, lens: Distortion, intrinsics: np.ndarray) -> np.ndarray:
     """The inverse of `photo_positions`, by fixed-point iteration."""
     ideal = photo
-    for _ in range(200):
+    for _ in range(60):
         ideal = ideal + photo - photo_positions(ideal, lens, intrinsics)
     return ideal
 
