@@ -39,6 +39,12 @@ from training.signals import StopRequest, stop_at_once
 SAVED = "signals after which the run was saved"
 
 
+@pytest.fixture(scope="module")
+def four_updates(cars, tmp_path_factory) -> dict:
+    """The training state of a run that is not disturbed."""
+    return train(small_run(cars, 4), tmp_path_factory.mktemp("undisturbed"))
+
+
 def saved(run_dir: Path, out: str, err: str) -> None:
     """Asserts that a run was saved, and said so once."""
     state = last_state(run_dir)
@@ -90,7 +96,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_in_the_middle_of(cars, tmp_path, place, monkeypatch):
+def test_in_the_middle_of(cars, tmp_path, place, monkeypatch, four_updates):
     """The signal arrives while the main thread is at this place. Resumed, the run is the undisturbed one."""
     owner, attribute = PLACES[place]
     call, calls = getattr(owner, attribute), []
@@ -109,12 +115,11 @@ def test_in_the_middle_of(cars, tmp_path, place, monkeypatch):
     updates = state["cur_nimg"] // config.batch_size
     assert 1 <= updates <= 2
     counted(SAVED, 1, 1)
-    end = resume(tmp_path / "run", duration_kimg=kimg(4))
-    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
 
 
 @pytest.mark.parametrize("place", [(Evaluation, "measure"), (training_loop, "accumulate_gradients")])
-def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monkeypatch):
+def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monkeypatch, four_updates):
     """As a signal to the group ends the compiler that Triton has started: the run is saved as after its last update."""
     owner, attribute = place
     call, calls = getattr(owner, attribute), []
@@ -131,9 +136,8 @@ def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monk
         patch.setattr(owner, attribute, with_child)
         state = train(config, tmp_path / "run", held_out=owner is Evaluation)
     counted(SAVED, 1, 1)
-    end = resume(tmp_path / "run", duration_kimg=kimg(4))
     assert 0 < state["cur_nimg"] < config.total_nimg
-    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
 
 
 def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
@@ -152,13 +156,12 @@ def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
     train(small_run(cars, 50), folder)
 
 
-def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path):
+def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path, four_updates):
     with pytest.raises(torch.multiprocessing.ProcessExitedException) as ended:
         on_ranks(a_step_of_minutes, cars, tmp_path / "run", world_size=1)
     assert ended.value.exit_code == 130 and last_state(tmp_path / "run")["cur_nimg"] == 2 * BATCH
     counted(SAVED, 1, 1)
-    end = resume(tmp_path / "run", duration_kimg=kimg(4))
-    assert unequal(end, train(small_run(cars, 4), tmp_path / "undisturbed")) == []
+    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
 
 
 @contextlib.contextmanager

@@ -106,12 +106,10 @@ def bad_files(folder: Path) -> dict[str, Path]:
     [
         ("absent", "cannot be read (No such file or directory)"),
         ("folder", "cannot be read (Is a directory)"),
-        ("empty", "is not a file of tensors that torch.save wrote, or is damaged"),
-        ("cut", "is not a file of tensors that torch.save wrote, or is damaged"),
-        ("flipped", "is not a file of tensors that torch.save wrote, or is damaged"),
-        ("cut legacy", "is not a file of tensors that torch.save wrote, or is damaged"),
-        ("text", "is not a file of tensors that torch.save wrote, or is damaged"),
-        ("pickle", "is not a file of tensors that torch.save wrote, or is damaged"),
+        *[
+            (case, "is not a file of tensors that torch.save wrote, or is damaged")
+            for case in ("empty", "cut", "flipped", "cut legacy", "text", "pickle")
+        ],
         ("class", "holds more than tensors and plain containers (fractions.Fraction), which could run code"),
         ("harmful", "holds more than tensors and plain containers (posix.mkdir), which could run code"),
     ],
