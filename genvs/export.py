@@ -18,15 +18,7 @@ from genvs.files import replacing, write_atomic
 from genvs.hub import logged_in, push
 from genvs.models import GeNVS
 from genvs.programs import Parser
-from genvs.snapshot import (
-    CONFIG_FILE,
-    FORMAT,
-    VERSION,
-    WEIGHTS_FILE,
-    in_half_precision,
-    load_snapshot,
-    snapshot_sha256,
-)
+from genvs.snapshot import CONFIG_FILE, FORMAT, VERSION, WEIGHTS_FILE, in_half_precision, load_snapshot, snapshot_sha256
 
 NETWORK = "network"  # as inference/evaluate.py calls what it measures, beside baselines
 # What a reader of figures wants to know of an evaluation's settings.

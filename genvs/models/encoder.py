@@ -15,14 +15,7 @@ from genvs.errors import InputError
 from genvs.modalities import PICTURE_CHANNELS
 from genvs.models.backbone import BACKBONES
 from genvs.models.colours import Colours
-from genvs.models.layers import (
-    cat_channels,
-    conv_relu,
-    conv_relu_of_two,
-    he_init,
-    separable_conv_relu,
-    upsample_relu,
-)
+from genvs.models.layers import cat_channels, conv_relu, conv_relu_of_two, he_init, separable_conv_relu, upsample_relu
 
 
 class ASPP(nn.Module):

@@ -13,17 +13,7 @@ from genvs import files
 from genvs.errors import InputError
 from genvs.settings import flat, set_by_path
 from tests.conftest import counted
-from tests.small_training import (
-    BATCH,
-    fresh_state,
-    kimg,
-    last_state,
-    records,
-    resume,
-    small_run,
-    train,
-    unequal,
-)
+from tests.small_training import BATCH, fresh_state, kimg, last_state, records, resume, small_run, train, unequal
 from training.config import RESUMABLE, TrainConfig, resumed
 from training.state import load_training_state, restore
 

@@ -19,18 +19,7 @@ from torch.utils.data._utils import signal_handling
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, finished, launched, wait_for
 from tests.ranks import on_ranks
-from tests.small_training import (
-    BATCH,
-    CPU,
-    kimg,
-    last_state,
-    opened,
-    records,
-    resume,
-    small_run,
-    train,
-    unequal,
-)
+from tests.small_training import BATCH, CPU, kimg, last_state, opened, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
 from training.data import load_batches
 from training.evaluation import Evaluation

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,12 +27,6 @@ def parts() -> dict[str, dict[str, torch.Tensor]]:
     return {theirs: published_weights(seed=seed) for seed, theirs in enumerate(THEIRS.values())}
 
 
-@pytest.fixture(scope="module")
-def snapshot(parts, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("theirs") / "network-snapshot-000000.pkl"
-    return write_snapshot(path, joint_weights(parts), method_name="distance_squared")
-
-
 def test_the_published_names_and_shapes_are_read(shared):
     """All 4 x 1016, without their numbers."""
     rows = re.findall(r"^(\S+)\t\(([\d, ]*)\)\t(\w+)\t", (shared / "reference" / "state_dict.txt").read_text(), re.M)
@@ -49,8 +42,9 @@ def test_the_published_names_and_shapes_are_read(shared):
     )
 
 
-def test_each_modality_has_its_own_encoder_and_denoiser_and_all_have_the_renderer_of_rgb(parts, snapshot, tmp_path):
-    main([str(snapshot), str(tmp_path / "converted.pkl")], halve=False)
+def test_each_modality_has_its_own_encoder_and_denoiser_and_all_have_the_renderer_of_rgb(parts, tmp_path):
+    path = write_snapshot(tmp_path / "theirs.pkl", joint_weights(parts), method_name="distance_squared")
+    main([str(path), str(tmp_path / "converted.pkl")], halve=False)
     net, found = genvs.load_snapshot(tmp_path / "converted.pkl"), {}
     assert type(net) is UnofficialGeNVS
     stated = {"view_weighting": "distance_squared", "modalities": tuple(THEIRS)}

@@ -5,15 +5,7 @@ import pytest
 
 from genvs.errors import InputError
 from genvs.geometry.projections import PROJECTIONS
-from genvs.modalities import (
-    MODALITIES,
-    coded,
-    depth_coded,
-    depth_decoded,
-    from_levels,
-    modality_names,
-    to_levels,
-)
+from genvs.modalities import MODALITIES, coded, depth_coded, depth_decoded, from_levels, modality_names, to_levels
 
 
 def test_names_and_aliases_are_told_apart_and_put_in_order():
