@@ -7,6 +7,7 @@
 #
 # For several machines run it on each, with torchrun's own variables, for example
 #   PET_NNODES=2 PET_NODE_RANK=0 PET_MASTER_ADDR=host0 PET_MASTER_PORT=29500 ./train.sh --outdir /shared/runs
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started by sh
 set -euo pipefail
 [[ ! -L ${BASH_SOURCE[0]} ]] || exec "$(readlink -f "${BASH_SOURCE[0]}")" "$@"
 root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -5,6 +5,7 @@
 #
 #   NGPU=2 inference/evaluate.sh ...                 this many processes
 #   GENVS_EXTRAS=metrics inference/evaluate.sh ...   with what LPIPS, DISTS, FID and KID need
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # started by sh
 set -euo pipefail
 [[ ! -L ${BASH_SOURCE[0]} ]] || exec "$(readlink -f "${BASH_SOURCE[0]}")" "$@"
 root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -67,12 +67,12 @@ def test_an_exported_cdpath_leads_nowhere(tmp_path):
 
 
 def test_scripts_run_from_anywhere(tmp_path):
-    """Through a link, beside files named like Python's modules, and with the variables of another Python."""
+    """By sh, through a link, beside files named like Python's modules, with the variables of another Python."""
     for name in ("random.py", "re.py", "click.py"):
         (tmp_path / name).write_text("raise SystemExit(5)")
     link = tmp_path / "link"
     link.symlink_to(ROOT / "inference" / "inference.sh")
-    result = run([str(link), "--help"], tmp_path, PYTHONHOME="/nowhere")
+    result = run(["sh", str(link), "--help"], tmp_path, PYTHONHOME="/nowhere")
     assert result.returncode == 0 and "--in_dir" in result.stdout, result.stderr
 
 
