@@ -42,7 +42,7 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Measure:
-    """title: with the unit. larger_is_better: None where neither is. digits: shown after the decimal point."""
+    """How a measure is shown. title: with its unit. larger_is_better: None where neither is. digits: of decimals."""
 
     title: str
     larger_is_better: bool | None

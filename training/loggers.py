@@ -94,7 +94,7 @@ class TensorBoard(Logger):
 
 
 class WeightsAndBiases(Logger):
-    """Online only for a person who has set WANDB_MODE or WANDB_API_KEY, or has logged in; else `wandb sync` uploads."""
+    """Sends only for a person who has set WANDB_MODE or WANDB_API_KEY, or has logged in; else `wandb sync` uploads."""
 
     mark = "wandb-run.txt"
 

@@ -56,8 +56,8 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """total: `[]`, the objective. loss: `[B, T]`, the denoising loss, a mean over channels and pixels.
-    rgb_loss: `[B, T]`, the loss of the feature image's colours. sigma: `[B, T]`.
+    """The loss of a batch. total: `[]`, the objective. loss: `[B, T]`, the denoising loss, a mean over channels and
+    pixels. rgb_loss: `[B, T]`, the loss of the feature image's colours. sigma: `[B, T]`.
     """
 
     total: Tensor

@@ -83,7 +83,7 @@ class StopRequest:
 
 
 class CutShort(Exception):
-    """A signal ended what a step needs."""
+    """Raised in place of an error that the request to stop has caused."""
 
 
 class SlowStep:

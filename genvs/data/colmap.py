@@ -29,7 +29,7 @@ MARGIN = 1.1  # beyond the depths of all but the nearest and the farthest percen
 
 
 class Photo(NamedTuple):
-    """name: its path in the folder of images. points: the ids of the points that it sees."""
+    """A registered photo. name: its path in the folder of images. points: the ids of the points that it sees."""
 
     name: str
     frame: Frame

@@ -27,7 +27,7 @@ CACHED_SCENES = 32  # in each loader process: an item holds all of a scene's ima
 
 
 class MapStyleScene(Scene):
-    """One item, which is read when a view is first used."""
+    """An item of such a dataset, which is read when a view is first used."""
 
     convention = "opengl"
 

@@ -141,10 +141,10 @@ def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, flo
 
 @dataclass(frozen=True)
 class Sampler:
-    """sample: called as `sample(denoise, noise, num_steps=, sigma_min=, sigma_max=)`. num_steps: the default.
+    """An entry of SAMPLERS. sample: called as `sample(denoise, noise, num_steps=, sigma_min=, sigma_max=)`.
 
-    fewest_steps: fewer steps (but not a single one) leave noise in the images. evaluations: the number of the
-    denoiser's evaluations, from the number of steps. stochastic: whether it takes `S_churn` and `rng` too.
+    num_steps: the default. fewest_steps: fewer steps (but not a single one) leave noise in the images. evaluations: of
+    the denoiser, from the number of steps. stochastic: whether it takes `S_churn` and `rng` too.
     """
 
     sample: Callable[..., Tensor]

@@ -25,7 +25,7 @@ from genvs.geometry.rays import generate_rays, pixel_centers
 
 
 class Projection(abc.ABC):
-    """keeps_range: whether v is the range, and a picture sums over elevation instead."""
+    """How a sensor sees space. keeps_range: whether v is the range, and a picture sums over elevation instead."""
 
     keeps_range = True
 

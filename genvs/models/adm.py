@@ -54,7 +54,7 @@ class ADMBlock(UNetBlock):
 
 
 class ADM(UNet):
-    """As `UNet`."""
+    """The whole network; arguments as of `UNet`."""
 
     block_type = ADMBlock
     attends_in_all_of_decoder = True

@@ -33,7 +33,7 @@ def smooth_upsample(x: Tensor) -> Tensor:
 
 
 class NCSNpp(UNet):
-    """As `UNet`, usually with `residual_encoder`."""
+    """The whole network; arguments as of `UNet`, usually with `residual_encoder`."""
 
     frequencies: Tensor
     channel_mult_noise = 2

@@ -29,8 +29,9 @@ class RaySamples(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Channels of the features along rays that are known, in place of the field's: from `first` on, the K of the values
-    `[B, T, R, S, K]`.
+    """Features of samples that are given, not computed by the field: the K channels from `first` on.
+
+    values: `[B, T, R, S, K]`.
     """
 
     first: int

@@ -62,7 +62,7 @@ class Target:
 
 
 class Sensor(abc.ABC):
-    """blur: standard deviations of its response in range and azimuth, pixels."""
+    """A sensor of echoes. blur: standard deviations of its response in range and azimuth, pixels."""
 
     blur = (0.0, 0.0)
 
