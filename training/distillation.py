@@ -47,9 +47,8 @@ class DistillationLoss(GeNVSLoss):
         sigma = self.levels[(random.uniform(keys) * len(self.levels)).long()]
         return sigma, torch.ones_like(sigma)
 
-    def wanted(self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: Any) -> Tensor:
-        others = (value for value in given.values() if value is not None)
-        return self._solve(feature_image, noisy, sigma[..., None, None, None], *others)
+    def wanted(self, images: Tensor, feature_image: Tensor, to_denoise: dict[str, Any]) -> Tensor:
+        return self._solve(feature_image, *(value for value in to_denoise.values() if value is not None))
 
     def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
         return (error.square().mean(dim=(2, 3, 4)) + HUBER**2).sqrt() - HUBER

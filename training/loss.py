@@ -76,28 +76,28 @@ class GeNVSLoss:
         self, config: LossConfig, net: GeNVSConfig, seed: int, log_variance: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         """net: of the network that is trained. log_variance: the network's `LogVariance`, if it has one."""
-        self.log_variance = log_variance
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.log_variance = config, seed, log_variance
         self.sigma_data, self.precond = net.denoiser.sigma_data, net.denoiser.precond
         self.colours = [colours_of(name, net) for name in net.modalities]
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
         """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
-        targets = images = batch.targets.images  # `images`: as augmented below
-        num_targets = targets.shape[1]
+        targets = batch.targets.images
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
-        keys = random.fold(sample_keys[:, None], Stream.TARGET, torch.arange(num_targets, device=images.device))
+        numbers = torch.arange(targets.shape[1], device=targets.device)
+        keys = random.fold(sample_keys[:, None], Stream.TARGET, numbers)
         sigma, weight = self.noise_levels(random.fold(keys, Stream.SIGMA))
         labels = self.labels(batch, keys)
+        images = targets
         if labels is not None and self.config.augment:
-            moves = labels[..., -AUGMENT_LABELS:].flatten(0, 1)
-            images = augmented(images.flatten(0, 1), moves).view_as(images)
+            images = augmented(targets.flatten(0, 1), labels[..., -AUGMENT_LABELS:].flatten(0, 1)).view_as(targets)
         noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
-        keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING))
-        level = sigma[..., None, None, None]
-        noisy = images + level * noise
-        given = {
-            "keep_conditioning": keep >= self.config.conditioning_dropout,
+        keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING)) >= self.config.conditioning_dropout
+        sigma_of_pixels = sigma[..., None, None, None]
+        to_denoise = {
+            "noisy": images + sigma_of_pixels * noise,
+            "sigma": sigma_of_pixels,
+            "keep_conditioning": keep,
             "keys": random.fold(keys, Stream.NETWORK),
             "labels": labels,
         }
@@ -105,27 +105,25 @@ class GeNVSLoss:
             input_images=self.augment_inputs(batch.inputs.images, sample_keys),
             inputs=batch.inputs.cameras,
             targets=batch.targets.cameras,
-            noisy=noisy,
-            sigma=level,
-            **given,
+            **to_denoise,
         )
-        wanted = self.wanted(images, noisy, sigma, feature_image, given)
-        loss = self.denoising_loss(denoised - wanted, weight)
+        loss = self.denoising_loss(denoised - self.wanted(images, feature_image, to_denoise), weight)
         rgb_loss = self.rgb_loss(feature_image, targets)
-        weighted = loss
+        levelled = loss
         if self.log_variance is not None:
             log_variance = self.log_variance(sigma)
-            weighted = loss / log_variance.exp() + log_variance
-        total = (weighted + self.config.rgb_weight * rgb_loss).mean()
+            levelled = loss / log_variance.exp() + log_variance
+        total = (levelled + self.config.rgb_weight * rgb_loss).mean()
         if self.config.opacity_weight > 0:
             opacity = feature_image[:, :, -GEOMETRY_CHANNELS]
             total = total + self.config.opacity_weight * (opacity * (1 - opacity)).mean()
         return LossTerms(total, loss, rgb_loss, sigma)
 
-    def wanted(
-        self, images: Tensor, noisy: Tensor, sigma: Tensor, feature_image: Tensor, given: dict[str, Any]
-    ) -> Tensor:
-        """What the denoiser should return, `[B, T, 3, H, W]`. given: the last arguments of `GeNVS.denoise_targets`."""
+    def wanted(self, images: Tensor, feature_image: Tensor, to_denoise: dict[str, Any]) -> Tensor:
+        """What the denoiser should return, `[B, T, 3, H, W]`: here the augmented targets, `images`.
+
+        to_denoise: the arguments of `GeNVS.denoise_targets`, in their order, besides feature_image.
+        """
         return images
 
     def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
