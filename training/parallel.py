@@ -48,5 +48,9 @@ def order_gradient_buckets(
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
     """The autocast for training: fp16 or bf16 if the options ask for it and the GPU has it."""
-    fp16 = torch.float16 if config.fp16 and device.type == "cuda" else None
-    return autocast(device, fp16 or (torch.bfloat16 if config.bf16 and has_native_bf16(device) else None))
+    dtype = None
+    if config.fp16 and device.type == "cuda":
+        dtype = torch.float16
+    elif config.bf16 and has_native_bf16(device):
+        dtype = torch.bfloat16
+    return autocast(device, dtype)

@@ -39,12 +39,14 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
-    loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
     if state.teacher:
-        loss_fn = DistillationLoss(config, state.teacher)
+        loss_fn: GeNVSLoss = DistillationLoss(config, state.teacher)
+    else:
+        loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
     first_nimg = state.cur_nimg
-    progress = {"cur_nimg": first_nimg, "total": config.total_nimg}
-    monitor = Monitor(run_dir, device, rank=rank, loggers=config.logger or (), **progress)
+    monitor = Monitor(
+        run_dir, device, rank=rank, cur_nimg=first_nimg, total=config.total_nimg, loggers=config.logger or ()
+    )
     reporter = Reporter(config, state, monitor)
 
     def start_stage() -> tuple[nn.Module, Iterator[ViewBatch]]:
@@ -56,7 +58,9 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         reporter.evaluate_on(views)
         net = training_net(state.net, config, device)
         batches = load_batches(config, views, state.cur_nimg, device, stop.while_waiting)
-        return net, order_gradient_buckets(net, loss_fn, batches, config) if world_size > 2 else batches
+        if world_size > 2:
+            batches = order_gradient_buckets(net, loss_fn, batches, config)
+        return net, batches
 
     def save_alone() -> None:
         reporter.save_alone()
@@ -99,13 +103,13 @@ def accumulate_gradients(
     net: from `training_net`. scale: `[]`, a factor on the loss besides `config.loss_scale`.
     """
     rounds = config.rounds(distributed.get_world_size())
-    for number in range(rounds):
+    for round_number in range(rounds):
         start = time.perf_counter()
         batch = next(batches)
         monitor.data_wait += time.perf_counter() - start
-        last = number == rounds - 1
+        last = round_number == rounds - 1
         # DDP decides in the forward pass whether it will synchronise.
-        with contextlib.nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
+        with net.no_sync() if isinstance(net, DistributedDataParallel) and not last else contextlib.nullcontext():
             with training_precision(config, batch.sample_index.device):
                 terms = loss_fn(net, batch)
             (terms.total * (scale * config.loss_scale / rounds)).backward()
@@ -117,15 +121,17 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
 
     Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
-    gradients = [parameter.grad for parameter in state.optimizer.parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    finite, norm = norm.isfinite(), norm / state.scale
-    # Gradients are clipped as by torch.nn.utils.clip_grad_norm_.
-    limit, lr, skip = config.max_grad_norm * config.loss_scale, config.lr_at(state.cur_nimg), (~finite).float()
-    state.optimizer.step(lr, grad_scale=state.scale * ((norm + 1e-6) / limit).clamp(min=1.0), skip=skip)
-    state.count_update(skipped=~finite)
+    scaled_norm = nn.utils.get_total_norm(
+        [parameter.grad for parameter in state.optimizer.parameters if parameter.grad is not None]
+    )
+    skipped, norm = ~scaled_norm.isfinite(), scaled_norm / state.scale
+    lr = config.lr_at(state.cur_nimg)
+    # As by torch.nn.utils.clip_grad_norm_.
+    clip = ((norm + 1e-6) / (config.max_grad_norm * config.loss_scale)).clamp(min=1.0)
+    state.optimizer.step(lr, grad_scale=state.scale * clip, skip=skipped.float())
+    state.count_update(skipped)
     if config.fp16:  # half the scale after an update that is not finite, twice after a long row of finite ones
-        torch._amp_update_scale_(state.scale, state.scale_updates, skip, 2.0, 0.5, SCALE_GROWTH_UPDATES)
+        torch._amp_update_scale_(state.scale, state.scale_updates, skipped.float(), 2.0, 0.5, SCALE_GROWTH_UPDATES)
     monitor.report("Gradient/norm", norm)
     monitor.report("Progress/lr", lr)
 
