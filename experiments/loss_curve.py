@@ -24,7 +24,7 @@ def losses_of(config: TrainConfig, steps: int) -> np.ndarray:
 
 
 def running_mean(losses: np.ndarray) -> np.ndarray:
-    """Over a twentieth of the run: single losses jump with the noise levels that were drawn."""
+    """The mean over a twentieth of the run: single losses jump with the noise levels that were drawn."""
     window = max(1, len(losses) // 20)
     return np.convolve(losses, np.full(window, 1 / window), mode="valid")
 

@@ -28,7 +28,7 @@ def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
 @benchmark
 @size_option("seeds", 24, 24, "New networks of each kind.")
 def main(preset: str, seconds: float, seeds: int) -> Iterator[Result]:
-    """New networks whose rendering is empty, here and with the unofficial numerics and torch's initialisation."""
+    """Count new networks that render nothing, here and with the unofficial numerics and torch's initialisation."""
     for numerics, name in (("genvs", "here"), ("unofficial", "with the unofficial numerics")):
         empty = sum(renders_nothing(preset, numerics, seed) for seed in range(seeds))
         yield Result(f"new networks that render nothing, {name}", empty, f"of {seeds} seeds", "fp32")

@@ -25,7 +25,7 @@ def usable_cores() -> int:
 
 
 def free_shared_memory() -> int:
-    """Bytes; 0 where there is none."""
+    """The bytes that are free; 0 where there is no shared memory."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
 
 

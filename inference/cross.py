@@ -85,7 +85,7 @@ class Experiment:
         return found
 
     def choose(self, scene: int, num_views: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The views of a scene that are drawn; the views of its input pictures, and the modalities of these, `[K]`.
+        """The views of a scene to draw, the views of its K input pictures, and these pictures' modalities.
 
         The choice does not depend on the network, so that networks can be compared by the same views.
         """
@@ -182,7 +182,7 @@ class Cross:
         return folder / f"{scene:04d}-{Path(self.dataset.scene_names[scene]).name}.png"
 
     def run(self, batch_size: int) -> dict[int, Scores]:
-        """Draw what is not there yet, and measure everything, on all ranks: each scene's figures, on every rank."""
+        """Draw what is missing and measure everything. All ranks must call it, and get the figures of all scenes."""
         share = self.scenes[distributed.get_rank() :: distributed.get_world_size()]
         at_a_time = 1 if self.classes else max(1, batch_size // NUM_TARGETS)  # of one class
         total = len(share) * len(self.experiment.runs) * len(self.experiment.targets) * NUM_TARGETS
@@ -208,7 +208,7 @@ class Cross:
 
     @torch.inference_mode()
     def _draw_and_measure(self, scenes: Sequence[int]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Each run's name and target, and by drawing and measure figures `[S, T]`."""
+        """For each run and target: their names, and figures `[S, T]` by drawing and measure."""
         inputs, targets, views = self.load(scenes)
         inputs, targets = inputs.to(self.device), {name: of.to(self.device) for name, of in targets.items()}
         volumes = functools.cache(lambda: self._encode(inputs))

@@ -101,6 +101,6 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 
 def also_as_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
-    """The frames, which are written as an endless GIF on their way. It is there once all have passed."""
+    """Yields the frames, and writes them as an endless GIF, which is there after the last one."""
     with files.replacing(path) as file:
         yield from visualize.also_as_gif(file, frames, fps)

@@ -199,7 +199,7 @@ def batch_schedule(
 
     @functools.lru_cache(maxsize=1)
     def dealt(block: int) -> np.ndarray:
-        """The modalities of the inputs of M samples in a row, `[M, max_inputs]`: each column is a permutation."""
+        """The modalities of the inputs of M successive samples, `[M, max_inputs]`: each column is a permutation."""
         columns = np.tile(indices, (config.max_inputs, 1))
         return numpy_generator(Stream.MODALITIES, config.seed, block).permuted(columns, axis=1).T
 

@@ -119,7 +119,7 @@ class Evaluation:
         }
 
     def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor, modality: str) -> Denoise:
-        """What a sampler calls for the views of these feature images, of which each scene has equally many."""
+        """The function that a sampler calls to draw the views of these feature images, equally many of each scene."""
         labels = None
         if self.classes is not None:
             labels = class_labels(self.classes[scenes], net.config)

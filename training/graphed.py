@@ -194,9 +194,9 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 def in_layout_of(leaf: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with the strides of its leaf, without which the lists of many would be worked on one by one.
+    """The gradient with the strides of its leaf: torch works on lists of tensors one by one if strides differ.
 
-    A copy only if numbers lie in another order. Those of 1x1 weights do not: strides of sides of length 1 are free.
+    It is copied only if its numbers lie in another order. Strides along sides of length 1 do not count.
     """
     if gradient.squeeze().stride() != leaf.squeeze().stride():
         gradient = torch.empty_like(leaf).copy_(gradient)

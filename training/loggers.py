@@ -233,7 +233,7 @@ class Loggers:
         return bool(self._threads)
 
     def introduce(self, settings: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
-        """Show the new ones the run's settings and pictures."""
+        """Pass the run's settings and pictures to the loggers that start anew."""
         self._each("hyperparameters", settings, names=self.new)
         for name, picture in pictures.items():
             self._each("image", name, picture, 0, names=self.new)

@@ -75,7 +75,7 @@ class GeNVSLoss:
     def __init__(
         self, config: LossConfig, net: GeNVSConfig, seed: int, log_variance: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        """net: of the network that is trained. log_variance: the network's `LogVariance`, if it has one."""
+        """net: the config of the network that is trained. log_variance: the network's `LogVariance`, if it has one."""
         self.config, self.seed, self.log_variance = config, seed, log_variance
         self.sigma_data, self.precond = net.denoiser.sigma_data, net.denoiser.precond
         self.colours = [colours_of(name, net) for name in net.modalities]

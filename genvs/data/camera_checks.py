@@ -50,7 +50,7 @@ def checked_pose(rows: Any, shown: str) -> np.ndarray:
 
 
 def checked_position(c2w: np.ndarray, shown: str) -> np.ndarray:
-    """A pose `[4, 4]` as it is used. Raises InputError, naming `shown`, for a camera too far from the origin."""
+    """The pose `[4, 4]` as given. Raises InputError, naming `shown`, for a camera too far from the origin."""
     position = c2w[:3, 3]
     if abs(position).max() > MAX_TRANSLATION:
         raise InputError(

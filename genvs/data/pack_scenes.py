@@ -70,7 +70,7 @@ def joined(files: Iterable[Path]) -> Path:
 
 
 def _of(file: Path, resolution: int | None = None, modality: str = "rgb") -> Path:
-    """The pack of the same scenes at another resolution (by default this one), of another modality."""
+    """The path of the pack of the same scenes for this modality and resolution (by default that of `file`)."""
     match = NAME.fullmatch(file.name)
     if match is None:
         raise InputError(f"{printable(file)}: name it NAME.<resolution>px.pack again, as training does")

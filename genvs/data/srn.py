@@ -55,9 +55,9 @@ class SRNScene(StoredScene):
     def read_picture(
         self, view: int, resolution: int, modality: str, planes: tuple[float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Depths as uint16 are multiples of `depth_scale` in the scene's `scene.json`; all others are coded already.
+        """See `Scene`. Depths of 16 bits are multiples of the scene's `depth_scale`; other pictures are coded already.
 
-        Only rgb is framed: others have to be square, but for depths of photos that are squeezed.
+        Only rgb is framed: other pictures have to be square, except depths of photos that are squeezed.
         """
         file = self.pictures_of(modality)[view]
         shown = self.storage.shown(file)

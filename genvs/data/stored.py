@@ -126,7 +126,7 @@ class PackedScenes(StoredScenes):
         return None
 
     def make_packs(self, workers: int, *, verify: bool = False) -> list[Pack]:
-        """None. Raises InputError for a damaged one if `verify`."""
+        """Makes none: they are the data. With `verify`, raises InputError for a damaged one."""
         for pack in self.scenes.all_packs() if verify else ():
             if not pack.is_current(verify=True):
                 raise InputError(f"{printable(pack.path)}: a checksum is wrong; copy it again, or {pack_scenes.AGAIN}")

@@ -46,10 +46,7 @@ class Projection(abc.ABC):
         """
 
     def matrix(self, cameras: Cameras) -> Tensor:
-        """The matrix `[..., 4, 4]` from world points to places in volumes, as `frustum_matrix` defines it.
-
-        volumes: after they are resampled at `places`.
-        """
+        """As `frustum_matrix`, `[..., 4, 4]`: from world points into volumes that were resampled at `places`."""
         return slant_matrix(cameras)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
@@ -155,7 +152,7 @@ def _camera_to_fan(
 
 
 def _field_of_view(cameras: Cameras) -> Tensor:
-    """`[..., 1]`, radians: of bearing and of elevation alike."""
+    """The field of view `[..., 1]`, radians, the same in bearing and in elevation."""
     return 2 * torch.atan(0.5 / cameras.intrinsics[..., 0, :1])
 
 
