@@ -147,11 +147,14 @@ class SRNScene(StoredScene):
 
 
 def read_pose(data: bytes, shown: str) -> np.ndarray:
-    """Camera-to-world `[4, 4]` float64, axes as in the file, from 16 numbers, row-major, on one line or on four."""
+    """Camera-to-world `[4, 4]` float64, axes as in the file, from 16 numbers, row-major, on one line or on four.
+
+    The last four may be left out, as in a `transforms.json`.
+    """
     values = [value for row in _read_rows(data, shown) for value in row]
-    if len(values) != 16:
+    if len(values) not in (12, 16):
         raise InputError(f"{shown}: has {len(values)} numbers; a pose is 16, a 4x4 camera-to-world matrix row by row")
-    return checked_pose(np.reshape(values, (4, 4)), shown)
+    return checked_pose(np.reshape(values, (-1, 4)), shown)
 
 
 def read_lens(data: bytes, shown: str) -> Lens:

@@ -213,7 +213,7 @@ def test_poses_parse_in_every_accepted_form():
     one_line = c2w_text(c2w)
     numbers = one_line.split()
     four_lines = "\r\n".join(" ".join(numbers[4 * row : 4 * row + 4]) for row in range(4)) + "\r\n\r\n"
-    for text in (one_line, four_lines, "\ufeff" + one_line):
+    for text in (one_line, four_lines, "\ufeff" + one_line, " ".join(numbers[:12])):
         assert np.array_equal(read_pose(text.encode(), "1.txt"), expected)
     numbers[12] = "1e-310"
     assert read_pose(" ".join(numbers).encode(), "1.txt")[3, 0] == 1e-310

@@ -148,17 +148,6 @@ def test_normals_are_smooth_but_for_creases():
     assert (normals * outwards).sum(-1).min() > 0.995, "a tube is round"
 
 
-def test_corners_that_crowd_at_one_place_have_their_own_normals():
-    """A cone's 5000 faces at its tip, and an object that is a point in its surroundings, do not fill the memory."""
-    angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
-    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1)
-    cone = np.stack([ring, np.roll(ring, -1, axis=0), np.broadcast_to([0, 0, 1], ring.shape)], 1)
-    expected = np.insert(ring[:, :2], 2, 1, axis=1) / math.sqrt(2)
-    assert np.abs(creased_normals(cone) - expected[:, None]).max() < 2e-3
-    point = np.concatenate([1e-8 * np.tile(CUBE[CUBE_FACES], (500, 1, 1)), CUBE[CUBE_FACES]])
-    assert np.abs(creased_normals(point)).max(-1).min() > 0.99
-
-
 def test_what_is_not_seen_takes_no_place(tmp_path):
     """A face without area and one that is clear, both far away, do not shrink the rest."""
     far = np.concatenate([CUBE, [[900, 0, 0], [900, 900, 900], [1800, 1800, 1800]]])

@@ -293,15 +293,16 @@ def _ears(corners: Array, normal: Array) -> list[list[int]]:
     """Triangles of a concave polygon: corners whose triangle holds no other corner are cut off one by one."""
     axis = int(np.abs(normal).argmax())
     flat = corners[:, [(axis + 1) % 3, (axis + 2) % 3]] * [np.sign(normal[axis]), 1]  # counterclockwise
-    rest, triangles = list(range(len(flat))), []
+    rest, triangles, start = list(range(len(flat))), [], 0
     while len(rest) > 3:
-        for number in range(len(rest)):
-            ear = [rest[number - 1], rest[number], rest[(number + 1) % len(rest)]]
+        for number in range(start, start + len(rest)):
+            ear = [rest[(number + step) % len(rest)] for step in (-1, 0, 1)]
             sides, across = np.roll(flat[ear], -1, axis=0) - flat[ear], flat[rest][:, None] - flat[ear]
             left = sides[:, 0] * across[..., 1] - sides[:, 1] * across[..., 0]  # of each side: [corners, 3]
             convex = sides[0, 0] * sides[1, 1] >= sides[0, 1] * sides[1, 0]
             if convex and left.min(1).max() <= 1e-9 * abs(normal[axis]):
                 break
         triangles.append(ear)
+        start = max(rest.index(ear[1]) - 1, 0)  # the next one is usually beside it
         rest.remove(ear[1])
     return [*triangles, rest]
