@@ -100,7 +100,8 @@ def test_help_shows_the_presets_values_in_narrow_groups(program):
     done = program("--preset", "demo", "--help")
     assert done.code == 0 and max(map(len, done.out.splitlines())) <= 100
     words = " ".join(done.out.split())
-    for value in ("demo", "128", "0.001", "1,2,4,4,4", "1-3", "4", "4000", "5000"):
+    channels = ",".join(map(str, PRESETS["demo"].denoiser.channel_mult))
+    for value in ("demo", "128", "0.001", channels, "1-3", "4", "4000", "5000"):
         assert f"[default: {value}" in words
     assert "None" not in done.out
     assert "--lr" in done.out[done.out.index("Training:") : done.out.index("Machine:")]
