@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch.utils.data._utils import signal_handling
 
+import genvs
 from tests.conftest import counted
 from tests.faults.launcher import begun, children, finished, launched, wait_for
 from tests.ranks import on_ranks
-from tests.small_training import BATCH, CPU, kimg, last_state, opened, records, resume, small_run, train, unequal
+from tests.small_training import BATCH, CPU, last_state, opened, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
 from training.data import load_batches
 from training.evaluation import Evaluation
@@ -28,28 +29,40 @@ from training.signals import StopRequest, stop_at_once
 SAVED = "signals after which the run was saved"
 
 
+def saved(run_dir: Path, out: str, err: str) -> int:
+    """Asserts that a run was saved, and said so once. Returns how many images it has seen."""
+    nimg = last_state(run_dir)["cur_nimg"]
+    assert out.count(f"Stopped at {nimg / 1000:.6g} kimg") == 1 and "Traceback" not in err
+    assert [record["nimg"] for record in records(run_dir)] == list(range(BATCH, nimg + 1, BATCH)) and nimg > BATCH
+    assert genvs.load_snapshot(run_dir / "network-snapshot-000000.pkl").notes == {"cur_nimg": nimg}
+    counted(SAVED, 1, 1)
+    return nimg
+
+
 @pytest.fixture(scope="module")
-def four_updates(cars, tmp_path_factory) -> dict:
-    """The training state of a run that is not disturbed."""
+def undisturbed(cars, tmp_path_factory) -> dict:
+    """The last state of a run of four updates."""
     return train(small_run(cars, 4), tmp_path_factory.mktemp("undisturbed"))
 
 
-def saved(run_dir: Path, out: str, err: str) -> None:
-    """Asserts that a run was saved, and said so once."""
-    state = last_state(run_dir)
-    assert out.count(f"Stopped at {state['cur_nimg'] / 1000:.6g} kimg") == 1 and "Traceback" not in err
-    assert records(run_dir)[-1]["nimg"] == state["cur_nimg"] > 4
+def goes_on(run_dir: Path, undisturbed: dict) -> None:
+    """Asserts that a run that was saved ends as the undisturbed one."""
     counted(SAVED, 1, 1)
+    assert unequal(resume(run_dir, duration_kimg=undisturbed["cur_nimg"] / 1000), undisturbed) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_as_timeout_sends_it_to_a_process_and_its_group(started, tmp_path, number):
-    """Two signals at once are one request."""
+def test_as_timeout_sends_it_to_a_process_and_its_group(cars, started, tmp_path, number):
+    """Two signals at once are one request. Nobody reads the output, as when `tee` has ended."""
     run_dir = shutil.copytree(started, tmp_path / "run")
     with begun(run_dir, "--duration=1", "--workers=2") as process:
+        process.stdout.close()
         process.send_signal(number)
         os.killpg(process.pid, number)
-        saved(run_dir, *finished(process, code=130))
+        _, err = finished(process, code=130)
+    assert err.strip() == ""
+    updates = saved(run_dir, (run_dir / "log.txt").read_text(), err) // BATCH + 1
+    goes_on(run_dir, train(small_run(cars, updates), tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize("receiver", ["group", "a rank"])
@@ -65,8 +78,7 @@ def test_several_processes(started, tmp_path, receiver):
     assert time.monotonic() - start < 25
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path, number, processes):
     run_dir = shutil.copytree(started, tmp_path / "run")
     with launched(run_dir, "--duration=1", processes=processes) as process:
@@ -85,7 +97,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_in_the_middle_of(cars, tmp_path, place, monkeypatch, four_updates):
+def test_in_the_middle_of(cars, tmp_path, undisturbed, place, monkeypatch):
     """The signal arrives while the main thread is at this place. Resumed, the run is the undisturbed one."""
     owner, attribute = PLACES[place]
     call, calls = getattr(owner, attribute), []
@@ -101,14 +113,12 @@ def test_in_the_middle_of(cars, tmp_path, place, monkeypatch, four_updates):
     with monkeypatch.context() as patch:
         patch.setattr(owner, attribute, interrupted)
         state = train(config, tmp_path / "run", held_out=place == "an evaluation")
-    updates = state["cur_nimg"] // config.batch_size
-    assert 1 <= updates <= 2
-    counted(SAVED, 1, 1)
-    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
+    assert state["cur_nimg"] in (BATCH, 2 * BATCH)
+    goes_on(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.parametrize("place", [(Evaluation, "measure"), (training_loop, "accumulate_gradients")])
-def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monkeypatch, four_updates):
+def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, undisturbed, place, monkeypatch):
     """As a signal to the group ends the compiler that Triton has started: the run is saved as after its last update."""
     owner, attribute = place
     call, calls = getattr(owner, attribute), []
@@ -124,9 +134,8 @@ def test_a_signal_that_also_ends_a_child_of_the_step(cars, tmp_path, place, monk
     with monkeypatch.context() as patch:
         patch.setattr(owner, attribute, with_child)
         state = train(config, tmp_path / "run", held_out=owner is Evaluation)
-    counted(SAVED, 1, 1)
     assert 0 < state["cur_nimg"] < config.total_nimg
-    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
+    goes_on(tmp_path / "run", undisturbed)
 
 
 def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
@@ -145,12 +154,11 @@ def a_step_of_minutes(rank: int, cars: str, folder: Path) -> None:
     train(small_run(cars, 50), folder)
 
 
-def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path, four_updates):
+def test_a_step_that_takes_minutes_is_not_waited_for(cars, tmp_path, undisturbed):
     with pytest.raises(torch.multiprocessing.ProcessExitedException) as ended:
         on_ranks(a_step_of_minutes, cars, tmp_path / "run", world_size=1)
     assert ended.value.exit_code == 130 and last_state(tmp_path / "run")["cur_nimg"] == 2 * BATCH
-    counted(SAVED, 1, 1)
-    assert unequal(resume(tmp_path / "run", duration_kimg=kimg(4)), four_updates) == []
+    goes_on(tmp_path / "run", undisturbed)
 
 
 @contextlib.contextmanager
