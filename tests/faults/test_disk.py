@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.faults.launcher import completed
 from tests.faults.test_loaders import own_mounts
-from tests.small_training import fresh_state, last_state, limited, reporter_of, small_run, train
+from tests.small_training import fresh_state, last_state, limited, reporter_of, resume, small_run
 from training.state import save_network_snapshot, save_training_state
 
 
@@ -27,8 +23,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_when_there_is_room(started, tmp
     assert err.count("\n") == 1 and f"Error: {disk}/run" in err and "No space left" in err
     assert not [path for path in run_dir.iterdir() if path.suffix == ".tmp"]
     before = last_state(run_dir)["cur_nimg"]
-    out, _ = completed(run_dir, f"--kimg={(before + 8) / 1000}")
-    assert "Done" in out and last_state(run_dir)["cur_nimg"] == before + 8
+    assert resume(run_dir, duration_kimg=(before + 8) / 1000)["cur_nimg"] == before + 8
 
 
 @pytest.mark.parametrize("file", ["training-state-", "network-snapshot-", "samples-"])
@@ -47,13 +42,9 @@ def test_each_file_that_does_not_fit_is_named_and_not_left_behind(cars, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a folder read-only")
-def test_a_disk_that_has_become_read_only_ends_the_run(cars, tmp_path):
+def test_a_disk_that_has_become_read_only_ends_the_run(started, tmp_path):
     """As after a fault of the disk, in a separate process with separate mounts."""
-    train(small_run(cars, 1), tmp_path)
-    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"'
-    command = [*own_mounts(), "sh", "-c", mount, str(tmp_path), sys.executable, "train.py", f"--resume={tmp_path}"]
-    done = subprocess.run([*command, "--duration=1"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Read-only" in done.stderr, done.stderr
-    assert f"{tmp_path}" in done.stderr
-    shutil.copytree(tmp_path, tmp_path / "copy")
-    assert last_state(Path(tmp_path / "copy"))["cur_nimg"] == 4
+    run_dir = shutil.copytree(started, tmp_path / "run")
+    prefix = [*own_mounts(), "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"', run_dir]
+    _, err = completed(run_dir, code=2, prefix=prefix)
+    assert err.count("\n") == 1 and f"{run_dir}" in err and "Read-only" in err

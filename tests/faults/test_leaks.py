@@ -44,7 +44,7 @@ def a_long_run(rank: int, cars: str, folder: Path, updates: int, every: int) -> 
 
 
 def test_a_long_run_holds_no_more_and_uses_no_network(cars, tmp_path, every_fault):
-    updates, every = (2000, 25) if every_fault else (60, 10)
+    updates, every = (2000, 25) if every_fault else (30, 5)
     on_ranks(a_long_run, str(cars), tmp_path, updates, every, world_size=1)
     result = json.loads((tmp_path / "held.json").read_text())
     assert result["attempts"] == []

@@ -25,38 +25,30 @@ from training.loaders import PATIENCE
 from training.loss import GeNVSLoss
 
 
-def test_when_one_process_is_killed_all_end_soon(started, tmp_path):
-    with begun(shutil.copytree(started, tmp_path / "run"), "--duration=1", processes=2) as process:
-        assert listening(process) == {LOOPBACK}, "others cannot connect to a run on one machine"
-        ranks = children(process)
-        start = time.monotonic()
-        os.kill(ranks[1], signal.SIGKILL)
-        finished(process, code=137)
-    assert time.monotonic() - start < 60, "without the launcher's patience, which is ten minutes"
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
-
-
-def kill_one(process: subprocess.Popen, rank: int, run_dir: Path) -> None:
-    """Returns when the processes that the launcher starts in place of all have made an update."""
+def kill_one(process: subprocess.Popen, number: int) -> list[int]:
+    """Kill one of the launcher's processes. Returns them all."""
     ranks = children(process)
-    os.kill(ranks[rank], signal.SIGKILL)
-    wait_for(process, lambda: len({*children(process)} - {*ranks}) == len(ranks))
-    before = len(records(run_dir))
-    wait_for(process, lambda: len(records(run_dir)) > before)
+    os.kill(ranks[number % 2], signal.SIGKILL)
+    return ranks
 
 
-def test_a_restarted_run_goes_on_and_loses_no_update(started, tmp_path, every_fault):
+def test_a_run_is_restarted_and_loses_no_update_until_it_may_not_be_restarted_again(started, tmp_path, every_fault):
+    """Then all processes end soon: without the launcher's patience, which is ten minutes."""
     restarts = 10 if every_fault else 1
     run_dir = shutil.copytree(started, tmp_path / "run")
     with begun(run_dir, "--duration=1", "--dump=1", processes=2, PET_MAX_RESTARTS=str(restarts)) as process:
         for number in range(restarts):
-            kill_one(process, number % 2, run_dir)
-            assert listening(process) == {LOOPBACK}
-        process.terminate()
-        out, _ = finished(process, code=130)
-    assert out.count("Stopped at") == 1, "one process speaks, when the launcher is terminated"
+            before = kill_one(process, number)
+            wait_for(process, lambda before=before: len({*children(process)} - {*before}) == len(before))
+            seen = len(records(run_dir))
+            wait_for(process, lambda seen=seen: len(records(run_dir)) > seen)
+            assert listening(process) == {LOOPBACK}, "others cannot connect to a run on one machine"
+        start = time.monotonic()
+        ranks = kill_one(process, restarts)
+        finished(process, code=137)
+    assert time.monotonic() - start < 60 and not any(Path(f"/proc/{rank}").exists() for rank in ranks)
     nimgs = [record["nimg"] for record in records(run_dir)]
-    assert nimgs == list(range(BATCH, last_state(run_dir)["cur_nimg"] + 1, BATCH))
+    assert nimgs == list(range(BATCH, nimgs[-1] + 1, BATCH)) and last_state(run_dir)["cur_nimg"] > BATCH
     counted("restarts after a killed rank that went on", restarts, restarts)
 
 
@@ -85,6 +77,24 @@ def stop_and_resume(rank: int, config: TrainConfig, folder: Path) -> None:
         train(dataclasses.replace(config, duration_kimg=kimg(steps)), run_dir)
         end = resume(run_dir, duration_kimg=config.duration_kimg)
         assert unequal(end, whole) == [], f"stopped after {steps}"
+
+
+def one_is_asked_to_stop(rank: int, config: TrainConfig, folder: Path) -> None:
+    """By a signal to rank 1 alone: both stop after the same update, and the run is saved."""
+    step = training_loop.update_weights
+
+    def step_and_stop(state, *args) -> None:
+        step(state, *args)
+        if rank == 1 and state.cur_nimg == BATCH:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    training_loop.update_weights = step_and_stop
+    try:
+        state = train(small_run(config.data, 100), folder / "asked")
+    finally:
+        training_loop.update_weights = step
+    assert distributed.gather_objects(state["cur_nimg"]) == [state["cur_nimg"]] * 2
+    assert BATCH < state["cur_nimg"] < 10 * BATCH
 
 
 def slow_save(rank: int, config: TrainConfig, folder: Path) -> None:
@@ -149,7 +159,7 @@ def drift(rank: int, config: TrainConfig, folder: Path) -> None:
 def on_two_ranks(rank: int, data: str, folder: Path, updates: int) -> None:
     distributed.init("cpu", timeout=distributed.timedelta(seconds=60))
     config = small_run(data, updates, batch_gpu=1, num_targets=1)
-    for part in (stop_and_resume, bad_numbers, drift):
+    for part in (stop_and_resume, one_is_asked_to_stop, bad_numbers, drift):
         part(rank, config, folder)
     distributed.shutdown()
 

@@ -125,12 +125,12 @@ def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, un
         resume(tmp_path / "run", data=moved, duration_kimg=1.0)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 5, "4", None])
-def test_states_of_other_versions_are_named(cars, tmp_path, undisturbed, version):
+def test_states_of_other_versions_are_named(tmp_path, undisturbed):
     path = tmp_path / "training-state-000000.pt"
-    files.save_atomic({**undisturbed[0], "version": version}, path)
-    with pytest.raises(InputError, match=f"^{path} .* version {version}, this program reads"):
-        load_training_state(path)
+    for version in (3, 5, "4", None):
+        files.save_atomic({**undisturbed[0], "version": version}, path)
+        with pytest.raises(InputError, match=f"^{path} .* version {version}, this program reads"):
+            load_training_state(path)
 
 
 def test_a_state_fits_its_own_network_alone(cars, tmp_path, undisturbed):

@@ -18,7 +18,7 @@ from torch.utils.data._utils import signal_handling
 
 import genvs
 from tests.conftest import counted
-from tests.faults.launcher import begun, children, finished, launched, wait_for
+from tests.faults.launcher import begun, finished, launched, wait_for
 from tests.ranks import on_ranks
 from tests.small_training import BATCH, CPU, last_state, opened, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
@@ -65,15 +65,11 @@ def test_as_timeout_sends_it_to_a_process_and_its_group(cars, started, tmp_path,
     goes_on(run_dir, train(small_run(cars, updates), tmp_path / "undisturbed"))
 
 
-@pytest.mark.parametrize("receiver", ["group", "a rank"])
-def test_several_processes(started, tmp_path, receiver):
+def test_several_processes(started, tmp_path):
     run_dir = shutil.copytree(started, tmp_path / "run")
     with begun(run_dir, "--duration=1", "--workers=1", processes=2) as process:
         start = time.monotonic()
-        if receiver == "group":
-            os.killpg(process.pid, signal.SIGTERM)
-        else:
-            os.kill(children(process)[1], signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         saved(run_dir, *finished(process, code=130))
     assert time.monotonic() - start < 25
 

@@ -169,9 +169,9 @@ def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, c
 def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     arguments = [*options, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
     (tmp_path / "out").mkdir()
-    hold = f"import genvs.files\nwith genvs.files.lock('{tmp_path}/out/.lock'):\n    print(flush=True)\n    input()"
+    hold = f"import fcntl\nfile = open('{tmp_path}/out/.lock', 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint(flush=True)\ninput()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", hold], cwd=ROOT, **pipes) as other:
+    with subprocess.Popen([sys.executable, "-c", hold], **pipes) as other:
         other.stdout.readline()
         assert run(*arguments) == 2 and "another process writes there" in one_error(capsys)
         other.communicate("\n")
