@@ -169,7 +169,8 @@ def test_images_of_other_data_are_not_taken_for_these(options, cars, tmp_path, c
 def test_two_evaluations_at_once_need_two_folders(options, tmp_path, capsys):
     arguments = [*options, "--objects", 1, "--metrics", "none", "--out_dir", tmp_path / "out"]
     (tmp_path / "out").mkdir()
-    hold = f"import fcntl\nfile = open('{tmp_path}/out/.lock', 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint(flush=True)\ninput()"
+    hold = f"import fcntl\nfile = open('{tmp_path}/out/.lock', 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)"
+    hold += "\nprint(flush=True)\ninput()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", hold], **pipes) as other:
         other.stdout.readline()
