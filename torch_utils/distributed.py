@@ -33,9 +33,6 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
         # Python has ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
         from torch.distributed import nn  # noqa: F401
 
-        # Where a collective takes too long, NCCL names the ranks that have not joined it, and ends without a dump.
-        os.environ.setdefault("TORCH_NCCL_DESYNC_DEBUG", "1")
-        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
         backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
     return device
