@@ -113,6 +113,10 @@ def check_format(content: Any, path: str | os.PathLike[str], name: str, version:
         raise InputError(f"{path} is a {name} of version {found}, this program reads {version}: {remedy}")
 
 
+class NotSavedError(OSError):
+    """Of `replacing`: the file cannot be written."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that replaces `path` if the block succeeds, and is removed otherwise."""
@@ -128,6 +132,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(folder)  # so that the new name survives a power cut
         finally:
             os.close(folder)
+    except NotSavedError:  # another file, which the block writes
+        raise
     except (OSError, RuntimeError) as error:
         # torch.save reports a failed write as a RuntimeError with the reason in its context.
         cause: BaseException | None = error
@@ -135,7 +141,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
-        raise OSError(cause.errno, f"could not be saved: {cause.strerror}", str(path)) from error
+        raise NotSavedError(cause.errno, f"could not be saved: {cause.strerror}", str(path)) from error
     finally:
         with contextlib.suppress(OSError):  # after success there is none, and the error above must not be hidden
             temporary.unlink()

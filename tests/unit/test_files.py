@@ -168,3 +168,11 @@ def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
             files.lock(tmp_path / "x.lock", wait=True),
         ):
             assert holder.wait(10)  # by the end of its input
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_of_two_files_that_are_written_at_once_the_one_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="^.Errno 28. could not be saved: No space left on device: '.*/inner'$"):
+        with files.replacing(tmp_path / "outer"), files.replacing(tmp_path / "inner"):
+            Path("/dev/full").write_text("x" * 9)
+    assert not names_in(tmp_path)
