@@ -42,6 +42,13 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return parts, name
 
 
+def not_a_pointer(data: bytes, shown: str) -> bytes:
+    """A file's content. Raises InputError for what Git leaves in its place where Git LFS is not installed."""
+    if data.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise InputError(f"{shown}: is a pointer of Git LFS, not the file itself; run git lfs pull there")
+    return data
+
+
 class Storage:
     """Files below the folder `root`, by names with '/' between folders. Names of folders, but for '', end with '/'."""
 
@@ -71,7 +78,7 @@ class Storage:
         if os.path.exists(path) and not os.path.isfile(path):
             raise InputError(f"{self.shown(name)}: is a folder, a pipe or a device; put the file there or remove it")
         with self._readable(name), open(path, "rb") as file:
-            return file.read()
+            return not_a_pointer(file.read(), self.shown(name))
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file. Raises InputError as `read` does, and for other files."""

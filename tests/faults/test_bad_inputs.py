@@ -139,6 +139,7 @@ TURNED = Image.Exif()
 TURNED[0x0112] = 6
 BAD_IMAGES = {
     "zero bytes": (b"", "is empty"),
+    "a pointer to it": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 132\n", "Git LFS"),
     "last bytes cut": (PNG[:-13], "cannot be decoded"),
     "wrong checksum": (flip_bit(PNG, len(PNG) - 14), "cannot be decoded"),
     "nothing decodable": (png(32, 32, rows=b"\7" * 33 * 32), "cannot be decoded"),

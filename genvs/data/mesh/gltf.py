@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_image, to_linear
+from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_file, read_image, to_linear
 from genvs.data.storage import printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
@@ -39,8 +39,9 @@ NO_DATA = "has arrays without data; export it without compression (Draco, meshop
 def read_gltf(path: Path) -> Iterator[Part]:
     """The triangles of the file's scene, each mesh at all its places."""
     file = _File(path)
-    if file.record["asset"]["version"][0] != "2":
-        raise InputError(f"{printable(path)}: is of glTF {printable(file.record['asset']['version'])}; export as 2.0")
+    version = file.record.get("asset", {}).get("version", "1.0")
+    if not version.startswith("2"):
+        raise InputError(f"{printable(path)}: is of glTF {printable(version)}; export as 2.0")
     for extension in file.record.get("extensionsRequired", []):
         if extension not in READ and not extension.startswith("KHR_materials_"):
             raise InputError(f"{printable(path)}: needs {printable(extension)}, which is not read; export without it")
@@ -52,9 +53,9 @@ def read_gltf(path: Path) -> Iterator[Part]:
 
 class _File:
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
+        data = read_file(path)
         self.path, self.textures = path, dict[tuple[int, str], Texture]()
-        self.placements: dict[int, Array] = {}  # of the scene's nodes, by number: matrices from each to the scene
+        self.placements: dict[int, Array] = {}  # of the nodes, by number: matrices from each to the scene
         json_end = 20 + int.from_bytes(data[12:16], "little") if data.startswith(b"glTF") else None
         self.record = json.loads((data[20:json_end] if json_end else data).rstrip(b"\0"))
         uris = [buffer.get("uri") for buffer in self.record.get("buffers", [])]
@@ -64,7 +65,7 @@ class _File:
 
     def _read(self, uri: str) -> bytes:
         if not uri.startswith("data:"):
-            return find_beside(self.path, uri).read_bytes()
+            return read_file(find_beside(self.path, uri))
         kind, _, data = uri.partition(",")
         return base64.b64decode(data) if kind.endswith(";base64") else unquote_to_bytes(data)
 
@@ -91,22 +92,25 @@ class _File:
         return np.ndarray((count, width), dtype, self.buffers[view["buffer"]], start, strides)
 
     def placed_nodes(self) -> Iterator[tuple[Record, Array]]:
-        """The nodes with meshes, each with the matrix `[4, 4]` from it to the scene; an instance is a node."""
+        """The nodes with meshes, each with the matrix `[4, 4]` from it to the scene; an instance is a node.
+
+        Nodes outside of the scene are placed too: joints may be among them.
+        """
         unvisited = dict(enumerate(self.record.get("nodes", [])))
-        children = {child for node in unvisited.values() for child in node.get("children", [])}
-        scenes = self.record.get("scenes") or [{"nodes": unvisited.keys() - children}]
-        top, nodes = scenes[self.record.get("scene", 0)].get("nodes", []), []
-        stack: list[tuple[int, Array]] = [(number, np.eye(4)) for number in top]
+        roots = unvisited.keys() - {child for node in unvisited.values() for child in node.get("children", [])}
+        scenes = self.record.get("scenes") or [{"nodes": roots}]
+        top, placed = scenes[self.record.get("scene", 0)].get("nodes", []), []
+        stack = [(number, np.eye(4), number in top) for number in [*sorted(roots - set(top)), *top]]
         while stack:
-            number, outer = stack.pop()
-            node = unvisited.pop(number)  # a KeyError if the nodes form no tree
-            if not node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True):
+            number, outer, shown = stack.pop()
+            if not shown and number not in unvisited:
                 continue
-            nodes.append(node)
-            placement: Array = outer @ _placement(node)
-            self.placements[number] = placement
-            stack += [(child, placement) for child in node.get("children", [])]
-        for node, placement in zip(nodes, list(self.placements.values()), strict=True):
+            node = unvisited.pop(number)  # a KeyError if the nodes form no tree
+            shown &= node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True)
+            self.placements[number] = placement = outer @ _placement(node)
+            placed += [(node, placement)] if shown else []
+            stack += [(child, placement, shown) for child in node.get("children", [])]
+        for node, placement in placed:
             copies = node.get("extensions", {}).get("EXT_mesh_gpu_instancing", {}).get("attributes", {})
             columns = {name.lower(): self.array(number) for name, number in copies.items() if name[0] != "_"}
             rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

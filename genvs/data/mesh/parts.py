@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from genvs.data.storage import printable
+from genvs.data.storage import not_a_pointer, printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
 
@@ -113,6 +113,11 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
                 if path and path.is_file():
                     return path
     raise InputError(f"{printable(mesh)}: {printable(name[:200])} is not there; put it where the mesh looks for it")
+
+
+def read_file(path: Path) -> bytes:
+    """Its content. Raises InputError for a pointer to it."""
+    return not_a_pointer(path.read_bytes(), printable(path))
 
 
 def _reached(folder: Path, parts: Sequence[str]) -> Path | None:

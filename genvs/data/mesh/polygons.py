@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_image, to_linear
+from genvs.data.mesh.parts import PLAIN, Index, Paint, Part, Texture, find_beside, read_file, read_image, to_linear
 from genvs.data.storage import printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
@@ -71,7 +71,7 @@ def read_obj(path: Path) -> Iterator[Part]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The first word of each line, and the rest. A backslash at its end continues a line."""
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r", "\n").replace("\t", " ")
+    text = read_file(path).decode("utf-8-sig", "surrogateescape").replace("\r", "\n").replace("\t", " ")
     for line in re.sub(r"\\ *\n+", " ", text).split("\n"):
         key, _, rest = line.strip().partition(" ")
         yield key, rest.strip()
@@ -120,7 +120,7 @@ def _obj_paint(
     shared = named, mask, material["folder"]
     file, places, wrap = _obj_texture(path, named or mask, material["folder"], uv)
     if shared not in textures:
-        image = read_image(path, file.name, file.read_bytes())
+        image = read_image(path, file.name, read_file(file))
         if mask:
             image = _cut_out(path, image if named else None, file, _obj_texture(path, mask, material["folder"], uv)[0])
         textures[shared] = Texture(image, (wrap, wrap))
@@ -131,7 +131,7 @@ def _cut_out(path: Path, image: Image.Image | None, file: Path, mask: Path) -> I
     """The image in `file`, white for None, with the alpha channel of another one or, if that is in a file of its own
     and has none, its brightness.
     """
-    clear = read_image(path, mask.name, mask.read_bytes(), "RGBA")
+    clear = read_image(path, mask.name, read_file(mask), "RGBA")
     alpha = clear.getchannel("A")
     if alpha.getextrema()[0] == 255 and not (image and mask == file):
         alpha = clear.convert("L")
@@ -161,7 +161,7 @@ def _fractions(colors: Array) -> Array:
 
 def read_ply(path: Path) -> Iterator[Part]:
     """The polygons of the file, a part for each texture. Beside a texture, colours mean nothing."""
-    header, *body = re.split(rb"end_header *(?:\r?\n|\r)", path.read_bytes(), maxsplit=1)
+    header, *body = re.split(rb"end_header *(?:\r?\n|\r)", read_file(path), maxsplit=1)
     lines = [line.split() for line in header.decode("utf-8", "surrogateescape").splitlines()]
     table = _ply_table(lines, b"".join(body))
     vertices, faces = table["vertex"], table.get("face", {})
@@ -195,7 +195,7 @@ def read_ply(path: Path) -> Iterator[Part]:
     for number, corners in triangulate(points, sizes, numbers):
         paint = Paint(colors[corners], np.nan_to_num(uv[corners]) * [1, -1] + [0, 1])
         if 0 <= number < len(names) and not np.isnan(uv).any():
-            image = read_image(path, names[number], find_beside(path, names[number]).read_bytes())
+            image = read_image(path, names[number], read_file(find_beside(path, names[number])))
             paint = paint._replace(colors=np.ones_like(paint.colors), texture=Texture(image))
         yield Part(points[corners], normals[corners], paint)
 
@@ -239,7 +239,7 @@ def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, list[
 
 def read_stl(path: Path) -> Iterator[Part]:
     """The triangles of the file, gray unless it is binary with colours as Magics or VisCAM write them."""
-    data = path.read_bytes()
+    data = read_file(path)
     colors = np.full((1, 3), PLAIN)
     count = int.from_bytes(data[80:84], "little")
     if len(data) >= 84 + 50 * count:  # in a text, the number would be huge
