@@ -231,7 +231,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\
 
 
 def with_a_file(record, add) -> None:
-    record["images"] = [{"uri": "t.png"}]
+    record["images"] = [{"uri": "pointer.gltf.png"}]
 
 
 BAD_MESHES = {
@@ -252,12 +252,12 @@ BAD_MESHES = {
     "old.gltf": (lambda path: textured(path, '"version": "2.0"', '"version": "1.0"'), "glTF 1.0"),
     "older.gltf": (lambda path: path.write_text('{"scene": "s", "meshes": {}}'), "glTF 1.0"),
     "pointer.obj": (lambda path: path.write_bytes(LFS_POINTER), "Git LFS"),
-    "pointer to a texture.gltf": (
+    "pointer.gltf": (
         lambda path: (
-            path.with_name("t.png").write_bytes(LFS_POINTER)
+            path.with_name("pointer.gltf.png").write_bytes(LFS_POINTER)
             and write_gltf(path, image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV}, change=with_a_file)
         ),
-        "t.png: is a pointer of Git LFS",
+        "gltf.png: is a pointer of Git LFS",
     ),
     "cut.glb": (lambda path: write_gltf(path) and path.write_bytes(path.read_bytes()[:-8]), "cannot be read"),
     "no mtl.obj": (lambda path: write_obj(path).with_suffix(".mtl").unlink(), "no mtl.mtl is not there"),
