@@ -17,12 +17,14 @@ from torch.distributed import is_initialized
 from dnnlib.command import named_options
 from genvs.machine import LAUNCH_VARIABLES, is_launched
 
+TIME_LIMIT = timedelta(minutes=30)  # of a collective: long enough for one rank to pack a dataset
+NCCL_WAITS = timedelta(minutes=1)  # beyond it, so that `StallWatch` comes first
 
-def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> torch.device:
+
+def init(device_type: str, *, timeout: timedelta = TIME_LIMIT) -> torch.device:
     """Joins the process group that the launcher describes, if there is one, and returns this rank's device.
 
-    device_type: "cuda" (NCCL; the device is number LOCAL_RANK) or "cpu" (gloo). timeout: of a collective, by default
-    long enough for one rank to pack a dataset.
+    device_type: "cuda" (NCCL; the device is number LOCAL_RANK) or "cpu" (gloo). timeout: of a collective.
     """
     device = torch.device(device_type)
     if device.type == "cuda":
@@ -33,8 +35,10 @@ def init(device_type: str, *, timeout: timedelta = timedelta(minutes=30)) -> tor
         # Python has ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
         from torch.distributed import nn  # noqa: F401
 
-        backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        torch.distributed.init_process_group(backend, timeout=timeout, device_id=device_id)
+        if device.type == "cuda":
+            torch.distributed.init_process_group("nccl", timeout=timeout + NCCL_WAITS, device_id=device)
+        else:
+            torch.distributed.init_process_group("gloo", timeout=timeout)
     return device
 
 
@@ -132,10 +136,13 @@ def silent_ranks_named(seconds: float = 5.0) -> Iterator[None]:
         silent = _silent_ranks(seconds)
         if not silent:
             raise
-        ranks = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
-        reason = str(error).splitlines()[0].rpartition("] ")[2]
-        verb = "do" if len(silent) > 1 else "does"
-        sys.exit(f"Error: {ranks} of {get_world_size()} {verb} not answer ({reason}): see what ended or stalled there")
+        sys.exit(_naming(silent, str(error).splitlines()[0].rpartition("] ")[2]))
+
+
+def _naming(silent: list[int], reason: str) -> str:
+    ranks = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
+    verb = "do" if len(silent) > 1 else "does"
+    return f"Error: {ranks} of {get_world_size()} {verb} not answer ({reason}): see what ended or stalled there"
 
 
 def _silent_ranks(seconds: float) -> list[int]:
@@ -154,6 +161,29 @@ def _silent_ranks(seconds: float) -> list[int]:
     return [rank for rank in ranks if rank not in heard] if heard else [0]  # which has the store
 
 
+class StallWatch:
+    """Ends the process, with a line that names the ranks that stall, if `moved_on` is not called for so many seconds.
+
+    NCCL would end it too, but without a name. All ranks must have one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.moved_on()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def moved_on(self) -> None:
+        self._last = time.monotonic()
+
+    def _watch(self) -> None:
+        while (left := self._last + self._seconds - time.monotonic()) > 0:
+            time.sleep(left)
+        if is_initialized():  # training is not over
+            reason = f"no step was made for {self._seconds:g} s"
+            print(_naming(_silent_ranks(5.0) or list(range(get_world_size())), reason), file=sys.stderr, flush=True)
+            os._exit(1)
+
+
 class AnyRank:
     """Whether a flag was raised on any rank. Each call answers for the flags of the last one, and waits for nothing.
 
@@ -166,8 +196,11 @@ class AnyRank:
         self._device = device
         self._answer = torch.zeros((), dtype=torch.int32, pin_memory=cuda)
         self._arrived = torch.cuda.Event() if cuda else None
+        self._watch = StallWatch(TIME_LIMIT.total_seconds()) if cuda and is_initialized() else None
 
     def __call__(self, flag: bool) -> bool:
+        if self._watch is not None:
+            self._watch.moved_on()
         if self._arrived is not None:
             self._arrived.synchronize()  # of the last call, long ago
         answer = bool(self._answer)

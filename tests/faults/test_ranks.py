@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -230,3 +231,27 @@ def test_a_stalled_rank_ends_the_others_after_the_time_limit_and_a_slow_save_doe
     for process in context.processes:
         process.kill()
         process.join()
+
+
+def stalls_beside_a_watch(rank: int, error: Path) -> None:
+    distributed.init("cpu")
+    with open(error, "a") as sys.stderr:
+        watch = distributed.StallWatch(2.0)
+        for _ in range(8):  # longer than the watch waits
+            time.sleep(0.5)
+            watch.moved_on()
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        distributed.barrier()
+
+
+def test_a_watch_names_the_rank_that_stalls_where_collectives_do_not(tmp_path):
+    """As with NCCL, whose limit is longer."""
+    context = on_ranks(stalls_beside_a_watch, tmp_path / "error", join=False)
+    first, second = context.processes
+    first.join(60)
+    second.kill()
+    assert first.exitcode == 1
+    assert (tmp_path / "error").read_text() == (
+        "Error: rank 1 of 2 does not answer (no step was made for 2 s): see what ended or stalled there\n"
+    )
