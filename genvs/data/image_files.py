@@ -18,19 +18,28 @@ def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
     A suffix may be left out, or be that of another kind of image: programs that shrink or convert images change it.
     Upper and lower case, and the two ways to write an accent, make no difference.
     """
-    listed: dict[str, dict[str, str]] = {}
+    listed: dict[str, dict[str, str]] = {}  # of each folder the files, by the names that they may be given
     found = []
     for path in paths:
-        parent, slash, name = path.rpartition("/")
-        folder = parent + slash
+        folder, name = path[: path.rfind("/") + 1], path.rpartition("/")[2]
         if folder not in listed:
-            names = [] if ".." in path.split("/") else sorted(storage.names(folder))
-            listed[folder] = {_plain(file): file for file in names} | {file: file for file in names}
+            stored = "" if ".." in path.split("/") else _as_stored(storage, folder)
+            names = sorted(storage.names(stored)) if stored or not folder else []
+            listed[folder] = {_plain(file): stored + file for file in names} | {file: stored + file for file in names}
         stems = dict.fromkeys((_plain(name), without_suffix(_plain(name))))
         candidates = (name, _plain(name), *(f"{stem}.{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES))
-        file = next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None)
-        found.append(None if file is None else folder + file)
+        found.append(next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None))
     return found
+
+
+def _as_stored(storage: Storage, folder: str) -> str:
+    """`folder` with the names that its parts have in `storage`, where case or accents may be written otherwise."""
+    path = ""
+    for part in folder.split("/")[:-1]:
+        there = [name for name in storage.names(path) if name.endswith("/")]
+        alike = {_plain(name): name for name in there} | {name: name for name in there}
+        path += alike.get(f"{part}/", alike.get(_plain(f"{part}/"), f"{part}/"))
+    return path
 
 
 def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:

@@ -57,6 +57,16 @@ def test_zips_of_other_programs(tmp_path, written):
     assert equal_scenes(opened(tmp_path / "a.zip"), opened(folder))
 
 
+@pytest.mark.parametrize("written", ["IMAGES\\{}.PNG", "images/{}.png", "./Images/{}"])
+def test_folders_whose_names_are_written_in_another_case(tmp_path, written):
+    """As Windows and macOS do not mind."""
+    write_capture(tmp_path, 3)
+    frames = [frame(written.format(f"r_{view}"), c2w) for view, c2w in enumerate(some_c2w(3), start=1)]
+    write_transforms(tmp_path / "transforms.json", frames, camera_angle_x=0.9)
+    (tmp_path / "images").rename(tmp_path / ("IMAGES" if "images" in written else "images"))
+    assert opened(tmp_path).num_views(0) == 3
+
+
 # --- what they state --------------------------------------------------------------------------------------------------
 
 
