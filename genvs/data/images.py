@@ -65,7 +65,10 @@ def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Im
     if orientation in range(2, 9):  # others mean nothing, such as 0, which many phones write
         as_stored, turned = (size is not None and same_shape(size, side) for side in (image.size, image.size[::-1]))
         if orientation not in QUARTER_TURNS or as_stored == turned:
-            raise InputError("its EXIF data ask for a rotation; save it upright, as its intrinsics expect")
+            raise InputError(
+                "its EXIF data ask for a rotation, and nothing tells whether its camera is meant with it; save it "
+                "upright if it is, otherwise without that mark (exiftool -Orientation=)"
+            )
         if turned:
             image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
