@@ -65,6 +65,6 @@ def test_workers_read_at_once_from_one_zip(scene, tmp_path):
     path = zip_of(scene.parent)
     dataset = StoredScenes(path / "cars_train", resolution=32)
     dataset.load(0, range(4))
-    requests = [[SampleRequest(0, index, 2, 1)] for index in range(200)]
+    requests = [[SampleRequest(0, index, 2, 1)] for index in range(60)]
     for batch in DataLoader(dataset, batch_size=None, sampler=requests, num_workers=2):
         assert batch.inputs.images.float().std() > 10

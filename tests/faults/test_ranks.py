@@ -1,4 +1,4 @@
-"""Several processes of which one fails, stalls, drifts, or has bad numbers."""
+"""Several processes: resumed exactly, started alike; and one of them fails, stalls, drifts, or has bad numbers."""
 
 import dataclasses
 import math
@@ -15,13 +15,15 @@ import torch
 
 from genvs import files
 from genvs.data.scenes import SceneDataset
+from genvs.errors import InputError
 from tests.conftest import counted
 from tests.faults.launcher import LOOPBACK, begun, children, completed, finished, listening, wait_for
 from tests.ranks import on_ranks
-from tests.small_training import BATCH, kimg, last_state, records, resume, small_run, train, unequal
+from tests.small_training import BATCH, kimg, last_state, opened, records, resume, small_run, train, unequal
 from torch_utils import distributed
 from training import signals, training_loop
 from training.config import TrainConfig
+from training.data import check_ranks_agree
 from training.loaders import PATIENCE
 from training.loss import GeNVSLoss
 
@@ -70,14 +72,40 @@ def test_a_bad_file_that_one_rank_meets_ends_all_and_is_named_once(started, cars
 # In ranks that the test starts
 
 
-def stop_and_resume(rank: int, config: TrainConfig, folder: Path) -> None:
-    """A run of two ranks and two rounds that is stopped at each step, and one that is not, end equal."""
+def stop_and_resume(rank: int, config: TrainConfig, folder: Path, steps: range) -> None:
+    """A run in two rounds that is stopped after each of these steps, and one that is not, end equal."""
     whole = train(config, folder / "whole")
-    for steps in range(1, round(config.total_nimg / config.batch_size)):
-        run_dir = folder / f"stopped-{steps}"
-        train(dataclasses.replace(config, duration_kimg=kimg(steps)), run_dir)
+    for step in steps:
+        run_dir = folder / f"stopped-{step}"
+        train(dataclasses.replace(config, duration_kimg=step * config.batch_size / 1000), run_dir)
         end = resume(run_dir, duration_kimg=config.duration_kimg)
-        assert unequal(end, whole) == [], f"stopped after {steps}"
+        assert unequal(end, whole) == [], f"stopped after {step}"
+
+
+def started_alike(rank: int, config: TrainConfig) -> None:
+    facts = opened(config).facts()
+    own = {"data": f"{config.data}{rank}", "workers": rank}  # where the data lie may differ
+    check_ranks_agree(dataclasses.replace(config, **own), facts, 0)
+    faster = dataclasses.replace(config, lr=1 / (1 + rank))
+    others = {"lr 1.0 -> 0.5": (faster, facts, 0), "far 0 -> 1": (config, {"far": rank}, 0)}
+    for name, arguments in (others | {"images seen 0 -> 1": (config, facts, rank)}).items():
+        with pytest.raises(InputError, match=f"^process 1 differs from process 0 .{name}."):
+            check_ranks_agree(*arguments)
+
+
+def on_three_ranks(rank: int, data: str, folder: Path, updates: int) -> None:
+    distributed.init("cpu")
+    small = {"batch_size": 6, "batch_gpu": 1, "num_targets": 1}
+    config = small_run(data, **small, duration_kimg=updates * 6 / 1000)
+    stop_and_resume(rank, config, folder, range(1, updates))
+    started_alike(rank, config)
+    distributed.shutdown()
+
+
+def test_three_ranks(cars, tmp_path, every_fault):
+    updates = 21 if every_fault else 3
+    on_ranks(on_three_ranks, str(cars), tmp_path, updates, world_size=3)
+    counted("resumes of three ranks equal bit for bit", updates - 1, updates - 1)
 
 
 def one_is_asked_to_stop(rank: int, config: TrainConfig, folder: Path) -> None:
@@ -157,18 +185,15 @@ def drift(rank: int, config: TrainConfig, folder: Path) -> None:
     assert not list((folder / "drift").glob("*.pt")), "nothing is saved"
 
 
-def on_two_ranks(rank: int, data: str, folder: Path, updates: int) -> None:
+def on_two_ranks(rank: int, data: str, folder: Path) -> None:
     distributed.init("cpu", timeout=distributed.timedelta(seconds=60))
-    config = small_run(data, updates, batch_gpu=1, num_targets=1)
-    for part in (stop_and_resume, one_is_asked_to_stop, bad_numbers, drift):
-        part(rank, config, folder)
+    for part in (one_is_asked_to_stop, bad_numbers, drift):
+        part(rank, small_run(data), folder)
     distributed.shutdown()
 
 
-def test_two_ranks(cars, tmp_path, every_fault):
-    updates = 21 if every_fault else 3
-    on_ranks(on_two_ranks, str(cars), tmp_path, updates)
-    counted("resumes of two ranks equal bit for bit", updates - 1, updates - 1)
+def test_two_ranks(cars, tmp_path):
+    on_ranks(on_two_ranks, str(cars), tmp_path)
 
 
 def data_that_hang(rank: int, data: str, folder: Path) -> None:

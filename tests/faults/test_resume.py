@@ -13,34 +13,44 @@ from genvs import files
 from genvs.errors import InputError
 from genvs.settings import flat, set_by_path
 from tests.conftest import counted
-from tests.small_training import BATCH, fresh_state, kimg, last_state, records, resume, small_run, train, unequal
+from tests.small_training import fresh_state, kimg, last_state, records, resume, small_run, train, unequal
 from training.config import RESUMABLE, TrainConfig, resumed
 from training.state import load_training_state, restore
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cars, tmp_path_factory, every_fault) -> tuple[dict, list[dict]]:
-    """The last state and the records, one for each update, of a run that is not stopped."""
+def run(cars, tmp_path_factory, every_fault) -> Path:
+    """The folder of a run that is not stopped, with a state and a record of each update."""
     run_dir = tmp_path_factory.mktemp("undisturbed")
-    return train(small_run(cars, 21 if every_fault else 7, batch_gpu=2), run_dir), records(run_dir)
+    train(small_run(cars, 21 if every_fault else 7, batch_gpu=2, kimg_per_tick=kimg(1), state_ticks=1), run_dir)
+    return run_dir
 
 
-def to_the_end(run_dir: Path, undisturbed: tuple[dict, list[dict]], **changes) -> dict:
-    return resume(run_dir, duration_kimg=undisturbed[0]["cur_nimg"] / 1000, **changes)
+@pytest.fixture(scope="module")
+def undisturbed(run) -> dict:
+    """Its last state."""
+    return last_state(run)
 
 
-def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(cars, tmp_path, undisturbed, every_fault):
+def to_the_end(run_dir: Path, undisturbed: dict, **changes) -> dict:
+    return resume(run_dir, duration_kimg=undisturbed["cur_nimg"] / 1000, **changes)
+
+
+def test_resumed_at_any_step_a_run_ends_equal_bit_for_bit(tmp_path, run, undisturbed, every_fault):
     """Weights, EMA, moments, counters; and the losses and learning rates that were recorded on the way."""
     steps = range(1, 21) if every_fault else (1, 2, 3, 6)
     for step in steps:
-        run_dir = tmp_path / str(step)
-        train(small_run(cars, step, batch_gpu=2), run_dir)
-        state = to_the_end(run_dir, undisturbed, workers=step % 3)
-        assert unequal(state, undisturbed[0]) == [], f"stopped after {step}"
-        assert len(list(run_dir.glob("*.pt"))) == 2, "no state replaces another of the same thousand images"
+        (run_dir := tmp_path / str(step)).mkdir()
+        for file in (run / "stats.jsonl", *sorted(run.glob("*.pt"))[:step]):
+            shutil.copy(file, run_dir)
+        state = to_the_end(run_dir, undisturbed, workers=step % 3, state_ticks=1000)
+        assert unequal(state, undisturbed) == [], f"stopped after {step}"
+        assert len(list(run_dir.glob("*.pt"))) == step + 1, "no state replaces another of the same thousand images"
         for name in ("nimg", "Loss/all", "Loss/rgb", "Progress/lr", "Gradient/norm"):
-            expected = [record[name] for record in undisturbed[1]]
-            assert [record[name] for record in records(run_dir)] == expected, (step, name)
+            found, expected = ([record[name] for record in records(each)] for each in (run_dir, run))
+            assert found == expected, (step, name)
+        times = [record["time"] for record in records(run_dir)]
+        assert times == sorted(times)
         shutil.rmtree(run_dir)
     counted("resumes equal bit for bit", len(steps), len(steps))
 
@@ -57,23 +67,6 @@ def test_a_learning_rate_that_falls_goes_on_falling_and_to_a_new_end(cars, tmp_p
         rates = [config.lr * quarters / 4 for quarters in last_rates]
         assert [record["Progress/lr"] for record in records(run_dir)] == pytest.approx(rates)
         assert (unequal(content, whole) == []) == (updates == 6)
-
-
-def test_a_run_killed_between_the_rounds_of_an_update_repeats_it(cars, tmp_path, undisturbed, monkeypatch):
-    """Killed between rounds: the first round is lost with the process, and the update starts again from its state."""
-    train(small_run(cars, 3, batch_gpu=2), tmp_path)
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*args, **options):
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("training.training_loop.update_weights", killed)  # rounds are done, the step is not
-        to_the_end(tmp_path, undisturbed)
-    assert last_state(tmp_path)["cur_nimg"] == 3 * BATCH
-    assert unequal(to_the_end(tmp_path, undisturbed), undisturbed[0]) == []
 
 
 DETERMINED = ("net.scene.", "net.denoiser.augment_labels")  # by the data, and by other options
@@ -119,7 +112,7 @@ def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, un
     line = "no such folder or .zip; .*: if it has moved, give its new path as `data`"
     assert re.fullmatch(f"{tmp_path / 'old' / cars.name}: {line}", str(refused))
     moved = str(tmp_path / "new" / cars.name)
-    assert unequal(to_the_end(tmp_path / "run", undisturbed, data=moved), undisturbed[0]) == []
+    assert unequal(to_the_end(tmp_path / "run", undisturbed, data=moved), undisturbed) == []
     shutil.rmtree(tmp_path / "new" / f"{cars.name}_train" / "000003")
     with pytest.raises(InputError, match="other data would be a different run .scenes 12 -> 11"):
         resume(tmp_path / "run", data=moved, duration_kimg=1.0)
@@ -128,7 +121,7 @@ def test_data_that_have_moved_are_the_same_and_others_are_not(cars, tmp_path, un
 def test_states_of_other_versions_are_named(tmp_path, undisturbed):
     path = tmp_path / "training-state-000000.pt"
     for version in (3, 5, "4", None):
-        files.save_atomic({**undisturbed[0], "version": version}, path)
+        files.save_atomic({**undisturbed, "version": version}, path)
         with pytest.raises(InputError, match=f"^{path} .* version {version}, this program reads"):
             load_training_state(path)
 
@@ -139,5 +132,5 @@ def test_a_state_fits_its_own_network_alone(cars, tmp_path, undisturbed):
 
     state = fresh_state(changed(small_run(cars)))
     with pytest.raises(InputError, match="denoiser"):
-        restore(state, undisturbed[0], tmp_path)
+        restore(state, undisturbed, tmp_path)
     assert state.cur_nimg == 0

@@ -1,9 +1,8 @@
 """Snapshots of the unofficial implementation in inference, conversion and training."""
 
 import dataclasses
+import functools
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,15 @@ from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
-from genvs.snapshot import build_net
-from tests.conftest import ROOT
+from genvs.snapshot import build_net, main
 from tests.host_waits import host_waits
+from tests.programs import exit_code_of
 from tests.published import published_config, published_weights, write_snapshot
 from tests.small_model import SIZE, some_batch, some_cameras
 from tests.small_training import fresh_state, small_run, train
+from train import main as train_program
 from training.loss import GeNVSLoss, LossConfig
 from training.run_folder import find_resume_state
-
-EXAMPLE = ROOT / "inference" / "input"
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +31,7 @@ def published(tmp_path_factory) -> Path:
     return write_snapshot(tmp_path_factory.mktemp("theirs") / "network-snapshot-004000.pkl", published_weights())
 
 
-def convert(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exited:
-        patch.setattr(sys, "argv", ["convert", *map(str, arguments)])
-        runpy.run_module("genvs.compat.convert", run_name="__main__")
-    return exited.value.code
+convert = functools.partial(exit_code_of, functools.partial(main, halve=False))
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +109,12 @@ def test_a_converted_snapshot_is_one_of_ours_with_the_same_numbers(published, co
     assert (scene.near, scene.far) == (2.5, 5.5)
 
 
-@pytest.mark.parametrize("form", ["published", "converted"])
-def test_training_starts_from_it(request, form, cars, tmp_path, monkeypatch, capsys):
+def test_training_starts_from_it(published, cars, tmp_path, monkeypatch, capsys):
     """The run's network has the file's numerics and sizes."""
-    path = request.getfixturevalue(form)
-    capsys.readouterr()  # of what converts it
     monkeypatch.chdir(tmp_path)
-    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", 2, "--transfer", path, "--dry-run"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exited:
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-    output, errors = capsys.readouterr()
-    assert exited.value.code == 0, errors
+    arguments = ["--preset", "cpu-demo", "--data", cars, "--targets", 2, "--transfer", published, "--dry-run"]
+    assert exit_code_of(train_program, *arguments) == 0
+    output, _ = capsys.readouterr()
     options = json.loads(output[: output.rindex("}") + 1])
     assert options["net"] == json.loads(json.dumps(dataclasses.asdict(published_config())))
     assert options["loss"]["rgb_weight"] == 0, "its feature images hold no colours"

@@ -84,14 +84,13 @@ def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
 
 
 def test_the_view_weighting_alone_learns_in_a_transferred_network(cars, tmp_path):
-    source = small_run(cars, 1)
-    train(source, tmp_path / "source")
-    snapshot = next((tmp_path / "source").glob("network-snapshot-*.pkl"))
-    net = dataclasses.replace(source.net, view_weighting="relative_pose_self_attention")
-    config = small_run(cars, 3, net=net, only_train_cam_weighter=True, transfer=str(snapshot), min_inputs=2)
+    source = small_net()
+    genvs.save_snapshot(tmp_path / "net.pkl", source.config, source.state_dict())
+    net = dataclasses.replace(source.config, view_weighting="relative_pose_self_attention")
+    changes = {"net": net, "only_train_cam_weighter": True, "transfer": str(tmp_path / "net.pkl"), "min_inputs": 2}
+    config = small_run(cars, 3, **changes)
     initial = fresh_state(config).net.state_dict()
-    given = genvs.load_snapshot(snapshot).state_dict()
-    assert all(torch.equal(initial[name], tensor) for name, tensor in given.items())
+    assert all(torch.equal(initial[name], tensor) for name, tensor in source.state_dict().items())
 
     whole = train(config, tmp_path / "whole")
     moved = {name for name, tensor in whole["net"].items() if not torch.equal(tensor, initial[name])}

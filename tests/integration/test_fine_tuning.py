@@ -107,13 +107,6 @@ def test_a_network_with_depth_planes_of_each_camera_takes_the_datas(trained, tmp
     assert (config.near, config.far, config.normalize) == (None, None, True)
 
 
-def test_another_network_than_the_snapshots_is_refused_by_name(trained, cars):
-    config = run_on(cars, trained)
-    config = set_by_path(config, {"net.denoiser.model_channels": 24})
-    with pytest.raises(InputError, match="because of `net.denoiser.model_channels`=24: .* `preset`"):
-        fresh_state(config)
-
-
 def test_a_run_measures_the_snapshot_before_it_changes(trained, tmp_path):
     config = run_on(elsewhere(tmp_path), trained, min_inputs=1, max_inputs=2, workers=0, logger=None)
     config = fine_tuning(config, {"duration_kimg": 0.016, "cache": False}, "cpu")

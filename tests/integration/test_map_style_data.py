@@ -1,7 +1,5 @@
 """A dataset class written for the unofficial implementation trains unchanged, and its cameras are right."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +7,12 @@ import torch
 from torch.utils.data import Dataset
 
 import genvs
+import train
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.geometry import to_opencv
 from genvs.geometry.trajectories import spherical_c2w
-from tests.conftest import ROOT
+from tests.programs import exit_code_of
 
 FOCAL, NEAR, FAR = 2.05, 0.8, 1.8  # half image widths; world units
 SIZE, VIEWS = 32, 5
@@ -100,11 +99,8 @@ def test_two_updates(tmp_path, monkeypatch, capsys):
     (tmp_path / "data").mkdir()
     options = f"--preset=cpu-demo --data=data --data-class={__name__}.YourDataset --outdir=runs --batch=2 --targets=1"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", f"train.py {options} --duration=4e-6 --workers=1 --logger=none".split())
-    with pytest.raises(SystemExit) as exited:
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-    output, errors = capsys.readouterr()
-    assert exited.value.code == 0, errors + output
+    arguments = f"{options} --duration=4e-6 --workers=1 --logger=none".split()
+    assert exit_code_of(train.main, *arguments) == 0, capsys.readouterr().err
     (run,) = (tmp_path / "runs").iterdir()
     net = genvs.load_snapshot(*run.glob("network-snapshot-*.pkl"))
     scene = net.config.scene

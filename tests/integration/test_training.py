@@ -33,7 +33,6 @@ from tests.small_training import (
     save_state,
     small_run,
     train,
-    unequal,
 )
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
@@ -62,13 +61,7 @@ def test_training_learns(cars, tmp_path):
         assert trained < 0.75 * untrained and averaged < 0.75 * untrained, (part, trained, averaged, untrained)
 
 
-# The same run, repeated, divided, or shared out
-
-
-def test_a_run_is_a_function_of_its_seed(cars, tmp_path):
-    once = train(small_run(cars, 3), tmp_path / "once")
-    assert unequal(train(small_run(cars, 3), tmp_path / "again", held_out=True), once) == []
-    assert distance(train(small_run(cars, 3, seed=1), tmp_path / "other"), once) > 0.1
+# The same run, divided, or shared out
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +211,7 @@ def test_files_are_written_when_due(cars, tmp_path):
 AT_48_PIXELS, LABELLED = {"net.resolution": "48"}, {"loss.augment": "0.12"}
 
 
-@pytest.mark.parametrize(("source", "target"), [({}, {}), ({}, AT_48_PIXELS), ({}, LABELLED), (LABELLED, {})])
+@pytest.mark.parametrize(("source", "target"), [({}, AT_48_PIXELS), ({}, LABELLED), (LABELLED, {})])
 def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, target):
     """Layers for labels that the snapshot lacks are 0, and those that the run lacks are left out."""
     configs = [set_by_path(small_run(cars, 1), changes) for changes in (source, target)]
@@ -236,18 +229,9 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, tar
         assert all(torch.equal(given[name], tensor) for name, tensor in weights.items())
 
 
-@pytest.mark.parametrize(
-    ("damage", "fault"), [("nan", "finite"), ("sizes", "model_channels"), ("precond", "`precond`=edm")]
-)
-def test_a_snapshot_that_cannot_be_transferred_is_refused(cars, tmp_path, damage, fault):
-    config = small_run(cars, 1)
-    net = fresh_state(config).net
-    if damage == "nan":
-        next(net.denoisers.parameters()).data.view(-1)[0] = float("nan")
-    changes = {"sizes": {"model_channels": 16}, "precond": {"precond": "vp"}}.get(damage, {})
+def test_a_snapshot_of_numbers_that_are_not_finite_is_refused(cars, tmp_path):
+    net = fresh_state(small_run(cars, 1)).net
+    next(net.denoisers.parameters()).data.view(-1)[0] = float("nan")
     genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
-    denoiser = dataclasses.replace(config.net.denoiser, **changes)
-    config = dataclasses.replace(config, net=dataclasses.replace(config.net, denoiser=denoiser))
-    with pytest.raises(genvs.errors.InputError, match=fault) as caught:
-        fresh_state(dataclasses.replace(config, transfer=str(tmp_path / "net.pkl")))
-    assert str(caught.value).startswith(f"{tmp_path / 'net.pkl'}: ")
+    with pytest.raises(genvs.errors.InputError, match=f"^{tmp_path}/net.pkl: .*finite"):
+        fresh_state(small_run(cars, 1, transfer=str(tmp_path / "net.pkl")))
