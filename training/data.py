@@ -60,9 +60,10 @@ class RunData:
             name: f"{value:.6g}" if isinstance(value, float) else as_text(value)
             for name, value in dataclasses.asdict(self.scene).items()
         }
-        held_out = {"views held out": f"one in {every}"} if (every := self.train.hold_out_every) else {}
         facts = {"scenes": len(self.train_scenes), "hash of their names and numbers of views": digest}
-        return {**facts, **held_out, **cameras}
+        if self.train.hold_out_every:
+            facts["views held out"] = f"one in {self.train.hold_out_every}"
+        return facts | cameras
 
 
 @distributed.warnings_as_lines()
@@ -84,9 +85,9 @@ def open_data(config: TrainConfig) -> RunData:
     if config.normalize and train.placement(0):
         distributed.print0(f"every scene is moved and scaled: {train.scene_names[0]} {train.placement(0)}")
     train.check_views(config.max_inputs + config.num_targets)
-    there = {frozenset(train.modalities_of(scene)) for scene in range(len(train))}
-    if frozenset(train.modalities) not in there:
-        nowhere = [name for name in train.modalities if name not in set().union(*there)]
+    of_scenes = {frozenset(train.modalities_of(scene)) for scene in range(len(train))}
+    if frozenset(train.modalities) not in of_scenes:
+        nowhere = [name for name in train.modalities if name not in set().union(*of_scenes)]
         fault = f"no scene has {' or '.join(nowhere) or ' and '.join(train.modalities) + ' together'}"
         raise InputError(f"{printable(train.path)}: {fault}; add the pictures, or leave one out of `modalities`")
     scene, scenes = train.scene_config(), range(len(train))
@@ -151,18 +152,6 @@ def pack_data(data: RunData) -> None:
         dataset.use_packs(found)
 
 
-def at_resolution(data: RunData, resolution: int, cache: bool) -> RunData:
-    """The same scenes with images of this size, for which they are packed if `cache`. Call it on all ranks."""
-    if resolution == data.train.resolution:
-        return data
-    train = data.train.at_resolution(resolution)
-    held_out = train if data.held_out is data.train else data.held_out.at_resolution(resolution)
-    resized = dataclasses.replace(data, train=train, held_out=held_out)
-    if cache:
-        pack_data(resized)
-    return resized
-
-
 def _made_packs(dataset: SceneDataset) -> list[Pack] | InputError:
     """A dataset's packs, or what is wrong with a file. None of them, after a warning, if one cannot be written."""
     try:
@@ -176,6 +165,18 @@ def _made_packs(dataset: SceneDataset) -> list[Pack] | InputError:
         )
         print(named_options(line), file=sys.stderr, flush=True)
         return []
+
+
+def at_resolution(data: RunData, resolution: int, cache: bool) -> RunData:
+    """The same scenes with images of this size, for which they are packed if `cache`. Call it on all ranks."""
+    if resolution == data.train.resolution:
+        return data
+    train = data.train.at_resolution(resolution)
+    held_out = train if data.held_out is data.train else data.held_out.at_resolution(resolution)
+    resized = dataclasses.replace(data, train=train, held_out=held_out)
+    if cache:
+        pack_data(resized)
+    return resized
 
 
 def batch_schedule(
@@ -232,14 +233,15 @@ def load_batches(
     stopped: Callable[[int], bool] = lambda seconds: False,
 ) -> Iterator[ViewBatch]:
     """This rank's micro-batches after `cur_nimg` images, on `device`. They end as `batches_of` says."""
-    place = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), "cur_nimg": cur_nimg}
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    modalities = [data.train.modalities_of(scene) for scene in data.train_scenes]
     workers = min(config.workers, usable_cores())
-    scenes = config.batch_gpu_or_share(place["world_size"]) // config.num_targets
+    scenes = config.batch_gpu_or_share(world_size) // config.num_targets  # of a micro-batch
     pixels = scenes * (config.max_inputs + config.num_targets) * config.net.resolution**2
     loader = DataLoader(
         data.train,
         batch_size=None,  # an item is a whole batch
-        sampler=batch_schedule(config, [data.train.modalities_of(scene) for scene in data.train_scenes], **place),
+        sampler=batch_schedule(config, modalities, rank=rank, world_size=world_size, cur_nimg=cur_nimg),
         num_workers=workers,
         worker_init_fn=worker_start(workers, batch_bytes=3 * pixels),
         pin_memory=device.type == "cuda",

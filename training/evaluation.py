@@ -25,6 +25,7 @@ from genvs.sampling.synthesis import sampler_of, usual_sampling
 from genvs.visualize import Band, contact_sheet, feature_colors, to_uint8
 from torch_utils import distributed
 from training.data import RunData
+from training.monitor import mean_over_ranks
 
 NUM_INPUTS = 3  # PSNR is measured with the first of them, and with all
 NUM_TARGETS = 3
@@ -51,7 +52,7 @@ class Evaluation:
         num_targets = max(1, min(NUM_TARGETS, fewest - NUM_INPUTS))
         num_inputs = min(NUM_INPUTS, fewest - num_targets)
         scenes = scenes[:MAX_SCENES]
-        chosen, of_inputs = [], []
+        chosen, modalities_of_inputs = [], []
         for number, scene in enumerate(scenes):
             rng, held_out = numpy_generator(Stream.EVALUATED_VIEWS, scene), dataset.held_out_views(scene)
             if len(held_out):
@@ -60,9 +61,9 @@ class Evaluation:
             else:
                 chosen.append(choose_views(dataset.num_views(scene), num_inputs, num_targets, rng))
             there = [MODALITIES[name].index for name in dataset.modalities_of(scene)]
-            of_inputs.append([there[(number + place) % len(there)] for place in range(num_inputs)])
+            modalities_of_inputs.append([there[(number + place) % len(there)] for place in range(num_inputs)])
         inputs, targets = map(np.stack, zip(*chosen, strict=True))
-        self.inputs = dataset.load(scenes[:, None], inputs, np.array(of_inputs)).to(device)
+        self.inputs = dataset.load(scenes[:, None], inputs, np.array(modalities_of_inputs)).to(device)
         self.classes = None if dataset.one_hot is None else dataset.one_hot[scenes].to(device)
         self.targets: dict[str, tuple[Tensor, Views]] = {}  # by modality: which of the scenes have it, and their views
         self.mean_images: dict[str, Tensor] = {}
@@ -84,39 +85,34 @@ class Evaluation:
         (V = 1 and 3), and `PSNR/mean_image`. With several modalities, `PSNR/NAME/V_input` and so on, of targets of each
         one; depth has `Depth/V_input_error` (world units) and `Depth/V_input_returns` too (`depth_agreement`).
         """
+        sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))  # by name: number of values, and their sum
+
+        def add(name: str, values: Tensor) -> None:
+            sums[name] += values.numel(), values.sum().item()
+
         counts = sorted({1, self.inputs.shape[1]})
-        sums: dict[str, float] = defaultdict(float)
-        totals: dict[str, int] = {}
         one_step = sampler_of(net, None, 1)
         for name, (rows, views) in self.targets.items():
             prefix = f"PSNR/{name}/" if len(self.targets) > 1 else "PSNR/"
-            totals |= dict.fromkeys((prefix, "Depth/") if name == "depth" else (prefix,), views.shape.numel())
             share = torch.arange(len(rows))[distributed.get_rank() :: distributed.get_world_size()]
             # A rank may have nothing to do; torch would split that into one empty part.
             for part in share.split(max(1, batch_gpu // views.shape[1])) if len(share) else ():
                 scenes, targets = rows[part], views[part]
                 given = self.inputs[scenes]
                 volume, noise = net.encode(given.images, given.cameras), self.noise[scenes].flatten(0, 1)
-                mean_image = self.mean_images[name].expand_as(targets.images)
-                sums[f"{prefix}mean_image"] += psnr(mean_image, targets.images).sum().item()
+                add(f"{prefix}mean_image", psnr(self.mean_images[name].expand_as(targets.images), targets.images))
                 for count in counts:
                     inputs = given[:, :count]
-                    copied = nearest_input(inputs, targets.cameras)
-                    sums[f"{prefix}{count}_input_nearest"] += psnr(copied, targets.images).sum().item()
+                    add(f"{prefix}{count}_input_nearest", psnr(nearest_input(inputs, targets.cameras), targets.images))
                     shown = net.render(volume[:, :count], inputs.cameras, targets.cameras, modality=name).flatten(0, 1)
                     images = as_stored(one_step(self.denoiser(net, shown, scenes, name), noise), name)
                     images = images.view_as(targets.images)
-                    sums[f"{prefix}{count}_input"] += psnr(images, targets.images).sum().item()
+                    add(f"{prefix}{count}_input", psnr(images, targets.images))
                     if name == "depth":
                         error, returns = depth_agreement(images.clamp(-1, 1), targets.images, targets.cameras)
-                        sums[f"Depth/{count}_input_error"] += error.sum().item()
-                        sums[f"Depth/{count}_input_returns"] += returns.sum().item()
-        of_ranks = distributed.gather_objects(dict(sums))
-        names = dict.fromkeys(name for of_rank in of_ranks for name in of_rank)
-        return {
-            name: sum(of_rank.get(name, 0.0) for of_rank in of_ranks) / totals[name[: name.rindex("/") + 1]]
-            for name in names
-        }
+                        add(f"Depth/{count}_input_error", error)
+                        add(f"Depth/{count}_input_returns", returns)
+        return mean_over_ranks(sums)
 
     def denoiser(self, net: GeNVS, feature_images: Tensor, scenes: Tensor, modality: str) -> Denoise:
         """The function that a sampler calls to draw the views of these feature images, equally many of each scene."""

@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +19,6 @@ from genvs.files import write_atomic
 from torch_utils import distributed
 from training.loggers import Loggers
 from training.loss import LossTerms
-from training.run_folder import records_before
 
 SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, between and above these
 
@@ -27,8 +26,8 @@ SIGMA_EDGES = (0.1, 1.0, 10.0)  # the loss is reported for noise levels below, b
 class Monitor:
     """Collects numbers on every rank and writes them on rank 0.
 
-    All ranks must call `step` and `record` alike, because `record` averages over ranks. `step` and `report` leave
-    numbers on the device and wait for nothing; `record` reads them.
+    All ranks must call `record` alike, because it averages over ranks. `report` and `report_losses` leave numbers on
+    the device and wait for nothing; `record` reads them.
     data_wait: seconds that the host has waited for batches since the last record; the training loop adds to it.
     """
 
@@ -57,7 +56,7 @@ class Monitor:
         self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
 
     @torch.no_grad()
-    def step(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
+    def report_losses(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
         """Keep the losses of one micro-batch. The bar moves with the last round of an update."""
         self.losses.append(torch.stack([terms.loss, terms.rgb_loss, terms.sigma]).flatten(1))
         if last_round:
@@ -82,10 +81,7 @@ class Monitor:
                 own[f"Loss/sigma_{low:g}_to_{high:g}"] = loss[(sigma >= low) & (sigma < high)]
         self.values.clear()
         self.losses.clear()
-        of_ranks = distributed.gather_objects({name: np.array([len(n), n.sum()]) for name, n in own.items()})
-        names = sorted(set().union(*of_ranks))
-        sums = {name: sum(of_rank[name] for of_rank in of_ranks if name in of_rank) for name in names}
-        return {name: float(total / count) for name, (count, total) in sums.items() if count}
+        return mean_over_ranks({name: np.array([len(n), n.sum()]) for name, n in own.items()})
 
     def record(self, cur_nimg: int, **numbers: float) -> None:
         """Average over ranks what was reported since the last record, and write it together with `numbers`.
@@ -147,3 +143,22 @@ class Monitor:
         if self.stats_file is not None:
             with contextlib.suppress(OSError):  # `record` has raised it already
                 self.stats_file.close()
+
+
+def mean_over_ranks(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Means by name, the same on every rank. All ranks must call it.
+
+    sums: of this rank, the number of values and their sum, `[2]`. A name without values is left out.
+    """
+    of_ranks = distributed.gather_objects(dict(sums))
+    names = dict.fromkeys(name for of_rank in of_ranks for name in of_rank)
+    of_all = {name: sum(of_rank[name] for of_rank in of_ranks if name in of_rank) for name in names}
+    return {name: float(total / count) for name, (count, total) in of_all.items() if count}
+
+
+def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
+    """The lines of a `stats.jsonl` up to `cur_nimg` images. A line that a kill cut short is dropped."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, KeyError):
+            if json.loads(line)["nimg"] <= cur_nimg:
+                yield line

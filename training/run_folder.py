@@ -78,14 +78,6 @@ def find_resume_state(resume: str, outdir: str) -> tuple[Path, dict]:
     raise InputError(f"{folder}: no training-state-*.pt there to `resume`: name a run folder or a state file of a run")
 
 
-def records_before(path: Path, cur_nimg: int) -> Iterator[str]:
-    """The lines of a `stats.jsonl` up to `cur_nimg` images. A line that a kill cut short is dropped."""
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError, KeyError):
-            if json.loads(line)["nimg"] <= cur_nimg:
-                yield line
-
-
 def last_line(cur_nimg: int, config: TrainConfig, run_dir: Path) -> str:
     """The last line that a run prints: where its results are, or how to continue it."""
     if cur_nimg >= config.total_nimg:

@@ -113,7 +113,7 @@ def accumulate_gradients(
             with training_precision(config, batch.sample_index.device):
                 terms = loss_fn(net, batch)
             (terms.total * (scale * config.loss_scale / rounds)).backward()
-        monitor.step(terms, config.batch_size, last_round=last)
+        monitor.report_losses(terms, config.batch_size, last_round=last)
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:

@@ -18,8 +18,7 @@ from tests.small_training import BATCH, CPU, fresh_state, opened, records, small
 from training.config import TrainConfig
 from training.data import batch_schedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
-from training.monitor import Monitor
-from training.run_folder import records_before
+from training.monitor import Monitor, records_before
 from training.training_loop import accumulate_gradients, update_ema, update_weights
 
 # The order of data
@@ -140,7 +139,7 @@ def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
     for shape in ((3, 2), (5, 1)):
         loss, rgb_loss = torch.rand(2, *shape, generator=generator).requires_grad_()
         sigma = 10 ** (4 * torch.rand(shape, generator=generator) - 2)
-        loop.monitor.step(LossTerms(loss.mean(), loss, rgb_loss, sigma), BATCH, last_round=False)
+        loop.monitor.report_losses(LossTerms(loss.mean(), loss, rgb_loss, sigma), BATCH, last_round=False)
         rounds.append(torch.stack([loss, rgb_loss, sigma]).flatten(1).detach())
     loop.monitor.record(BATCH)
     loop.monitor.record(2 * BATCH)
