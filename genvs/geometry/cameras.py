@@ -52,9 +52,11 @@ class TensorGroup:
 
     @classmethod
     def _joined(cls: type[T], function: str, groups: Sequence[T], dim: int) -> T:
-        columns = {field.name: [getattr(group, field.name) for group in groups] for field in fields(cls)}
-        owners = {name: torch if isinstance(column[0], Tensor) else type(column[0]) for name, column in columns.items()}
-        return cls(**{name: getattr(owners[name], function)(column, dim=dim) for name, column in columns.items()})
+        def joined(members: list[Any]) -> Any:
+            owner = torch if isinstance(members[0], Tensor) else type(members[0])
+            return getattr(owner, function)(members, dim=dim)
+
+        return cls(*(joined([getattr(group, field.name) for group in groups]) for field in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,24 @@ def apply_linear(matrix: Tensor, vectors: Tensor) -> Tensor:
     return x * column_x + y * column_y + z * column_z
 
 
+def world_to_camera(points: Tensor, cameras: Cameras) -> Tensor:
+    """World points `[..., P, 3]` in the coordinates of cameras `[...]`."""
+    w2c = cameras.w2c
+    return apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+
+
+def camera_to_world(points: Tensor, cameras: Cameras) -> Tensor:
+    """The inverse of `world_to_camera`."""
+    return apply_linear(cameras.c2w[..., :3, :3], points) + cameras.centers[..., None, :]
+
+
 def project(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """World points to normalised image coordinates.
 
     points: `[..., P, 3]`, world. cameras: `[...]`, with as many leading dimensions as `points` (they broadcast).
     Returns uv `[..., P, 2]` (inside the image where 0 <= uv < 1) and depth `[..., P]` (negative behind the camera).
     """
-    w2c = cameras.w2c
-    in_camera = apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+    in_camera = world_to_camera(points, cameras)
     homogeneous = apply_linear(cameras.intrinsics, in_camera)
     depth = in_camera[..., 2]
     # A point in the plane of the camera has no image. A tiny depth puts it far outside and keeps gradients finite.

@@ -20,7 +20,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genvs.geometry.cameras import Cameras, apply_linear, frustum_matrix, project, unproject
+from genvs.geometry.cameras import (
+    Cameras,
+    apply_linear,
+    camera_to_world,
+    frustum_matrix,
+    project,
+    unproject,
+    world_to_camera,
+)
 from genvs.geometry.rays import generate_rays, pixel_centers
 
 
@@ -46,7 +54,10 @@ class Projection(abc.ABC):
         """
 
     def matrix(self, cameras: Cameras) -> Tensor:
-        """As `frustum_matrix`, `[..., 4, 4]`: from world points into volumes that were resampled at `places`."""
+        """As `frustum_matrix`, `[..., 4, 4]`: from world points into volumes that were resampled at `places`.
+
+        It is the same for all that keep the range.
+        """
         return slant_matrix(cameras)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
@@ -79,30 +90,30 @@ class Pinhole(Projection):
 
 class Slant(Projection):
     def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
-        x, y, z = _in_camera(points, cameras).unbind(dim=-1)
+        x, y, z = world_to_camera(points, cameras).unbind(dim=-1)
         extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
         return torch.stack([x / extent + 0.5, (far - z) / extent, y / extent + 0.5], dim=-1)
 
     def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
         in_camera = _slant_to_camera(cameras.near[..., None], cameras.far[..., None], *uvw.unbind(dim=-1))
-        return _to_world(torch.stack(in_camera, dim=-1), cameras)
+        return camera_to_world(torch.stack(in_camera, dim=-1), cameras)
 
     def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
         across = (_azimuths_and_elevations(cameras, width) - 0.5) * (cameras.far - cameras.near)[..., None, None]
         in_plane = torch.cat([across, torch.zeros_like(across[..., :1])], dim=-1)
         forward = cameras.c2w[..., None, :3, 2]
-        return _to_world(in_plane, cameras), forward.expand_as(in_plane)
+        return camera_to_world(in_plane, cameras), forward.expand_as(in_plane)
 
 
 class Fan(Projection):
     def chart(self, points: Tensor, cameras: Cameras) -> Tensor:
         near, far = cameras.near[..., None], cameras.far[..., None]
-        in_camera = _in_camera(points, cameras).unbind(dim=-1)
+        in_camera = world_to_camera(points, cameras).unbind(dim=-1)
         return torch.stack(_camera_to_fan(near, far, _field_of_view(cameras), *in_camera), dim=-1)
 
     def points(self, uvw: Tensor, cameras: Cameras) -> Tensor:
         distance = cameras.far[..., None] - uvw[..., 1] * (cameras.far - cameras.near)[..., None]
-        return _to_world(distance[..., None] * _directions(uvw[..., [0, 2]], cameras), cameras)
+        return camera_to_world(distance[..., None] * _directions(uvw[..., [0, 2]], cameras), cameras)
 
     def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
         directions = _directions(_azimuths_and_elevations(cameras, width), cameras)
@@ -127,15 +138,6 @@ def slant_matrix(cameras: Cameras) -> Tensor:
     x, y, z, one = cameras.w2c.unbind(dim=-2)
     half = 0.5 * one
     return torch.stack([x / extent + half, (far * one - z) / extent, y / extent + half, one], dim=-2)
-
-
-def _in_camera(points: Tensor, cameras: Cameras) -> Tensor:
-    w2c = cameras.w2c
-    return apply_linear(w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
-
-
-def _to_world(points: Tensor, cameras: Cameras) -> Tensor:
-    return apply_linear(cameras.c2w[..., :3, :3], points) + cameras.centers[..., None, :]
 
 
 def _slant_to_camera(near: Tensor, far: Tensor, u: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

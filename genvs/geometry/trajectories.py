@@ -87,7 +87,8 @@ def trajectory_cameras(
         return placed(inputs, *through(inputs.c2w[0], inputs.intrinsics[0], num_views, smooth=False))
     distance = float(inputs.centers.norm(dim=-1).mean())
     radius = distance if radius is None else radius
-    elevation = {"orbit": 20.0}.get(trajectory, 60.0) if elevation is None else elevation
+    if elevation is None:
+        elevation = 20.0 if trajectory == "orbit" else 60.0
     if not -90 <= elevation <= 90:
         raise InputError(f"`elevation`={elevation:g}: choose degrees from -90 to 90")
     if not 0 < radius < math.inf or float(inputs.far[0, 0]) + radius <= distance:
