@@ -71,7 +71,7 @@ class ADM(UNet):
         nn.init.normal_(layer.weight)
         return layer
 
-    def embed(self, c_noise: Tensor, classes: Tensor | None, augment: Tensor | None) -> Tensor:
+    def embed(self, c_noise: Tensor, classes: Tensor, augment: Tensor) -> Tensor:
         x = self.encode_noise(c_noise)
         if self.embed_augment is not None:
             x = x + self.embed_augment(augment)

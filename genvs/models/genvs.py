@@ -87,7 +87,7 @@ class GeNVS(nn.Module):
 
         images: `[B, V, 3, H, W]` in [-1, 1]. cameras: `[B, V]`; a network for photos alone does not need them.
         """
-        counts = [images.shape[0] * images.shape[1]]
+        counts = [images.shape[:2].numel()]
         if len(self.config.modalities) > 1:
             assert cameras is not None
             of_all = cameras.modality.flatten().bincount(minlength=len(MODALITIES)).tolist()
@@ -100,10 +100,10 @@ class GeNVS(nn.Module):
         Each modality must have equally many of the B * V images, so that the host does not have to ask the device.
         """
         parts = len(self.config.modalities)
-        return self._encode(images, cameras, [images.shape[0] * images.shape[1] // parts] * parts, parts)
+        return self._encode(images, cameras, [images.shape[:2].numel() // parts] * parts, parts)
 
     def _encode(self, images: Tensor, cameras: Cameras | None, counts: list[int], parts: int) -> list[Tensor]:
-        """counts: of the images of each modality."""
+        """counts: of the images of each modality. parts: into how many the scenes are divided."""
         shape, names = images.shape[:2], self.config.modalities
         images = images.flatten(0, 1)
         cameras = None if cameras is None else cameras.map(lambda part: part.flatten(0, 1))
@@ -194,11 +194,8 @@ class GeNVS(nn.Module):
     def render_targets(self, input_images: Tensor, inputs: Cameras, targets: Cameras, keys: Tensor) -> Tensor:
         """The first half of `forward`, with its arguments: the feature images `[B, T, C, H, W]`."""
         volumes = self.encode_evenly(input_images, inputs)
-        own = zip(self.config.modalities, volumes, *map(self._own, (inputs, targets, keys)), strict=True)
-        parts = [
-            self.render(volume, seen_from, drawn_from, own_keys, name)
-            for name, volume, seen_from, drawn_from, own_keys in own
-        ]
+        given = map(self._own, (inputs, targets, keys))
+        parts = list(map(self.render, volumes, *given, self.config.modalities))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def denoise_targets(
@@ -212,19 +209,16 @@ class GeNVS(nn.Module):
     ) -> Tensor:
         """The second half of `forward`, with its arguments: the denoised targets `[B, T, 3, H, W]`."""
         without = self.without_conditioning(feature_image, keys)
-        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without)
-        own_parts = zip(*map(self._own, (noisy, sigma, conditioning, keys)), strict=True)
-        parts = []
-        for name, own, own_labels in zip(self.config.modalities, own_parts, self._own(labels), strict=True):
-            noisy_part, sigma_part, seen, keys_part = (part.flatten(0, 1) for part in own)
-            of_images = None if own_labels is None else own_labels.flatten(0, 1)
-            if of_images is not None and self.config.denoiser.augment_labels:
-                seen = augmented(seen, of_images[:, -AUGMENT_LABELS:])
-            parts.append(self.denoise(noisy_part, sigma_part, seen, keys_part, of_images, name))
+        conditioning = torch.where(keep_conditioning[..., None, None, None], feature_image, without).flatten(0, 1)
+        of_images = None if labels is None else labels.flatten(0, 1)
+        if of_images is not None and self.config.denoiser.augment_labels:
+            conditioning = augmented(conditioning, of_images[:, -AUGMENT_LABELS:])
+        given = map(self._own, (noisy.flatten(0, 1), sigma.flatten(0, 1), conditioning, keys.flatten(0, 1), of_images))
+        parts = list(map(self.denoise, *given, self.config.modalities))
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, noisy.shape[:2])
 
     def _own(self, batch: Any) -> Sequence[Any]:
-        """Each modality's part of a tensor or of cameras `[B, ...]` of a training batch; of None, as many of it.
+        """The part of each modality's targets, of a tensor or cameras of a training batch; of None, None for each.
 
         With one modality that is all of it, without a slice, whose gradient would be copied.
         """

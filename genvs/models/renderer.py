@@ -85,15 +85,14 @@ class FeatureRenderer(nn.Module):
 
     def charts(self, inputs: Cameras) -> Tensor:
         """The matrices `[B, V, 4, 4]` that map world points into the volumes of `inputs` `[B, V]`."""
-        projections = [PROJECTIONS[modality.projection] for modality in self.modalities]
-        # The volumes of all that keep the range lie alike (`Projection.places`).
-        kinds = {projection.keeps_range: projection for projection in projections}
-        matrices = {keeps_range: projection.matrix(inputs) for keeps_range, projection in kinds.items()}
+        projections = {modality.index: PROJECTIONS[modality.projection] for modality in self.modalities}
+        # All that keep the range have the same matrix (`Projection.matrix`).
+        kinds = {each.keeps_range: each for each in projections.values()}
+        matrices = {keeps_range: each.matrix(inputs) for keeps_range, each in kinds.items()}
         if len(matrices) == 1:
             return next(iter(matrices.values()))
-        of_kind = zip(self.modalities, projections, strict=True)
-        keeping = [inputs.modality == modality.index for modality, projection in of_kind if projection.keeps_range]
-        keeps_range = functools.reduce(torch.logical_or, keeping)[..., None, None]
+        ranged = [inputs.modality == index for index, each in projections.items() if each.keeps_range]
+        keeps_range = functools.reduce(torch.logical_or, ranged)[..., None, None]
         return torch.where(keeps_range, matrices[True], matrices[False])
 
     def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
