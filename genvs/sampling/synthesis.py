@@ -66,9 +66,10 @@ def synthesize_views(
     noise_of = start_noise(noise, seed, (3, side, side), device)
     denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id, modality=modality)
     inputs, targets, num_targets = inputs.to(device), targets.to(device), targets.shape[1]
-    sizes = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
-    network = Conditioned(denoise, inputs, **sizes)
-    worse = Conditioned(guide, inputs, **sizes) if guide is not None and guidance != 1 else None
+    conditioned = functools.partial(
+        Conditioned, inputs=inputs, batch_size=batch_size, max_generated=MAX_GENERATED if autoreg else 0
+    )
+    network, worse = conditioned(denoise), conditioned(guide) if guide is not None and guidance != 1 else None
 
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
@@ -79,8 +80,10 @@ def synthesize_views(
             denoised = guided(denoised, away_from, guidance)
         images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
         images = as_stored(images, denoise.modality)
-        for conditioned in filter(None, (network, worse)) if autoreg and stop < num_targets else ():
-            conditioned.add(images, cameras)
+        if autoreg and stop < num_targets:
+            network.add(images, cameras)
+            if worse:
+                worse.add(images, cameras)
         return images, feature_images
 
     stride = 1 if autoreg else batch_size

@@ -27,7 +27,8 @@ from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, guided, sampler_of, start_noise
 from genvs.visualize import feature_colors, to_uint8
 
-PICTURES = ("sample", "feature image", "expected depth", "opacity")
+PICTURES = ("sample", "feature image")
+GEOMETRY = ("expected depth", "opacity")  # pictures of photos' volumes
 
 
 class Dropped(Exception):
@@ -63,8 +64,8 @@ class Viewer:
     """A network and the encoded input views of one object. Draws one camera at a time.
 
     Several threads may draw: after each evaluation of the denoiser, the next one has its turn. inputs: `[1, V]`, as
-    given at first, on the CPU; depth planes are relative to theirs. pictures: which of PICTURES it draws; depth and
-    opacity only of photos.
+    given at first, on the CPU; depth planes are relative to theirs. pictures: what it draws: PICTURES and, of photos,
+    GEOMETRY.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Viewer:
         self.net, self.inputs, self._device = net, inputs, next(net.parameters()).device
         bf16 = bf16 and has_native_bf16(self._device)
         self._denoise = FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
-        self.pictures = PICTURES if self._denoise.modality == "rgb" else PICTURES[:2]
+        self.pictures = PICTURES + GEOMETRY if self._denoise.modality == "rgb" else PICTURES
         self._turns = Turns()
         # The same renderer, weights included, that shows geometry in its last channels.
         self._geometry = copy.copy(net.renderer)
@@ -127,8 +128,11 @@ class Viewer:
         sample = sampler_of(self.net, sampler, num_steps, seed=seed)
         with self._turns:
             camera = camera.to(self._device)
-            if picture in PICTURES[2:]:
-                return self._drawn_geometry(camera, PICTURES.index(picture) - 2)
+            if picture in GEOMETRY:
+                opacity, depth = self._rendered_geometry(camera)
+                # Rendered depth lacks the background's level (FeatureRenderer.known).
+                levels = 2 * opacity - 1 if picture == "opacity" else depth + to_levels(0)
+                return to_uint8(levels.expand(1, 3, *levels.shape))[0]
             features = self._network.render(camera)
             if picture == "feature image":
                 return feature_colors(features, self._usual_features)[0]
@@ -148,13 +152,6 @@ class Viewer:
             return denoise(noisy, sigma)
 
         return evaluate
-
-    def _drawn_geometry(self, camera: Cameras, kind: int) -> np.ndarray:
-        """Expected depth (kind 0) or opacity (1), in gray."""
-        opacity, depth = self._rendered_geometry(camera)
-        # Rendered depth lacks the background's level (FeatureRenderer.known).
-        levels = depth + to_levels(0) if kind == 0 else 2 * opacity - 1
-        return to_uint8(levels.expand(1, 3, *levels.shape))[0]
 
     def _rendered_geometry(self, camera: Cameras) -> Tensor:
         """Opacity, and the level of the depth above the background's, in [0, 2], times opacity: `[2, R, R]`."""
