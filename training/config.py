@@ -289,6 +289,7 @@ PER_PROCESS = ("data", "workers")  # settings that may differ among the processe
 
 def resumed(saved: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The saved run's config with settings changed, by path. Raises InputError for changes that make another run."""
+    # A new length leaves the parts of the run as they were.
     config = set_by_path(saved, {**{name: getattr(saved, name) for name in PARTS_OF_A_RUN}, **changes})
     old, new = (flat({**dataclasses.asdict(c), **dict.fromkeys(RESUMABLE)}) for c in (saved, config))
     if old != new:

@@ -41,24 +41,21 @@ def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
     the network expects them, all scenes are normalized, to its cameras' distance.
     """
     trained = config.net.scene
-    usual: dict[str, Any] = {
-        "fit": trained.fit,
-        "background": trained.background,
-        "radius": trained.radius or config.radius,
-    }
-    config = dataclasses.replace(config, **{name: value for name, value in usual.items() if name not in given})
+
+    def with_usual(config: TrainConfig, **usual: Any) -> TrainConfig:
+        return dataclasses.replace(config, **{name: value for name, value in usual.items() if name not in given})
+
+    radius = trained.radius or config.radius
+    config = with_usual(config, fit=trained.fit, background=trained.background, radius=radius)
     ranged = any(MODALITIES[name].decibels for name in config.net.modalities)  # their pictures cannot be scaled
     placement = None if config.data is None or ranged else _placement(config)
     if placement is None:
         return config
     off = max(abs(1 / placement.scale - 1), float(np.linalg.norm(placement.center)) / config.radius)
-    normalize = config.normalize
+    in_place = off <= NEAR_ENOUGH
     if not {"near", "far", "normalize"} & set(given):
-        normalize = off > NEAR_ENOUGH
-    if normalize or off <= NEAR_ENOUGH:
-        planes = {name: depth for name, depth in trained.planes.items() if name not in given}
-        config = dataclasses.replace(config, **planes)
-    return dataclasses.replace(config, normalize=normalize)
+        config = dataclasses.replace(config, normalize=not in_place)
+    return with_usual(config, **trained.planes) if config.normalize or in_place else config
 
 
 def _placement(config: TrainConfig) -> Placement | None:

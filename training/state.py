@@ -110,9 +110,8 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     net.to_device(device)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     teacher = copy.deepcopy(ema) if config.distill_steps else None
-    part = net.denoisers if teacher else net.renderer.view_weights if config.only_train_cam_weighter else net
-    trained = set(cast(nn.Module, part).parameters())
-    for parameter in set(net.parameters()) - trained:
+    learns = net.denoisers if teacher else net.renderer.view_weights if config.only_train_cam_weighter else net
+    for parameter in set(net.parameters()) - set(cast(nn.Module, learns).parameters()):
         parameter.requires_grad_(False)
     learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
     return TrainState(net, ema, Adam(learning), teacher, fp16=config.fp16)
@@ -182,14 +181,16 @@ def transfer(path: str, net: GeNVS) -> None:
     precond = source.config.denoiser.precond
     if precond != net.config.denoiser.precond:
         raise InputError(f"{path}: was trained with `precond`={precond}, not {net.config.denoiser.precond}: set it too")
-    own, given = net.state_dict(), source.state_dict()
+    own = net.state_dict()
+    weights = _for_modalities(own, source.state_dict(), source.config, net.config)
     weighting = {name: tensor for name, tensor in own.items() if name.startswith(VIEW_WEIGHTS)}
-    if weighting.keys() != {name for name in given if name.startswith(VIEW_WEIGHTS)}:
-        given = {name: tensor for name, tensor in given.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
-    given = _for_modalities(own, given, source.config, net.config)
-    labels = {name: torch.zeros_like(tensor) for name, tensor in own.items() if OPTIONAL_LAYERS.fullmatch(name)}
-    given = labels | given
-    weights = {name: given[name] for name in given if name in own or not OPTIONAL_LAYERS.fullmatch(name)}
+    if weighting.keys() != {name for name in weights if name.startswith(VIEW_WEIGHTS)}:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(VIEW_WEIGHTS)} | weighting
+    for name in filter(OPTIONAL_LAYERS.fullmatch, own.keys() | weights.keys()):
+        if name not in own:
+            del weights[name]
+        elif name not in weights:
+            weights[name] = torch.zeros_like(own[name])
     fault = fault_in(weights, own)
     if fault is not None:
         own_settings, others = flat(dataclasses.asdict(net.config)), unlike(net.config, source.config)
