@@ -95,11 +95,13 @@ def test_ranks_share_the_scenes_out_though_some_get_none(held_out, monkeypatch):
     scores = held_out.measure(net, 3)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 6)
     parts = []
+    monkeypatch.setattr(distributed, "gather_objects", lambda part: parts.append(part) or [part])
     for rank in range(6):
         monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
-        parts.append(held_out.measure(net, 3))
-    assert {name: sum(part.get(name, 0) for part in parts) for name in scores} == pytest.approx(scores, abs=1e-3)
+        held_out.measure(net, 3)
     assert parts[5] == {}
+    monkeypatch.setattr(distributed, "gather_objects", lambda part: parts)
+    assert held_out.measure(net, 3) == pytest.approx(scores, abs=1e-3)
 
 
 def test_scenes_of_two_views_are_judged_too(tmp_path):
