@@ -66,7 +66,7 @@ def every_operation(precision: torch.dtype) -> None:
     # Summed over half a tile of rays and over two, with and without known channels.
     variants = [(None, None), (None, known), (32, None), (128, known)]
     rendered = [render(rays, *scene, elevations=elevations, known=given) for elevations, given in variants]
-    resampled += [ops.resample(volume[:, 0], some_places(2, 4, 6, 7))]
+    resampled += [ops.resample_volume(volume[:, 0], some_places(2, 4, 6, 7))]
     results = norms + resampled + epilogues + rendered
     torch.autograd.backward(results, [torch.zeros_like(x) for x in results])
 

@@ -22,7 +22,7 @@ from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.labels import augmented
 from genvs.models.renderer import FeatureRenderer
 from genvs.models.view_weighting import make_view_weighting
-from genvs.ops import resample
+from genvs.ops import resample_volume
 
 
 class GeNVS(nn.Module):
@@ -113,15 +113,15 @@ class GeNVS(nn.Module):
         each = {name: rows for name, rows in zip(names, order.split(counts), strict=True) if len(rows)}
         # In the order of their memory, which fused kernels read.
         volumes = [self.encode_as(name, images[at], cameras[at]).permute(0, 3, 4, 2, 1) for name, at in each.items()]
-        placed = Placed.apply(order, parts, *volumes)
-        return [part.permute(0, 4, 3, 1, 2).unflatten(0, (-1, shape[1])) for part in placed]
+        reordered = Reorder.apply(order, parts, *volumes)
+        return [part.permute(0, 4, 3, 1, 2).unflatten(0, (-1, shape[1])) for part in reordered]
 
     def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
         """Images `[N, 3, H, W]` of one modality and their cameras `[N]` to feature volumes `[N, C, D, h, w]`."""
         volumes = self.encoders[modality](images)
         projection = PROJECTIONS[MODALITIES[modality].projection]
         places = None if cameras is None else projection.places(cameras, volumes.shape[2:])
-        return volumes if places is None else resample(volumes, places)
+        return volumes if places is None else resample_volume(volumes, places)
 
     def render(
         self,
@@ -231,8 +231,8 @@ class GeNVS(nn.Module):
         return [batch[start : start + share] for start in range(0, count * share, share)]
 
 
-class Placed(torch.autograd.Function):
-    """Rows of several tensors as the rows of others.
+class Reorder(torch.autograd.Function):
+    """Joins several tensors, puts their rows in another order, and splits the result into equal parts.
 
     Indexing and splitting would do, but the gradient of one adds up atomically, and that of the other copies all.
     """

@@ -72,7 +72,7 @@ def render(
     return Render.apply(volume, frusta, view_weights, *rays, density, elevations, known, *field.parameters)
 
 
-def resample(volume: Tensor, places: Tensor) -> Tensor:
+def resample_volume(volume: Tensor, places: Tensor) -> Tensor:
     """Feature volumes read at other places, trilinearly, and with zeros beyond the volume, as `render` reads them.
 
     volume: `[N, C, D, H, W]`, in memory best as (N, H, W, D, C); the kernel copies other orders. places:
@@ -83,7 +83,7 @@ def resample(volume: Tensor, places: Tensor) -> Tensor:
     Where places need a gradient, or the kernel does not support the number of channels, plain torch runs.
     """
     if not uses_kernels(volume) or volume.shape[1] not in (16, 32) or places.requires_grad:
-        return reference.resample(volume, places)
+        return reference.resample_volume(volume, places)
     from genvs.ops.triton_kernels.resample_volume import ResampleVolume
 
     return ResampleVolume.apply(volume, places)

@@ -78,7 +78,7 @@ def inside(uvw: Tensor) -> Tensor:
     return ((uvw >= 0) & (uvw <= 1)).all(dim=-1)
 
 
-def resample(volume: Tensor, places: Tensor) -> Tensor:
+def resample_volume(volume: Tensor, places: Tensor) -> Tensor:
     sampled = sample_volume(volume, places.flatten(1, 3)).unflatten(2, volume.shape[2:])
     return torch.where(inside(places)[:, None], sampled, 0)
 

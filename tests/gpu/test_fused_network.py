@@ -57,7 +57,7 @@ def test_render_that_keeps_the_range_or_knows_channels(elevations, known, precis
 def test_volumes_of_fans_of_full_size_are_resampled(precision):
     places = PROJECTIONS["fan"].places(some_cameras(2).to(DEVICE), (64, 64, 64))
     volume = some_volume(1, 16, precision, size=(64, 64, 64))[:, 0]
-    check(lambda volume: ops.resample(volume, places), volume)
+    check(lambda volume: ops.resample_volume(volume, places), volume)
 
 
 def network_outcome(bf16: bool) -> dict[str, Tensor]:

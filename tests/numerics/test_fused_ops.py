@@ -187,8 +187,8 @@ def test_inputs_of_any_layout(monkeypatch, most_in_group):
 def test_volumes_at_other_places(channels, size, precision):
     height, width, depth = size
     volume, places = some_volume(1, channels, precision, size)[:, 0], some_places(2, depth, height, width)
-    check(lambda volume: ops.resample(volume, places), volume)
-    in_memory = ops.resample(volume, places).permute(0, 3, 4, 2, 1)
+    check(lambda volume: ops.resample_volume(volume, places), volume)
+    in_memory = ops.resample_volume(volume, places).permute(0, 3, 4, 2, 1)
     assert in_memory.is_contiguous() and in_memory.dtype == precision
 
 
@@ -198,7 +198,7 @@ def test_volumes_and_gradients_of_any_layout_at_places_of_any_layout():
         some_volume(1, 16)[:, 0].contiguous(),
         some_places(1, 4, 6, 7).contiguous().expand(2, -1, -1, -1, -1),
     )
-    check(lambda volume: 2 * ops.resample(volume, places).contiguous(), volume)
+    check(lambda volume: 2 * ops.resample_volume(volume, places).contiguous(), volume)
 
 
 # Rendering. The interpreter has no products of bfloat16: tests/gpu/test_fused_network.py tests these
@@ -275,7 +275,7 @@ def test_within_reference_only_plain_torch_runs(calls):
         ops.group_norm_silu(x, ones, ones, NormSettings(1, 1e-6))
         ops.conv_epilogue(x, ones)
         ops.downsample(x), ops.upsample(x), ops.concat(x, x)
-        ops.resample(some_volume(1, 16)[:, 0], some_places(2, 4, 6, 7))
+        ops.resample_volume(some_volume(1, 16)[:, 0], some_places(2, 4, 6, 7))
 
     all_operations()
     assert calls == []
@@ -291,13 +291,13 @@ def test_sizes_that_the_kernel_does_not_support_are_rendered_by_plain_torch(call
 
 
 def test_numbers_of_channels_that_the_kernel_does_not_support_are_resampled_by_plain_torch(calls):
-    ops.resample(some_volume(1, 12)[:, 0], some_places(2, 4, 6, 7))
+    ops.resample_volume(some_volume(1, 12)[:, 0], some_places(2, 4, 6, 7))
     assert calls == ["resample"]
 
 
 def test_where_places_need_gradients_plain_torch_resamples(calls):
     places = some_places(2, 4, 6, 7).requires_grad_()
-    resampled = ops.resample(some_volume(1, 16)[:, 0], places)
+    resampled = ops.resample_volume(some_volume(1, 16)[:, 0], places)
     assert calls == ["resample"] and torch.autograd.grad(resampled.sum(), places)[0].abs().max() > 0
 
 

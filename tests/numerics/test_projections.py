@@ -97,7 +97,7 @@ def test_a_fan_is_resampled_to_where_its_points_are():
     w, v, u = torch.meshgrid(middles, middles, middles, indexing="ij")
     uvw = torch.stack([u, v, w], dim=-1).flatten(0, 2).expand(2, -1, -1)
     volume = smooth(fan.points(uvw, cameras)).unflatten(1, (1, side, side, side))
-    found = reference.resample(volume, fan.places(cameras, volume.shape[2:])).flatten(1)
+    found = reference.resample_volume(volume, fan.places(cameras, volume.shape[2:])).flatten(1)
     points = Slant().points(uvw, cameras)
     seen = ((fan.chart(points, cameras) - 0.5).abs() < 0.5 - 1 / side).all(dim=-1)
     assert seen.double().mean() > 0.4

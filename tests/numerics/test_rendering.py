@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from genvs.geometry import Cameras, generate_rays, interval_lengths, stratified_depths
-from genvs.ops.reference import composite, resample, sample_volume
+from genvs.ops.reference import composite, resample_volume, sample_volume
 from tests.small_model import some_cameras
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -107,12 +107,12 @@ def test_a_volume_of_ones_is_one_everywhere_to_its_borders():
 
 def test_a_volume_at_its_own_centers_is_itself_and_beyond_its_borders_it_is_nothing():
     volume, centers = random(1, 2, 4, 5, 6), voxel_centers(4, 5, 6)[None]
-    assert_close(resample(volume, centers), volume, **EXACT)
-    assert_close(resample(volume, 1 - centers), volume.flip(2, 3, 4), **EXACT)
+    assert_close(resample_volume(volume, centers), volume, **EXACT)
+    assert_close(resample_volume(volume, 1 - centers), volume.flip(2, 3, 4), **EXACT)
     ones = torch.ones_like(volume)
     for axis in range(3):
         for edge, beyond in ((0.0, -1e-9), (1.0, 1 + 1e-9)):
             for place, value in ((edge, 1.0), (beyond, 0.0)):
                 places = centers.clone()
                 places[..., axis] = place
-                assert_close(resample(ones, places), value * ones, **EXACT)
+                assert_close(resample_volume(ones, places), value * ones, **EXACT)

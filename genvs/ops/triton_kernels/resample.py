@@ -1,4 +1,4 @@
-"""Halving and doubling the resolution, channels last. They are transposes of each other, up to a factor of 4."""
+"""Halving and doubling the resolution of images, channels last: transposes of each other, up to a factor of 4."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def resample_volume_gradient_kernel(
 
 
 class ResampleVolume(torch.autograd.Function):
-    """See `genvs.ops.resample`."""
+    """See `genvs.ops.resample_volume`."""
 
     @staticmethod
     def forward(ctx, volume, places):
