@@ -28,7 +28,7 @@ VIEW_WEIGHTINGS = (
 LEARNED_VIEW_WEIGHTINGS = ("learned_cross_attention", "relative_pose_self_attention")
 _LARGEST_NUMBER = {"error_weighting_alpha": 1.0, "distance_gaussian_b": 1e6}
 
-# The published settings of each U-Net, where they differ from these of ddpmpp, which also works with others.
+# The published settings of ddpmpp, which also works with others, and those in which the other U-Nets differ from it.
 _DDPMPP: dict[str, Any] = {"residual_encoder": True, "attention_resolutions": (16,)}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ddpmpp": {},

@@ -19,7 +19,7 @@ from genvs.metrics.depths import depth_agreement
 from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored
-from genvs.models.labels import class_labels
+from genvs.models.labels import labels_of_classes
 from genvs.random import Stream, normal, numpy_generator, sample_keys
 from genvs.sampling.synthesis import sampler_of, usual_sampling
 from genvs.visualize import Band, contact_sheet, feature_colors, to_uint8
@@ -118,7 +118,7 @@ class Evaluation:
         """The function that a sampler calls to draw the views of these feature images, equally many of each scene."""
         labels = None
         if self.classes is not None:
-            labels = class_labels(self.classes[scenes], net.config)
+            labels = labels_of_classes(self.classes[scenes], net.config)
             labels = labels.repeat_interleave(len(feature_images) // len(scenes), dim=0)
         return functools.partial(net.denoise, feature_image=feature_images, labels=labels, modality=modality)
 

@@ -91,6 +91,22 @@ def sample_unipc(
     return denoise(x.float(), sigmas[-2]).float()  # where the step to sigma = 0 ends
 
 
+def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
+    """The end of the step from `start`, corrected with D at its end, `here`. before: D and the width of this step and,
+    unless this is the first step, of the one before.
+    """
+    last, h = before[-1]
+    moment0 = -math.expm1(-h)  # moment_k: the integral of exp(t - h) t^k from 0 to h
+    if len(before) == 1:
+        return math.exp(-h) * start + moment0 / 2 * (here + last)
+    older, older_h = before[-2]
+    moment1 = h - moment0
+    moment2 = h**2 - 2 * moment1
+    of_here = (moment2 + older_h * moment1) / (h * (h + older_h))
+    of_older = (moment2 - h * moment1) / (older_h * (h + older_h))
+    return math.exp(-h) * start + moment0 * last + of_here * (here - last) + of_older * (older - last)
+
+
 def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.8) -> Tensor:
     """The noise levels `[num_steps]`, float64, of `sample_consistency`: from sigma_max to sigma_end in equal steps of
     ln sigma. A single one is sigma_max.
@@ -121,22 +137,6 @@ def sample_consistency(
         shifted = noise.roll([noise.shape[side] * number // num_steps for side in sides], list(sides))
         image = denoise(image + level * shifted, level).float()
     return image
-
-
-def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, float]]) -> Tensor:
-    """The end of the step from `start`, corrected with D at its end, `here`. before: D and the width of this step and,
-    unless this is the first step, of the one before.
-    """
-    last, h = before[-1]
-    moment0 = -math.expm1(-h)  # moment_k: the integral of exp(t - h) t^k from 0 to h
-    if len(before) == 1:
-        return math.exp(-h) * start + moment0 / 2 * (here + last)
-    older, older_h = before[-2]
-    moment1 = h - moment0
-    moment2 = h**2 - 2 * moment1
-    of_here = (moment2 + older_h * moment1) / (h * (h + older_h))
-    of_older = (moment2 - h * moment1) / (older_h * (h + older_h))
-    return math.exp(-h) * start + moment0 * last + of_here * (here - last) + of_older * (older - last)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from genvs.errors import InputError
 MAX_SHIFT = 0.125  # of the image's side
 
 
-def class_labels(one_hot: Tensor, config: GeNVSConfig) -> Tensor:
+def labels_of_classes(one_hot: Tensor, config: GeNVSConfig) -> Tensor:
     """Labels `[N, L]` of images that are not augmented, from their classes, one-hot `[N, K]`."""
     return F.pad(one_hot, (0, config.denoiser.augment_labels))
 
@@ -26,7 +26,7 @@ def label_of_class(class_id: int, config: GeNVSConfig) -> Tensor:
         raise InputError(f"`class_id`={class_id}: the network was trained without classes: leave it out")
     if not 0 <= class_id < known:
         raise InputError(f"`class_id`={class_id}: the network's classes are 0 to {known - 1}: choose one of them")
-    return class_labels(torch.eye(known)[class_id : class_id + 1], config)
+    return labels_of_classes(torch.eye(known)[class_id : class_id + 1], config)
 
 
 def augment_labels(flip_x: Tensor, flip_y: Tensor, quarter_turns: Tensor, shift: Tensor) -> Tensor:

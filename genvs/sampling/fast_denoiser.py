@@ -46,20 +46,19 @@ class FastDenoiser:
             # torch 2.13's backward pass corrupts the heap.
             network = copy.deepcopy(network)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._labels = own_labels = None if class_id is None else label_of_class(class_id, net.config).to(self.device)
+        self._labels = None if class_id is None else label_of_class(class_id, net.config).to(self.device)
         # Without autocast's cache, because a CUDA graph must contain the casts that it uses.
-        context = functools.partial(autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False)
+        self.autocast = functools.partial(autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False)
 
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
-            labels = None if own_labels is None else own_labels.expand(len(noisy), -1)
-            with context():
+            labels = None if self._labels is None else self._labels.expand(len(noisy), -1)
+            with self.autocast():
                 return functional_call(network, weights, (noisy, sigma, feature_image), {"labels": labels})
 
         def encode(images: Tensor, *cameras: Tensor) -> Tensor:
             return net.encode_as(self.modality, images, Cameras(*cameras))
 
         self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(encode, self.device)
-        self.autocast = context
 
     def set_class(self, class_id: int | None) -> None:
         """Draw images of this class from now on. Without a class at construction, or for None, nothing changes."""

@@ -88,10 +88,10 @@ def sample_views(
     >>> views.shape, views.dtype
     ((1, 64, 64, 3), dtype('uint8'))
     """
-    pictures = [_as_uint8(image, net.config.scene.background) for image in images]
+    scene = net.config.scene
+    pictures = [_as_uint8(image, scene.background) for image in images]
     if not pictures:
         raise InputError("`images` is empty: give one view or more")
-    scene = net.config.scene
     if intrinsics is None:
         f = scene.focal if focal is None else focal
         intrinsics = [
