@@ -30,9 +30,9 @@ from training.signals import stop_at_once
 from training.state import check_data, create_state, restore, start_from
 from training.training_loop import training_loop
 
-FOLLOWING = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
+DETERMINED = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
 IN_KIMG = {"duration_kimg": 1000, "ema_halflife_kimg": 1000, "log_kimg": 0.001}  # units of options, thousand images
-IMAGES = FiniteRange(min=0, min_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 def folder_words(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -43,7 +43,7 @@ def folder_words(context: click.Context, parameter: click.Parameter, text: str |
 
 def settings_by_path(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
-        if "=" not in text or text.startswith(FOLLOWING):
+        if "=" not in text or text.startswith(DETERMINED):
             raise click.BadParameter(f"{text!r}: give PATH=VALUE for a setting that docs/options.md lists")
     return dict(text.partition("=")[::2] for text in texts)
 
@@ -69,7 +69,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
     """
     given = {name: value for name, value in options.items() if value is not None}
     given |= {name: given[name] * unit for name, unit in IN_KIMG.items() if name in given}
-    more = given.pop("settings")
+    by_path = given.pop("settings")
     if "kimg" in given:
         if "duration_kimg" in given:
             raise InputError("--kimg and --duration both set the length: give one of them")
@@ -82,7 +82,7 @@ def build_config(options: dict[str, Any], saved: TrainConfig | None) -> TrainCon
         if "transfer" in given:
             raise InputError("--distill and --transfer both name the network to start from: give one of them")
         given["transfer"] = given.pop("distill")
-    settings = {path_of(name): value for name, value in given.items()} | more
+    settings = {path_of(name): value for name, value in given.items()} | by_path
     if saved:
         return resumed(saved, settings)
     base = TRAIN_PRESETS[given.get("preset") or default_preset()]
@@ -178,14 +178,14 @@ class TrainCommand(Command):
 @model("--encoder-weights", help="Initial weights of the ResNet; imagenet downloads them", metavar=WEIGHTS)
 @model("--transfer", help="Start from the weights of a snapshot or its folder", type=FullPath(), metavar="PKL")
 @model("--distill", help="Make a few-step network of a snapshot (docs/realtime.md)", type=FullPath(), metavar="PKL")
-@recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=IMAGES)
-@recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG", type=IMAGES)
+@recipe("--duration", "duration_kimg", help="Length, millions of images", metavar="MIMG", type=POSITIVE)
+@recipe("--kimg", help="Length, thousands of images, instead of --duration", metavar="KIMG", type=POSITIVE)
 @recipe("--batch", "batch_size", help="Target images per update, over all GPUs", metavar="INT")
 @recipe("--batch-gpu", help="Target images per GPU at a time", metavar="INT", show_default="a share of --batch")
 @recipe("--views", "min_inputs", help="Input views per sample, such as 2 or 1-3", metavar="N|MIN-MAX")
 @recipe("--targets", "num_targets", help="Target views per scene and sample", metavar="INT")
 @recipe("--lr", help="Learning rate", metavar="FLOAT")
-@recipe("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=IMAGES)
+@recipe("--ema", "ema_halflife_kimg", help="EMA half-life, millions of images", metavar="MIMG", type=POSITIVE)
 @recipe("--augment", help="Probability of each augmentation: flips, turns, shifts", metavar="FLOAT")
 @recipe("--rgb_weight", help="Weight of the colour loss on feature images", metavar="FLOAT")
 @recipe("--ls", "loss_scale", help="Factor on the loss", metavar="FLOAT")
@@ -201,10 +201,10 @@ class TrainCommand(Command):
 @output("--outdir", help="Where run folders go", type=FullPath(), metavar="DIR", **OUTDIR)
 @output("--desc", help="Text at the end of the run folder's name", metavar="STR", callback=folder_words)
 @output("--nosubdir", help="Write to --outdir itself", is_flag=True)
-@output("--tick", "kimg_per_tick", help="Thousands of images between status lines", metavar="KIMG", type=IMAGES)
+@output("--tick", "kimg_per_tick", help="Thousands of images between status lines", metavar="KIMG", type=POSITIVE)
 @output("--snap", "snapshot_ticks", help="Ticks between snapshots, samples and held-out PSNR", metavar="TICKS")
 @output("--dump", "state_ticks", help="Ticks between training states, for --resume", metavar="TICKS")
-@output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=IMAGES)
+@output("--log_freq", "log_kimg", help="Images between logged numbers", metavar="IMAGES", type=POSITIVE)
 @output("--notensorboard", "logger", help="The same as --logger none", flag_value="none", show_default=False)
 @output("--logger", help="Where curves and pictures go: tensorboard, wandb, mlflow or none", metavar="LIST")
 @output("--resume", help="Continue a run (its folder or a training-state-*.pt), by default the newest",
@@ -267,7 +267,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         distributed.print0(run_folder.last_line(state.cur_nimg, config, run_dir))
     distributed.shutdown()
     if state.cur_nimg < config.total_nimg:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # ends with the exit code of an interrupted program
 
 
 if __name__ == "__main__":

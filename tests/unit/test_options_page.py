@@ -25,6 +25,6 @@ def test_the_page_lists_every_setting_with_its_value_in_srn128():
     block = PAGE[PAGE.index("    net.") : PAGE.index("`none` means")]
     listed = dict(word.split("=") for word in block.split())
     srn128 = TRAIN_PRESETS["srn128"]
-    settings = {path for path in flat(dataclasses.asdict(srn128)) if not f"{path}=".startswith(train.FOLLOWING)}
+    settings = {path for path in flat(dataclasses.asdict(srn128)) if not f"{path}=".startswith(train.DETERMINED)}
     assert listed.keys() == settings
     assert dataclasses.replace(set_by_path(TRAIN_PRESETS["cpu-demo"], listed), preset="srn128") == srn128
