@@ -14,24 +14,24 @@ from genvs import ops
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
+def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
+    """Normal weights of standard deviation gain / sqrt(fan_in), biases 0 (He et al., arXiv 1502.01852)."""
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
+    return _zero_bias(layer)
+
+
+def xavier_init(layer: Layer, scale: float = 1.0) -> Layer:
+    """Xavier-uniform weights times `scale`, biases 0: the initialisation of EDM's U-Nets."""
+    nn.init.xavier_uniform_(layer.weight)
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+    return _zero_bias(layer)
+
+
 def _zero_bias(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
-    """relu(layer(first and second, concatenated along channels)), as a sum of two convolutions where kernels run.
-
-    That saves the copy, and keeps the channels of `second` aligned as tensor cores need it.
-    """
-    if not ops.uses_kernels(first):
-        return conv_act(layer, cat_channels(first, second), relu=True)
-    weights = layer.weight.split([first.shape[1], second.shape[1]], dim=1)
-    first, weight = cat_channels(first), F.pad(weights[0], (0, 0, 0, 0, 0, -first.shape[1] % 8))
-    residual = F.conv2d(first, weight, None, layer.stride, layer.padding)
-    x = F.conv2d(second, weights[1], None, layer.stride, layer.padding)
-    return ops.conv_epilogue(x, bias_of(layer), residual=residual, relu=True)
 
 
 def convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -83,6 +83,20 @@ def cat_channels(*parts: Tensor) -> Tensor:
     return ops.concat(*(part.to(dtype) for part in parts))
 
 
+def conv_relu_of_two(layer: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
+    """relu(layer(first and second, concatenated along channels)), as a sum of two convolutions where kernels run.
+
+    That saves the copy, and keeps the channels of `second` aligned as tensor cores need it.
+    """
+    if not ops.uses_kernels(first):
+        return conv_act(layer, cat_channels(first, second), relu=True)
+    weights = layer.weight.split([first.shape[1], second.shape[1]], dim=1)
+    first, weight = cat_channels(first), F.pad(weights[0], (0, 0, 0, 0, 0, -first.shape[1] % 8))
+    residual = F.conv2d(first, weight, None, layer.stride, layer.padding)
+    x = F.conv2d(second, weights[1], None, layer.stride, layer.padding)
+    return ops.conv_epilogue(x, bias_of(layer), residual=residual, relu=True)
+
+
 class ConvReLU(nn.Sequential):
     """Convolutions, then a ReLU. Only the last convolution has a bias."""
 
@@ -116,12 +130,6 @@ def upsample_relu(in_channels: int, out_channels: int) -> ConvReLU:
     return ConvReLU(_zero_bias(conv))
 
 
-def he_init(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
-    """Normal weights of standard deviation gain / sqrt(fan_in), biases 0 (He et al., arXiv 1502.01852)."""
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
-    return _zero_bias(layer)
-
-
 class GroupNorm(nn.Module):
     """GroupNorm and SiLU, with EDM's number of groups: the largest that divides min(32, channels / 4) and channels."""
 
@@ -133,11 +141,3 @@ class GroupNorm(nn.Module):
     def forward(self, x: Tensor, shift: Tensor | None = None, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `ops.group_norm_silu`: the result, and x for a shortcut."""
         return ops.group_norm_silu(x, self.weight, self.bias, self.settings, shift, keys)
-
-
-def xavier_init(layer: Layer, scale: float = 1.0) -> Layer:
-    """Xavier-uniform weights times `scale`, biases 0: the initialisation of EDM's U-Nets."""
-    nn.init.xavier_uniform_(layer.weight)
-    with torch.no_grad():
-        layer.weight.mul_(scale)
-    return _zero_bias(layer)
