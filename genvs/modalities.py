@@ -52,8 +52,6 @@ MODALITIES = {
         Modality("sonar", (), 1, "fan", (5, 6), decibels=(-20.0, 12.0)),
     )
 }
-
-
 BY_NAME = {name: modality.name for modality in MODALITIES.values() for name in (modality.name, *modality.aliases)}
 
 

@@ -76,9 +76,14 @@ def open_data(config: TrainConfig) -> RunData:
     splits = kind.find_splits(config.data or config.embedded.path)
 
     def opened(split: Path, **options) -> SceneDataset:
-        framing, net = Framing(config.fit, config.background), config.net
-        options |= {"normalize": config.normalize and config.radius, "framing": framing, "modalities": net.modalities}
-        return kind(split, resolution=net.resolution, **options)
+        return kind(
+            split,
+            resolution=config.net.resolution,
+            modalities=config.net.modalities,
+            framing=Framing(config.fit, config.background),
+            normalize=config.normalize and config.radius,
+            **options,
+        )
 
     cameras = {"near": config.near, "far": config.far, "convention": config.convention}
     train = opened(splits.train, **cameras, seed=config.seed, xflip=config.xflip)
@@ -190,9 +195,9 @@ def batch_schedule(
     M modalities, M samples in a row have a target of each, and as many inputs of each; in a micro-batch the samples are
     ordered by the modality of their targets.
     """
-    indices, num_scenes = [MODALITIES[name].index for name in config.net.modalities], len(scenes)
-    kinds: dict[tuple[str, ...], set[int]] = {}  # one set for all scenes alike
-    there = [kinds.setdefault(tuple(names), {MODALITIES[name].index for name in names}) for names in scenes]
+    num_scenes, indices = len(scenes), [MODALITIES[name].index for name in config.net.modalities]
+    index_sets = {tuple(names): {MODALITIES[name].index for name in names} for names in scenes}  # one for scenes alike
+    of_scenes = [index_sets[tuple(names)] for names in scenes]
 
     @functools.lru_cache(maxsize=1)
     def order(epoch: int) -> np.ndarray:
@@ -210,7 +215,7 @@ def batch_schedule(
         inputs, target = tuple(dealt(block)[number, :num_inputs].tolist()), indices[number]
         # The next scene that has what this sample needs.
         turns = (int(order(epoch)[turn % num_scenes]) for turn in range(place, place + num_scenes))
-        scene = next(scene for scene in turns if {*inputs, target} <= there[scene])
+        scene = next(scene for scene in turns if {*inputs, target} <= of_scenes[scene])
         return SampleRequest(scene, index, num_inputs, config.num_targets, inputs, target)
 
     rounds = config.rounds(world_size)

@@ -67,10 +67,10 @@ class TrainState:
         self.skipped, self.skipped_in_a_row = torch.zeros(2, dtype=torch.int64, device=device)
 
     @property
-    def parts(self) -> dict[str, GeNVS | Adam | nn.ModuleDict]:
-        """What the tensors in a training state belong to, by name."""
-        parts: dict[str, GeNVS | Adam | nn.ModuleDict] = {"net": self.net, "ema": self.ema, "optimizer": self.optimizer}
-        return {**parts, "teacher": self.teacher.denoisers} if self.teacher else parts
+    def parts(self) -> dict[str, Any]:
+        """What the tensors in a training state belong to, by name; each has a `state_dict`."""
+        teacher = {"teacher": self.teacher.denoisers} if self.teacher else {}
+        return {"net": self.net, "ema": self.ema, "optimizer": self.optimizer, **teacher}
 
     def count_update(self, skipped: Tensor) -> None:
         """Count one update. skipped: bool `[]`. Once at its limit, `skipped_in_a_row` never returns to 0."""
@@ -155,7 +155,8 @@ def start_from(path: str, preset: TrainConfig | None = None) -> TrainConfig:
     def unlikeness(other: TrainConfig) -> tuple[bool, int]:
         return bool(unlike(other.net, source)), abs(other.net.resolution - source.resolution)
 
-    base, net = preset or min(TRAIN_PRESETS.values(), key=unlikeness), source
+    base = preset or min(TRAIN_PRESETS.values(), key=unlikeness)
+    net = source
     if source.numerics != base.net.numerics:
         # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
         base = dataclasses.replace(base, ema_rampup_ratio=None, loss=dataclasses.replace(base.loss, rgb_weight=0.0))

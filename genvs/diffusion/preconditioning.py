@@ -8,7 +8,6 @@ from genvs.diffusion.noise import vp_time
 
 VP_NOISE_LEVELS = 1000  # of the discrete VP models
 
-
 Coefficients = tuple[Tensor | float, Tensor, Tensor | float, Tensor]  # c_skip, c_out, c_in, c_noise, of sigma's shape
 
 

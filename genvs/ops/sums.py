@@ -28,16 +28,18 @@ def sum_together(backward: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
     A backward pass must return such a gradient as it is: of a parameter that it uses once.
     """
     global _open
-    left: dict[int, tuple[Tensor, Tensor]] = {}
-    _open = left
+    open_sums: dict[int, tuple[Tensor, Tensor]] = {}
+    _open = open_sums
     try:
         gradients = list(backward())
     finally:
         _open = None
-    assert left.keys() <= {gradient.data_ptr() for gradient in gradients}, "the backward pass works with an open sum"
-    for count in {len(rows) for _, rows in left.values()}:
-        addresses, parts = zip(*((at, rows) for at, (_, rows) in left.items() if len(rows) == count), strict=True)
-        sums = torch.cat(parts, dim=1).sum(dim=0).split([rows.shape[1] for rows in parts])
-        made = dict(zip(addresses, sums, strict=True))
-        gradients = [made.get(gradient.data_ptr(), gradient) for gradient in gradients]
+    assert open_sums.keys() <= {gradient.data_ptr() for gradient in gradients}, (
+        "the backward pass works with an open sum"
+    )
+    for count in {len(rows) for _, rows in open_sums.values()}:
+        addresses, parts = zip(*((at, rows) for at, (_, rows) in open_sums.items() if len(rows) == count), strict=True)
+        results = torch.cat(parts, dim=1).sum(dim=0).split([rows.shape[1] for rows in parts])
+        by_address = dict(zip(addresses, results, strict=True))
+        gradients = [by_address.get(gradient.data_ptr(), gradient) for gradient in gradients]
     return gradients
