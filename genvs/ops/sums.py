@@ -10,15 +10,15 @@ from torch import Tensor
 
 # Sums that are still to be made: by its address the memory that stands for one, and the rows. Not a ContextVar, because
 # on a GPU autograd runs a backward pass in a thread of its own.
-_open: dict[int, tuple[Tensor, Tensor]] | None = None
+_pending: dict[int, tuple[Tensor, Tensor]] | None = None
 
 
 def sum_rows(rows: Tensor, parameter: Tensor) -> Tensor:
     """The gradient `[C]` of a parameter from its parts `[R, C]`. Within `sum_together` it is filled only at the end."""
-    if _open is None or not parameter.is_leaf or parameter.dtype != rows.dtype:
+    if _pending is None or not parameter.is_leaf or parameter.dtype != rows.dtype:
         return rows.sum(dim=0).to(parameter.dtype)
     place = rows.new_empty(rows.shape[1])
-    _open[place.data_ptr()] = place, rows
+    _pending[place.data_ptr()] = place, rows
     return place
 
 
@@ -27,18 +27,16 @@ def sum_together(backward: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
 
     A backward pass must return such a gradient as it is: of a parameter that it uses once.
     """
-    global _open
-    open_sums: dict[int, tuple[Tensor, Tensor]] = {}
-    _open = open_sums
+    global _pending
+    pending: dict[int, tuple[Tensor, Tensor]] = {}
+    _pending = pending
     try:
         gradients = list(backward())
     finally:
-        _open = None
-    assert open_sums.keys() <= {gradient.data_ptr() for gradient in gradients}, (
-        "the backward pass works with an open sum"
-    )
-    for count in {len(rows) for _, rows in open_sums.values()}:
-        addresses, parts = zip(*((at, rows) for at, (_, rows) in open_sums.items() if len(rows) == count), strict=True)
+        _pending = None
+    assert pending.keys() <= {gradient.data_ptr() for gradient in gradients}, "the backward pass works with an open sum"
+    for count in {len(rows) for _, rows in pending.values()}:
+        addresses, parts = zip(*((at, rows) for at, (_, rows) in pending.items() if len(rows) == count), strict=True)
         results = torch.cat(parts, dim=1).sum(dim=0).split([rows.shape[1] for rows in parts])
         by_address = dict(zip(addresses, results, strict=True))
         gradients = [by_address.get(gradient.data_ptr(), gradient) for gradient in gradients]
