@@ -61,7 +61,7 @@ class Projection(abc.ABC):
         return slant_matrix(cameras)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
-        """Where a volume of `size` (D, H, W), in the chart that `matrix` describes, has its voxels in this chart.
+        """Where in this chart the voxels of a volume of `size` (D, H, W) are that lies in the chart of `matrix`.
 
         Returns (u, v, w) `[N, D, H, W, 3]` for cameras `[N]`, or None where both are the same chart.
         """

@@ -31,7 +31,7 @@ class Colours:
         return _plus(own.expand(*own.shape[:-3], PICTURE_CHANNELS, *own.shape[-2:]), self.background)
 
     def less_background(self, pictures: Tensor) -> Tensor:
-        """Pictures `[..., 3, H, W]`, levels, minus the background; the channels are the first `last - first` of it."""
+        """Pictures `[..., 3, H, W]`, levels, minus the background: its first channels are what feature images show."""
         return _plus(pictures, [-level for level in self.background])
 
 
