@@ -85,7 +85,7 @@ def loop_steps(run_dir: Path, device: torch.device, batches: Iterator[ViewBatch]
 
     def record() -> dict[str, float]:
         monitor.record(state.cur_nimg, **{"Gradient/skipped": state.check()})
-        return monitor.numbers
+        return monitor.last_numbers
 
     steps: dict[str, Callable[[], object]] = {
         "gradients": lambda: accumulate_gradients(state.net, loss_fn, batches, config, monitor),

@@ -41,7 +41,7 @@ class Monitor:
         self.losses: list[Tensor] = []
         self.values: dict[str, list[Tensor]] = {}
         self.data_wait = 0.0
-        self.numbers: dict[str, float] = {}
+        self.last_numbers: dict[str, float] = {}
         self.stats_file: TextIO | None = None
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
@@ -101,7 +101,7 @@ class Monitor:
         numbers["Memory/cpu_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
         if self.device.type == "cuda":
             numbers["Memory/gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        self.numbers |= numbers
+        self.last_numbers |= numbers
         # A record that follows an evaluation leaves the evaluation's time out of the next rate.
         self.last_time, self.last_nimg, self.data_wait = now, cur_nimg, 0.0
         try:
@@ -114,7 +114,7 @@ class Monitor:
 
     def status(self, tick: int, cur_nimg: int) -> None:
         """One line about the run so far, from the numbers last recorded."""
-        get = self.numbers.get
+        get = self.last_numbers.get
         rate = get("Timing/images_per_sec", 0)
         parts = [
             f"tick {tick:<4d}",

@@ -51,8 +51,8 @@ class Reporter:
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step reached or passed a multiple of `kimg`."""
-        nimg = round(kimg * 1000, 3)  # because 0.1 * 3 is not 0.3
-        return self.state.cur_nimg // nimg > self.last_nimg // nimg
+        interval = round(kimg * 1000, 3)  # because 0.1 * 3 is not 0.3
+        return self.state.cur_nimg // interval > self.last_nimg // interval
 
     def step(self) -> None:
         """Call after every update, on all ranks.

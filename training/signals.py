@@ -96,7 +96,7 @@ class SlowStep:
 
     def __init__(self, device: torch.device, save: Callable[[], None]) -> None:
         self.save, self.closed = save, False
-        self.outside = threading.Lock()
+        self.outside = threading.Lock()  # held here except in a step
         self.outside.acquire()
         self.sender = None
         if device.type == "cpu" and distributed.get_world_size() == 1:

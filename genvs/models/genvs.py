@@ -264,7 +264,7 @@ def in_words(rows: Tensor) -> Tensor:
 
 
 def name_modality(net: GeNVS, state: dict[str, Any], prefix: str, *others: Any) -> None:
-    """Rename the weights in a state of a network for photos alone, as before there were other modalities."""
+    """Rename the weights of older networks, which were for photos alone and did not name the modality."""
     for name in list(state):
         part, _, rest = name.removeprefix(prefix).partition(".")
         if part in ("encoder", "denoiser"):
