@@ -98,7 +98,7 @@ def without_plain_torch(monkeypatch):
         raise AssertionError("plain torch was called")
 
     # Not conv_epilogue, which is plain torch where it has no bias.
-    for name in ("render", "resample", "group_norm_silu", "downsample", "upsample", "concat"):
+    for name in ("render", "resample_volume", "group_norm_silu", "downsample", "upsample", "concat"):
         monkeypatch.setattr(ops.reference, name, fail)
 
 

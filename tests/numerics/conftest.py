@@ -17,7 +17,7 @@ def kernels(monkeypatch) -> None:
 def calls(monkeypatch) -> list[str]:
     """The operations that run as plain torch."""
     made = []
-    for name in ("render", "resample", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"):
+    for name in ("render", "resample_volume", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"):
         plain = getattr(ops.reference, name)
         spy = lambda *args, name=name, plain=plain, **options: (made.append(name), plain(*args, **options))[1]  # noqa: E731
         monkeypatch.setattr(ops.reference, name, spy)
