@@ -225,7 +225,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     else:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
     config, cur_nimg = build_config(options, content.get("config")), content.get("cur_nimg", 0)
-    config.rounds(distributed.get_world_size())
+    config.rounds(distributed.get_world_size())  # refuses a batch that does not divide
     check_installed(config.logger or ())
     if resume and options["data"] is None:
         check_data_is_there(config)

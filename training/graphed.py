@@ -55,11 +55,13 @@ class GraphedGeNVS(nn.Module):
 
     def forward(self, **given: Any) -> tuple[Tensor, Tensor]:
         """given: all arguments of `GeNVS.forward`, by name."""
-        views, others = (tuple(given[name] for name in names) for names in (RENDER_ARGUMENTS, DENOISE_ARGUMENTS))
-        shapes = tuple(tensor.shape for tensor in tensors_in((views, others)))
+        to_render, to_denoise = (
+            tuple(given[name] for name in names) for names in (RENDER_ARGUMENTS, DENOISE_ARGUMENTS)
+        )
+        shapes = tuple(tensor.shape for tensor in tensors_in((to_render, to_denoise)))
         if shapes not in self._graphs:
             try:
-                self._graphs[shapes] = self._record(views, others)
+                self._graphs[shapes] = self._record(to_render, to_denoise)
             except RuntimeError as error:
                 out_of_memory = isinstance(error, torch.OutOfMemoryError)
                 if not out_of_memory and getattr(error, "error_code", None) not in CAPTURE_ERRORS:
@@ -69,17 +71,17 @@ class GraphedGeNVS(nn.Module):
                     f"({str(error).splitlines()[0]}): choose a smaller `batch_gpu`, or `cuda_graphs`=False"
                 ) from error
         render, denoise = self._graphs[shapes]
-        feature_image = render(views)
-        return denoise((feature_image, *others)), feature_image
+        feature_image = render(to_render)
+        return denoise((feature_image, *to_denoise)), feature_image
 
-    def _record(self, views: tuple, others: tuple) -> tuple[GraphedPart, GraphedPart]:
+    def _record(self, to_render: tuple, to_denoise: tuple) -> tuple[GraphedPart, GraphedPart]:
         # Without autocast's cache: the graph must contain the casts that it uses.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         with autocast(torch.device("cuda"), dtype, cache_enabled=False):
             # In the order in which they run, because each reads the results of the earlier ones from the pool.
-            render = GraphedPart(self._parts[0], views, self._recorder)
+            render = GraphedPart(self._parts[0], to_render, self._recorder)
             feature_image = render.output.detach().requires_grad_(render.learns)
-            denoise = GraphedPart(self._parts[1], (feature_image, *others), self._recorder)
+            denoise = GraphedPart(self._parts[1], (feature_image, *to_denoise), self._recorder)
             denoise.record_backward(self._recorder)
             render.record_backward(self._recorder)
         return render, denoise
