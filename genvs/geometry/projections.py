@@ -61,9 +61,9 @@ class Projection(abc.ABC):
         return slant_matrix(cameras)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
-        """Where in this chart the voxels of a volume of `size` (D, H, W) are that lies in the chart of `matrix`.
+        """The places (u, v, w) in this chart of the voxels of a volume in the chart of `matrix`, `[N, D, H, W, 3]`.
 
-        Returns (u, v, w) `[N, D, H, W, 3]` for cameras `[N]`, or None where both are the same chart.
+        cameras: `[N]`. size: (D, H, W). Returns None where both are the same chart.
         """
         return None
 
