@@ -25,7 +25,7 @@ def read_image(
     mask: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """A PNG or JPEG as uint8 RGB `[H, W, 3]`, with `background` behind what is transparent or masked.
+    """A PNG, JPEG or WebP as uint8 RGB `[H, W, 3]`, with `background` behind what is transparent or masked.
 
     name: for messages. mask: uint8 `[h, w]` of the same aspect ratio, 0 for background. size: width and height, or
     multiples of both, for which the camera's intrinsics are stated; a photo with an EXIF rotation of 90 degrees is
@@ -39,7 +39,7 @@ def read_image(
             _open(data).verify()  # compares checksums, which decoding does not
             return _composite(_decode(_open(data), data, size), background, mask)
     except UnidentifiedImageError:
-        fault = "is empty" if not data else "is neither PNG nor JPEG, or damaged"
+        fault = "is empty" if not data else "is neither PNG, JPEG nor WebP, or damaged"
         reason = f"{fault}; replace it by the image, saved as PNG"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller"
@@ -51,14 +51,14 @@ def read_image(
 
 
 def _open(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
+    return Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"])
 
 
 def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Image.Image:
     """8-bit RGB, or RGBA if parts may be transparent, upright. Raises InputError without the file's name."""
     if min(image.size) < MIN_SIDE:
         raise InputError(f"{image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
-    if image.format == "PNG" and getattr(image, "is_animated", False):  # phones put small copies into a JPEG
+    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):  # phones put small copies into a JPEG
         raise InputError("is animated; save one frame as PNG")
     image.load()
     orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.info.get("exif") else 1

@@ -39,8 +39,8 @@ class SRNScene(StoredScene):
         images = _files_by_stem(storage, f"{folder}{kind}/", IMAGE_SUFFIXES)
         if not images:
             raise InputError(
-                f"{self.shown}/{kind}: holds no images (.png or .jpg); add them, or remove this scene (all scenes of a "
-                "dataset have one layout)"
+                f"{self.shown}/{kind}: holds no images (.png, .jpg or .webp); add them, or remove this scene (all "
+                "scenes of a dataset have one layout)"
             )
         self.view_names, self.images = list(images), list(images.values())
         self.pictures: dict[str, list[str]] = {}  # of other modalities, as far as they have been used

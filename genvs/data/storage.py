@@ -21,7 +21,7 @@ IGNORED = {
     "$recycle.bin", "recycler", "found.000", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
     "network trash folder", "temporary items",
 }  # fmt: skip
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg")
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 
 
 def printable(name: str | os.PathLike[str]) -> str:

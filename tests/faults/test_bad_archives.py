@@ -33,7 +33,7 @@ def test_a_link_is_its_text_and_not_what_it_points_to(scene, tmp_path):
         link = zipfile.ZipInfo("cars_train/car1/rgb/2.png")
         link.create_system, link.external_attr = 3, 0o120777 << 16
         file.writestr(link, str(scene / "rgb" / "1.png"))
-    assert "neither PNG nor JPEG" in refused("car1/rgb/2.png", lambda: read_everything(path / "cars_train"))
+    assert "neither PNG, JPEG nor WebP" in refused("car1/rgb/2.png", lambda: read_everything(path / "cars_train"))
 
 
 def with_flag(data: bytes, name: bytes) -> bytes:

@@ -146,8 +146,10 @@ BAD_IMAGES = {
     "400 megapixels": (png(20_000, 20_000), "pixels; save it smaller"),
     "1x1": (png(1, 1, rows=b"\0\0"), "at least 8x8"),
     "non-square": (png(64, 32, rows=bytes(65 * 32)), "intrinsics are for 32x32"),
-    "gif": (encoded(NOISE, "GIF"), "neither PNG nor JPEG"),
+    "gif": (encoded(NOISE, "GIF"), "neither PNG, JPEG nor WebP"),
     "animated": (encoded(NOISE, save_all=True, append_images=[NOISE.rotate(90)]), "animated"),
+    "animated WebP": (encoded(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]), "animated"),
+    "half a WebP": (encoded(NOISE, "WEBP")[:200], "copy or download it again"),
     "cmyk": (encoded(NOISE.convert("CMYK"), "JPEG"), "print colours"),
     "turned by exif": (encoded(NOISE, "JPEG", exif=TURNED), "upright"),
 }
@@ -171,7 +173,7 @@ def test_mutated_files_raise_nothing_else(every_fault):
     rng = np.random.default_rng(0)
     palette = encoded(NOISE.convert("P"), transparency=3)
     parsers = [(read_pose, GOOD_POSE.encode()), (read_lens, INTRINSICS.encode())]
-    parsers += [(read_image, data) for data in (PNG, JPEG, palette)]
+    parsers += [(read_image, data) for data in (PNG, JPEG, palette, encoded(NOISE, "WEBP"))]
     mutations = 10_000 if every_fault else 200
     for parser, content in parsers:
         for _ in range(mutations):

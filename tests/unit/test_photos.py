@@ -158,6 +158,18 @@ def test_rotations_that_leave_a_doubt_are_refused(orientation, size):
     assert "EXIF" in refused("a.jpg", lambda: read_image(square, "a.jpg", size=(16, 16)))
 
 
+@pytest.mark.parametrize("layout", ["transforms.json", "SRN"])
+def test_webp_is_as_good_as_png(tmp_path, layout):
+    write = write_capture if layout == "transforms.json" else write_scene
+    scenes = [write(tmp_path / name, 3) for name in ("png", "webp")]
+    for path in list(scenes[1].glob("*/*.png")):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".webp"), lossless=True)
+        path.unlink()
+    first, second = (opened(scene).load(0, range(3)).images for scene in scenes)
+    assert torch.equal(first, second)
+
+
 def test_a_photo_with_a_small_copy_in_it_is_no_animation():
     file = io.BytesIO()
     large, small = (Image.new("RGB", size, GRAY) for size in ((32, 16), (16, 8)))
