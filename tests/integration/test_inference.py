@@ -217,7 +217,7 @@ def test_a_video_along_a_file_and_a_preview_of_it(command, out, tmp_path, capsys
     assert (red + blue < 100).any(), "inputs are black"
     assert (blue - red > 100).any() and (red - blue > 100).any(), "the path goes from blue to red"
     assert run(*video, "--frames", 5, "--gif") == 0
-    with Image.open(out / "steps=1.gif") as gif:
+    with Image.open(out / "steps=1_cond_method=normal.gif") as gif:
         assert gif.n_frames == 5 and gif.size == (256, 256)
     assert "Drawing 5 views" in capsys.readouterr().out
     assert run(*video, "--radius", 2) == 2 and "--radius has no effect on --trajectory" in one_error(capsys)
