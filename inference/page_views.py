@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from inference.page import Page
 
 USED, UNUSED = (40, 40, 40), (190, 190, 190)  # colours of cameras
-ACCEPTED = ".png,.jpg,.jpeg,.txt,.json,.zip"
+ACCEPTED = ".png,.jpg,.jpeg,.webp,.txt,.json,.zip"
 HINT = (
     "Images (PNG, JPEG); their poses (a transforms.json, or NAME.txt for NAME.png); or a .zip of a scene. An image "
     "without a pose is placed at this camera."
