@@ -70,7 +70,9 @@ class TrainConfig:
     preset: str = "srn128"
     net: GeNVSConfig = field(default_factory=GeNVSConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    embedded: EmbeddedData = field(default_factory=lambda: EmbeddedData(128, 2000, 24, 50, 20, 251))
+    embedded: EmbeddedData = EmbeddedData(
+        resolution=128, scenes=2000, views=24, val_scenes=50, test_scenes=20, test_views=251
+    )
     data: str | None = None
     data_class: str | None = None
     convention: str | None = None
@@ -237,7 +239,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         net=PRESETS["demo"],
         # Between the paper's noise levels, for 128 pixels, and those of cpu-demo, for 32.
         loss=LossConfig(P_mean=-0.5, P_std=1.5),
-        embedded=EmbeddedData(64, 4000, 24, 50, 100, 251),
+        embedded=EmbeddedData(resolution=64, scenes=4000, views=24, val_scenes=50, test_scenes=100, test_views=251),
         batch_size=128,
         num_targets=2,
         lr=1e-3,
@@ -253,7 +255,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         net=PRESETS["cpu-demo"],
         # Little noise hides a car of 32 pixels, and a training of minutes does not overfit.
         loss=LossConfig(P_mean=0.0, P_std=1.6, input_noise_probability=0.0, rgb_weight=3.0),
-        embedded=EmbeddedData(32, 400, 16, 40, 4, 16),
+        embedded=EmbeddedData(resolution=32, scenes=400, views=16, val_scenes=40, test_scenes=4, test_views=16),
         duration_kimg=18.0,
         batch_size=16,
         lr=1e-3,

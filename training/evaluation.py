@@ -135,19 +135,16 @@ class Evaluation:
             feature_images = net.render(volume, inputs.cameras, targets.cameras, modality=name)[:, 0]
             denoise = self.denoiser(net, feature_images, scenes, name)
             noisy = images + PANEL_SIGMA * noise
-            steps = sorted({1, usual_sampling(net)[1]})
-            samples = {count: sampler_of(net, None, count)(denoise, noise) for count in steps}
             pictures = {
                 "input": to_uint8(inputs.images[:, 0]),
                 "feature image": feature_colors(feature_images),
                 f"noisy, sigma {PANEL_SIGMA:g}": to_uint8(noisy),
                 "denoised": to_uint8(as_stored(denoise(noisy, noise.new_tensor(PANEL_SIGMA)), name)),
-                **{
-                    "one step" if count == 1 else f"{count} steps": to_uint8(as_stored(drawn, name))
-                    for count, drawn in samples.items()
-                },
-                "target" if len(self.targets) == 1 else f"target: {name}": to_uint8(images),
             }
+            for count in sorted({1, usual_sampling(net)[1]}):
+                drawn = sampler_of(net, None, count)(denoise, noise)
+                pictures["one step" if count == 1 else f"{count} steps"] = to_uint8(as_stored(drawn, name))
+            pictures["target" if len(self.targets) == 1 else f"target: {name}"] = to_uint8(images)
             bands.append(([f"scene {scene}" for scene in scenes.tolist()], pictures))
         return contact_sheet(title, bands)
 

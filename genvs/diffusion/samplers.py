@@ -158,7 +158,9 @@ class Sampler:
 # cpu-demo: Heun 0.0040 with 49 evaluations; UniPC 0.0080, 0.0050, 0.0029 and 0.0019 with 10, 12, 16 and 25.
 # With 10 and 12, DPM-Solver++(2M) at the same levels has 0.0100 and 0.0068, UniPC at Heun's levels 0.027 and 0.019.
 SAMPLERS = {
-    "heun": Sampler(sample_heun, 25, 5, lambda num_steps: 2 * num_steps - 1, stochastic=True),
-    "unipc": Sampler(sample_unipc, 12, 2, lambda num_steps: num_steps),
-    "consistency": Sampler(sample_consistency, 2, 1, lambda num_steps: num_steps),
+    "heun": Sampler(
+        sample_heun, num_steps=25, fewest_steps=5, evaluations=lambda steps: 2 * steps - 1, stochastic=True
+    ),
+    "unipc": Sampler(sample_unipc, num_steps=12, fewest_steps=2, evaluations=lambda steps: steps),
+    "consistency": Sampler(sample_consistency, num_steps=2, fewest_steps=1, evaluations=lambda steps: steps),
 }
