@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from genvs.errors import InputError
@@ -186,10 +186,10 @@ class GeNVSConfig:
     numerics: str = "genvs"
     modalities: tuple[str, ...] = ("rgb",)
     view_weighting: str = "baseline_mean"
-    scene: SceneConfig = field(default_factory=SceneConfig)
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    renderer: RendererConfig = field(default_factory=RendererConfig)
-    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    scene: SceneConfig = SceneConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    renderer: RendererConfig = RendererConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
 
     def __post_init__(self) -> None:
         parse_view_weighting(self.view_weighting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ class TrainConfig:
     """
 
     preset: str = "srn128"
-    net: GeNVSConfig = field(default_factory=GeNVSConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    net: GeNVSConfig = GeNVSConfig()
+    loss: LossConfig = LossConfig()
     embedded: EmbeddedData = EmbeddedData(
         resolution=128, scenes=2000, views=24, val_scenes=50, test_scenes=20, test_views=251
     )
