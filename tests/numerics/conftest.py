@@ -1,5 +1,7 @@
 """Fixtures for the tests of fused kernels."""
 
+from collections.abc import Callable
+
 import pytest
 
 from genvs import ops
@@ -17,8 +19,14 @@ def kernels(monkeypatch) -> None:
 def calls(monkeypatch) -> list[str]:
     """The operations that run as plain torch."""
     made = []
+
+    def spied(name: str, plain: Callable) -> Callable:
+        def call(*args, **options):
+            made.append(name)
+            return plain(*args, **options)
+
+        return call
+
     for name in ("render", "resample_volume", "group_norm_silu", "conv_epilogue", "downsample", "upsample", "concat"):
-        plain = getattr(ops.reference, name)
-        spy = lambda *args, name=name, plain=plain, **options: (made.append(name), plain(*args, **options))[1]  # noqa: E731
-        monkeypatch.setattr(ops.reference, name, spy)
+        monkeypatch.setattr(ops.reference, name, spied(name, getattr(ops.reference, name)))
     return made

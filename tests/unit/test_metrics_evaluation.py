@@ -95,7 +95,12 @@ def test_ranks_share_the_scenes_out_though_some_get_none(held_out, monkeypatch):
     scores = held_out.measure(net, 3)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 6)
     parts = []
-    monkeypatch.setattr(distributed, "gather_objects", lambda part: parts.append(part) or [part])
+
+    def gather_own(part: dict) -> list[dict]:
+        parts.append(part)
+        return [part]
+
+    monkeypatch.setattr(distributed, "gather_objects", gather_own)
     for rank in range(6):
         monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
         held_out.measure(net, 3)
