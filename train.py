@@ -224,7 +224,8 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         state_path, content = run_folder.find_resume_state(resume, outdir)
     else:
         run_folder.check_outdir(outdir, nosubdir=nosubdir)
-    config, cur_nimg = build_config(options, content.get("config")), content.get("cur_nimg", 0)
+    config = build_config(options, content.get("config"))
+    cur_nimg = content.get("cur_nimg", 0)
     config.rounds(distributed.get_world_size())  # refuses a batch that does not divide
     check_installed(config.logger or ())
     if resume and options["data"] is None:
@@ -245,8 +246,8 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     if config.data is None:
         from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
 
-        sizes, modalities = dataclasses.asdict(config.embedded), config.net.modalities
-        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=modalities, **sizes)
+        sizes = dataclasses.asdict(config.embedded)
+        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=config.net.modalities, **sizes)
     device = distributed.init(device_type())
     run_data = open_data(config)
     check_ranks_agree(config, run_data.facts(), cur_nimg)
