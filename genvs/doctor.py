@@ -184,7 +184,7 @@ def gigabytes(count: float) -> str:
 
 
 def main() -> None:
-    Parser("python -m genvs.doctor", __doc__.split("\n\n")[1]).parse_args()
+    Parser("python -m genvs.doctor", (__doc__ or "\n\n").split("\n\n")[1]).parse_args()
     checks: list[Callable[[], Iterator[Line]]] = [software, cores, memory_and_disk, videos]
     checks += [gpus, clock] if has("torch") else []
     faults: list[Line] = []

@@ -202,7 +202,7 @@ def validate(
 
 
 def main() -> None:
-    parser = Parser("python -m genvs.data.validate", __doc__.split("\n\n")[1])
+    parser = Parser("python -m genvs.data.validate", (__doc__ or "\n\n").split("\n\n")[1])
     data, cameras, output = map(parser.add_argument_group, ("data", "cameras", "output"))
     data.add_argument("data", type=Path, metavar="DATA", help="as --data of train.sh")
     data.add_argument("--data-class", metavar="PKG.MODULE.CLASS", help="your own class to read DATA with")

@@ -54,6 +54,13 @@ def test_help_is_grouped_and_fits_80_columns(program: str, capsys, monkeypatch) 
             assert re.search(r"  \S.*(  |\n +)\S", entry), f"{program}, {title}: {entry} has no help"
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_without_docstrings(program: str, capsys, monkeypatch) -> None:
+    """PYTHONOPTIMIZE=2 removes them."""
+    monkeypatch.setattr(importlib.import_module(program), "__doc__", None)
+    assert "--version" in printed(program, "--help", capsys, monkeypatch)
+
+
 def test_the_version_is_that_of_the_package(capsys, monkeypatch) -> None:
     for program in ("train", "inference.inference", "genvs.data.validate"):
         assert printed(program, "--version", capsys, monkeypatch) == f"{genvs.__version__}\n"
