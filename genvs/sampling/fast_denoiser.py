@@ -35,28 +35,31 @@ class FastDenoiser:
         Raises InputError for a class or a modality that the network does not know.
         """
         self.net, self.device = net, next(net.parameters()).device
-        self.modality = modality or net.config.modalities[0]
-        if self.modality not in net.config.modalities:
+        self.modality = modality = modality or net.config.modalities[0]
+        if modality not in net.config.modalities:
             known = ", ".join(net.config.modalities)
             raise InputError(f"`modality`={modality}: the network was trained on {known}: choose one of them")
-        network: nn.Module = net.denoisers[self.modality]
+        network: nn.Module = net.denoisers[modality]
         weights = cast_weights(network, torch.bfloat16) if bf16 else {}
         if self.device.type == "cpu" and not bf16:
             # Faster by a tenth or more. In a copy, because `net` may be trained again, and with channels last on CPUs
             # torch 2.13's backward pass corrupts the heap.
             network = copy.deepcopy(network)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._labels = None if class_id is None else label_of_class(class_id, net.config).to(self.device)
+        self._labels = own_labels = None if class_id is None else label_of_class(class_id, net.config).to(self.device)
         # Without autocast's cache, because a CUDA graph must contain the casts that it uses.
-        self.autocast = functools.partial(autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False)
+        self.autocast = context = functools.partial(
+            autocast, self.device, torch.bfloat16 if bf16 else None, cache_enabled=False
+        )
 
+        # Without `self`, so that the graphs and their memory are freed with the last reference to it.
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
-            labels = None if self._labels is None else self._labels.expand(len(noisy), -1)
-            with self.autocast():
+            labels = None if own_labels is None else own_labels.expand(len(noisy), -1)
+            with context():
                 return functional_call(network, weights, (noisy, sigma, feature_image), {"labels": labels})
 
         def encode(images: Tensor, *cameras: Tensor) -> Tensor:
-            return net.encode_as(self.modality, images, Cameras(*cameras))
+            return net.encode_as(modality, images, Cameras(*cameras))
 
         self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(encode, self.device)
 

@@ -1,5 +1,8 @@
 """The denoiser of inference, and the views that inference keeps. CUDA graphs are tested in tests/gpu."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -84,3 +87,17 @@ def test_the_newest_frames_are_kept_in_place():
         assert known.volume.stride()[2:] == strides, "volumes lie in memory as the encoder makes them"
         if new < 7:
             known.add(images[:, new], cameras[:, new : new + 1])
+
+
+def test_its_memory_is_free_with_the_last_reference():
+    """Without Python's collection of garbage, which might come while another graph is recorded."""
+    gc.disable()
+    try:
+        net = small_net()
+        denoise = FastDenoiser(net, bf16=False)
+        denoise(*some_inputs(net, 1))
+        gone = weakref.ref(denoise)
+        del denoise
+        assert gone() is None
+    finally:
+        gc.enable()
