@@ -135,8 +135,6 @@ def png(width: int, height: int, *extra: bytes, rows: bytes = b"") -> bytes:
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
 PNG, JPEG = encoded(NOISE), encoded(NOISE, "JPEG")
-TURNED = Image.Exif()
-TURNED[0x0112] = 6
 BAD_IMAGES = {
     "zero bytes": (b"", "is empty"),
     "a pointer to it": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 132\n", "Git LFS"),
@@ -151,7 +149,6 @@ BAD_IMAGES = {
     "animated WebP": (encoded(NOISE, "WEBP", save_all=True, append_images=[NOISE.rotate(90)]), "animated"),
     "half a WebP": (encoded(NOISE, "WEBP")[:200], "copy or download it again"),
     "cmyk": (encoded(NOISE.convert("CMYK"), "JPEG"), "print colours"),
-    "turned by exif": (encoded(NOISE, "JPEG", exif=TURNED), "upright"),
 }
 
 

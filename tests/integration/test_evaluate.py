@@ -26,13 +26,13 @@ from inference import evaluate
 from inference import options as shared_options
 from tests.conftest import ROOT
 from tests.programs import exit_code_of, one_error
+from tests.published import published_weights, write_snapshot
 from tests.small_model import SIZE, randomize, small_config
+from torch_utils import distributed
 
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
 METRICS = "consistency,swd"
 OBJECTS = ["0000-000000", "0001-000001", "0002-000002"]
-
-
 run = functools.partial(exit_code_of, evaluate.main)
 
 
@@ -136,23 +136,23 @@ def test_an_interrupted_evaluation_continues(done, options, tmp_path):
     assert len(added) == 3 * len(TARGETS) and all("seed=7" in path for path in added)
 
 
-@pytest.mark.parametrize(
-    ("fewer", "named"),
-    [
-        (["--seeds", 0], "--seeds 5"),
-        (["--metrics", "none"], f"--metrics {METRICS}"),
-        (["--objects", 2], "--objects 3"),
-        (["--baselines", "none"], "--baselines nearest"),
-    ],
-)
-def test_figures_are_not_overwritten_by_fewer(done, options, tmp_path, capsys, fewer, named):
+FEWER = {
+    "--seeds=0": "--seeds 5",
+    "--metrics=none": f"--metrics {METRICS}",
+    "--objects=2": "--objects 3",
+    "--baselines=none": "--baselines nearest",
+}
+
+
+def test_figures_are_not_overwritten_by_fewer(done, options, tmp_path, capsys):
     out = shutil.copytree(done, tmp_path / "out")
     finished = results(out)
     (out / "results.json").write_text(json.dumps({"protocol": {**finished["protocol"], "baselines": ["nearest"]}}))
     before = results(out)
     same = [*options, "--seeds", "0,5", "--metrics", METRICS, "--baselines", "nearest", "--out_dir", out]
-    assert run(*same, *fewer) == 2
-    assert f"has figures for {named}, which would be lost" in one_error(capsys) and results(out) == before
+    for fewer, named in FEWER.items():
+        assert run(*same, fewer) == 2 and results(out) == before
+        assert f"has figures for {named}, which would be lost" in one_error(capsys)
     assert run(*same, "--dry-run") == 0
 
 
@@ -298,3 +298,52 @@ def test_the_network_is_given_the_classes(options, cars, tmp_path, capsys):
         assert run(*arguments, "--out_dir", tmp_path / f"{class_id}") == 0
         images.append(drawn(tmp_path / f"{class_id}", OBJECTS[0], 0))
     assert not torch.equal(*images)
+
+
+# What is refused before anything is drawn: one line says what to do
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--split", "test"], "no test split"),
+        (["--data", "nothing/there"], "no such folder"),
+        (["--seeds", "0-"], "--seeds"),
+        (["--metrics", "diversity"], "--metrics diversity compares samples of several seeds: give --seeds 0-3"),
+        (["--metrics", "lpips_vgg,fid"], "--metrics"),
+        (["--views", "some"], "--views=some"),
+        (["--background", "red"], "white, black or"),
+        (["--background", "1,2,300"], "white, black or"),
+        (["--guide", "old.pkl"], "old.pkl has no effect"),
+        (["--churn", 3], "--churn=3 has no effect with --sampler=unipc: leave it out, or choose heun"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(options, wrong, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    assert run(*options, "--out_dir", tmp_path / "out", *wrong) == 2
+    assert named in one_error(capsys).replace("'", "") and list(tmp_path.iterdir()) == []
+
+
+def test_one_view_is_no_set(options, tmp_path, capsys):
+    (tmp_path / "views.txt").write_text("3")
+    options = [*options, "--objects", 1, "--metrics", "swd", "--out_dir", tmp_path / "out"]
+    assert run(*options, "--views", tmp_path / "views.txt") == 2
+    assert "--metrics swd: compares sets of images, and one view is no set" in one_error(capsys)
+
+
+def test_baselines_that_cannot_be_are_refused_in_one_line(options, cars, tmp_path, capsys):
+    theirs = write_snapshot(tmp_path / "network-snapshot-004000.pkl", published_weights())
+    for wrong, named in (
+        (["--baselines", "best"], "choose from colours, nearest, mean"),
+        (["--baselines", "all", "--ckpt_path", theirs], "leave colours out"),
+        (["--baselines", "mean", "--data", cars.with_name("cars_val")], "no train split"),
+    ):
+        assert run(*options, *wrong, "--out_dir", tmp_path / "out") == 2
+        assert named in one_error(capsys) and not (tmp_path / "out").exists()
+
+
+def test_more_processes_than_objects_are_refused(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    distributed.announce(4)
+    assert run(*options, "--out_dir", tmp_path / "out", "--dry-run") == 2
+    assert "3 object(s) for 4 processes" in one_error(capsys)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -54,17 +55,15 @@ def test_a_run_with_a_class_of_ones_own_resumes_with_it(tmp_path):
     assert resume(tmp_path / "run", duration_kimg=kimg(3))["cur_nimg"] == 3 * BATCH
 
 
-def snapshot_options(folder: Path) -> list[str]:
-    """Of a short evaluation to folder/out."""
-    net, path = small_net(), folder / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    return [f"--ckpt_path={path}", f"--out_dir={folder / 'out'}", "--device=cpu", "--denoising_steps=1"]
+@pytest.fixture
+def given(snapshot, tmp_path) -> list[object]:
+    """Options of a short evaluation."""
+    return ["--ckpt_path", snapshot, "--out_dir", tmp_path / "out", "--device=cpu", "--denoising_steps=1"]
 
 
-def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(tmp_path):
-    write_npz(tmp_path / "captures")
-    given = [*snapshot_options(tmp_path), f"--data={tmp_path / 'captures'}", "--convention=opencv", "--metrics=none"]
-    assert exit_code_of(evaluate.main, *given, f"--data-class={EXAMPLE}") == 0
+def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(given, tmp_path):
+    data = ["--data", write_npz(tmp_path / "captures"), f"--data-class={EXAMPLE}", "--convention=opencv"]
+    assert exit_code_of(evaluate.main, *given, *data, "--metrics=none") == 0
     objects = json.loads((tmp_path / "out" / "results.json").read_text())["objects"]
     assert list(objects) == ["0000-0", "0001-1", "0002-2"]
 
@@ -80,15 +79,14 @@ def test_evaluation_normalizes_to_the_distance_that_the_network_knows(tmp_path, 
         assert ("outside near=1.5" in capsys.readouterr().err) == warned
 
 
-def test_consistency_needs_the_background_that_images_have(cars, tmp_path, capsys):
+def test_consistency_needs_the_background_that_images_have(given, cars, tmp_path, capsys):
     split = shutil.copytree(Path(f"{cars}_val"), tmp_path / "cars_val")
     for picture in split.glob("*/rgb/*.png"):
         with Image.open(picture) as image:
             inverted = 255 - np.asarray(image.convert("RGB"))
         Image.fromarray(inverted).save(picture)
-    given = [*snapshot_options(tmp_path), f"--data={split}"]
     for options, code, said in (([], 2, "do not have the background"), (["--background=black"], 0, "")):
-        assert exit_code_of(evaluate.main, *given, "--metrics=consistency", *options) == code
+        assert exit_code_of(evaluate.main, *given, "--data", split, "--metrics=consistency", *options) == code
         assert said in capsys.readouterr().err
 
 
@@ -128,11 +126,3 @@ def views_of(data: RunData, sample: int) -> list[int]:
     cameras = data.train.load(0, range(data.train.num_views(0))).cameras.centers
     used = torch.cat([batch.inputs.cameras.centers[0], batch.targets.cameras.centers[0]])
     return torch.cdist(used, cameras).argmin(dim=1).tolist()
-
-
-def test_a_black_background_in_evaluation(tmp_path, capsys):
-    folder = write_capture(tmp_path / "scene", 4)
-    given = [*snapshot_options(tmp_path), f"--data={folder}", "--metrics=none", "--background=black"]
-    for options, code in ((["--fit=pad"], 0), (["--background=red"], 2), (["--background=1,2,300"], 2)):
-        assert exit_code_of(evaluate.main, *given, *options, "--dry-run") == code
-        assert ("white, black or" in capsys.readouterr().err) == (code == 2)
