@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from genvs.data import colmap, pack_scenes, srn, transforms
 from genvs.data.frames import StoredScene
-from genvs.data.image_files import without_suffix
+from genvs.data.image_files import listed, without_suffix
 from genvs.data.map_style import adapted
 from genvs.data.packed import Pack
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.storage import IMAGE_SUFFIXES, Storage, find_storage, open_split, printable
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, counted, find_storage, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
 from genvs.modalities import BY_NAME, MODALITIES
@@ -63,6 +64,10 @@ class StoredScenes(SceneDataset):
         self.storage = storage
         if self.file:
             folders = transforms.folders_with(storage, self.file)
+            without = [name[:-1] for name in storage.folders() if folders[:1] != [""] and name not in folders]
+            if folders and without:
+                fault = f"{counted(len(without), 'folder')} without {self.file} left out: {listed(without)}"
+                warnings.warn(f"{printable(path.parent)}: {fault}", stacklevel=2)
             return [transforms.TransformsScene(storage, folder, self.file) for folder in folders]
         folders = storage.folders()
         if {"rgb/", "pose/"} & set(folders) or colmap.find_models(storage, ""):

@@ -46,6 +46,14 @@ def test_a_scene_whose_name_ends_like_a_splits(tmp_path, write):
     assert "toy_train" in splits.train.parts and "toy_val" in splits.val.parts
 
 
+def test_folders_without_cameras_among_scenes_are_named(tmp_path):
+    for name in ("a", "b", "c"):
+        write_capture(tmp_path / name)
+    (tmp_path / "b" / "transforms.json").rename(tmp_path / "b" / "transform.json")
+    with pytest.warns(UserWarning, match=f"^{tmp_path}: 1 folder without transforms.json left out: b$"):
+        assert opened(tmp_path).scene_names == ["a", "c"]
+
+
 @pytest.mark.parametrize("written", ["a\\images\\1.png", "./a/images/1.png"])
 def test_zips_of_other_programs(tmp_path, written):
     """Windows' own separate folders by backslashes, others start each name with `./`."""
