@@ -147,7 +147,8 @@ def test_scenes_that_would_be_left_out(tmp_path):
         assert opened(tmp_path / "set" / "transforms.json").scene_names == ["a"]
     (tmp_path / "set" / "b" / "transforms.json").write_text("{}")  # of all of its views; the split's goes first
     (tmp_path / "set" / "a" / "transforms.json").unlink()
-    assert opened(tmp_path / "set").scene_names == ["b"]
+    with pytest.warns(UserWarning, match="1 folder without transforms_train.json left out: a"):
+        assert opened(tmp_path / "set").scene_names == ["b"]
 
 
 def test_folders_named_train_and_val_and_zips(tmp_path):
