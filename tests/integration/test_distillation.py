@@ -20,7 +20,7 @@ from tests.small_training import BATCH, fresh_state, kimg, last_state, small_run
 from training.config import TRAIN_PRESETS
 from training.state import unlike
 
-UPDATES = 6
+UPDATES = 4
 
 
 @pytest.fixture(scope="module")
