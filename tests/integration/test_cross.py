@@ -44,7 +44,7 @@ def net() -> GeNVS:
 
 
 @pytest.fixture(scope="module")
-def options(net, tmp_path_factory) -> list[object]:
+def options(snapshot, tmp_path_factory) -> list[object]:
     """Of a network for all modalities; scene 2 of its data has no sonar."""
     folder = tmp_path_factory.mktemp("cross")
     for split in ("train", "test"):
@@ -57,8 +57,6 @@ def options(net, tmp_path_factory) -> list[object]:
                 seen = np.pad(np.ones((16, 16), bool), 8)
                 picture[~seen] = 255 if path.parent.name == "rgb" else 0
                 Image.fromarray(picture).save(path)
-    genvs.save_snapshot(folder / "network-snapshot-000001.pkl", net.config, net.state_dict())
-    snapshot = folder / "network-snapshot-000001.pkl"
     return ["--ckpt_path", snapshot, "--data", folder / "cars", "--denoising_steps", 1, "--device", "cpu"]
 
 

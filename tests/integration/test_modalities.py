@@ -234,13 +234,13 @@ def test_a_run_measures_every_modality_and_resumes_bit_for_bit(split, tmp_path):
 
 def test_without_data_the_embedded_cars_get_the_sensors_that_they_lack(tmp_path, monkeypatch):
     monkeypatch.setattr("training.config.ROOT", tmp_path)
-    sizes = {"scenes": 2, "views": 4, "val_scenes": 1, "test_scenes": 1, "test_views": 1}
+    sizes = {"scenes": 1, "views": 2, "val_scenes": 1, "test_scenes": 1, "test_views": 1}
     config = set_by_path(TRAIN_PRESETS["cpu-demo"], {f"embedded.{name}": value for name, value in sizes.items()})
     splits = ensure_dataset(config.embedded.path, **dataclasses.asdict(config.embedded))
     files = {path: path.stat().st_mtime_ns for split in splits for path in split.folder.rglob("*.png")}
-    options = {"outdir": tmp_path / "runs", "preset": "cpu-demo", "modalities": "rgb,depth,sar,sonar", "batch": 4}
-    options |= {"cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "logger": "none"}
-    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    options = {"outdir": tmp_path / "runs", "preset": "cpu-demo", "modalities": "rgb,depth,sar,sonar", "views": 1}
+    options |= {"batch": 4, "targets": 1, "cbase": 8, "cres": "1,1,1", "duration": 4e-6, "workers": 0, "logger": "none"}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--set=embedded.{name}={value}" for name, value in sizes.items()]
     program.main.main(arguments, standalone_mode=False)
     assert all((split.folder / "000000" / name / "000000.png").exists() for split in splits for name in ALL)
