@@ -162,8 +162,8 @@ def test_materials_that_are_seen_through(tmp_path, lines):
     np.testing.assert_allclose([[*finish, 1][8 if len(finish) > 8 else -1] for finish in seen], OPACITIES[lines])
 
 
-def test_materials_share_a_texture(tmp_path):
-    text = f"mtllib a.mtl\n{SQUARE_OBJ}usemtl p\nf 1/1 2/2 3/3\nusemtl q\nf 1/1 3/3 4/4\n"
+def test_materials_share_a_texture_beside_which_colours_of_vertices_mean_nothing(tmp_path):
+    text = f"mtllib a.mtl\n{SQUARE_OBJ}usemtl p\nf 1/1 2/2 3/3\nusemtl q\nf 1/1 3/3 4/4\n".replace("0\nv", "0 0 0 0\nv")
     mtl = "newmtl p\nmap_Kd t.png\nnewmtl q\nKd 0 0 0\nmap_Kd t.png\n"
     model = load_mesh(obj(tmp_path / "a.obj", text, a__mtl=mtl, t__png=four_colors()), "y")
     assert len(model.paint.textures) == 1

@@ -65,7 +65,8 @@ def read_obj(path: Path) -> Iterator[Part]:
     for group, faces in triangulate(points[point], sizes, groups):
         paint = _obj_paint(path, found[group], "kd", plain, uv[place[faces]], textures)
         glow = _obj_paint(path, found[group], "ke", np.zeros(3), uv[place[faces]], textures)
-        paint = paint._replace(colors=paint.colors * tint[point[faces]])
+        if "map_kd" not in found[group]:  # beside a texture they are its colours again, in scans
+            paint = paint._replace(colors=paint.colors * tint[point[faces]])
         yield Part(points[point[faces]], normals[normal[faces]], paint, glow)
 
 
