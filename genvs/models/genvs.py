@@ -87,7 +87,7 @@ class GeNVS(nn.Module):
 
         images: `[B, V, 3, H, W]` in [-1, 1]. cameras: `[B, V]`; a network for photos alone does not need them.
         """
-        counts = [images.shape[:2].numel()]
+        counts: list[int] = []  # not needed for one modality
         if len(self.config.modalities) > 1:
             assert cameras is not None
             of_all = cameras.modality.flatten().bincount(minlength=len(MODALITIES)).tolist()
@@ -110,9 +110,11 @@ class GeNVS(nn.Module):
         if cameras is None or len(names) == 1:
             return [self.encode_as(names[0], images, cameras).unflatten(0, shape)]
         order = cameras.modality.argsort(stable=True)
-        each = {name: rows for name, rows in zip(names, order.split(counts), strict=True) if len(rows)}
-        # In the order of their memory, which fused kernels read.
-        volumes = [self.encode_as(name, images[at], cameras[at]).permute(0, 3, 4, 2, 1) for name, at in each.items()]
+        volumes = [
+            self.encode_as(name, images[rows], cameras[rows]).permute(0, 3, 4, 2, 1)  # as they lie in memory
+            for name, rows in zip(names, order.split(counts), strict=True)
+            if len(rows)
+        ]
         reordered = Reorder.apply(order, parts, *volumes)
         return [part.permute(0, 4, 3, 1, 2).unflatten(0, (-1, shape[1])) for part in reordered]
 
