@@ -61,7 +61,8 @@ def synthesize_views(
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
-    device, side, autoreg = next(net.parameters()).device, net.config.resolution, cond_method == "autoreg"
+    autoreg = cond_method == "autoreg"
+    device, side = next(net.parameters()).device, net.config.resolution
     sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
     noise_of = start_noise(noise, seed, (3, side, side), device)
     denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id, modality=modality)
@@ -69,7 +70,8 @@ def synthesize_views(
     conditioned = functools.partial(
         Conditioned, inputs=inputs, batch_size=batch_size, max_generated=MAX_GENERATED if autoreg else 0
     )
-    network, worse = conditioned(denoise), conditioned(guide) if guide is not None and guidance != 1 else None
+    network = conditioned(denoise)
+    worse = conditioned(guide) if guide is not None and guidance != 1 else None
 
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
