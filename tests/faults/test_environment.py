@@ -16,7 +16,6 @@ from genvs import files
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
-from genvs.machine import find_encoder
 from inference import inference
 from tests.conftest import ROOT
 from tests.unit.srn_folder import read_everything, write_split
@@ -91,11 +90,6 @@ def test_a_missing_encoder_is_said_before_anything_is_drawn(tmp_path, monkeypatc
     assert "Drawing" not in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert inference.video_files("a", gif=True) == ["a.gif"]
     assert "only the GIF" in capsys.readouterr().err
-
-
-def test_with_an_encoder_both_files_are_written():
-    assert inference.video_files("a", gif=True) == ["a.gif", "a.mp4"]
-    assert find_encoder()
 
 
 # Names

