@@ -159,29 +159,33 @@ def _shade(
 
 
 def _cast(
-    scene: EmbreeScene, model: Castable, origins: Array, directions: Array, start: Array, spacing: float
+    scene: EmbreeScene, model: Castable, origins: Array, directions: Array, spacing: float
 ) -> tuple[NDArray[np.integer], Array, Array]:
     """The rays that hit something, their colours, with what shines through on white, and their depths.
 
-    start: the depth of the origins, `[N]`. spacing: of the rays at depth 1.
+    spacing: of the rays at depth 1.
     """
-    hit = scene.run(origins, directions, query="INTERSECT", output=True)
-    hits = np.flatnonzero(hit["primID"] >= 0)
-    faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
-    origins, directions = (np.stack([axis[hits] for axis in rays.T]).T for rays in (origins, directions))
-    height = origins[:, 2] + depth * directions[:, 2] - model.bounds[0, 2]
-    total = depth + start[hits]
-    colors, opacity = _shade(model, faces, u, v, height, directions, total * spacing)
-    clear = np.flatnonzero(opacity < 0.99)
-    if len(clear):
+    layers, start = [], 0 * origins[:, 0]
+    while not layers or len(origins):
+        hit = scene.run(origins, directions, query="INTERSECT", output=True)
+        hits = np.flatnonzero(hit["primID"] >= 0)
+        faces, u, v, depth = (hit[name][hits] for name in ("primID", "u", "v", "tfar"))
+        origins, directions = (np.stack([axis[hits] for axis in rays.T]).T for rays in (origins, directions))
+        height = origins[:, 2] + depth * directions[:, 2] - model.bounds[0, 2]
+        total = depth + start[hits]
+        colors, opacity = _shade(model, faces, u, v, height, directions, total * spacing)
+        clear = np.flatnonzero(opacity < 0.99)
+        layers.append((hits, colors, total, clear, opacity[clear]))
         step = depth[clear] + np.float32(1e-4)
-        beyond = origins[clear] + step[:, None] * directions[clear]
+        origins, directions, start = origins[clear] + step[:, None] * directions[clear], directions[clear], total[clear]
+    seen, behind_seen, far_seen = layers[-1][:3]
+    for hits, colors, total, clear, opacity in reversed(layers[:-1]):
         behind, far = np.ones((len(clear), 3), np.float32), np.zeros(len(clear), np.float32)
-        seen, behind_seen, far_seen = _cast(scene, model, beyond, directions[clear], total[clear], spacing)
         behind[seen], far[seen] = behind_seen, far_seen
-        colors[clear] = behind + opacity[clear, None] * (colors[clear] - behind)
-        total[clear] = np.where(opacity[clear] < 0.5, far, total[clear])
-    return hits, colors, total
+        colors[clear] = behind + opacity[:, None] * (colors[clear] - behind)
+        total[clear] = np.where(opacity < 0.5, far, total[clear])
+        seen, behind_seen, far_seen = hits, colors, total
+    return seen, behind_seen, far_seen
 
 
 def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterator[tuple[NDArray[np.uint8], Array]]:
@@ -198,7 +202,7 @@ def render(model: Castable, c2w: Array, focal: float, resolution: int) -> Iterat
         sizes = [grid.size // 3 for grid in rays]
         origins = np.repeat(cameras[:, :3, 3].astype(np.float32), sizes, axis=0)
         directions = np.concatenate([grid.reshape(-1, 3) for grid in rays])
-        hits, colors, depth = _cast(scene, model, origins, directions, 0 * origins[:, 0], 1 / (focal * SAMPLES))
+        hits, colors, depth = _cast(scene, model, origins, directions, 1 / (focal * SAMPLES))
         starts = np.cumsum([0, *sizes])
         edges = np.searchsorted(hits, starts)
         for view, pixels in enumerate(shown):
