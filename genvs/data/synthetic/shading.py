@@ -165,7 +165,8 @@ def _cast(
 
     spacing: of the rays at depth 1.
     """
-    layers, start = [], 0 * origins[:, 0]
+    layers: list[tuple[Array, ...]] = []
+    start = 0 * origins[:, 0]
     while not layers or len(origins):
         hit = scene.run(origins, directions, query="INTERSECT", output=True)
         hits = np.flatnonzero(hit["primID"] >= 0)
