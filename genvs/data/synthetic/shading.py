@@ -165,7 +165,7 @@ def _cast(
 
     spacing: of the rays at depth 1.
     """
-    layers: list[tuple[Array, ...]] = []
+    layers: list[tuple[NDArray[np.integer], Array, Array, NDArray[np.integer], Array]] = []
     start = 0 * origins[:, 0]
     while not layers or len(origins):
         hit = scene.run(origins, directions, query="INTERSECT", output=True)
