@@ -75,6 +75,20 @@ def test_folders_whose_names_are_written_in_another_case(tmp_path, written):
     assert opened(tmp_path).num_views(0) == 3
 
 
+@pytest.mark.parametrize("before", ["/home/me/scene/", "C:\\me\\", "//", "HERE/"])
+def test_paths_on_the_computer_that_wrote_them(tmp_path, before):
+    """Windows', others', those of Blender's file, and of this computer; the first image is missing."""
+    folder = write_capture(tmp_path / "a", 4)
+    frames = [frame(f"{before}images/r_{view}.png", c2w) for view, c2w in enumerate(some_c2w(4), start=1)]
+    frames[0]["file_path"] = frames[0]["file_path"].replace("r_1", "r_0")
+    path = write_transforms(folder / "transforms.json", frames, camera_angle_x=0.9)
+    path.write_text(path.read_text().replace("HERE", str(folder)))
+    with pytest.warns(UserWarning, match="1 of 4 images are missing"):
+        assert opened(folder).view_names(0) == ["r_2", "r_3", "r_4"]
+    shutil.move(folder / "images", tmp_path / "images")
+    assert "names no image in this folder" in refused("a/transforms.json", lambda: opened(folder))
+
+
 # --- what they state --------------------------------------------------------------------------------------------------
 
 
