@@ -1,12 +1,12 @@
 """The parts of a training step: the order of data, and what happens to a gradient that is not finite."""
 
-import copy
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import math
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from training.config import TrainConfig
 from training.data import batch_schedule, load_batches, open_data
 from training.loss import GeNVSLoss, LossTerms
 from training.monitor import Monitor, records_before
-from training.training_loop import accumulate_gradients, update_ema, update_weights
+from training.training_loop import accumulate_gradients, update_weights
 
 # The order of data
 
@@ -90,26 +90,10 @@ def test_held_out_scenes_are_never_trained_on(cars):
 # Gradients that are not finite
 
 
-class Loop:
-    """What the training loop holds, for single steps."""
-
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        self.config, self.state = config, fresh_state(config)
-        self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-        self.monitor = Monitor(folder, CPU, rank=0, cur_nimg=0, total=1000)
-
-    def step(self, batch: ViewBatch) -> None:
-        accumulate_gradients(self.state.net, self.loss_fn, iter([batch]), self.config, self.monitor)
-        update_weights(self.state, self.config, self.monitor)
-        update_ema(self.state, self.config)
-        self.state.cur_nimg += BATCH
-
-
 @pytest.fixture
-def loop(cars, tmp_path):
-    loop = Loop(small_run(cars, max_grad_norm=0.01), tmp_path)
-    yield loop
-    loop.monitor.close()
+def monitor(tmp_path) -> Iterator[Monitor]:
+    with contextlib.closing(Monitor(tmp_path, CPU, rank=0, cur_nimg=0, total=1000)) as monitor:
+        yield monitor
 
 
 def test_a_run_whose_gradients_stay_bad_ends_and_says_so(cars, tmp_path, monkeypatch):
@@ -120,29 +104,31 @@ def test_a_run_whose_gradients_stay_bad_ends_and_says_so(cars, tmp_path, monkeyp
     assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl")), "nothing bad is saved"
 
 
-def test_clipping_is_scaled_with_the_loss(loop):
+def test_clipping_is_scaled_with_the_loss(cars, monitor):
     """So Adam, which only its epsilon keeps from ignoring a common factor, sees 64 times the gradients and no other."""
-    scaled = copy.deepcopy(loop.state)
-    loop.step(some_batch(4))
-    plain, loop.state, loop.config = loop.state, scaled, dataclasses.replace(loop.config, loss_scale=64.0)
-    loop.step(some_batch(4))
-    for one, other in zip(plain.optimizer.moments, scaled.optimizer.moments, strict=True):
-        torch.testing.assert_close(other["exp_avg"], 64 * one["exp_avg"], rtol=1e-3, atol=1e-10)
+    config, moments = small_run(cars, max_grad_norm=0.01), []
+    for scale in (1.0, 64.0):
+        scaled, state = dataclasses.replace(config, loss_scale=scale), fresh_state(config)
+        loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
+        accumulate_gradients(state.net, loss_fn, iter([some_batch(4)]), scaled, monitor)
+        update_weights(state, scaled, monitor)
+        moments.append([moment["exp_avg"] for moment in state.optimizer.moments])
+    torch.testing.assert_close(moments[1], [64 * moment for moment in moments[0]], rtol=1e-3, atol=1e-10)
 
 
 # What is recorded of the steps since the last record
 
 
-def test_losses_are_means_over_all_targets_and_by_noise_level(loop, tmp_path):
+def test_losses_are_means_over_all_targets_and_by_noise_level(monitor, tmp_path):
     generator = torch.Generator().manual_seed(0)
     rounds = []
     for shape in ((3, 2), (5, 1)):
         loss, rgb_loss = torch.rand(2, *shape, generator=generator).requires_grad_()
         sigma = 10 ** (4 * torch.rand(shape, generator=generator) - 2)
-        loop.monitor.report_losses(LossTerms(loss.mean(), loss, rgb_loss, sigma), BATCH, last_round=False)
+        monitor.report_losses(LossTerms(loss.mean(), loss, rgb_loss, sigma), BATCH, last_round=False)
         rounds.append(torch.stack([loss, rgb_loss, sigma]).flatten(1).detach())
-    loop.monitor.record(BATCH)
-    loop.monitor.record(2 * BATCH)
+    monitor.record(BATCH)
+    monitor.record(2 * BATCH)
     loss, rgb_loss, sigma = torch.cat(rounds, dim=1)
     expected = {"Loss/all": loss, "Loss/rgb": rgb_loss}
     for low, high in itertools.pairwise((0, 0.1, 1, 10, math.inf)):
