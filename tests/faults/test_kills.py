@@ -201,7 +201,7 @@ def killed_again_and_again(rank: int, cars: str, folder: Path, kills: int) -> No
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(cars, tmp_path, every_fault):
-    kills = 100 if every_fault else 14
+    kills = 100 if every_fault else 20
     on_ranks(killed_again_and_again, str(cars), tmp_path, kills, world_size=1)
     counted("kills survived, with the run's end equal bit for bit", kills, kills)
 
