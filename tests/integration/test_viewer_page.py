@@ -163,7 +163,7 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
     tab.drop({"new.png": png.getvalue()}, on="Drop images here")
     placed_here = at_rest(tab, unlike=before)
     tab.press("Draw from it")
-    wait_until(lambda: np.abs(canvas(tab) - before).max() <= 1)
+    assert np.abs(at_rest(tab, unlike=placed_here) - before).max() <= 1
     tab.press("Draw from it")
     at_rest(tab, unlike=before)
 
