@@ -17,7 +17,7 @@ _counts: list[tuple[str, tuple[int, int]]] = []  # of the test that runs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="every kill, stop and mutation of tests/faults (10 minutes)")
+    parser.addoption("--all", action="store_true", help="every kill, stop and mutation, and the browser (10 minutes)")
 
 
 def counted(what: str, good: int, tried: int) -> None:
