@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 USED, UNUSED = (40, 40, 40), (190, 190, 190)  # colours of cameras
 ACCEPTED = ".png,.jpg,.jpeg,.webp,.txt,.json,.zip"
 HINT = (
-    "Images (PNG, JPEG); their poses (a transforms.json, or NAME.txt for NAME.png); or a .zip of a scene. An image "
-    "without a pose is placed at this camera."
+    "Images (PNG, JPEG, WebP); their poses (a transforms.json, or NAME.txt for NAME.png); or a .zip of a scene. "
+    "An image without a pose is placed at this camera."
 )
 # viser's button takes one file at a time, and nothing that is dropped; it is disabled while it sends a file.
 DROP_AREA = f"""<div style="margin: 0 1em 0.5em; padding: 0.8em; border: 1px dashed; border-radius: 4px;

@@ -179,8 +179,9 @@ class StallWatch:
         while (left := self._last + self._seconds - time.monotonic()) > 0:
             time.sleep(left)
         if is_initialized():  # training is not over
-            reason = f"no step was made for {self._seconds:g} s"
-            print(_naming(_silent_ranks(5.0) or list(range(get_world_size())), reason), file=sys.stderr, flush=True)
+            silent, reason = _silent_ranks(5.0), f"no step was made for {self._seconds:g} s"
+            line = _naming(silent, reason) if silent else f"Error: {reason} on any rank: see what stalls there"
+            print(line, file=sys.stderr, flush=True)
             os._exit(1)
 
 

@@ -172,8 +172,6 @@ class TrainConfig:
         found = {f"net.{path}": value for path, value in self.net.dependent_settings(of_net).items()}
         if "resolution" in of_net:
             found["embedded.resolution"] = of_net["resolution"]
-            if of_net["resolution"] < 64 or of_net["resolution"] % 32:  # half of it is no network's
-                found["low_resolution_kimg"] = 0.0
         if "duration_kimg" in changes:  # the parts of a run keep their shares
             scale = changes["duration_kimg"] / self.duration_kimg
             found |= {name: getattr(self, name) * scale for name in PARTS_OF_A_RUN}

@@ -67,11 +67,9 @@ def synthesize_views(
     noise_of = start_noise(noise, seed, (3, side, side), device)
     denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id, modality=modality)
     inputs, targets, num_targets = inputs.to(device), targets.to(device), targets.shape[1]
-    conditioned = functools.partial(
-        Conditioned, inputs=inputs, batch_size=batch_size, max_generated=MAX_GENERATED if autoreg else 0
-    )
-    network = conditioned(denoise)
-    worse = conditioned(guide) if guide is not None and guidance != 1 else None
+    room = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
+    network = Conditioned(denoise, inputs, **room)
+    worse = Conditioned(guide, inputs, **room) if guide is not None and guidance != 1 else None
 
     def draw(start: int, stop: int) -> tuple[Tensor, Tensor]:
         cameras = targets[:, start:stop]
@@ -80,19 +78,15 @@ def synthesize_views(
         if guidance != 1:
             away_from = worse.denoiser(worse.render(cameras)) if worse else network.unconditioned(feature_images, seed)
             denoised = guided(denoised, away_from, guidance)
-        images = sample(denoised, noise_of(first_view + start, len(feature_images))).clamp(-1, 1)
-        images = as_stored(images, denoise.modality)
+        noisy = noise_of(first_view + start, len(feature_images))
+        images = as_stored(sample(denoised, noisy).clamp(-1, 1), denoise.modality)
         if autoreg and stop < num_targets:
-            network.add(images, cameras)
-            if worse:
-                worse.add(images, cameras)
+            for each in (network, worse) if worse else (network,):
+                each.add(images, cameras)
         return images, feature_images
 
     stride = 1 if autoreg else batch_size
-    with tqdm(total=num_targets, unit="view", disable=None if progress else True) as bar:
-        for images, feature_images in on_the_cpu(draw(at, at + stride) for at in range(0, num_targets, stride)):
-            bar.update(len(images))
-            yield from zip(images, feature_images, strict=True)
+    yield from one_by_one((draw(at, at + stride) for at in range(0, num_targets, stride)), num_targets, progress)
 
 
 def known_sampler(name: str, churn: float = 0.0) -> Sampler:
@@ -210,6 +204,16 @@ class Conditioned:
         camera = replace(camera, modality=torch.full_like(camera.modality, index))
         self.cameras = Cameras.cat([self.cameras[:, :slot], camera, self.cameras[:, slot + 1 :]], dim=1)
         self.volume = self._slots[:, : self.cameras.shape[1]]
+
+
+def one_by_one(
+    batches: Iterable[tuple[Tensor, Tensor]], num_views: int, progress: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The views of all batches on the CPU, with a progress bar if `progress`."""
+    with tqdm(total=num_views, unit="view", disable=None if progress else True) as bar:
+        for images, feature_images in on_the_cpu(batches):
+            bar.update(len(images))
+            yield from zip(images, feature_images, strict=True)
 
 
 def on_the_cpu(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:

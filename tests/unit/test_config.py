@@ -203,7 +203,6 @@ def test_the_parts_of_a_run_keep_their_shares_but_not_where_it_continues():
     for changed, parts in [
         (set_by_path(config, {"duration_kimg": 5.0}), (3.0, 1.0)),
         (set_by_path(config, {"duration_kimg": "5", "lr_decay_kimg": "2"}), (3.0, 2.0)),
-        (set_by_path(config, {"net.resolution": 32}), (0.0, 2.0)),
         (resumed(config, {"duration_kimg": 20.0}), (6.0, 2.0)),
     ]:
         assert (changed.low_resolution_kimg, changed.lr_decay_kimg) == parts

@@ -27,12 +27,8 @@ CLEAR = 0.25  # opacity that is drawn of glass, which lets all light through
 TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
 READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
-READ |= {
-    "KHR_node_visibility",
-    "KHR_lights_punctual",
-    "KHR_animation_pointer",
-    "KHR_xmp_json_ld",
-}  # most change nothing
+READ |= {"KHR_node_visibility"}
+READ |= {"KHR_lights_punctual", "KHR_animation_pointer", "KHR_xmp_json_ld"}  # not needed for what is drawn
 NO_DATA = "has arrays without data; export it without compression (Draco, meshopt)"
 
 
