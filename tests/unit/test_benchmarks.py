@@ -8,7 +8,7 @@ import textwrap
 import click
 import pytest
 
-from benchmarks import common, e2e, floors
+from benchmarks import common, e2e, floors, scaling
 from benchmarks.common import Result
 from genvs.config import PRESETS
 from tests.unit.srn_folder import write_split
@@ -131,3 +131,11 @@ def test_figures_are_compared_with_their_like_alone() -> None:
     assert cells(Result("one view, 1 evaluation", 2.4, "ms", floor=0.0003))[3:5] == ["12%", "<= 2.5 ms: met"]
     memory = Result("training step, bf16: peak memory", 16.3, "GB", "bf16", 32)
     assert cells(memory)[2] == "" and cells(memory._replace(batch=24))[2] == "3.00x"
+
+
+def test_the_sum_of_gradients_costs_less_in_half_precision_and_more_between_hosts() -> None:
+    slow, fast = scaling.HOSTS
+    assert scaling.images_per_second(1, slow) == pytest.approx(scaling.IMAGES_PER_SECOND)
+    assert scaling.images_per_second(8, slow) == scaling.images_per_second(8, fast)
+    seconds = [64 * scaling.BATCH / scaling.images_per_second(64, slow, megabytes) for megabytes in (0, 200, 400)]
+    assert seconds[2] - seconds[1] == pytest.approx(seconds[1] - seconds[0]) == pytest.approx(2 * 63 / 64 * 0.2 / 50)

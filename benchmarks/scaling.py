@@ -1,0 +1,32 @@
+"""Images/s to expect of `srn128` on 1 to 64 GPUs: computed, not measured. A table in Markdown; bytes: MB and GB/s.
+
+An update takes what it takes on one GPU, and then the sum of gradients over ranks, none of it hidden: in a ring each of
+n GPUs sends 2 (n - 1) / n times the gradients through its slowest link (Patarasuk and Yuan, 2009).
+"""
+
+import itertools
+
+# On an H200 (benchmarks/results): batch 96 with two targets a scene, and what a second GPU added to an update: 5.1 ms.
+IMAGES_PER_SECOND, BATCH, GRADIENT_MB = 386.3, 96, 411
+IN_A_HOST = GRADIENT_MB / 5.1  # through NVLink, with the copies before and after it
+HOSTS = {"400 Gb/s a GPU": 50.0, "100 Gb/s a host": 12.5}  # between hosts: nominal rates of usual networks
+GPUS_OF_A_HOST = 8
+
+
+def images_per_second(gpus: int, network: str, megabytes: float = GRADIENT_MB) -> float:
+    """Over all GPUs, with BATCH target images on each."""
+    rate = IN_A_HOST if gpus <= GPUS_OF_A_HOST else min(IN_A_HOST, HOSTS[network])
+    return gpus * BATCH / (BATCH / IMAGES_PER_SECOND + 2 * (gpus - 1) / gpus * megabytes / rate / 1e3)
+
+
+def main() -> None:
+    columns = [(network, name, GRADIENT_MB / part) for network in HOSTS for name, part in (("", 1), (", bf16", 2))]
+    print("| GPUs |", " | ".join(network + name for network, name, _ in columns), "|")
+    print("|---" * (1 + len(columns)) + "|")
+    for gpus in itertools.takewhile(lambda n: n <= 64, (2**k for k in itertools.count())):
+        rates = [images_per_second(gpus, network, megabytes) for network, _, megabytes in columns]
+        print(f"| {gpus} |", " | ".join(f"{rate:,.0f} ({rate / gpus / IMAGES_PER_SECOND:.1%})" for rate in rates), "|")
+
+
+if __name__ == "__main__":
+    main()
