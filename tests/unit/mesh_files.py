@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genvs.data.mesh.model import PaintedMesh
+from genvs.data.mesh.model import PaintedMesh, load_mesh
 
 # In the plane z = 0; seen from +z, x to the right: lower left, lower right, upper right, upper left.
 SQUARE = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=np.float32)
@@ -48,8 +48,11 @@ def write_gltf(
     change: Callable[[dict[str, Any], Callable[[np.ndarray], int]], None] = lambda record, add: None,
 ) -> Path:
     """A glTF of one mesh, as text or binary. attributes: such as TEXCOORD_0; integers are normalised. image: the base
-    colour texture. change: gets the record, and a function that adds an array and gives the number of its accessor.
+    colour texture, which covers a SQUARE unless there are attributes. change: gets the record, and a function that adds
+    an array and gives the number of its accessor.
     """
+    if image is not None and attributes is None:
+        attributes = {"TEXCOORD_0": GLTF_UV}
     blob = bytearray()
     record: dict[str, Any] = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}]}
     record |= {"nodes": [{"mesh": 0, **(node or {})}], "bufferViews": [], "accessors": []}
@@ -89,6 +92,11 @@ def write_gltf(
         record["buffers"] = [{"byteLength": len(blob), "uri": data_uri(bytes(blob), "application/octet-stream")}]
         path.write_text(json.dumps(record))
     return path
+
+
+def read_gltf(path: Path, *mesh: np.ndarray, **options) -> PaintedMesh:
+    """What a file of `write_gltf` is read as."""
+    return load_mesh(write_gltf(path, *mesh, **options), "y")
 
 
 def write_obj(path: Path) -> Path:

@@ -23,7 +23,6 @@ from genvs.geometry.trajectories import spherical_c2w
 from tests.unit.mesh_files import (
     CUBE,
     CUBE_FACES,
-    GLTF_UV,
     LOW_LEFT,
     LOW_RIGHT,
     SQUARE,
@@ -32,6 +31,7 @@ from tests.unit.mesh_files import (
     TOP_RIGHT,
     colors_of,
     four_colors,
+    read_gltf,
     write_gltf,
     write_obj,
     write_ply,
@@ -58,7 +58,7 @@ def hue(pixel: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("write", "front"),
     [
-        (lambda folder: write_gltf(folder / "a.gltf", image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV}), 1),
+        (lambda folder: write_gltf(folder / "a.gltf", image=four_colors()), 1),
         (lambda folder: write_obj(folder / "a.obj"), -1),
     ],
 )
@@ -86,7 +86,7 @@ def test_a_texture_is_read_between_the_centres_of_its_texels_and_repeats():
 def test_a_fine_pattern_is_its_mean_from_afar(tmp_path):
     """A board of 512 x 512 black and white fields on 20 x 20 pixels, from in front and aslant: gray, without specks."""
     fields = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
-    path = write_gltf(tmp_path / "a.gltf", image=Image.fromarray(fields), attributes={"TEXCOORD_0": GLTF_UV})
+    path = write_gltf(tmp_path / "a.gltf", image=Image.fromarray(fields))
     model = load_mesh(path, "y")
     for azimuth in (math.pi / 2, 1.1, 0.7):
         pixels = seen_from(model, azimuth)[SIDE // 2 - 4 : SIDE // 2 + 5, SIDE // 2 - 2 : SIDE // 2 + 3]
@@ -96,10 +96,10 @@ def test_a_fine_pattern_is_its_mean_from_afar(tmp_path):
 def test_gltfs_factors_and_vertex_colors_are_linear_light(tmp_path):
     """0.5 in linear light is displayed as 188 of 255 (IEC 61966-2-1); textures are stored as displayed."""
     half = {"pbrMetallicRoughness": {"baseColorFactor": [0.5, 1.0, 0.0, 1.0]}}
-    plain = load_mesh(write_gltf(tmp_path / "a.gltf", material=half), "y")
+    plain = read_gltf(tmp_path / "a.gltf", material=half)
     np.testing.assert_allclose(colors_of(plain), [[188, 255, 0]] * 2, atol=1)
     vertex = {"COLOR_0": np.full((4, 3), 0.5, dtype=np.float32), "TEXCOORD_0": np.full((4, 2), 0.25, np.float32)}
-    both = load_mesh(write_gltf(tmp_path / "b.gltf", material=half, attributes=vertex, image=four_colors()), "y")
+    both = read_gltf(tmp_path / "b.gltf", material=half, attributes=vertex, image=four_colors())
     linear = (np.array(TOP_LEFT) / 255 + 0.055) / 1.055
     expected = linear**2.4 * [0.25, 0.5, 0.0]
     displayed = [1.055 * value ** (1 / 2.4) - 0.055 if value > 0.0031308 else 12.92 * value for value in expected]
@@ -122,11 +122,11 @@ def test_vertex_colors_of_a_ply_are_as_displayed_and_blend(tmp_path):
 def test_axes_place_and_size(tmp_path):
     """A box of 2 x 1 x 4, 3 away from its origin; the node that holds it is turned, shifted and scaled."""
     box = (CUBE - 0.5) * [2, 1, 4] + [3, 0, 0]
-    model = load_mesh(write_gltf(tmp_path / "a.gltf", box, CUBE_FACES), "y")
+    model = read_gltf(tmp_path / "a.gltf", box, CUBE_FACES)
     size = np.array([2, 4, 1]) / math.sqrt(21)
     np.testing.assert_allclose(model.bounds, [-size / 2, size / 2], atol=1e-6)
     half_turn = {"rotation": [0, math.sqrt(0.5), 0, math.sqrt(0.5)], "translation": [9, 9, 9], "scale": [2, 2, 4]}
-    turned = load_mesh(write_gltf(tmp_path / "b.gltf", box, CUBE_FACES, node=half_turn), "y")
+    turned = read_gltf(tmp_path / "b.gltf", box, CUBE_FACES, node=half_turn)
     size = np.array([16, 4, 2]) / math.sqrt(276)
     np.testing.assert_allclose(turned.bounds, [-size / 2, size / 2], atol=1e-6)
     upright = load_mesh(write_ply(tmp_path / "a.ply", box, CUBE_FACES), "z")
@@ -160,7 +160,7 @@ def test_what_is_not_seen_takes_no_place(tmp_path):
             {"attributes": {"POSITION": add(1e3 * SQUARE)}, "material": 1, "mode": 6}
         )
 
-    model = load_mesh(write_gltf(tmp_path / "a.gltf", far, line, change=change), "y")
+    model = read_gltf(tmp_path / "a.gltf", far, line, change=change)
     cube = model.corners[:12].reshape(-1, 3)
     np.testing.assert_allclose(np.ptp(cube, axis=0), 3**-0.5, rtol=1e-5)
     np.testing.assert_allclose(model.bounds, [cube.min(0), cube.max(0)])
@@ -170,7 +170,7 @@ def test_both_sides_are_lit_as_they_are_seen(tmp_path):
     """The same square, wound the other way, looks the same: what counts is the side that is looked at."""
     images = []
     for name, faces in (("a", SQUARE_FACES), ("b", SQUARE_FACES[:, ::-1])):
-        model = load_mesh(write_gltf(tmp_path / f"{name}.gltf", SQUARE, faces.copy()), "y")
+        model = read_gltf(tmp_path / f"{name}.gltf", SQUARE, faces.copy())
         images.append([seen_from(model, azimuth) for azimuth in (1.2, -1.2)])
     for one, other in zip(*images, strict=True):
         assert np.array_equal(one, other) and one[SIDE // 2, SIDE // 2, 0] < 250
@@ -179,7 +179,7 @@ def test_both_sides_are_lit_as_they_are_seen(tmp_path):
 
 def test_the_normals_of_a_file_are_used(tmp_path):
     slanted = np.array([[0.0, 0.6, 0.8]] * 4, dtype=np.float32)
-    model = load_mesh(write_gltf(tmp_path / "a.gltf", attributes={"NORMAL": slanted}), "y")
+    model = read_gltf(tmp_path / "a.gltf", attributes={"NORMAL": slanted})
     np.testing.assert_allclose(model.normals.reshape(-1, 3), [[0, 0.8, 0.6]] * 6, atol=1e-6)
 
 
@@ -223,7 +223,7 @@ def changed(path: Path, old: str, new: str) -> None:
 
 def textured(path: Path, old: str = "", new: str = "", **options) -> None:
     """A glTF with a texture, after a change to its text."""
-    write_gltf(path, image=four_colors(), **{"attributes": {"TEXCOORD_0": GLTF_UV}, **options})
+    write_gltf(path, image=four_colors(), **options)
     changed(path, old, new)
 
 
@@ -241,10 +241,7 @@ BAD_MESHES = {
     "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
     "gone.gltf": (lambda path: textured(path, "data:image/png;base64,", "gone"), "gone.* is not there"),
     "damaged.gltf": (lambda path: textured(path, "iVBORw0KGgo", "iVBORw0KGGG"), "its texture image 0 .*damaged"),
-    "ktx2.gltf": (
-        lambda path: textured(path, '{"source": 0}', '{"name": "KTX2"}'),
-        "use PNG",
-    ),
+    "ktx2.gltf": (lambda path: textured(path, '{"source": 0}', '{"name": "KTX2"}'), "use PNG"),
     "draco.gltf": (
         lambda path: textured(path, '"scene"', '"extensionsRequired": ["KHR_draco_mesh_compression"], "scene"'),
         "needs KHR_draco_mesh_compression",
@@ -255,7 +252,7 @@ BAD_MESHES = {
     "pointer.gltf": (
         lambda path: (
             path.with_name("pointer.gltf.png").write_bytes(LFS_POINTER)
-            and write_gltf(path, image=four_colors(), attributes={"TEXCOORD_0": GLTF_UV}, change=with_a_file)
+            and write_gltf(path, image=four_colors(), change=with_a_file)
         ),
         "gltf.png: is a pointer of Git LFS",
     ),

@@ -124,13 +124,10 @@ def test_an_objs_colours(tmp_path):
     glow = model.finish_at(np.array([0, 1]), *np.full((3, 2), 0.3, dtype=np.float32))[:, 5:8]
     np.testing.assert_allclose(glow, [[0, 0, 1], [0, 0, 0]], atol=1e-3)
     vertices = "".join(f"v {x} {y} 0 1 0.5 0\n" for x, y in SQUARE[:, :2])
-    assert_allclose_all(load_mesh(obj(tmp_path / "b.obj", f"{vertices}f 1 2 3 4\n"), "y"), [255, 128, 0])
-    assert_allclose_all(
-        load_mesh(obj(tmp_path / "b.obj", vertices.replace("0.5 0", "0.5 0 1") + "f 1 2 3\n"), "y"), [255, 128, 0]
-    )
-    plain = [
-        load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in (FACE, "usemtl (null)\nf 1 2 3 4\n")
-    ]
+    for colored in (f"{vertices}f 1 2 3 4\n", vertices.replace("0.5 0", "0.5 0 1") + "f 1 2 3\n"):
+        assert_allclose_all(load_mesh(obj(tmp_path / "b.obj", colored), "y"), [255, 128, 0])
+    faces = FACE, "usemtl (null)\nf 1 2 3 4\n"
+    plain = [load_mesh(obj(tmp_path / "c.obj", SQUARE_OBJ + face), "y") for face in faces]
     np.testing.assert_allclose(colors_of(plain[0]), colors_of(plain[1]))
 
 
@@ -230,6 +227,11 @@ def header(kind: str, *lines: str) -> bytes:
     return "\n".join(["ply", f"format {kind} 1.0", *lines, "end_header\n"]).encode()
 
 
+def ascii_ply(path: Path, lines: list[str], rows: list[str]) -> PaintedMesh:
+    path.write_bytes(header("ascii", *lines) + "\n".join(rows).encode())
+    return load_mesh(path, "y")
+
+
 XYZ = ("property float x", "property float y", "property float z")
 
 
@@ -266,8 +268,7 @@ def test_a_textured_ply(tmp_path, of_faces):
     else:
         lines += ["property float s", "property float t", "element face 1", "property list uchar int vertex_index"]
         rows, face = [f"{row} {u} {v}" for row, (u, v) in zip(rows, uv, strict=True)], "4 0 1 2 3"
-    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, face]).encode())
-    assert_four_colors(load_mesh(tmp_path / "a.ply", "y"), BEHIND)
+    assert_four_colors(ascii_ply(tmp_path / "a.ply", lines, [*rows, face]), BEHIND)
 
 
 def test_a_ply_of_several_textures_says_which_a_face_has(tmp_path):
@@ -276,12 +277,10 @@ def test_a_ply_of_several_textures_says_which_a_face_has(tmp_path):
     rows = [f"{x} {y} 0 0 0" for x, y in SQUARE[:, :2]]
     for name, color in (("a", (200, 0, 0)), ("b", (0, 200, 0))):
         Image.new("RGB", (4, 4), color).save(tmp_path / f"{name}.png")
-    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, "4 0 1 2 3"]).encode())
     with pytest.raises(InputError, match="a.ply: has 2 textures, but no texnumber"):
-        load_mesh(tmp_path / "a.ply", "y")
+        ascii_ply(tmp_path / "a.ply", lines, [*rows, "4 0 1 2 3"])
     lines.append("property int texnumber")
-    (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, "4 0 1 2 3 1"]).encode())
-    assert_allclose_all(load_mesh(tmp_path / "a.ply", "y"), [0, 200, 0])
+    assert_allclose_all(ascii_ply(tmp_path / "a.ply", lines, [*rows, "4 0 1 2 3 1"]), [0, 200, 0])
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
@@ -307,12 +306,9 @@ def test_a_plys_colours(tmp_path, kind):
     lines = [comment, "element vertex 4", *XYZ, *(f"property {number} {name}" for name in names.split())]
     lines += ["element face 1", "property list uchar int vertex_index"]
     rows = [f"{x} {y} 0 {color}" for x, y in SQUARE[:, :2]]
-    for last in (3, -1):
-        (tmp_path / "a.ply").write_bytes(header("ascii", *lines) + "\n".join([*rows, f"4 0 1 2 {last}"]).encode())
-        if last > 0:
-            assert_allclose_all(load_mesh(tmp_path / "a.ply", "y"), [255, 128, 0])
+    assert_allclose_all(ascii_ply(tmp_path / "a.ply", lines, [*rows, "4 0 1 2 3"]), [255, 128, 0])
     with pytest.raises(InputError, match="a.ply: cannot be read .*negative"):
-        load_mesh(tmp_path / "a.ply", "y")
+        ascii_ply(tmp_path / "a.ply", lines, [*rows, "4 0 1 2 -1"])
 
 
 def test_stl_as_text_and_binary(tmp_path):

@@ -11,7 +11,6 @@ from PIL import Image
 
 from genvs.config import SceneConfig
 from genvs.data.mesh.__main__ import main as mesh_main
-from genvs.data.mesh.model import load_mesh
 from genvs.data.stored import StoredScenes
 from genvs.data.synthetic.cars import build_car
 from genvs.data.synthetic.dataset import ensure_dataset, split_cameras
@@ -22,7 +21,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.projections import PROJECTIONS
 from genvs.geometry.trajectories import spherical_c2w
 from genvs.modalities import MODALITIES, depth_decoded
-from tests.unit.mesh_files import write_gltf, write_obj
+from tests.unit.mesh_files import read_gltf, write_obj
 from tests.unit.test_synthetic import contents
 
 CARS = SceneConfig()
@@ -161,9 +160,9 @@ def test_glass_is_passed_as_it_is_in_depth_images(tmp_path, name):
     np.testing.assert_allclose(power_of(name, clear), power_of(name, plates(back)), atol=0.02)
     assert np.abs(power_of(name, solid) - power_of(name, plates(back))).max() > 1
     glass = {"extensions": {"KHR_materials_transmission": {"transmissionFactor": 1.0}}}
-    window = load_mesh(write_gltf(tmp_path / "a.gltf", material=glass), "y")
+    window = read_gltf(tmp_path / "a.gltf", material=glass)
     assert power_of(name, window).sum() == 0 and not seen_by("depth", window).any()
-    assert power_of(name, load_mesh(write_gltf(tmp_path / "b.gltf"), "y")).sum() > 1
+    assert power_of(name, read_gltf(tmp_path / "b.gltf")).sum() > 1
 
 
 def test_the_windows_of_a_car_that_one_can_see_through_are_holes():
