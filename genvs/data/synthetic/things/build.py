@@ -13,7 +13,6 @@ from genvs.data.synthetic.things.landmarks import LANDMARKS
 from genvs.data.synthetic.things.plants import PLANTS
 from genvs.data.synthetic.things.tools import TOOLS
 from genvs.data.synthetic.things.toys import TOYS
-from genvs.data.synthetic.things.trees import TREES
 from genvs.data.synthetic.things.vehicles import VEHICLES
 from genvs.data.synthetic.things.vessels import VESSELS
 
@@ -23,7 +22,7 @@ THEMES: dict[str, Theme] = {
     "tools": TOOLS,
     "toys": TOYS | VEHICLES,
     "buildings": BUILDINGS | LANDMARKS,
-    "plants": PLANTS | TREES,
+    "plants": PLANTS,
 }
 
 

@@ -71,7 +71,6 @@ def walls(rng: Rng) -> Surface:
         return Surface(base, [mark(lambda px, py, pz: pz / size % 1 < 0.15, darker(base, 0.75))])
     if style < 0.35:
         return Surface(base, [mark(lambda px, py, pz: pz < low, stone)])
-
     if style < 0.5:
         return Surface((0.9, 0.87, 0.79, 0.0, 1.0), [(timber, darker(paint(rng, "wood"), 0.6))])
     return Surface(base)
@@ -107,7 +106,6 @@ def house(rng: Rng) -> list[Part]:
         parts += moved([body, *moved(lid, (0, 0.47 * y, z))], (u(-0.4, 0.4) * x, 0, 0))
     if u() < 0.35:  # a wing to the front
         long, wide, low = y + u(0.25, 0.4), 0.42 * x, h * u(0.7, 0.95)
-
         wing = [box((2 * wide, long, low), (0, long / 2, low / 2), wall)]
         wing.append(box((0.26, 0.03, 0.24), (0, long, 0.5 * low), PANE))
         wing += moved(turned(gable(long / 2, wide, low, 0.8 * rise, wall, roof), 90), (0, long / 2, 0))
@@ -155,7 +153,6 @@ def barn(rng: Rng) -> list[Part]:
     boards = mark(lambda px, py, pz: (px + py) / 0.09 % 1 < 0.14, darker(base, 0.75))
     side = [(0, h + rise), (0.68 * x, h + 0.62 * rise), (x, h), (x, 0)]
     body = prism([*side, *((-a, z) for a, z in side[:0:-1])], (-y, y), Surface(base, [boards]))
-
     slopes = np.array([*side[:2], (1.12 * x, h - 0.07 * rise)])
     over, ends = slopes + (0.03, 0.05), (-y - 0.08, y + 0.08)
     halves = [prism([slopes[i], slopes[i + 1], over[i + 1], over[i]], ends, roof) for i in (0, 1)]
@@ -167,7 +164,6 @@ def barn(rng: Rng) -> list[Part]:
         return edge | (np.abs(a - b) < 0.07) | (np.abs(a + b - 1) < 0.07)
 
     doors = Surface(darker(base, 0.9), [mark(cross, WHITE)])
-
     parts.append(box((2 * wide, 0.04, tall), (0, y + 0.01, tall / 2), doors))
     parts.append(box((0.22, 0.04, 0.22), (0, y + 0.005, h + 0.4 * rise), WHITE))
     parts.append(box((0.16, 0.04, 0.16), (0, y + 0.01, h + 0.4 * rise), DARK))
@@ -175,7 +171,6 @@ def barn(rng: Rng) -> list[Part]:
         r, high = u(0.2, 0.27), h + rise * u(1.0, 1.6)
         hoops = mark(lambda px, py, pz: pz / 0.16 % 1 < 0.12, darker(steel))
         dome = curve([(r, high), (0.75 * r, high + 0.6 * r), (0.02, high + 0.85 * r)])
-
         at = (rng.choice([-1, 1]) * (x + r), u(-0.4, 0.3) * y, 0)
         parts.append(spun([(r, 0), *dome], Surface(steel, [hoops]), at))
     if u() < 0.4:

@@ -176,7 +176,6 @@ def bed(rng: Rng) -> list[Part]:
     u, frame, cover, style = rng.uniform, wood(rng, 0, 1), cloth(rng, 0.14), rng.random()
     w, long, h, high, fold = u((0.85, 1.9, 0.3, 0.75, 0.15), (1.7, 2.1, 0.42, 1.2, 0.4))
     y, double, linen = -long / 2, w > 1.25, WHITE if u() < 0.6 else cloth(rng, 0.08)
-
     mattress = pod((w - 0.04, long - 0.04, 0.26), (0, 0, h + 0.08), WHITE, 8.0)
     parts = [box((w, long, 0.14), (0, 0, h - 0.1), frame), mattress]
     parts.append(pod((w + 0.06, long * (1 - fold), 0.32), (0, long * fold / 2 + 0.02, h + 0.07), cover, 8.0))
@@ -202,7 +201,6 @@ def _desk_lamp(rng: Rng, metal: Paint) -> list[Part]:
     u, elbow, tip = rng.uniform, (0, rng.uniform(-0.25, -0.1), 0.36), (0, rng.uniform(0.05, 0.2), 0.58)
     cone = spun(curve([(0.02, 0.1), (0.04, 0.06), (0.06, 0), (0.11, -0.08)]), metal)
     head = moved(turned([cone, ball(0.09, (0, 0, -0.05), LIT)], u(15, 50), 0), tip)
-
     arm = [tube((0, 0, 0.03), elbow, 0.014, metal), tube(elbow, tip, 0.014, metal)]
     joints = [ball(0.05, at, DARK) for at in (elbow, tip)]
     return [spun([(0.12, 0), (0.12, 0.02), (0.02, 0.045)], metal), *arm, *joints, *head]

@@ -180,7 +180,6 @@ def pipe(
     sides: int = 8,
 ) -> Part:
     """A bent bar along a line `[N, 3]`; a radius may be given for each point.
-
     flat: its thickness in the plane that the line bends in, over its width across it; a leaf has a small one.
     """
     line = np.array(path, dtype=float)
@@ -217,7 +216,6 @@ def hollow(
     profile: Sequence[Point] | Array, wall: float, center: Point, outside: Surface, inside: Finish | None = None
 ) -> Part:
     """A vessel about the z axis through `center`. profile: `(radius, height)` of its outside, from the bottom up.
-
     inside: the finish of its inner side, if it has one of its own.
     """
     outer = curve(profile)

@@ -44,7 +44,6 @@ def castle(rng: Rng) -> list[Part]:
     high, tall, pointed = h + u(0.15, 0.45), u(0.35, 0.6), u() < 0.6
     top, peak = high + u(0.1, 0.5), high + tall
     courses = mark(lambda px, py, pz: pz / size % 1 < 0.14, darker(base, 0.8))
-
     wood = darker(paint(rng, "wood"), 0.5)
     gate = mark(lambda px, py, pz: (py > 0) & (np.abs(px) < 0.14) & (pz < 0.32 - 4 * px**2), wood)
 
@@ -86,7 +85,6 @@ def lighthouse(rng: Rng) -> list[Part]:
     posts = [tube((x * top, 0, h), (x * top, 0, h + high), 0.012, DARK) for x, high in ((1.42, 0.14), (0.76, 0.27))]
     dome = curve([(top, h + 0.25), (0.75 * top, h + 0.38), (0.03, h + 0.47), (0.01, h + 0.56)])
     rock = pod((3.2 * low, 3.0 * low, 0.5), (0, 0, -0.1), stone, 2.4)
-
     rough = bent(rock, lambda x, y, z: (x + 0.08 * np.sin(9 * y + 4 * z), y + 0.08 * np.sin(7 * x), z.clip(-0.12)))
     return [
         spun(side, Surface(WHITE, [mark(striped, color), holes])),
@@ -119,7 +117,6 @@ def windmill(rng: Rng) -> list[Part]:
 
 def temple(rng: Rng) -> list[Part]:
     """Columns on steps: a Greek temple, or a rotunda with a dome."""
-
     u, base = rng.uniform, paint(rng, "stone") if rng.random() < 0.6 else WHITE
     h, thick = u((0.6, 0.05), (0.85, 0.075))
     roof = paint(rng, "roof") if u() < 0.4 else darker(base, 0.92)
@@ -134,7 +131,6 @@ def temple(rng: Rng) -> list[Part]:
         parts.append(disc(0.6 * r, 0.18, z, darker(base, 0.85)))
         parts += [disc(r + 0.1, z - 0.01, z + 0.12, base), spun(dome, roof)]
         return [*parts, pod((0.08, 0.08, 0.16), (0, 0, z + 0.36 + 0.4 * r), base)]
-
     columns, rows, pitch = int(rng.choice([4, 6])), int(rng.integers(5, 9)), u(0.24, 0.3)
     x, y = ((np.arange(count) - (count - 1) / 2) * pitch for count in (columns, rows))
     wide, long = 2 * x[-1], 2 * y[-1]
@@ -149,7 +145,6 @@ def temple(rng: Rng) -> list[Part]:
 def pagoda(rng: Rng) -> list[Part]:
     """Towers of many roofs with turned-up corners."""
     u, wall, roof, post = rng.uniform, paint(rng, "plaster"), tiles(rng), (0.66, 0.14, 0.1, 0.1, 16.0)
-
     levels, sides, z = int(rng.integers(2, 6)), int(rng.choice([4, 4, 8])), 0.12
     r, step, shrink = u((0.5, 0.36, 0.8), (0.65, 0.44, 0.9))
     lattice = mark(lambda px, py, pz: (np.arctan2(py, px) * 6 / np.pi % 1 < 0.55) & (pz / 0.12 % 1 > 0.1), post)

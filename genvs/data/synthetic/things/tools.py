@@ -188,7 +188,6 @@ def pliers(rng: Rng) -> list[Part]:
     else:
         jaw = curve([(-0.02, 0, -0.02), (-0.075, 0, 0.1), (-0.035, 0, u(0.28, 0.42))])
         arm = curve([(-0.03, 0, 0.04), (0.07, 0, -0.1), (0.13, 0, -0.3), (0.1, 0, -long)])
-
         half = [pipe(arm[:6], 0.045, steel), pipe(arm[4:], 0.055, grip)]
         half.append(pipe(jaw, np.linspace(0.06, 0.025, len(jaw)), steel))
     pin = spun([(0.06, -0.06), (0.06, 0.06)], darker(steel), axis=1)
@@ -212,7 +211,6 @@ def ladder(rng: Rng) -> list[Part]:
 
 def drill(rng: Rng) -> list[Part]:
     """Cordless drills on their battery."""
-
     u, color, steel = rng.uniform, paint(rng, "toy"), paint(rng, "steel")
     h, long, r = u((0.55, 0.55, 0.12), (0.7, 0.75, 0.15))
     vents = mark(lambda px, py, pz: (py < -0.3 * long) & (pz * 30 % 1 < 0.45), DARK)
@@ -222,7 +220,6 @@ def drill(rng: Rng) -> list[Part]:
     grip = curve([(0, -0.1 * long, h), (0, -0.16 * long, 0.55 * h), (0, -0.24 * long, 0.12)])
     trigger = pod((0.06, 0.08, 0.14), (0, 0.02 * long, 0.72 * h), DARK if u() < 0.5 else paint(rng, "toy"), 3.0)
     body = [spun(case, Surface(color, [vents]), (0, 0, h), axis=1), spun(chuck, DARK, (0, 0, h), axis=1)]
-
     battery = pod((0.26, 0.42, 0.18), (0, -0.18 * long, 0.09), DARK, 6.0)
     return [*body, bit, pipe(grip, 0.09, color, 1.2), trigger, battery]
 

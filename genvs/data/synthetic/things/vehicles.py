@@ -110,7 +110,6 @@ def _sails(rng: Rng, long: float, high: float) -> list[Part]:
     flag = plate([y, y - 0.2], [mast, mast - 0.02], [mast + 0.12, mast + 0.1], 0.015, second)
     main = plate(aft, low, low + (mast - low) * rise**0.8, 0.02, Surface(white, stripes))
     jib = plate(ahead, high + 0.3 * high * rise, high + 0.1 + (0.8 * mast - high) * (1 - rise), 0.02, white)
-
     pole = tube((0, y, high - 0.05), (0, y, mast + 0.05), 0.03, wood(rng))
     return [pole, boom, flag, main, *([jib] if u() < 0.75 else [])]
 
@@ -120,7 +119,6 @@ def boat(rng: Rng) -> list[Part]:
     u, color, second = rng.uniform, paint(rng, "toy"), paint(rng, "toy")
     long, wide, high, t = u(1.5, 2.0), u(0.5, 0.7), u(0.28, 0.4), np.linspace(-1, 1, 15)[:, None]
     half = wide / 2 * np.sqrt(np.clip(1 - np.abs(np.where(t > 0, t, 0.75 * t)) ** 2.2, 0.0004, 1))
-
     sheer, angles = high * (1 + 0.3 * np.clip(t, 0, 1) ** 2), np.linspace(np.pi, 2 * np.pi, 9)
     ring_x, ring_z = np.r_[np.cos(angles), 1, -1], np.r_[1 + np.sin(angles), 1, 1]
     hull = np.stack(np.broadcast_arrays(half * ring_x, t * long / 2, sheer * ring_z), -1)
@@ -148,7 +146,6 @@ def aeroplane(rng: Rng) -> list[Part]:
     long, r, span, chord, z, jet = u(1.5, 1.9), u(0.17, 0.24), u(0.8, 1.1), u(0.3, 0.42), 0.42, u() < 0.35
     outline = curve([(0.25, -0.5), (0.7, -0.2), (1, 0.15), (0.9, 0.4), (0.5, 0.5)]) * (r, long)
     nose = mark(lambda px, py, pz: py > 0.36 * long, second)
-
     row = mark(lambda px, py, pz: (np.abs(pz - z - 0.3 * r) < 0.18 * r) & (py * 9 % 1 < 0.55) & (py**2 < 0.2), PANE)
     sweep, t = u(0.3, 0.6) if jet else u(-0.02, 0.08), np.linspace(0, 1, 6)
 
@@ -160,7 +157,6 @@ def aeroplane(rng: Rng) -> list[Part]:
 
     tall = z + np.array([1, 1, 0.8, 0.45, 0.2]) * u(0.38, 0.5)
     parts = [spun(outline, Surface(color, [row if jet else nose]), (0, 0, z), axis=1)]
-
     parts += wing(0.2 * long, z - 0.4 * r, span, chord, 0.06)
     parts += wing(-0.36 * long, z + 0.15 * r, 0.4 * span, 0.6 * chord)
     parts.append(plate(np.linspace(-0.5, -0.3, 5) * long, z, tall, 0.04, second))

@@ -31,7 +31,6 @@ from genvs.data.synthetic.things.kit import (
 
 def _handle(x: float, low: float, high: float, out: float, thick: float, finish: Paint, flat: float = 1.0) -> Part:
     """A bow at +x, from one height to another."""
-
     middle = (low + high) / 2 + 0.1 * out
     bow = curve([(0, 0, low), (0.8, 0, low + 0.1 * out), (1, 0, middle), (0.7, 0, high), (0, 0, high)])
     return pipe(bow * (out, 1, 1) + (x, 0, 0), thick, finish, flat)
@@ -85,17 +84,14 @@ def bottle(rng: Rng) -> list[Part]:
     u, glass, jar = rng.uniform, paint(rng, "glass"), rng.random() < 0.3
     r, h = u((0.38, 0.8), (0.5, 1.3)) if jar else u((0.32, 2.0), (0.46, 3.0))
     neck, shoulder = (0.85 * r, 0.86) if jar else u((0.12, 0.5), (0.16, 0.68))
-
     low, high = u(0.12, 0.25) * h, (shoulder - u(0.06, 0.14)) * h
     paper, ink, cap = paint(rng, "ceramic"), paint(rng, "ceramic"), paint(rng, "metal", "toy")
     label = [mark(lambda px, py, pz: (pz > low) & (pz < high), WHITE if u() < 0.6 else paper)]
     label.append(mark(lambda px, py, pz: np.abs(np.abs(2 * (pz - low) / (high - low) - 1) % 0.6) < 0.15, ink))
     label.append(mark(lambda px, py, pz: (pz < low) | (pz > high), glass))
-
     collar = (neck, 0.95 if jar else 0.82)
     upper = [(r, 0.2), (r, shoulder), (0.6 * r + 0.4 * neck, 0.6 * shoulder + 0.32), collar, (neck, 1)]
     body = [(0.01, 0.04), (0.8 * r, 0), (r, 0.06), (r, 0.06), *(curve(upper) * (1, h))]
-
     tops = [disc(neck + 0.06, h - 0.1, h + 0.1, cap, 0.03), disc(neck + 0.03, h - u(0.15, 0.3), h + 0.02, cap, 0.02)]
     tops.append(disc(neck - 0.02, h - 0.1, h + 0.1, paint(rng, "wood")))
     return [spun(body, Surface(glass, label if u() < 0.85 else [])), tops[0 if jar else rng.integers(1, 3)]]
@@ -126,7 +122,6 @@ def teapot(rng: Rng) -> list[Part]:
     h, mouth, widest = r * u(1.1, 1.7), u(0.4, 0.55) * r, u(0.35, 0.6)
     skin = Surface(paint(rng, "steel")) if metal else glazed(rng, 0.1, h)
     trim = DARK if metal else skin.finish if u() < 0.7 else paint(rng, "ceramic")
-
     side = [(0.65 * r, 0), (0.95 * r, 0.5 * widest * h), (r, widest * h), ((r + mouth) / 2 + 0.1, 0.85 * h), (mouth, h)]
     lid = curve([(mouth + 0.03, 0), (0.7 * mouth, 0.1), (0.06, 0.15)]) + (0, h)
     spout = curve([(-0.8, 0, 0.3), (-1.3, 0, 0.5), (-1.45, 0, 0.85), (-1.75, 0, 1)]) * (r, 1, h)
@@ -143,13 +138,10 @@ def can(rng: Rng) -> list[Part]:
     u, color, r, h = rng.uniform, paint(rng, "toy", "metal"), rng.uniform(0.5, 0.65), rng.uniform(0.9, 1.2)
     tip = np.array((-r - u(0.8, 1.1), 0, h + u(0.2, 0.5)))
     rose = moved(turned([spun([(0.08, 0), (0.22, 0.2), (0.22, 0.2), (0.01, 0.24)], color)], -50, 1), tip)
-
     bow = [(-0.8, 0, -0.05), (-0.5, 0, 0.4), (0.6, 0, 0.45), (1.7, 0, -0.2 * h), (0.95, 0, -0.7 * h)]
     lid = bent(disc(0.94 * r, h - 0.12, h - 0.02, color), lambda x, y, z: (0.6 * x - 0.38 * r, y, z))
-
     side, over = [(r, 0), (r, 0.01), (0.97 * r, 0.5 * h), (0.93 * r, h)], curve(bow) * (r, 1, 1) + (0, 0, h)
     body = hollow(side, 0.04, (0, 0, 0), Surface(color), darker(color, 0.5))
-
     return [body, lid, tube((-0.9 * r, 0, 0.15 * h), tip, 0.1, color, 0.07), *rose, pipe(over, 0.05, color)]
 
 
@@ -158,10 +150,8 @@ def jug(rng: Rng) -> list[Part]:
     u, r, h, at = rng.uniform, *rng.uniform((0.42, 1.2, 0.3), (0.6, 1.7, 0.5))
     neck, skin = u(0.5, 0.75) * r, glazed(rng, 0.05, h) if u() < 0.8 else Surface(paint(rng, "metal"))
     rim = u(1.05, 1.35) * neck
-
     side = [(0.7 * r, 0), (r, at * h), (neck, 0.78 * h), (rim, h)]
     body = hollow(side, 0.05, (0, 0, 0), skin, darker(skin.finish, 0.6))
-
     x, _, z = body.vertices.T  # the rim is drawn out at -x
     out = np.clip(-x / rim, 0, 1) ** 4 * np.clip((z / h - 0.75) / 0.25, 0, 1) ** 2
     body = bent(body, lambda x, y, z: (x - 0.6 * rim * out, y, z + 0.1 * out))
@@ -170,7 +160,6 @@ def jug(rng: Rng) -> list[Part]:
 
 def pot(rng: Rng) -> list[Part]:
     """Cooking pots with two handles, saucepans, and frying pans; on some a lid."""
-
     u, style, r = rng.uniform, rng.random(), rng.uniform(0.8, 1.1)
     grip = DARK if u() < 0.7 else paint(rng, "wood")
     metal = DARK if u() < 0.2 else paint(rng, "steel", "toy")
@@ -206,7 +195,6 @@ def barrel(rng: Rng) -> list[Part]:
 
 def bucket(rng: Rng) -> list[Part]:
     """Buckets with a bail, up or down."""
-
     u, color, band = rng.uniform, paint(rng, "toy", "steel"), paint(rng, "toy")
     r, h = u((0.62, 1.0), (0.75, 1.3))
     stripe = mark(lambda px, py, pz: np.abs(pz - 0.4 * h) < 0.1, band)
