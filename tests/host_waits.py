@@ -34,11 +34,13 @@ def _place() -> str:
     return f"{ours[-1].filename.removeprefix(f'{ROOT}/')}:{ours[-1].lineno}"
 
 
-class _Operators(TorchDispatchMode):
+class _Watch:
     def __init__(self, found: list[str]) -> None:
         super().__init__()
         self.found = found
 
+
+class _Operators(_Watch, TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         by_mask = name.startswith("index") and len(args) > 1 and isinstance(args[1], (list, tuple))
@@ -47,11 +49,7 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Functions(TorchFunctionMode):
-    def __init__(self, found: list[str]) -> None:
-        super().__init__()
-        self.found = found
-
+class _Functions(_Watch, TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name, device = getattr(func, "__name__", ""), (kwargs or {}).get("device")
         value = args[-1] if name == "new_tensor" else args[0] if args else None

@@ -244,3 +244,18 @@ def test_key_views_that_repeat_and_a_single_one():
     for found, expected in zip(repeated, through(torch.cat([key, other]), lenses(1, 2), 4, smooth=True), strict=True):
         assert_close(found, expected)
     assert_close(through(torch.cat([key, other]), lenses(1, 2), 1, smooth=False)[0], key, **EXACT)
+
+
+def test_geometry_is_untouched_by_autocast():
+    """Matrix products have 8 bits there."""
+    cameras = some_cameras(5)
+    points = torch.rand(5, 100, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+
+    def everything() -> list[torch.Tensor]:
+        uv, depth = project(points, cameras)
+        return [cameras.w2c, uv, depth, unproject(uv, depth, cameras), *generate_rays(cameras, 8, 8)]
+
+    exact = everything()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (points @ cameras.w2c[:, :3, :3].mT).dtype == torch.bfloat16
+        assert all(map(torch.equal, everything(), exact))

@@ -87,5 +87,10 @@ def read_everything(split: Path) -> None:
         dataset.load(scene, range(dataset.num_views(scene)))
 
 
+def opened(path: Path, **options) -> StoredScenes:
+    """The training split of a dataset."""
+    return StoredScenes(StoredScenes.find_splits(path).train, **{"resolution": 32, **options})
+
+
 def flip_bit(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]

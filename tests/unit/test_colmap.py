@@ -13,12 +13,11 @@ from PIL import Image
 
 from genvs.config import PRESETS, SceneConfig
 from genvs.data.scene_input import read_scene
-from genvs.data.scenes import SceneDataset
 from genvs.data.stored import StoredScenes
 from genvs.geometry.distortion import Distortion
 from tests.unit.colmap_folder import write_model
 from tests.unit.packed_folder import equal_scenes
-from tests.unit.srn_folder import refused, some_c2w, zip_of
+from tests.unit.srn_folder import opened, refused, some_c2w, zip_of
 
 POINTS = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3))
 
@@ -34,10 +33,6 @@ def write_capture(
     poses = options.pop("c2w", some_c2w(num_views))
     write_model(folder / place, names, poses, options.pop("points", POINTS), size=size, **options)
     return folder
-
-
-def opened(path: Path, **options) -> SceneDataset:
-    return StoredScenes(StoredScenes.find_splits(path).train, resolution=32, **options)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -1,4 +1,4 @@
-"""Configs: through JSON and back, changed by path, and what they refuse."""
+"""Configs: through JSON and back, changed by path, what they refuse, and what a run of one can be expected to reach."""
 
 import dataclasses
 import functools
@@ -19,6 +19,7 @@ from genvs.config import (
 from genvs.errors import InputError
 from genvs.settings import as_text, flat, from_dict, set_by_path
 from training.config import TRAIN_PRESETS, TrainConfig, resumed
+from training.expected import MEASURED, expected_psnr
 from training.loss import LossConfig
 
 SRN128 = PRESETS["srn128"]
@@ -232,3 +233,17 @@ def test_resuming_may_change_the_length_but_not_the_path():
     for path, value in {**others, "net.denoiser.dropout": 0.2}.items():
         old = flat(dataclasses.asdict(saved))[path]
         assert f"({path} {old} -> {value})" in refusal(resumed, saved, {path: value})
+
+
+def test_only_a_run_like_a_measured_one_gets_a_number():
+    config = TRAIN_PRESETS["cpu-demo"]
+    first, second, last = MEASURED["cpu-demo"].values()
+
+    def expected(**changes) -> float | None:
+        return expected_psnr(dataclasses.replace(config, **changes))
+
+    assert expected() == expected(seed=3, batch_gpu=4, logger=None) == pytest.approx(last)
+    assert first < expected(duration_kimg=9.0) < second
+    for changes in ({"duration_kimg": 3.0}, {"duration_kimg": 20.0}, {"lr": 2e-3}, {"data": "cars"}, {"xflip": True}):
+        assert expected(**changes) is None, changes
+    assert expected_psnr(TRAIN_PRESETS["srn128"]) is None

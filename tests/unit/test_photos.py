@@ -15,18 +15,12 @@ from scipy.spatial.transform import Rotation
 
 from genvs.data.framing import Framing
 from genvs.data.images import read_image
-from genvs.data.scenes import SceneDataset
-from genvs.data.stored import StoredScenes
 from genvs.geometry.distortion import Distortion
 from tests.numerics.test_distortion import MODELS, distortion, grid, ideal_positions, rendered, settings
-from tests.unit.srn_folder import refused, some_c2w, write_scene, write_split
+from tests.unit.srn_folder import opened, refused, some_c2w, write_scene, write_split
 from tests.unit.transforms_folder import frame, write_capture, write_transforms
 
 GRAY, BLACK = (90, 90, 90), (0, 0, 0)
-
-
-def opened(path: Path, **options) -> SceneDataset:
-    return StoredScenes(StoredScenes.find_splits(path).train, **{"resolution": 32, **options})
 
 
 def change(folder: Path, **settings) -> Path:

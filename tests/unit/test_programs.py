@@ -1,5 +1,6 @@
-"""Every program: its help, its version, how it reads the names of options."""
+"""Every program: its help, its version, how it reads the names of options; and the page of train.py's options."""
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -8,10 +9,13 @@ import click
 import pytest
 
 import genvs
+import train
 from dnnlib.command import Command, run_command
 from genvs.errors import InputError
 from genvs.programs import Parser, name_list, whole
+from genvs.settings import flat, set_by_path
 from tests.conftest import ROOT
+from training.config import TRAIN_PRESETS
 
 PROGRAMS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
@@ -94,3 +98,28 @@ def test_what_is_wrong_is_said_in_one_line(words: list[str], line: str) -> None:
     with pytest.raises(InputError) as refused:
         parser().parse_args(words)
     assert line in str(refused.value) and "\n" not in str(refused.value)
+
+
+# docs/options.md
+
+
+PAGE = (ROOT / "docs" / "options.md").read_text()
+UNOFFICIAL = """
+outdir data cond arch precond duration batch batch-gpu cbase cres lr ema dropout augment xflip fp16 ls bench cache
+workers log_freq desc nosubdir tick snap dump seed transfer resume dry-run notensorboard cam_weighting_method
+only_train_cam_weighter
+""".split()
+
+
+def test_every_option_is_taken_and_named():
+    options = {name for parameter in train.main.params for name in parameter.opts if name.startswith("--")}
+    assert {f"--{name}" for name in UNOFFICIAL} <= options <= set(re.findall(r"--[A-Za-z][\w-]*", PAGE))
+
+
+def test_the_page_lists_every_setting_with_its_value_in_srn128():
+    block = PAGE[PAGE.index("    net.") : PAGE.index("`none` means")]
+    listed = dict(word.split("=") for word in block.split())
+    srn128 = TRAIN_PRESETS["srn128"]
+    settings = {path for path in flat(dataclasses.asdict(srn128)) if not f"{path}=".startswith(train.DETERMINED)}
+    assert listed.keys() == settings
+    assert dataclasses.replace(set_by_path(TRAIN_PRESETS["cpu-demo"], listed), preset="srn128") == srn128

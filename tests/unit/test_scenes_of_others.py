@@ -13,15 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from genvs.data.scenes import SceneDataset
 from genvs.data.stored import StoredScenes
 from tests.unit.packed_folder import equal_scenes
-from tests.unit.srn_folder import refused, some_c2w, write_scene, write_split
+from tests.unit.srn_folder import opened, refused, some_c2w, write_scene, write_split
 from tests.unit.transforms_folder import OPENGL, frame, write_capture, write_transforms
-
-
-def opened(path: Path, **options) -> SceneDataset:
-    return StoredScenes(StoredScenes.find_splits(path).train, **{"resolution": 32, **options})
 
 
 def warnings_of(path: Path) -> list[str]:

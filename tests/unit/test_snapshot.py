@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 
 import genvs
 from genvs.config import PRESETS
-from genvs.errors import InputError, run_program
+from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
+from tests.programs import exit_code_of
 from tests.small_model import SIZE, small_net, some_cameras
 
 CONV_IN = "denoisers.rgb.unet.conv_in.weight"
@@ -69,10 +71,7 @@ def test_what_does_not_fit_is_refused(snapshot, change, reason):
     assert str(snapshot) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def halving(*arguments: Path) -> int:
-    with pytest.raises(SystemExit) as exited:
-        run_program(lambda: halve(list(map(str, arguments))))
-    return exited.value.code
+halving = functools.partial(exit_code_of, halve)
 
 
 @pytest.mark.parametrize("kind", ["demo", "ncsnpp"])

@@ -29,12 +29,6 @@ def groups(low: np.ndarray, high: np.ndarray, gap: float) -> int:
     return len(set(label))
 
 
-def test_groups_counts_what_is_apart():
-    low = np.array([[0.0, 0, 0], [1.05, 0, 0], [3, 0, 0], [2.05, 0, 0]])
-    assert [groups(low, low + 1, gap) for gap in (0, 0.06)] == [2, 1]
-    assert groups(low[:3], low[:3] + 1, 0.06) == 2  # the third box is 0.95 away
-
-
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_family_builds_whole_objects_of_one_piece_that_differ(kind):
     c2w, images = split_cameras("test", 3, np.random.default_rng(0))[:1], []

@@ -14,19 +14,12 @@ from PIL import Image
 
 from genvs.config import PRESETS, SceneConfig
 from genvs.data.scene_input import read_scene
-from genvs.data.scenes import SceneDataset
 from genvs.data.stored import StoredScenes
 from tests.unit.packed_folder import equal_scenes, same_views
-from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene, zip_of
+from tests.unit.srn_folder import c2w_text, opened, refused, some_c2w, write_scene, zip_of
 from tests.unit.transforms_folder import OPENGL, frame, write_capture, write_transforms
 
 MODEL = PRESETS["cpu-demo"]
-
-
-def opened(path: Path, **options) -> SceneDataset:
-    """The training split of a dataset."""
-    split = StoredScenes.find_splits(path).train
-    return StoredScenes(split, **{"resolution": 32, **options})
 
 
 def save_gray(path: Path) -> None:
