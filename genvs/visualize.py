@@ -1,7 +1,6 @@
 """Pictures of tensors, and labelled contact sheets."""
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
@@ -53,9 +52,9 @@ def draw_cameras(
 ) -> np.ndarray:
     """Cameras as wire pyramids, from the first one (blue) to the last one (red), and a cross at `target`.
 
-    c2w: `[N, 4, 4]`, OpenCV axes. intrinsics: `[N, 3, 3]`, normalised. target: `[3]`, world. num_black: so many, the
-    first ones, are drawn in black. Returns an orthographic picture from 30 degrees above, uint8 `[side, side, 3]`.
-    "Above" is where the tops of the images point, on average.
+    c2w: `[N, 4, 4]`, OpenCV axes. intrinsics: `[N, 3, 3]`, normalised. target: `[3]`, world. num_black: number of
+    cameras, the first ones, that are black. Returns an orthographic picture from 30 degrees above, uint8
+    `[side, side, 3]`. "Above" is where the tops of the images point, on average.
     """
     corners = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]) @ np.linalg.inv(intrinsics).mT
     apexes = c2w[:, :3, 3]
@@ -90,13 +89,11 @@ def enlarge(picture: np.ndarray, side: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
 
 
-def save_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Save frames `[H, W, 3]` uint8 as an endless GIF, enlarged to at least `GIF_SIDE` pixels."""
-    deque(also_as_gif(file, frames, fps), maxlen=0)
-
-
 def also_as_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
-    """The frames, each once it has been added to the GIF. Pillow's own `save` keeps all of them in memory."""
+    """Yields frames `[H, W, 3]` uint8, each once it is in the file: an endless GIF of `GIF_SIDE` pixels or more.
+
+    Pillow's own `save` keeps all frames in memory.
+    """
     # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
     duration = 10 * max(2, round(100 / fps))
     for number, frame in enumerate(frames):

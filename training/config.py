@@ -192,13 +192,13 @@ class TrainConfig:
         return math.ceil(round(kimg * 1000, 3) / self.batch_size) * self.batch_size
 
     def net_at(self, cur_nimg: int) -> GeNVSConfig:
-        """The network's config after so many images, which differs from `net` in sizes that weights do not have."""
+        """The network's config after `cur_nimg` images, which differs from `net` in sizes that weights do not have."""
         if cur_nimg >= self.low_resolution_nimg:
             return self.net
         return set_by_path(self.net, {"resolution": self.net.resolution // 2})
 
     def lr_at(self, cur_nimg: int) -> float:
-        """The learning rate of the update after so many images."""
+        """The learning rate of the update after `cur_nimg` images."""
         share = min(cur_nimg / max(self.lr_rampup_kimg * 1000, 1e-8), 1.0)
         if self.lr_decay_kimg > 0:
             share = min(share, (self.total_nimg - cur_nimg) / (self.lr_decay_kimg * 1000))

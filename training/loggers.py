@@ -20,7 +20,7 @@ from genvs.errors import InputError
 from genvs.files import write_atomic
 from genvs.requirements import lacking, requirements
 from genvs.settings import as_text
-from genvs.visualize import save_gif
+from genvs.visualize import also_as_gif
 
 COMPARED = ("PSNR/1_input", "PSNR/3_input", "Loss/all")  # what tensorboard shows beside the hyperparameters of runs
 FPS = 8.0
@@ -247,7 +247,7 @@ class Loggers:
 
     def animation(self, name: str, frames: Sequence[np.ndarray], nimg: int) -> None:
         """frames: `[H, W, 3]` uint8 each."""
-        save_gif(gif := io.BytesIO(), frames, FPS)
+        list(also_as_gif(gif := io.BytesIO(), frames, FPS))
         self._each("animation", name, gif.getvalue(), nimg)
 
     def close(self) -> None:

@@ -98,7 +98,7 @@ def write_scene(partial: Path, model: Castable, info: Mapping[str, Any], c2w: np
 class Split:
     """A split's folder, the subjects of its scenes by their names, and the settings that they share (`dataset.json`).
 
-    name: one of SPLITS, which determines the cameras. sensors: the ones of SENSORS that every scene shall have.
+    name: one of SPLITS, which determines the cameras. sensors: the ones of SENSORS that every scene must have.
     looks: the number of looks of the pictures' speckle; None for no speckle.
     """
 

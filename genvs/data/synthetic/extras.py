@@ -66,11 +66,8 @@ def _wings(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     finish = look.second if rng.random() < 0.5 else look.paint
     drop = rng.uniform(1.5, 2.4) * radius
     over_front = [(front - drop, board), (front - 0.72 * drop, board + 0.12), *arc((front, wheel), radius, 128, 5)]
-    over_rear = [
-        *arc((rear, wheel), radius, 190, 35),
-        (rear + 1.25 * radius, board + 0.03),
-        (rear + 1.5 * radius, board),
-    ]
+    over_rear = arc((rear, wheel), radius, 190, 35)
+    over_rear += [(rear + 1.25 * radius, board + 0.03), (rear + 1.5 * radius, board)]
     crown = rng.uniform(0.03, 0.14)
     ends = rear + 1.4 * radius, front - 0.95 * drop
     boards = box((x[1] - x[0], ends[1] - ends[0], 0.05), (sum(x) / 2, sum(ends) / 2, board - 0.03), TRIM)
@@ -127,10 +124,8 @@ def _splitter(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     z, long = shape.clearance + 0.03, shape.length
     lip = box((0.94 * shape.width, 0.4, 0.04), (0, long / 2 - 0.15, z), TRIM)
     front, rear = shape.axles
-    skirt = box(
-        (0.08, front - rear - 2.4 * shape.arch_radius, 0.1), (shape.width / 2 - 0.03, (front + rear) / 2, z), TRIM
-    )
-    return [lip, *mirrored([skirt])]
+    size = 0.08, front - rear - 2.4 * shape.arch_radius, 0.1
+    return [lip, *mirrored([box(size, (shape.width / 2 - 0.03, (front + rear) / 2, z), TRIM)])]
 
 
 def _front_wing(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
@@ -214,9 +209,8 @@ def _engine(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     z = float(shape.top(y))
     block = box((0.34, 0.6, 0.2), (0, y, z + 0.06), STEEL)
     blower = pod((0.3, 0.34, 0.26), (0, y + 0.05, z + 0.26), CHROME, 4.0)
-    pipes = [
-        tube((0.2, y + step, z - 0.05), (0.42, y + step - 0.12, z - 0.2), 0.035, CHROME) for step in (-0.2, 0, 0.2)
-    ]
+    places = (y - 0.2, y, y + 0.2)
+    pipes = [tube((0.2, at, z - 0.05), (0.42, at - 0.12, z - 0.2), 0.035, CHROME) for at in places]
     return [block, blower, *mirrored(pipes)]
 
 

@@ -142,16 +142,8 @@ def _flares(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     parts, finish = [], TRIM if rng.random() < 0.6 else look.paint
     for axle in shape.axles:
         z, r = shape.wheel_radius, 1.16 * shape.arch_radius
-        outline = [
-            (-1.25, 0.25),
-            (-0.85, 1),
-            (0.85, 1),
-            (1.25, 0.25),
-            (1.15, 0.25),
-            (0.8, 0.92),
-            (-0.8, 0.92),
-            (-1.15, 0.25),
-        ]
+        outline = [(-1.25, 0.25), (-0.85, 1), (0.85, 1), (1.25, 0.25)]
+        outline += [(1.15, 0.25), (0.8, 0.92), (-0.8, 0.92), (-1.15, 0.25)]
         top = [(axle + r * y, z + r * height) for y, height in outline]
         x = float(shape.half_width(axle)) - 0.08, shape.width / 2 + max(shape.stand_out, 0.06) + 0.02
         parts += [prism([top[i], top[i + 1], top[6 - i], top[7 - i]], x, finish) for i in range(3)]
@@ -210,17 +202,8 @@ def _cargo(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
 
 def _stacks(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     """Upright exhausts behind a lorry's cab."""
-    y = shape.y(shape.base_at) - 0.06
-    return mirrored(
-        [
-            tube(
-                (0.86 * shape.width / 2, y, shape.deck - 0.2),
-                (0.86 * shape.width / 2, y, shape.height + 0.4),
-                0.06,
-                catalog.CHROME,
-            )
-        ]
-    )
+    x, y = 0.86 * shape.width / 2, shape.y(shape.base_at) - 0.06
+    return mirrored([tube((x, y, shape.deck - 0.2), (x, y, shape.height + 0.4), 0.06, catalog.CHROME)])
 
 
 LOADS: dict[str, Extra] = {
