@@ -20,7 +20,7 @@ from genvs.data.storage import Storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS
 
-PLACES = ("sparse/", "colmap/sparse/")  # of a model, or of several in numbered folders, from the scene's folder
+PLACES = ("sparse/", "colmap/sparse/", "")  # of a model, or of several in numbered folders, from the scene's folder
 NAMES = {"f": "fl_x", "fx": "fl_x", "fy": "fl_y"}  # COLMAP's names of parameters, and those of a Lens
 POINT = np.dtype([("id", "<i8"), ("position", "<f8", 3)])
 POINT_OF_IMAGE = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
@@ -54,12 +54,14 @@ class ColmapScene(StoredScene):
         files = model_files(storage, models[0])
         photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
         there = sorted(filter(re.compile(r"(?i)images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
-        if not photos or not there:
-            missing = "no registered photo" if there else "no folder images/ with the model's photos"
-            raise InputError(f"{self.shown}: has {missing}; add them, or export the model again")
+        if not photos:
+            raise InputError(f"{self.shown}: has no registered photo; export the model again")
+        if not there:
+            raise InputError(f"{self.shown}: has a model, but no images/; give a folder with images/ and sparse/0/")
         images = without_missing(storage, folder + there[0], [photo.name for photo in photos], self.shown)
         photos = [photo for photo in photos if photo.name in images]
-        self.images, self.view_names, self.other_files = list(images.values()), view_names(images), list(files.values())
+        self.images, self.other_files = list(images.values()), list(files.values())
+        self.view_names = view_names(self.images, folder + there[0])
         self.frames, self._depths = [photo.frame for photo in photos], read_depths(storage, files, photos)
         self.find_masks()
 
@@ -73,7 +75,8 @@ def find_models(storage: Storage, folder: str) -> list[str]:
     COLMAP writes several, in numbered folders, if it cannot join all photos. The first of them may be a small one.
     """
     for place in (folder + place for place in PLACES):
-        numbered = sorted((name for name in storage.names(place) if name[:-1].isdecimal()), key=natural_key)
+        names = storage.names(place) if place != folder else []
+        numbered = sorted((name for name in names if name[:-1].isdecimal()), key=natural_key)
         models = [model for model in (*(place + name for name in numbered), place) if _images_file(storage, model)]
         if len(models) > 1:
             models.sort(key=lambda model: -len(storage.read(_images_file(storage, model))))

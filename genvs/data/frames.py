@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genvs.data.framing import Lens, framed, square_photo
-from genvs.data.image_files import find_files, find_masks, listed
+from genvs.data.image_files import find_masks, find_stated, listed
 from genvs.data.images import read_image, read_mask, same_shape
 from genvs.data.scene import Scene
 from genvs.data.storage import Storage
@@ -44,7 +44,7 @@ class StoredScene(Scene):
         beside = find_masks(self.storage, self.folder, self.images)
         self.masks = beside or [None] * len(self.images)
         if stated:
-            found = find_files(self.storage, (f"{self.folder}{path or ''}" for path in stated))
+            found = find_stated(self.storage, self.folder, (path or "" for path in stated))
             self.masks = [mask or other for mask, other in zip(found, self.masks, strict=True)]
         without = [image for image, mask in zip(self.images, self.masks, strict=True) if mask is None]
         if without and (beside or any(stated or [])):

@@ -1,8 +1,11 @@
 """Finds the image files, and their masks, that other files name."""
 
 import itertools
+import posixpath
+import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -42,16 +45,37 @@ def _as_stored(storage: Storage, folder: str) -> str:
     return path
 
 
+def find_stated(storage: Storage, folder: str, paths: Iterable[str]) -> list[str | None]:
+    """What `find_files` finds, for paths from `folder` that a scene's own files state.
+
+    Of paths that were written on another computer or from another folder, the end that exists here is taken.
+    """
+    parts = [PurePosixPath(posixpath.normpath(path.replace("\\", "/").lstrip("/"))).parts for path in paths]
+    for start in range(max(map(len, parts), default=0)):
+        files = find_files(storage, (folder + "/".join(one[start:] or one) for one in parts))
+        if any(files):
+            return files
+    return [None] * len(parts)
+
+
 def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:
     """The files of those `images` (paths from `folder`) that exist, by path. Warns of the others, in one line.
 
-    Raises InputError, naming `shown`, if none is there.
+    Raises InputError, naming `shown`, if none is there, and if two have the same file.
     """
-    files = dict(zip(images, find_files(storage, (folder + image for image in images)), strict=True))
+    files = dict(zip(images, find_stated(storage, folder, images), strict=True))
     found = {image: file for image, file in files.items() if file is not None}
     missing = [image for image in images if image not in found]
     if not found:
-        raise InputError(f"{shown}: none of its {len(images)} images exists ({listed(missing)}); add them")
+        raise InputError(
+            f"{shown}: none of its {len(images)} images exists ({listed(missing)}); put them into this folder"
+        )
+    [(file, count)] = Counter(found.values()).most_common(1)
+    if count > 1:
+        first, second, *_ = (printable(image) for image in found if found[image] == file)
+        raise InputError(
+            f"{shown}: '{first}' and '{second}' are the same file, {storage.shown(file)}; keep one of them"
+        )
     if missing:
         warnings.warn(
             f"{shown}: {len(missing)} of {len(images)} images are missing, and are left out: {listed(missing)}",
@@ -61,17 +85,18 @@ def without_missing(storage: Storage, folder: str, images: Sequence[str], shown:
 
 
 def find_masks(storage: Storage, folder: str, images: Sequence[str]) -> list[str | None]:
-    """The masks of `images`, names within `storage`: in `masks/`, or `masks_4/`, beside `images/`, or `images_4/`.
+    """The masks of `images`, names within `storage`: in `masks/` or `mask/` beside `images/`; or in `masks_4/`.
 
     A mask has its image's name, perhaps with another suffix, or with one more, as COLMAP's have. folder: of the scene.
     Returns an empty list if there is no such folder.
     """
-    there = [name for name in storage.names(folder) if name.startswith("masks")]
+    there = {name.lower(): name for name in storage.names(folder) if re.fullmatch(r"(?i)masks?(_\d+)?/", name)}
     candidates: list[list[str]] = []
     for image in images if there else ():
         top, _, rest = image.removeprefix(folder).partition("/")
-        beside = f"{top.replace('images', 'masks')}/", "masks/"
-        candidates.append([folder + parent + name for parent in beside if parent in there
+        size = re.findall(r"_\d+$|$", top)[0]
+        beside = filter(None, (there.get(f"{name}/") for name in (f"masks{size}", f"mask{size}", "masks", "mask")))
+        candidates.append([folder + parent + name for parent in beside
                            for name in (rest, rest.rpartition(".")[0]) if name])  # fmt: skip
     found = iter(find_files(storage, itertools.chain(*candidates)))
     return [next(filter(None, [next(found) for _ in paths]), None) for paths in candidates]
@@ -83,10 +108,11 @@ def without_suffix(image: str) -> str:
     return stem if suffix.lower() in IMAGE_SUFFIXES else image
 
 
-def view_names(images: Iterable[str]) -> list[str]:
-    """A name for each path: without folder and suffix, or the whole path if those names are not unique."""
-    names = [without_suffix(PurePosixPath(image).name) for image in images]
-    return names if len(set(names)) == len(names) else [image.replace("/", "_") for image in images]
+def view_names(images: Iterable[str], folder: str = "") -> list[str]:
+    """A name for each path: without folder and suffix, or the path from `folder` if those names are not unique."""
+    paths = [image.removeprefix(folder) for image in images]
+    names = [without_suffix(PurePosixPath(path).name) for path in paths]
+    return names if len(set(names)) == len(names) else [path.replace("/", "_") for path in paths]
 
 
 def _plain(name: str) -> str:

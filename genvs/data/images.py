@@ -109,10 +109,15 @@ def _composite(image: Image.Image, background: tuple[int, ...], mask: np.ndarray
 def read_mask(data: bytes, name: str) -> np.ndarray:
     """A mask, uint8 `[H, W]`: 0 for background. Raises InputError as `read_image`.
 
-    The brightest pixels count as fully inside, since palettes of labels have colours such as (128, 0, 0). An image
-    without bright pixels holds label numbers, and all but 0 are inside.
+    If any pixel is transparent, the alpha channel is the mask. The brightest pixels count as fully inside, since
+    palettes of labels have colours such as (128, 0, 0). An image without bright pixels holds label numbers, and all but
+    0 are inside.
     """
-    gray = read_image(data, name, background=(0, 0, 0)).max(axis=2)
+    read_image(data, name)
+    with _open(data) as image:
+        gray = np.asarray(image if image.mode.startswith("I") else image.convert("RGBA"))  # labels may have 16 bits
+    if gray.ndim == 3:
+        gray = gray[..., 3] if gray[..., 3].min() < 255 else gray[..., :3].max(axis=2)
     if gray.max() <= MAX_LABEL:
         return np.where(gray > 0, 255, 0).astype(np.uint8)
     return (gray * (255.0 / gray.max())).round().astype(np.uint8)

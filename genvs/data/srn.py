@@ -160,14 +160,17 @@ def read_pose(data: bytes, shown: str) -> np.ndarray:
 def read_lens(data: bytes, shown: str) -> Lens:
     """Intrinsics in pixels, in either of two forms.
 
-    SRN's: `f cx cy 0.` / three numbers / one number / `height width`. Or the 3x3 matrix, row by row, with or without a
-    fourth line `height width`; it may be part of a 3x4 or 4x4 matrix, as NSVF's data have it.
+    SRN's: `f cx cy 0.` / three numbers / one number / `height width`; DeepVoxels' have one more number before the size,
+    perhaps a 0 after it. Or the 3x3 matrix, row by row, with or without a fourth line `height width`; it may be part of
+    a 3x4 or 4x4 matrix, as NSVF's data have it.
     """
     rows = _read_rows(data, shown)
-    if {len(row) for row in rows} == {4}:
+    if len(rows) > 2 and {len(row) for row in rows} == {4}:
         rows = [row[:3] for row in rows[:3]]
     lengths = [len(row) for row in rows]
-    if lengths in ([4, 3, 1, 2], [3, 3, 1, 2]):
+    if lengths[4:] == [2, 1] and rows[5] != [0]:
+        raise InputError(f"{shown}: its last line says that poses are world-to-camera; invert them, and write 0 there")
+    if lengths[:1] in ([3], [4]) and lengths[1:] in ([3, 1, 2], [3, 1, 1, 2], [3, 1, 1, 2, 1]):
         settings = dict(zip(("fl_x", "cx", "cy"), rows[0], strict=False))
     elif lengths in ([3, 3, 3], [3, 3, 3, 2]):
         focal_x, skew, center_x, zero, focal_y, center_y, *last = sum(rows[:3], [])
@@ -180,7 +183,8 @@ def read_lens(data: bytes, shown: str) -> Lens:
             f"{shown}: its lines hold {found} numbers; expected SRN's 'f cx cy 0.', '0. 0. 0.', '1.', 'height width', "
             "or a 3x3 matrix"
         )
-    return Lens(settings | dict(zip("hw", sum(rows[3:], []), strict=False)), shown)
+    size = next((row for row in rows if len(row) == 2), [])
+    return Lens(settings | dict(zip("hw", size, strict=False)), shown)
 
 
 def _read_rows(data: bytes, shown: str) -> list[list[float]]:

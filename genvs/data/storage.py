@@ -22,6 +22,7 @@ IGNORED = {
     "network trash folder", "temporary items",
 }  # fmt: skip
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
+ZIP_UTF8 = 1 << 11  # of a member's flags: its name is in UTF-8
 
 
 def printable(name: str | os.PathLike[str]) -> str:
@@ -151,7 +152,10 @@ def _open_zip(path: str, state: tuple[int, int]) -> tuple[zipfile.ZipFile, dict[
         raise InputError(f"{printable(path)}: not a whole zip ({printable(str(error))}); download it again") from None
     folders: dict[str, set[str]] = {"": set()}
     for member in members:
-        name = re.sub(r"^(\./)+", "", member.filename.replace("\\", "/"))  # as Windows and some libraries write it
+        name = member.filename
+        with contextlib.suppress(UnicodeError):  # macOS does not say that it writes UTF-8
+            name = name if member.flag_bits & ZIP_UTF8 else name.encode("cp437").decode()
+        name = re.sub(r"^(\./)+", "", name.replace("\\", "/"))  # as Windows and some libraries write it
         archive.NameToInfo[name], folder = member, ""
         for part in re.findall("[^/]*/|[^/]+$", name):
             if not is_ignored(part):

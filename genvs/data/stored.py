@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import os
@@ -16,16 +17,22 @@ from genvs.data.image_files import listed, without_suffix
 from genvs.data.map_style import adapted
 from genvs.data.packed import Pack
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.storage import IMAGE_SUFFIXES, Storage, counted, find_storage, open_split, printable
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, counted, find_storage, natural_key, open_split, printable
 from genvs.data.transforms import TRANSFORMS
 from genvs.errors import InputError
 from genvs.modalities import BY_NAME, MODALITIES
 
+SRN_FOLDERS = {"pose/", *(f"{name}/" for name in BY_NAME)}
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 GIVE = (
-    "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json, or "
-    "images/ and sparse/0/ as COLMAP writes them (docs/data.md)"
+    "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json (or "
+    "that file, if it has another name), or images/ and sparse/0/ as COLMAP writes them (docs/data.md)"
 )
+MAPPED = {"poses_bounds.npy", "database.db"}  # LLFF's and COLMAP's, which lie beside a model, or should
+
+
+class NoScenesError(InputError):
+    """There are no scenes at a path that exists."""
 
 
 class StoredScenes(SceneDataset):
@@ -64,20 +71,15 @@ class StoredScenes(SceneDataset):
         self.storage = storage
         if self.file:
             folders = transforms.folders_with(storage, self.file)
-            without = [name[:-1] for name in storage.folders() if folders[:1] != [""] and name not in folders]
-            if folders and without:
-                fault = f"{counted(len(without), 'folder')} without {self.file} left out: {listed(without)}"
-                warnings.warn(f"{printable(path.parent)}: {fault}", stacklevel=2)
-            return [transforms.TransformsScene(storage, folder, self.file) for folder in folders]
-        folders = storage.folders()
-        if {"rgb/", "pose/"} & set(folders) or colmap.find_models(storage, ""):
-            folders = [""]
-        srn.check_windows(storage, self.modalities)
-        models = {folder: colmap.find_models(storage, folder) for folder in folders}
-        return [
-            colmap.ColmapScene(storage, folder, found) if found else srn.SRNScene(storage, folder)
-            for folder, found in models.items()
-        ]
+        else:
+            srn.check_windows(storage, self.modalities)
+            of_scenes = [name for name in storage.folders() if _is_scene(storage, name)]
+            folders = [""] if _has_cameras(storage, "") else of_scenes
+        without = [name[:-1] for name in storage.folders() if "" not in folders and name not in folders]
+        if folders and without:
+            fault = f"{counted(len(without), 'folder')} without {self.file or 'cameras'} left out: {listed(without)}"
+            warnings.warn(f"{storage.shown('')}: {fault}", stacklevel=2)
+        return [_opened(storage, folder, self.file) for folder in folders]
 
     def default_depths(self) -> tuple[float, float] | None:
         return None if self.file else srn.default_depths(self.storage)
@@ -85,6 +87,13 @@ class StoredScenes(SceneDataset):
     def pack_path(self) -> Path:
         file = f".{self.path.stem}" if self.file else ""
         return self.storage.beside(f"{file}.{self.resolution}px.pack")
+
+
+def _opened(storage: Storage, folder: str, file: str) -> StoredScene:
+    if file:
+        return transforms.TransformsScene(storage, folder, file)
+    models = colmap.find_models(storage, folder)
+    return colmap.ColmapScene(storage, folder, models) if models else srn.SRNScene(storage, folder)
 
 
 class PackedScenes(StoredScenes):
@@ -181,12 +190,14 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     file = next((file for file in TRANSFORMS if file in there), None)
     if file and not {"rgb/", "pose/"} <= there:
         return path / file
+    if _needs_no_transforms(storage, ""):
+        return path
     trains = sorted(name[:-1] for name in folders if name.endswith("_train/") and not _is_one_of_scenes(storage, name))
     if len(trains) > 1:
         raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
     if trains:
         return find_train(path / trains[0])
-    if "pose/" in there or any(_needs_no_transforms(storage, folder) for folder in ("", *folders)):
+    if any(_needs_no_transforms(storage, folder) for folder in folders):
         return path
     train, whole = (transforms.folders_with(storage, file) for file in TRANSFORMS)
     left_out = [folder for folder in whole if train and folder not in train]
@@ -197,8 +208,11 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     if train or whole:
         return path / TRANSFORMS[0 if train else 1]
     if len(folders) == 1:
-        return find_train(path / folders[0])
-    raise InputError(f"{printable(path)}: holds no scenes; {GIVE}")
+        with contextlib.suppress(NoScenesError):
+            return find_train(path / folders[0])
+    instead = f", but {listed(sorted(there, key=natural_key))}" if there else ""
+    remedy = "add the sparse/0/ that COLMAP's mapper writes" if there & MAPPED else GIVE
+    raise NoScenesError(f"{printable(path)}: holds no scenes{instead}; {remedy}")
 
 
 def _is_one_of_scenes(storage: Storage, folder: str) -> bool:
@@ -216,7 +230,12 @@ def _needs_no_transforms(storage: Storage, folder: str) -> bool:
     names = set(storage.names(folder))
     if names.intersection(TRANSFORMS):
         return {"rgb/", "pose/"} <= names
-    return any(f"{name}/" in names for name in BY_NAME) or bool(colmap.find_models(storage, folder))
+    return _has_cameras(storage, folder)
+
+
+def _has_cameras(storage: Storage, folder: str) -> bool:
+    """Whether a folder is meant to be a scene in SRN's layout or COLMAP's."""
+    return not SRN_FOLDERS.isdisjoint(storage.names(folder)) or bool(colmap.find_models(storage, folder))
 
 
 def _sibling(train: Path, split: str) -> Path | None:

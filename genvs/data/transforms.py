@@ -11,7 +11,7 @@ from typing import Any
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.image_files import find_files, view_names, without_missing, without_suffix
+from genvs.data.image_files import view_names, without_missing
 from genvs.data.storage import Storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS, COEFFICIENTS
@@ -19,7 +19,6 @@ from genvs.geometry.distortion import CAMERA_MODELS, COEFFICIENTS
 TRANSFORMS = ("transforms_train.json", "transforms.json")  # the first that exists is read
 DISTORTION_PARAMS = ("k1", "k2", "k3", "k4", "p1", "p2")  # the order of nerfstudio's `distortion_params`
 TARGET_FRAMES = "transforms_test.json"
-FIRST = 10  # frames of which one should have an image
 LENS_SETTINGS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y", *COEFFICIENTS)
 
 
@@ -36,7 +35,7 @@ class TransformsScene(StoredScene):
         frames = read_frames(storage, folder + file)
         images = without_missing(storage, folder, list(frames), self.shown)
         self.images, self.frames = list(images.values()), [frames[image] for image in images]
-        self.view_names, self.other_files = view_names(images), [folder + file]
+        self.view_names, self.other_files = view_names(self.images, folder), [folder + file]
         self.find_masks([frame.mask for frame in self.frames])
 
     def target_frames(self) -> dict[str, Frame] | None:
@@ -61,31 +60,18 @@ def read_frames(storage: Storage, file: str) -> dict[str, Frame]:
     entries = record.get("frames") if isinstance(record, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{shown}: has no list 'frames' with file_path and transform_matrix; write it again")
-    drop = _foreign_parts(storage, file[: file.rfind("/") + 1], entries)
-    frames = [_read_frame(record, entry, f"{shown}: frame {number}", drop) for number, entry in enumerate(entries)]
-    [(image, count)] = Counter(without_suffix(image) for image, _ in frames).most_common(1)
+    frames = [_read_frame(record, entry, f"{shown}: frame {number}") for number, entry in enumerate(entries)]
+    [(image, count)] = Counter(image for image, _ in frames).most_common(1)
     if count > 1:
         raise InputError(f"{shown}: '{printable(image)}' is listed twice; keep one of these frames")
     return dict(sorted(frames, key=lambda frame: natural_key(frame[0])))
 
 
-def _foreign_parts(storage: Storage, folder: str, entries: list[Any]) -> int:
-    """How many parts at the start of absolute paths are of the computer that wrote them: the rest is a file here."""
-    for entry in entries[:FIRST]:
-        written = entry.get("file_path") if isinstance(entry, dict) else None
-        parts = _slashed(written).parts if _is_absolute(written) else ()
-        rests = ["/".join(parts[start:]) for start in range(1, len(parts))]
-        for start, found in enumerate(find_files(storage, (folder + rest for rest in rests)), start=1):
-            if found:
-                return start
-    return 0
-
-
-def _read_frame(record: dict[str, Any], entry: Any, shown: str, drop: int) -> tuple[str, Frame]:
-    """The path of a frame's image, and the frame. record: of all frames. drop: as `_image_path` has it."""
+def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> tuple[str, Frame]:
+    """The path of a frame's image, and the frame. record: of all frames."""
     if not isinstance(entry, dict):
         raise InputError(f"{shown} is not an object with file_path and transform_matrix; write the file again")
-    image = _image_path(entry.get("file_path"), shown, drop)
+    image = _image_path(entry.get("file_path"), shown)
     shown = f"{shown} ('{printable(image)}')"
     fisheye = "OPENCV_FISHEYE" if entry.get("is_fisheye") or record.get("is_fisheye") else "OPENCV"
     model = str(entry.get("camera_model") or record.get("camera_model") or fisheye).upper()
@@ -97,8 +83,11 @@ def _read_frame(record: dict[str, Any], entry: Any, shown: str, drop: int) -> tu
         if f"camera_angle_{axis}" in own:
             shared.pop(f"fl_{axis}", None)
     lens = Lens(shared | own, shown, model)
-    mask = _image_path(entry["mask_path"], shown, drop, "mask_path") if entry.get("mask_path") else None
-    return image, Frame(checked_pose(entry.get("transform_matrix"), shown), lens, mask)
+    mask = _image_path(entry["mask_path"], shown, "mask_path") if entry.get("mask_path") else None
+    first = entry.get("transform_matrix_start", entry.get("transform_matrix"))  # instant-ngp's, of a moving camera
+    last = entry.get("transform_matrix_end", first)
+    middle = (checked_pose(first, shown) + checked_pose(last, shown)) / 2
+    return image, Frame(checked_pose(middle, shown), lens, mask)
 
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
@@ -108,27 +97,11 @@ def _settings(source: dict[str, Any]) -> dict[str, Any]:
     return {name: source[name] for name in LENS_SETTINGS if source.get(name) is not None}
 
 
-def _slashed(written: Any) -> PurePosixPath:
-    return PurePosixPath(written.replace("\\", "/")) if isinstance(written, str) else PurePosixPath()
-
-
-def _is_absolute(written: Any) -> bool:
-    path = _slashed(written)
-    return path.is_absolute() or ":" in "".join(path.parts[:1])
-
-
-def _image_path(written: Any, shown: str, drop: int, name: str = "file_path") -> str:
-    """An image's path with '/', without './' in front. Raises InputError for one that leads out of the folder.
-
-    drop: how many parts are left out of an absolute path.
-    """
-    path = _slashed(written)
-    if drop and _is_absolute(written):
-        path = PurePosixPath(*path.parts[drop:])
-    usable = path.name and str(path).isprintable() and len(str(path)) <= 1024
-    if not usable or _is_absolute(str(path)) or ".." in path.parts:
+def _image_path(written: Any, shown: str, name: str = "file_path") -> str:
+    """An image's path with '/', without './' in front. Raises InputError for what is no path."""
+    path = PurePosixPath(written.replace("\\", "/")) if isinstance(written, str) else PurePosixPath()
+    if not path.name or not str(path).isprintable() or len(str(path)) > 1024:
         raise InputError(
-            f"{shown}: {name} {printable(repr(written)[:80])} names no image in this folder; put the images beside "
-            "this file, and write paths relative to it"
+            f"{shown}: {name} {printable(repr(written)[:80])} names no image; write its path from this folder"
         )
     return str(path)

@@ -30,7 +30,7 @@ def write_model(
     seen = [range(len(points))] * len(names) if seen is None else seen
     w2c = np.linalg.inv(c2w)
     poses = [(*Rotation.from_matrix(m[:3, :3]).as_quat(scalar_first=True), *m[:3, 3]) for m in w2c]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     photos = list(zip(names, poses, seen, strict=True))
     if binary:
         camera = struct.pack("<QIiQQ", 1, 3, MODELS.index(model), *size)

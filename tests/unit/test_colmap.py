@@ -51,6 +51,7 @@ def test_cameras_and_images_are_what_was_written(tmp_path, binary):
     [
         {"place": "sparse"},
         {"place": "colmap/sparse/0"},
+        {"place": "."},
         {"images": "images_4"},
         {"images": "Images"},
         {"model": "PINHOLE", "parameters": (32.8125, 32.8125, 16, 16)},
@@ -166,6 +167,18 @@ def test_photos_registered_in_part_and_photos_that_are_missing(tmp_path):
     torch.testing.assert_close(dataset.load(0, [1]).cameras.c2w[0], torch.from_numpy(some_c2w(6)[2]).float())
 
 
+@pytest.mark.parametrize("before", ["images/", "/home/me/images/", "C:\\me\\", "../images/"])
+def test_photos_named_from_another_folder(tmp_path, before):
+    """From the scene's, or on another computer; and two photos that cannot be told apart."""
+    folder = write_capture(tmp_path / "car", num_views=2)
+    shutil.rmtree(folder / "sparse")
+    write_model(folder / "sparse/0", [f"{before}front {view}.png" for view in (1, 2)], some_c2w(2), POINTS)
+    assert opened(folder).view_names(0) == ["front 1", "front 2"]
+    shutil.rmtree(folder / "sparse")
+    write_model(folder / "sparse/0", ["left/front 1.png", "right/front 1.png"], some_c2w(2), POINTS)
+    assert "'left/front 1.png' and 'right/front 1.png' are the same" in refused("front 1.png", lambda: opened(folder))
+
+
 def test_photos_outside_of_the_folder_are_not_read(tmp_path):
     folder = write_capture(tmp_path / "car", num_views=2)
     shutil.copy(folder / "images" / "front 1.png", tmp_path / "secret.png")
@@ -237,4 +250,4 @@ def test_camera_models_that_cannot_be_read(tmp_path):
     assert "model FOV is not supported; undistort" in refused("cameras.bin: camera 3", lambda: opened(folder))
     other = write_capture(tmp_path / "other")
     shutil.rmtree(other / "images")
-    assert "no folder images/" in refused("other", lambda: opened(other))
+    assert "no images/" in refused("other", lambda: opened(other))

@@ -230,6 +230,10 @@ def textured(path: Path, old: str = "", new: str = "", **options) -> None:
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 132\n"
 
 
+PLY = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\n"
+LIST = "property list int int vertex_indices\n"
+
+
 def with_a_file(record, add) -> None:
     record["images"] = [{"uri": "pointer.gltf.png"}]
 
@@ -238,6 +242,10 @@ BAD_MESHES = {
     "empty.ply": (lambda path: path.write_bytes(b""), "cannot be read"),
     "points.ply": (lambda path: write_ply(path, SQUARE, np.zeros((0, 3), dtype=int)), "holds no visible triangles"),
     "nan.ply": (lambda path: write_ply(path, SQUARE * np.nan, SQUARE_FACES), "not finite"),
+    "strips.ply": (
+        lambda path: path.write_text(f"{PLY}element tristrips 0\n{LIST}end_header\n"),
+        "strips of triangles",
+    ),
     "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
     "gone.gltf": (lambda path: textured(path, "data:image/png;base64,", "gone"), "gone.* is not there"),
     "damaged.gltf": (lambda path: textured(path, "iVBORw0KGgo", "iVBORw0KGGG"), "its texture image 0 .*damaged"),

@@ -1,6 +1,7 @@
 """What glTF files mean: each test writes one and looks at the triangles and colours that are read."""
 
 import base64
+import io
 import json
 import struct
 
@@ -27,6 +28,7 @@ from tests.unit.mesh_files import (
     color_at,
     colors_of,
     corners_seen,
+    data_uri,
     finish_seen,
     four_colors,
     read_gltf,
@@ -199,6 +201,13 @@ def test_skins_and_morph_targets_move_vertices(tmp_path):
         record["meshes"][0]["primitives"][0]["targets"] = [{"POSITION": add(lifted)}] * 2
         record["meshes"][0]["weights"] = [0.5, 0]
 
+    def morph_uv(record, add):
+        place = record["meshes"][0]["primitives"][0]
+        place["targets"], record["nodes"][0]["weights"] = [{"TEXCOORD_0": add(GLTF_UV), "TANGENT": add(SQUARE)}], [1]
+        place["attributes"]["TANGENT"] = add(np.ones((4, 4), np.float32))
+
+    nowhere = {"TEXCOORD_0": np.zeros((4, 2), np.float32)}
+    assert_four_colors(read_gltf(tmp_path / "a.glb", image=four_colors(), attributes=nowhere, change=morph_uv))
     for change in (skin, morph):
         model = read_gltf(tmp_path / "a.glb", change=change)
         np.testing.assert_allclose(np.ptp(model.bounds, axis=0) * np.sqrt(20), [2, 0, 4], atol=1e-5)
@@ -275,6 +284,20 @@ def test_a_mask_that_cuts_out_nothing(tmp_path):
     model = read_gltf(tmp_path / "a.glb", material=material, image=clear)
     assert not model.paint.may_be_clear.any()
     np.testing.assert_allclose(colors_of(model), [[200, 40, 40]] * 2, atol=1)
+
+
+@pytest.mark.parametrize("name", ["EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds"])
+def test_images_that_extensions_name(tmp_path, name):
+    def change(record, add):
+        file, kind = io.BytesIO(), name.rpartition("_")[2]
+        four_colors().save(file, kind, **{} if kind == "dds" else {"quality": 100})
+        record["images"] = [{"uri": data_uri(file.getvalue(), kind).rstrip("=")}]  # not padded
+        record["textures"] = [{"extensions": {name: {"source": 0}}}]
+        record["extensionsRequired"] = [name]
+
+    uv = {"TEXCOORD_0": GLTF_UV}
+    model = read_gltf(tmp_path / "a.gltf", image=four_colors(), attributes=uv, change=change)
+    np.testing.assert_allclose(corners_seen(model), [TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT], atol=4)
 
 
 def test_a_texture_without_an_image_is_refused(tmp_path):

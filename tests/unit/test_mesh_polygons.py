@@ -68,7 +68,7 @@ OBJ_SQUARES = {
     "continued": f"mtllib a.mtl\nusemtl p\n{SQUARE_OBJ}f 1/1 2/2 \\\n 3/3 4/4\n",
     "groups": f"mtllib a.mtl\no house\ng wall\ns 1\nusemtl p\n{SQUARE_OBJ}{FACE}l 1 2\np 1\n# f 1 2\n",
     "two libraries": f"mtllib a.mtl b c.mtl\nusemtl p\n{SQUARE_OBJ}{FACE}",
-    "tabs": f"mtllib\ta.mtl\nusemtl\tp\n{SQUARE_OBJ}{FACE}".replace(" ", "\t").replace("f\t", "f\t\t"),
+    "tabs": f"MTLLIB a.mtl\nusemtl p\n{SQUARE_OBJ.upper()}{FACE.upper()}".replace(" ", "\t").replace("F\t", "F\t\t"),
 }
 
 
@@ -136,7 +136,7 @@ LEAF = Image.merge("RGBA", [*Image.new("RGB", CUT.size, (60, 60, 60)).split(), C
 OPACITIES = {  # of a material with these lines, at the lower left and at the upper right of its texture
     "d 0.25": (0.25, 0.25),
     "Tr 0.75": (0.25, 0.25),
-    "d -halo 0.25\nTr 0.3": (0.25, 0.25),
+    "d -halo 0.25 # glass\nTr 0.3": (0.25, 0.25),
     "d 1\nTr 1": (1, 1),
     "d 0": (1, 1),
     "map_Kd leaf.png": (1, 1),
@@ -296,7 +296,7 @@ PLY_COLORS = {
     "short names": ("r g b", "uchar", "255 128 0", "comment"),
     "floats up to 255": ("red green blue", "float", "255 128 0", "comment"),
     "whole numbers of four bytes": ("red green blue", "int", "255 128 0", "comment"),
-    "floats up to 1": ("red green blue", "float", "1 0.5 0", "comment"),
+    "floats up to 1": ("Red Green Blue", "float", "1 0.5 0", "comment"),
 }
 
 

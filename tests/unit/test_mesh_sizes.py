@@ -4,13 +4,16 @@ import math
 import time
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from genvs.data.mesh.model import creased_normals
 from genvs.data.mesh.polygons import triangulate
 from genvs.data.synthetic.shading import render
+from genvs.errors import InputError
 from genvs.geometry.trajectories import spherical_c2w
-from tests.unit.mesh_files import CUBE, CUBE_FACES, SQUARE, SQUARE_FACES, read_gltf
+from tests.unit.mesh_files import CUBE, CUBE_FACES, GLTF_UV, SQUARE, SQUARE_FACES, four_colors, read_gltf
 
 
 def test_an_outline_of_many_corners_is_cut_up_at_once():
@@ -50,3 +53,12 @@ def test_many_layers_of_glass(tmp_path):
     c2w = spherical_c2w(torch.tensor([math.pi / 2]).double(), torch.zeros(1).double(), 1.3).numpy()
     picture, depth = next(iter(render(model, c2w, 6.0, 5)))
     assert picture[2, 2, 0] > 100 and picture[2, 2, 1] < 30 and depth[2, 2] == 0
+
+
+def test_a_texture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    textured = {"image": four_colors(), "attributes": {"TEXCOORD_0": GLTF_UV}}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+    read_gltf(tmp_path / "a.glb", **textured)  # without Pillow's warning
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 64 - 1)
+    with pytest.raises(InputError, match="a.glb: its texture image 0 has more than 4,094 pixels; save it smaller"):
+        read_gltf(tmp_path / "a.glb", **textured)

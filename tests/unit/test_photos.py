@@ -179,7 +179,8 @@ def mask(path: Path, value: int = 255, size: tuple[int, int] = (32, 32), mode: s
     path.parent.mkdir(parents=True, exist_ok=True)
     gray = np.zeros((size[1], size[0]), np.uint8)
     gray[:, size[0] // 2 :] = value
-    Image.fromarray(gray).convert(mode).save(path)
+    image, black = Image.fromarray(gray), Image.new("L", size)
+    (Image.merge("LA", [black, image]) if mode == "LA" else image.convert(mode)).save(path)
 
 
 MASKS: dict[str, Any] = {  # how they are written
@@ -190,6 +191,9 @@ MASKS: dict[str, Any] = {  # how they are written
     "zeros and labels": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=15),
     "half as bright, as palettes are": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=128),
     "one bit": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", mode="1"),
+    "labels of 16 bits": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", value=1, mode="I;16"),
+    "another folder": lambda folder, view: mask(folder / "Mask" / f"r_{view}.png"),
+    "opacity of black": lambda folder, view: mask(folder / "masks" / f"r_{view}.png", mode="LA"),
 }
 
 
@@ -203,7 +207,7 @@ def test_masks_become_background(tmp_path, kind, layout):
     for view in (1, 2, 3):
         file = next((tmp_path / "masked" / images).glob(f"*{view}.png"))
         MASKS[kind](tmp_path / "masked", file.stem.removeprefix("r_"))
-        for written in (tmp_path / "masked" / "masks").iterdir():
+        for written in (tmp_path / "masked").glob("[Mm]ask*/*"):
             if layout == "SRN" and written.name.startswith("r_"):
                 written.rename(written.with_name(written.name.removeprefix("r_")))
     plain, masked = (opened(tmp_path / name).load(0, range(3)).images for name in ("plain", "masked"))

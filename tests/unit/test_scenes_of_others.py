@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
@@ -47,6 +48,32 @@ def test_folders_without_cameras_among_scenes_are_named(tmp_path):
     (tmp_path / "b" / "transforms.json").rename(tmp_path / "b" / "transform.json")
     with pytest.warns(UserWarning, match=f"^{tmp_path}: 1 folder without transforms.json left out: b$"):
         assert opened(tmp_path).scene_names == ["a", "c"]
+    split = write_split(tmp_path / "cars_train", 2)
+    (split / "images").mkdir()
+    with pytest.warns(UserWarning, match=f"^{split}: 1 folder without cameras left out: images$"):
+        assert opened(split).scene_names == ["car1", "car2"]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("poses_bounds.npy", "add the sparse/0/"),
+        ("transforms_a.json", "or that file"),
+        ("a.zip", ", but a.zip, images/;"),
+    ],
+)
+def test_what_is_there_instead_of_scenes(tmp_path, file, said):
+    """Below the folder that was given, where the images are not meant to be it."""
+    (tmp_path / "a" / "images").mkdir(parents=True)
+    (tmp_path / "a" / file).write_bytes(b"")
+    assert said in refused(f"{tmp_path}/a: holds no scenes, but", lambda: opened(tmp_path / "a"))
+
+
+def test_images_of_a_split_beside_a_model(tmp_path):
+    """They are no split by themselves."""
+    folder = write_scene(tmp_path / "car", 5)
+    (folder / "images_train").mkdir()
+    assert opened(folder).num_views(0) == 5
 
 
 @pytest.mark.parametrize("written", ["a\\images\\1.png", "./a/images/1.png"])
@@ -60,6 +87,21 @@ def test_zips_of_other_programs(tmp_path, written):
     assert equal_scenes(opened(tmp_path / "a.zip"), opened(folder))
 
 
+class MemberOfMacOS(zipfile.ZipInfo):
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802
+        return unicodedata.normalize("NFD", self.filename).encode(), 0
+
+
+def test_zips_do_not_always_say_that_names_are_in_utf8(tmp_path):
+    folder = write_capture(tmp_path / "a", 2)
+    (folder / "images" / "r_2.png").rename(folder / "images" / "é.png")
+    (folder / "transforms.json").write_text((folder / "transforms.json").read_text().replace("r_2", "é"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in filter(Path.is_file, folder.rglob("*")):
+            archive.writestr(MemberOfMacOS(str(path.relative_to(tmp_path))), path.read_bytes())
+    assert equal_scenes(opened(tmp_path / "a.zip"), opened(folder))
+
+
 @pytest.mark.parametrize("written", ["IMAGES\\{}.PNG", "images/{}.png", "./Images/{}"])
 def test_folders_whose_names_are_written_in_another_case(tmp_path, written):
     """As Windows and macOS do not mind."""
@@ -70,9 +112,12 @@ def test_folders_whose_names_are_written_in_another_case(tmp_path, written):
     assert opened(tmp_path).num_views(0) == 3
 
 
-@pytest.mark.parametrize("before", ["/home/me/scene/", "C:\\me\\", "//", "HERE/"])
+ELSEWHERE = ["/home/me/scene/", "C:\\me\\", "//", "HERE/", "./data/a/", "../a/", "images/../", "images//./"]
+
+
+@pytest.mark.parametrize("before", ELSEWHERE)
 def test_paths_on_the_computer_that_wrote_them(tmp_path, before):
-    """Windows', others', those of Blender's file, and of this computer; the first image is missing."""
+    """Windows', others', those of Blender's file, of this computer, and of other folders; the first is missing."""
     folder = write_capture(tmp_path / "a", 4)
     frames = [frame(f"{before}images/r_{view}.png", c2w) for view, c2w in enumerate(some_c2w(4), start=1)]
     frames[0]["file_path"] = frames[0]["file_path"].replace("r_1", "r_0")
@@ -81,7 +126,7 @@ def test_paths_on_the_computer_that_wrote_them(tmp_path, before):
     with pytest.warns(UserWarning, match="1 of 4 images are missing"):
         assert opened(folder).view_names(0) == ["r_2", "r_3", "r_4"]
     shutil.move(folder / "images", tmp_path / "images")
-    assert "names no image in this folder" in refused("a/transforms.json", lambda: opened(folder))
+    assert "none of its 4 images exists" in refused("a/transforms.json", lambda: opened(folder))
 
 
 # --- what they state --------------------------------------------------------------------------------------------------

@@ -94,6 +94,23 @@ def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
+def test_a_camera_that_moves_is_where_it_is_half_way(tmp_path):
+    """As instant-ngp describes those with a rolling shutter."""
+    folder, before, after = write_capture(tmp_path, 2), *(some_c2w(2, radius) for radius in (1.2, 1.4))
+    moves = [
+        {
+            "file_path": first.pop("file_path"),
+            "transform_matrix_start": first["transform_matrix"],
+            "transform_matrix_end": second["transform_matrix"],
+        }
+        for first, second in zip(
+            *([frame(f"images/r_{n}", c2w) for n, c2w in enumerate(poses, 1)] for poses in (before, after)), strict=True
+        )
+    ]
+    write_transforms(folder / "transforms.json", moves, camera_angle_x=0.9)
+    np.testing.assert_allclose(opened(folder).all_c2w(0), some_c2w(2, 1.3), atol=1e-12)
+
+
 def test_three_rows_backslashes_and_upper_case(tmp_path):
     poses = some_c2w(4)
     for name in ("a.JPG", "b.jpeg", "c.PNG", "d.JPG"):
@@ -180,8 +197,9 @@ BAD_RECORDS = {  # what becomes of the record, or of its second frame
     "no frames": (lambda record: record.pop("frames"), "no list 'frames'"),
     "a frame is text": (lambda record: record["frames"].append("r_9"), "frame 4 is not an object"),
     "no path": (lambda record: record["frames"][2].pop("file_path"), "frame 2: file_path None"),
-    "path upwards": (dict(file_path="../other/r_1"), "file_path"),
-    "twice, once with its suffix": (dict(file_path="images/r_1.png"), "listed twice"),
+    "path of two lines": (dict(file_path="images/r\n1"), "file_path"),
+    "twice": (dict(file_path="images/r_1"), "listed twice"),
+    "twice, once with its suffix": (dict(file_path="images/r_1.png"), "'images/r_1' and 'images/r_1.png' are the same"),
     "ragged matrix": (dict(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0]]), "4x4 finite numbers"),
     "matrix of nan": (dict(transform_matrix=[[math.nan] * 4] * 4), "4x4 finite numbers"),
     "scaled matrix": (dict(transform_matrix=(2 * np.eye(4)[:3]).tolist()), "take the scale out"),

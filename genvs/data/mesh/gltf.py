@@ -26,8 +26,8 @@ WRAPS = {REPEAT: "repeat", 33648: "mirror", 33071: "clamp"}
 CLEAR = 0.25  # opacity that is drawn of glass, which lets all light through
 TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
-READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "EXT_texture_webp"}
-READ |= {"KHR_node_visibility"}
+READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_node_visibility"}
+READ |= {"EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds"}
 READ |= {"KHR_lights_punctual", "KHR_animation_pointer", "KHR_xmp_json_ld"}  # not needed for what is drawn
 NO_DATA = "has arrays without data; export it without compression (Draco, meshopt)"
 
@@ -63,7 +63,7 @@ class _File:
         if not uri.startswith("data:"):
             return read_file(find_beside(self.path, uri))
         kind, _, data = uri.partition(",")
-        return base64.b64decode(data) if kind.endswith(";base64") else unquote_to_bytes(data)
+        return base64.b64decode(data + "==") if kind.endswith(";base64") else unquote_to_bytes(data)  # padded or not
 
     def array(self, number: int) -> NDArray[Any]:
         """The numbers of an accessor `[count, width]`; integers that stand for fractions become those."""
@@ -119,9 +119,8 @@ class _File:
         }
         weights = node.get("weights", self.record["meshes"][node["mesh"]].get("weights", []))
         for weight, target in zip(weights, primitive.get("targets", []), strict=False):
-            for name in ("POSITION", "NORMAL") if weight else ():
-                if name in target and name in vertices:
-                    vertices[name] = vertices[name] + weight * self.array(target[name])
+            for name in (target.keys() & vertices.keys()) - {"TANGENT"} if weight else ():
+                vertices[name] = vertices[name] + weight * self.array(target[name])
         if "skin" in node and "JOINTS_0" in vertices:
             self._pose(vertices, self.record["skins"][node["skin"]])
             placement = np.eye(4)
@@ -197,9 +196,10 @@ class _File:
     def _texture(self, number: int, mode: str) -> Texture:
         if (number, mode) not in self.textures:
             texture = self.record["textures"][number]
-            source = texture.get("extensions", {}).get("EXT_texture_webp", texture).get("source")
+            forms = [texture, *texture.get("extensions", {}).values()]  # of the same image
+            source = next((form["source"] for form in forms if "source" in form), None)
             if source is None:
-                raise InputError(f"{printable(self.path)}: a texture has no image in PNG, JPEG or WebP; use PNG")
+                raise InputError(f"{printable(self.path)}: a texture has no image; use PNG")
             record = self.record["images"][source]
             uri = record.get("uri", "data:")
             if "bufferView" in record:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -138,18 +139,23 @@ def _folded(name: str) -> str:
 
 def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.Image:
     """A texture as RGB or RGBA. Raises InputError where it cannot be decoded."""
+    shown = f"{printable(mesh)}: its texture {printable(name[:200])}"
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data))
         if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         if image.mode == "F":
             raise ValueError("floating point")
         return image.convert(mode)
-    except Exception as error:  # a decoder may raise anything for a damaged file
-        name, reason = printable(name[:200]), printable(str(error).partition("<")[0][:100])
+    except Image.DecompressionBombError:
         raise InputError(
-            f"{printable(mesh)}: its texture {name} is damaged or of a kind that is not read ({reason}); use PNG"
+            f"{shown} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; save it smaller"
         ) from None
+    except Exception as error:  # a decoder may raise anything for a damaged file
+        reason = printable(str(error).partition("<")[0][:100])
+        raise InputError(f"{shown} is damaged or of a kind that is not read ({reason}); use PNG") from None
 
 
 def to_linear(color: Array) -> Array:

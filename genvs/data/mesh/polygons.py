@@ -71,11 +71,11 @@ def read_obj(path: Path) -> Iterator[Part]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The first word of each line, and the rest. A backslash at its end continues a line."""
+    """The first word of each line, in lower case, and the rest. A backslash at its end continues a line."""
     text = read_file(path).decode("utf-8-sig", "surrogateescape").replace("\r", "\n").replace("\t", " ")
     for line in re.sub(r"\\ *\n+", " ", text).split("\n"):
         key, _, rest = line.strip().partition(" ")
-        yield key, rest.strip()
+        yield key.lower(), rest.strip()
 
 
 def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -> list[dict[str, Any]]:
@@ -87,8 +87,10 @@ def _materials(path: Path, libraries: list[str], used: list[tuple[str, bool]]) -
         for key, rest in _lines(library):
             if key == "newmtl":
                 material = found[rest] = {"folder": library.parent}
-            elif key.lower() in ("kd", "ke", "d", "tr", "map_kd", "map_ke", "map_d"):
-                material[key.lower()] = rest
+            elif key in ("kd", "ke", "d", "tr"):
+                material[key] = rest.partition("#")[0]
+            elif key in ("map_kd", "map_ke", "map_d"):
+                material[key] = rest
     if len(found) < 2:
         found[""] = next(iter(found.values()), {})
     found.setdefault("(null)", {})  # Blender's word for none
@@ -166,6 +168,8 @@ def read_ply(path: Path) -> Iterator[Part]:
     lines = [line.split() for line in header.decode("utf-8", "surrogateescape").splitlines()]
     table = _ply_table(lines, b"".join(body))
     vertices, faces = table["vertex"], table.get("face", {})
+    if "tristrips" in table:
+        raise InputError(f"{printable(path)}: has strips of triangles; export its faces one by one")
     rows = faces.get("vertex_indices", faces.get("vertex_index", []))
     sizes = [len(row) for row in rows]
     index = np.concatenate([[], *rows]).astype(int)
@@ -214,7 +218,7 @@ def _ply_table(lines: list[list[str]], body: bytes) -> dict[str, dict[str, list[
     table: dict[str, dict[str, list[Any]]] = {}
     starts = [number for number, line in enumerate(lines) if line[:1] == ["element"]]
     for start, end in itertools.pairwise([*starts, len(lines)]):
-        fields = [line[1:] for line in lines[start:end] if line[:1] == ["property"]]
+        fields = [[*line[1:-1], line[-1].lower()] for line in lines[start:end] if line[:1] == ["property"]]
         columns = table[lines[start][1]] = {field[-1]: [] for field in fields}
         left = step = int(lines[start][2])
         while left:  # a run of rows with lists of the same lengths, which numpy reads at once
