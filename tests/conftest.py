@@ -51,9 +51,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Gives every test Python's own handlers of signals: a run, an import or the shell may have left others."""
+    """Gives every test the same start, whichever tests came before.
+
+    Python's own handlers of signals: a run, an import or the shell may have left others. And the same random numbers.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,8 @@
 """Ranks that a test starts, without a launcher."""
 
+import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -8,8 +10,11 @@ import torch
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """Below those that systems hand out to others, which may take one before the ranks do."""
+    while True:
+        address = "127.0.0.1", 10_000 + secrets.randbelow(6000)
+        with contextlib.suppress(OSError), socket.create_server(address):
+            return address[1]
 
 
 def _on_rank(rank: int, function: Callable, world_size: int, port: int, arguments: tuple) -> None:

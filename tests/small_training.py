@@ -117,7 +117,9 @@ def save_state(run_dir: Path, config: TrainConfig, state: TrainState) -> None:
 
 
 def records(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+    """Without a line that is being written."""
+    whole, _, _ = (run_dir / "stats.jsonl").read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def tensors(content: dict) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.small_training import fresh_state, save_state
+from tests.small_training import records as recorded
 from training.config import TrainConfig
 
-PATIENCE = 120  # seconds
+PATIENCE = 300  # seconds: the machine may be busy
 LOOPBACK = "0100007F"  # as /proc writes 127.0.0.1
 
 
@@ -51,14 +52,13 @@ def launched(
 @contextlib.contextmanager
 def begun(run_dir: Path, *options: str, records: int = 2, **how) -> Iterator[subprocess.Popen]:
     """`launched`, once it has made this many records."""
-    stats = run_dir / "stats.jsonl"
     with launched(run_dir, *options, **how) as process:
-        wait_for(process, lambda: stats.exists() and len(stats.read_text().splitlines()) >= records)
+        wait_for(process, lambda: (run_dir / "stats.jsonl").exists() and len(recorded(run_dir)) >= records)
         yield process
 
 
 def wait_for(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
-    """Returns when `happened()`, which must be while the process lives and within two minutes."""
+    """Returns when `happened()`, which must be while the process lives and within PATIENCE."""
     deadline = time.monotonic() + PATIENCE
     while not happened():
         assert process.poll() is None, process.communicate()
@@ -66,8 +66,13 @@ def wait_for(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def starting(process: subprocess.Popen) -> None:
+    """Returns while the program, a `separate` process, imports torch."""
+    wait_for(process, lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text())
+
+
 def finished(process: subprocess.Popen, code: int) -> tuple[str, str]:
-    """stdout and stderr of a process that ends with this exit code within two minutes."""
+    """stdout and stderr of a process that ends with this exit code within PATIENCE."""
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     return out, err
@@ -77,6 +82,14 @@ def completed(run_dir: Path, *options: str, code: int = 0, **how) -> tuple[str, 
     """`finished`, of a run that is `launched`."""
     with launched(run_dir, *options, **how) as process:
         return finished(process, code)
+
+
+def lives(pid: int | str) -> bool:
+    """Whether a process has not ended. An orphan that has stays listed where no first process reaps it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children(process: subprocess.Popen) -> list[int]:

@@ -18,7 +18,7 @@ from torch.utils.data._utils import signal_handling
 
 import genvs
 from tests.conftest import counted
-from tests.faults.launcher import begun, finished, launched, wait_for
+from tests.faults.launcher import begun, finished, launched, starting
 from tests.ranks import on_ranks
 from tests.small_training import BATCH, CPU, last_state, opened, records, resume, small_run, train, unequal
 from training import reporting, signals, training_loop
@@ -78,7 +78,7 @@ def test_several_processes(started, tmp_path):
 def test_at_the_start_it_says_that_nothing_was_saved(started, tmp_path, number, processes):
     run_dir = shutil.copytree(started, tmp_path / "run")
     with launched(run_dir, "--duration=1", processes=processes) as process:
-        wait_for(process, lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text())
+        starting(process)
         process.send_signal(number)
         out, err = finished(process, code=130)
     assert out.startswith("stopped before") and "Traceback" not in err

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
 from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
 from inference import inference, options
-from tests.conftest import ROOT
+from tests.faults.launcher import finished, separate, starting, wait_for
 from tests.programs import exit_code_of, one_error
 
 SIZE = 32
@@ -154,12 +153,12 @@ def test_results_are_never_overwritten(command, out, capsys):
     assert str(out / "steps=1") in one_error(capsys) and before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
-def test_ctrl_c_while_the_program_starts_is_quiet():
-    command = [sys.executable, ROOT / "inference" / "inference.py", "--in_dir", "nowhere"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    assert "Traceback" not in process.communicate(timeout=120)[1]
+def test_ctrl_c_while_the_program_starts_is_quiet(command, out):
+    script = [sys.executable, "inference/inference.py", *map(str, command), "--video", "--frames=100000"]
+    with separate(script) as process:
+        starting(process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert "Traceback" not in finished(process, code=130)[1] and not out.exists()
 
 
 def test_views_and_planes_are_chosen_by_options(command, net, inputs, out):
@@ -306,17 +305,10 @@ def test_cameras_at_another_distance_are_warned_of(command, folder, capsys):
 
 
 def test_ctrl_c_ends_quietly_and_leaves_no_half_of_a_video(command, out):
-    script = [sys.executable, ROOT / "inference" / "inference.py", *command, "--video", "--frames", "100000"]
-    process = subprocess.Popen(script, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        deadline = time.time() + 60
-        while not files_under(out) and process.poll() is None and time.time() < deadline:
-            time.sleep(0.1)
-        assert files_under(out), "the video was never begun"
+    script = [sys.executable, "inference/inference.py", *map(str, command), "--video", "--frames=100000"]
+    with separate(script) as process:
+        wait_for(process, lambda: files_under(out))
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "Traceback" not in errors
+        assert "Traceback" not in finished(process, code=130)[1]
     assert files_under(out) == []

@@ -25,6 +25,7 @@ from genvs.sampling.synthesis import synthesize_views
 from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
 from genvs.visualize import to_uint8
 from inference import page_files
+from tests.browser import wait_until
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -173,14 +174,17 @@ def test_a_dropped_picture_ends_at_the_next_evaluation_and_leaves_the_turn(viewe
 
 
 def test_a_quick_picture_is_drawn_while_a_slow_one_is(viewer, camera):
-    expected, drawn, started = viewer.draw(camera, num_steps=40), [], threading.Event()
-    slow = threading.Thread(
-        target=lambda: drawn.append(viewer.draw(camera, num_steps=40, is_dropped=lambda: started.set() or False))
-    )
+    expected, drawn, done = viewer.draw(camera, num_steps=40), [], threading.Event()
+
+    def is_dropped() -> bool:
+        """No; but the slow one goes on only while the quick one waits for its turn, or when that is done."""
+        return not wait_until(lambda: len(viewer._turns._queue) == 2 or done.is_set())
+
+    slow = threading.Thread(target=lambda: drawn.append(viewer.draw(camera, num_steps=40, is_dropped=is_dropped)))
     slow.start()
-    started.wait()
     viewer.draw(camera, num_steps=1)
     assert slow.is_alive() and not drawn, "the quick one did not wait for the slow one's end"
+    done.set()
     slow.join()
     np.testing.assert_array_equal(drawn[0], expected)
 

@@ -16,6 +16,7 @@ import torch
 
 from genvs import files
 from genvs.errors import InputError
+from tests.browser import wait_until
 from tests.small_training import limited
 
 
@@ -162,12 +163,10 @@ def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(files.__file__).parents[1]
     ) as holder:
         assert holder.stdout.readline()
-        threading.Timer(0.3, lambda: holder.stdin.close()).start()
-        with (
-            pytest.warns(UserWarning, match=f"^{tmp_path}: .* waiting until"),
-            files.lock(tmp_path / "x.lock", wait=True),
-        ):
-            assert holder.wait(10)  # by the end of its input
+        with pytest.warns(UserWarning, match=f"^{tmp_path}: .* waiting until") as told:
+            threading.Thread(target=lambda: (wait_until(lambda: len(told)), holder.stdin.close())).start()
+            with files.lock(tmp_path / "x.lock", wait=True):
+                assert holder.wait(60)  # by the end of its input
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from genvs.data.stored import StoredScenes
 from genvs.data.workers import run_in_workers
-from tests.conftest import ROOT
+from tests.faults.launcher import PATIENCE, separate, wait_for
 from tests.ranks import on_ranks
 from tests.small_training import small_run
 from tests.unit.packed_folder import (
@@ -101,7 +100,7 @@ from genvs.data.stored import StoredScenes
 from dnnlib.command import run_command
 
 load = StoredScenes.load
-StoredScenes.load = lambda self, *places: (time.sleep(0.3), load(self, *places))[1]
+StoredScenes.load = lambda self, *places: (time.sleep(2 * (places[0] > 0)), load(self, *places))[1]
 
 @click.command()
 def main():
@@ -114,14 +113,11 @@ run_command(main, [])
 def interrupted_packing(split: Path, number: int, workers: int, delay: float) -> tuple[int, str]:
     """Exit code and stderr of a process that was sent a signal while it packed `split`, as a terminal sends it."""
     arguments = [sys.executable, "-c", SLOWLY, str(split), str(workers)]
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not unfinished(split):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    time.sleep(delay)
-    os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=120)
+    with separate(arguments) as process:
+        wait_for(process, lambda: unfinished(split))
+        time.sleep(delay)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
 

@@ -4,9 +4,7 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from genvs.data.synthetic.shading import render
 from genvs.errors import InputError
 from genvs.geometry import Cameras, unproject
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
-from tests.conftest import ROOT
+from tests.faults.launcher import finished, separate, wait_for
 
 CARS = SceneConfig()
 SETTINGS = dict(scenes=3, views=4, resolution=16, seed=3, val_scenes=1, test_scenes=1, test_views=3)
@@ -98,17 +96,10 @@ def test_two_workers_resume_to_the_same_bytes_and_add_scenes(made, tmp_path):
 
 def test_interrupted_it_is_clean_and_silent(tmp_path):
     command = [sys.executable, "-m", "genvs.data.synthetic", "--out", str(tmp_path / "cars"), "--resolution", "16"]
-    process = subprocess.Popen(
-        [*command, "--scenes", "5000", "--views", "1", "--workers", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "cars_train/000001").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    with separate([*command, "--scenes", "5000", "--views", "1", "--workers", "1"]) as process:
+        wait_for(process, (tmp_path / "cars_train/000001").exists)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in finished(process, code=130)[1]
     assert [name for name in os.listdir(tmp_path) if "partial" in name] == []
     scenes = [path for path in (tmp_path / "cars_train").iterdir() if path.is_dir()]
     assert len(scenes) >= 2 and all((scene / "scene.json").exists() for scene in scenes)
