@@ -53,7 +53,6 @@ class Page:
         client.camera.on_update(self._on_update)
         self._thread = threading.Thread(target=self._work, name=f"page {client.client_id}", daemon=True)
         self._thread.start()
-        self.redraw()
 
     def close(self) -> None:
         """Ends the thread; what it is drawing is dropped."""
@@ -230,6 +229,7 @@ def serving(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> I
     @server.on_client_connect
     def open_page(client: viser.ClientHandle) -> None:
         page = pages[client.client_id] = Page(client, viewer, scene, framing)
+        page.redraw()
         if client.client_id not in server.get_clients():  # closed meanwhile
             page.close()
 

@@ -46,7 +46,7 @@ class Monitor:
         # disable=None hides the bar if stderr is not a terminal.
         self.bar = tqdm(total=total, initial=cur_nimg, unit="img", disable=None if self.enabled else True)
         self.loggers = Loggers(loggers if self.enabled else (), run_dir, cur_nimg, self.say)
-        self.start_time = self.last_time = time.time()
+        self.start_time = self.last_time = time.monotonic()
         if not self.enabled:
             return
         kept = list(records_before(run_dir / "stats.jsonl", cur_nimg))
@@ -90,9 +90,9 @@ class Monitor:
         """
         is_new = cur_nimg > self.last_nimg
         if is_new:
-            self.report("Timing/data_wait", self.data_wait / (time.time() - self.last_time))
+            self.report("Timing/data_wait", self.data_wait / (time.monotonic() - self.last_time))
         numbers |= self.means()
-        now = time.time()
+        now = time.monotonic()
         if is_new:
             rate = (cur_nimg - self.last_nimg) / (now - self.last_time)
             numbers |= {"Timing/images_per_sec": rate, "Timing/hours_left": (self.total - cur_nimg) / rate / 3600}
@@ -119,7 +119,7 @@ class Monitor:
         parts = [
             f"tick {tick:<4d}",
             f"kimg {cur_nimg / 1000:<8.6g}",
-            f"time {tqdm.format_interval(time.time() - self.start_time):<8s}",
+            f"time {tqdm.format_interval(time.monotonic() - self.start_time):<8s}",
             f"left {tqdm.format_interval((self.total - cur_nimg) / rate) if rate else '?':<8s}",
             f"images/s {rate:<7.1f}",
             f"loss {get('Loss/all', float('nan')):<7.4f}",

@@ -88,6 +88,7 @@ def test_a_browser_searches_and_fits_pages_on_a_phone(address: str, tmp_path: Pa
         tab = browser.open(address)
         tab.run("document.querySelector('.md-search__input').focus()")
         tab.call("Input.insertText", text="fisheye")
+        tab.run("document.activeElement.dispatchEvent(new Event('keyup'))")  # the page searches when a key is let go
         links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
         found = wait_until(lambda: tab.run(links))
         assert f"{address}docs/data/" in {link.partition("#")[0].partition("?")[0] for link in found}
