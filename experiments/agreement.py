@@ -9,7 +9,7 @@ from torch import Tensor
 from dnnlib.command import Command, run_command
 from genvs.errors import InputError
 from genvs.metrics import overlap, silhouettes
-from genvs.metrics.depths import NOTHING
+from genvs.metrics.consistency import NOTHING
 from genvs.modalities import to_levels
 from inference.writers import read_strip
 

@@ -26,7 +26,7 @@ from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.errors import InputError
 from genvs.metrics import overlap, psnr, silhouettes, ssim
-from genvs.metrics.depths import depth_agreement
+from genvs.metrics.consistency import depth_agreement
 from genvs.modalities import MODALITIES, from_levels, modality_names, to_levels
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored, background_of

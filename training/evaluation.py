@@ -15,7 +15,7 @@ from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.geometry.trajectories import trajectory_cameras
 from genvs.metrics import psnr
-from genvs.metrics.depths import depth_agreement
+from genvs.metrics.consistency import depth_agreement
 from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored

@@ -1,13 +1,14 @@
 """Where a run's curves and pictures go besides its folder: tensorboard, Weights & Biases, MLflow."""
 
 import abc
+import contextlib
 import io
 import logging
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -208,14 +209,13 @@ class Loggers:
         for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         for name in self._threads:  # not in its thread: loader processes must not start while a module is imported
-            self._guarded(name, self._open, name, run_dir, nimg)
+            with self._guarded(name):
+                self._loggers[name] = LOGGERS[name](run_dir, nimg)
 
-    def _open(self, name: str, run_dir: Path, nimg: int) -> None:
-        self._loggers[name] = LOGGERS[name](run_dir, nimg)
-
-    def _guarded(self, name: str, call: Callable[..., None], *args: Any) -> None:
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
         try:
-            call(*args)
+            yield
         except Exception as error:  # whatever the tool raises
             self._loggers.pop(name, None)
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -226,8 +226,9 @@ class Loggers:
             self._threads[name].submit(self._call, name, method, args)
 
     def _call(self, name: str, method: str, args: tuple) -> None:
-        if name in self._loggers:
-            self._guarded(name, getattr(self._loggers[name], method), *args)
+        with self._guarded(name):
+            if name in self._loggers:
+                getattr(self._loggers[name], method)(*args)
 
     def __bool__(self) -> bool:
         return bool(self._threads)

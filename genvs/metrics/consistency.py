@@ -1,4 +1,4 @@
-"""Whether views can be of one object: the agreement of their silhouettes with the visual hull that these carve."""
+"""Silhouettes: whether views can be of one object, and how well depth pictures agree."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genvs.geometry import Cameras, generate_rays, project, stratified_depths
-from genvs.modalities import ON_WHITE
+from genvs.modalities import ON_WHITE, depth_decoded, from_levels, to_levels
 
 SILHOUETTE_THRESHOLD = 0.03  # of the range from black to white: what differs more from the background is the object
+NOTHING = (to_levels(0.0),) * 3  # the background of depth pictures
 
 
 def from_background(images: Tensor, background: Sequence[float] = ON_WHITE) -> Tensor:
@@ -83,3 +84,17 @@ def _seen_inside(points: Tensor, silhouette: Tensor, camera: Cameras) -> Tensor:
     column, row = (uv[:, 0] * width).floor().long(), (uv[:, 1] * height).floor().long()
     unseen = (depth <= 0) | (column < 0) | (column >= width) | (row < 0) | (row >= height)
     return unseen | silhouette[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+
+
+def depth_agreement(images: Tensor, targets: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """The mean absolute error in world units over the pixels where both have a return, and the returns' intersection
+    over union, `[...]` each. Without a common pixel the error is far - near; without any return the union is 1.
+
+    images, targets: depth pictures `[..., 3, H, W]` in [-1, 1]. cameras: `[...]`.
+    """
+    near, far = (plane[..., None, None] for plane in (cameras.near, cameras.far))
+    ours, theirs = (silhouettes(pictures, NOTHING) for pictures in (images, targets))
+    depth, expected = (depth_decoded(from_levels(pictures.mean(dim=-3)), near, far) for pictures in (images, targets))
+    both = (ours & theirs).sum(dim=(-2, -1))
+    error = ((depth - expected).abs() * (ours & theirs)).sum(dim=(-2, -1)) / both.clamp_min(1)
+    return error.where(both > 0, cameras.far - cameras.near), overlap(ours, theirs)

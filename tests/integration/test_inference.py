@@ -129,11 +129,6 @@ def files_under(path: Path) -> list[str]:
     return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
 
 
-def assert_written(path: Path, image: torch.Tensor) -> None:
-    written = np.asarray(Image.open(path)).astype(float)
-    assert np.abs(written - (image.permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
-
-
 def test_images_are_drawn_and_paths_start_where_the_user_stands(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(*command, "--in_dir", "my car", "--out_dir", "out", "--denoising_steps", 2) == 0
@@ -169,7 +164,8 @@ def test_views_and_planes_are_chosen_by_options(command, net, inputs, out):
     planes = Cameras(ring.c2w, ring.intrinsics, torch.full((1, 7), 0.6), torch.full((1, 7), 2.0))
     first = Views(inputs.images[:, :1], planes[:, :1])
     expected, _ = synthesize(net, first, planes[:, 1:2], sampler="heun", num_steps=3, seed=4)
-    assert_written(out / "steps=3_sampler=heun" / "pred" / "b.png", expected[0])
+    written = np.asarray(Image.open(out / "steps=3_sampler=heun" / "pred" / "b.png")).astype(float)
+    assert np.abs(written - (expected[0].permute(1, 2, 0).numpy() * 127.5 + 127.5)).max() <= 1
     with Image.open(out / "steps=3_sampler=heun" / "contact_sheet.png") as sheet:
         assert sheet.height > 4 * 192, "input, feature image, prediction, target"
 

@@ -13,20 +13,12 @@ import pytest
 import genvs
 from benchmarks import quality
 from experiments import curves, few_steps, recipe, seeds
-from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from tests.small_model import SIZE, small_net
 from training.config import TRAIN_PRESETS, differences, flat
 
 pytest.importorskip("matplotlib", reason="the extra `plots`")
 PRESET = TRAIN_PRESETS["cpu-demo"]
-
-
-@pytest.fixture(scope="module")
-def cars(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("experiments") / "cars"
-    ensure_dataset(folder, scenes=4, views=8, resolution=32, val_scenes=2, workers=1)
-    return folder
 
 
 @pytest.fixture
