@@ -3,7 +3,6 @@
 On a GPU the kernels are compiled; elsewhere they run in Triton's interpreter, which tests/conftest.py switches on.
 """
 
-import functools
 import importlib
 import itertools
 import math
@@ -23,7 +22,6 @@ ON_GPU = DEVICE.type == "cuda"
 pytest.importorskip("triton", minversion="3.6" if ON_GPU else "3.7", reason="needs Triton: pip install -e .[test]")
 group_norm = importlib.import_module("genvs.ops.triton_kernels.group_norm")
 epilogue = importlib.import_module("genvs.ops.triton_kernels.epilogue")
-triton_render = importlib.import_module("genvs.ops.triton_kernels.render")
 
 pytestmark = pytest.mark.usefixtures("kernels")
 precisions = pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -201,69 +199,6 @@ def test_volumes_and_gradients_of_any_layout_at_places_of_any_layout():
     check(lambda volume: 2 * ops.resample_volume(volume, places).contiguous(), volume)
 
 
-# Rendering. The interpreter has no products of bfloat16: tests/gpu/test_fused_network.py tests these
-
-
-@pytest.mark.parametrize(
-    ("views", "channels", "hidden", "rays", "size"),
-    [
-        (1, 16, 64, 36, (6, 7, 4)),
-        (2, 16, 32, 81, (6, 7, 4)),
-        (3, 32, 32, 50, (6, 7, 4)),
-        (1, 32, 64, 64, (6, 7, 4)),
-        (1, 16, 32, 36, (1, 1, 1)),  # a voxel without neighbours to read, or to send gradients to
-    ],
-)
-def test_render(views, channels, hidden, rays, size):
-    inputs = (some_volume(views, channels, size=size), *some_field(channels, hidden))
-    check(functools.partial(render, some_rays(views, rays)), *inputs)
-
-
-def test_render_of_empty_space_is_nothing():
-    inputs = [x.requires_grad_() for x in (some_volume(1, 16), *some_field(16, 32, density=-40.0))]
-    rendered = render(some_rays(1, 36), *inputs)
-    for result in (rendered, *torch.autograd.grad(rendered.sum(), inputs)):
-        assert result.abs().max() < 1e-9
-
-
-def test_render_where_no_view_counts_and_where_all_count_little():
-    frusta, weights, *others = some_rays(2, 9)
-    volume, field = some_volume(2, 16).requires_grad_(), some_field(16, 32)
-    rendered = render([frusta, 0 * weights, *others], volume, *field)
-    with ops.reference_only():
-        assert_close(rendered, render([frusta, weights, *others], 0 * volume, *field), rtol=1e-5, atol=1e-6)
-    assert (torch.autograd.grad(rendered.sum(), volume)[0] == 0).all()
-    little = [frusta, weights * 1e-12, *others]
-    check(functools.partial(render, little), volume.detach(), *field)
-    assert_close(render(little, volume, *field), render([frusta, weights, *others], volume, *field))
-
-
-def test_backward_sees_the_features_that_made_the_image():
-    """In half precision the features kept for backward are rounded, so the forward pass must use them rounded too."""
-    *_, depths, lengths = rays = some_rays(2, 36)
-    volume = some_volume(2, 16, torch.float16).requires_grad_()
-    field = [torch.zeros_like(x) for x in some_field(16, 32)]  # nothing but density; the features are the fused ones
-    rendered = render(rays, volume, *field)
-    fused = next(x for x in rendered.grad_fn.saved_tensors if x is not None and x.dtype == torch.float16)
-    density = torch.full_like(depths, 10 * math.log1p(math.exp(-2.5)))
-    assert_close(rendered, ops.reference.composite(density, fused.float(), lengths)[0], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # where no view sees a point, and nothing is added
-def test_gradients_of_volumes_add_up_in_float32_as_well(monkeypatch):
-    """GPUs before Hopper need that."""
-    volume, field, rays = some_volume(1, 16, torch.float16).requires_grad_(), some_field(16, 32), some_rays(1, 4)
-
-    def gradient() -> Tensor:
-        return torch.autograd.grad(render(rays, volume, *field).sum(), volume)[0]
-
-    own = gradient()
-    monkeypatch.setattr(triton_render, "_sums_dtype", lambda x: torch.float32)
-    in_float32 = gradient()
-    assert in_float32.dtype == torch.float16
-    assert_close(in_float32, own, rtol=1e-2, atol=1e-2 * float(own.abs().max()))
-
-
 # Which of the two runs
 
 
@@ -292,12 +227,6 @@ def test_within_reference_only_plain_torch_runs(calls):
     ]
 
 
-@pytest.mark.parametrize(("channels", "hidden"), [(8, 32), (16, 16), (12, 48), (64, 64)])
-def test_sizes_that_the_kernel_does_not_support_are_rendered_by_plain_torch(calls, channels, hidden):
-    render(some_rays(1, 4), some_volume(1, channels), *some_field(channels, hidden))
-    assert calls == ["render"]
-
-
 def test_numbers_of_channels_that_the_kernel_does_not_support_are_resampled_by_plain_torch(calls):
     ops.resample_volume(some_volume(1, 12)[:, 0], some_places(2, 4, 6, 7))
     assert calls == ["resample_volume"]
@@ -307,13 +236,3 @@ def test_where_places_need_gradients_plain_torch_resamples(calls):
     places = some_places(2, 4, 6, 7).requires_grad_()
     resampled = ops.resample_volume(some_volume(1, 16)[:, 0], places)
     assert calls == ["resample_volume"] and torch.autograd.grad(resampled.sum(), places)[0].abs().max() > 0
-
-
-@pytest.mark.parametrize("number", range(6))
-def test_where_rays_or_cameras_need_gradients_plain_torch_renders(calls, number):
-    others = some_rays(1, 4)
-    others[number].requires_grad_()
-    rendered = render(others, some_volume(1, 16), *some_field(16, 32))
-    assert calls == ["render"]
-    # A single view's weight has no effect.
-    assert torch.autograd.grad(rendered.sum(), others[number])[0].abs().max() > 0 or number == 1
