@@ -192,7 +192,7 @@ def find_train(path: str | os.PathLike[str]) -> Path:
         return path / file
     if _needs_no_transforms(storage, ""):
         return path
-    trains = sorted(name[:-1] for name in folders if name.endswith("_train/") and not _is_one_of_scenes(storage, name))
+    trains = sorted(name[:-1] for name in folders if _is_training_split(storage, name))
     if len(trains) > 1:
         raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
     if trains:
@@ -215,10 +215,13 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     raise NoScenesError(f"{printable(path)}: holds no scenes{instead}; {remedy}")
 
 
-def _is_one_of_scenes(storage: Storage, folder: str) -> bool:
-    """Whether a folder named like a split, such as `toy_train/`, is a scene beside others that are named otherwise."""
-    others = (name for name in storage.folders() if not name.endswith(("_train/", "_val/", "_test/")))
-    return _is_scene(storage, folder) and any(_is_scene(storage, name) for name in others)
+def _is_training_split(storage: Storage, folder: str) -> bool:
+    """Whether a folder is `cars_train/`, or `train/` beside other splits alone. `toy_train/` may be a scene."""
+    others = [name for name in storage.folders() if not f"_{name}".endswith(("_train/", "_val/", "_test/"))]
+    if folder == "train/":
+        return not others
+    one_of_scenes = _is_scene(storage, folder) and any(_is_scene(storage, name) for name in others)
+    return folder.endswith("_train/") and not one_of_scenes
 
 
 def _is_scene(storage: Storage, folder: str) -> bool:
@@ -242,7 +245,7 @@ def _sibling(train: Path, split: str) -> Path | None:
     """The held-out split beside a training split, if there is one."""
     folder, file = (train.parent, train.name) if train.suffix == ".json" else (train, "")
     beside = [folder / f"transforms_{split}.json"] if file == TRANSFORMS[0] else []
-    while file != TRANSFORMS[0] and folder.name.endswith("_train"):
+    while file != TRANSFORMS[0] and f"_{folder.name}".endswith("_train"):
         beside.append(folder.with_name(folder.name.removesuffix("train") + split) / file)
         folder = folder.parent  # SRN's chairs are in chairs_train/chairs_2.0_train and chairs_val
     return next((path for path in beside if _folders(path)), None)

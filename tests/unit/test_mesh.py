@@ -246,6 +246,7 @@ BAD_MESHES = {
         lambda path: path.write_text(f"{PLY}element tristrips 0\n{LIST}end_header\n"),
         "strips of triangles",
     ),
+    "nan.gltf": (lambda path: write_gltf(path, material={"emissiveFactor": [1, 0, np.nan]}), "not finite"),
     "line.ply": (lambda path: write_ply(path, SQUARE, SQUARE_FACES[:, [0, 1, 1]]), "area 0"),
     "gone.gltf": (lambda path: textured(path, "data:image/png;base64,", "gone"), "gone.* is not there"),
     "damaged.gltf": (lambda path: textured(path, "iVBORw0KGgo", "iVBORw0KGGG"), "its texture image 0 .*damaged"),
@@ -344,4 +345,5 @@ def test_meshes_of_one_name_in_a_tree(tmp_path):
         (tmp_path / "pack" / folder).mkdir(parents=True)
         for name in ("bus.ply", "van.ply"):
             write_ply(tmp_path / "pack" / folder / name, SQUARE, SQUARE_FACES)
+    (tmp_path / "pack" / "again").symlink_to(tmp_path / "pack")
     assert drawn("pack") == ["GLB-bus", "GLB-van", "OBJ-bus", "OBJ-van"]

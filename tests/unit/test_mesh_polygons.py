@@ -83,7 +83,7 @@ BEHIND = (TOP_RIGHT, TOP_LEFT, LOW_RIGHT, LOW_LEFT)  # seen from an .obj's front
 
 @pytest.mark.parametrize(
     "name",
-    ["maps\\t 1.png", "./maps/t 1.png", "Maps/T 1.PNG", "C:\\me\\t 1.png", "/home/me/maps/t 1.png", '"maps/t 1.png"'],
+    ["maps\\t 1.png", "./maps/t 1.png", "Maps/T 1.PNG", "C:\\me\\t 1.png", "file:///me/maps/t 1.png", '"maps/t 1.png"'],
 )
 def test_ways_to_name_a_texture(tmp_path, name):
     """There is another texture of the same name where it is not meant."""

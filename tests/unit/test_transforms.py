@@ -169,6 +169,15 @@ def test_folders_named_train_and_val_and_zips(tmp_path):
     assert splits.val == tmp_path / "things_val" / "transforms.json" and splits.test is None
     zipped, folder = opened(zip_of(tmp_path)), opened(tmp_path / "things")
     assert zipped.scene_names == folder.scene_names == ["a", "b"] and equal_scenes(zipped, folder)
+    (tmp_path / "set").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"things_{split}").rename(tmp_path / "set" / split)
+    for path in (tmp_path / "set", tmp_path / "set" / "train"):
+        assert StoredScenes.find_splits(path).val == tmp_path / "set" / "val" / "transforms.json"
+    write_capture(tmp_path / "set" / "truck" / "a")  # train is another kind of vehicle
+    assert "holds no scenes, but train/, truck/, val/" in refused(
+        "set", lambda: StoredScenes.find_splits(tmp_path / "set")
+    )
 
 
 def test_classes_are_beside_the_file(tmp_path):

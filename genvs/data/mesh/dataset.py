@@ -59,7 +59,10 @@ def ensure_meshes(
 
 
 def _files(meshes: Sequence[Path]) -> list[Path]:
-    """The mesh files among `meshes` and at any depth in the folders among them, absolute, without hidden ones."""
+    """The mesh files among `meshes` and at any depth in the folders among them, absolute, without hidden ones.
+
+    Each is there once, even if links lead to it too.
+    """
     files: list[Path] = []
     for path in map(Path, map(os.path.abspath, meshes)):
         found = [path]
@@ -75,7 +78,7 @@ def _files(meshes: Sequence[Path]) -> list[Path]:
         if not found:
             raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(READERS)}, or their folder")
         files += found
-    return list(dict.fromkeys(files))
+    return list({os.path.realpath(file): file for file in reversed(files)}.values())[::-1]
 
 
 def _scene_names(files: Sequence[Path]) -> list[str]:

@@ -127,8 +127,9 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
     axes = Z_UP if up == "z" else GLTF_TO_WORLD if READERS[suffix] is read_gltf else Y_UP_TO_WORLD
     corners = np.concatenate([part.corners for part in parts]) @ axes.T
     normals = np.concatenate([part.normals for part in parts]) @ axes.T
-    if not all(np.isfinite(array).all() for array in (corners, *(part.paint.uv for part in parts))):
-        raise InputError(f"{shown}: has coordinates that are not finite; repair the mesh")
+    paints = [array for part in parts for paint in (part.paint, part.glow) if paint for array in paint[:2]]
+    if not all(np.isfinite(array).all() for array in (corners, *paints)):
+        raise InputError(f"{shown}: has coordinates or colours that are not finite; repair the mesh")
     sides = corners[:, 1:] - corners[:, :1]
     areas = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=-1)
     seen = areas > 1e-9 * (sides**2).sum((1, 2))  # what rounding leaves of 0

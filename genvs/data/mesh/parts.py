@@ -102,7 +102,7 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
 
     Of a path on the computer that exported it, as much of the end is taken as there is here.
     """
-    name = name.strip().strip('"')
+    name = name.strip().strip('"').removeprefix("file://")
     slashes = name.replace("\\", "/")
     elsewhere = bool(PureWindowsPath(name).drive) or slashes.startswith("/")
     windows = slashes.encode(errors="surrogateescape").decode("cp1252", "replace")  # if it is not UTF-8
