@@ -13,7 +13,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from genvs.ops import reference
+from genvs.ops import cpu, reference
 from genvs.ops.reference import FieldLayers, Known, NormSettings, RaySamples
 
 _reference_only = ContextVar("reference_only", default=False)
@@ -65,6 +65,8 @@ def render(
     supported = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
     supported = supported and (elevations in (None, 16, 32) or elevations % 64 == 0)
     if not (uses_kernels(volume) and supported) or any(x.requires_grad for x in others):
+        if cpu.supports(volume) and not _reference_only.get():
+            return cpu.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
         return reference.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
     from genvs.ops.triton_kernels.render import Render
 

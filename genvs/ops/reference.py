@@ -3,6 +3,7 @@
 `genvs.ops` documents the operations that it has too.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -126,7 +127,8 @@ def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Ten
 def evaluate_field(fused: Tensor, field: FieldLayers) -> tuple[Tensor, Tensor]:
     """Fused features `[..., C]` to density `[...]`, per world unit, and features `[..., C]` (pixelNeRF, 2012.02190)."""
     weight1, bias1, weight2, bias2, weight3, bias3 = field.parameters
-    hidden = F.relu(F.linear(F.relu(F.linear(fused, weight1, bias1)), weight2, bias2))
+    hidden = F.relu(F.linear(fused, weight1, bias1), inplace=True)
+    hidden = F.relu(F.linear(hidden, weight2, bias2), inplace=True)
     raw = F.linear(hidden, weight3, bias3)
     raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
     density = field.density_scale * F.softplus(raw[..., 0] + field.density_shift)
@@ -142,9 +144,10 @@ def render(
     *,
     elevations: int | None = None,
     known: Known | None = None,
+    fuse: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = fuse_views,
 ) -> Tensor:
     points = rays.origins[..., None, :] + rays.depths[..., None] * rays.directions[..., None, :]
-    density, features = evaluate_field(fuse_views(volume, points, frusta, view_weights), field)
+    density, features = evaluate_field(fuse(volume, points, frusta, view_weights), field)
     if known is not None:
         last = known.first + known.values.shape[-1]
         parts = (features[..., : known.first], known.values.to(features.dtype), features[..., last:])

@@ -56,6 +56,8 @@ class FastDenoiser:
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
             labels = None if own_labels is None else own_labels.expand(len(noisy), -1)
             with context():
+                if not weights:  # `functional_call` looks for all weights anew in every call
+                    return network(noisy, sigma, feature_image, labels=labels)
                 return functional_call(network, weights, (noisy, sigma, feature_image), {"labels": labels})
 
         def encode(images: Tensor, *cameras: Tensor) -> Tensor:
