@@ -150,7 +150,10 @@ def timed(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
 
 
 def throughput(call: Callable[[], Any], blank: Result, seconds: float) -> Iterator[Result]:
-    """`blank` with the rate of a call that makes a batch and, on a GPU, with the memory that torch reserves for it."""
+    """The rate of a call that makes a batch and, on a GPU, the memory that torch reserves for it.
+
+    blank: the result without these figures.
+    """
     call()  # compiles and records, which takes memory of its own
     if ON_GPU:
         gc.collect()

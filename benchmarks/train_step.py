@@ -29,7 +29,7 @@ KINDS = {
 
 
 def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
-    """`blank` with the GPU's time for one update: all, and by kind of kernel."""
+    """The GPU's time for one update: all, and by kind of kernel. blank: the result without these figures."""
     with profile(activities=[ProfilerActivity.CUDA]) as record:
         step()
         torch.cuda.synchronize()

@@ -35,7 +35,7 @@ API = {
     "Networks": [f"genvs.models.{name}" for name in ("backbone", "encoder", "renderer", "denoiser", "view_weighting")],
     "Noise and preconditioning": ["genvs.diffusion.noise", "genvs.diffusion.preconditioning", "genvs.random"],
     "Operations": ["genvs.ops.reference_only", "genvs.ops.reference"],
-    "Metrics": [f"genvs.metrics.{name}" for name in ("pixels", "consistency", "perceptual", "distributions", "depths")],
+    "Metrics": [f"genvs.metrics.{name}" for name in ("pixels", "consistency", "perceptual", "distributions")],
     "Files": ["genvs.snapshot", "genvs.hub", "genvs.export", "genvs.compat.reader"],
 }
 

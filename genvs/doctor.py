@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
 STATE_BYTES, RUN_BYTES = 1.65e9, 30e9  # of srn128, the largest preset: one training state, and all that a run writes
 BATCH_BYTES = 12e6  # of its default batch, over all GPUs
-SETTINGS = ("CUDA_", "IMAGEIO_", "NCCL_", "NGPU", "OMP_", "PYTORCH_", "TORCH_", "TRITON_")  # variables that runs heed
+SETTINGS = ("CUDA_", "IMAGEIO_", "NCCL_", "NGPU", "OMP_", "PYTORCH_", "TORCH_", "TRITON_")  # variables that affect runs
 VIEW_STEPS = 5
 
 Line = tuple[str, str]  # of the report: what, and what there is; or STOPS or SLOWS, and a fault with its fix

@@ -16,7 +16,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def is_launched() -> bool:
-    """Whether a launcher has described a process group. Some of its variables alone are left over from another one."""
+    """Whether a launcher, such as torchrun, started this process. It sets all of these variables, not just some."""
     return all(name in os.environ for name in LAUNCH_VARIABLES)
 
 

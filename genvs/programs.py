@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(low: int, high: int = 0) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from `low` to `high`, or without end if `high` is 0."""
+    """The type of an option that takes a whole number from `low` to `high`, or to any number if `high` is 0."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low or (high and int(text) > high):

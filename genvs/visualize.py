@@ -94,7 +94,7 @@ def also_as_gif(file: BinaryIO, frames: Iterable[np.ndarray], fps: float) -> Ite
 
     Pillow's own `save` keeps all frames in memory.
     """
-    # ms; the file holds whole hundredths of a second, and viewers slow down what asks for less than two of them.
+    # ms. GIFs count in hundredths of a second, and viewers show frames of less than two of them more slowly.
     duration = 10 * max(2, round(100 / fps))
     for number, frame in enumerate(frames):
         picture = enlarge(frame, GIF_SIDE).quantize(256, dither=Image.Dither.NONE)

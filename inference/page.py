@@ -87,7 +87,7 @@ class Page:
     def show_camera(
         self, name: str, c2w: Tensor, lens: Tensor, color: tuple[int, int, int], image: np.ndarray | None = None
     ) -> viser.CameraFrustumHandle:
-        """Show a camera, c2w `[4, 4]` with intrinsics `[3, 3]`, until `hide_cameras`, or another one has its name."""
+        """Show a camera, c2w `[4, 4]` with intrinsics `[3, 3]`. It replaces one of the same name."""
         self._frusta[name] = self.client.scene.add_camera_frustum(
             name,
             fov=field_of_view(lens),

@@ -42,26 +42,21 @@ ALL, NOTHING = (True, True, 0.3, True), (False, False, 0.0, False)
 SOME = [(True, False, 0.0, True), (False, True, 0.7, False), (True, True, 0.0, False), (False, False, 0.3, True)]
 
 
-def some_norm(size: tuple, precision: torch.dtype) -> tuple[list[Tensor], Tensor]:
-    """x, weight, bias and shift, for the kernels that `size` says; and keys."""
+def check_norm(size: tuple, precision: torch.dtype, shift: bool, silu: bool, dropout: float, passed: bool) -> None:
     samples, channels, groups, height, width, one_program = size
     x = image(samples, channels, height, width, precision=precision) * 2 + 5
     assert group_norm._fits_one_program(x, groups) == one_program
-    weight, bias = normal(channels, seed=1), normal(channels, seed=2)
-    shift = normal(samples, channels, seed=3, precision=precision)
+    inputs = [x, normal(channels, seed=1), normal(channels, seed=2)]
+    if shift:
+        inputs.append(normal(samples, channels, seed=3, precision=precision))
     keys = torch.tensor([123456789012345, -987654321098765], device=DEVICE)[:samples]
-    return [x, weight, bias, shift], keys
-
-
-def check_norm(size: tuple, precision: torch.dtype, shift: bool, silu: bool, dropout: float, passed: bool) -> None:
-    inputs, keys = some_norm(size, precision)
-    settings = NormSettings(size[2], 1e-6, silu, dropout)
+    settings = NormSettings(groups, 1e-6, silu, dropout)
 
     def norm(x, weight, bias, shift=None):
         results = ops.group_norm_silu(x, weight, bias, settings, shift, keys)
         return results if passed else results[0]
 
-    check(norm, *(inputs if shift else inputs[:3]))
+    check(norm, *inputs)
 
 
 @precisions
