@@ -19,7 +19,8 @@ FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 MAX_OFF_CENTER, SAME_SHARE = 0.2, 0.1  # of the width and the height
 IN_FRONT = 0.9  # share of the cameras that must have the point they look at in front of them
-MAX_MISS = 0.7  # how far optical axes may pass from that point, over the spread of the cameras
+MAX_MISS = 1 / 3  # of what the axes' directions differ, the share of noise, which makes that point look nearer
+FAR_AWAY = 10  # distances of cameras from it over their median: one was misplaced
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
 
@@ -104,7 +105,8 @@ def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:
     """The point `[3]`, world, that is nearest (least squares) to all optical axes of c2w `[N, 4, 4]`.
 
     A single camera is taken to look at the origin. None where the axes do not meet in front of the cameras: they are
-    parallel, or nearly so and pass each other, or the point is behind some of the cameras.
+    parallel, or nearly so and pass each other, or the point is behind some of the cameras. Noise in nearly parallel
+    directions makes them seem to meet nearer than they do, so little of it is allowed there.
     """
     if len(c2w) == 1:
         return np.zeros(3)
@@ -114,8 +116,9 @@ def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:
     if np.linalg.cond(normal) > 1e3:
         return None
     point = np.linalg.solve(normal, (off_axis @ centers[:, :, None]).sum(axis=0)[:, 0])
-    misses = np.linalg.norm(off_axis @ (centers - point)[:, :, None])
-    meet = misses <= MAX_MISS * np.linalg.norm(centers - centers.mean(axis=0))
+    misses = np.square(off_axis @ (centers - point)[:, :, None]).sum()
+    differences = np.linalg.eigvalsh(normal)[0] * np.square(centers - point).sum(axis=1).mean()  # at the point
+    meet = misses <= MAX_MISS * differences
     return point if meet and (_facing(c2w, point) > 0).mean() >= IN_FRONT else None
 
 
@@ -204,11 +207,14 @@ def warn_of_cameras(c2w: np.ndarray, planes: tuple[float, float] | None, name: s
         warnings.warn(f"{name}: the poses look like world-to-camera matrices; invert them", stacklevel=2)
     if center is None:
         return
-    offset, distance = float(np.linalg.norm(center)), float(np.median(_distances(c2w, center)))
+    offset, distances = float(np.linalg.norm(center)), _distances(c2w, center)
+    distance, farthest = float(np.median(distances)), int(distances.argmax())
     near, far = planes or (0.0, np.inf)
     found = {
         f"the cameras look at a point {offset:.3g} from the origin, from {distance:.3g} away: positions are not exact "
         "to a pixel there; bring the scene to the origin with `normalize`": offset > MAX_OFFSET * distance,
+        f"camera {farthest} (from 0 up) is {distances[farthest]:.3g} from the point that the cameras look at, most are "
+        f"{distance:.3g} away; remove its view if it was misplaced": distances[farthest] > FAR_AWAY * distance,
         f"the cameras look at a point {distance:.3g} away, outside near={near:.3g} and far={far:.3g}; choose `near` "
         "and `far` to enclose it": not near < distance < far,
     }

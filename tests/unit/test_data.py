@@ -1,6 +1,7 @@
 """SRN scenes: what is read, that it is read right, and that a sample is a function of its request."""
 
 import json
+import math
 import pickle
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from torch.utils.data import DataLoader
 
 from genvs.data.camera_checks import depth_range, nearest_point_to_axes
@@ -18,6 +20,7 @@ from genvs.data.storage import natural_key
 from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras, project, unproject
+from genvs.geometry.trajectories import spherical_c2w
 from genvs.random import Stream, numpy_generator
 from tests.unit.packed_folder import same_batch
 from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split, zip_of
@@ -258,6 +261,24 @@ def test_near_and_far_come_from_the_nearest_source(tmp_path):
     assert np.allclose(depths("things_train"), (4 - size, 4 + size))
     (derived / "dataset.json").write_text(json.dumps({"near": 3.0, "far": 5.0}))
     assert depths("things_train") == (3.0, 5.0) and depths("things_train", far=6.0) == (3.0, 6.0)
+
+
+@pytest.mark.parametrize(("arc", "noise", "meet"), [(60, 5, True), (180, 10, True), (20, 5, False), (5, 2, False)])
+def test_a_point_that_noise_brings_nearer_is_not_taken(arc, noise, meet):
+    """Cameras held by hand along an arc around the origin, whose directions are off by `noise` degrees."""
+    rng = np.random.default_rng(0)
+    c2w = spherical_c2w(torch.linspace(0, math.radians(arc), 50).double(), torch.zeros(50).double(), 2.0).numpy()
+    off = Rotation.from_rotvec(rng.normal(0, math.radians(noise), (50, 3)) * [1, 1, 0]).as_matrix()
+    c2w[:, :3, :3] = c2w[:, :3, :3] @ off
+    point = nearest_point_to_axes(c2w)
+    assert (point is not None and np.linalg.norm(point) < 0.2 * 2) if meet else point is None
+
+
+def test_a_camera_far_from_the_others_is_named(tmp_path):
+    scene = write_scene(tmp_path / "cars_train" / "car1", num_views=6)
+    (scene / "pose" / "4.txt").write_text(c2w_text(some_c2w(6, radius=40)[3]))
+    with pytest.warns(UserWarning, match="camera 3 .from 0 up. is 40 from the point .* most are 1.3 away"):
+        StoredScenes(scene.parent, resolution=32)
 
 
 def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
