@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genvs.data.synthetic.dataset import ensure_dataset
-from genvs.machine import usable_cores
+from genvs.machine import LAUNCH_VARIABLES, usable_cores
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "there is no CUDA device"
@@ -38,6 +38,8 @@ def pytest_configure() -> None:
     # Tensors this small are slower on several threads, and other processes want the cores too.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    for name in (*LAUNCH_VARIABLES, "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        os.environ.pop(name, None)  # left over from a launcher
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -21,8 +21,8 @@ PROGRAM = ["-m", "genvs.doctor"]
 
 
 def examine(command: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in LAUNCH_VARIABLES}
-    return subprocess.run(command, cwd=cwd, env={**kept, **variables}, capture_output=True, text=True, timeout=200)
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_this_machine() -> None:

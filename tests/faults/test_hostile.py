@@ -191,7 +191,7 @@ def seen(corpus, tmp_path_factory) -> list:
     canary = usual[0].with_name("canary")
     arguments = [[str(snapshot), str(state)], str(canary), [*map(str, corpus.values())], [*map(str, usual)]]
     command = [sys.executable, "-c", PROGRAM, *map(json.dumps, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

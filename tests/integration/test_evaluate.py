@@ -183,7 +183,7 @@ def test_two_processes_draw_and_measure_the_same(done, options, dataset, tmp_pat
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [ROOT / "inference" / "evaluate.sh", *options, "--seeds=0", "--baselines=mean", "--metrics=swd"]
     command = [*map(str, command), "--out_dir", "out"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("results.json") == 1 and result.stdout.count("sampler: unipc") == 2
     objects, of_sets = results(tmp_path / "out")["objects"], []

@@ -161,7 +161,7 @@ def test_a_push_and_a_download_by_the_hubs_client(snapshot, tmp_path):
     with hub() as endpoint:
         command = [sys.executable, "-c", PROGRAM, str(snapshot), str(tmp_path / "cars"), REPOSITORY]
         environment |= {"HF_ENDPOINT": endpoint}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"{endpoint}/{REPOSITORY}" in done.stdout and done.stdout.count("refused") == 2
     assert Hub.files.keys() >= {"README.md", "config.json", "model.safetensors"}

@@ -34,8 +34,6 @@ class Done(NamedTuple):
 @pytest.fixture
 def program(monkeypatch, capsys, tmp_path) -> Callable[..., Done]:
     """Runs train.py in this process, in an empty working folder."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments) -> Done:

@@ -17,7 +17,7 @@ def run(command: list[str], cwd: Path, **variables: str) -> subprocess.Completed
     """Runs a command with the Python of these tests as the active one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), **variables}
-    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, timeout=300)
 
 
 PYPROJECT = """

@@ -21,12 +21,6 @@ from training.monitor import Monitor
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def unlaunched(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-
-
 # --- one process that nothing launched
 
 

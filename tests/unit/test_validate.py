@@ -55,7 +55,7 @@ def test_names_that_the_terminal_cannot_show(tmp_path):
     (write_split(tmp_path / "größe", num_scenes=2) / "car1/pose/2.txt").unlink()
     command = [sys.executable, "-m", "genvs.data.validate", tmp_path / "größe", "--out", tmp_path / "sheet.png"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    result = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=100)
+    result = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300)
     assert result.returncode == 2 and "gr\\xf6\\xdfe" in result.stdout and "Traceback" not in result.stderr
 
 
