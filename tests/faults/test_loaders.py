@@ -70,7 +70,6 @@ class Hangs(Dataset):
         time.sleep(600)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
 def test_loaders_that_hang_do_not_keep_a_run_from_ending():
     start = time.monotonic()
     assert list(batches_of(loader(Hangs(), workers=4), lambda seconds: True)) == []
