@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import threading
@@ -131,7 +132,7 @@ class ViewControls:
         frustum = self._page.show_camera(f"/inputs/{number}", c2w, lens, color, picture)
         frustum.on_click(lambda _: self._do(functools.partial(self._go_to, name)))
         if view.photo is not None:
-            frustum.on_drag(lambda event: self._do(functools.partial(self._drag, name, event)))
+            frustum.on_drag(functools.partial(self._drag, name))
         self._page.redraw()
 
     def _go_to(self, name: str) -> None:
@@ -198,8 +199,11 @@ class ViewControls:
         self._is_used.value = True
         self._show(name)
 
-    def _drag(self, name: str, event: viser.SceneNodeDragEvent) -> None:
-        """Move an image's camera along its sphere around the origin, at which it then looks."""
+    async def _drag(self, name: str, event: viser.SceneNodeDragEvent) -> None:
+        """Move an image's camera along its sphere around the origin, at which it then looks.
+
+        viser awaits this before the drag's next event. What is not async runs in threads, the last event maybe first.
+        """
         x, y, z = event.end_position
         azimuth, elevation = torch.tensor([math.atan2(y, x), math.atan2(z, math.hypot(x, y))])
         view = self._views[name]
@@ -208,4 +212,4 @@ class ViewControls:
         event.target.wxyz = viser.transforms.SO3.from_matrix(c2w[:3, :3].double().numpy()).wxyz
         event.target.position = c2w[:3, 3].numpy()
         if event.phase == "end":
-            self._changed()
+            await asyncio.to_thread(self._do, self._changed)

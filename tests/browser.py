@@ -95,8 +95,9 @@ class Tab:
         return self._browser.call(method, self._session, **parameters)
 
     def run(self, script: str) -> Any:
-        """The value of an expression in JavaScript."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+        """The value of an expression in JavaScript, or what it promises."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        return result["result"].get("value")
 
     def press(self, label: str, role: str = "button, label") -> None:
         """Click a button or a checkbox, or what else has this role, by its text."""
@@ -124,7 +125,7 @@ class Tab:
 
     def _settle(self) -> None:
         """Let the page send a control's new value: viser keeps it for 50 ms, and loses it if another one follows."""
-        self.call("Runtime.evaluate", expression="new Promise(wake => setTimeout(wake, 60))", awaitPromise=True)
+        self.run("new Promise(wake => setTimeout(wake, 60))")
 
     def drop(self, files: dict[str, bytes], on: str) -> None:
         """Drop files on the element with this text."""
@@ -143,17 +144,21 @@ class Tab:
         node = self.call("DOM.querySelector", nodeId=root, selector=f"input[accept='{accept}']")["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
-    def drag(self, start: tuple[int, int], *, by: tuple[int, int], moves: int = 8) -> None:
-        """Press the mouse at `start`, move it and let it go, or, with `by` (0, 0), click."""
+    def drag(self, start: tuple[float, float], *, by: tuple[float, float], moves: int = 8) -> None:
+        """Press the mouse at `start`, move it, as often as the page draws a frame, and let it go."""
         x, y = start
-        self._mouse("mouseMoved", x, y, 0)
-        self._mouse("mousePressed", x, y, 1)
-        for move in range(1, moves + 1) if any(by) else ():
-            self._mouse("mouseMoved", x + by[0] * move / moves, y + by[1] * move / moves, 1)
-            time.sleep(0.03)
-        self._mouse("mouseReleased", x + by[0], y + by[1], 0)
+        self.mouse("mousePressed", start, buttons=1)
+        for move in range(1, moves + 1):
+            self.mouse("mouseMoved", (x + by[0] * move / moves, y + by[1] * move / moves), buttons=1)
+            self.run("new Promise(requestAnimationFrame).then(() => 0)")
+        self.mouse("mouseReleased", (x + by[0], y + by[1]))
 
-    def _mouse(self, kind: str, x: float, y: float, buttons: int) -> None:
+    def click(self, place: tuple[float, float]) -> None:
+        self.mouse("mousePressed", place, buttons=1)
+        self.mouse("mouseReleased", place)
+
+    def mouse(self, kind: str, place: tuple[float, float], buttons: int = 0) -> None:
+        x, y = place
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=buttons, clickCount=1)
 
     def picture(self) -> np.ndarray:

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,195 +22,210 @@ from genvs.data.types import Views
 from genvs.geometry import Cameras, to_opencv
 from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.sampling.viewer import Viewer
-from tests.browser import HEIGHT, Browser, Tab, chromium, wait_until
+from tests.browser import HEIGHT, Browser, chromium, wait_until
 from tests.small_model import SIZE, small_net
 
 pytest.importorskip("viser", reason="the viewer needs viser: pip install -c constraints.txt -e .[viewer]")
 from inference import page  # noqa: E402
 
+LENS = torch.tensor([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]])
+FOV = 2 * math.atan(0.5)  # of LENS, radians
+CORNER = (60, 340)  # of the canvas, where no camera is seen
 CANVAS = (slice(200, 350), slice(120, 400))  # rows and columns of a screenshot that show nothing but the picture
-CENTER = (240, 200)  # of the canvas
+
+# Where the page's camera is or is moving to, world, and every 101st pixel of the picture behind its scene. Nothing if
+# messages are waiting, or the picture is a draft. `__viserMutable` is what viser shows to its own tests.
+SHOWN = f"""(({{backgroundMaterial, camera, cameraControl, messageQueue, nodeRefFromName}}) => {{
+    const image = backgroundMaterial.uniforms.colorMap.value?.image;
+    if (messageQueue.length || image?.height != {page.SIDE}) return null;
+    const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, image.width, image.height).data.filter((_, i) => i % 404 < 3);
+    const end = cameraControl.getPosition(camera.position.clone(), true);
+    return [nodeRefFromName[''].worldToLocal(end).toArray(), [...pixels]];
+}})(__viserMutable)"""
 
 
 @pytest.fixture(scope="module")
-def scene() -> SceneInput:
+def viewer() -> Viewer:
     images = torch.randint(0, 256, (1, 2, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).byte()
-    lens = torch.tensor([[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]).expand(1, 2, 3, 3)
-    inputs = Views(images, Cameras(orbit(2, 1.3)[None], lens, torch.full((1, 2), 0.8), torch.full((1, 2), 1.8)))
-    return SceneInput(inputs, ["0", "1"], None, [])
+    planes = torch.full((1, 2), 0.8), torch.full((1, 2), 1.8)
+    return Viewer(small_net(), Views(images, Cameras(orbit(2, 1.3)[None], LENS.expand(1, 2, 3, 3), *planes)))
 
 
 @pytest.fixture(scope="module")
-def server(scene) -> Iterator:
-    with page.serving(Viewer(small_net(), scene.inputs), scene, Framing(), 8080) as server:
+def scene(viewer) -> SceneInput:
+    return SceneInput(viewer.inputs, ["0", "1"], None, [])
+
+
+@pytest.fixture(scope="module")
+def server(viewer, scene) -> Iterator:
+    with page.serving(viewer, scene, Framing(), 8080) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def browser(server, tmp_path_factory, request) -> Iterator[Browser]:
-    if not request.config.getoption("--all"):
-        pytest.skip("a real browser misses a drag now and then: ./test.sh --all")
+def browser(server, tmp_path_factory) -> Iterator[Browser]:
     with chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
 
+class Window:
+    """A page in a window of its own, and its camera on the server. viewer: what is to draw its pictures."""
+
+    def __init__(self, server, browser: Browser, viewer: Viewer) -> None:
+        others = server.get_clients()
+        self.tab, self.viewer = browser.open(f"http://{page.HOST}:{server.get_port()}"), viewer
+        wait_until(lambda: self.tab.run("window.__viserMutable?.backgroundMaterial") and self.tab.run(SHOWN))
+        [client] = (client for number, client in server.get_clients().items() if number not in others)
+        self.camera = client.camera
+        self.tab.fill("12", "3")
+        notes = "document.querySelectorAll('[class*=Notification-closeButton]')"  # such as one of slow graphics
+        self.tab.run(f"{notes}.forEach(button => button.click())")
+        wait_until(lambda: self.tab.run(f"{notes}.length") == 0)
+        self.rest()
+
+    def rest(self, inputs: Views | None = None) -> None:
+        """Wait until the page shows what the viewer draws at its camera, with all steps, from now on from `inputs`."""
+        if inputs is not None:
+            self.viewer = self.viewer.drawing_from(inputs)
+        wait_until(self.is_at_rest)
+
+    def is_at_rest(self) -> bool:
+        position, pixels = self.tab.run(SHOWN) or (np.inf, [])
+        if not np.allclose(position, self.camera.position, atol=1e-4):
+            return False
+        drawn = self.viewer.draw(self.viewer.camera(self.c2w(), self.camera.fov), num_steps=3)
+        canvas = Image.fromarray(page.on_canvas(drawn, page.SIDE, self.camera.aspect))
+        canvas.save(jpeg := io.BytesIO(), "JPEG", quality=90)
+        expected = np.asarray(Image.open(jpeg), int).reshape(-1, 3)[::101].ravel()
+        return len(expected) == len(pixels) and bool(np.abs(expected - pixels).mean() < 0.5)
+
+    def c2w(self) -> np.ndarray:
+        c2w = np.eye(4, dtype=np.float32)
+        c2w[:3, :3], c2w[:3, 3] = page.viser.transforms.SO3(self.camera.wxyz).as_matrix(), self.camera.position
+        return c2w
+
+    def seen_at(self, point: np.ndarray) -> tuple[int, int]:
+        """The pixel that shows a point, world."""
+        x, y, z, _ = np.linalg.inv(self.c2w().astype(float)) @ (*point, 1)
+        pixel = z * self.pixel_size()
+        return round(HEIGHT * self.camera.aspect / 2 + x / pixel), round(HEIGHT / 2 + y / pixel)
+
+    def pixel_size(self) -> float:
+        """At a distance of 1; viser's own count of pixels falls where the browser is slow."""
+        return 2 * math.tan(self.camera.fov / 2) / HEIGHT
+
+    def point_at(self, place: tuple[float, float], cursor: str) -> None:
+        """Move the mouse, until the page shows that it is over a camera, or is not."""
+
+        def is_there() -> bool:
+            self.tab.mouse("mouseMoved", place)
+            return self.tab.run("__viserMutable.canvas.style.cursor") == cursor
+
+        wait_until(is_there)
+
+    def click_camera(self, c2w: np.ndarray) -> None:
+        place = self.seen_at(middle(c2w))
+        self.point_at(place, "pointer")
+        self.tab.click(place)
+        wait_until(lambda: np.allclose(self.camera.position, c2w[:3, 3], atol=1e-3))
+        self.rest()
+
+    def drag(self, right: int) -> None:
+        """Orbit."""
+        self.point_at(CORNER, "auto")
+        self.tab.drag(CORNER, by=(right, 0))
+
+    def has(self, camera: str) -> bool:
+        return self.tab.run(f"'{camera}' in __viserMutable.nodeRefFromName")
+
+    def fields(self) -> str:
+        """What the controls show."""
+        return self.tab.run("[...document.querySelectorAll('input')].map(field => field.value).join()")
+
+
+def middle(c2w: np.ndarray) -> np.ndarray:
+    """The middle of the picture that a camera with LENS is shown with."""
+    return c2w[:3, 3] + 1.3 * page.FRUSTUM / math.cbrt(math.tan(FOV / 2) ** 2 / 3) * c2w[:3, 2]
+
+
 @pytest.fixture(scope="module")
-def tab(server, browser) -> Iterator[Tab]:
-    tab = opened(server, browser)
-    yield tab
-    tab.close()
+def window(server, browser, viewer) -> Iterator[Window]:
+    window = Window(server, browser, viewer)
+    yield window
+    window.tab.close()
     wait_until(lambda: not drawing_threads())
-
-
-def opened(server, browser: Browser) -> Tab:
-    """A page that shows its first picture, at rest."""
-    tab = browser.open(f"http://{page.HOST}:{server.get_port()}")
-    wait_until(lambda: canvas(tab).std() > 5)
-    tab.fill("12", "3")
-    at_rest(tab)
-    notes = "document.querySelectorAll('[class*=Notification-closeButton]')"  # such as one of slow graphics
-    tab.run(f"{notes}.forEach(button => button.click())")
-    wait_until(lambda: tab.run(f"{notes}.length") == 0)
-    return tab
-
-
-def canvas(tab: Tab) -> np.ndarray:
-    return tab.picture()[CANVAS].astype(int)
-
-
-def at_rest(tab: Tab, unlike: np.ndarray | None = None) -> np.ndarray:
-    """The canvas once it is unlike another one, has all its steps and, for it is decoded then, stays the same."""
-    wait_until(lambda: unlike is None or np.abs(canvas(tab) - unlike).mean() > 0.3)
-    wait_until(lambda: "3 steps" in fields(tab))
-    last = canvas(tab)
-    while time.sleep(0.3) or (last != (now := canvas(tab))).any():
-        last = now
-    return last
-
-
-def fields(tab: Tab) -> str:
-    """What the controls show."""
-    return tab.run("[...document.querySelectorAll('input')].map(field => field.value).join()")
 
 
 def drawing_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("page ")]
 
 
-def camera(server):
-    """The camera of the first page."""
-    return next(iter(server.get_clients().values())).camera
-
-
-def position(server) -> np.ndarray:
-    return np.array(camera(server).position)
-
-
-def seen_at(server, point: np.ndarray) -> tuple[int, int]:
-    """The pixel of the first page that shows a point, world."""
-    view = camera(server)
-    x, y, z = page.viser.transforms.SO3(view.wxyz).inverse().apply(np.asarray(point) - view.position)
-    pixel = z * pixel_size(view)
-    return round(HEIGHT * view.aspect / 2 + x / pixel), round(HEIGHT / 2 + y / pixel)
-
-
-def pixel_size(view) -> float:
-    """Of a page's camera, at a distance of 1; viser's own count of pixels falls where the browser is slow."""
-    return 2 * math.tan(view.fov / 2) / HEIGHT
-
-
-def test_a_click_on_an_input_camera_goes_there(server, tab):
+def test_a_click_on_an_input_camera_goes_there(window):
     """A page starts at the first input's camera, which sees the second one, on the other side of the object."""
-    before, (first, second) = at_rest(tab), orbit(2, 1.3).double()
-    np.testing.assert_allclose(position(server), first[:3, 3], atol=1e-4)
-    tab.drag(seen_at(server, second[:3, 3] + 0.05 * second[:3, 2]), by=(0, 0))  # a point in its pyramid
-    wait_until(lambda: np.allclose(position(server), second[:3, 3], atol=1e-3))
-    at_rest(tab, unlike=before)
+    first, second = orbit(2, 1.3).double().numpy()
+    np.testing.assert_allclose(window.camera.position, first[:3, 3], atol=1e-4)
+    window.click_camera(second)
+    np.testing.assert_allclose(window.camera.position, second[:3, 3], atol=1e-3)
 
 
-def test_a_drag_changes_the_picture_and_no_request_leaves_the_machine(server, browser, tab):
-    before = at_rest(tab)
-    start = position(server)
-    tab.drag(CENTER, by=(120, 20))
-    at_rest(tab, unlike=before)
-    moved = position(server)
+def test_a_drag_changes_the_picture_and_no_request_leaves_the_machine(server, browser, window):
+    start, before = window.c2w(), window.tab.picture()[CANVAS].astype(int)
+    window.drag(120)
+    window.rest()
+    moved = window.camera.position
     assert np.linalg.norm(moved) == pytest.approx(1.3, abs=1e-3), "it orbits the origin"
-    assert np.linalg.norm(moved - start) > 0.1
+    assert np.linalg.norm(moved - start[:3, 3]) > 0.1
+    assert np.abs(window.tab.picture()[CANVAS] - before).mean() > 1
     own = tuple(f"{scheme}{page.HOST}:{server.get_port()}/" for scheme in ("http://", "ws://", "blob:http://"))
     assert any(url.startswith(own) for url in browser.requested)
     assert [url for url in browser.requested if not url.startswith((*own, "data:"))] == []
 
 
-def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(server, browser, tab):
-    other = opened(server, browser)
+def test_two_pages_do_not_disturb_each_other_and_a_closed_one_frees_its_work(server, browser, viewer, window):
+    other = Window(server, browser, viewer)
     assert len(drawing_threads()) == 2
-    before, others = at_rest(tab), at_rest(other)
-    other.drag(CENTER, by=(-120, 0))
-    at_rest(other, unlike=others)
-    assert np.abs(canvas(tab) - before).mean() < 0.5
-    other.drag(CENTER, by=(60, 0))
-    other.close()  # while it is drawn
+    before = window.c2w()
+    other.drag(-120)
+    other.rest()
+    assert window.is_at_rest() and (window.c2w() == before).all()
+    other.drag(60)
+    other.tab.close()  # while it is drawn
     wait_until(lambda: len(drawing_threads()) == 1)
-    tab.drag(CENTER, by=(120, 0))
-    at_rest(tab, unlike=before)
+    window.drag(120)
+    window.rest()
 
 
-def test_an_image_is_dropped_placed_and_left_out(server, tab):
-    """Without a pose it is placed at the page's camera; one in a file moves it."""
-    time.sleep(1)  # the cameras of the last move are still shown before their pictures
-    before = at_rest(tab)
-    png = io.BytesIO()
-    Image.fromarray(np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(png, "PNG")
-    tab.drop({"new.png": png.getvalue()}, on="Drop images here")
-    placed_here = at_rest(tab, unlike=before)
-    tab.press("Draw from it")
-    left_out = at_rest(tab, unlike=placed_here)  # as before, but for cameras that may still be shown
-    assert np.abs(left_out - before).mean() < 0.25 * np.abs(left_out - placed_here).mean()
-    tab.press("Draw from it")
-    at_rest(tab, unlike=before)
-
-    x, y, _ = position(server)
-    pose = spherical_c2w(
-        *torch.tensor([math.atan2(-y, -x) + 0.3, -0.4], dtype=torch.float64), 1.3
-    )  # seen below the notes
-    record = transforms_of(
-        ["images/new.png"], pose[None].numpy(), np.array([[[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]]), SIZE
-    )
-    tab.drop({"transforms.json": json.dumps(record).encode()}, on="Drop images here")
-    at_rest(tab, unlike=placed_here)
-
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as scene:
-        scene.writestr("transforms.json", json.dumps(record))
-        scene.writestr("images/new.png", png.getvalue())
-    tab.drop({"scene.zip": archive.getvalue()}, on="Drop images here")
-    wait_until(lambda: "scene.zip/new" in fields(tab))
-
-
-def test_key_views_are_played_and_errors_are_shown(server, tab):
-    tab.press("Export")
-    wait_until(lambda: "The path has no key views" in tab.run("document.body.innerText"))
-    tab.press("Add key view")
-    start = position(server)
-    tab.drag(CENTER, by=(100, 0))
-    wait_until(lambda: np.linalg.norm(position(server) - start) > 0.1)
-    at_rest(tab)
-    end = position(server)
-    tab.press("Add key view")
-    tab.press("Play")
-    wait_until(lambda: np.linalg.norm(position(server) - start) < 0.05)
-    wait_until(lambda: np.linalg.norm(position(server) - end) < 1e-3)
+def test_key_views_are_played_and_errors_are_shown(window):
+    window.tab.press("Export")
+    wait_until(lambda: "The path has no key views" in window.tab.run("document.body.innerText"))
+    ends = []
+    for number in range(2):
+        window.drag(50)
+        window.rest()
+        ends.append(window.camera.position)
+        window.tab.press("Add key view")
+        wait_until(lambda number=number: window.has(f"/path/{number}"))
+    window.tab.fill("60", "20")
+    seen = []
+    window.camera.on_update(lambda camera: seen.append(np.linalg.norm(camera.position - ends, axis=1)))
+    window.tab.press("Play")
+    wait_until(lambda: any(first < second for first, second in seen))
+    wait_until(lambda: seen[-1][1] < 1e-3)
+    window.rest()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
-def test_a_loaded_path_is_exported_as_each_kind_of_file(browser, tab, tmp_path):
+def test_a_loaded_path_is_exported_as_each_kind_of_file(browser, window, tmp_path):
     """With its own frames and pace; what is drawn is the same in each."""
     c2w = spherical_c2w(torch.tensor([0.0, 0.1, 1.0]), torch.tensor([0.3, 0.4, 0.3]), 1.3)
     poses = to_opencv(c2w, "opengl").flatten(1).tolist()  # the same flip leads back
     cameras = [{"camera_to_world": pose, "fov": 50} for pose in poses]
     (tmp_path / "path.json").write_text(json.dumps({"camera_path": cameras, "fps": 10}))
+    tab = window.tab
     tab.upload(tmp_path / "path.json", accept=".json")
-    wait_until(lambda: ",3,10,MP4" in fields(tab))
+    wait_until(lambda: ",3,10,MP4" in window.fields())
 
     def exported(name: str) -> Path:
         tab.press("Export")
@@ -235,10 +249,62 @@ def test_a_loaded_path_is_exported_as_each_kind_of_file(browser, tab, tmp_path):
         assert exported("transforms.json").read_bytes() == files.read("transforms.json")
 
 
-def test_depths_are_downloaded(browser, tab):
-    tab.choose("point cloud, PLY", "depth, npy")
-    tab.press("Download")
+def test_depths_are_downloaded(browser, window):
+    window.tab.choose("point cloud, PLY", "depth, npy")
+    window.tab.press("Download")
     assert np.load(wait_until(lambda: list(browser.downloads.glob("depth.npy")))[0]).shape == (SIZE, SIZE)
+
+
+def test_an_image_is_dropped_placed_dragged_and_left_out(viewer, window):
+    """Without a pose it is placed at the page's camera; a file, a drag or a button moves it."""
+    pixels = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(png := io.BytesIO(), "PNG")
+    image = torch.from_numpy(pixels).movedim(-1, 0)[None, None]
+
+    def added(c2w: np.ndarray, fov: float = FOV) -> Views:
+        return Views(image, viewer.camera(c2w, fov))
+
+    def placed(c2w: np.ndarray, fov: float = FOV) -> Views:
+        return Views.cat([viewer.inputs, added(c2w, fov)], dim=1)
+
+    tab = window.tab
+    tab.drop({"new.png": png.getvalue()}, on="Drop images here")
+    here = placed(window.c2w(), window.camera.fov)
+    window.rest(here)
+    for inputs in (viewer.inputs, here):
+        tab.press("Draw from it")
+        window.rest(inputs)
+
+    x, y, z = window.camera.position
+    behind = torch.tensor([math.atan2(-y, -x) + 0.3, -math.asin(z / 1.3) - 0.3])  # seen below the notes
+    pose = spherical_c2w(*behind, 1.3).numpy()
+    record = json.dumps(transforms_of(["images/new.png"], pose[None], LENS[None].double().numpy(), SIZE))
+    tab.drop({"transforms.json": record.encode()}, on="Drop images here")
+    window.rest(placed(pose))
+
+    view, start = window.c2w(), window.seen_at(middle(pose))
+    moved = middle(pose) + 40 * window.pixel_size() * (view[:3, 2] @ (middle(pose) - view[:3, 3])) * view[:3, 0]
+    window.point_at(start, "pointer")
+    tab.drag(start, by=(40, 0))
+    moved *= 1.3 / np.linalg.norm(moved)
+    place = "__viserMutable.nodePoseData['/inputs/2'].position"
+    wait_until(lambda: np.allclose(tab.run(place), moved, atol=0.01))
+    x, y, z = tab.run(place)  # exactly: the mouse pressed a whole pixel
+    dragged = spherical_c2w(*torch.tensor([math.atan2(y, x), math.asin(z / 1.3)]), 1.3).numpy()
+    window.rest(placed(dragged))
+    window.click_camera(dragged)
+
+    window.drag(150)
+    window.rest()
+    tab.press("Place here")
+    inputs = placed(window.c2w(), window.camera.fov)
+    window.rest(inputs)
+
+    with zipfile.ZipFile(archive := io.BytesIO(), "w") as files:
+        files.writestr("transforms.json", record)
+        files.writestr("images/new.png", png.getvalue())
+    tab.drop({"scene.zip": archive.getvalue()}, on="Drop images here")
+    window.rest(Views.cat([inputs, added(pose)], dim=1))
 
 
 def test_a_picture_is_as_high_as_the_canvas():
@@ -250,9 +316,9 @@ def test_a_picture_is_as_high_as_the_canvas():
     np.testing.assert_array_equal(narrow, picture[:, 2:6])
 
 
-def test_a_server_ends_after_its_pages(scene):
+def test_a_server_ends_after_its_pages(viewer, scene):
     before = drawing_threads()
-    with page.serving(Viewer(small_net(), scene.inputs), scene, Framing(), 8080) as server:
+    with page.serving(viewer, scene, Framing(), 8080) as server:
         client = Client(server.get_port(), orbit(8, 1.3), 0.9)
         client.move()
         client.picture()
