@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATIENCE = 60.0  # seconds: the machine may be busy
+PATIENCE = 120.0  # seconds: the machine may be busy
 WIDTH, HEIGHT = 800, 400  # of a page, pixels; small, because the processor draws it
 FLAGS = (
     "--headless=new --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --disable-background-networking"

@@ -65,7 +65,9 @@ def server(viewer, scene) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def browser(server, tmp_path_factory) -> Iterator[Browser]:
+def browser(server, tmp_path_factory, request) -> Iterator[Browser]:
+    if not request.config.getoption("--all"):
+        pytest.skip("a real browser takes its time: ./test.sh --all")
     with chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
