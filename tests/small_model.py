@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import torch
 
+import genvs
 from genvs.config import PRESETS, GeNVSConfig
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras
@@ -14,13 +16,14 @@ from genvs.models import GeNVS
 SIZE = 32
 
 
-def small_config(num_classes: int = 0, **denoiser) -> GeNVSConfig:
+def small_config(num_classes: int = 0, modalities: tuple[str, ...] = ("rgb",), **denoiser) -> GeNVSConfig:
     """Every part of the model, at the smallest width that works; `denoiser` changes the U-Net's settings."""
     preset = PRESETS["cpu-demo"]
     unet = {"model_channels": 8, "channel_mult": (1, 2), "dropout": 0.1, "attention_resolutions": (16,)}
     unet |= {"sigma_min": None, "sigma_max": None, **denoiser}  # the preconditioning's own
     return dataclasses.replace(
         preset,
+        modalities=modalities,
         scene=dataclasses.replace(preset.scene, num_classes=num_classes),
         encoder=dataclasses.replace(
             preset.encoder, widths=(8, 8, 8, 8), decoder_channels=8, low_level_channels=4, volume_depth=4
@@ -44,6 +47,12 @@ def small_net(seed: int = 0, **config) -> GeNVS:
     net = GeNVS(small_config(**config)).eval()
     randomize(net, seed)
     return net
+
+
+def saved(path: Path, net: GeNVS, **notes) -> Path:
+    """The path of a snapshot of a network."""
+    genvs.save_snapshot(path, net.config, net.state_dict(), **notes)
+    return path
 
 
 def some_cameras(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, radius: float = 1.3) -> Cameras:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import genvs
 from genvs.models import GeNVS
-from tests.small_model import small_net
+from tests.small_model import saved, small_net
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +16,7 @@ def net() -> GeNVS:
 
 @pytest.fixture(scope="module")
 def snapshot(net, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict())
-    return path
+    return saved(tmp_path_factory.mktemp("run") / "network-snapshot-000001.pkl", net)
 
 
 @pytest.fixture(scope="module")

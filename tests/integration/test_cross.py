@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-import genvs
 from experiments import agreement
 from genvs.data.baselines import mean_training_image, nearest_input
 from genvs.data.stored import StoredScenes
@@ -27,7 +26,7 @@ from inference import evaluate, inference
 from inference import options as shared_options
 from inference.cross import FUSED, NUM_TARGETS, Cross, Experiment
 from tests.programs import exit_code_of, one_error
-from tests.small_model import SIZE, small_config
+from tests.small_model import SIZE, saved, small_config, small_net
 from tests.unit.srn_folder import add_sensors, write_split
 
 ALL = tuple(MODALITIES)
@@ -37,7 +36,7 @@ BLACK = (-1.0, -1.0, -1.0)
 @pytest.fixture(scope="module")
 def net() -> GeNVS:
     """It back-projects its inputs, as every network does at first, and its denoisers add some noise."""
-    net = GeNVS(dataclasses.replace(small_config(), modalities=ALL)).eval().requires_grad_(False)
+    net = GeNVS(small_config(modalities=ALL)).eval().requires_grad_(False)
     for denoiser in net.denoisers.values():
         denoiser.unet.conv_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     return net
@@ -259,9 +258,7 @@ def test_without_matplotlib_there_are_no_curves(options, tmp_path, monkeypatch, 
 
 
 def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, tmp_path, capsys):
-    photos = GeNVS(small_config())
-    genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
-    pair = [*options, "--ckpt_path", tmp_path / "photos.pkl", "--out_dir", tmp_path / "out"]
+    pair = [*options, "--ckpt_path", saved(tmp_path / "photos.pkl", small_net()), "--out_dir", tmp_path / "out"]
     assert run(*pair, "--inputs", "sar") == 2
     assert "--inputs=sar: the network was trained on rgb" in one_error(capsys)
     (tmp_path / "out").mkdir()
@@ -272,9 +269,8 @@ def test_a_network_draws_what_it_knows_and_results_are_not_overwritten(options, 
 def test_the_ordinary_evaluation_says_that_it_measures_photos(options, tmp_path, capsys):
     assert run(*options, "--dry-run") == 0
     assert "Measured: rgb drawn from rgb; for others of rgb, depth, sar, sonar" in capsys.readouterr().out
-    blind = GeNVS(dataclasses.replace(small_config(), modalities=("depth", "sar")))
-    genvs.save_snapshot(tmp_path / "blind.pkl", blind.config, blind.state_dict())
-    assert run(*options, "--ckpt_path", tmp_path / "blind.pkl") == 2
+    blind = saved(tmp_path / "blind.pkl", small_net(modalities=("depth", "sar")))
+    assert run(*options, "--ckpt_path", blind) == 2
     assert "draws depth, sar" in (error := one_error(capsys)) and "--cross" in error
 
 
@@ -312,10 +308,9 @@ def test_a_video_of_radar_and_what_is_not_known_is_refused(options, tmp_path, ca
     video = [*options[:2], *options[4:], "--in_dir", scene, "--video", "--frames", 2, "--cond_method", "autoreg"]
     assert draw(*video, "--target", "raysar", "--out_dir", tmp_path) == 0
     assert len(list(tmp_path.glob("*.mp4"))) == 1
-    photos = GeNVS(small_config())
-    genvs.save_snapshot(tmp_path / "photos.pkl", photos.config, photos.state_dict())
+    photos = saved(tmp_path / "photos.pkl", small_net())
     capsys.readouterr()
-    assert draw(*video, "--ckpt_path", tmp_path / "photos.pkl", "--target", "sar") == 2
+    assert draw(*video, "--ckpt_path", photos, "--target", "sar") == 2
     assert "--target=sar: the network was trained on rgb" in one_error(capsys)
-    assert draw(*video, "--guide", tmp_path / "photos.pkl", "--guidance", 2) == 2
+    assert draw(*video, "--guide", photos, "--guidance", 2) == 2
     assert "photos.pkl: was trained on rgb: give a snapshot of the same run" in capsys.readouterr().err

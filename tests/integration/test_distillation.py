@@ -15,7 +15,7 @@ from genvs.export import model_card
 from genvs.sampling.synthesis import synthesize_views, usual_sampling
 from genvs.settings import as_text
 from inference.options import described, settle
-from tests.small_model import small_config, small_net, some_batch
+from tests.small_model import saved, small_config, small_net, some_batch
 from tests.small_training import BATCH, fresh_state, kimg, last_state, small_run, unequal
 from training.config import TRAIN_PRESETS
 from training.state import unlike
@@ -25,10 +25,7 @@ UPDATES = 4
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("trained") / "network-snapshot-000009.pkl"
-    net = small_net()
-    genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=9000)
-    return path
+    return saved(tmp_path_factory.mktemp("trained") / "network-snapshot-000009.pkl", small_net(), cur_nimg=9000)
 
 
 def run(snapshot: Path, *options: object) -> Result:

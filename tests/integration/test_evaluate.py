@@ -1,6 +1,5 @@
 """An evaluation, from a snapshot and a dataset to figures: what it draws, measures, keeps and refuses."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -15,19 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-import genvs
 from genvs.data.stored import StoredScenes
 from genvs.data.types import Views
 from genvs.metrics import hull_agreement, psnr, ssim
 from genvs.metrics.wasserstein import random_patches, sliced_wasserstein
-from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from inference import evaluate
 from inference import options as shared_options
 from tests.conftest import ROOT
 from tests.programs import exit_code_of, one_error
 from tests.published import published_weights, write_snapshot
-from tests.small_model import SIZE, randomize, small_config
+from tests.small_model import SIZE, saved, small_net
 from torch_utils import distributed
 
 INPUT, TARGETS = 1, [0, 2, 3, 4, 5]  # of six views the one that stands for SRN's 64, and the others
@@ -281,12 +278,8 @@ def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):
 
 
 def test_the_network_is_given_the_classes(options, cars, tmp_path, capsys):
-    config = small_config()
-    net = GeNVS(dataclasses.replace(config, scene=dataclasses.replace(config.scene, num_classes=2)))
-    randomize(net)
-    snapshot, data = tmp_path / "network-snapshot-000001.pkl", tmp_path / "cars_val"
-    genvs.save_snapshot(snapshot, net.config, net.state_dict())
-    shutil.copytree(Path(f"{cars}_val"), data)
+    snapshot = saved(tmp_path / "network-snapshot-000001.pkl", small_net(num_classes=2))
+    data = shutil.copytree(Path(f"{cars}_val"), tmp_path / "cars_val")
     arguments = [*options, "--ckpt_path", snapshot, "--data", data, "--objects", 1]
     assert run(*arguments, "--out_dir", tmp_path / "without") == 2 and "labels.json" in one_error(capsys)
     images = []

@@ -21,7 +21,7 @@ from genvs.config import (
 from genvs.errors import InputError
 from genvs.sampling.synthesis import synthesize_views
 from tests.host_waits import host_waits
-from tests.small_model import randomize, small_config, small_net, some_batch, some_cameras
+from tests.small_model import randomize, saved, small_config, small_net, some_batch, some_cameras
 from tests.small_training import CPU, fresh_state, kimg, resume, small_run, train, unequal
 from training.config import TrainConfig
 from training.data import batch_schedule, load_batches, open_data
@@ -85,9 +85,9 @@ def test_a_step_of_every_family_waits_for_nothing(tmp_path, arch):
 
 def test_the_view_weighting_alone_learns_in_a_transferred_network(cars, tmp_path):
     source = small_net()
-    genvs.save_snapshot(tmp_path / "net.pkl", source.config, source.state_dict())
     net = dataclasses.replace(source.config, view_weighting="relative_pose_self_attention")
-    changes = {"net": net, "only_train_cam_weighter": True, "transfer": str(tmp_path / "net.pkl"), "min_inputs": 2}
+    transfer = str(saved(tmp_path / "net.pkl", source))
+    changes = {"net": net, "only_train_cam_weighter": True, "transfer": transfer, "min_inputs": 2}
     config = small_run(cars, 3, **changes)
     initial = fresh_state(config).net.state_dict()
     assert all(torch.equal(initial[name], tensor) for name, tensor in source.state_dict().items())

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-import genvs
 from genvs.data.types import Views
 from genvs.geometry import Cameras
 from genvs.geometry.trajectories import orbit
@@ -23,6 +22,7 @@ from genvs.sampling.synthesis import MAX_GENERATED, synthesize_views
 from inference import inference, options
 from tests.faults.launcher import finished, separate, starting, wait_for
 from tests.programs import exit_code_of, one_error
+from tests.small_model import saved
 
 SIZE = 32
 
@@ -172,8 +172,7 @@ def test_views_and_planes_are_chosen_by_options(command, net, inputs, out):
 
 @pytest.mark.parametrize(("num_images", "warned"), [(1200, True), (2_500_000, False)])
 def test_how_far_the_network_is_trained_is_said(command, net, tmp_path, capsys, num_images, warned):
-    path = tmp_path / "trained.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=num_images)
+    path = saved(tmp_path / "trained.pkl", net, cur_nimg=num_images)
     assert run(*command, "--ckpt_path", path) == 0
     said = capsys.readouterr()
     assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images / 1000:,.1f} thousand images" in said.out

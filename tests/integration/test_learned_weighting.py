@@ -9,7 +9,7 @@ import genvs
 from genvs.models import GeNVS
 from genvs.models.denoiser import LogVariance
 from genvs.settings import set_by_path
-from tests.small_model import small_config, some_batch
+from tests.small_model import saved, small_config, some_batch
 from tests.small_training import fresh_state, kimg, resume, small_run, train, unequal
 from training.config import TrainConfig
 from training.loss import GeNVSLoss, LossConfig
@@ -58,8 +58,7 @@ def test_a_run_resumes_bit_for_bit_and_starts_from_a_snapshot_without_it(cars, t
     assert unequal(resume(tmp_path / "part", duration_kimg=kimg(3)), whole) == []
     name = "log_variance.coefficients"
     assert all(whole[part][name].any() for part in ("net", "ema"))
-    plain = fresh_state(small_run(cars, 1)).net
-    genvs.save_snapshot(tmp_path / "plain.pkl", plain.config, plain.state_dict())
+    saved(tmp_path / "plain.pkl", fresh_state(small_run(cars, 1)).net)
     for source, config in (("plain.pkl", learned(cars, 1)), ("whole/network-snapshot-000000.pkl", small_run(cars, 1))):
         given = genvs.load_snapshot(tmp_path / source).state_dict()
         started = fresh_state(dataclasses.replace(config, transfer=str(tmp_path / source))).net.state_dict()

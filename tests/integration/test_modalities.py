@@ -21,7 +21,7 @@ from genvs.errors import InputError
 from genvs.modalities import BY_NAME, MODALITIES, Modality, depth_decoded
 from genvs.models import GeNVS
 from genvs.settings import set_by_path
-from tests.small_model import SIZE, randomize, small_config, some_cameras
+from tests.small_model import SIZE, randomize, saved, small_config, small_net, some_cameras
 from tests.small_training import opened, records, resume, small_run, train, unequal
 from tests.unit.srn_folder import DEPTH_SCALE, add_sensors, refused, write_split
 from training.config import TRAIN_PRESETS
@@ -30,10 +30,6 @@ from training.loss import GeNVSLoss
 from training.state import create_state
 
 ALL = tuple(MODALITIES)
-
-
-def config_of(*names: str):
-    return dataclasses.replace(small_config(), modalities=names)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def split(tmp_path_factory) -> Path:
 
 
 def run_of(split: Path, updates: int = 3, **changes):
-    return small_run(split, updates, net=config_of(*ALL), batch_size=8, **changes)
+    return small_run(split, updates, net=small_config(modalities=ALL), batch_size=8, **changes)
 
 
 # Data
@@ -76,9 +72,9 @@ def test_pictures_of_every_modality_with_and_without_packs(split, tmp_path):
 
 
 def test_refusals(split, tmp_path):
-    refused("modalities", lambda: config_of("rgb", "infrared"))
-    refused("volume_channels", lambda: dataclasses.replace(
-        config_of("sonar"), encoder=dataclasses.replace(small_config().encoder, volume_channels=4)))  # fmt: skip
+    refused("modalities", lambda: small_config(modalities=("rgb", "infrared")))
+    sonar = small_config(modalities=("sonar",))
+    refused("volume_channels", lambda: set_by_path(sonar, {"encoder.volume_channels": 4}))
     assert "`batch_size`=16," in refused("modalities", lambda: run_of(split, num_targets=4).rounds(1))
     in_rounds = dataclasses.replace(run_of(split), batch_size=48, batch_gpu=12)
     assert "`batch_gpu`=8," in refused("modalities", lambda: in_rounds.rounds(2))
@@ -140,7 +136,7 @@ def test_files_that_show_something_else_are_refused(split, tmp_path):
 
 @pytest.mark.parametrize(("rounds", "world_size"), [(1, 1), (2, 1), (1, 2)])
 def test_batches_are_dealt_evenly_for_any_number_of_ranks_and_rounds(rounds, world_size):
-    config = small_run("nowhere", net=config_of(*ALL), batch_size=32, batch_gpu=32 // rounds // world_size)
+    config = small_run("nowhere", net=small_config(modalities=ALL), batch_size=32, batch_gpu=32 // rounds // world_size)
     scenes = [ALL, ("rgb", "sar"), ("sonar",), ALL, ("depth", "sar", "sonar")]
     ranks = [batch_schedule(config, scenes, rank=r, world_size=world_size, cur_nimg=0) for r in range(world_size)]
     seen = {}
@@ -163,7 +159,7 @@ def test_batches_are_dealt_evenly_for_any_number_of_ranks_and_rounds(rounds, wor
 
 
 def test_each_encoder_gets_exactly_its_own_images_and_volumes_come_back_in_order():
-    net = GeNVS(config_of(*ALL)).eval()
+    net = GeNVS(small_config(modalities=ALL)).eval()
     randomize(net)
     images = torch.rand(4, 3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     kinds = torch.tensor([[0, 3, 1], [2, 0, 3], [1, 1, 2], [3, 2, 0]])
@@ -193,7 +189,7 @@ def test_a_training_step_reaches_every_weight(split):
 
 def test_at_first_feature_images_show_the_colours_of_the_inputs_in_their_own_channels():
     """A network that has not been trained back-projects: the channels of other modalities stay empty."""
-    net = GeNVS(config_of(*ALL))
+    net = GeNVS(small_config(modalities=ALL))
     picture = torch.full((1, 1, 3, SIZE, SIZE), 0.5)
     for index, (name, modality) in enumerate(MODALITIES.items()):
         cameras = dataclasses.replace(some_cameras(1, 1), modality=torch.tensor([[index]]))
@@ -206,7 +202,7 @@ def test_at_first_feature_images_show_the_colours_of_the_inputs_in_their_own_cha
 
 def test_an_expected_depth_is_rendered_where_rays_end():
     """With an opaque field, the depth channel of a depth target is that of the near plane."""
-    net = GeNVS(config_of("rgb", "depth")).eval()
+    net = GeNVS(small_config(modalities=("rgb", "depth"))).eval()
     with torch.no_grad():
         net.renderer.field.layers[-1].bias[0] = 1e4
     cameras = some_cameras(1, 1)
@@ -253,10 +249,8 @@ def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_pa
     photos = small_run(split, 1)
     with pytest.raises(InputError, match="car4"):
         opened(photos)
-    net = GeNVS(small_config())
-    randomize(net)
-    genvs.save_snapshot(tmp_path / "photos.pkl", net.config, net.state_dict())
-    config = run_of(split, transfer=str(tmp_path / "photos.pkl"))
+    net = small_net()
+    config = run_of(split, transfer=str(saved(tmp_path / "photos.pkl", net)))
     state = create_state(config, opened(config).scene, torch.device("cpu"))
     own, given = state.net.state_dict(), net.state_dict()
     for name in ALL:
@@ -268,8 +262,7 @@ def test_other_modalities_start_from_those_of_a_network_for_photos(split, tmp_pa
         given["encoders.rgb.to_volume.weight"].unflatten(0, (-1, 8)),
     )
     assert torch.equal(rows[0][:, 6:], rows[1][:, 6:]) and rows[0][:, 4, -3].eq(1).all()
-    genvs.save_snapshot(tmp_path / "all.pkl", state.net.config, own)
-    back = small_run(split, transfer=str(tmp_path / "all.pkl"))
+    back = small_run(split, transfer=str(saved(tmp_path / "all.pkl", state.net)))
     weights = create_state(back, back.net.scene, torch.device("cpu")).net.state_dict()
     assert weights.keys() == given.keys() and all(torch.equal(weights[name], given[name]) for name in weights)
 
@@ -283,7 +276,7 @@ def test_one_more_modality_is_one_row(tmp_path, monkeypatch):
     split = write_split(tmp_path / "cars_train", num_scenes=3)
     for number in (1, 2, 3):
         add_sensors(split / f"car{number}", ("infrared", "sonar"), seed=number)
-    config = small_run(split, net=config_of("rgb", "infrared"), batch_size=8)
+    config = small_run(split, net=small_config(modalities=("rgb", "infrared")), batch_size=8)
     data = opened(config)
     net = create_state(config, data.scene, torch.device("cpu")).net
     batch = next(load_batches(config, data, 0, torch.device("cpu")))

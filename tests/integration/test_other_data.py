@@ -15,7 +15,7 @@ from genvs.data.scenes import SampleRequest
 from genvs.models import GeNVS
 from inference import evaluate, inference
 from tests.programs import exit_code_of
-from tests.small_model import small_net
+from tests.small_model import saved, small_net
 from tests.small_training import BATCH, kimg, records, resume, small_run, train
 from tests.unit.colmap_folder import write_model
 from tests.unit.srn_folder import some_c2w
@@ -71,8 +71,8 @@ def test_what_a_class_of_ones_own_reads_is_evaluated_with_it(given, tmp_path):
 def test_evaluation_normalizes_to_the_distance_that_the_network_knows(tmp_path, capsys):
     config = small_net().config
     config = dataclasses.replace(config, scene=dataclasses.replace(config.scene, near=1.5, far=2.5, radius=2.0))
-    genvs.save_snapshot(tmp_path / "far.pkl", config, GeNVS(config).state_dict())
-    given = [f"--ckpt_path={tmp_path / 'far.pkl'}", f"--data={write_npz(tmp_path / 'captures')}", "--device=cpu"]
+    snapshot = saved(tmp_path / "far.pkl", GeNVS(config))
+    given = [f"--ckpt_path={snapshot}", f"--data={write_npz(tmp_path / 'captures')}", "--device=cpu"]
     given += [f"--data-class={EXAMPLE}", "--metrics=none", "--dry-run"]
     for options, warned in (["--normalize"], False), ([], True):
         assert exit_code_of(evaluate.main, *given, *options) == 0

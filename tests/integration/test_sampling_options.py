@@ -15,9 +15,8 @@ from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import synthesize_views
-from genvs.snapshot import save_snapshot
 from inference.options import described, load_guide, settle
-from tests.small_model import SIZE, small_net, some_cameras
+from tests.small_model import SIZE, saved, small_net, some_cameras
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,7 @@ def test_guidance_leads_away_from_the_worse_image(net, inputs, guidance, guided,
 def test_a_guide_of_another_size_is_refused(net, tmp_path):
     renderer = dataclasses.replace(net.config.renderer, render_width=16)
     config = dataclasses.replace(net.config, resolution=64, renderer=renderer)
-    other = GeNVS(config)
-    save_snapshot(tmp_path / "other.pkl", config, other.state_dict())
-
-    options = {"guide": tmp_path / "other.pkl", "bf16": True, "view_weighting": None}
+    options = {"guide": saved(tmp_path / "other.pkl", GeNVS(config)), "bf16": True, "view_weighting": None}
     with pytest.raises(InputError, match="`guide`=.*other.pkl: draws 64 pixels a side, not 32"):
         load_guide(options, net, torch.device("cpu"), None)
 

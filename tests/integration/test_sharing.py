@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import csv
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,13 +16,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import metadata_load
 
-import genvs
 from genvs.export import main as export
-from genvs.models import GeNVS
 from inference import evaluate, inference
 from tests.conftest import ROOT
 from tests.programs import exit_code_of as run
-from tests.small_model import small_config
+from tests.small_model import saved, small_net
 from tests.unit.srn_folder import add_sensors, write_split
 
 REPOSITORY, COMMIT = "someone/cars", "0" * 40
@@ -69,11 +66,10 @@ def test_the_card_has_the_figures_of_an_evaluation(folder, options, snapshot, tm
 
 
 def test_the_card_of_several_modalities(tmp_path):
-    net = GeNVS(dataclasses.replace(small_config(), modalities=("rgb", "depth", "sar")))
-    genvs.save_snapshot(tmp_path / "snapshot.pkl", net.config, net.state_dict())
+    snapshot = saved(tmp_path / "snapshot.pkl", small_net(modalities=("rgb", "depth", "sar")))
     add_sensors(next(write_split(tmp_path / "cars_test", 1, 5).iterdir()), ("depth", "sar"))
     folder, again, out = tmp_path / "sensors", tmp_path / "again", tmp_path / "out"
-    assert run(export, tmp_path / "snapshot.pkl", folder) == 0
+    assert run(export, snapshot, folder) == 0
     given = ["--inputs", "depth,sar", "--targets", "rgb", "--num_inputs", 1, "--denoising_steps", 1, "--device", "cpu"]
     options = ["--ckpt_path", folder, "--data", tmp_path / "cars", "--out_dir", out]
     assert run(evaluate.main, *options, *given) == 0
@@ -143,6 +139,7 @@ def hub() -> Iterator[str]:
 
 PROGRAM = """
 import sys, genvs
+from tests.small_model import saved, small_net
 from genvs.export import main
 snapshot, folder, name = sys.argv[1:]
 main([snapshot, folder, "--push", name])

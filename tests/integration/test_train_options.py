@@ -20,6 +20,7 @@ from genvs.config import PRESETS, DenoiserConfig
 from genvs.models import GeNVS
 from genvs.settings import from_dict, set_by_path
 from tests.conftest import ROOT
+from tests.small_model import saved
 from tests.small_training import fresh_state, save_state, small_run
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.run_folder import OPTIONS_FILE, check_outdir, last_line, locked_and_logged, new_run_folder
@@ -169,9 +170,7 @@ def snapshot(tmp_path) -> Callable[[dict], Path]:
     """Saves a snapshot of cpu-demo with other settings."""
 
     def save(settings: dict, **notes) -> Path:
-        net = GeNVS(set_by_path(PRESETS["cpu-demo"], settings))
-        genvs.save_snapshot(tmp_path / "snapshot.pkl", net.config, net.state_dict(), **notes)
-        return tmp_path / "snapshot.pkl"
+        return saved(tmp_path / "snapshot.pkl", GeNVS(set_by_path(PRESETS["cpu-demo"], settings)), **notes)
 
     return save
 

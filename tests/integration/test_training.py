@@ -19,7 +19,7 @@ from genvs.config import GeNVSConfig
 from genvs.data.scenes import SampleRequest
 from genvs.settings import set_by_path
 from tests.faults.launcher import completed
-from tests.small_model import randomize
+from tests.small_model import randomize, saved
 from tests.small_training import (
     BATCH,
     CPU,
@@ -217,8 +217,8 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, tar
     configs = [set_by_path(small_run(cars, 1), changes) for changes in (source, target)]
     state = fresh_state(configs[0])
     randomize(state.net, seed=5)
-    genvs.save_snapshot(tmp_path / "net.pkl", state.net.config, state.net.state_dict())
-    started = fresh_state(dataclasses.replace(configs[1], transfer=str(tmp_path / "net.pkl")))
+    transfer = str(saved(tmp_path / "net.pkl", state.net))
+    started = fresh_state(dataclasses.replace(configs[1], transfer=transfer))
     assert started.net.config.resolution == configs[1].net.resolution
     layer, given = "denoisers.rgb.unet.embed_augment.weight", state.net.state_dict()
     for net in (started.net, started.ema):
@@ -232,6 +232,6 @@ def test_training_starts_from_a_transferred_snapshot(cars, tmp_path, source, tar
 def test_a_snapshot_of_numbers_that_are_not_finite_is_refused(cars, tmp_path):
     net = fresh_state(small_run(cars, 1)).net
     next(net.denoisers.parameters()).data.view(-1)[0] = float("nan")
-    genvs.save_snapshot(tmp_path / "net.pkl", net.config, net.state_dict())
-    with pytest.raises(genvs.errors.InputError, match=f"^{tmp_path}/net.pkl: .*finite"):
-        fresh_state(small_run(cars, 1, transfer=str(tmp_path / "net.pkl")))
+    path = saved(tmp_path / "net.pkl", net)
+    with pytest.raises(genvs.errors.InputError, match=f"^{path}: .*finite"):
+        fresh_state(small_run(cars, 1, transfer=str(path)))

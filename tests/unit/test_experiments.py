@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-import genvs
 from benchmarks import quality
 from experiments import curves, few_steps, recipe, seeds
 from genvs.errors import InputError
-from tests.small_model import SIZE, small_net
+from tests.small_model import SIZE, saved, small_net
 from training.config import TRAIN_PRESETS, differences, flat
 
 pytest.importorskip("matplotlib", reason="the extra `plots`")
@@ -100,7 +99,7 @@ def test_quality_by_evaluations(tmp_path, monkeypatch) -> None:
     net, out_dir, plot = small_net(), tmp_path / "out", tmp_path / "plot.png"
     paths = [str(tmp_path / name) for name in ("trained.pkl", "distilled.pkl")]
     for path, notes in zip(paths, ({}, {"num_steps": 2}), strict=True):
-        genvs.save_snapshot(path, net.config, net.state_dict(), **notes)
+        saved(Path(path), net, **notes)
     options = ["--objects", "1", "--seeds", "0", "--metrics", "none", "--out_dir", str(out_dir), "--plot", str(plot)]
     few_steps.main.main([*paths, *options], standalone_mode=False)
     rows = list(csv.DictReader((out_dir / "few_steps.csv").read_text().splitlines()))

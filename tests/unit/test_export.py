@@ -1,6 +1,5 @@
 """Networks as folders: bit by bit the same network, and folders that cannot be used are refused in one line."""
 
-import dataclasses
 import functools
 import json
 import random
@@ -18,7 +17,7 @@ from genvs.export import main
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.programs import exit_code_of
-from tests.small_model import randomize, small_config, small_net
+from tests.small_model import saved, small_net
 from tests.small_training import small_run
 from training.state import create_state, start_from
 
@@ -28,17 +27,13 @@ export = functools.partial(exit_code_of, main)
 def some_net(kind: str) -> GeNVS:
     if kind == "ncsnpp":
         return small_net(arch="ncsnpp", residual_encoder=True)
-    net = GeNVS(dataclasses.replace(small_config(), modalities=("rgb", "sar")))
-    randomize(net)
-    return net
+    return small_net(modalities=("rgb", "sar"))
 
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    net = small_net()
-    genvs.save_snapshot(folder / "snapshot.pkl", net.config, net.state_dict(), cur_nimg=12345)
-    assert export(folder / "snapshot.pkl", folder / "car net") == 0
+    assert export(saved(folder / "snapshot.pkl", small_net(), cur_nimg=12345), folder / "car net") == 0
     return folder / "car net"
 
 
@@ -51,8 +46,8 @@ def folder(shared_folder, tmp_path) -> Path:
 @pytest.mark.parametrize("kind", ["ncsnpp", "modalities"])
 def test_the_folder_has_the_same_network_bit_by_bit(kind, half, tmp_path):
     """In half precision if the snapshot is; frequencies of NCSN++ stay in float32."""
-    net, snapshot = some_net(kind), tmp_path / "snapshot.pkl"
-    genvs.save_snapshot(snapshot, net.config, net.state_dict(), cur_nimg=12345)
+    net = some_net(kind)
+    snapshot = saved(tmp_path / "snapshot.pkl", net, cur_nimg=12345)
     if half:
         halve([str(snapshot), str(tmp_path / "half.pkl")])
         snapshot = tmp_path / "half.pkl"

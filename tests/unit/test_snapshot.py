@@ -16,7 +16,7 @@ from genvs.errors import InputError
 from genvs.models import GeNVS
 from genvs.snapshot import main as halve
 from tests.programs import exit_code_of
-from tests.small_model import SIZE, small_net, some_cameras
+from tests.small_model import SIZE, saved, small_net, some_cameras
 
 CONV_IN = "denoisers.rgb.unet.conv_in.weight"
 
@@ -36,9 +36,7 @@ def net() -> GeNVS:
 
 @pytest.fixture
 def snapshot(net, tmp_path) -> Path:
-    path = tmp_path / "network-snapshot-000012.pkl"
-    genvs.save_snapshot(path, net.config, net.state_dict(), cur_nimg=12345)
-    return path
+    return saved(tmp_path / "network-snapshot-000012.pkl", net, cur_nimg=12345)
 
 
 def test_a_network_comes_back_whole(net, snapshot):
@@ -78,15 +76,14 @@ halving = functools.partial(exit_code_of, halve)
 def test_in_half_precision_it_is_half_as_large_and_draws_the_same(kind, tmp_path):
     """With the preset of models/demo.pkl: 24 MB is the most that is fair to clone. Frequencies stay exact."""
     net = GeNVS(PRESETS["demo"]) if kind == "demo" else small_net(arch="ncsnpp", residual_encoder=True)
-    full, half = tmp_path / "full.pkl", tmp_path / "half.pkl"
-    genvs.save_snapshot(full, net.config, net.state_dict(), cur_nimg=12345)
+    full, half = saved(tmp_path / "full.pkl", net, cur_nimg=12345), tmp_path / "half.pkl"
     assert halving(full, half) == 0
     loaded = genvs.load_snapshot(half)
     assert half.stat().st_size < (min(24e6, 0.51 * full.stat().st_size) if kind == "demo" else full.stat().st_size)
     assert loaded.config == net.config and loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl"}
     for name, tensor in loaded.state_dict().items():
-        saved = net.state_dict()[name]
-        expected = saved if name.endswith("unet.frequencies") else saved.half().float()
+        given = net.state_dict()[name]
+        expected = given if name.endswith("unet.frequencies") else given.half().float()
         assert tensor.dtype == torch.float32 and torch.equal(tensor, expected), name
 
 
