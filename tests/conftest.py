@@ -40,6 +40,7 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
     for name in (*LAUNCH_VARIABLES, "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
         os.environ.pop(name, None)  # left over from a launcher
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1")  # the servers that tests ask are their own
 
 
 @pytest.hookimpl(optionalhook=True)

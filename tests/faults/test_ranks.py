@@ -226,7 +226,7 @@ def with_little_patience(rank: int, data: str, folder: Path) -> None:
     distributed.init("cpu", timeout=distributed.timedelta(seconds=8))
     slow_save(rank, small_run(data), folder)
     distributed.barrier()
-    step, started = training_loop.update_weights, time.monotonic()
+    step = training_loop.update_weights
 
     def stall(state, *args) -> None:
         step(state, *args)
@@ -237,7 +237,6 @@ def with_little_patience(rank: int, data: str, folder: Path) -> None:
     training_loop.update_weights = stall
     with pytest.raises(SystemExit, match="^Error: rank 1 of 2 does not answer .*Timed out"):
         train(small_run(data, 100), folder / "stall")
-    assert time.monotonic() - started < 8 + 50
     (folder / f"ended-{rank}").touch()
     signal.pause()  # until it is killed
 

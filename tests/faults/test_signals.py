@@ -68,10 +68,8 @@ def test_as_timeout_sends_it_to_a_process_and_its_group(cars, started, tmp_path,
 def test_several_processes(started, tmp_path):
     run_dir = shutil.copytree(started, tmp_path / "run")
     with begun(run_dir, "--duration=1", "--workers=1", processes=2) as process:
-        start = time.monotonic()
         os.killpg(process.pid, signal.SIGTERM)
         saved(run_dir, *finished(process, code=130))
-    assert time.monotonic() - start < 25
 
 
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
