@@ -74,7 +74,8 @@ def find_models(storage: Storage, folder: str) -> list[str]:
 
     COLMAP writes several, in numbered folders, if it cannot join all photos. The first of them may be a small one.
     """
-    for place in (folder + place for place in PLACES):
+    there = storage.names(folder)
+    for place in (folder + place for place in PLACES if not place or f"{place.partition('/')[0]}/" in there):
         names = storage.names(place) if place != folder else []
         numbered = sorted((name for name in names if name[:-1].isdecimal()), key=natural_key)
         models = [model for model in (*(place + name for name in numbered), place) if _images_file(storage, model)]

@@ -225,7 +225,7 @@ def _is_training_split(storage: Storage, folder: str) -> bool:
 
 
 def _is_scene(storage: Storage, folder: str) -> bool:
-    return not set(TRANSFORMS).isdisjoint(storage.names(folder)) or _needs_no_transforms(storage, folder)
+    return not set(TRANSFORMS).isdisjoint(storage.names(folder)) or _has_cameras(storage, folder)
 
 
 def _needs_no_transforms(storage: Storage, folder: str) -> bool:

@@ -84,10 +84,10 @@ def _read_frame(record: dict[str, Any], entry: Any, shown: str) -> tuple[str, Fr
             shared.pop(f"fl_{axis}", None)
     lens = Lens(shared | own, shown, model)
     mask = _image_path(entry["mask_path"], shown, "mask_path") if entry.get("mask_path") else None
-    first = entry.get("transform_matrix_start", entry.get("transform_matrix"))  # instant-ngp's, of a moving camera
-    last = entry.get("transform_matrix_end", first)
-    middle = (checked_pose(first, shown) + checked_pose(last, shown)) / 2
-    return image, Frame(checked_pose(middle, shown), lens, mask)
+    c2w = checked_pose(entry.get("transform_matrix_start", entry.get("transform_matrix")), shown)
+    if "transform_matrix_end" in entry:  # instant-ngp's, of a moving camera
+        c2w = checked_pose((c2w + checked_pose(entry["transform_matrix_end"], shown)) / 2, shown)
+    return image, Frame(c2w, lens, mask)
 
 
 def _settings(source: dict[str, Any]) -> dict[str, Any]:
