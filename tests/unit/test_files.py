@@ -166,7 +166,7 @@ def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match=f"^{tmp_path}: .* waiting until") as told:
             threading.Thread(target=lambda: (wait_until(lambda: len(told)), holder.stdin.close())).start()
             with files.lock(tmp_path / "x.lock", wait=True):
-                assert holder.wait(60)  # by the end of its input
+                assert holder.wait(300)  # by the end of its input
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

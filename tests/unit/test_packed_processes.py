@@ -61,7 +61,7 @@ def test_of_several_processes_at_once_one_makes_it(split):
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(60)
+        racer.join(PATIENCE)
     assert [racer.exitcode for racer in racers] == [0, 0, 0] and decoded.value == 3
     assert visible(split.parent) == ["cars_train", "cars_train.32px.pack"] and not unfinished(split)
 
@@ -146,5 +146,5 @@ def test_interrupted_while_its_workers_start_it_leaves_none(monkeypatch):
     with pytest.raises(KeyboardInterrupt) as interrupted:
         run_in_workers(lambda index: None, 5, 2, "Working")
     for worker in multiprocessing.active_children():  # torch ends a slow one, and does not wait for its end
-        worker.join(30)
+        worker.join(PATIENCE)
     assert not multiprocessing.active_children(), interrupted  # which holds on to the frames
