@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,19 @@ from genvs.models import GeNVS
 from genvs.models.labels import label_of_class
 from genvs.models.precision import autocast, cast_weights
 from genvs.sampling.cuda_graphs import CUDAGraphed
+
+PIXELS = 2**16  # that a CPU denoises at a time
+
+
+def some_at_a_time(evaluate: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """`FastDenoiser.__call__` in parts of at most PIXELS: the system clears larger memory anew for every layer."""
+
+    def evaluate_parts(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
+        count = max(1, PIXELS // noisy.shape[2:].numel())
+        batch = (noisy, sigma.expand(len(noisy), 1, 1, 1), feature_image)
+        return torch.cat([evaluate(*part) for part in zip(*(each.split(count) for each in batch), strict=True)])
+
+    return evaluate_parts
 
 
 class FastDenoiser:
@@ -53,6 +67,7 @@ class FastDenoiser:
         )
 
         # Without `self`, so that the graphs and their memory are freed with the last reference to it.
+        @(some_at_a_time if self.device.type == "cpu" else lambda function: function)
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
             labels = None if own_labels is None else own_labels.expand(len(noisy), -1)
             with context():

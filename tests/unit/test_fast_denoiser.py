@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from genvs.data.types import Views
 from genvs.models.labels import label_of_class
+from genvs.sampling import fast_denoiser
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned
 from tests.small_model import SIZE, small_net, some_cameras
@@ -38,6 +39,19 @@ def test_it_computes_what_the_denoiser_does(bf16):
         assert result.dtype == torch.float32
         assert torch.equal(result, expected) if bf16 else torch.allclose(result, expected, **ORDER_OF_SUMS)
         assert torch.allclose(result, net.denoise(*inputs), **ORDER_OF_SUMS) is not bf16
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_a_cpu_denoises_some_images_at_a_time(per_image, monkeypatch):
+    monkeypatch.setattr(fast_denoiser, "PIXELS", 2 * SIZE**2 + 1)
+    net = small_net().requires_grad_(False)
+    noisy, sigma, features = some_inputs(net, 5)
+    sigma = torch.linspace(0.1, 9, 5).view(5, 1, 1, 1) if per_image else sigma
+    sizes: list[int] = []
+    net.denoisers["rgb"].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    result = FastDenoiser(net, bf16=False)(noisy, sigma, features)
+    assert sizes == [2, 2, 1]
+    assert_close(result, net.denoise(noisy, sigma, features), **ORDER_OF_SUMS)
 
 
 def test_inference_mode_changes_memory_and_no_numbers():
