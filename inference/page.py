@@ -62,6 +62,7 @@ class Page:
 
     def redraw(self) -> None:
         """Something that the picture depends on has changed."""
+        self._show_far_cameras()
         self._changed.set()
 
     async def _on_update(self, _: object) -> None:
@@ -149,7 +150,6 @@ class Page:
                 return
             self._changed.clear()
             with self.showing_errors():
-                self._show_far_cameras()
                 self._show(DRAFT_STEPS, self.closed.is_set)
                 if not self._changed.wait(REST):
                     self._show(None, self._changed.is_set)
