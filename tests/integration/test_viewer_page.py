@@ -38,7 +38,7 @@ CANVAS = (slice(200, 350), slice(120, 400))  # rows and columns of a screenshot 
 SHOWN = f"""(({{backgroundMaterial, camera, cameraControl, messageQueue, nodeRefFromName}}) => {{
     const image = backgroundMaterial.uniforms.colorMap.value?.image;
     if (messageQueue.length || image?.height != {page.SIDE}) return null;
-    const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+    const context = new OffscreenCanvas(image.width, image.height).getContext('2d', {{willReadFrequently: true}});
     context.drawImage(image, 0, 0);
     const pixels = context.getImageData(0, 0, image.width, image.height).data.filter((_, i) => i % 404 < 3);
     const end = cameraControl.getPosition(camera.position.clone(), true);
