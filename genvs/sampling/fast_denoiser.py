@@ -67,7 +67,6 @@ class FastDenoiser:
         )
 
         # Without `self`, so that the graphs and their memory are freed with the last reference to it.
-        @(some_at_a_time if self.device.type == "cpu" else lambda function: function)
         def evaluate(noisy: Tensor, sigma: Tensor, feature_image: Tensor) -> Tensor:
             labels = None if own_labels is None else own_labels.expand(len(noisy), -1)
             with context():
@@ -78,7 +77,8 @@ class FastDenoiser:
         def encode(images: Tensor, *cameras: Tensor) -> Tensor:
             return net.encode_as(modality, images, Cameras(*cameras))
 
-        self._denoise, self._encode = CUDAGraphed(evaluate, self.device), CUDAGraphed(encode, self.device)
+        denoise = some_at_a_time(evaluate) if self.device.type == "cpu" else evaluate
+        self._denoise, self._encode = CUDAGraphed(denoise, self.device), CUDAGraphed(encode, self.device)
 
     def set_class(self, class_id: int | None) -> None:
         """Draw images of this class from now on. Without a class at construction, or for None, nothing changes."""
