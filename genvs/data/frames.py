@@ -49,7 +49,7 @@ class StoredScene(Scene):
         without = [image for image, mask in zip(self.images, self.masks, strict=True) if mask is None]
         if without and (beside or any(stated or [])):
             fault = f"{len(without)} of {len(self.masks)} images have no mask, and are used whole"
-            warnings.warn(f"{self.shown}: {fault}: {listed(without)}", stacklevel=2)
+            warnings.warn(f"{self.shown}: {fault}: {listed(without)}; add their masks", stacklevel=2)
 
     def target_frames(self) -> dict[str, Frame] | None:
         """Cameras to draw from, by names; None if the files give none. They need no images."""

@@ -78,7 +78,8 @@ def without_missing(storage: Storage, folder: str, images: Sequence[str], shown:
         )
     if missing:
         warnings.warn(
-            f"{shown}: {len(missing)} of {len(images)} images are missing, and are left out: {listed(missing)}",
+            f"{shown}: {len(missing)} of {len(images)} images are missing, and are left out: {listed(missing)}; add "
+            "them",
             stacklevel=3,
         )
     return found

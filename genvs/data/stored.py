@@ -77,8 +77,9 @@ class StoredScenes(SceneDataset):
             folders = [""] if _has_cameras(storage, "") else of_scenes
         without = [name[:-1] for name in storage.folders() if "" not in folders and name not in folders]
         if folders and without:
-            fault = f"{counted(len(without), 'folder')} without {self.file or 'cameras'} left out: {listed(without)}"
-            warnings.warn(f"{storage.shown('')}: {fault}", stacklevel=2)
+            lacking = self.file or "cameras"
+            fault = f"{counted(len(without), 'folder')} without {lacking} left out: {listed(without)}"
+            warnings.warn(f"{storage.shown('')}: {fault}; add {lacking} to those that are scenes", stacklevel=2)
         return [_opened(storage, folder, self.file) for folder in folders]
 
     def default_depths(self) -> tuple[float, float] | None:

@@ -66,14 +66,14 @@ class Findings:
         """The findings, those with the same fix together, errors first."""
         alike: dict[tuple[str, str], list[str]] = defaultdict(list)
         for text, severity in sorted(self._severities.items(), key=lambda item: SEVERITIES.index(item[1])):
-            fault, _, fix = text.rpartition("; " if "; " in text else ": ")
+            fault, _, fix = text.rpartition("; ") if "; " in text else (text, "", "")
             alike[severity, fix].append(fault)
         lines = []
         for (severity, fix), faults in alike.items():
             lines += [f"{severity:9}{fault}" for fault in faults[:EXAMPLES]]
             if len(faults) > EXAMPLES:
                 lines.append(f"{'':9}... and {len(faults) - EXAMPLES} more like these")
-            lines.append(f"{'':9}Fix: {fix}")
+            lines += [f"{'':9}Fix: {fix}"] if fix else []
         return as_options("\n".join(lines))
 
 

@@ -50,7 +50,7 @@ def test_the_fox_of_instant_ngp(tmp_path):
     write_transforms(
         tmp_path / "transforms.json", frames, fl_x=46, fl_y=46, camera_angle_x=0.7, aabb_scale=4, **distortion
     )
-    with pytest.warns(UserWarning, match=r"17 of 67 images .* images/0004.jpg, images/0008.jpg, .*, \.\.\.$"):
+    with pytest.warns(UserWarning, match=r"17 of 67 images .* images/0004.jpg, images/0008.jpg, .*, \.\.\.; add them$"):
         dataset = opened(tmp_path)
         lens = dataset.scenes[0].frames[0].lens
     views = dataset.load(0, range(dataset.num_views(0)))

@@ -195,7 +195,7 @@ def test_frames_without_image_are_left_out_with_one_line(tmp_path):
     folder = write_capture(tmp_path / "capture", num_views=30)
     for view in (2, 3, 11):
         (folder / "images" / f"r_{view}.png").unlink()
-    with pytest.warns(UserWarning, match="3 of 30 .* left out: images/r_2, images/r_3, images/r_11$"):
+    with pytest.warns(UserWarning, match="3 of 30 .* left out: images/r_2, images/r_3, images/r_11; add them$"):
         dataset = opened(folder)
     assert dataset.num_views(0) == 27 and dataset.view_names(0)[:2] == ["r_1", "r_4"]
     shutil.rmtree(folder / "images")
