@@ -1,12 +1,14 @@
-"""Drawing views: in batches with Heun and the multistep solver, one at a time, and frame after frame."""
+"""Drawing views: in batches with Heun and the multistep solver, one at a time, an orbit, and frame after frame."""
 
 from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +19,11 @@ from genvs.diffusion.samplers import SAMPLERS
 from genvs.geometry import Cameras
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import MAX_GENERATED, Conditioned, sampler_of, synthesize_views
+from genvs.visualize import to_uint8
 
 NUM_SETS = 3
-PARTS = ("batches", "single", "video")
+ORBIT_FRAMES = 256 if common.ON_GPU else 4
+PARTS = ("batches", "single", "orbit", "video")
 
 
 class Sampling:
@@ -71,6 +75,24 @@ class Sampling:
             floor = floors.floor(work + floors.denoise_work(self.config) * evaluations, self.precision)
             name = f"one view, {evaluations} evaluation" + "s" * (evaluations > 1)
             yield Result(name, took * 1e3, "ms", self.precision, 1, spread, floor)
+        shown = [(cameras.to("cpu"), noise) for cameras, noise in sets]
+
+        def picture(given: tuple[Cameras, Tensor]) -> np.ndarray:
+            return to_uint8(view((given[0].to(DEVICE), given[1]), "heun", 1))
+
+        took, spread = common.timed(common.rotating(picture, shown), self.seconds)
+        name = "one view, 1 evaluation, from a camera to a picture on the host"
+        yield Result(name, took * 1e3, "ms", self.precision, 1, spread, floor)
+
+    def orbit(self) -> Iterator[Result]:
+        """Frames that do not depend on each other, one denoiser evaluation each, as inference yields them."""
+        targets = random_cameras(self.config, (1, ORBIT_FRAMES), self.generator)
+        draw = partial(synthesize_views, num_steps=1, batch_size=self.batch, denoise=self.fast, progress=False)
+        took, spread = common.timed(lambda: deque(draw(self.net, self.inputs, targets), maxlen=0), self.seconds)
+        frame = floors.render_work(self.config, self.inputs.shape[1]) + floors.denoise_work(self.config)
+        floor = floors.floor(frame, self.precision)
+        name = f"orbit of {ORBIT_FRAMES} frames, 1 evaluation each"
+        yield Result(name, ORBIT_FRAMES / took, "frames/s", self.precision, self.batch, spread, floor)
 
     def video(self) -> Iterator[Result]:
         """Frames conditioned on those before them, one denoiser evaluation each, as inference yields them."""
@@ -95,7 +117,7 @@ def main(
     preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:
     """views/s from given feature images; ms for one view from a scene that is encoded, rendering included; frames/s of
-    a video that is conditioned on its own frames."""
+    an orbit, inputs' encoding included, and of a video that is conditioned on its own frames."""
     torch.backends.cudnn.benchmark = True
     common.set_precision(precision)
     with PATHS[ops]():

@@ -1,6 +1,5 @@
 """Images a second, peak memory and kernels of whole updates, on random batches in memory."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import click
@@ -12,6 +11,7 @@ from benchmarks import common, floors
 from benchmarks.common import Result
 from benchmarks.model import PATHS, TrainingStep, in_memory_batches, ops_option, training_config
 from genvs.config import PRESETS
+from genvs.settings import set_by_path
 
 # A kernel belongs to the first kind that has one of these words in its name.
 KINDS = {
@@ -49,20 +49,31 @@ def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
 @common.views_option
 @common.sizes("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
 @common.sizes("--modalities", default="rgb", metavar="LIST", help="Of inputs and targets, with commas between.")
+@common.sizes("--resolution", type=click.IntRange(min=32), show_default="the preset's", help="Side, pixels.")
 @common.precision_option
 @ops_option
 def main(
-    preset: str, seconds: float, batch: int, views: int, targets: int, modalities: str, precision: str, ops: str
+    preset: str,
+    seconds: float,
+    batch: int,
+    views: int,
+    targets: int,
+    modalities: str,
+    resolution: int | None,
+    precision: str,
+    ops: str,
 ) -> Iterator[Result]:
     """Forward, backward, finite check, optimizer and moving average: training without its loader. On a GPU also the
     time of its kernels by kind, from torch's profiler."""
     common.set_precision(precision)
-    net = dataclasses.replace(PRESETS[preset], modalities=tuple(modalities.split(",")))
+    side = resolution or PRESETS[preset].resolution
+    net = set_by_path(PRESETS[preset], {"modalities": modalities, "resolution": side})
     config = training_config(preset, batch, views, precision, num_targets=targets, net=net)
     config.rounds(world_size=1)  # refuses a batch that does not divide
     name = f"training step, {precision}" + (", plain path" if ops == "reference" else "")
     name += f", {targets} targets a scene" if targets > 1 else ""
     name += f", {modalities}" if modalities != "rgb" else ""
+    name += f", {side} px" if resolution else ""
     floor = None  # known for photos alone
     if net.modalities == ("rgb",):
         floor = floors.floor(floors.training_work(net, views, batch=batch, targets=targets), precision)

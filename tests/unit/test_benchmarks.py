@@ -35,7 +35,7 @@ def rows_of(printed: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "count"), [("parts", ["--batch=1"], 7), ("sample", ["--batch=1", "--views=1"], 7)]
+    ("name", "options", "count"), [("parts", ["--batch=1"], 7), ("sample", ["--batch=1", "--views=1"], 9)]
 )
 def test_a_benchmark_runs(run, name, options, count) -> None:
     assert len(run(name, *options)) == count
