@@ -193,7 +193,7 @@ def find_train(path: str | os.PathLike[str]) -> Path:
         return path / file
     if _needs_no_transforms(storage, ""):
         return path
-    trains = sorted(name[:-1] for name in folders if _is_training_split(storage, name))
+    trains = _training_splits(storage, folders)
     if len(trains) > 1:
         raise InputError(f"{printable(path)}: holds {' and '.join(map(printable, trains))}; name one of them")
     if trains:
@@ -216,13 +216,15 @@ def find_train(path: str | os.PathLike[str]) -> Path:
     raise NoScenesError(f"{printable(path)}: holds no scenes{instead}; {remedy}")
 
 
-def _is_training_split(storage: Storage, folder: str) -> bool:
-    """Whether a folder is `cars_train/`, or `train/` beside other splits alone. `toy_train/` may be a scene."""
-    others = [name for name in storage.folders() if not f"_{name}".endswith(("_train/", "_val/", "_test/"))]
-    if folder == "train/":
-        return not others
-    one_of_scenes = _is_scene(storage, folder) and any(_is_scene(storage, name) for name in others)
-    return folder.endswith("_train/") and not one_of_scenes
+def _training_splits(storage: Storage, folders: Sequence[str]) -> list[str]:
+    """The folders that are `cars_train/`, or `train/` beside other splits alone. `toy_train/` may be a scene."""
+    others = [name for name in folders if not f"_{name}".endswith(("_train/", "_val/", "_test/"))]
+
+    def is_one_of_scenes(folder: str) -> bool:
+        return _is_scene(storage, folder) and any(_is_scene(storage, name) for name in others)
+
+    trains = (name for name in folders if name.endswith("_train/") and not is_one_of_scenes(name))
+    return sorted(name[:-1] for name in (*trains, *(() if others else {"train/"} & set(folders))))
 
 
 def _is_scene(storage: Storage, folder: str) -> bool:

@@ -16,7 +16,7 @@ from genvs.data.camera_checks import depth_range, nearest_point_to_axes
 from genvs.data.images import read_image, to_square
 from genvs.data.scenes import SampleRequest, Splits, choose_views
 from genvs.data.srn import read_lens, read_pose
-from genvs.data.storage import natural_key
+from genvs.data.storage import Storage, natural_key
 from genvs.data.stored import StoredScenes
 from genvs.data.types import ViewBatch, Views
 from genvs.geometry import Cameras, project, unproject
@@ -288,3 +288,21 @@ def test_depths_are_derived_around_the_point_that_the_cameras_look_at():
     assert np.allclose(nearest_point_to_axes(moved), [5, -3, 1])
     assert np.allclose(depth_range(moved, intrinsics, ""), depth_range(c2w, intrinsics, ""))
     assert np.allclose(nearest_point_to_axes(c2w[:1]), 0)
+
+
+def test_a_folder_of_many_scenes_is_listed_as_often_as_one_of_few(tmp_path, monkeypatch):
+    """Opening would take minutes with thousands of scenes, if it were listed for each of them."""
+    listings, names = [], Storage.names
+
+    def counted_names(storage: Storage, folder: str = "") -> list[str]:
+        listings.append(storage.root / folder)
+        return names(storage, folder)
+
+    monkeypatch.setattr(Storage, "names", counted_names)
+    times = []
+    for scenes in (2, 12):
+        split = write_split(tmp_path / f"{scenes}_cars_train", scenes, 2)
+        listings.clear()
+        StoredScenes(StoredScenes.find_splits(split).train, resolution=32)
+        times.append(listings.count(split))
+    assert times[0] == times[1]
