@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from genvs.machine import LAUNCH_VARIABLES, is_launched
 
 TIME_LIMIT = timedelta(minutes=30)  # of a collective: long enough for one rank to pack a dataset
 NCCL_WAITS = timedelta(minutes=1)  # beyond it, so that `StallWatch` comes first
+_pids: list[int] = []  # of the processes of all ranks
 
 
 def init(device_type: str, *, timeout: timedelta = TIME_LIMIT) -> torch.device:
@@ -39,6 +41,7 @@ def init(device_type: str, *, timeout: timedelta = TIME_LIMIT) -> torch.device:
             torch.distributed.init_process_group("nccl", timeout=timeout + NCCL_WAITS, device_id=device)
         else:
             torch.distributed.init_process_group("gloo", timeout=timeout)
+        _pids[:] = gather_objects(os.getpid())
     return device
 
 
@@ -123,10 +126,10 @@ def check_ddp_consistency(module: torch.nn.Module) -> None:
 
 @contextlib.contextmanager
 def silent_ranks_named(seconds: float = 5.0) -> Iterator[None]:
-    """Ends the program with a line that names the ranks that stall or have ended, if gloo fails because of them.
+    """Ends the process with a line that names the ranks that stall or have ended, if gloo fails because of them.
 
     For that every rank whose collective has failed leaves a mark in the group's store, and waits this long for the
-    others to do so.
+    others to do so. Ranks that stall on this machine are killed.
     """
     try:
         yield
@@ -136,7 +139,11 @@ def silent_ranks_named(seconds: float = 5.0) -> Iterator[None]:
         silent = _silent_ranks(seconds)
         if not silent:
             raise
-        sys.exit(_naming(silent, str(error).splitlines()[0].rpartition("] ")[2]))
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
+        print(_naming(silent, reason), file=sys.stderr, flush=True)
+        if reason.startswith("Timed out"):  # else one has ended, and the others may be saving what they have
+            _kill(silent)
+        os._exit(1)  # Python's own end would abort the process where a thread still listens to the store
 
 
 def _naming(silent: list[int], reason: str) -> str:
@@ -161,10 +168,18 @@ def _silent_ranks(seconds: float) -> list[int]:
     return [rank for rank in ranks if rank not in heard] if heard else [0]  # which has the store
 
 
+def _kill(ranks: list[int]) -> None:
+    """Kills those of these ranks that run on this machine. The launcher would give them minutes to save."""
+    first = get_rank() - get_local_rank()
+    for rank in {*ranks} & {*range(first, first + get_local_world_size())}:
+        with contextlib.suppress(ProcessLookupError):  # another rank has killed it
+            os.kill(_pids[rank], signal.SIGKILL)
+
+
 class StallWatch:
     """Ends the process, with a line that names the ranks that stall, if `moved_on` is not called for so many seconds.
 
-    NCCL would end it too, but without a name. All ranks must have one.
+    NCCL would end it too, but without a name. All ranks must have one. Those that stall on this machine are killed.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -182,6 +197,7 @@ class StallWatch:
             silent, reason = _silent_ranks(5.0), f"no step was made for {self._seconds:g} s"
             line = _naming(silent, reason) if silent else f"Error: {reason} on any rank: see what stalls there"
             print(line, file=sys.stderr, flush=True)
+            _kill(silent)
             os._exit(1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.faults.impatient_train import LIMIT, UPDATES
 from tests.small_training import fresh_state, save_state
 from tests.small_training import records as recorded
 from training.config import TrainConfig
@@ -106,3 +107,20 @@ def listening(process: subprocess.Popen) -> set[str]:
     tables = [Path(f"/proc/{process.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
     lines = [line.split() for line in "".join(tables).splitlines()]
     return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in files}
+
+
+def stalled(run_dir: Path, **variables: str) -> None:
+    """Asserts that a run of two ranks, of which one is stopped, ends soon after the limit, by a line that names it."""
+    command = ["torch_utils/launch.py", "--nproc-per-node=2", "tests/faults/impatient_train.py"]
+    options = ["--resume", run_dir, "--duration=1", "--snap=1000000"]
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with separate([sys.executable, *command, *options], env={**os.environ, **own, **variables}) as process:
+        wait_for(process, lambda: (run_dir / "stats.jsonl").exists() and len(recorded(run_dir)) > UPDATES)
+        ranks = children(process)
+        os.kill(ranks[1], signal.SIGSTOP)
+        start = time.monotonic()
+        _, err = process.communicate(timeout=PATIENCE)
+        seconds = time.monotonic() - start
+    assert [line for line in err.splitlines() if line.startswith("Error: rank 1 of 2 does not answer (")], err
+    assert process.returncode in (1, 137), "of the rank that names the other, or of the other"
+    assert LIMIT - 1 < seconds < LIMIT + 15 and not any(map(lives, ranks))

@@ -27,7 +27,7 @@ def on_ranks(function: Callable[[int, torch.device], None], world_size: int) -> 
 
 def _on_rank(rank: int, function: Callable[[int, torch.device], None], world_size: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.backends.cudnn.allow_tf32 = False
     device = distributed.init("cuda")
     function(rank, device)
