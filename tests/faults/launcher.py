@@ -113,7 +113,7 @@ def stalled(run_dir: Path, **variables: str) -> None:
     """Asserts that a run of two ranks, of which one is stopped, ends soon after the limit, by a line that names it."""
     command = ["torch_utils/launch.py", "--nproc-per-node=2", "tests/faults/impatient_train.py"]
     options = ["--resume", run_dir, "--duration=1", "--snap=1000000"]
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     with separate([sys.executable, *command, *options], env={**os.environ, **own, **variables}) as process:
         wait_for(process, lambda: (run_dir / "stats.jsonl").exists() and len(recorded(run_dir)) > UPDATES)
         ranks = children(process)
