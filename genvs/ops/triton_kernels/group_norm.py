@@ -11,9 +11,9 @@ from genvs.ops.sums import sum_rows
 from genvs.ops.triton_kernels import group_norm_kernels as kernels
 from genvs.ops.triton_kernels.layout import as_rows, column_block, like_rows
 
-TILE = {"ROWS": 32, "num_warps": 4}  # pixels of a tile
-STAGES = 3  # tiles in flight at a time, where a program sums over several
-PROGRAMS = 1024  # about as many as fill a large GPU several times
+TILE = {"ROWS": 64, "num_warps": 8}  # pixels of a tile
+SUMMED_TILE = {"ROWS": 32, "num_warps": 4, "STAGES": 3}  # where a program sums over several, STAGES at a time
+PROGRAMS = 4096  # so many that a large GPU is full until nearly the end
 # The largest group of channels that one program holds, and the largest batch for which it does, in elements. Such a
 # program reads memory in short pieces, which is slower with larger batches.
 MOST_IN_GROUP, MOST_IN_BATCH = 2**14, 2**22
@@ -32,27 +32,28 @@ class GroupNormSiLU(torch.autograd.Function):
         if shift is not None and shift.stride(1) != 1:
             shift = shift.contiguous()
         y = like_rows(x, out_dtype)
-        coefficients = x.new_empty((samples, 3, channels), dtype=torch.float32)
+        coefficients = x.new_empty((samples, 5, channels), dtype=torch.float32)
         ctx.groups, ctx.shift_dtype = groups, None if shift is None else shift.dtype
         ctx.dropout = (round(dropout * 2**32), 1 / (1 - dropout))
         ctx.flags = {"SILU": silu, "DROPOUT": keys is not None and dropout > 0}
         shifts = (shift, 0 if shift is None else shift.stride(0))
-        maps = (coefficients, weight, bias, keys, *ctx.dropout, pixels, channels)
         if _fits_one_program(x, groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, groups)}
-            kernels.whole_kernel[samples, groups](x, y, *shifts, *maps, eps, HAS_SHIFT=shift is not None, **sizes)
+            kernels.whole_kernel[samples, groups](
+                x, y, *shifts, coefficients, weight, bias, keys, *ctx.dropout, pixels, channels, eps,
+                HAS_SHIFT=shift is not None, **sizes,
+            )  # fmt: skip
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
-            kernels.sums_kernel[samples, parts, blocks](
-                x, sums, pixels, channels, rows_each, COLS=cols, STAGES=STAGES, **TILE
-            )
+            kernels.sums_kernel[blocks, parts, samples](x, sums, pixels, channels, rows_each, COLS=cols, **SUMMED_TILE)
             sizes, group_blocks = _group_sizes(channels, groups)
             kernels.coefficients_kernel[samples, group_blocks](
-                x, sums, *shifts, coefficients, pixels, channels, parts, eps, HAS_SHIFT=shift is not None, **sizes
-            )
-            kernels.apply_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
-                x, y, *maps, COLS=cols, **ctx.flags, **TILE
+                x, sums, *shifts, weight, bias, coefficients, pixels, channels, parts, eps,
+                HAS_SHIFT=shift is not None, **sizes,
+            )  # fmt: skip
+            kernels.apply_kernel[blocks, triton.cdiv(pixels, TILE["ROWS"]), samples](
+                x, y, coefficients, keys, *ctx.dropout, pixels, channels, COLS=cols, **ctx.flags, **TILE
             )
         ctx.save_for_backward(x, weight, bias, coefficients, keys)
         return y, given
@@ -68,27 +69,28 @@ class GroupNormSiLU(torch.autograd.Function):
         pixels = x.shape[2] * x.shape[3]
         dx = like_rows(x, x.dtype)
         gradients = x.new_empty((3, samples, channels), dtype=torch.float32)
-        maps = (coefficients, weight, bias, keys)
         if _fits_one_program(x, ctx.groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, ctx.groups)}
             kernels.whole_gradient_kernel[samples, ctx.groups](
-                x, dy, passed, dx, *maps, gradients, *ctx.dropout, pixels, channels, PASSED=passed is not None, **sizes
-            )
+                x, dy, passed, dx, coefficients, weight, bias, keys, gradients, *ctx.dropout, pixels, channels,
+                PASSED=passed is not None, **sizes,
+            )  # fmt: skip
         else:
             cols, blocks, rows_each, parts = _tiles(x)
-            flags = {**ctx.flags, **TILE, "COLS": cols}
+            flags = {**ctx.flags, "COLS": cols}
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
-            kernels.gradient_sums_kernel[samples, parts, blocks](
-                x, dy, *maps, sums, *ctx.dropout, pixels, channels, rows_each, STAGES=STAGES, **flags
+            kernels.gradient_sums_kernel[blocks, parts, samples](
+                x, dy, coefficients, keys, sums, *ctx.dropout, pixels, channels, rows_each, **flags, **SUMMED_TILE
             )
-            means = x.new_empty((samples, 2, channels), dtype=torch.float32)
+            x_map = x.new_empty((samples, 2, channels), dtype=torch.float32)
             sizes, group_blocks = _group_sizes(channels, ctx.groups)
             kernels.gradient_coefficients_kernel[samples, group_blocks](
-                sums, coefficients, weight, gradients, means, pixels, channels, parts, **sizes
+                sums, coefficients, weight, gradients, x_map, pixels, channels, parts, **sizes
             )
-            kernels.input_gradient_kernel[samples, triton.cdiv(pixels, TILE["ROWS"]), blocks](
-                x, dy, passed, dx, *maps, means, *ctx.dropout, pixels, channels, PASSED=passed is not None, **flags
-            )
+            kernels.input_gradient_kernel[blocks, triton.cdiv(pixels, TILE["ROWS"]), samples](
+                x, dy, passed, dx, coefficients, keys, x_map, *ctx.dropout, pixels, channels,
+                PASSED=passed is not None, **flags, **TILE,
+            )  # fmt: skip
         dweight = sum_rows(gradients[1], weight) if ctx.needs_input_grad[1] else None
         dbias = sum_rows(gradients[0], bias) if ctx.needs_input_grad[2] else None
         dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)
@@ -112,9 +114,9 @@ def _tiles(x: Tensor) -> tuple[int, int, int, int]:
     samples, channels = x.shape[:2]
     cols = column_block(channels)
     blocks = triton.cdiv(channels, cols)
-    tiles = triton.cdiv(x.shape[2] * x.shape[3], TILE["ROWS"])
+    tiles = triton.cdiv(x.shape[2] * x.shape[3], SUMMED_TILE["ROWS"])
     tiles_each = triton.cdiv(tiles, min(tiles, max(PROGRAMS // (samples * blocks), 1), 64))
-    return cols, blocks, tiles_each * TILE["ROWS"], triton.cdiv(tiles, tiles_each)
+    return cols, blocks, tiles_each * SUMMED_TILE["ROWS"], triton.cdiv(tiles, tiles_each)
 
 
 def _group_sizes(channels: int, groups: int) -> tuple[dict[str, int], int]:
