@@ -36,25 +36,23 @@ class GroupNormSiLU(torch.autograd.Function):
         ctx.groups, ctx.shift_dtype = groups, None if shift is None else shift.dtype
         ctx.dropout = (round(dropout * 2**32), 1 / (1 - dropout))
         ctx.flags = {"SILU": silu, "DROPOUT": keys is not None and dropout > 0}
-        shifts = (shift, 0 if shift is None else shift.stride(0))
+        shifts, has_shift = (shift, 0 if shift is None else shift.stride(0)), shift is not None
+        common = (coefficients, keys, *ctx.dropout, pixels, channels)
         if _fits_one_program(x, groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, groups)}
             kernels.whole_kernel[samples, groups](
-                x, y, *shifts, coefficients, weight, bias, keys, *ctx.dropout, pixels, channels, eps,
-                HAS_SHIFT=shift is not None, **sizes,
-            )  # fmt: skip
+                x, y, *shifts, weight, bias, eps, *common, HAS_SHIFT=has_shift, **sizes
+            )
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
             kernels.sums_kernel[blocks, parts, samples](x, sums, pixels, channels, rows_each, COLS=cols, **SUMMED_TILE)
             sizes, group_blocks = _group_sizes(channels, groups)
             kernels.coefficients_kernel[samples, group_blocks](
-                x, sums, *shifts, weight, bias, coefficients, pixels, channels, parts, eps,
-                HAS_SHIFT=shift is not None, **sizes,
-            )  # fmt: skip
-            kernels.apply_kernel[blocks, triton.cdiv(pixels, TILE["ROWS"]), samples](
-                x, y, coefficients, keys, *ctx.dropout, pixels, channels, COLS=cols, **ctx.flags, **TILE
+                x, sums, *shifts, weight, bias, coefficients, pixels, channels, parts, eps, HAS_SHIFT=has_shift, **sizes
             )
+            grid = (blocks, triton.cdiv(pixels, TILE["ROWS"]), samples)
+            kernels.apply_kernel[grid](x, y, *common, COLS=cols, **ctx.flags, **TILE)
         ctx.save_for_backward(x, weight, bias, coefficients, keys)
         return y, given
 
@@ -69,28 +67,26 @@ class GroupNormSiLU(torch.autograd.Function):
         pixels = x.shape[2] * x.shape[3]
         dx = like_rows(x, x.dtype)
         gradients = x.new_empty((3, samples, channels), dtype=torch.float32)
+        common, has_passed = (coefficients, keys, *ctx.dropout, pixels, channels), passed is not None
         if _fits_one_program(x, ctx.groups):
             sizes = {**ctx.flags, **_whole_sizes(pixels, channels, ctx.groups)}
             kernels.whole_gradient_kernel[samples, ctx.groups](
-                x, dy, passed, dx, coefficients, weight, bias, keys, gradients, *ctx.dropout, pixels, channels,
-                PASSED=passed is not None, **sizes,
-            )  # fmt: skip
+                x, dy, passed, dx, weight, bias, gradients, *common, PASSED=has_passed, **sizes
+            )
         else:
             cols, blocks, rows_each, parts = _tiles(x)
             flags = {**ctx.flags, "COLS": cols}
             sums = x.new_empty((samples, parts, 2, channels), dtype=torch.float32)
             kernels.gradient_sums_kernel[blocks, parts, samples](
-                x, dy, coefficients, keys, sums, *ctx.dropout, pixels, channels, rows_each, **flags, **SUMMED_TILE
+                x, dy, sums, rows_each, *common, **flags, **SUMMED_TILE
             )
             x_map = x.new_empty((samples, 2, channels), dtype=torch.float32)
             sizes, group_blocks = _group_sizes(channels, ctx.groups)
             kernels.gradient_coefficients_kernel[samples, group_blocks](
                 sums, coefficients, weight, gradients, x_map, pixels, channels, parts, **sizes
             )
-            kernels.input_gradient_kernel[blocks, triton.cdiv(pixels, TILE["ROWS"]), samples](
-                x, dy, passed, dx, coefficients, keys, x_map, *ctx.dropout, pixels, channels,
-                PASSED=passed is not None, **flags, **TILE,
-            )  # fmt: skip
+            grid = (blocks, triton.cdiv(pixels, TILE["ROWS"]), samples)
+            kernels.input_gradient_kernel[grid](x, dy, passed, dx, x_map, *common, PASSED=has_passed, **flags, **TILE)
         dweight = sum_rows(gradients[1], weight) if ctx.needs_input_grad[1] else None
         dbias = sum_rows(gradients[0], bias) if ctx.needs_input_grad[2] else None
         dshift = None if ctx.shift_dtype is None else gradients[2].to(ctx.shift_dtype)

@@ -13,14 +13,14 @@ import triton.language as tl
 
 @triton.jit
 def load_map(map_ptr, channels, cols, in_cols):
-    """The affine map of some channels, `[1, COLS]`: slopes and constants, two neighbouring rows of `[..., C]`."""
+    """Slopes and constants of some channels' affine maps, `[1, COLS]`, from two neighbouring rows of `[..., C]`."""
     slope = tl.load(map_ptr + cols, mask=in_cols, other=0.0)
     return slope[None, :], tl.load(map_ptr + channels + cols, mask=in_cols, other=0.0)[None, :]
 
 
 @triton.jit
 def sigmoid(z):
-    """In functions that take one instruction each on a GPU; a division takes ten."""
+    """By functions that are one instruction each on a GPU, where a division is ten."""
     root = tl.rsqrt(1 + tl.exp2(z * -1.4426950408889634))
     return root * root
 
@@ -44,10 +44,8 @@ def activate(z, key, rows, cols, pixels, threshold, keep_scale, SILU: tl.constex
 
 
 @triton.jit
-def activate_gradient(
-    z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU: tl.constexpr, DROPOUT: tl.constexpr
-):  # fmt: skip
-    """The gradient of z from that of `activate`'s result."""
+def gradient_of(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU: tl.constexpr, DROPOUT: tl.constexpr):
+    """The gradient of z from dy, that of `activate`'s result."""
     dz = drop(dy, key, rows, cols, pixels, threshold, keep_scale) if DROPOUT else dy
     if SILU:
         gate = sigmoid(z)
@@ -58,8 +56,8 @@ def activate_gradient(
 
 @triton.jit
 def whole_kernel(
-    x_ptr, y_ptr, shift_ptr, shift_stride, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr,
-    threshold, keep_scale, pixels, channels, eps,
+    x_ptr, y_ptr, shift_ptr, shift_stride, weight_ptr, bias_ptr, eps,
+    coefficients_ptr, keys_ptr, threshold, keep_scale, pixels, channels,
     HAS_SHIFT: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -89,8 +87,8 @@ def whole_kernel(
 
 @triton.jit
 def whole_gradient_kernel(
-    x_ptr, dy_ptr, passed_ptr, dx_ptr, coefficients_ptr, weight_ptr, bias_ptr, keys_ptr, gradients_ptr,
-    threshold, keep_scale, pixels, channels,
+    x_ptr, dy_ptr, passed_ptr, dx_ptr, weight_ptr, bias_ptr, gradients_ptr,
+    coefficients_ptr, keys_ptr, threshold, keep_scale, pixels, channels,
     PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, GROUP_SIZE: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -107,7 +105,7 @@ def whole_gradient_kernel(
     key = tl.load(keys_ptr + sample) if DROPOUT else 0
     xhat = x * rstd + offset
     z = xhat * weight[None, :] + bias[None, :]
-    dz = activate_gradient(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
+    dz = gradient_of(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
     total, product = tl.sum(dz, axis=0), tl.sum(dz * xhat, axis=0)
     count = pixels * GROUP_SIZE
     mean, mean_product = tl.sum(weight * total) / count, tl.sum(weight * product) / count
@@ -124,10 +122,8 @@ def whole_gradient_kernel(
 
 @triton.jit
 def from_the_end(COLS: tl.constexpr):
-    """Sample, part and channels of a program that sums: the last first, which are still in the cache.
-
-    The kernel before has just written them; and the next one begins where this ends.
-    """
+    """Sample, part and channels of a program that sums. The last pixels come first, because they were written last and
+    are in the cache; and the kernel that reads them again begins with those that were summed last."""
     sample = tl.num_programs(2) - 1 - tl.program_id(2).to(tl.int64)
     return sample, tl.num_programs(1) - 1 - tl.program_id(1), tl.program_id(0) * COLS + tl.arange(0, COLS)
 
@@ -203,8 +199,8 @@ def coefficients_kernel(
 
 @triton.jit
 def apply_kernel(
-    x_ptr, y_ptr, coefficients_ptr, keys_ptr,
-    threshold, keep_scale, pixels, channels,
+    x_ptr, y_ptr,
+    coefficients_ptr, keys_ptr, threshold, keep_scale, pixels, channels,
     SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """y = dropout(silu(xhat * weight + bias))."""
@@ -222,8 +218,8 @@ def apply_kernel(
 
 @triton.jit
 def gradient_sums_kernel(
-    x_ptr, dy_ptr, coefficients_ptr, keys_ptr, sums_ptr,
-    threshold, keep_scale, pixels, channels, rows_each,
+    x_ptr, dy_ptr, sums_ptr, rows_each,
+    coefficients_ptr, keys_ptr, threshold, keep_scale, pixels, channels,
     SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sums of dz and dz * xhat over a program's pixels: `[N, programs, 2, C]`."""
@@ -241,7 +237,7 @@ def gradient_sums_kernel(
         x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + at, mask=mask, other=0.0).to(tl.float32)
         z = x * slope + constant
-        dz = activate_gradient(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
+        dz = gradient_of(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
         total += dz
         product += dz * (x * rstd + offset)
     out = sums_ptr + (sample * tl.num_programs(1) + part) * 2 * channels + cols
@@ -255,14 +251,13 @@ def gradient_coefficients_kernel(
     pixels, channels, parts,
     GROUP_SIZE: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """Per sample and channel: the gradients of bias, weight and shift, `[3, N, C]`; and the map from x to what dx has
-    besides dz, `[N, 2, C]`: -(mean(w dz) + xhat mean(w dz xhat)) / std."""
+    """Per sample and channel: the gradients of bias, weight and shift, `[3, N, C]`; and the map from x to
+    -(mean(w dz) + xhat mean(w dz xhat)) / std, dx's part besides w dz / std, `[N, 2, C]`."""
     sample = tl.program_id(0).to(tl.int64)
     channel, mask, total, product = load_sums(sums_ptr, sample, channels, parts, GROUP_SIZE, GROUPS, PADDED)
     weight = tl.load(weight_ptr + channel, mask=mask, other=0.0).to(tl.float32)
-    count = pixels * GROUP_SIZE
-    mean, mean_product = tl.sum(weight * total, axis=1) / count, tl.sum(weight * product, axis=1) / count
-    mean, mean_product = mean[:, None], mean_product[:, None]
+    share = weight / (pixels * GROUP_SIZE)
+    mean, mean_product = tl.sum(share * total, axis=1)[:, None], tl.sum(share * product, axis=1)[:, None]
     coefficients = coefficients_ptr + sample * 5 * channels + channel
     rstd = tl.load(coefficients, mask=mask, other=0.0)
     offset = tl.load(coefficients + channels, mask=mask, other=0.0)
@@ -279,8 +274,8 @@ def gradient_coefficients_kernel(
 
 @triton.jit
 def input_gradient_kernel(
-    x_ptr, dy_ptr, passed_ptr, dx_ptr, coefficients_ptr, keys_ptr, map_ptr,
-    threshold, keep_scale, pixels, channels,
+    x_ptr, dy_ptr, passed_ptr, dx_ptr, map_ptr,
+    coefficients_ptr, keys_ptr, threshold, keep_scale, pixels, channels,
     PASSED: tl.constexpr, SILU: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """dx = (w dz - mean(w dz) - xhat mean(w dz xhat)) / std, plus the shortcut's gradient."""
@@ -295,7 +290,7 @@ def input_gradient_kernel(
     x_slope, x_constant = load_map(map_ptr + sample * 2 * channels, channels, cols, in_cols)
     key = tl.load(keys_ptr + sample) if DROPOUT else 0
     z = x * slope + constant
-    dz = activate_gradient(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
+    dz = gradient_of(z, dy, key, rows, cols, pixels, threshold, keep_scale, SILU, DROPOUT)
     dx = dz * slope + (x * x_slope + x_constant)
     if PASSED:
         dx += tl.load(passed_ptr + start + at, mask=mask, other=0.0).to(tl.float32)
