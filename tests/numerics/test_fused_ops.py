@@ -75,6 +75,14 @@ def test_norm_in_programs_that_sum_several_tiles(monkeypatch):
     check_norm(SIZES[4], torch.float32, *ALL)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # numpy's, in the interpreter
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[4]], ids=str)
+def test_norm_where_the_exponential_of_its_results_overflows(size):
+    samples, channels, groups, height, width, _ = size
+    inputs = [image(samples, channels, height, width), 300 * normal(channels, seed=1), normal(channels, seed=2)]
+    check(lambda x, weight, bias: ops.group_norm_silu(x, weight, bias, NormSettings(groups, 1e-6))[0], *inputs)
+
+
 def test_gradients_pass_where_the_norm_is_not_used():
     x, weight, bias = image(2, 16, 4, 5).requires_grad_(), normal(16, seed=1), normal(16, seed=2)
     _, passed = ops.group_norm_silu(x, weight.requires_grad_(), bias.requires_grad_(), NormSettings(4, 1e-6))
