@@ -22,12 +22,12 @@ def resample_volume_kernel(
     first, point = tl.program_id(1).to(tl.int64) * VOXELS, tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     in_tile, columns = point < VOXELS, tl.arange(0, CHANNELS)
     u, v, w = parts.load3(places_ptr, first + point, in_tile)
-    i, j, k, fi, fj, fk, valid = parts.lower_corner(u, v, w, in_tile, WIDTH, HEIGHT, DEPTH)
+    voxel, fractions, valid = parts.lower_corner(u, v, w, in_tile, WIDTH, HEIGHT, DEPTH)
+    at = volume_ptr + ((first + voxel) * CHANNELS)[:, None] + columns[None, :]
     out = tl.zeros([POINTS, CHANNELS], tl.float32)
     for number in tl.static_range(8):
-        voxel, weight = parts.corner(number, i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH)
-        at = volume_ptr + (first + voxel)[:, None] * CHANNELS + columns[None, :]
-        out += weight[:, None] * tl.load(at, mask=valid[:, None], other=0.0).to(tl.float32)
+        away, weight = parts.corner(number, 1.0, fractions, WIDTH, HEIGHT, DEPTH)
+        out += weight[:, None] * tl.load(at + away * CHANNELS, mask=valid[:, None], other=0.0).to(tl.float32)
     at = out_ptr + (first + point)[:, None] * CHANNELS + columns[None, :]
     tl.store(at, out.to(out_ptr.dtype.element_ty), mask=in_tile[:, None])
 
@@ -42,14 +42,14 @@ def resample_volume_gradient_kernel(
     first, point = tl.program_id(1).to(tl.int64) * VOXELS, tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     in_tile, columns = point < VOXELS, tl.arange(0, CHANNELS)
     u, v, w = parts.load3(places_ptr, first + point, in_tile)
-    i, j, k, fi, fj, fk, valid = parts.lower_corner(u, v, w, in_tile, WIDTH, HEIGHT, DEPTH)
+    voxel, fractions, valid = parts.lower_corner(u, v, w, in_tile, WIDTH, HEIGHT, DEPTH)
     mask = valid[:, None] & (columns >= 0)[None, :]
     at = dout_ptr + (first + point)[:, None] * CHANNELS + columns[None, :]
     dout = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    at = dvolume_ptr + ((first + voxel) * CHANNELS)[:, None] + columns[None, :]
     for number in tl.static_range(8):
-        voxel, weight = parts.corner(number, i, j, k, fi, fj, fk, WIDTH, HEIGHT, DEPTH)
-        at = dvolume_ptr + (first + voxel)[:, None] * CHANNELS + columns[None, :]
-        tl.atomic_add(at, weight[:, None] * dout, mask=mask, sem="relaxed")
+        away, weight = parts.corner(number, 1.0, fractions, WIDTH, HEIGHT, DEPTH)
+        tl.atomic_add(at + away * CHANNELS, weight[:, None] * dout, mask=mask, sem="relaxed")
 
 
 class ResampleVolume(torch.autograd.Function):
