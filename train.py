@@ -243,7 +243,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         print("Dry run: everything is in order.")
         return
 
-    if config.data is None:
+    if config.data is None and distributed.get_local_rank() == 0:  # the others wait in `init`
         from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
 
         sizes = dataclasses.asdict(config.embedded)

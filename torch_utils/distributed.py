@@ -18,7 +18,7 @@ from torch.distributed import is_initialized
 from dnnlib.command import named_options
 from genvs.machine import LAUNCH_VARIABLES, is_launched
 
-TIME_LIMIT = timedelta(minutes=30)  # of a collective: long enough for one rank to pack a dataset
+TIME_LIMIT = timedelta(minutes=30)  # of a collective: long enough for one rank to draw or pack a dataset
 NCCL_WAITS = timedelta(minutes=1)  # beyond it, so that `StallWatch` comes first
 _pids: list[int] = []  # of the processes of all ranks
 

@@ -17,7 +17,7 @@ from torch_utils import distributed
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
 ALONE_SECONDS = 8  # without a batch, after which a rank that was asked to stop does so by itself
-SLOW_STEP_SECONDS = 5  # for which a lone process that was asked to stop goes on with its step, on a CPU
+SLOW_STEP_SECONDS = 5  # for which a lone process that was asked to stop goes on with its step on a CPU, or waits in C
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
@@ -130,14 +130,31 @@ class SlowStep:
 
 
 def stop_at_once() -> None:
-    """Let Ctrl-C and SIGTERM end the program, with a line from rank 0, until there is a StopRequest."""
+    """Let Ctrl-C and SIGTERM end the program, with a line from rank 0, until there is a StopRequest.
+
+    Where the main thread waits in C, as it does for ranks that start later, no handler of Python's runs: a thread then
+    ends the process after SLOW_STEP_SECONDS.
+    """
+    told = "stopped before training began; nothing was saved"
 
     def stop(number: int, frame) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # the launcher may send it again
-        distributed.print0("stopped before training began; nothing was saved", flush=True)
+        distributed.print0(told, flush=True)
         raise KeyboardInterrupt
 
+    def watch(receiver: socket.socket, sender: socket.socket) -> None:
+        while number := receiver.recv(1):
+            time.sleep(SLOW_STEP_SECONDS)
+            if signal.getsignal(ord(number)) is stop:  # which has not run, and no StopRequest has replaced
+                distributed.print0(told, flush=True)
+                os._exit(130)
+
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a signal to a child is not for this process
+    threading.Thread(target=watch, args=[receiver, sender], daemon=True).start()
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
 

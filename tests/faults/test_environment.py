@@ -12,14 +12,18 @@ import click
 import imageio_ffmpeg
 import pytest
 
+import train
 from genvs import files
 from genvs.data.stored import StoredScenes
+from genvs.data.synthetic import dataset as synthetic
 from genvs.data.synthetic.dataset import ensure_dataset
 from genvs.errors import InputError
 from inference import inference
 from tests.conftest import ROOT
+from tests.ranks import on_ranks
 from tests.unit.srn_folder import read_everything, write_split
 from torch_utils import distributed
+from training.config import EmbeddedData
 
 LEFT_OVER = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "job-master-0", "MASTER_PORT": "23456"}
 LEFT_OVER |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
@@ -62,6 +66,28 @@ def test_file_systems_without_locks_are_used_without_them(tmp_path, monkeypatch,
     with pytest.warns(UserWarning, match="has no locks"), files.lock(tmp_path / ".lock"):
         pass
     assert {path.suffix for path in tmp_path.iterdir()} <= {"", ".lock", ".pack", ".views"}
+
+
+SMALL = {"scenes": 12, "views": 6, "val_scenes": 3, "test_scenes": 1, "test_views": 2}
+
+
+def first_run(rank: int, folder: Path) -> None:
+    def made(*args, **options) -> None:
+        (folder / f"made by {rank}").touch()
+        ensure_dataset(*args, **options)
+
+    synthetic.ensure_dataset, train.training_loop = made, lambda *args: None
+    EmbeddedData.path = str(folder / "data" / "cars")  # type: ignore[assignment,method-assign]
+    sizes = [f"--set=embedded.{name}={size}" for name, size in SMALL.items()]
+    with pytest.raises(click.Abort):  # as the run has not reached its end
+        train.main([f"--outdir={folder}", "--preset=cpu-demo", *sizes], standalone_mode=False)
+
+
+def test_of_several_processes_one_makes_the_embedded_data(tmp_path):
+    """The others do not wait for its lock, which some file systems do not have."""
+    on_ranks(first_run, tmp_path)
+    assert [path.name for path in tmp_path.glob("made by *")] == ["made by 0"]
+    assert len(list((tmp_path / "data" / "cars_train").glob("*/rgb"))) == SMALL["scenes"]
 
 
 # Videos
