@@ -283,10 +283,10 @@ _PRESETS = {
     "srn128": "",
     "srn64": "resolution=64 encoder.decoder_channels=128 renderer.num_samples=48 denoiser.channel_mult=1,2,2,2 "
     "denoiser.attention_resolutions=16",
-    # A smaller srn64: a CPU draws with it, and its snapshot in half precision has less than 24 MB.
-    "demo": "resolution=64 encoder.widths=32,64,64,64 encoder.blocks=2,2,2,2 encoder.decoder_channels=64 "
-    "encoder.low_level_channels=16 renderer.num_samples=48 denoiser.model_channels=64 denoiser.channel_mult=1,2,2,2 "
-    "denoiser.blocks_per_level=2 denoiser.attention_resolutions=16 denoiser.dropout=0",
+    # A smaller srn128: a CPU draws with it, and its snapshot in half precision has less than 25 MB.
+    "demo": "encoder.widths=32,64,128,128 encoder.blocks=2,2,2,2 encoder.decoder_channels=64 "
+    "encoder.low_level_channels=16 renderer.num_samples=48 denoiser.model_channels=32 denoiser.channel_mult=1,2,4,4,4 "
+    "denoiser.blocks_per_level=2 denoiser.dropout=0",
     "cpu-demo": "resolution=32 encoder.widths=32,48,64,64 encoder.blocks=1,1,1,1 encoder.aspp_rates=1 "
     "encoder.decoder_channels=48 encoder.low_level_channels=16 encoder.volume_channels=8 encoder.volume_depth=16 "
     "encoder.volume_width=16 renderer.hidden_channels=32 renderer.num_samples=12 renderer.render_width=16 "

@@ -233,10 +233,11 @@ class TrainConfig:
 _RECIPES = {
     "srn128": "lr=4e-4 num_targets=2",
     "srn64": "lr=2e-4 num_targets=2 ema_halflife_kimg=200",
-    # Between the paper's noise levels, for 128 pixels, and those of cpu-demo, for 32.
-    "demo": "loss.P_mean=-0.5 loss.P_std=1.5 batch_size=128 num_targets=2 lr=1e-3 lr_rampup_kimg=50 "
-    "ema_halflife_kimg=200 kimg_per_tick=25 snapshot_ticks=4 state_ticks=20 log_kimg=5 embedded.resolution=64 "
-    "embedded.scenes=4000 embedded.test_scenes=100",
+    # Noise between the paper's levels and cpu-demo's. At half the resolution a GPU trains on nearly three times as many
+    # images a second.
+    "demo": "loss.P_mean=0 loss.P_std=1.5 duration_kimg=3000 low_resolution_kimg=1850 batch_size=256 num_targets=2 "
+    "lr=1e-3 lr_rampup_kimg=50 lr_decay_kimg=500 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 state_ticks=20 "
+    "log_kimg=5 embedded.scenes=3600 embedded.views=20 embedded.test_scenes=100",
     # Little noise hides a car of 32 pixels, and a training of minutes does not overfit.
     "cpu-demo": "loss.P_mean=0 loss.P_std=1.6 loss.input_noise_probability=0 loss.rgb_weight=3 duration_kimg=18 "
     "batch_size=16 lr=1e-3 lr_rampup_kimg=2 ema_rampup_ratio=0.1 workers=0 kimg_per_tick=1 snapshot_ticks=6 "

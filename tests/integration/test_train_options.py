@@ -99,7 +99,7 @@ def test_help_shows_the_presets_values(program):
     done = program("--preset", "demo", "--help")
     words = " ".join(done.out.split())
     channels = ",".join(map(str, PRESETS["demo"].denoiser.channel_mult))
-    for value in ("demo", "128", "0.001", channels, "1-3", "4", "4000", "5000"):
+    for value in ("demo", "256", "0.001", channels, "1-3", "4", "3000", "5000"):
         assert f"[default: {value}" in words
     assert "None" not in done.out
 
@@ -191,7 +191,7 @@ def test_a_snapshot_brings_the_preset_of_its_network(program, monkeypatch):
     arguments = ["--modalities", "rgb,raysar", "--transfer", ROOT / "models" / "demo.pkl", "-n"]
     config = options_of(program(*arguments))
     assert config.preset == "demo" and config.net.modalities == ("rgb", "sar")
-    assert_refused(program(*arguments, "--preset", "srn64"), "demo.pkl", "--set net.encoder.widths=32,64,64,64")
+    assert_refused(program(*arguments, "--preset", "srn64"), "demo.pkl", "--set net.encoder.widths=32,64,128,128")
 
 
 def test_a_snapshot_needs_its_own_preconditioning(program, cars, snapshot):

@@ -74,12 +74,12 @@ halving = functools.partial(exit_code_of, halve)
 
 @pytest.mark.parametrize("kind", ["demo", "ncsnpp"])
 def test_in_half_precision_it_is_half_as_large_and_draws_the_same(kind, tmp_path):
-    """With the preset of models/demo.pkl: 24 MB is the most that is fair to clone. Frequencies stay exact."""
+    """With the preset of models/demo.pkl: 25 MB is the most that is fair to clone. Frequencies stay exact."""
     net = GeNVS(PRESETS["demo"]) if kind == "demo" else small_net(arch="ncsnpp", residual_encoder=True)
     full, half = saved(tmp_path / "full.pkl", net, cur_nimg=12345), tmp_path / "half.pkl"
     assert halving(full, half) == 0
     loaded = genvs.load_snapshot(half)
-    assert half.stat().st_size < (min(24e6, 0.51 * full.stat().st_size) if kind == "demo" else full.stat().st_size)
+    assert half.stat().st_size < (min(25e6, 0.51 * full.stat().st_size) if kind == "demo" else full.stat().st_size)
     assert loaded.config == net.config and loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl"}
     for name, tensor in loaded.state_dict().items():
         given = net.state_dict()[name]
