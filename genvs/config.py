@@ -41,7 +41,6 @@ SIGMA_RANGES = {"edm": (0.002, 80.0), "vp": (0.002, 80.0), "ve": (0.02, 100.0)}
 CONVENTIONS = ("opencv", "opengl")  # of the camera axes in a pose
 FITS = ("squeeze", "crop", "pad")  # what is done to images that are not square
 UNOFFICIAL = "unofficial"
-GEOMETRY_CHANNELS = 2  # of a feature image, the last ones, which may show opacity and depth
 STEM_STRIDE = 4  # of DeepLabV3+'s output, which the volume head upsamples
 BACKBONE_STRIDE = 16  # of ASPP's input
 
@@ -107,18 +106,14 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class RendererConfig:
-    """The field's MLP, samples along a ray, and the side of the rendered feature image before upsampling.
-
-    show_geometry: the last two channels of the feature image are each ray's opacity and depth, not the field's.
-    """
+    """The field's MLP, samples along a ray, and the side of the rendered feature image before upsampling."""
 
     hidden_channels: int = 64
     num_samples: int = 64
     render_width: int = 64
-    show_geometry: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(self, POSITIVE, *self.__dataclass_fields__.keys() - {"show_geometry"})
+        check_numbers(self, POSITIVE, *self.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,6 @@ class DenoiserConfig:
     arch: ddpmpp, ncsnpp or adm. precond: edm, vp or ve (see genvs.diffusion.preconditioning).
     attention_resolutions, residual_encoder, sigma_min, sigma_max: None is replaced by the value of `arch` or `precond`.
     centre_on_colours: denoise the difference between the target and the feature image's colours (first three channels).
-    learned_weighting: whether training divides the loss at each noise level by its size there (`LogVariance`).
     augment_labels: number of augmentation labels that the network takes: AUGMENT_LABELS or 0.
     """
 
@@ -141,7 +135,6 @@ class DenoiserConfig:
     centre_on_colours: bool = False
     arch: str = "ddpmpp"
     precond: str = "edm"
-    learned_weighting: bool = False
     augment_labels: int = 0
     sigma_data: float = 0.5
     sigma_min: float = None  # type: ignore[assignment]
@@ -196,10 +189,6 @@ class GeNVSConfig:
         check_choice(self, "numerics", ("genvs", UNOFFICIAL))
         object.__setattr__(self, "modalities", modality_names(self.modalities))
         channels = max(MODALITIES[name].features[1] for name in self.modalities)
-        if self.renderer.show_geometry:
-            if self.modalities != ("rgb",) or self.numerics == UNOFFICIAL:
-                raise InputError("`show_geometry` is for networks of photos alone, with `numerics`=genvs: leave it out")
-            channels += GEOMETRY_CHANNELS
         if self.encoder.volume_channels < channels:
             given = f"`volume_channels`={self.encoder.volume_channels}, `modalities`={as_text(self.modalities)}"
             raise InputError(f"{given}: give {channels} channels or more")
@@ -270,12 +259,18 @@ def parse_view_weighting(name: str) -> tuple[str, float | None]:
     return method, value
 
 
+# Settings that are no more. Older snapshots state them, mostly as 0 or false.
+_REMOVED = {"renderer": ("importance_samples", "show_geometry"), "denoiser": ("learned_weighting",)}
+
+
 def config_of_snapshot(data: Mapping[str, Any]) -> GeNVSConfig:
     """The config that a snapshot holds as a dict. Raises InputError where it cannot be used."""
-    renderer = dict(data["renderer"])
-    if renderer.pop("importance_samples", 0):  # older snapshots state it, mostly as 0
-        raise InputError("it was trained with importance sampling, which this version does not have")
-    return from_dict(GeNVSConfig, {**data, "renderer": renderer})
+    parts = {part: dict(data[part]) for part in _REMOVED}
+    for part, names in _REMOVED.items():
+        for name in names:
+            if parts[part].pop(name, False):
+                raise InputError(f"it was trained with `{name}`, which this version does not have")
+    return from_dict(GeNVSConfig, {**data, **parts})
 
 
 # What each preset changes in `srn128`, as in `--set`.

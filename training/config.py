@@ -150,8 +150,6 @@ class TrainConfig:
             raise InputError(f"`data_class`={self.data_class}: give the `data` that it reads too")
         if self.near is not None and self.far is not None and self.near >= self.far:
             raise InputError(f"`near`={self.near:g}, `far`={self.far:g}: choose `near` below `far`")
-        if self.loss.opacity_weight > 0 and not self.net.renderer.show_geometry:
-            raise InputError(f"`opacity_weight`={self.loss.opacity_weight:g}: set `net.renderer.show_geometry` too")
         rates, usable = self.net.encoder.aspp_rates, self.net.usable_aspp_rates(self.net.resolution)
         if rates != usable:
             fault = f"too large for the feature map at `resolution`={self.net.resolution}"

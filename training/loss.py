@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genvs import random
-from genvs.config import AUGMENT_LABELS, GEOMETRY_CHANNELS, SIGMA_RANGES, GeNVSConfig
+from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, GeNVSConfig
 from genvs.data.types import ViewBatch
 from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
@@ -30,8 +30,6 @@ class LossConfig:
     deviation U(0, max), in units of images in [-1, 1].
     rgb_weight: weight of an auxiliary loss that trains the channels of the feature image that show the picture itself
     (genvs.models.colours) to predict the target. It teaches geometry directly, as in pixelNeRF (arXiv 2012.02190).
-    opacity_weight: weight of the mean of o (1 - o) over all rays of opacity o, against fog. It needs a network that
-    shows the geometry.
     augment: probability of each step of `draw_augmentation`.
     """
 
@@ -41,7 +39,6 @@ class LossConfig:
     input_noise_probability: float = 0.5
     input_noise_max: float = 0.5
     rgb_weight: float = 1.0
-    opacity_weight: float = 0.0
     augment: float = 0.0
     class_dropout: float = 0.1
 
@@ -49,7 +46,7 @@ class LossConfig:
         probabilities = ("conditioning_dropout", "input_noise_probability", "augment", "class_dropout")
         check_numbers(self, PROBABILITY, *probabilities)
         check_numbers(self, POSITIVE, "P_std")
-        check_numbers(self, NOT_NEGATIVE, "input_noise_max", "rgb_weight", "opacity_weight")
+        check_numbers(self, NOT_NEGATIVE, "input_noise_max", "rgb_weight")
         if not math.isfinite(self.P_mean):
             raise InputError(f"`P_mean`={self.P_mean}: give a number")
 
@@ -72,11 +69,9 @@ class GeNVSLoss:
     All randomness is a function of (seed, sample index): it does not depend on batches, ranks or resuming.
     """
 
-    def __init__(
-        self, config: LossConfig, net: GeNVSConfig, seed: int, log_variance: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        """net: the config of the network that is trained. log_variance: the network's `LogVariance`, if it has one."""
-        self.config, self.seed, self.log_variance = config, seed, log_variance
+    def __init__(self, config: LossConfig, net: GeNVSConfig, seed: int) -> None:
+        """net: the config of the network that is trained."""
+        self.config, self.seed = config, seed
         self.sigma_data, self.precond = net.denoiser.sigma_data, net.denoiser.precond
         self.colours = [colours_of(name, net) for name in net.modalities]
 
@@ -109,15 +104,7 @@ class GeNVSLoss:
         )
         loss = self.denoising_loss(denoised - self.wanted(images, feature_image, to_denoise), weight)
         rgb_loss = self.rgb_loss(feature_image, targets)
-        levelled = loss
-        if self.log_variance is not None:
-            log_variance = self.log_variance(sigma)
-            levelled = loss / log_variance.exp() + log_variance
-        total = (levelled + self.config.rgb_weight * rgb_loss).mean()
-        if self.config.opacity_weight > 0:
-            opacity = feature_image[:, :, -GEOMETRY_CHANNELS]
-            total = total + self.config.opacity_weight * (opacity * (1 - opacity)).mean()
-        return LossTerms(total, loss, rgb_loss, sigma)
+        return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
     def wanted(self, images: Tensor, feature_image: Tensor, to_denoise: dict[str, Any]) -> Tensor:
         """What the denoiser should return, `[B, T, 3, H, W]`: here the augmented targets, `images`.

@@ -34,7 +34,7 @@ IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 VIEW_WEIGHTS = "renderer.view_weights."
 Weights = dict[str, Tensor]
 # Layers that change nothing while they are 0.
-OPTIONAL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*|log_variance\..*")
+OPTIONAL_LAYERS = re.compile(r"denoisers\.\w+\.unet\.embed_(augment|class)\..*")
 
 
 @dataclass
@@ -208,9 +208,8 @@ def unlike(config: GeNVSConfig, source: GeNVSConfig) -> list[tuple[str, Any]]:
     """The settings of `source` that keep its weights out of a network of this config, by path."""
     own, given = (flat(dataclasses.asdict(each)) for each in (config, source))
     given["encoder.aspp_rates"] = source.usable_aspp_rates(source.resolution)
-    # `transfer` adds and leaves out modalities; labels follow from the loss; no weights depend on the others.
-    del given["modalities"], given["denoiser.augment_labels"], given["denoiser.learned_weighting"]
-    del given["denoiser.dropout"]
+    # `transfer` adds and leaves out modalities; labels follow from the loss; no weights depend on dropout.
+    del given["modalities"], given["denoiser.augment_labels"], given["denoiser.dropout"]
     return sorted(item for item in given.items() if item[1] != own[item[0]] and not item[0].startswith("scene."))
 
 
@@ -297,7 +296,9 @@ def load_training_state(path: Path) -> dict[str, Any]:
     files.check_format(content, path, TRAINING_STATE, VERSION, "give a training-state-*.pt that train.py wrote")
     try:
         net = dataclasses.asdict(config_of_snapshot(content["config"]["net"]))
-        settings = {**content["config"], "net": net}
+        loss = dict(content["config"]["loss"])
+        loss.pop("opacity_weight", None)  # of older runs: 0, because `net` shows no geometry
+        settings = {**content["config"], "net": net, "loss": loss}
         if settings.pop("tensorboard", True) is False:  # so it was before there were other loggers
             settings["logger"] = None
         config = from_dict(TrainConfig, settings)

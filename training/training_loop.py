@@ -42,7 +42,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     if state.teacher:
         loss_fn: GeNVSLoss = DistillationLoss(config, state.teacher)
     else:
-        loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed, state.net.log_variance)
+        loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed)
     first_nimg = state.cur_nimg
     monitor = Monitor(
         run_dir, device, rank=rank, cur_nimg=first_nimg, total=config.total_nimg, loggers=config.logger or ()

@@ -1,6 +1,5 @@
 """Preconditioning around a U-Net that also sees the feature image."""
 
-import torch
 from torch import Tensor, nn
 
 from genvs.config import DenoiserConfig
@@ -46,23 +45,3 @@ class ConditionedDenoiser(nn.Module):
         # c_in scales the noisy image to unit variance; the feature image is not noisy and keeps its own scale.
         x = cat_channels(c_in * offset, feature_image)
         return mean + c_skip * offset + c_out * self.unet(x, c_noise.flatten(), keys, labels).float()
-
-
-class LogVariance(nn.Module):
-    """u(sigma): the logarithm of the loss at a noise level, as a Fourier series in ln sigma.
-
-    With the loss L in training, L / exp(u) + u is least where u = ln L. So all noise levels count alike, however large
-    their losses (EDM2, arXiv 2312.02696, after Kendall et al., arXiv 1705.07115). At first u is 0.
-    """
-
-    ORDER = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.coefficients = nn.Parameter(torch.zeros(2, self.ORDER + 1))
-
-    def forward(self, sigma: Tensor) -> Tensor:
-        """sigma: `[...]`, of which ln sigma / 4 should lie in (-pi, pi). Returns `[...]`, float32."""
-        angles = sigma.float().log()[..., None] / 4 * torch.arange(self.ORDER + 1, device=sigma.device)
-        # Not a product of matrices, which autocast would round.
-        return (torch.stack([angles.cos(), angles.sin()], dim=-2) * self.coefficients).sum(dim=(-2, -1))

@@ -17,7 +17,7 @@ from genvs.geometry import Cameras
 from genvs.geometry.projections import PROJECTIONS
 from genvs.modalities import MODALITIES
 from genvs.models.colours import colours_of
-from genvs.models.denoiser import ConditionedDenoiser, LogVariance
+from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.labels import augmented
 from genvs.models.renderer import FeatureRenderer
@@ -49,7 +49,6 @@ class GeNVS(nn.Module):
         self.denoisers = nn.ModuleDict(
             {name: denoiser(config.denoiser, size, channels, num_classes, colours[name]) for name in colours}
         )
-        self.log_variance = LogVariance() if config.denoiser.learned_weighting else None
         self.register_load_state_dict_pre_hook(name_modality)
 
     def to_device(self, device: torch.device | str) -> GeNVS:

@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from genvs.config import GEOMETRY_CHANNELS, RendererConfig
+from genvs.config import RendererConfig
 from genvs.geometry import Cameras, interval_lengths, stratified_depths
 from genvs.geometry.projections import PROJECTIONS
 from genvs.modalities import MODALITIES, depth_coded, to_levels
@@ -38,7 +38,12 @@ class Field(nn.Module):
 
 
 class FeatureRenderer(nn.Module):
-    """Volume-renders the input views' feature volumes at target cameras."""
+    """Volume-renders the input views' feature volumes at target cameras.
+
+    shows_geometry: the first two channels are each ray's opacity and expected depth, not the field's (for viewers).
+    """
+
+    shows_geometry = False
 
     def __init__(
         self, config: RendererConfig, channels: int, view_weighting: str, modalities: tuple[str, ...] = ("rgb",)
@@ -77,7 +82,7 @@ class FeatureRenderer(nn.Module):
             RaySamples(origins, directions, depths, lengths),
             self.field.tensors(),
             elevations=width if projection.keeps_range else None,
-            known=self.known(depths, near, far, modality, feature_volume.shape[2]),
+            known=self.known(depths, near, far, modality),
         )
         if projection.keeps_range:  # [B, T, azimuth, sample, C], and the far end is the top row
             return rendered.flip(3).permute(0, 1, 4, 3, 2)
@@ -95,12 +100,12 @@ class FeatureRenderer(nn.Module):
         keeps_range = functools.reduce(torch.logical_or, ranged)[..., None, None]
         return torch.where(keeps_range, matrices[True], matrices[False])
 
-    def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str, channels: int) -> Known | None:
+    def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str) -> Known | None:
         """The channels whose values follow from the samples' depths. depths: `[..., S]`. near, far: `[...]`."""
-        if modality != "depth" and not self.config.show_geometry:
+        if modality != "depth" and not self.shows_geometry:
             return None
         # What a depth picture shows, less its background: a ray then renders the expected depth.
         value = to_levels(depth_coded(depths, near[..., None], far[..., None])) - to_levels(0)
-        if modality == "depth":
-            return Known(MODALITIES["depth"].features[0], value[..., None])
-        return Known(channels - GEOMETRY_CHANNELS, torch.stack([torch.ones_like(value), value], dim=-1))
+        if self.shows_geometry:
+            return Known(0, torch.stack([torch.ones_like(value), value], dim=-1))
+        return Known(MODALITIES["depth"].features[0], value[..., None])

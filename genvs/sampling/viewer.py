@@ -7,13 +7,11 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genvs.config import GEOMETRY_CHANNELS
 from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.errors import InputError
@@ -77,9 +75,8 @@ class Viewer:
         self._denoise = FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
         self.pictures = PICTURES + GEOMETRY if self._denoise.modality == "rgb" else PICTURES
         self._turns = Turns()
-        # The same renderer, weights included, that shows geometry in its last channels.
-        self._geometry = copy.copy(net.renderer)
-        self._geometry.config = replace(net.config.renderer, show_geometry=True)
+        self._geometry = copy.copy(net.renderer)  # with the same weights
+        self._geometry.shows_geometry = True
         self._network = self._conditioned_on(inputs)
         with torch.inference_mode():
             self._usual_features = self._network.render(self._network.cameras[:, :1])  # whose colours all get
@@ -156,7 +153,7 @@ class Viewer:
     def _rendered_geometry(self, camera: Cameras) -> Tensor:
         """Opacity, and the level of the depth above the background's, in [0, 2], times opacity: `[2, R, R]`."""
         with self._denoise.autocast():
-            low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, -GEOMETRY_CHANNELS:]
+            low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, :2]
             return self.net.enlarge(low.float())[0]
 
     @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Stopped and resumed: the same as never stopped, and only with the same options and data."""
 
+import copy
 import dataclasses
 import re
 import shutil
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 import train as program
 from genvs import files
 from genvs.errors import InputError
-from genvs.settings import flat, set_by_path
+from genvs.settings import flat, from_dict, set_by_path
 from tests.conftest import counted
 from tests.small_training import fresh_state, kimg, last_state, records, resume, small_run, train, unequal
 from training.config import RESUMABLE, TrainConfig, resumed
@@ -124,6 +125,18 @@ def test_states_of_other_versions_are_named(tmp_path, undisturbed):
         files.save_atomic({**undisturbed, "version": version}, path)
         with pytest.raises(InputError, match=f"^{path} .* version {version}, this program reads"):
             load_training_state(path)
+
+
+def test_removed_settings_of_older_runs_are_read_where_they_are_off(tmp_path, undisturbed):
+    old, path = copy.deepcopy(undisturbed), tmp_path / "training-state-000000.pt"
+    old["config"]["loss"]["opacity_weight"] = 0.0
+    old["config"]["net"]["renderer"]["show_geometry"] = False
+    files.save_atomic(old, path)
+    assert load_training_state(path)["config"] == from_dict(TrainConfig, undisturbed["config"])
+    old["config"]["net"]["renderer"]["show_geometry"] = True
+    files.save_atomic(old, path)
+    with pytest.raises(InputError, match=f"^{path}: .*trained with `show_geometry`, which this version does not have"):
+        load_training_state(path)
 
 
 def test_a_state_fits_its_own_network_alone(cars, tmp_path, undisturbed):

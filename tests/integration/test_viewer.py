@@ -20,7 +20,6 @@ from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, pixel_centers, project
 from genvs.geometry.trajectories import orbit, spherical_c2w
-from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
 from genvs.visualize import to_uint8
@@ -57,17 +56,16 @@ def test_a_camera_has_its_field_of_view_and_planes_around_the_object(viewer, cam
 
 
 def test_expected_depth_and_opacity_are_those_of_a_network_that_shows_them(viewer, camera):
-    """The same weights with `show_geometry`, whose feature images end with opacity and the depth's level above 0's."""
-    config = viewer.net.config
-    shows = GeNVS(replace(config, renderer=replace(config.renderer, show_geometry=True))).eval()
-    shows.load_state_dict(viewer.net.state_dict())
+    """Its feature images start with opacity and the depth's level above 0's."""
+    shows = copy.deepcopy(viewer.net)
+    shows.renderer.shows_geometry = True
     [(_, features)] = synthesize_views(shows, viewer.inputs, camera, num_steps=1)
-    opacity, depth = 255 * features[-2], 127.5 * features[-1]
+    opacity, depth = 255 * features[0], 127.5 * features[1]
     for picture, expected in (("opacity", opacity), ("expected depth", depth)):
         drawn = viewer.draw(camera, picture)
         assert drawn.shape == (SIZE, SIZE, 3) and drawn.std() > 0.1
         np.testing.assert_allclose(drawn[..., 0], expected.numpy(), atol=0.51)
-    assert not config.renderer.show_geometry and not viewer.net.renderer.config.show_geometry
+    assert not viewer.net.renderer.shows_geometry
 
 
 @contextlib.contextmanager

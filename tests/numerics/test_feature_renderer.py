@@ -144,17 +144,18 @@ def test_an_even_fog_absorbs_along_each_rays_metric_length():
     assert_close(image, expected[:, :, None].expand_as(image))
 
 
-def test_the_last_channels_show_opacity_and_depth():
+def test_the_first_channels_may_show_opacity_and_depth():
     """Depths as a depth picture codes them, 255 at the near plane and 1 at the far plane, times the opacity."""
     volume, inputs, targets = some_scene()
-    shows, plain = renderer_of(show_geometry=True), renderer_of()
+    shows, plain = renderer_of(), renderer_of()
+    shows.shows_geometry = True
     image, others = shows(volume, inputs, targets), plain(volume, inputs, targets)
-    assert_close(image[:, :, :2], others[:, :, :2])
-    assert (image[:, :, 2:] - others[:, :, 2:]).abs().amax() > 0.1 and image.isfinite().all()
+    assert_close(image[:, :, 2:], others[:, :, 2:])
+    assert (image[:, :, :2] - others[:, :, :2]).abs().amax() > 0.1 and image.isfinite().all()
 
     def shown(density: float) -> torch.Tensor:
         constant_field(shows, density_logit=density - Field.DENSITY_SHIFT, features=3.0)
-        return shows(volume, inputs, targets)[:, :, 2:]
+        return shows(volume, inputs, targets)[:, :, :2]
 
     _, directions = generate_rays(targets, 6, 6)
     length = (targets.far - targets.near)[..., None, None] * directions.norm(dim=-1)

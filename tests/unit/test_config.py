@@ -111,8 +111,6 @@ def test_settings_of_another_architecture_are_refused():
 
 def test_dilation_rates_that_never_meet_the_map_are_read_but_not_trained():
     old = {**through_json(SRN128), "encoder": {**through_json(SRN128.encoder), "aspp_rates": [12, 24, 36]}}
-    del old["renderer"]["show_geometry"]
-    old["renderer"]["importance_samples"] = 0  # as files of older versions have it
     config = config_of_snapshot(old)
     assert config.encoder.aspp_rates == (12, 24, 36)
     assert "aspp_rates" in refusal(TrainConfig, net=config)
@@ -120,16 +118,18 @@ def test_dilation_rates_that_never_meet_the_map_are_read_but_not_trained():
     for preset in PRESETS.values():
         for resolution in (32, 64, 128):
             TrainConfig(net=set_by_path(preset, {"resolution": resolution}))
-    old["renderer"]["importance_samples"] = 12
-    assert "importance" in refusal(config_of_snapshot, old)
 
 
-def test_geometry_is_shown_to_networks_of_photos_that_have_channels_for_it():
-    shows = {"renderer.show_geometry": "true"}
-    assert set_by_path(SRN128, shows).renderer.show_geometry
-    for other in ({"modalities": "rgb,sar"}, {"numerics": "unofficial"}):
-        assert "`show_geometry`" in refusal(set_by_path, SRN128, {**shows, **other})
-    assert "give 5 channels" in refusal(set_by_path, SRN128, {**shows, "encoder.volume_channels": "4"})
+@pytest.mark.parametrize(
+    "path", ["renderer.importance_samples", "renderer.show_geometry", "denoiser.learned_weighting"]
+)
+def test_removed_settings_are_read_where_they_are_off(path):
+    part, name = path.split(".")
+    old = through_json(SRN128)
+    old[part][name] = 0
+    assert config_of_snapshot(old) == SRN128
+    old[part][name] = 1
+    assert f"`{name}`" in refusal(config_of_snapshot, old)
 
 
 # Changes by path

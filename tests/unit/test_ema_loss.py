@@ -10,10 +10,7 @@ from torch.testing import assert_close
 
 from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch, Views
-from genvs.errors import InputError
-from genvs.models import GeNVS
-from genvs.settings import set_by_path
-from tests.small_model import part_of, small_config, some_batch, some_cameras
+from tests.small_model import part_of, some_cameras
 from training.config import TRAIN_PRESETS
 from training.loss import GeNVSLoss, LossConfig
 from training.state import TrainState
@@ -108,29 +105,6 @@ def test_the_loss_is_edms_formula():
     # Features of zero, an empty ray, stand for white.
     assert_close(terms.rgb_loss, ((images - 1) ** 2).mean(dim=(2, 3, 4)))
     assert_close(terms.total, (terms.loss + 3 * terms.rgb_loss).mean())
-
-
-def test_fog_costs_most_where_it_is_half_opaque():
-    config = set_by_path(small_config(), {"renderer.show_geometry": True})
-    net, batch = GeNVS(config).eval(), some_batch(2)
-    last_bias = net.renderer.field.tensors().parameters[-1]
-
-    def cost(density: float, weight: float) -> tuple[Tensor, Tensor]:
-        """Of a fog of this raw density, and its gradient for it."""
-        last_bias.data[0] = density
-        total = GeNVSLoss(LossConfig(opacity_weight=weight), config, 0)(net, batch).total
-        return total.detach(), torch.autograd.grad(total, last_bias)[0][0]
-
-    for density, slope in ((-1.0, 1.0), (1.5, -1.0)):
-        (fog, steeper), (clear, gentler) = cost(density, 10.0), cost(density, 0.0)
-        with torch.no_grad():
-            shown = net.render(net.encode(batch.inputs.images), batch.inputs.cameras, batch.targets.cameras)
-        opacity = shown[:, :, -2]
-        assert 0.1 < opacity.mean() < 0.99
-        assert slope * (steeper - gentler) > 0, "towards empty space, and towards solid"
-        assert_close(fog - clear, 10 * (opacity * (1 - opacity)).mean(), rtol=0.05, atol=0)
-    with pytest.raises(InputError, match="show_geometry"):
-        dataclasses.replace(CONFIG, loss=LossConfig(opacity_weight=0.1))
 
 
 def test_noise_is_unit_white_and_levels_are_lognormal():
