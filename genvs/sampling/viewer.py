@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genvs.config import UNOFFICIAL
 from genvs.data.types import Views
 from genvs.diffusion.samplers import Denoise
 from genvs.errors import InputError
@@ -62,8 +63,8 @@ class Viewer:
     """A network and the encoded input views of one object. Draws one camera at a time.
 
     Several threads may draw: after each evaluation of the denoiser, the next one has its turn. inputs: `[1, V]`, as
-    given at first, on the CPU; depth planes are relative to theirs. pictures: what it draws: PICTURES and, of photos,
-    GEOMETRY.
+    given at first, on the CPU; depth planes are relative to theirs. pictures: what it draws: PICTURES and, of photos by
+    this project's own networks, GEOMETRY.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Viewer:
         self.net, self.inputs, self._device = net, inputs, next(net.parameters()).device
         bf16 = bf16 and has_native_bf16(self._device)
         self._denoise = FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
-        self.pictures = PICTURES + GEOMETRY if self._denoise.modality == "rgb" else PICTURES
+        shows_geometry = self._denoise.modality == "rgb" and net.config.numerics != UNOFFICIAL
+        self.pictures = PICTURES + GEOMETRY if shows_geometry else PICTURES
         self._turns = Turns()
         self._geometry = copy.copy(net.renderer)  # with the same weights
         self._geometry.shows_geometry = True

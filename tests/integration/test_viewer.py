@@ -22,9 +22,11 @@ from genvs.geometry import Cameras, pixel_centers, project
 from genvs.geometry.trajectories import orbit, spherical_c2w
 from genvs.sampling.synthesis import synthesize_views
 from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
+from genvs.snapshot import build_net
 from genvs.visualize import to_uint8
 from inference import page_files
 from tests.browser import wait_until
+from tests.published import published_config
 from tests.small_model import SIZE, small_net, some_cameras
 
 
@@ -155,6 +157,8 @@ def test_what_it_does_not_draw(viewer, camera):
         viewer.draw(camera, "normals")
     with pytest.raises(InputError, match="`trajectory` has a camera 0"):
         Viewer(viewer.net, far_away(viewer.inputs)).camera(torch.eye(4), 0.8)
+    theirs = build_net(published_config())  # whose renderer does not show its geometry
+    assert Viewer(theirs, viewer.inputs).pictures == ("sample", "feature image")
 
 
 def far_away(inputs: Views) -> Views:
