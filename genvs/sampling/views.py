@@ -86,7 +86,7 @@ def sample_views(
     >>> pose = np.loadtxt("inference/input/pose/000064.txt").reshape(1, 4, 4)
     >>> views = genvs.sample_views(net, [Image.open("inference/input/rgb/000064.png")], pose, pose)
     >>> views.shape, views.dtype
-    ((1, 64, 64, 3), dtype('uint8'))
+    ((1, 128, 128, 3), dtype('uint8'))
     """
     scene = net.config.scene
     pictures = [_as_uint8(image, scene.background) for image in images]

@@ -70,7 +70,7 @@ def test_the_readme_draws_with_the_wheel_alone(installed: Path, tmp_path: Path) 
     assert Path(file).is_relative_to(installed.parents[1]) and public == genvs.__all__
     assert version == same == genvs.__version__
     drawn = np.asarray(Image.open(clone / "views.png"))
-    assert drawn.shape == (64, 64, 3) and drawn.std() > 20
+    assert drawn.shape == (128, 128, 3) and drawn.std() > 20
 
 
 def test_a_type_checker_sees_the_installed_package(installed: Path, tmp_path: Path) -> None:
