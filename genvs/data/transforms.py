@@ -4,6 +4,7 @@
 (see Lens) are stated for all frames or for single ones; a frame's own values take precedence.
 """
 
+import contextlib
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
@@ -94,7 +95,14 @@ def _settings(source: dict[str, Any]) -> dict[str, Any]:
     """A lens's settings in `source`, the file's record or a frame."""
     if isinstance(source.get("distortion_params"), list):
         source = source | dict(zip(DISTORTION_PARAMS, source["distortion_params"], strict=False))
-    return {name: source[name] for name in LENS_SETTINGS if source.get(name) is not None}
+    return {name: _number(source[name]) for name in LENS_SETTINGS if source.get(name) is not None}
+
+
+def _number(value: Any) -> Any:
+    """A number that is written as text, "50.0", which other programs read too; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
 
 
 def _image_path(written: Any, shown: str, name: str = "file_path") -> str:

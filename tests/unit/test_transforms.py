@@ -76,7 +76,7 @@ def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     frames = [
         frame("images/0.png", poses[0]),
         frame("images/1.png", poses[1], fl_x=100.0, cx=30),
-        frame("images/2.png", poses[2], w=128, h=96, fl_x=160, fl_y=150, cx=64, cy=50, camera_model="PINHOLE"),
+        frame("images/2.png", poses[2], w=128, h=96, fl_x="160", fl_y="150.0", cx=64, cy=50, camera_model="PINHOLE"),
         frame("images/3.png", poses[3], camera_angle_x=math.pi / 2),
         frame("images/4.png", poses[4], camera_angle_x=math.pi / 2, camera_angle_y=math.pi / 3),
     ]

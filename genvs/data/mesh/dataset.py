@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from genvs.data.mesh.model import READERS, MeshFile
@@ -65,20 +64,31 @@ def _files(meshes: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, map(os.path.abspath, meshes)):
-        found = [path]
-        if path.is_dir():
-            inside = glob.glob("**/*", root_dir=path, recursive=True)  # also in folders that are links
-            visible = [name for name in inside if not any(map(is_ignored, Path(name).parts))]
-            found = [path / name for name in sorted(visible, key=natural_key)]
+        found = sorted(_inside(path), key=lambda file: natural_key(str(file))) if path.is_dir() else [path]
         other = [file for file in found if file.suffix.lower() in NOT_READ]
         found = [file for file in found if file.suffix.lower() in READERS and file.is_file()]
-        if other and found:
+        if other and not found:
+            raise InputError(f"{printable(other[0])}: is of a kind of mesh that is not read; convert to .glb")
+        if other:
             line = f"left out {len(other)} of a kind of mesh that is not read, such as {printable(other[0])}"
             warnings.warn(f"{line}; convert to .glb", stacklevel=2)
         if not found:
             raise InputError(f"{printable(path)}: no mesh there; give files of {', '.join(READERS)}, or their folder")
         files += found
     return list({os.path.realpath(file): file for file in reversed(files)}.values())[::-1]
+
+
+def _inside(path: Path) -> Iterator[Path]:
+    """What is not hidden at any depth in a folder, also in folders that are links; in each folder once."""
+    seen = set[str]()
+    for place, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # links may lead back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted((name for name in folders if not is_ignored(name)), key=natural_key)
+        yield from (Path(place, name) for name in names if not is_ignored(name))
 
 
 def _scene_names(files: Sequence[Path]) -> list[str]:
