@@ -265,6 +265,15 @@ def unlike_training(inputs: Cameras, trained: SceneConfig) -> list[str]:
             f"{trained.focal:.3g} of both in the training data; pass --fit crop or --fit pad if they are not square, "
             "or crop them (with their intrinsics) to that field of view, or results will be poor"
         )
+    center = inputs.intrinsics[0][:, :2, 2]
+    off, view = (center - 0.5).abs().amax(dim=1).max(dim=0)
+    if off > 0.05:
+        x, y = center[view].tolist()
+        found.append(
+            f"a principal point is at {x:.3g} of the image's width and {y:.3g} of its height; crop the images (with "
+            "their intrinsics) so that it is in the middle, or results will be poor if it was there in the training "
+            "data"
+        )
     return found
 
 

@@ -112,9 +112,12 @@ def test_scenes_and_views_that_are_not_there(tmp_path, options, reason):
         read_scene(path, CONFIG, **options)
 
 
-@pytest.mark.parametrize(("focal_y", "said"), [(140, None), (175, "1.03 of .* 1.37 of .* 1.03 of both")])
-def test_a_focal_length_unlike_the_training_datas_is_warned_of(folder, focal_y, said):
-    (folder / "intrinsics.txt").write_text(f"131.25 0 64\n0 {focal_y} 64\n0 0 1\n128 128\n")
+@pytest.mark.parametrize(
+    ("focal_y", "center_x", "said"),
+    [(140, 60, None), (175, 64, "1.03 of .* 1.37 of .* 1.03 of both"), (140, 54, "principal point is at 0.422 of")],
+)
+def test_a_lens_unlike_the_training_datas_is_warned_of(folder, focal_y, center_x, said):
+    (folder / "intrinsics.txt").write_text(f"131.25 0 {center_x}\n0 {focal_y} 64\n0 0 1\n128 128\n")
     found = inference.unlike_training(read_scene(folder, CONFIG).inputs.cameras, CONFIG.scene)
     assert not found if said is None else re.search(said, found[0])
 
