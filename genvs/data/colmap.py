@@ -146,13 +146,16 @@ def read_depths(storage: Storage, files: dict[str, str], photos: list[Photo]) ->
 
 
 def _lens(model: str, size: tuple[int, int], parameters: tuple[float, ...], shown: str) -> Lens:
-    names = CAMERA_MODELS.get(model)
+    names = CAMERA_MODELS.get(model, "").split()
     if not names:
         raise InputError(
             f"{shown}: the camera model {printable(model)} is not supported; undistort the photos (colmap "
             "image_undistorter), and use what that writes"
         )
-    values = zip((NAMES.get(name, name) for name in names.split()), parameters, strict=True)
+    if len(parameters) != len(names):
+        fault = f"has {len(parameters)} parameters, but those of {model} are {' '.join(names)}"
+        raise InputError(f"{shown}: {fault}; export the model again")
+    values = zip((NAMES.get(name, name) for name in names), parameters, strict=True)
     return Lens(dict(values) | dict(zip("wh", size, strict=True)), shown, model)
 
 
@@ -182,7 +185,7 @@ def _records(storage: Storage, file: str, binary: Any, text: Any) -> Iterator[An
             yield from text(
                 line for line in data.decode("utf-8-sig", "surrogateescape").splitlines() if not line.startswith("#")
             )
-    except (struct.error, ValueError, IndexError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         reason = printable(str(error)[:100])
         raise InputError(f"{storage.shown(file)}: is damaged or cut short ({reason}); export the model again") from None
 
@@ -231,7 +234,8 @@ def _binary_images(file: _Cursor) -> Iterator[tuple]:
 def _text_images(lines: Iterator[str]) -> Iterator[tuple]:
     """Two lines each: the second one, which may be empty, lists x, y and the point's id for each point."""
     for line in filter(str.strip, lines):
-        _, *pose, camera, name = line.split(maxsplit=9)
+        words = line.split(maxsplit=9)
+        pose, (camera, name) = words[1:8], words[8:]
         points = np.array(next(lines, "").split()[2::3], dtype=np.int64)
         yield name.strip(), tuple(map(float, pose)), int(camera), points
 
@@ -246,4 +250,4 @@ def _binary_points(file: _Cursor) -> Iterator[tuple]:
 def _text_points(lines: Iterator[str]) -> Iterator[tuple]:
     for line in filter(str.strip, lines):
         number, x, y, z, *_ = line.split(maxsplit=4)
-        yield int(number), (float(x), float(y), float(z))
+        yield np.int64(int(number)), (float(x), float(y), float(z))

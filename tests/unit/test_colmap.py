@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -238,11 +239,19 @@ def test_damaged_models_are_refused_by_name(tmp_path, file, damage):
         assert "is missing" in line or "is damaged" in line
 
 
-@pytest.mark.parametrize("file", ["cameras", "images", "points3D"])
-def test_text_that_is_no_model(tmp_path, file):
+NO_MODEL = {
+    "a word": ("not a model\n",) * 3,
+    "a number too few or too large": ("3 PINHOLE 32 32 30 16 16", "1 1 0 0 0 0 0 3 a.png", f"{10**20} 0 0 0 1 2 3 0.5"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_MODEL)
+@pytest.mark.parametrize(("file", "reason"), [("cameras", "damaged|fx fy cx cy"), ("images", ""), ("points3D", "")])
+def test_text_that_is_no_model(tmp_path, file, reason, kind):
     folder = write_capture(tmp_path / "car", binary=False)
-    (folder / "sparse" / "0" / f"{file}.txt").write_text("not a model\n")
-    assert "is damaged" in refused(f"sparse/0/{file}.txt", lambda: opened(folder))
+    line = dict(zip(("cameras", "images", "points3D"), NO_MODEL[kind], strict=True))[file]
+    (folder / "sparse" / "0" / f"{file}.txt").write_text(line)
+    assert re.search(reason or "is damaged", refused(f"sparse/0/{file}.txt", lambda: opened(folder)))
 
 
 def test_camera_models_that_cannot_be_read(tmp_path):

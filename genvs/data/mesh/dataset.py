@@ -15,7 +15,7 @@ from genvs.data.storage import is_ignored, natural_key, printable
 from genvs.data.synthetic.dataset import SPIRAL_VIEWS, Split, ensure_splits, sensors_among, split_settings
 from genvs.errors import InputError
 
-NOT_READ = (".3ds", ".blend", ".dae", ".fbx", ".off", ".usd", ".usda", ".usdc", ".usdz", ".x3d")
+NOT_READ = (".3ds", ".3mf", ".abc", ".blend", ".dae", ".fbx", ".off", ".usd", ".usda", ".usdc", ".usdz", ".wrl", ".x3d")
 CAMERAS = {"sphere": "train", "spiral": "test"}  # to the split of the embedded dataset with such cameras
 
 
