@@ -1,7 +1,8 @@
 """What would stop or slow a run on this machine: `python -m genvs.doctor`.
 
-Prints, as plain text for a bug report, what there is, then one line with the fix for each fault. Until it has found
-torch it imports only the standard library, so that it runs in any Python.
+Print what there is, as plain text for a bug report, then one line with the fix for each fault.
+
+Until it has found torch it imports only the standard library, so that it runs in any Python.
 """
 
 import functools
@@ -48,7 +49,10 @@ def software() -> Iterator[Line]:
         if missing := ", ".join(lacking(wanted)):
             texts.append(f"lacks {missing}: {install(extra)}")
             if not extra:
-                yield (STOPS, f"this Python lacks {missing}: {install('')}, or use ./train.sh, which does that")
+                made = ROOT / ".venv" / "bin" / "activate"  # by the scripts
+                elsewhere = made.is_file() and Path(sys.prefix) != made.parents[1]
+                fix = f"source {made}" if elsewhere else f"{install('')}, or use ./train.sh, which does that"
+                yield STOPS, f"this Python lacks {missing}: {fix}"
         yield f"extra {extra}" if extra else "packages", "; ".join(texts)
 
 

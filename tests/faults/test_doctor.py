@@ -39,6 +39,18 @@ def test_a_python_without_torch() -> None:
     assert "pip install -c constraints.txt -e ." in done.stdout and not done.stderr
 
 
+def test_a_python_beside_the_environment_of_the_scripts(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["absent>=1"]\n')
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "PYPROJECT", tmp_path / "pyproject.toml")
+    fault = ("stops", f"this Python lacks absent>=1 (not installed): source {tmp_path}/.venv/bin/activate")
+    assert fault in [*doctor.software()]
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert any(what == "stops" and "pip install" in text for what, text in doctor.software())
+
+
 @pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
 def test_a_machine_with_many_faults(tmp_path: Path) -> None:
     """The installed package, in a container with little shared memory, on a full disk, with a GPU that is not used."""
