@@ -33,11 +33,11 @@ from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
-VIEWS = "Views to draw: all others; 0, 24, 49, ..., 249; or those whose numbers are in a file."
+VIEWS = "Views to draw: all but the inputs; list: 0, 24, 49, ..., 249; or those whose numbers are in FILE."
 SEEDS = "Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5."
-NUM_INPUTS = "Input views: the first of 64, 104, 84; of several modalities any."
+NUM_INPUTS = "How many input views: view 64, then 104 and 84; with --cross any views."
 BATCH_SIZE = "Views drawn at a time, on each device."
-CROSS = "pairs: from each modality each; fusion: from 1 to 5 views of any; sensors: from every subset at one view."
+CROSS = "pairs: each modality from each; fusion: from 1 to 5 views of any; sensors: from every subset at one camera."
 MODALITIES: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_names, "show_default": "the network's"}
 CROSS_OPTIONS = ("cross", "inputs", "targets")
 NOT_IN_CROSS = ("views", "guide", "noise", "seeds", "baselines", "metrics")
@@ -64,10 +64,10 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @click.command(cls=Command, epilog=options.BY_DEFAULT)
 @of_data("--data", type=options.PATH, required=True, help="Dataset, as train.py takes it, or the split itself.")
 @of_data("--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which of its splits.")
-@of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first N of them.")
-@of_data("--num_inputs", type=click.IntRange(1, 3), show_default="1; of pairs 3", help=NUM_INPUTS)
+@of_data("--objects", "max_objects", type=click.IntRange(min=1), show_default="all", help="Only the first N.")
+@of_data("--num_inputs", type=click.IntRange(1, 3), show_default="1; with --cross pairs 3", help=NUM_INPUTS)
 @of_data("--views", default="all", metavar="all|list|FILE", help=VIEWS)
-@of_cross("--cross", type=click.Choice(EXPERIMENTS), show_default="pairs, if --inputs or --targets", help=CROSS)
+@of_cross("--cross", type=click.Choice(EXPERIMENTS), show_default="pairs, with --inputs or --targets", help=CROSS)
 @of_cross("--inputs", **MODALITIES, help="Modalities to draw from.")
 @of_cross("--targets", **MODALITIES, help="Modalities to draw.")
 @options.camera_options
@@ -76,8 +76,8 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @of_measures("--seeds", default="0", metavar="LIST", callback=options.parse_numbers, help=SEEDS)
 @names_option("--baselines", BASELINES, default="none")
 @names_option("--metrics", MEASURES, default="consistency")
-@of_output("--out_dir", type=options.FOLDER, show_default="by the options, under inference/output", help=OUT_DIR)
-@of_output("--batch_size", type=click.IntRange(min=1), show_default="16; of several modalities 64", help=BATCH_SIZE)
+@of_output("--out_dir", type=options.FOLDER, show_default="inference/output/evaluation-...", help=OUT_DIR)
+@of_output("--batch_size", type=click.IntRange(min=1), show_default="16; with --cross 64", help=BATCH_SIZE)
 @of_output("--dry-run", "-n", is_flag=True, help="Check everything, say what would be drawn, and exit.")
 @click.pass_context
 def main(context: click.Context, batch_size: int | None, dry_run: bool, **given) -> None:
@@ -184,7 +184,7 @@ def draw_and_measure(evaluation: Evaluation, measures: Measures, batch_size: int
 
 
 def write_results(evaluation: Evaluation, results: dict[str, dict[str, Any]]) -> None:
-    """Write results.json, table.md and contact_sheet.png; print the table too."""
+    """Write results.json, table.md and contact_sheet.png; print the figures too."""
     chosen = evaluation.protocol
     departures = protocol.departures(evaluation.dataset, chosen)
     inputs, targets = evaluation.views(0)
@@ -201,7 +201,7 @@ def write_results(evaluation: Evaluation, results: dict[str, dict[str, Any]]) ->
     write_atomic(json.dumps(content, indent=1) + "\n", paths[0])
     write_atomic(table, paths[1])
     writers.write_png(paths[2], report.sheet(evaluation, results[SAMPLES]["objects"], title))
-    click.echo("\n" + table)
+    click.echo("\n" + table.partition("\n## ")[0])  # what was drawn is printed before
     for path in paths:
         click.echo(f"Wrote {path}")
 

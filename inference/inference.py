@@ -71,7 +71,7 @@ of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 @of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30; a file's", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")
 @of_output("--out_dir", type=options.FOLDER, show_default="a new one under inference/output", help="Folder of results.")
-@of_output("--preview", is_flag=True, help="Draw the cameras alone, as a picture of them, and no view.")
+@of_output("--preview", is_flag=True, help="Draw a picture of the cameras instead of views.")
 @click.pass_context
 def main(context: click.Context, in_dir: Path, out_dir: Path | None, video: bool, preview: bool, **given) -> None:
     """Draw novel views of an object, as images or as a video around it."""

@@ -66,9 +66,10 @@ def parse_numbers(context: click.Context, parameter: click.Parameter, text: str 
     return list(dict.fromkeys(numbers))
 
 
+COUNT = click.IntRange(1, 10000)
 LIST: dict[str, Any] = {"metavar": "LIST", "callback": parse_numbers, "show_default": "see below"}
 INPUT = ROOT / "inference" / "input"
-TARGET = "Modality of the views to draw; they are drawn from every one that the scene has and the network knows."
+TARGET = "Modality of the views to draw. The inputs are of every modality that the scene has and the network knows."
 scene_options = together(
     scene("--in_dir", type=PATH, default=INPUT, show_default="inference/input", help="A scene, or a dataset."),
     scene("--scene", metavar="NAME", show_default="the first", help="Which scene of a dataset: its name or number."),
@@ -104,7 +105,7 @@ def sampling_options(noise: str) -> Decorator:
     closer = "Above 1: keep closer to the inputs, at twice the work."
     return together(
         sampling("--sampler", type=click.Choice(list(SAMPLERS)), show_default=usual, help="How images are denoised."),
-        sampling("--denoising_steps", "num_steps", type=click.IntRange(1, 10000), show_default=steps, help=few),
+        sampling("--denoising_steps", "--steps", "num_steps", type=COUNT, show_default=steps, help=few),
         sampling("--guidance", type=FiniteRange(0, 100), default=1.0, help=closer),
         sampling("--guide", type=PATH, show_default="none", help=guide),
         sampling("--noise", type=click.Choice(NOISES), default=noise, help=noises),
@@ -161,7 +162,7 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
     if options["view_weighting"] is not None:
         net.set_view_weighting(options["view_weighting"])
     num_images = net.notes.get("cur_nimg")
-    trained = "" if num_images is None else f", trained on {num_images / 1000:,.1f} thousand images"
+    trained = "" if num_images is None else f", trained on {num_images:,} images"
     trained += f" after {net.notes['started_from']}" if "started_from" in net.notes else ""
     distributed.print0(f"Network: {path}, {net.config.resolution}x{net.config.resolution} pixels{trained}")
     if num_images is not None and num_images < USEFUL_IMAGES and "started_from" not in net.notes:

@@ -29,7 +29,7 @@ of_page = option_group("Page")
 @options.camera_options
 @options.network_options
 @options.sampling("--class_id", type=int, show_default="none", help="The object's class, if trained with --cond.")
-@of_page("--port", type=click.IntRange(1024, 65535), default=8080, help="Of the page; if taken, the next free one.")
+@of_page("--port", type=click.IntRange(1024, 65535), default=8080, help="The page's port, or the next free one.")
 def main(in_dir: Path, port: int, **given) -> None:
     """Show an object in the browser, as drawn from the views in a folder."""
     try:

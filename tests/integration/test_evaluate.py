@@ -252,6 +252,7 @@ def test_other_views_inputs_and_sampling(options, snapshot, net, dataset, tmp_pa
 def test_the_default_folder_follows_from_the_options(options, snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shared_options, "ROOT", tmp_path)
     assert run(*options, "--views", "list", "--objects", 1, "--metrics", "none") == 0
+    assert capsys.readouterr().out.count("snapshot: ") == 1, "what was drawn is said once"
     folder = f"evaluation-{snapshot.parent.name}-000001-cars_val-steps=1_noise=fresh-*"
     assert len(list(tmp_path.glob(f"inference/output/{folder}/table.md"))) == 1
     for view in "05":  # in files of the same name

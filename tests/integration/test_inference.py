@@ -175,7 +175,7 @@ def test_how_far_the_network_is_trained_is_said(command, net, tmp_path, capsys, 
     path = saved(tmp_path / "trained.pkl", net, cur_nimg=num_images)
     assert run(*command, "--ckpt_path", path) == 0
     said = capsys.readouterr()
-    assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images / 1000:,.1f} thousand images" in said.out
+    assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images:,} images" in said.out
     assert ("demo.pkl" in said.err) == warned
 
 

@@ -15,6 +15,7 @@ from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import synthesize_views
+from inference.inference import main
 from inference.options import described, load_guide, settle
 from tests.small_model import SIZE, saved, small_net, some_cameras
 
@@ -32,6 +33,10 @@ TWICE = Cameras.cat([TARGETS, TARGETS], dim=1)
 def draw(net: GeNVS, inputs: Views, targets: Cameras = TARGETS, **options) -> Tensor:
     views = synthesize_views(net, inputs, targets, **{"num_steps": 2, "progress": False, **options})
     return torch.stack([image for image, _ in views])
+
+
+def test_the_steps_have_a_short_name():
+    assert main.make_context("inference.py", ["--steps", "3"]).params["num_steps"] == 3
 
 
 def test_fresh_noise_differs_between_views(net, inputs):
