@@ -131,8 +131,8 @@ def first_lines(config: TrainConfig, run_dir: Path, scene: SceneConfig, new: boo
     if new and config.transfer:
         planes = f"depths from {scene.near:.3g} to {scene.far:.3g}"
         lines.append(f"Starting from {config.transfer}: {config.net.resolution} pixels, {planes}")
-    elif new:
-        lines.append(f"Initial weights of the encoder: {config.encoder_weights} (--encoder-weights)")
+    elif new and config.encoder_weights != "none":
+        lines.append(f"The encoder starts from {config.encoder_weights}")
     return lines
 
 
@@ -160,7 +160,7 @@ class TrainCommand(Command):
 @data("--far", help="Far depth plane, world units", metavar="FLOAT", show_default="the dataset's")
 @data("--convention", help="Camera axes of the poses", type=click.Choice(CONVENTIONS), show_default="the format's")
 @data("--normalize", help="Move and scale every scene by its cameras", type=bool)
-@data("--modalities", help="What it reads and draws: some of rgb, depth, sar, sonar", metavar="LIST")
+@data("--modalities", help="What the network reads and draws: some of rgb, depth, sar, sonar", metavar="LIST")
 @data("--fit", help="How images that are not square become square", type=click.Choice(FITS))
 @data("--background", help="Colour behind transparent and masked parts of images", type=Color())
 @data("--cond", help="Train a class-conditional network, on the classes in the dataset's labels.json", type=bool)

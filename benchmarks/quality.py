@@ -38,7 +38,7 @@ of_sets = option_group("Sets")
     "quality",
     cls=Command,
     context_settings={"ignore_unknown_options": True},
-    epilog="OPTIONS: any of inference/evaluate.py, which replace those of the set.",
+    epilog="OPTIONS: any of inference/evaluate.py; they replace those of the set.",
 )
 @click.argument("name", metavar="cars|vehicles|views", type=click.Choice(list(PROTOCOLS)))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)

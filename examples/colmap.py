@@ -48,7 +48,7 @@ def find_cameras(folder: Path) -> tuple[int, int]:
 
 def main() -> None:
     parser = Parser("python -m examples.colmap", "Find the cameras of the photos in DIR/images with COLMAP.")
-    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the cameras are written to DIR/sparse/0")
     folder = parser.parse_args().folder
     placed, photos = find_cameras(folder)
     print(f"{placed} of {photos} photos have cameras, written to {folder / 'sparse' / '0'}")

@@ -108,9 +108,10 @@ def write_photos(folder: Path, thing: str, count: int, width: int, seed: int, *,
 
 def main() -> None:
     parser = Parser("python -m examples.photos", "Write photos of a toy, and masks of it, to a new folder.")
-    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="gets images/ and masks/")
     options = parser.add_argument_group("photos")
-    options.add_argument("--thing", choices=[name for theme in THEMES.values() for name in theme], default="robot")
+    things = [name for theme in THEMES.values() for name in theme]
+    options.add_argument("--thing", choices=things, default="robot", metavar="NAME", help=f"one of {', '.join(things)}")
     options.add_argument("--photos", type=whole(8), default=48, metavar="N", help="number of photos")
     options.add_argument("--width", type=whole(64, 4096), default=640, metavar="PIXELS", help="of each photo")
     options.add_argument("--seed", type=whole(0), default=0, metavar="N", help="random seed")

@@ -39,6 +39,8 @@ def fine_tune(
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     arrays, snapshot, out = sys.argv[1:]
     with np.load(arrays) as given:
         fine_tune(given["images"], given["c2w"], float(given["focal"]), snapshot, Path(out))

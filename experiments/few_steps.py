@@ -23,7 +23,7 @@ SNAPSHOT, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=
     "few_steps",
     cls=Command,
     context_settings={"ignore_unknown_options": True},
-    epilog="OPTIONS: any of benchmarks.quality cars, such as --objects 10, but those of the network and its sampler.",
+    epilog="OPTIONS: any of benchmarks.quality cars, such as --objects 10, except of the network and its sampler.",
 )
 @click.argument("trained", type=SNAPSHOT)
 @click.argument("distilled", type=SNAPSHOT)

@@ -1,4 +1,4 @@
-"""Sharing: `python -m genvs.export SNAPSHOT DIR` writes a network as a folder, in the layout of the Hugging Face Hub.
+"""Write a network as a folder in the layout of the Hugging Face Hub, to share it.
 
 The folder holds the weights (safetensors), the config and a model card. `genvs.load_snapshot`, `genvs.from_pretrained`
 and every program that takes a snapshot read it, and nothing in it is executed.

@@ -1,6 +1,6 @@
 """Checks a dataset before training: `python -m genvs.data.validate DATA`.
 
-Reads every file that training would read, lists what is wrong with the fix for each, and draws the cameras.
+Read every file that training would read, list each fault with its fix, and draw the cameras.
 """
 
 from __future__ import annotations
@@ -208,7 +208,9 @@ def main() -> None:
     data.add_argument("--data-class", metavar="PKG.MODULE.CLASS", help="your own class to read DATA with")
     some = f"what to check: some of {', '.join(MODALITIES)}"
     data.add_argument("--modalities", type=name_list, default="rgb", metavar="NAME,...", help=some)
-    data.add_argument("--views", type=whole(2), default=5, metavar="N", help="per sample, inputs and targets")
+    data.add_argument(
+        "--views", type=whole(2), default=5, metavar="N", help="that a scene needs: inputs and targets together"
+    )
     data.add_argument("--resolution", type=whole(8, 1024), default=128, metavar="N", help="side of images, pixels")
     for plane in ("near", "far"):
         depth = f"{plane} depth plane, world units (default: the dataset's)"
@@ -216,7 +218,9 @@ def main() -> None:
     axes = "axes of the poses (default: the format's)"
     cameras.add_argument("--convention", choices=CONVENTIONS, help=axes)
     cameras.add_argument("--normalize", action="store_true", help="move and scale every scene by its cameras")
-    output.add_argument("--out", type=Path, default=Path("validation.png"), metavar="PNG", help="the sheet")
+    output.add_argument(
+        "--out", type=Path, default=Path("validation.png"), metavar="PNG", help="the picture of the cameras to write"
+    )
     options = vars(parser.parse_args())
     path, kind = options.pop("data"), dataset_class(options.pop("data_class"))
     findings = validate(path, kind, options.pop("views"), options.pop("out"), **options)

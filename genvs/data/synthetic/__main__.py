@@ -26,9 +26,9 @@ def new_parser(prog: str, description: str, out: str) -> tuple[Parser, argparse.
     pictures.add_argument("--resolution", type=whole(8, 1024), default=128, metavar="N", help="side, pixels")
     drawn = f"what to draw: {', '.join(MODALITIES)}; rgb and depth are always drawn"
     pictures.add_argument("--modalities", type=name_list, default="rgb,depth", metavar="NAME,...", help=drawn)
-    looks = "of the speckle in sar and sonar, such as 4 (default: no speckle)"
+    looks = "speckle in sar and sonar, the mean of N looks, such as 4 (default: no speckle)"
     pictures.add_argument("--looks", type=whole(1), default=argparse.SUPPRESS, metavar="N", help=looks)
-    work.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of everything that is random")
+    work.add_argument("--seed", type=whole(0), default=0, metavar="N", help="random seed")
     work.add_argument("--workers", type=whole(1), default=os.cpu_count(), metavar="N", help="processes")
     return parser, objects
 
@@ -50,7 +50,7 @@ def main() -> None:
         "what is missing.",
         "writes OUT_train, OUT_val and OUT_test",
     )
-    objects.add_argument("--kind", choices=KINDS, default="cars", help="of objects; mixed: half of each")
+    objects.add_argument("--kind", choices=KINDS, default="cars", help="what scenes show; mixed: half of each")
     for split, name, count in (("", "training", 400), ("val-", "validation", 40), ("test-", "test", 10)):
         objects.add_argument(f"--{split}scenes", type=whole(0), default=count, metavar="N", help=f"{name} scenes")
     views, most = "views per test scene", SPIRAL_VIEWS
