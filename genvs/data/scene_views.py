@@ -273,7 +273,7 @@ class SceneViews(abc.ABC):
         if self.enlarged_from:
             warnings.warn(
                 f"{scene.shown_view(0)}: is {width}x{height} pixels, enlarged to {self.resolution}x{self.resolution}, "
-                "which adds no detail; give larger images, or choose a smaller `resolution`",
+                "which adds no detail; give larger images, or use a network of a smaller `resolution`",
                 stacklevel=2,
             )
 
