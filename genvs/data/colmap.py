@@ -44,6 +44,7 @@ class ColmapScene(StoredScene):
     """
 
     certain = True
+    as_stored = True  # COLMAP does not look at EXIF orientations
 
     def __init__(self, storage: Storage, folder: str, models: list[str]) -> None:
         super().__init__(storage, folder)

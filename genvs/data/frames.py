@@ -27,9 +27,10 @@ class StoredScene(Scene):
     """A scene in `folder` ('' or 'a/') of `storage`. file: the one that states its cameras, if there is one.
 
     frames: of all views, in order. images, masks, other_files: names within `storage` of all files; each view has an
-    image and a mask, which may be None.
+    image and a mask, which may be None. as_stored: of its photos, see `read_image`.
     """
 
+    as_stored = False
     frames: list[Frame]
     images: list[str]
     masks: list[str | None]
@@ -90,4 +91,4 @@ class StoredScene(Scene):
         image, mask = self.images[view], self.masks[view]
         opacity = None if mask is None else read_mask(self.storage.read(mask), self.storage.shown(mask))
         size, shown = self.frames[view].lens.size, self.storage.shown(image)
-        return read_image(self.storage.read(image), shown, self.framing.background, opacity, size)
+        return read_image(self.storage.read(image), shown, self.framing.background, opacity, size, self.as_stored)

@@ -24,20 +24,22 @@ def read_image(
     background: tuple[int, ...] = WHITE_RGB,
     mask: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
+    as_stored: bool = False,
 ) -> np.ndarray:
     """A PNG, JPEG or WebP as uint8 RGB `[H, W, 3]`, with `background` behind what is transparent or masked.
 
     name: for messages. mask: uint8 `[h, w]` of the same aspect ratio, 0 for background. size: width and height, or
     multiples of both, for which the camera's intrinsics are stated; a photo with an EXIF rotation of 90 degrees is
-    rotated or left as it is stored, whichever fits them. Gray, palette and 16-bit images are converted. Raises
-    InputError for damaged and animated images, and for EXIF orientations that `size` does not settle.
+    rotated or left as it is stored, whichever fits them. as_stored: photos are left as they are stored if `size` does
+    not settle it. Gray, palette and 16-bit images are converted. Raises InputError for damaged and animated images, and
+    for EXIF orientations that are not settled.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _open(data).verify()  # compares checksums, which decoding does not
-            return _composite(_decode(_open(data), data, size), background, mask)
+            return _composite(_decode(_open(data), data, size, as_stored), background, mask)
     except UnidentifiedImageError:
         fault = "is empty" if not data else "is neither PNG, JPEG nor WebP, or damaged"
         reason = f"{fault}; replace it by the image, saved as PNG"
@@ -54,7 +56,7 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"])
 
 
-def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Image.Image:
+def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None, as_stored: bool) -> Image.Image:
     """8-bit RGB, or RGBA if parts may be transparent, upright. Raises InputError without the file's name."""
     if min(image.size) < MIN_SIDE:
         raise InputError(f"{image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
@@ -63,13 +65,13 @@ def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None) -> Im
     image.load()
     orientation = image.getexif().get(EXIF_ORIENTATION, 1) if image.info.get("exif") else 1
     if orientation in range(2, 9):  # others mean nothing, such as 0, which many phones write
-        as_stored, turned = (size is not None and same_shape(size, side) for side in (image.size, image.size[::-1]))
-        if orientation not in QUARTER_TURNS or as_stored == turned:
+        fits, turned = (size is not None and same_shape(size, side) for side in (image.size, image.size[::-1]))
+        if not as_stored and (orientation not in QUARTER_TURNS or fits == turned):
             raise InputError(
                 "its EXIF data ask for a rotation, and nothing tells whether its camera is meant with it; save it "
                 "upright if it is, otherwise without that mark (exiftool -Orientation=)"
             )
-        if turned:
+        if turned and not fits:
             image = ImageOps.exif_transpose(image)
     if image.mode in ("CMYK", "LAB"):
         raise InputError(f"has print colours ({image.mode}); save it as RGB")

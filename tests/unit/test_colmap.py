@@ -19,6 +19,7 @@ from genvs.geometry.distortion import Distortion
 from tests.unit.colmap_folder import write_model
 from tests.unit.packed_folder import equal_scenes
 from tests.unit.srn_folder import opened, refused, some_c2w, zip_of
+from tests.unit.test_photos import photo
 
 POINTS = np.random.default_rng(0).uniform(-0.3, 0.3, (40, 3))
 
@@ -217,6 +218,16 @@ def test_inference_draws_from_a_model_with_its_depths_or_the_networks(tmp_path):
     assert usual.inputs.cameras.near.tolist() == [[pytest.approx(0.8)] * 3]
     own = read_scene(folder, dataclasses.replace(trained, scene=SceneConfig(own_depths=True)))
     assert len(own.inputs.cameras.near.unique()) == 3
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (48, 32)), (2, (48, 32)), (6, (48, 32)), (6, (32, 32))])
+def test_photos_are_left_as_colmap_has_read_them_whatever_their_orientation(tmp_path, orientation, size):
+    """A phone that is held upside down writes 3."""
+    folder = write_capture(tmp_path / "car", size=size, parameters=(50, 24, 16))
+    for file in (folder / "images").iterdir():
+        file.write_bytes(photo(orientation, size))
+    row = opened(folder).load(0, [0]).images[0, 0, 16]
+    assert row[0] < 60 < 200 < row[-1]
 
 
 DAMAGE = {
