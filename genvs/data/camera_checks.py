@@ -20,6 +20,7 @@ CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 MAX_OFF_CENTER, SAME_SHARE = 0.2, 0.1  # of the width and the height
 IN_FRONT = 0.9  # share of the cameras that must have the point they look at in front of them
 MAX_MISS = 1 / 3  # of what the axes' directions differ, the share of noise, which makes that point look nearer
+FAR_OFF = 3  # median distances from the middle of all cameras: one of few there is alone
 FAR_AWAY = 10  # distances of cameras from it over their median: one was misplaced
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
@@ -37,7 +38,9 @@ def checked_pose(rows: Any, shown: str) -> np.ndarray:
         raise InputError(f"{shown}: its pose is not 4x4 finite numbers; write camera-to-world, row by row")
     c2w = np.vstack([c2w, LAST_ROW])[:4]
     rotation = c2w[:3, :3]
-    lengths, angles = np.linalg.norm(rotation, axis=0), rotation.T @ rotation - np.eye(3)
+    lengths = np.linalg.norm(rotation, axis=0)
+    unit = rotation / lengths.clip(min=1e-9)
+    angles = unit.T @ unit - np.eye(3)
     faults = {
         "the last row is not 0 0 0 1; write the camera-to-world matrix row by row": abs(c2w[3] - LAST_ROW) > 1e-6,
         f"the axes have lengths {_join(lengths)}, not 1; take the scale out of them": abs(lengths - 1) > ROUNDING,
@@ -129,8 +132,9 @@ def normalizing(c2w: np.ndarray, radius: float, name: str) -> Placement:
     """
     center = nearest_point_to_axes(c2w)
     if center is None:
+        fault, remedy = _looking_past(c2w)
         raise InputError(
-            f"{name}: the cameras do not look at one point that `normalize` could move to the origin; leave it out, "
+            f"{name}: {fault}, so there is no point that `normalize` could move to the origin; {remedy}leave it out, "
             "and give `near` and `far`"
         )
     distance = float(np.median(_distances(c2w, center)))
@@ -150,14 +154,22 @@ def depth_range(c2w: np.ndarray, intrinsics: np.ndarray, name: str) -> tuple[flo
     center = nearest_point_to_axes(c2w)
     if center is None:
         warn_of_cameras(c2w, None, name)
-        raise InputError(
-            f"{name}: its cameras do not look at one point (they may be parallel), so nothing tells how far away the "
-            "scene is; give `near` and `far`"
-        )
+        fault, remedy = _looking_past(c2w)
+        raise InputError(f"{name}: {fault}, so nothing tells how far away the scene is; {remedy}give `near` and `far`")
     distances = _distances(c2w, center)
     radius = float(np.median(distances))
     size = radius * np.sin(np.arctan(0.5 / intrinsics[..., [0, 1], [0, 1]].max()))
     return float(max(distances.min() - size, 0.05 * radius)), float(distances.max() + size)
+
+
+def _looking_past(c2w: np.ndarray) -> tuple[str, str]:
+    """Why cameras `[N, 4, 4]` look at no one point, and a remedy: a few that were misplaced may be to blame."""
+    away = _distances(c2w, np.median(c2w[:, :3, 3], axis=0))
+    alone = away > FAR_OFF * np.median(away)
+    if 0 < alone.mean() <= 1 - IN_FRONT and nearest_point_to_axes(c2w[~alone]) is not None:
+        which = ", ".join(map(str, np.flatnonzero(alone)[:5]))
+        return f"camera {which} (from 0 up) is far from all others", "remove its view if it was misplaced, or "
+    return "its cameras do not look at one point (they may be parallel)", ""
 
 
 def settle_convention(c2w: np.ndarray, stated: str | None, default: str, certain: bool, name: str) -> str:

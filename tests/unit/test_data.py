@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from torch.utils.data import DataLoader
 
-from genvs.data.camera_checks import depth_range, nearest_point_to_axes
+from genvs.data.camera_checks import depth_range, nearest_point_to_axes, normalizing
 from genvs.data.images import read_image, to_square
 from genvs.data.scenes import SampleRequest, Splits, choose_views
 from genvs.data.srn import read_lens, read_pose
@@ -23,7 +24,7 @@ from genvs.geometry import Cameras, project, unproject
 from genvs.geometry.trajectories import spherical_c2w
 from genvs.random import Stream, numpy_generator
 from tests.unit.packed_folder import same_batch
-from tests.unit.srn_folder import c2w_text, some_c2w, write_scene, write_split, zip_of
+from tests.unit.srn_folder import c2w_text, refused, some_c2w, write_scene, write_split, zip_of
 from tests.unit.transforms_folder import write_capture
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -279,6 +280,13 @@ def test_a_camera_far_from_the_others_is_named(tmp_path):
     (scene / "pose" / "4.txt").write_text(c2w_text(some_c2w(6, radius=40)[3]))
     with pytest.warns(UserWarning, match="camera 3 .from 0 up. is 40 from the point .* most are 1.3 away"):
         StoredScenes(scene.parent, resolution=32)
+
+
+def test_a_camera_without_which_the_others_look_at_one_point_is_named():
+    c2w, intrinsics = some_c2w(20), np.array([[[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]])
+    c2w[3, 0, 3] = 30
+    for act in (lambda: depth_range(c2w, intrinsics, "car1"), lambda: normalizing(c2w, 1.3, "car1")):
+        assert re.search("camera 3 .*; remove its view", refused("car1", act))
 
 
 def test_depths_are_derived_around_the_point_that_the_cameras_look_at():

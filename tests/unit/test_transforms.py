@@ -58,7 +58,10 @@ def test_many_scenes_are_read_as_one_is(tmp_path, beside):
 
 
 def test_poses_with_three_decimals(tmp_path):
-    assert opened(write_capture(tmp_path, 40, c2w=some_c2w(40).round(3))).num_views(0) == 40
+    c2w = some_c2w(40)
+    assert opened(write_capture(tmp_path / "a", 40, c2w=c2w.round(3))).num_views(0) == 40
+    c2w[:, :3, :3] *= 1.004
+    assert opened(write_capture(tmp_path / "b", 40, c2w=c2w)).num_views(0) == 40
 
 
 def test_images_that_were_converted_to_another_format(tmp_path):
