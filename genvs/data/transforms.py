@@ -6,14 +6,14 @@
 
 import contextlib
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.image_files import view_names, without_missing
-from genvs.data.storage import Storage, natural_key, printable
+from genvs.data.image_files import find_stated, view_names, without_missing
+from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS, COEFFICIENTS
 
@@ -50,6 +50,15 @@ class TransformsScene(StoredScene):
 def folders_with(storage: Storage, file: str) -> list[str]:
     """The folders of `storage` that have `file`: [''] if it is at the top, else 'a/', ... in natural order."""
     return [""] if file in storage.names() else [name for name in storage.folders() if file in storage.names(name)]
+
+
+def states_cameras_alone(path: Path) -> bool:
+    """Whether `path` is a `transforms_test.json` of which no image exists: inference draws from its cameras."""
+    storage = find_storage(path.parent) if path.name == TARGET_FRAMES else None
+    if storage is None:
+        return False
+    frames = {folder: list(read_frames(storage, folder + path.name)) for folder in folders_with(storage, path.name)}
+    return not any(any(find_stated(storage, folder, images)) for folder, images in frames.items())
 
 
 def read_frames(storage: Storage, file: str) -> dict[str, Frame]:

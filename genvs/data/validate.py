@@ -23,6 +23,7 @@ from genvs.data.camera_checks import nearest_point_to_axes, warn_of_cameras
 from genvs.data.scenes import SceneDataset, Splits
 from genvs.data.storage import counted, find_storage, printable
 from genvs.data.stored import dataset_class
+from genvs.data.transforms import states_cameras_alone
 from genvs.errors import InputError, as_options, run_program
 from genvs.files import replacing
 from genvs.modalities import MODALITIES, modality_names
@@ -173,7 +174,9 @@ def validate(
     options["modalities"] = modality_names(modalities)
     findings, datasets = Findings(), dict[str, SceneDataset]()
     for split, place in kind.find_splits(path)._asdict().items():
-        if place is not None:
+        if place is not None and states_cameras_alone(place):
+            findings.add("note", f"{printable(place)}: has cameras but no images; add these to evaluate on them")
+        elif place is not None:
             datasets |= open_split(kind, split, place, findings, **options)
     scenes = [(split, number) for split, dataset in datasets.items() for number in range(len(dataset))]
     for split, number in tqdm(scenes, desc="Checking", unit="scenes", disable=None):

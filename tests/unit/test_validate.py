@@ -13,6 +13,7 @@ from genvs.data import validate
 from genvs.errors import InputError
 from genvs.visualize import draw_cameras
 from tests.unit.srn_folder import add_sensors, some_c2w, write_split
+from tests.unit.transforms_folder import write_capture
 
 
 def run(monkeypatch, capsys, *arguments: object) -> str:
@@ -85,6 +86,17 @@ def test_cameras_too_few_views_and_a_missing_dataset(tmp_path, monkeypatch, caps
     with pytest.raises(InputError, match="no such folder"):
         run(monkeypatch, capsys, tmp_path / "nothing", "--out", tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_cameras_to_draw_from_need_no_images(tmp_path):
+    for split in ("train", "test"):
+        write_capture(tmp_path, 5, file=f"transforms_{split}.json")
+    shutil.rmtree(tmp_path / "images_test")
+    findings = validate.validate(tmp_path, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32)
+    assert (findings.count("error"), findings.count("note")) == (0, 1)
+    shutil.rmtree(tmp_path / "images_train")
+    findings = validate.validate(tmp_path, validate.dataset_class(), 5, tmp_path / "sheet.png", resolution=32)
+    assert findings.count("error") == 1
 
 
 def test_cameras_are_drawn_where_they_are():
