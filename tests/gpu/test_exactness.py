@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from genvs.config import GeNVSConfig
+from tests.fused_checks import normal, render, some_field, some_rays, some_volume
 from tests.small_training import BATCH, last_state, opened, save_state, small_run
 from tests.unit.srn_folder import write_split
 from training.config import TrainConfig
@@ -80,3 +81,14 @@ def test_a_repeated_or_resumed_run_sees_the_same_samples_and_noise(tmp_path, bf1
         worst = max(abs(a - b) / b for a, b in zip(once[1], losses, strict=True))
         print(f"mean losses differ by {worst:.2g} at most")
         assert worst < TOLERANCE
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_gradients_of_the_renderers_field_repeat_bit_by_bit(precision):
+    # Products that read shared memory too early were one in 100,000; this is 100 million.
+    rays, volume, field = some_rays(2, 128**2, 48), some_volume(2, 16, precision, size=(32,) * 3), some_field(16, 64)
+    rendered = render(rays, volume, *(parameter.requires_grad_() for parameter in field))
+    upstream = normal(*rendered.shape)
+    first, *others = (torch.autograd.grad(rendered, field, upstream, retain_graph=True) for _ in range(500))
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
