@@ -11,7 +11,7 @@ import click
 
 from dnnlib import quiet_interrupt
 from genvs import __version__
-from genvs.errors import InputError, run_program
+from genvs.errors import InputError, no_such_option, run_program
 
 
 def show_version(context: click.Context, parameter: click.Parameter, given: bool) -> None:
@@ -34,6 +34,13 @@ class Command(click.Command):
     def make_context(self, *args, **kwargs) -> click.Context:
         kwargs |= {"max_content_width": 80, "show_default": True}
         return super().make_context(*args, **kwargs, token_normalize_func=lambda name: name.replace("_", "-"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = [name for parameter in self.get_params(ctx) for name in parameter.opts]
+            raise click.UsageError(f"{no_such_option(error.option_name, known)} (--help lists the options)") from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

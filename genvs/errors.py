@@ -1,13 +1,14 @@
 """The one exception for input that a person can correct, and how programs end with it."""
 
 import atexit
+import difflib
 import errno
 import gc
 import io
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 
@@ -27,6 +28,12 @@ class InputError(ValueError):
 def as_options(line: str) -> str:
     """`line` with each parameter in backticks replaced by the option of that name."""
     return re.sub(r"`(\w+)`", lambda name: "--" + name[1].replace("_", "-"), line)
+
+
+def no_such_option(name: str, known: Iterable[str]) -> str:
+    """What is wrong with the option `name`, and the known one that was meant, if one is near."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"no such option: {name}" + (f": did you mean {nearest[0]}?" if nearest else "")
 
 
 def run_program(program: Callable[[], object], translate: Callable[[str], str] = as_options) -> NoReturn:

@@ -1,13 +1,12 @@
 """What genvs's own programs share, `python -m genvs...`: how they read options and print their help."""
 
 import argparse
-import difflib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from genvs import __version__
-from genvs.errors import InputError
+from genvs.errors import InputError, no_such_option
 
 
 class _Help(argparse.HelpFormatter):
@@ -42,8 +41,7 @@ class Parser(argparse.ArgumentParser):
             return word
         name, known = name.replace("_", "-"), list(self._option_string_actions)
         if not any(option.startswith(name) for option in known):
-            nearest = difflib.get_close_matches(name, known, n=1)
-            self.error(f"no such option: {name}" + (f": did you mean {nearest[0]}?" if nearest else ""))
+            self.error(no_such_option(name, known))
         return name + equals + value
 
     def error(self, message: str) -> NoReturn:

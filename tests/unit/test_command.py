@@ -55,7 +55,9 @@ def test_names_booleans_and_paths_are_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--normalise"], ["--normalise", "--normalize"]),
+        (["--normalise"], ["--normalise: did you mean --normalize? (--help"]),
+        (["--inn-dir", "x"], ["--inn-dir: did you mean --in_dir? (--help"]),
+        (["--wandb"], ["no such option: --wandb (--help"]),
         (["--normalize", "maybe"], ["--normalize", "maybe"]),
         (["--lr", "nan"], ["--lr", "nan"]),
         (["--in_dir="], ["--in_dir", "empty"]),
