@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, overload
@@ -20,6 +21,7 @@ from genvs.models import GeNVS
 from genvs.sampling.synthesis import synthesize_views
 from genvs.visualize import to_uint8
 
+LONGEST_FOCAL = 10  # in image widths: a field of view of 6 degrees
 Images = np.ndarray | Sequence[np.ndarray] | Sequence[Image.Image]
 
 
@@ -93,10 +95,7 @@ def sample_views(
     if not pictures:
         raise InputError("`images` is empty: give one view or more")
     if intrinsics is None:
-        f = scene.focal if focal is None else focal
-        intrinsics = [
-            [[f, 0, 0.5], [0, f * width / height, 0.5], [0, 0, 1]] for height, width, _ in map(np.shape, pictures)
-        ]
+        intrinsics = _centred(scene.focal if focal is None else focal, pictures)
     elif focal is not None:
         raise InputError("`focal` and `intrinsics` exclude each other: leave one of them out")
     matrices = _checked("intrinsics", intrinsics, 3, (1, len(pictures)))
@@ -128,6 +127,13 @@ def _as_uint8(image: np.ndarray | Image.Image, background: tuple[int, ...]) -> n
     return (image * 255).round().astype(np.uint8)
 
 
+def _centred(focal: float, pictures: Sequence[np.ndarray]) -> list[list[list[float]]]:
+    """Intrinsics of square pixels, the principal point in the middle of each picture."""
+    return [
+        [[focal, 0, 0.5], [0, focal * width / height, 0.5], [0, 0, 1]] for height, width, _ in map(np.shape, pictures)
+    ]
+
+
 def _checked(name: str, matrices: ArrayLike, side: int, counts: Sequence[int] = ()) -> Tensor:
     """float32 `[N, side, side]`, with N among `counts` if these are given; one matrix counts as `[1, ...]`."""
     array = np.asarray(matrices, dtype=np.float32)
@@ -137,6 +143,9 @@ def _checked(name: str, matrices: ArrayLike, side: int, counts: Sequence[int] = 
         raise InputError(f"`{name}` has the shape {list(np.shape(matrices))}: give {wanted}")
     if not len(array) or not np.isfinite(array).all():
         raise InputError(f"`{name}` is empty or not finite: give one matrix or more")
+    if name == "intrinsics" and (longest := array[:, 0, 0].max()) > LONGEST_FOCAL:
+        message = f"a focal length is {longest:.4g} image widths: if that is in pixels, divide by the image's size"
+        warnings.warn(message, stacklevel=3)
     return torch.from_numpy(array)
 
 

@@ -61,6 +61,12 @@ def test_the_forms_that_images_and_cameras_may_have(net):
     np.testing.assert_allclose(draw([Image.fromarray(i) for i in transparent]), draw(0 * IMAGES + 255), atol=1)
 
 
+@pytest.mark.parametrize("cameras", [{"focal": 35.0}, {"intrinsics": [[35.0, 0, 16], [0, 35, 16], [0, 0, 1]]}])
+def test_a_focal_length_in_pixels_is_warned_of(net, cameras):
+    with pytest.warns(UserWarning, match="35 image widths.*in pixels"):
+        genvs.sample_views(net, IMAGES, POSES[:2], POSES[3], steps=1, **cameras)
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
