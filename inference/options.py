@@ -148,8 +148,8 @@ def choose_device(device: str | None, gpu_id: int | None = None) -> torch.device
     if gpu_id is None and visible == 0 and device != "cuda":
         return torch.device("cpu")
     if not 0 <= (gpu_id or 0) < visible:
-        asked = f"--device={device or 'cuda'}, --gpu_id={gpu_id or 0}"
-        raise InputError(f"{asked}: there are {visible} such GPUs: choose another, or pass --device cpu alone")
+        asked = "--device=cuda" if gpu_id is None else f"--gpu_id={gpu_id}"
+        raise InputError(f"{asked}: {visible} GPUs can be used: leave it out, or choose another")
     chosen = torch.device("cuda", gpu_id or 0)
     torch.cuda.set_device(chosen)  # for what names no device, such as Triton's kernels
     return chosen
