@@ -156,7 +156,18 @@ def video_cameras(scene: SceneInput, along: dict[str, Any], framing: Framing, co
     along |= {name: value for name, value in usual.items() if along[name] is None}
     if isinstance(trajectory, Path):
         return placed(inputs, c2w, intrinsics)
+    if trajectory != "line" and not stand_upright(inputs):
+        options.warn(
+            f"--trajectory {trajectory} turns about the world's z axis, which is not up by the input cameras; pass "
+            "--trajectory line, or rotate the poses so that z is up"
+        )
     return trajectory_cameras(inputs, trajectory, along["frames"], radius=along["radius"], elevation=along["elevation"])
+
+
+def stand_upright(cameras: Cameras) -> bool:
+    """Whether the x axes of cameras `[1, V]` are about horizontal and their y axes point down, if world z is up."""
+    across, down = cameras.c2w[0, :, 2, :2].unbind(dim=-1)
+    return bool(across.square().mean().sqrt() < 0.3 and down.mean() < 0.1)
 
 
 def draw_preview(inputs: Cameras, targets: Cameras) -> np.ndarray:

@@ -3,10 +3,12 @@
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from docs.own_dataset import NpzScenes
 from genvs.config import PRESETS
@@ -139,6 +141,14 @@ def test_an_orbit_starts_at_the_first_input_at_the_elevation_asked_for(inputs):
     cameras = trajectory_cameras(inputs, "orbit", 4, elevation=math.degrees(0.4))
     first = [1.3 * math.cos(0.4) * math.cos(0.3), 1.3 * math.cos(0.4) * math.sin(0.3), 1.3 * math.sin(0.4)]
     torch.testing.assert_close(cameras.centers[0, 0], torch.tensor(first), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("turn", "upright"), [([0, 0, 70], True), ([90, 0, 0], False), ([180, 0, 0], False)])
+def test_cameras_stand_upright_in_a_world_whose_z_is_up(inputs, turn, upright):
+    """Degrees by which the world is turned: COLMAP's y axis is down."""
+    world = torch.eye(4)
+    world[:3, :3] = torch.from_numpy(Rotation.from_euler("xyz", turn, degrees=True).as_matrix())
+    assert inference.stand_upright(replace(inputs, c2w=world @ inputs.c2w)) == upright
 
 
 @pytest.mark.parametrize("bad", [{"radius": -1.0}, {"radius": math.inf}, {"elevation": 90.5}, {"elevation": math.nan}])
