@@ -246,6 +246,8 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
     if config.data is None and distributed.get_local_rank() == 0:  # the others wait in `init`
         from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
 
+        if not os.path.exists(f"{config.embedded.path}_train"):
+            print(f"Drawing the embedded dataset, which takes seconds to minutes: {config.embedded.path}", flush=True)
         sizes = dataclasses.asdict(config.embedded)
         ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=config.net.modalities, **sizes)
     device = distributed.init(device_type())

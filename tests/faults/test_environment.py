@@ -1,5 +1,6 @@
 """What the machine lacks or has left over: locks, an ffmpeg, variables of another launcher, a network."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -79,7 +80,8 @@ def first_run(rank: int, folder: Path) -> None:
     synthetic.ensure_dataset, train.training_loop = made, lambda *args: None
     EmbeddedData.path = str(folder / "data" / "cars")  # type: ignore[assignment,method-assign]
     sizes = [f"--set=embedded.{name}={size}" for name, size in SMALL.items()]
-    with pytest.raises(click.Abort):  # as the run has not reached its end
+    said = open(folder / f"said by {rank}", "w")
+    with said, contextlib.redirect_stdout(said), pytest.raises(click.Abort):  # as the run has not reached its end
         train.main([f"--outdir={folder}", "--preset=cpu-demo", *sizes], standalone_mode=False)
 
 
@@ -87,6 +89,8 @@ def test_of_several_processes_one_makes_the_embedded_data(tmp_path):
     """The others do not wait for its lock, which some file systems do not have."""
     on_ranks(first_run, tmp_path)
     assert [path.name for path in tmp_path.glob("made by *")] == ["made by 0"]
+    said = [(tmp_path / f"said by {rank}").read_text() for rank in range(2)]
+    assert ["Drawing the embedded dataset" in text for text in said] == [True, False]
     assert len(list((tmp_path / "data" / "cars_train").glob("*/rgb"))) == SMALL["scenes"]
 
 
