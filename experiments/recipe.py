@@ -127,7 +127,7 @@ def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
     "'reference' stands for the unofficial implementation's. Once for each run.",
 )
 @runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run without a duration_kimg.")
-@runs("--every", type=POSITIVE, help="Evaluate every so many thousand images.", show_default="a fifth of them")
+@runs("--every", type=POSITIVE, help="Thousands of images between evaluations.", show_default="a fifth of them")
 @runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
 @of_results("--lpips", is_flag=True, help="Measure LPIPS (VGG) of views drawn in several steps; needs its weights.")
 @plot_option
