@@ -4,7 +4,6 @@ Reads the binary and the text files that COLMAP documents (colmap.github.io/form
 undistorter or nerfstudio puts them. Poses in them are world-to-camera, with OpenCV axes.
 """
 
-import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.image_files import view_names, without_missing
+from genvs.data.image_files import image_folders, view_names, without_missing
 from genvs.data.storage import Storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS
@@ -54,7 +53,7 @@ class ColmapScene(StoredScene):
             warnings.warn(f"{self.shown}: {fault}; keep only the right one", stacklevel=2)
         files = model_files(storage, models[0])
         photos = sorted(read_photos(storage, files), key=lambda photo: natural_key(photo.name))
-        there = sorted(filter(re.compile(r"(?i)images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
+        there = image_folders(storage, folder)
         if not photos:
             raise InputError(f"{self.shown}: has no registered photo; export the model again")
         if not there:

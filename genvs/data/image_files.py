@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from genvs.data.storage import IMAGE_SUFFIXES, Storage, printable
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
 from genvs.errors import InputError
 
 MAX_LISTED = 5
@@ -58,12 +58,26 @@ def find_stated(storage: Storage, folder: str, paths: Iterable[str]) -> list[str
     return [None] * len(parts)
 
 
+def image_folders(storage: Storage, folder: str) -> list[str]:
+    """`images/`, `images_2/`, ... in a scene's folder: the largest images first."""
+    return sorted(filter(re.compile(r"(?i)images(_\d+)?/").fullmatch, storage.names(folder)), key=natural_key)
+
+
+def find_images(storage: Storage, folder: str, paths: Sequence[str]) -> list[str | None]:
+    """What `find_stated` finds, or else smaller copies of what is stated to be in `images/`, which may come alone."""
+    found = find_stated(storage, folder, paths)
+    for place in image_folders(storage, folder):
+        if not any(found):
+            found = find_stated(storage, folder, (re.sub("(^|/)images/", rf"\1{place}", path) for path in paths))
+    return found
+
+
 def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:
     """The files of those `images` (paths from `folder`) that exist, by path. Warns of the others, in one line.
 
     Raises InputError, naming `shown`, if none is there, and if two have the same file.
     """
-    files = dict(zip(images, find_stated(storage, folder, images), strict=True))
+    files = dict(zip(images, find_images(storage, folder, images), strict=True))
     found = {image: file for image, file in files.items() if file is not None}
     missing = [image for image in images if image not in found]
     if not found:

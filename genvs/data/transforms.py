@@ -12,7 +12,7 @@ from typing import Any
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.image_files import find_stated, view_names, without_missing
+from genvs.data.image_files import find_images, view_names, without_missing
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS, COEFFICIENTS
@@ -58,7 +58,7 @@ def states_cameras_alone(path: Path) -> bool:
     if storage is None:
         return False
     frames = {folder: list(read_frames(storage, folder + path.name)) for folder in folders_with(storage, path.name)}
-    return not any(any(find_stated(storage, folder, images)) for folder, images in frames.items())
+    return not any(any(find_images(storage, folder, images)) for folder, images in frames.items())
 
 
 def read_frames(storage: Storage, file: str) -> dict[str, Frame]:

@@ -71,6 +71,15 @@ def test_images_that_were_converted_to_another_format(tmp_path):
     assert opened(folder).num_views(0) == 2
 
 
+def test_images_of_which_there_are_smaller_copies_alone(tmp_path):
+    folder = write_capture(tmp_path, 2)
+    for copies in ("images_8", "images_4"):
+        shutil.copytree(folder / "images", folder / copies)
+    assert opened(folder).scenes[0].images == ["images/r_1.png", "images/r_2.png"]
+    shutil.rmtree(folder / "images")
+    assert opened(folder).scenes[0].images == ["images_4/r_1.png", "images_4/r_2.png"]
+
+
 def test_intrinsics_of_all_and_of_a_frame(tmp_path):
     """As nerfstudio and instant-ngp write them: in pixels of a size that is stated, or of the image's own."""
     poses = some_c2w(5)
