@@ -300,6 +300,14 @@ def test_a_texture_may_lie_in_another_folder_and_an_unused_one_may_be_missing(tm
     assert len(load_mesh(mesh, "y").paint.textures) == 1
 
 
+def test_a_texture_is_found_where_googles_scanned_objects_have_it(tmp_path):
+    for folder in ("meshes", "materials/textures"):
+        (tmp_path / folder).mkdir(parents=True)
+    mesh = write_obj(tmp_path / "meshes" / "model.obj")
+    mesh.with_suffix(".png").rename(tmp_path / "materials" / "textures" / "model.png")
+    assert len(load_mesh(mesh, "y").paint.textures) == 1
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])  # macOS writes ü as two characters
 def test_a_gltf_may_name_its_files_in_percent_encoding(tmp_path, form):
     mesh = tmp_path / "a.gltf"

@@ -20,6 +20,7 @@ from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
 
 Index = NDArray[np.integer]
+GAZEBO_TEXTURES = "materials/textures"  # beside the folder of a mesh: of models for Gazebo, as Google's scanned objects
 PLAIN = 0.6  # gray of meshes without colours, as displayed
 
 
@@ -98,7 +99,8 @@ class Part(NamedTuple):
 
 
 def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
-    """A file that a mesh names by its path from `folder`, or from its own folder, as any platform spells it.
+    """A file that a mesh names by its path from `folder`, or from its own folder, as any platform spells it; or else by
+    that from GAZEBO_TEXTURES.
 
     Of a path on the computer that exported it, as much of the end is taken as there is here.
     """
@@ -106,7 +108,7 @@ def find_beside(mesh: Path, name: str, folder: Path | None = None) -> Path:
     slashes = name.replace("\\", "/")
     elsewhere = bool(PureWindowsPath(name).drive) or slashes.startswith("/")
     windows = slashes.encode(errors="surrogateescape").decode("cp1252", "replace")  # if it is not UTF-8
-    for beside in (folder or mesh.parent, mesh.parent):
+    for beside in (folder or mesh.parent, mesh.parent, mesh.parent.parent / GAZEBO_TEXTURES):
         for spelling in (name, slashes, unquote(slashes), windows):  # a URI has %20 for a space
             parts = PurePosixPath(spelling).parts
             for start in range(1, len(parts)) if elsewhere else [0]:
