@@ -64,6 +64,9 @@ class ColmapScene(StoredScene):
         self.view_names = view_names(self.images, folder + there[0])
         self.frames, self._depths = [photo.frame for photo in photos], read_depths(storage, files, photos)
         self.find_masks()
+        if "points3D" not in files:  # others need only its copy for viewers, points3D.ply
+            fault = f"{storage.shown(models[0])}: has no points3D.bin or .txt, which tell depths"
+            warnings.warn(f"{fault}; add it, or give `near` and `far`", stacklevel=2)
 
     def read_depths(self) -> np.ndarray | None:
         return self._depths
@@ -92,14 +95,14 @@ def _images_file(storage: Storage, model: str) -> str:
 
 
 def model_files(storage: Storage, model: str) -> dict[str, str]:
-    """The three files of a model, binary or text. Raises InputError if one is missing."""
+    """The files of a model, binary or text; there may be none of points. Raises InputError if another is missing."""
     there = storage.names(model)
     suffix = "bin" if "images.bin" in there else "txt"
     files = {kind: f"{kind}.{suffix}" for kind in ("cameras", "images", "points3D")}
-    for name in files.values():
-        if name not in there:
-            raise InputError(f"{storage.shown(model + name)}: is missing; copy the whole model, or export it again")
-    return {kind: model + name for kind, name in files.items()}
+    if files["cameras"] not in there:
+        shown = storage.shown(model + files["cameras"])
+        raise InputError(f"{shown}: is missing; copy the whole model, or export it again")
+    return {kind: model + name for kind, name in files.items() if name in there}
 
 
 def read_photos(storage: Storage, files: dict[str, str]) -> list[Photo]:
@@ -118,11 +121,13 @@ def read_photos(storage: Storage, files: dict[str, str]) -> list[Photo]:
 
 
 def read_depths(storage: Storage, files: dict[str, str], photos: list[Photo]) -> np.ndarray | None:
-    """near and far of each photo, world units: `[N, 2]`; None if no photo sees points.
+    """near and far of each photo, world units: `[N, 2]`; None if no photo sees points, or no file has them.
 
     They enclose the points that the photo sees, or, if the model does not say which these are, all points inside the
     photo. A photo with too few points gets the median of the others' depths.
     """
+    if "points3D" not in files:
+        return None
     points = np.sort(np.fromiter(_records(storage, files["points3D"], _binary_points, _text_points), POINT), order="id")
     if not len(points):
         return None

@@ -245,6 +245,9 @@ def test_damaged_models_are_refused_by_name(tmp_path, file, damage):
     DAMAGE[damage](folder / "sparse" / "0" / f"{file}.bin")
     if (file, damage) == ("images", "missing"):
         line = refused("car", lambda: opened(folder))
+    elif (file, damage) == ("points3D", "missing"):
+        with pytest.warns(UserWarning, match="car/sparse/0: has no points3D.*; add it, or"):
+            assert not opened(folder).scene_config().own_depths
     else:
         line = refused(f"sparse/0/{file}.bin", lambda: opened(folder))
         assert "is missing" in line or "is damaged" in line
