@@ -32,6 +32,7 @@ class StopRequest:
 
     def __init__(self, device: torch.device, rounds: int = 1) -> None:
         self.first_time: float | None = None
+        self.lone_gpu, self.in_step = device.type == "cuda" and distributed.get_world_size() == 1, False
         self.any_rank = distributed.AnyRank(device)
         # On a CPU, updates are slow, and asking costs nothing.
         self.check_steps = max(1, STOP_CHECK_ROUNDS // rounds) if device.type == "cuda" else 1
@@ -46,6 +47,9 @@ class StopRequest:
         now = time.monotonic()
         if self.first_time is None:
             self.first_time = now
+            # A recording that is broken off would leave the GPU unusable.
+            if self.lone_gpu and self.in_step and not torch.cuda.is_current_stream_capturing():
+                raise CutShort
         elif now - self.first_time > self.SAME_REQUEST_SECONDS:
             raise KeyboardInterrupt
 
@@ -64,6 +68,18 @@ class StopRequest:
         after ALONE_SECONDS the others cannot go on either, and each stops by itself.
         """
         return self.first_time is not None and (distributed.get_world_size() == 1 or seconds >= ALONE_SECONDS)
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """`may_cut_short` for any rank. A request to stop that comes here raises CutShort at once if no other process
+        needs the step and a GPU does it, which takes up to a minute where it is recorded.
+        """
+        with self.may_cut_short(every_rank=True):
+            self.in_step = True
+            try:
+                yield
+            finally:
+                self.in_step = False
 
     @contextlib.contextmanager
     def may_cut_short(self, *, every_rank: bool = False) -> Iterator[None]:

@@ -76,7 +76,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
             while state.cur_nimg < config.total_nimg and not stop.agreed():
                 if state.cur_nimg == config.low_resolution_nimg > first_nimg:
                     net, batches = start_stage()
-                with stop.may_cut_short(every_rank=True), slow_step:
+                with stop.step(), slow_step:
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
                 update_ema(state, config)
