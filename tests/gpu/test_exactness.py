@@ -85,10 +85,23 @@ def test_a_repeated_or_resumed_run_sees_the_same_samples_and_noise(tmp_path, bf1
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
 def test_gradients_of_the_renderers_field_repeat_bit_by_bit(precision):
-    # Products that read shared memory too early were one in 100,000; this is 100 million.
     rays, volume, field = some_rays(2, 128**2, 48), some_volume(2, 16, precision, size=(32,) * 3), some_field(16, 64)
     rendered = render(rays, volume, *(parameter.requires_grad_() for parameter in field))
     upstream = normal(*rendered.shape)
     first, *others = (torch.autograd.grad(rendered, field, upstream, retain_graph=True) for _ in range(500))
-    for other in others:
+    for other in others:  # 100 million products
         torch.testing.assert_close(other, first, rtol=0, atol=0)
+
+
+def test_gradients_are_bounded_where_points_lie_on_the_border_of_a_volume():
+    frusta, weights, origins, directions, depths, lengths = some_rays(1, 128**2, 2)
+    # Where a ray enters or leaves the volume by its left or right side, u = row 0 / row 3 is 0 or 1.
+    rows = frusta[:, 0, None, None].double()
+    at, along = (rows[..., :3] @ part[..., None].double() for part in (origins, directions))
+    at = at[..., 0] + rows[..., 3]
+    for side in range(2):
+        depths[..., side] = (side * at[..., 3] - at[..., 0]) / (along[..., 0, 0] - side * along[..., 3, 0])
+    volume = some_volume(1, 16, size=(8, 8, 8)).requires_grad_()
+    rendered = render([frusta, weights, origins, directions, depths, lengths], volume, *some_field(16, 64, density=3.0))
+    (gradient,) = torch.autograd.grad(rendered, volume, torch.ones_like(rendered))
+    assert gradient.abs().max() < 1e6  # once up to 1e30, because forward and backward round differently

@@ -174,7 +174,8 @@ def scatter_kernel(
         valid &= in_rays
         mask = valid[:, None] & (columns >= 0)[None, :]
         gradient = tl.load(dfused_ptr + kept * CHANNELS + within, mask=mask, other=0.0)
-        weight = share * tl.load(scale_ptr + kept + ray, mask=valid, other=0.0)
+        # At a volume's border, rounding may make forward see a point in fewer views, and its factor be up to 1e30.
+        weight = tl.minimum(share * tl.load(scale_ptr + kept + ray, mask=valid, other=0.0), 1.0)
         to = dvolume_ptr + (voxel * CHANNELS)[:, None] + columns[None, :]
         for number in tl.static_range(8):
             away, part = parts.corner(number, weight, fractions, WIDTH, HEIGHT, DEPTH)

@@ -8,7 +8,6 @@ import triton.language as tl
 from genvs.ops import reference
 
 MIN_WEIGHT_SUM: tl.constexpr = tl.constexpr(reference.MIN_WEIGHT_SUM)
-COMPILED: tl.constexpr = tl.constexpr(not triton.knobs.runtime.interpret)
 PRODUCTS: tl.constexpr = tl.constexpr("tf32x3")  # of float32 numbers, on tensor cores; as exact as without them
 
 
@@ -184,36 +183,6 @@ def apart(x):
 
 
 @triton.jit
-def shown_to_tensor_cores(x):
-    """x. What was written to shared memory before this is what asynchronous products (wgmma) read there after it.
-
-    If a product's first factor is in registers, Triton 3.6 and 3.7 put the fence for the second one after the barrier,
-    where it is too late: about one product in 100,000 then read what was there before (`demo` on an H200).
-    """
-    if COMPILED:
-        fence: tl.constexpr = "fence.proxy.async.shared::cta; mov.b32 $0, $1;"
-        x = tl.inline_asm_elementwise(fence, "=r,r", [x], dtype=x.dtype, is_pure=False, pack=1)
-        tl.debug_barrier()
-    return x
-
-
-@triton.jit
-def add_sums(sums, x, y):
-    """sums `[R, C]` + x^T y, for x `[RAYS, R]` and y `[RAYS, C]`, which has been `shown_to_tensor_cores`.
-
-    In float32 that does not help, because the products are of parts of y, which are made here. So there are two
-    products of half the rows: those of fewer than 64 are not asynchronous.
-    """
-    if x.dtype == tl.float32:
-        even, odd = apart(x)
-        halves = tl.join(product(tl.trans(even), y), product(tl.trans(odd), y))
-        sums += tl.reshape(tl.permute(halves, (0, 2, 1)), sums.shape)
-    else:
-        sums = tl.dot(tl.trans(x), y, sums)
-    return sums
-
-
-@triton.jit
 def column(NUMBER: tl.constexpr, x):
     """One column of x `[ROWS, C]`."""
     return tl.sum(tl.where(tl.arange(0, x.shape[1])[None, :] == NUMBER, x, 0.0), axis=1)
@@ -232,14 +201,13 @@ def add_field_gradient(draw, dchange, fused, h1, h2, w3_ptr, weights, dw1, dw2, 
     hidden, columns = tl.arange(0, w2.shape[0]), tl.arange(0, w1.shape[1])[None, :]
     dchange_rounded = dchange.to(DOT)
     more = tl.where(columns == 0, draw[:, None], tl.where(columns == 1, 1.0, 0.0)).to(DOT)
-    dchange_and_more, fused_and_more = beside(dchange_rounded, more), beside(fused, more)
-    draw = shown_to_tensor_cores(draw)
-    dw3 = add_sums(dw3, h2, dchange_and_more)
+    dw3 = tl.dot(tl.trans(h2), beside(dchange_rounded, more), dw3, input_precision=PRODUCTS)
     dh2 = product(dchange_rounded, w3) + draw[:, None] * tl.load(w3_ptr + hidden)[None, :]
     dh2 = tl.where(h2 > 0, dh2, 0.0).to(DOT)
-    dw2, db2 = add_sums(dw2, dh2, h1), add_sums(db2, dh2, more)
+    dw2 = tl.dot(tl.trans(dh2), h1, dw2, input_precision=PRODUCTS)
+    db2 = tl.dot(tl.trans(dh2), more, db2, input_precision=PRODUCTS)
     dh1 = tl.where(h1 > 0, product(dh2, w2), 0.0).to(DOT)
-    dw1 = add_sums(dw1, dh1, fused_and_more)
+    dw1 = tl.dot(tl.trans(dh1), beside(fused, more), dw1, input_precision=PRODUCTS)
     return dchange + product(dh1, w1), dw1, dw2, db2, dw3
 
 
