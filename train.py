@@ -123,6 +123,16 @@ def check_files(config: TrainConfig, content: dict[str, Any], state_path: Path |
         create_state(config, run_data.scene if run_data else config.net.scene, torch.device("cpu"))
 
 
+def draw_embedded_data(config: TrainConfig) -> None:
+    """Draw what is missing of the embedded dataset."""
+    from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
+
+    path, sizes = config.embedded.path, dataclasses.asdict(config.embedded)
+    if not os.path.exists(f"{path}_train"):
+        print(f"Drawing the embedded dataset, which takes seconds to minutes: {path}", flush=True)
+    ensure_dataset(path, workers=os.cpu_count() or 1, modalities=config.net.modalities, **sizes)
+
+
 def first_lines(config: TrainConfig, run_dir: Path, scene: SceneConfig, new: bool) -> list[str]:
     """What a run says as it starts: where it goes, what to expect of it and, if it is new, what it starts from."""
     psnr = expected_psnr(config)
@@ -244,12 +254,7 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         return
 
     if config.data is None and distributed.get_local_rank() == 0:  # the others wait in `init`
-        from genvs.data.synthetic.dataset import ensure_dataset  # takes a second
-
-        if not os.path.exists(f"{config.embedded.path}_train"):
-            print(f"Drawing the embedded dataset, which takes seconds to minutes: {config.embedded.path}", flush=True)
-        sizes = dataclasses.asdict(config.embedded)
-        ensure_dataset(config.embedded.path, workers=os.cpu_count() or 1, modalities=config.net.modalities, **sizes)
+        draw_embedded_data(config)
     device = distributed.init(device_type())
     run_data = open_data(config)
     check_ranks_agree(config, run_data.facts(), cur_nimg)
