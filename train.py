@@ -254,13 +254,14 @@ def main(outdir, desc, nosubdir, resume, dry_run, **options) -> None:
         return
 
     if config.data is None and distributed.get_local_rank() == 0:  # the others wait in `init`
+        check_files(start, content, state_path)
         draw_embedded_data(config)
     device = distributed.init(device_type())
     run_data = open_data(config)
     check_ranks_agree(config, run_data.facts(), cur_nimg)
+    state = create_state(start, run_data.scene, device)
     if config.cache:
         pack_data(run_data)
-    state = create_state(start, run_data.scene, device)
     state.data = run_data.facts()
     run_dir = None
     if state_path:

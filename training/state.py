@@ -194,13 +194,10 @@ def transfer(path: str, net: GeNVS) -> None:
             weights[name] = torch.zeros_like(own[name])
     fault = fault_in(weights, own)
     if fault is not None:
-        own_settings, others = flat(dataclasses.asdict(net.config)), unlike(net.config, source.config)
-        conflicts = ", ".join(f"`net.{name}`={as_text(own_settings[name])}" for name, _ in others)
+        others = unlike(net.config, source.config)
         settings = " ".join(f"`settings` net.{name}={as_text(value)}" for name, value in others)
-        raise InputError(
-            f"{path}: {fault}, because of {conflicts or 'damage'}: use another snapshot, or a network like its own: "
-            f"leave out `preset` and these settings, or give {settings}"
-        )
+        fix = f"leave out `preset` and what sets its sizes, or give {settings}" if others else "use another copy"
+        raise InputError(f"{path}: is {'of another network' if others else 'damaged'} ({fault}): {fix}")
     net.load_state_dict(weights)
 
 

@@ -185,6 +185,14 @@ def test_a_snapshot_of_another_size_names_settings_that_fit(program, cars, snaps
     assert program(*arguments, *remedy.split()).code == 0
 
 
+def test_a_snapshot_of_another_size_is_refused_before_images_are_drawn_or_packed(program, cars, snapshot, monkeypatch):
+    monkeypatch.setattr(train, "draw_embedded_data", lambda config: pytest.fail("drawn"))
+    monkeypatch.setattr(train, "pack_data", lambda data: pytest.fail("packed"))
+    arguments = ["--preset", "cpu-demo", "--transfer", snapshot({"denoiser.model_channels": 8})]
+    for data in ([], ["--data", cars]):
+        assert_refused(program(*arguments, *data), "snapshot.pkl", "leave out --preset")
+
+
 def test_a_snapshot_brings_the_preset_of_its_network(program, monkeypatch):
     """Unless another one is given."""
     monkeypatch.setattr(train, "default_preset", lambda: "srn64")
