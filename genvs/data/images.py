@@ -88,6 +88,11 @@ def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None, as_st
     return image.convert("RGB" if opaque else "RGBA")
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A gray image of 16 bits, which Pillow would clip, as one of 8; any other as it is."""
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)) if image.mode.startswith("I") else image
+
+
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether two images of this width and height can be the same one, resized."""
     return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= ASPECT_TOLERANCE

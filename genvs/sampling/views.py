@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from genvs.data.images import to_square
+from genvs.data.camera_checks import checked_pose
+from genvs.data.images import eight_bits, to_square
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras
@@ -113,7 +114,7 @@ def sample_views(
 def _as_uint8(image: np.ndarray | Image.Image, background: tuple[int, ...]) -> np.ndarray:
     """uint8 `[H, W, 3]`, on the background."""
     if isinstance(image, Image.Image):
-        rgba = image.convert("RGBA")
+        rgba = eight_bits(image).convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB"))
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
@@ -143,6 +144,8 @@ def _checked(name: str, matrices: ArrayLike, side: int, counts: Sequence[int] = 
         raise InputError(f"`{name}` has the shape {list(np.shape(matrices))}: give {wanted}")
     if not len(array) or not np.isfinite(array).all():
         raise InputError(f"`{name}` is empty or not finite: give one matrix or more")
+    for number, c2w in enumerate(array if side == 4 else ()):
+        checked_pose(c2w, f"`{name}`: matrix {number}")
     if name == "intrinsics" and (longest := array[:, 0, 0].max()) > LONGEST_FOCAL:
         message = f"a focal length is {longest:.4g} image widths: if that is in pixels, divide by the image's size"
         warnings.warn(message, stacklevel=3)

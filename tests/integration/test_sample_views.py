@@ -54,6 +54,9 @@ def test_the_forms_that_images_and_cameras_may_have(net):
         (list(IMAGES.repeat(2, axis=1).repeat(2, axis=2)), {"intrinsics": [matrix, matrix]}),
     ):
         np.testing.assert_allclose(draw(images, **options), expected, atol=1)
+    gray = [Image.fromarray(image[..., 0]) for image in IMAGES]
+    deep = [Image.fromarray(image[..., 0].astype(np.uint16) * 257) for image in IMAGES]
+    np.testing.assert_allclose(draw(deep), draw(gray), atol=1)
     wide = draw(IMAGES.repeat(2, axis=2), focal=focal)  # with square pixels, of half the height
     matrix[1, 1] *= 2
     np.testing.assert_allclose(wide, draw(IMAGES, intrinsics=matrix), atol=1)
@@ -76,6 +79,7 @@ def test_a_focal_length_in_pixels_is_warned_of(net, cameras):
         ({"c2w": POSES[:3]}, "c2w"),
         ({"target_c2w": POSES[:, :3]}, "target_c2w"),
         ({"target_c2w": POSES * np.nan}, "target_c2w"),
+        ({"c2w": POSES[:2] * [2, 2, 2, 1]}, "c2w"),
         ({"near": 2.0}, "near"),
         ({"focal": 1.0, "intrinsics": np.eye(3)}, "focal"),
         ({"sampler": "ddim"}, "sampler"),

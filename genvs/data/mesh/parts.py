@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
+from genvs.data.images import eight_bits
 from genvs.data.storage import not_a_pointer, printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
@@ -145,9 +146,7 @@ def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.I
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data))
-        if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
-            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+            image = eight_bits(Image.open(io.BytesIO(data)))
         if image.mode == "F":
             raise ValueError("floating point")
         return image.convert(mode)
