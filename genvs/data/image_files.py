@@ -72,11 +72,19 @@ def find_images(storage: Storage, folder: str, paths: Sequence[str]) -> list[str
     return found
 
 
+def check_listed_once(images: Iterable[str], shown: str) -> None:
+    """Raises InputError, naming `shown`, for an image that is listed twice."""
+    for image, count in Counter(images).most_common(1):
+        if count > 1:
+            raise InputError(f"{shown}: '{printable(image)}' is listed twice; keep one of these frames")
+
+
 def without_missing(storage: Storage, folder: str, images: Sequence[str], shown: str) -> dict[str, str]:
     """The files of those `images` (paths from `folder`) that exist, by path. Warns of the others, in one line.
 
-    Raises InputError, naming `shown`, if none is there, and if two have the same file.
+    Raises InputError, naming `shown`, if none is there, if one is listed twice, and if two have the same file.
     """
+    check_listed_once(images, shown)
     files = dict(zip(images, find_images(storage, folder, images), strict=True))
     found = {image: file for image, file in files.items() if file is not None}
     missing = [image for image in images if image not in found]

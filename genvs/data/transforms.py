@@ -5,14 +5,13 @@
 """
 
 import contextlib
-from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genvs.data.camera_checks import checked_pose
 from genvs.data.frames import Frame, StoredScene
 from genvs.data.framing import Lens
-from genvs.data.image_files import find_images, view_names, without_missing
+from genvs.data.image_files import check_listed_once, find_images, view_names, without_missing
 from genvs.data.storage import Storage, find_storage, natural_key, printable
 from genvs.errors import InputError
 from genvs.geometry.distortion import CAMERA_MODELS, COEFFICIENTS
@@ -71,9 +70,7 @@ def read_frames(storage: Storage, file: str) -> dict[str, Frame]:
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{shown}: has no list 'frames' with file_path and transform_matrix; write it again")
     frames = [_read_frame(record, entry, f"{shown}: frame {number}") for number, entry in enumerate(entries)]
-    [(image, count)] = Counter(image for image, _ in frames).most_common(1)
-    if count > 1:
-        raise InputError(f"{shown}: '{printable(image)}' is listed twice; keep one of these frames")
+    check_listed_once((image for image, _ in frames), shown)
     return dict(sorted(frames, key=lambda frame: natural_key(frame[0])))
 
 

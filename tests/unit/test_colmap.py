@@ -181,6 +181,13 @@ def test_photos_named_from_another_folder(tmp_path, before):
     assert "'left/front 1.png' and 'right/front 1.png' are the same" in refused("front 1.png", lambda: opened(folder))
 
 
+def test_a_photo_that_is_listed_twice_is_refused(tmp_path):
+    """As in models that a script has joined."""
+    folder = write_capture(tmp_path / "car")
+    write_model(folder / "sparse" / "0", ["front 1.png", "front 2.png", "front 1.png"], some_c2w(3), POINTS)
+    assert "'front 1.png' is listed twice" in refused("car", lambda: opened(folder))
+
+
 def test_photos_outside_of_the_folder_are_not_read(tmp_path):
     folder = write_capture(tmp_path / "car", num_views=2)
     shutil.copy(folder / "images" / "front 1.png", tmp_path / "secret.png")
