@@ -26,7 +26,8 @@ SRN_FOLDERS = {"pose/", *(f"{name}/" for name in BY_NAME)}
 NAME_ONE = "give PACKAGE.MODULE.CLASS, with its folder on PYTHONPATH"
 GIVE = (
     "give a folder or .zip of scenes, or one scene: rgb/*.png, pose/*.txt and intrinsics.txt, or a transforms.json (or "
-    "that file, if it has another name), or images/ and sparse/0/ as COLMAP writes them (docs/data.md)"
+    "that file, if it has another name), or images/ and sparse/0/ as COLMAP writes them (docs/data.md; docs/tutorial.md"
+    " says how to find photos' cameras)"
 )
 MAPPED = {"poses_bounds.npy", "database.db"}  # LLFF's and COLMAP's, which lie beside a model, or should
 

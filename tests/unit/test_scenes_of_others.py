@@ -60,6 +60,7 @@ def test_folders_without_cameras_among_scenes_are_named(tmp_path):
         ("poses_bounds.npy", "add the sparse/0/"),
         ("transforms_a.json", "or that file"),
         ("a.zip", ", but a.zip, images/;"),
+        ("photo.jpg", "photos' cameras"),
     ],
 )
 def test_what_is_there_instead_of_scenes(tmp_path, file, said):
