@@ -91,13 +91,14 @@ def size_option(name: str, gpu: Any, cpu: Any, help: str, least: int = 1) -> Cal
 
 
 views_option = size_option("views", 2, 2, "Input views of a scene.")
+seconds_option = measuring("--seconds", type=FiniteRange(min=0), default=1.0, help="How long each thing is measured.")
 precision_option = measuring(
     "--precision", type=click.Choice(PRECISIONS), default=PRECISIONS[0], help="Of matrix products; fp32 is strict."
 )
 
 
 def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
-    """Makes a program of a generator of results, `function(preset, seconds, **options)`.
+    """Makes a program of a generator of results, `function(preset, **options)`.
 
     It prints a table in Markdown to stdout, each row at once: what was measured survives a failure. The program runs if
     its file does (`python -m`), so it comes last there.
@@ -105,7 +106,6 @@ def benchmark(function: Callable[..., Iterator[Result]]) -> click.Command:
 
     @click.command(cls=Command, help=function.__doc__)
     @sizes("--preset", type=click.Choice(list(PRESETS)), default="srn128" if ON_GPU else "cpu-demo", help="Model.")
-    @measuring("--seconds", type=FiniteRange(min=0), default=1.0, help="How long each thing is measured.")
     @functools.wraps(function)
     def command(preset: str, **options) -> None:
         device = torch.cuda.get_device_name(DEVICE) if ON_GPU else f"CPU ({platform.machine()})"

@@ -69,7 +69,6 @@ def images_per_second(records: list[dict]) -> float:
 @size_option("updates", 100, 8, "Length of a run, updates.", least=4)
 def main(
     preset: str,
-    seconds: float,
     data: Path | None,
     options: tuple[str, ...],
     gpus: tuple[int, ...],

@@ -111,6 +111,7 @@ def hardware(seconds: float) -> Iterator[Result]:
 
 
 @common.benchmark
+@common.seconds_option
 @common.views_option
 @common.size_option("batch", 32, 32, "Images that share weights.")
 def main(preset: str, seconds: float, views: int, batch: int) -> Iterator[Result]:

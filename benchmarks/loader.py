@@ -22,6 +22,7 @@ def load(batches: Iterator[ViewBatch]) -> None:
 @common.benchmark
 @data_option
 @size_option("batch", 32, 32, "Samples of a batch.")
+@common.seconds_option
 @common.measuring(
     "--workers", type=click.IntRange(min=0), multiple=True, default=(0, 1, 4), help="0: none but the training process."
 )

@@ -45,9 +45,7 @@ def peak() -> float:
 @sizes("--views", type=click.IntRange(min=1), multiple=True, default=(3, 50), help="Numbers of input views.")
 @measuring("--cond_method", type=click.Choice(COND_METHODS), default="normal", help="As inference has it.")
 @measuring("--gif", is_flag=True, help="Write a GIF too.")
-def main(
-    preset: str, seconds: float, frames: tuple[int, ...], views: tuple[int, ...], cond_method: str, gif: bool
-) -> Iterator[Result]:
+def main(preset: str, frames: tuple[int, ...], views: tuple[int, ...], cond_method: str, gif: bool) -> Iterator[Result]:
     """Draw videos of several lengths from several numbers of input views, by one step a frame, and write the files."""
     find_encoder()
     suffixes = [".gif", ".mp4"] if gif else [".mp4"]

@@ -75,9 +75,7 @@ def measure(config: TrainConfig) -> tuple[float, float, float]:
 @sizes("--scenes", type=click.IntRange(min=1), multiple=True, default=(1000, 10_000, 100_000), help="How many.")
 @size_option("packs", 4, 4, "In how many packs they are.")
 @size_option("views", 50, 50, "Views of a scene.", least=8)
-def main(
-    preset: str, seconds: float, data: Path | None, scenes: tuple[int, ...], packs: int, views: int
-) -> Iterator[Result]:
+def main(preset: str, data: Path | None, scenes: tuple[int, ...], packs: int, views: int) -> Iterator[Result]:
     """From `--data` to the first batch, with packs that are there, or with a dataset of your own."""
     for count in scenes if data is None else (0,):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

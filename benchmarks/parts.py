@@ -77,6 +77,7 @@ def update(preset: str, seconds: float) -> Result:
 @common.benchmark
 @common.size_option("batch", 32, 2, "Scenes at a time.")
 @common.views_option
+@common.seconds_option
 @common.precision_option
 @ops_option
 @part_option(PARTS)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks.common import DEVICE, Result, benchmark, set_precision, size_option, throughput, views_option
+from benchmarks.common import (
+    DEVICE,
+    Result,
+    benchmark,
+    seconds_option,
+    set_precision,
+    size_option,
+    throughput,
+    views_option,
+)
 
 
 class ImportsFrom:
@@ -30,6 +39,7 @@ class ImportsFrom:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @size_option("batch", 24, 2, "Images of an update, and views at a time.")
 @views_option
+@seconds_option
 def main(preset: str, seconds: float, folder: Path, batch: int, views: int) -> Iterator[Result]:
     """Time the functions of FOLDER/adapter.py, with TF32 off. The adapter may import what lies beside it, also under
     names of this project's packages."""

@@ -110,6 +110,7 @@ class Sampling:
 @common.benchmark
 @common.size_option("batch", 16, 2, "Views at a time.")
 @common.views_option
+@common.seconds_option
 @common.precision_option
 @ops_option
 @part_option(PARTS)

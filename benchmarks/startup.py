@@ -47,7 +47,7 @@ def save_pauses(preset: str) -> Iterator[Result]:
 
 
 @benchmark
-def main(preset: str, seconds: float) -> Iterator[Result]:
+def main(preset: str) -> Iterator[Result]:
     """A dataset that was never used and empty caches of compiled kernels; then the same command again."""
     batch = TRAIN_PRESETS[preset].batch_size
     with (

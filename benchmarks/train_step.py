@@ -50,6 +50,7 @@ def kernel_times(step: TrainingStep, blank: Result) -> Iterator[Result]:
 @common.sizes("--targets", type=click.IntRange(min=1), default=1, help="Target views that share their scene.")
 @common.sizes("--modalities", default="rgb", metavar="LIST", help="Of inputs and targets, with commas between.")
 @common.sizes("--resolution", type=click.IntRange(min=32), show_default="the preset's", help="Side, pixels.")
+@common.seconds_option
 @common.precision_option
 @ops_option
 def main(

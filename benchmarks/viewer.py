@@ -101,6 +101,7 @@ def drag(port: int, path: Tensor, fov: float, seconds: float) -> tuple[list[floa
 
 
 @common.benchmark
+@common.seconds_option
 @common.views_option
 def main(preset: str, seconds: float, views: int) -> Iterator[Result]:
     """frames/s of a page while the mouse drags, and ms from one camera to its picture: one evaluation each, as JPEGs of

@@ -64,7 +64,7 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 @data_option
 @runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
 @runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
-def main(preset: str, seconds: float, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
+def main(preset: str, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
     """Train the preset on radar and sonar together, once in each way, and compare held-out PSNR."""
     config = TRAIN_PRESETS[preset]
     net = dataclasses.replace(config.net, modalities=SENSORS)

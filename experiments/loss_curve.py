@@ -34,7 +34,7 @@ def running_mean(losses: np.ndarray) -> np.ndarray:
 @size_option("steps", 500, 20, "Updates of a run.", least=10)
 @size_option("batch", 8, 8, "Images of an update.")
 @plot_option
-def main(preset: str, seconds: float, data: Path | None, steps: int, batch: int, plot: Path | None) -> Iterator[Result]:
+def main(preset: str, data: Path | None, steps: int, batch: int, plot: Path | None) -> Iterator[Result]:
     """Train with all fast paths, with none, and with another seed; the difference that the paths make, beside the one
     that a seed makes."""
     precision = PRECISIONS[0]

@@ -133,7 +133,6 @@ def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
 @plot_option
 def main(
     preset: str,
-    seconds: float,
     data: Path | None,
     variants: tuple[str, ...],
     kimg: float,

@@ -27,7 +27,7 @@ def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
 
 @benchmark
 @size_option("seeds", 24, 24, "New networks of each kind.")
-def main(preset: str, seconds: float, seeds: int) -> Iterator[Result]:
+def main(preset: str, seeds: int) -> Iterator[Result]:
     """Count new networks that render nothing, here and with the unofficial numerics and torch's initialisation."""
     for numerics, name in (("genvs", "here"), ("unofficial", "with the unofficial numerics")):
         empty = sum(renders_nothing(preset, numerics, seed) for seed in range(seeds))

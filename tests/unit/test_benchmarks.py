@@ -20,7 +20,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(common, "timed", lambda call, seconds: (common.clock(call), 0.1))
 
     def rows(name: str, *options: str) -> dict[str, list[str]]:
-        arguments = ["--preset", "cpu-demo", "--seconds", "0", *options]
+        arguments = ["--preset", "cpu-demo", *options]
         capsys.readouterr()
         importlib.import_module(f"benchmarks.{name}").main.main(arguments, standalone_mode=False)
         return rows_of(capsys.readouterr().out)
@@ -43,7 +43,7 @@ def test_a_benchmark_runs(run, name, options, count) -> None:
 
 def test_the_viewer_is_measured(run) -> None:
     pytest.importorskip("viser", reason="the viewer needs viser: pip install -c constraints.txt -e .[viewer]")
-    assert len(run("viewer", "--views=1")) == 2
+    assert len(run("viewer", "--views=1", "--seconds=0")) == 2
 
 
 def test_a_benchmark_runs_as_a_program() -> None:
