@@ -100,6 +100,9 @@ def main(context: click.Context, batch_size: int | None, dry_run: bool, **given)
             evaluate(given, device, batch_size or 16, dry_run)
     except torch.OutOfMemoryError:
         raise InputError("the GPU's memory is too small: pass a smaller --batch_size, or --device cpu") from None
+    except KeyboardInterrupt:
+        distributed.print0("\nInterrupted: start the same command again to draw the rest.", file=sys.stderr)
+        raise
     distributed.shutdown()
 
 
