@@ -15,11 +15,11 @@ from typing import Any
 
 from genvs.errors import InputError
 
-# What systems put beside files: Windows, macOS, disks, and network storage by Synology and QNAP. In lower case.
+# What systems put beside files: Windows, macOS, disks, Python, and network storage by Synology, QNAP, NetApp. Lower case.
 IGNORED = {
     "", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found", "system volume information",
     "$recycle.bin", "recycler", "found.000", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
-    "network trash folder", "temporary items",
+    "network trash folder", "temporary items", "@tmp", "~snapshot", "__pycache__",
 }  # fmt: skip
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 ZIP_UTF8 = 1 << 11  # of a member's flags: its name is in UTF-8
