@@ -15,7 +15,7 @@ from typing import Any
 
 from genvs.errors import InputError
 
-# What systems put beside files: Windows, macOS, disks, Python, and network storage by Synology, QNAP, NetApp. Lower case.
+# What systems put beside files, in lower case: Windows, macOS, Python, disks, and storage by Synology, QNAP and NetApp.
 IGNORED = {
     "", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found", "system volume information",
     "$recycle.bin", "recycler", "found.000", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",

@@ -214,6 +214,10 @@ def find_train(path: str | os.PathLike[str]) -> Path:
             return find_train(path / folders[0])
     instead = f", but {listed(sorted(there, key=natural_key))}" if there else ""
     remedy = "add the sparse/0/ that COLMAP's mapper writes" if there & MAPPED else GIVE
+    for folder in folders:  # of categories, for one
+        if any(_is_scene(storage, folder + name) for name in storage.names(folder) if name.endswith("/")):
+            remedy = f"name {printable(folder)}, which holds some, or put those of all folders into one"
+            break
     raise NoScenesError(f"{printable(path)}: holds no scenes{instead}; {remedy}")
 
 

@@ -70,6 +70,13 @@ def test_what_is_there_instead_of_scenes(tmp_path, file, said):
     assert said in refused(f"{tmp_path}/a: holds no scenes, but", lambda: opened(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("write", [write_scene, write_capture])
+def test_scenes_in_folders_of_categories(tmp_path, write):
+    for folder in ("bike/1", "car/1"):
+        write(tmp_path / "all" / folder, 2)
+    assert "name bike/, which holds some" in refused("all: holds no scenes", lambda: opened(tmp_path / "all"))
+
+
 def test_images_of_a_split_beside_a_model(tmp_path):
     """They are no split by themselves."""
     folder = write_scene(tmp_path / "car", 5)
