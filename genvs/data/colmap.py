@@ -107,10 +107,11 @@ def model_files(storage: Storage, model: str) -> dict[str, str]:
 
 def read_photos(storage: Storage, files: dict[str, str]) -> list[Photo]:
     """The photos of a model (`model_files`). Raises InputError for files that are damaged."""
-    cameras = {
-        number: _lens(model, size, parameters, f"{storage.shown(files['cameras'])}: camera {number}")
-        for number, model, size, parameters in _records(storage, files["cameras"], _binary_cameras, _text_cameras)
-    }
+    cameras: dict[int, Lens] = {}
+    for number, model, size, parameters in _records(storage, files["cameras"], _binary_cameras, _text_cameras):
+        lens = _lens(model, size, parameters, f"{storage.shown(files['cameras'])}: camera {number}")
+        if cameras.setdefault(number, lens) != lens:
+            raise InputError(f"{lens.shown} is listed twice, with other values; give one of them another number")
     shown, photos = storage.shown(files["images"]), []
     for name, pose, camera, points in _records(storage, files["images"], _binary_images, _text_images):
         if camera not in cameras:

@@ -181,8 +181,14 @@ def test_photos_named_from_another_folder(tmp_path, before):
     assert "'left/front 1.png' and 'right/front 1.png' are the same" in refused("front 1.png", lambda: opened(folder))
 
 
-def test_a_photo_that_is_listed_twice_is_refused(tmp_path):
-    """As in models that a script has joined."""
+def test_what_is_listed_twice_is_refused(tmp_path):
+    """As in models that a script has joined; a camera may be there again."""
+    folder = write_capture(tmp_path / "again", binary=False)
+    file = folder / "sparse" / "0" / "cameras.txt"
+    file.write_text(2 * file.read_text())
+    assert opened(folder).num_views(0) == 6
+    file.write_text(file.read_text() + file.read_text().replace("32.8125", "33"))
+    assert "camera 3 is listed twice" in refused("cameras.txt", lambda: opened(folder))
     folder = write_capture(tmp_path / "car")
     write_model(folder / "sparse" / "0", ["front 1.png", "front 2.png", "front 1.png"], some_c2w(3), POINTS)
     assert "'front 1.png' is listed twice" in refused("car", lambda: opened(folder))
