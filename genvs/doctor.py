@@ -71,12 +71,17 @@ def install(extra: str) -> str:
 def cores() -> Iterator[Line]:
     """Processors, memory, and the variables that change what a run does with the machine."""
     usable, gpus = machine.usable_cores(), len(drivers_gpus()[1])
-    yield "cores", f"{usable} of {os.cpu_count()}"
+    total, load = os.cpu_count() or 1, os.getloadavg()[0]
+    yield "cores", f"{usable} of {total}, load {load:.1f}"
     wanted = gpus * (machine.LOADERS + 1)
     if usable < wanted:
         fewer = max(usable // gpus - 1, 0)
         fault = f"{usable} cores are fewer than {wanted}: {machine.LOADERS} loaders and a training process for each GPU"
         yield SLOWS, f"{fault}; give the job more, or set `workers`={fewer}"
+    if load > total / 2:
+        free = max(total - round(load), 1)
+        fault = f"other programs are busy: the load is {load:.1f} on {total} cores"
+        yield SLOWS, f"{fault}; end them, or without a GPU set OMP_NUM_THREADS={free}"
     yield "memory", gigabytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     variables = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
     yield "variables", " ".join(f"{name}={value}" for name, value in sorted(variables.items())) or "none"
