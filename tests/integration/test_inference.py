@@ -287,7 +287,7 @@ def test_a_folder_that_lacks_something_is_refused(command, folder, capsys, witho
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_where_there_is_none(command, capsys):
-    assert run(*command, "--device", "cuda") == 2 and "--device cpu" in one_error(capsys)
+    assert run(*command, "--device", "cuda") == 2 and "--device=cuda: 0 GPUs" in one_error(capsys)
 
 
 def test_cameras_at_another_distance_are_warned_of(command, folder, capsys):
