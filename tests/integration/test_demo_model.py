@@ -27,4 +27,4 @@ def test_its_one_step_preview(tmp_path):
 
 def test_it_is_small_and_says_how_far_it_is_trained():
     assert DEMO.stat().st_size < 25e6
-    assert genvs.load_snapshot(DEMO).notes["cur_nimg"] == 2_682_368
+    assert genvs.load_snapshot(DEMO).notes["cur_nimg"] == 820_224
