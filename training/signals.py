@@ -71,8 +71,8 @@ class StopRequest:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """`may_cut_short` for any rank. A request to stop that comes here raises CutShort at once if no other process
-        needs the step and a GPU does it, which takes up to a minute where it is recorded.
+        """`may_cut_short` for any rank. In a lone process on a GPU, where recording a step can take a minute, a request
+        to stop raises CutShort at once.
         """
         with self.may_cut_short(every_rank=True):
             self.in_step = True

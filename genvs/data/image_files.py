@@ -66,9 +66,12 @@ def image_folders(storage: Storage, folder: str) -> list[str]:
 def find_images(storage: Storage, folder: str, paths: Sequence[str]) -> list[str | None]:
     """What `find_stated` finds, or else smaller copies of what is stated to be in `images/`, which may come alone."""
     found = find_stated(storage, folder, paths)
-    for place in () if any(found) else image_folders(storage, folder):
-        if not any(found):
-            found = find_stated(storage, folder, (re.sub("(^|/)images/", rf"\1{place}", path) for path in paths))
+    if any(found):
+        return found
+    for place in image_folders(storage, folder):
+        copies = find_stated(storage, folder, (re.sub("(^|/)images/", rf"\1{place}", path) for path in paths))
+        if any(copies):
+            return copies
     return found
 
 
