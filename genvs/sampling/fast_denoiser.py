@@ -38,8 +38,8 @@ class FastDenoiser:
     preconditioning's arithmetic and the result stay float32.
 
     On a GPU an evaluation is hundreds of kernels. With small batches a CPU takes longer to start them than they take to
-    run, so they are `CUDAGraphed`, like `encode`, which autoregression calls for every frame. Both are for pictures of
-    one `modality`.
+    run, so they are `CUDAGraphed`, like `encode`, which autoregression calls for every frame, and `render`. All are for
+    pictures of one `modality`.
     It uses the current weights of `net`: make another one after they change.
     """
 
@@ -77,8 +77,13 @@ class FastDenoiser:
         def encode(images: Tensor, *cameras: Tensor) -> Tensor:
             return net.encode_as(modality, images, Cameras(*cameras))
 
+        def render(volume: Tensor, *cameras: Tensor) -> Tensor:
+            half = len(cameras) // 2
+            return net.render(volume, Cameras(*cameras[:half]), Cameras(*cameras[half:]), modality=modality)
+
         denoise = some_at_a_time(evaluate) if self.device.type == "cpu" else evaluate
-        self._denoise, self._encode = CUDAGraphed(denoise, self.device), CUDAGraphed(encode, self.device)
+        graphed = functools.partial(CUDAGraphed, device=self.device)
+        self._denoise, self._encode, self._render = map(graphed, (denoise, encode, render))
 
     def set_class(self, class_id: int | None) -> None:
         """Draw images of this class from now on. Without a class at construction, or for None, nothing changes."""
@@ -93,4 +98,9 @@ class FastDenoiser:
     def encode(self, images: Tensor, cameras: Cameras) -> Tensor:
         """As `GeNVS.encode_as`."""
         with self.autocast():
-            return self._encode(images, cameras.c2w, cameras.intrinsics, cameras.near, cameras.far)
+            return self._encode(images, *vars(cameras).values())
+
+    def render(self, volume: Tensor, inputs: Cameras, targets: Cameras) -> Tensor:
+        """As `GeNVS.render`."""
+        with self.autocast():
+            return self._render(volume, *vars(inputs).values(), *vars(targets).values())

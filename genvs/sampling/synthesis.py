@@ -179,8 +179,7 @@ class Conditioned:
 
     def render(self, cameras: Cameras) -> Tensor:
         """The feature images at cameras `[1, K]`: `[K, C, H, W]`, float32."""
-        with self._denoise.autocast():
-            return self._net.render(self.volume, self.cameras, cameras, modality=self._denoise.modality)[0].float()
+        return self._denoise.render(self.volume, self.cameras, cameras)[0].float()
 
     def denoiser(self, feature_images: Tensor) -> Denoise:
         """The denoiser of the views that have these feature images."""

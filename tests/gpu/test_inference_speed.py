@@ -54,6 +54,19 @@ def test_a_replayed_evaluation_is_the_denoisers(net, bf16):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
+def test_a_replayed_rendering_is_the_networks(net, bf16):
+    denoise = FastDenoiser(net, bf16=bf16)
+    batches = [some_batch(1, views, seed=seed).to(DEVICE) for seed, views in enumerate((2, 2, 1))]
+    with torch.inference_mode(), autocast(DEVICE, torch.bfloat16 if bf16 else None):
+        scenes = [(net.encode(each.inputs.images), each.inputs.cameras, each.targets.cameras) for each in batches]
+        expected = [net.render(*scene) for scene in scenes]
+    found = [denoise.render(*scene) for scene in scenes]
+    for image, other in zip(found, expected, strict=True):
+        assert_close(image, other, rtol=0, atol=ATOL[bf16])
+    assert (found[0] - found[1]).abs().mean() > 10 * ATOL[bf16], "a stale result would go unnoticed"
+
+
+@pytest.mark.parametrize("bf16", [False, True])
 def test_a_replayed_encoding_is_the_networks(net, bf16):
     denoise = FastDenoiser(net, bf16=bf16)
     inputs = [some_batch(1, 2, seed=seed).inputs.to(DEVICE) for seed in range(3)]
