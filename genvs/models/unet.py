@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
         normalized, x = self.norm(x)
         # Channels are grouped by heads. Within a head q, k and v are interleaved, as in EDM's weights.
         qkv = conv_act(self.qkv, normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
-        query, key, value = qkv.squeeze(2)  # without the dimension of a single head
+        query, key, value = qkv.contiguous()
         attended = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
         return conv_act(self.proj, attended, residual=x, scale=self.scale)
 

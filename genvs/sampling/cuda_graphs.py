@@ -83,7 +83,6 @@ class CUDAGraphed:
                 self._recorder.warm_up(lambda: self._function(*own))
                 self._graphs[key] = (own, *self._recorder.record(lambda: self._function(*own)))
             own, output, graph = self._graphs[key]
-            for place, given in zip(own, inputs, strict=True):
-                place.copy_(given)
+            torch._foreach_copy_(own, inputs)  # in one kernel
             graph.replay()
             return output.clone()

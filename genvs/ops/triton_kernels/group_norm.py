@@ -111,7 +111,7 @@ def _tiles(x: Tensor) -> tuple[int, int, int, int]:
     cols = column_block(channels)
     blocks = triton.cdiv(channels, cols)
     tiles = triton.cdiv(x.shape[2] * x.shape[3], SUMMED_TILE["ROWS"])
-    tiles_each = triton.cdiv(tiles, min(tiles, max(PROGRAMS // (samples * blocks), 1), 64))
+    tiles_each = triton.cdiv(tiles, min(tiles, max(PROGRAMS // (samples * blocks), 1), kernels.MOST_PARTS.value))
     return cols, blocks, tiles_each * SUMMED_TILE["ROWS"], triton.cdiv(tiles, tiles_each)
 
 
@@ -119,5 +119,5 @@ def _group_sizes(channels: int, groups: int) -> tuple[dict[str, int], int]:
     """A group's channels, the groups of a program, a group's channels padded to a power of two; programs."""
     size = channels // groups
     padded = triton.next_power_of_2(size)
-    block = max(min(triton.next_power_of_2(groups), 128 // padded), 1)
+    block = max(min(triton.next_power_of_2(groups), 32 // padded), 1)
     return {"GROUP_SIZE": size, "GROUPS": block, "PADDED": padded}, triton.cdiv(groups, block)

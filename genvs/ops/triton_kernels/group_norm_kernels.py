@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+MOST_PARTS = tl.constexpr(64)  # of the pixels of a sample, each summed by a program: a power of two
+
 
 @triton.jit
 def load_map(map_ptr, channels, cols, in_cols):
@@ -156,12 +158,10 @@ def load_sums(sums_ptr, sample, channels, parts, GROUP_SIZE: tl.constexpr, GROUP
     group, member = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, PADDED)
     channel = group[:, None] * GROUP_SIZE + member[None, :]
     mask = (member < GROUP_SIZE)[None, :] & (channel < channels)
-    total, second = tl.zeros([GROUPS, PADDED], tl.float32), tl.zeros([GROUPS, PADDED], tl.float32)
-    for start in range(0, parts, 16):
-        part = (start + tl.arange(0, 16))[:, None, None]
-        at, inside = sums_ptr + (sample * parts + part) * 2 * channels + channel[None], mask[None] & (part < parts)
-        total += tl.sum(tl.load(at, mask=inside, other=0.0), axis=0)
-        second += tl.sum(tl.load(at + channels, mask=inside, other=0.0), axis=0)
+    part = tl.arange(0, MOST_PARTS)[:, None, None]
+    at, inside = sums_ptr + (sample * parts + part) * 2 * channels + channel[None], mask[None] & (part < parts)
+    total = tl.sum(tl.load(at, mask=inside, other=0.0), axis=0)
+    second = tl.sum(tl.load(at + channels, mask=inside, other=0.0), axis=0)
     return channel, mask, total, second
 
 
