@@ -23,7 +23,7 @@ from genvs.geometry import Cameras
 from genvs.models import GeNVS
 from genvs.models.precision import autocast, cast_weights
 from genvs.ops.sums import sum_together
-from genvs.sampling.cuda_graphs import Recorder
+from genvs.sampling.cuda_graphs import Recorder, copy_all
 
 # CUDA's error codes that only a recording can cause, from cudaErrorStreamCaptureUnsupported to
 # cudaErrorStreamCaptureWrongThread.
@@ -186,13 +186,6 @@ class Replay(torch.autograd.Function):
         copies = [torch.empty_like(x) if x.requires_grad else None for x in (*part.inputs, *part.parameters)]
         copy_all([copy for copy in copies if copy is not None], part.gradients)
         return None, *copies
-
-
-def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """Copy each source to its target, those of one dtype at a time: a mixed list is copied one by one."""
-    for dtype in {source.dtype for source in sources}:
-        chosen = [number for number, source in enumerate(sources) if source.dtype == dtype]
-        torch._foreach_copy_([targets[number] for number in chosen], [sources[number] for number in chosen])
 
 
 def in_layout_of(leaf: Tensor, gradient: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -59,6 +59,13 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source to its target, those of one dtype at a time: a mixed list is copied one by one."""
+    for dtype in {source.dtype for source in sources}:
+        chosen = [number for number, source in enumerate(sources) if source.dtype == dtype]
+        torch._foreach_copy_([targets[number] for number in chosen], [sources[number] for number in chosen])
+
+
 class CUDAGraphed:
     """A function from tensors to a tensor, without gradients.
 
@@ -83,6 +90,6 @@ class CUDAGraphed:
                 self._recorder.warm_up(lambda: self._function(*own))
                 self._graphs[key] = (own, *self._recorder.record(lambda: self._function(*own)))
             own, output, graph = self._graphs[key]
-            torch._foreach_copy_(own, inputs)  # in one kernel
+            copy_all(own, inputs)
             graph.replay()
             return output.clone()
