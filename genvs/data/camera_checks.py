@@ -183,15 +183,21 @@ def settle_convention(c2w: np.ndarray, stated: str | None, default: str, certain
         raise InputError(f"{name}: all its poses are the same; write each view's own camera-to-world matrix")
     convention = stated or default
     other = CONVENTIONS[1 - CONVENTIONS.index(convention)]
-    turned = to_opencv(torch.from_numpy(c2w), other).numpy()
-    point = None if certain and not stated else nearest_point_to_axes(turned)
-    if point is None or _facing(turned, point).min() < 0.1:
+    if certain and not stated or not face_away(to_opencv(torch.from_numpy(c2w), convention).numpy()):
         return convention
     found = f"{name}: every camera faces away from the scene when its axes are taken to be {convention}'s"
     believed = f"as `convention` says; {other}'s look right"
     guessed = f"so they are taken to be {other}'s; state `convention` to decide it"
     warnings.warn(f"{found}, {believed if stated else guessed}", stacklevel=2)
     return stated or other
+
+
+def face_away(c2w: np.ndarray) -> bool:
+    """Whether all cameras c2w `[N, 4, 4]`, OpenCV axes, face away from the point that their axes pass nearest to, as
+    those of OpenGL poses do."""
+    turned = to_opencv(torch.from_numpy(c2w), "opengl").numpy()
+    point = nearest_point_to_axes(turned)
+    return point is not None and bool(_facing(turned, point).min() >= 0.1)
 
 
 def warn_of_center(intrinsics: np.ndarray, name: str) -> None:

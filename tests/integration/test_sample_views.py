@@ -70,6 +70,12 @@ def test_a_focal_length_in_pixels_is_warned_of(net, cameras):
         genvs.sample_views(net, IMAGES, POSES[:2], POSES[3], steps=1, **cameras)
 
 
+def test_opengl_poses_are_warned_of(net):
+    opengl = POSES * [1, -1, -1, 1]
+    with pytest.warns(UserWarning, match="face away from the scene.*OpenGL"):
+        genvs.sample_views(net, IMAGES[:1], opengl[:1], opengl[1:3], steps=1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
