@@ -4,6 +4,7 @@ Links in a folder are followed; only regular files are read. Nothing in a zip is
 """
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -124,9 +125,9 @@ class ZipStorage(Storage):
         return list(folders.get(self.prefix + folder, ()))
 
     def read(self, name: str) -> bytes:
-        archive, _ = _open_zip(os.fspath(self.whole), self.archive_state)
+        archive = copy.copy(_open_zip(os.fspath(self.whole), self.archive_state)[0])
         try:
-            # Opened for every read, because forked processes would share the place in a file that stays open.
+            # Opened for every read: forked processes and threads would share the place in a file that stays open.
             with open(self.whole, "rb") as archive.fp:
                 return archive.read(self.prefix + name)
         except Exception as error:  # zipfile and its decoders raise many kinds

@@ -1,6 +1,7 @@
 """Bad archives are refused by one line that names the file, and nothing in them leads out of them."""
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from torch.utils.data import DataLoader
@@ -68,3 +69,17 @@ def test_workers_read_at_once_from_one_zip(scene, tmp_path):
     requests = [[SampleRequest(0, index, 2, 1)] for index in range(60)]
     for batch in DataLoader(dataset, batch_size=None, sampler=requests, num_workers=2):
         assert batch.inputs.images.float().std() > 10
+
+
+def test_a_thread_reads_while_another_one_does(scene, monkeypatch):
+    storage, read_member = find_storage(zip_of(scene.parent)), zipfile.ZipFile.read
+
+    def read_second(archive: zipfile.ZipFile, name: str) -> bytes:
+        monkeypatch.undo()
+        with ThreadPoolExecutor() as pool:
+            pool.submit(storage.read, name).result()
+        return read_member(archive, name)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", read_second)
+    name = "cars_train/car1/rgb/2.png"
+    assert storage.read(name) == (scene / "rgb" / "2.png").read_bytes()
