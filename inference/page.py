@@ -39,7 +39,7 @@ class Page:
     """What one browser shows. Its own controls, key views and pictures: no other browser sees them."""
 
     def __init__(self, client: viser.ClientHandle, viewer: Viewer, scene: SceneInput, framing: Framing) -> None:
-        """framing: of the cameras in files that are loaded."""
+        """framing: of images and cameras that are added."""
         self.client, self.viewer, self.scene = client, viewer, scene
         self.inputs = scene.inputs.cameras
         self.unit = float(self.inputs.centers.norm(dim=-1).mean())

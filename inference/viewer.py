@@ -42,7 +42,8 @@ def main(in_dir: Path, port: int, **given) -> None:
     scene = open_scene(in_dir, net.config, {**given, "target": target, "targets": []})
     kind = {"class_id": given["class_id"], "modality": target}
     viewer = Viewer(net.to_device(device), scene.inputs, bf16=given["bf16"], **kind)
-    with serving(viewer, scene, framing_of(net.config.scene, given["fit"]), port) as server:
+    framing = framing_of(net.config.scene, given["fit"], given["background"])
+    with serving(viewer, scene, framing, port) as server:
         views = counted(len(scene.names), "input view")
         click.echo(f"Showing {views} at http://{HOST}:{server.get_port()}; Ctrl-C ends.")
         server.sleep_forever()

@@ -16,6 +16,7 @@ import trimesh
 from PIL import Image
 
 from genvs.data.camera_checks import Placement
+from genvs.data.framing import Framing
 from genvs.data.types import Views
 from genvs.errors import InputError
 from genvs.geometry import Cameras, pixel_centers, project
@@ -25,6 +26,7 @@ from genvs.sampling.viewer import Dropped, Turns, Viewer, surface_points
 from genvs.snapshot import build_net
 from genvs.visualize import to_uint8
 from inference import page_files
+from inference.viewer import main
 from tests.browser import wait_until
 from tests.published import published_config
 from tests.small_model import SIZE, small_net, some_cameras
@@ -209,3 +211,21 @@ def test_turns_are_taken_in_order():
 def take(turns: Turns, order: list, number: int) -> None:
     with turns:
         order.append(number)
+
+
+def test_images_added_to_the_page_are_framed_as_the_options_say(monkeypatch):
+    page = pytest.importorskip("inference.page", reason="needs viser: pip install -c constraints.txt -e .[viewer]")
+    framings = []
+    monkeypatch.setattr(page, "serving", lambda *given: framings.append(given[2]) or contextlib.nullcontext(Server()))
+    main(["--fit", "crop", "--background", "1,2,3", "--device", "cpu"], standalone_mode=False)
+    assert framings == [Framing("crop", (1, 2, 3))]
+
+
+class Server:
+    """Ends where the page would be served until Ctrl-C."""
+
+    def get_port(self) -> int:
+        return 8080
+
+    def sleep_forever(self) -> None:
+        pass
