@@ -108,7 +108,7 @@ def open_cross(given: dict[str, Any], device: torch.device) -> Cross:
     ckpt_path, net = options.open_network(given)
     given = options.settle(given, net)
     names = {option: options.known_modalities(option, given[option], net) for option in ("inputs", "targets")}
-    experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or NUM_TARGETS)
+    experiment = Experiment(given["cross"] or "pairs", **names, num_inputs=given["num_inputs"] or Experiment.num_inputs)
     if given["num_inputs"] and experiment.name != "pairs":
         raise InputError(f"`num_inputs` has no effect with `cross`={experiment.name}: leave one of them out")
     wanted, kind = modality_names({*experiment.inputs, *experiment.targets}), dataset_class(given["data_class"])

@@ -38,7 +38,7 @@ SEEDS = "Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5."
 NUM_INPUTS = "How many input views: view 64, then 104 and 84; with --cross any views."
 BATCH_SIZE = "Views drawn at a time, on each device."
 CROSS = "pairs: each modality from each; fusion: from 1 to 5 views of any; sensors: from every subset at one camera."
-MODALITIES: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_names, "show_default": "the network's"}
+MODALITY_LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_names, "show_default": "the network's"}
 CROSS_OPTIONS = ("cross", "inputs", "targets")
 NOT_IN_CROSS = ("views", "guide", "noise", "seeds", "baselines", "metrics")
 OUT_DIR = "Folder of images and results. Images that it already holds are not drawn again."
@@ -68,8 +68,8 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 @of_data("--num_inputs", type=click.IntRange(1, 3), show_default="1; with --cross pairs 3", help=NUM_INPUTS)
 @of_data("--views", default="all", metavar="all|list|FILE", help=VIEWS)
 @of_cross("--cross", type=click.Choice(EXPERIMENTS), show_default="pairs, with --inputs or --targets", help=CROSS)
-@of_cross("--inputs", **MODALITIES, help="Modalities to draw from.")
-@of_cross("--targets", **MODALITIES, help="Modalities to draw.")
+@of_cross("--inputs", **MODALITY_LIST, help="Modalities to draw from.")
+@of_cross("--targets", **MODALITY_LIST, help="Modalities to draw.")
 @options.camera_options
 @options.network_options
 @options.sampling_options(noise="fresh")

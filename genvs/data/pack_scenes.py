@@ -47,7 +47,7 @@ def find_splits(path: str | os.PathLike[str]) -> Splits:
     folder = Path(path)
     if folder.is_dir():
         found = [folder / match[0] for name in Storage(folder).names() if (match := NAME.fullmatch(name))]
-        files = sorted({_of(file, modality="rgb") for file in found}, key=lambda file: natural_key(file.name))
+        files = sorted({_of(file) for file in found}, key=lambda file: natural_key(file.name))
     else:
         files = listed(path)
         for split in ("val", "test"):
@@ -56,7 +56,7 @@ def find_splits(path: str | os.PathLike[str]) -> Splits:
     named = {split: [file for file in files if f"_{split}." in file.name] for split in ("val", "test")}
     train = [file for file in files if file not in named["val"] + named["test"]]
     if not train:
-        return Splits(Path(path) if not folder.is_dir() else joined(files))
+        return Splits(joined(files))
     return Splits(joined(train), *(joined(files) if files else None for files in named.values()))
 
 

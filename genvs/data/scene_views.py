@@ -37,7 +37,6 @@ class SceneViews(abc.ABC):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        *,
         resolution: int,
         near: float | None,
         far: float | None,

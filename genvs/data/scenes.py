@@ -89,16 +89,10 @@ class SceneDataset(SceneViews, Dataset):
         self.seed, self.xflip = seed, xflip
         self.hold_out_every = 0  # if not 0, the views 0, n, 2n, ... of a scene are in no sample
         self.one_hot: torch.Tensor | None = None  # classes of the scenes, for batches: float32 `[scenes, K]`
-        read: dict[str, Any] = {
-            "convention": convention,
-            "normalize": normalize,
-            "framing": framing,
-            "modalities": modalities,
-        }
-        super().__init__(path, resolution=resolution, near=near, far=far, **read)
+        super().__init__(path, resolution, near, far, convention, normalize, framing, modalities)
 
     def at_resolution(self, resolution: int) -> SceneDataset:
-        """The same scenes with images of another size. Only packs are not shared: it has none."""
+        """The same scenes with images of another size, without packs."""
         other = copy.copy(self)
         other.resolution, other._packs = resolution, {}
         return other

@@ -214,10 +214,11 @@ def default_depths(storage: Storage) -> tuple[float, float] | None:
 def check_windows(storage: Storage, modalities: Iterable[str]) -> None:
     """Raises InputError if the split's `dataset.json` states other decibels of black and white than MODALITIES."""
     record = storage.read_json(SPLIT_FILE) if SPLIT_FILE in storage.names() else None
-    for name, window in ((name, MODALITIES[name].decibels) for name in modalities):
+    for name in modalities:
+        window = list(MODALITIES[name].decibels or ())
         stated = record.get(f"{name}_decibels") if isinstance(record, dict) and window else None
-        if stated is not None and stated != list(window or ()):
-            fault = f"{name}_decibels is {printable(str(stated)[:40])}, but its pictures show {list(window or ())}"
+        if stated is not None and stated != window:
+            fault = f"{name}_decibels is {printable(str(stated)[:40])}, but its pictures show {window}"
             raise InputError(f"{storage.shown(SPLIT_FILE)}: {fault} here; draw them again")
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from genvs.config import CONVENTIONS
 from genvs.data.camera_checks import nearest_point_to_axes, warn_of_cameras
 from genvs.data.scenes import SceneDataset, Splits
-from genvs.data.storage import counted, find_storage, printable
+from genvs.data.storage import counted, open_split, printable
 from genvs.data.stored import dataset_class
 from genvs.data.transforms import states_cameras_alone
 from genvs.errors import InputError, as_options, run_program
@@ -151,17 +151,16 @@ def camera_sheet(datasets: Mapping[str, SceneDataset], title: str) -> Image.Imag
     return contact_sheet(title, bands) if bands else None
 
 
-def open_split(
+def open_whole_or_scenes(
     kind: type[SceneDataset], split: str, place: Path, findings: Findings, **options
 ) -> dict[str, SceneDataset]:
     """The datasets to check, by name: the split or, if one of its scenes cannot be opened, every scene that can."""
     with findings.gathered():
         return {split: kind(place, **options)}
-    folder, file = (place.parent, place.name) if place.suffix == ".json" else (place, "")
-    storage, opened, faults = find_storage(folder), {}, Findings()
+    (storage, file), opened, faults = open_split(place), {}, Findings()
     for name in storage.folders() if storage else ():
         with faults.gathered():
-            opened[f"{split} {name[:-1]}"] = kind(folder / name / file, **options)
+            opened[f"{split} {name[:-1]}"] = kind((place.parent if file else place) / name / file, **options)
     if opened:
         findings.add_all(faults)
     return opened
@@ -177,7 +176,7 @@ def validate(
         if place is not None and states_cameras_alone(place):
             findings.add("note", f"{printable(place)}: has cameras but no images; add these to evaluate on them")
         elif place is not None:
-            datasets |= open_split(kind, split, place, findings, **options)
+            datasets |= open_whole_or_scenes(kind, split, place, findings, **options)
     scenes = [(split, number) for split, dataset in datasets.items() for number in range(len(dataset))]
     for split, number in tqdm(scenes, desc="Checking", unit="scenes", disable=None):
         check_scene(datasets[split], number, min_views if split == "train" else 2, findings)
