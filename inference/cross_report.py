@@ -39,7 +39,7 @@ ABOUT = (
 )
 BOLD = (
     "In brackets: by how much the network is better than the better baseline, the mean image or the nearest input; "
-    "bold where it is better than both. Other sensors see no colour: judge photos that are drawn from them in gray."
+    "bold where it is better than both. Other sensors see no colour: judge photos drawn from them by 'rgb in gray'."
 )
 EXPLAINED = {
     "pairs": "{num_inputs} views of one modality are the inputs.",

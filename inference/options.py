@@ -96,7 +96,7 @@ camera_options = together(
 
 
 def sampling_options(noise: str) -> Decorator:
-    """The options SAMPLING (but bf16) and `guide`. noise: the default of --noise."""
+    """The options in SAMPLING, except bf16, and --guide. noise: the default of --noise."""
     steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items())
     usual = "unipc; few-step networks consistency"
     few = f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images."

@@ -19,9 +19,9 @@ FOCAL_RANGE = (0.05, 100.0)  # over the image's side: fields of view from 168 to
 CENTER_RANGE = (-1.0, 2.0)  # a crop may lie beside its principal point
 MAX_OFF_CENTER, SAME_SHARE = 0.2, 0.1  # of the width and the height
 IN_FRONT = 0.9  # share of the cameras that must have the point they look at in front of them
-MAX_MISS = 1 / 3  # of what the axes' directions differ, the share of noise, which makes that point look nearer
-FAR_OFF = 3  # median distances from the middle of all cameras: one of few there is alone
-FAR_AWAY = 10  # distances of cameras from it over their median: one was misplaced
+MAX_MISS = 1 / 3  # how much of what the axes' directions differ may be noise, which makes that point look nearer
+FAR_OFF = 3  # median distances from the middle of all cameras: the few that are farther away may be misplaced
+FAR_AWAY = 10  # median distances from that point: a camera that is farther away was misplaced
 MAX_OFFSET = 1e4  # of a scene from the origin, in distances of its cameras: float32 is off by a tenth of a pixel there
 
 

@@ -44,7 +44,7 @@ def read_image(
         fault = "is empty" if not data else "is neither PNG, JPEG nor WebP, or damaged"
         reason = f"{fault}; replace it by the image, saved as PNG"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        reason = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller"
+        reason = f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels; save it smaller"
     except InputError as error:
         reason = str(error)
     except Exception as error:  # a decoder may raise anything for a damaged file
@@ -59,7 +59,7 @@ def _open(data: bytes) -> Image.Image:
 def _decode(image: Image.Image, data: bytes, size: tuple[int, int] | None, as_stored: bool) -> Image.Image:
     """8-bit RGB, or RGBA if parts may be transparent, upright. Raises InputError without the file's name."""
     if min(image.size) < MIN_SIDE:
-        raise InputError(f"{image.size} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
+        raise InputError(f"has {image.width}x{image.height} pixels; give an image of at least {MIN_SIDE}x{MIN_SIDE}")
     if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):  # phones put small copies into a JPEG
         raise InputError("is animated; save one frame as PNG")
     image.load()

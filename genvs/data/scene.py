@@ -15,8 +15,8 @@ class Scene(abc.ABC):
     """One scene's images and cameras.
 
     name: within its dataset. shown: its name in messages, usually its path. view_names: one for each view, in order,
-    usable as file names. convention: the axes that poses in such files have, 'opencv' or 'opengl'; certain: always, not
-    only usually. framing: how images become square, which the dataset sets.
+    usable as file names. convention: the axes that poses in such files usually have, 'opencv' or 'opengl'. certain:
+    whether they always have them. framing: how images become square, which the dataset sets.
     """
 
     name: str
