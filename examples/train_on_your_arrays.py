@@ -13,6 +13,7 @@ from PIL import Image
 
 import genvs
 import train
+from genvs.errors import InputError, run_program
 
 
 def fine_tune(
@@ -21,8 +22,12 @@ def fine_tune(
     """A network for inference. The arrays, as a dataset, and the run are in the new folder `out`.
 
     images: uint8 `[S, V, H, W, 3]`, V views of each of S scenes. c2w: `[S, V, 4, 4]`, camera-to-world, OpenCV axes.
-    focal: in image widths. options: of train.py, such as "--kimg=20".
+    focal: in image widths. options: of train.py, such as "--kimg=20". Raises InputError for other arrays.
     """
+    if images.dtype != np.uint8 or images.ndim != 5 or images.shape[-1] != 3:
+        raise InputError(f"`images` are {images.dtype} {list(images.shape)}: give uint8 [S, V, H, W, 3]")
+    if c2w.shape != (*images.shape[:2], 4, 4):
+        raise InputError(f"`c2w` has the shape {list(c2w.shape)}: give {[*images.shape[:2], 4, 4]}")
     out.mkdir(parents=True)
     height, width = images.shape[2:4]
     for place in np.ndindex(*images.shape[:2]):
@@ -38,9 +43,17 @@ def fine_tune(
     return genvs.load_snapshot(max((out / "run").glob("network-snapshot-*.pkl")))
 
 
-if __name__ == "__main__":
+def main() -> None:
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     arrays, snapshot, out = sys.argv[1:]
-    with np.load(arrays) as given:
-        fine_tune(given["images"], given["c2w"], float(given["focal"]), snapshot, Path(out))
+    try:
+        with np.load(arrays) as given:
+            images, c2w, focal = given["images"], given["c2w"], float(given["focal"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{arrays}: {error}: give an .npz with `images`, `c2w` and one `focal`") from None
+    fine_tune(images, c2w, focal, snapshot, Path(out))
+
+
+if __name__ == "__main__":
+    run_program(main, translate=str)

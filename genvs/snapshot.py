@@ -72,7 +72,7 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
     """The network of a snapshot, or the EMA network of a training state. Raises InputError as `load_snapshot`."""
     is_state = isinstance(content, dict) and content.get("format") == TRAINING_STATE
     if not is_state:
-        files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl that train.py wrote")
+        files.check_format(content, path, FORMAT, VERSION, "give a network-snapshot-*.pkl, or genvs.export's folder")
     try:
         if is_state:
             scene = {f"scene.{name}": content["data"][name] for name in SceneConfig.__dataclass_fields__}

@@ -135,10 +135,14 @@ def without_suffix(image: str) -> str:
 
 
 def view_names(images: Iterable[str], folder: str = "") -> list[str]:
-    """A name for each path: without folder and suffix, or the path from `folder` if those names are not unique."""
+    """A name for each path, usable for a file: without folder and suffix, or the path from `folder` with `_` for `/` if
+    those are not unique, or the same after the path's number.
+    """
     paths = [image.removeprefix(folder) for image in images]
     names = [without_suffix(PurePosixPath(path).name) for path in paths]
-    return names if len(set(names)) == len(names) else [path.replace("/", "_") for path in paths]
+    joined = [path.replace("/", "_") for path in paths]
+    numbered = [f"{number}_{name}" for number, name in enumerate(joined)]
+    return next(choice for choice in (names, joined, numbered) if len(set(choice)) == len(choice))
 
 
 def _plain(name: str) -> str:

@@ -108,8 +108,10 @@ def usual_sampling(net: GeNVS, name: str | None = None, num_steps: int | None = 
     name = name or ("consistency" if few else "unipc")
     num_steps = num_steps or (few if few and name == "consistency" else known_sampler(name).num_steps)
     if name == "consistency" and num_steps > few:
-        fault = f"the network is for {few}" if few else "the network is not a few-step network"
-        raise InputError(f"`sampler`=consistency, `num_steps`={num_steps}: {fault}: choose fewer, or another `sampler`")
+        if not few:
+            raise InputError("`sampler`=consistency: the network is not a few-step network: choose another `sampler`")
+        fault = f"the network is for {few}: choose fewer, or another `sampler`"
+        raise InputError(f"`sampler`=consistency, `num_steps`={num_steps}: {fault}")
     return name, num_steps
 
 

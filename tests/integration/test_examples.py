@@ -5,6 +5,8 @@ import base64
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,20 @@ def test_training_on_arrays(snapshot, cars, tmp_path, capsys):
     assert capsys.readouterr().out.count("held-out PSNR") >= 2, "before and after"
     view = genvs.sample_views(net, images[0, :2, ..., :3], c2w[0, :2], c2w[0, 2:3], steps=1)
     assert view.shape == (1, 32, 32, 3)
+
+
+def test_wrong_arrays_are_refused_in_one_line(tmp_path):
+    images, c2w, arrays = np.zeros((1, 2, 8, 8, 3), np.uint8), np.zeros((1, 2, 4, 4)), tmp_path / "arrays.npz"
+    for given, named in (
+        ({"images": images / 255, "c2w": c2w, "focal": 1}, "uint8"),
+        ({"images": images, "c2w": c2w[0], "focal": 1}, "c2w"),
+        ({"images": images, "c2w": c2w}, "focal"),
+    ):
+        np.savez(arrays, **given)
+        command = [sys.executable, "-m", "examples.train_on_your_arrays", str(arrays), "x.pkl", str(tmp_path / "out")]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 2 and run.stderr.count("\n") == 1 and named in run.stderr, run.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def executed(cells: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:

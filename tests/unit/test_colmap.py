@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from genvs.config import PRESETS, SceneConfig
+from genvs.data.image_files import view_names
 from genvs.data.scene_input import read_scene
 from genvs.data.stored import StoredScenes
 from genvs.geometry.distortion import Distortion
@@ -211,6 +212,12 @@ def test_photos_in_subfolders(tmp_path):
         shutil.copy(folder / "images" / "front 1.png", folder / "images" / camera / "0.png")
     write_model(folder / "sparse" / "0", ["left/0.png", "right/0.png"], some_c2w(2), POINTS)
     assert opened(folder).view_names(0) == ["left_0.png", "right_0.png"]
+
+
+def test_names_of_views_differ():
+    assert view_names(["b/c.png", "a/c.png"]) == ["b_c.png", "a_c.png"]
+    names = view_names(["a/b.png", "a_b.png", "b.png"])
+    assert len(set(names)) == 3 and not any("/" in name for name in names)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -115,6 +115,11 @@ def test_a_folder_that_cannot_be_used_is_refused(folder, spoil, reason, tmp_path
     assert not (tmp_path / "new").exists()
 
 
+def test_weights_alone_are_refused_with_the_remedy(folder):
+    with pytest.raises(InputError, match="model.safetensors .*folder"):
+        genvs.load_snapshot(folder / "model.safetensors")
+
+
 def test_changed_bytes_are_read_or_refused(folder):
     """In the config and in the header of the weights, which states names, types, shapes and places."""
     rng, read = random.Random(0), 0
