@@ -98,7 +98,8 @@ def _network_in(content: Any, path: str | Path) -> GeNVS:
 def _read_folder(folder: Path) -> dict[str, Any]:
     """What the file would hold whose network `genvs.export` wrote to `folder`. Raises InputError as `load_snapshot`."""
     config, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    remedy = "give a snapshot, or a folder that genvs.export wrote"
+    newest = max(folder.glob("network-snapshot-*.pkl"), default=None)
+    remedy = f"give {newest or 'a snapshot, or a folder that genvs.export wrote'}"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -120,6 +120,13 @@ def test_weights_alone_are_refused_with_the_remedy(folder):
         genvs.load_snapshot(folder / "model.safetensors")
 
 
+def test_a_runs_folder_is_refused_with_its_newest_snapshot(tmp_path):
+    for kimg in ("000006", "000012"):
+        (tmp_path / f"network-snapshot-{kimg}.pkl").touch()
+    with pytest.raises(InputError, match="give .*000012.pkl"):
+        genvs.load_snapshot(tmp_path)
+
+
 def test_changed_bytes_are_read_or_refused(folder):
     """In the config and in the header of the weights, which states names, types, shapes and places."""
     rng, read = random.Random(0), 0
