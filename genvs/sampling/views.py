@@ -106,9 +106,7 @@ def sample_views(
     given = _cameras(_checked("c2w", c2w, 4, (len(pictures),)), matrices, planes)
     targets = _cameras(_checked("target_c2w", target_c2w, 4), matrices[:1], planes)
     if face_away(torch.cat([given.c2w[0], targets.c2w[0]]).numpy()):
-        warnings.warn(
-            "all cameras face away from the scene: if they are OpenGL's, negate `c2w[:, :, 1:3]`", stacklevel=2
-        )
+        warnings.warn("all cameras face away from the scene: for OpenGL's, negate `c2w[:, :, 1:3]`", stacklevel=2)
     options = {"progress": False, "sampler": sampler, "num_steps": steps, "seed": seed, **options}
     drawn = list(synthesize_views(net, Views(torch.from_numpy(squares)[None], given), targets, **options))
     result = np.stack([to_uint8(image) for image, _ in drawn])

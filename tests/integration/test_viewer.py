@@ -215,17 +215,8 @@ def take(turns: Turns, order: list, number: int) -> None:
 
 def test_images_added_to_the_page_are_framed_as_the_options_say(monkeypatch):
     page = pytest.importorskip("inference.page", reason="needs viser: pip install -c constraints.txt -e .[viewer]")
-    framings = []
-    monkeypatch.setattr(page, "serving", lambda *given: framings.append(given[2]) or contextlib.nullcontext(Server()))
+    framings, serving = [], page.serving
+    monkeypatch.setattr(page, "serving", lambda *given: framings.append(given[2]) or serving(*given))
+    monkeypatch.setattr(page.viser.ViserServer, "sleep_forever", lambda server: None)  # it would wait for Ctrl-C
     main(["--fit", "crop", "--background", "1,2,3", "--device", "cpu"], standalone_mode=False)
     assert framings == [Framing("crop", (1, 2, 3))]
-
-
-class Server:
-    """Ends where the page would be served until Ctrl-C."""
-
-    def get_port(self) -> int:
-        return 8080
-
-    def sleep_forever(self) -> None:
-        pass
