@@ -14,12 +14,6 @@ from genvs import __version__
 from genvs.errors import InputError, no_such_option, run_program
 
 
-def show_version(context: click.Context, parameter: click.Parameter, given: bool) -> None:
-    if given:
-        click.echo(__version__)
-        context.exit()
-
-
 class Command(click.Command):
     """A click command that accepts both `-` and `_` in option names, has --version, and lists its options by group in
     --help, in 80 columns.
@@ -27,9 +21,7 @@ class Command(click.Command):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        about = "Show the version and exit."
-        how: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True, "callback": show_version}
-        self.params.append(click.Option(["--version"], help=about, **how))
+        click.version_option(__version__, message="%(version)s")(self)
 
     def make_context(self, *args, **kwargs) -> click.Context:
         kwargs |= {"max_content_width": 80, "show_default": True}
