@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genvs.config import SceneConfig
 from genvs.data.synthetic import KINDS
 from genvs.data.synthetic.cars import build_car
-from genvs.data.synthetic.sensors import BOUNCES, SENSORS, draw
+from genvs.data.synthetic.sensors import BOUNCES, CARS, SENSORS, draw
 from genvs.data.synthetic.shading import Castable, render
 from genvs.data.synthetic.things.build import build_thing
 from genvs.data.workers import run_in_workers
@@ -30,7 +29,6 @@ from genvs.files import lock
 from genvs.geometry.trajectories import spherical_c2w, srn_spiral
 from genvs.modalities import MODALITIES, modality_names
 
-CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 GENERATOR = 3  # raise it when the same seed gives other bytes
 THING_GENERATOR = 1  # the same for things alone
 SENSOR_GENERATOR = 1  # the same for pictures of radar and sonar
@@ -50,27 +48,17 @@ class Subject(abc.ABC):
         """The model, and facts to record about it. Raises InputError if it cannot be built."""
 
 
-class Car(Subject):
-    """A random car."""
+@dataclass(frozen=True)
+class EmbeddedSubject(Subject):
+    """A random car or thing. kind: of KINDS; a mixed dataset has cars and things with equal chances."""
+
+    kind: str
 
     def build(self) -> tuple[Castable, dict[str, Any]]:
-        model, info = build_car(np.random.default_rng(self.rng_key))
-        return model, {"rng_key": self.rng_key, "car": info}
-
-
-class Thing(Subject):
-    """A random piece of furniture, vessel, tool, toy, building or plant."""
-
-    def build(self) -> tuple[Castable, dict[str, Any]]:
-        model, info = build_thing(np.random.default_rng(self.rng_key))
-        return model, {"rng_key": self.rng_key, "thing": info}
-
-
-def embedded_subject(kind: str, rng_key: tuple[int, ...]) -> Subject:
-    """A scene's subject. kind: of KINDS; a mixed dataset has cars and things with equal chances."""
-    if kind == "mixed":
-        kind = KINDS[np.random.default_rng((*rng_key, 2)).integers(2)]
-    return Car(rng_key) if kind == "cars" else Thing(rng_key)
+        kind = KINDS[np.random.default_rng((*self.rng_key, 2)).integers(2)] if self.kind == "mixed" else self.kind
+        name, build = ("car", build_car) if kind == "cars" else ("thing", build_thing)
+        model, info = build(np.random.default_rng(self.rng_key))
+        return model, {"rng_key": self.rng_key, name: info}
 
 
 def write_scene(partial: Path, model: Castable, info: Mapping[str, Any], c2w: np.ndarray, resolution: int) -> None:
@@ -231,7 +219,7 @@ def ensure_dataset(
     for name, (number, per_scene) in plan.items():
         if number:
             keys = [(seed, SPLITS.index(name), index) for index in range(number)]
-            subjects = {f"{key[-1]:06d}": embedded_subject(kind, key) for key in keys}
+            subjects = {f"{key[-1]:06d}": EmbeddedSubject(key, kind) for key in keys}
             settings = split_settings(seed, resolution, per_scene, **others)
             splits.append(Split(name, out.with_name(f"{out.name}_{name}"), subjects, settings, sensors, looks))
     ensure_splits(out, splits, workers)

@@ -21,7 +21,7 @@ from genvs.data.synthetic.parts import face_normals
 from genvs.data.synthetic.shading import MAX_RAYS, Array, Castable, dot
 from genvs.modalities import MODALITIES, coded
 
-CARS = SceneConfig()  # the distance and depth planes of SRN's cars
+CARS = SceneConfig()  # the cameras and depth planes of SRN's cars
 EXTENT = CARS.far - CARS.near  # of a picture in range, and of the radar's rays in azimuth and elevation; world units
 FIELD_OF_VIEW = 2 * math.atan(0.5 / CARS.focal)  # of the sonar, in bearing and elevation; radians
 EDGE_RISE = math.radians(1) / FIELD_OF_VIEW  # an edge of a model rises less than this above the elevations of its ends
