@@ -100,8 +100,7 @@ class Placement(NamedTuple):
 
     def __str__(self) -> str:
         move = np.round(-self.center * self.scale, 4) / self.scale + 0.0  # without rounding errors, and no -0
-        moved = ", ".join(f"{value:.4g}" for value in move)
-        return f"moved by ({moved}), then scaled by {self.scale:.4g}"
+        return f"moved by ({_join(move)}), then scaled by {self.scale:.4g}"
 
 
 def nearest_point_to_axes(c2w: np.ndarray) -> np.ndarray | None:

@@ -3,13 +3,12 @@
 import itertools
 import posixpath
 import re
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from genvs.data.storage import IMAGE_SUFFIXES, Storage, natural_key, printable
+from genvs.data.storage import IMAGE_SUFFIXES, Storage, folded, natural_key, printable
 from genvs.errors import InputError
 
 MAX_LISTED = 5
@@ -28,9 +27,9 @@ def find_files(storage: Storage, paths: Iterable[str]) -> list[str | None]:
         if folder not in listed:
             stored = "" if ".." in path.split("/") else _as_stored(storage, folder)
             names = sorted(storage.names(stored)) if stored or not folder else []
-            listed[folder] = {_plain(file): stored + file for file in names} | {file: stored + file for file in names}
-        stems = dict.fromkeys((_plain(name), without_suffix(_plain(name))))
-        candidates = (name, _plain(name), *(f"{stem}.{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES))
+            listed[folder] = {folded(file): stored + file for file in names} | {file: stored + file for file in names}
+        stems = dict.fromkeys((folded(name), without_suffix(folded(name))))
+        candidates = (name, folded(name), *(f"{stem}.{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES))
         found.append(next((listed[folder][candidate] for candidate in candidates if candidate in listed[folder]), None))
     return found
 
@@ -40,8 +39,8 @@ def _as_stored(storage: Storage, folder: str) -> str:
     path = ""
     for part in folder.split("/")[:-1]:
         there = [name for name in storage.names(path) if name.endswith("/")]
-        alike = {_plain(name): name for name in there} | {name: name for name in there}
-        path += alike.get(f"{part}/", alike.get(_plain(f"{part}/"), f"{part}/"))
+        alike = {folded(name): name for name in there} | {name: name for name in there}
+        path += alike.get(f"{part}/", alike.get(folded(f"{part}/"), f"{part}/"))
     return path
 
 
@@ -143,10 +142,6 @@ def view_names(images: Iterable[str], folder: str = "") -> list[str]:
     joined = [path.replace("/", "_") for path in paths]
     numbered = [f"{number}_{name}" for number, name in enumerate(joined)]
     return next(choice for choice in (names, joined, numbered) if len(set(choice)) == len(choice))
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).lower()
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,11 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     parts: list[str | int] = list(re.split("([0-9]+)", name))
     parts[1::2] = map(int, parts[1::2])
     return parts, name
+
+
+def folded(name: str) -> str:
+    """A file's name without differences of case, or of the two ways to write accents, as some file systems have it."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def not_a_pointer(data: bytes, shown: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from genvs.data.images import eight_bits
-from genvs.data.storage import not_a_pointer, printable
+from genvs.data.storage import folded, not_a_pointer, printable
 from genvs.data.synthetic.shading import Array
 from genvs.errors import InputError
 
@@ -125,19 +124,14 @@ def read_file(path: Path) -> bytes:
 
 
 def _reached(folder: Path, parts: Sequence[str]) -> Path | None:
-    """Where a path leads to from a folder. Names may be written otherwise (`_folded`) if that is no other file."""
+    """Where a path leads to from a folder. Names may be written otherwise (`folded`) if that is no other file."""
     for part in parts:
         path = folder / part
-        alike = [] if path.exists() else [file for file in folder.glob("*") if _folded(file.name) == _folded(part)]
+        alike = [] if path.exists() else [file for file in folder.glob("*") if folded(file.name) == folded(part)]
         if len(alike) > 1:
             return None
         folder = alike[0] if alike else path
     return folder
-
-
-def _folded(name: str) -> str:
-    """A file's name without differences of case, or of the two ways to write accents, as some file systems have it."""
-    return unicodedata.normalize("NFC", name).lower()
 
 
 def read_image(mesh: Path, name: str, data: bytes, mode: str = "RGB") -> Image.Image:
