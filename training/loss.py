@@ -11,7 +11,7 @@ from torch import Tensor
 from genvs import random
 from genvs.config import AUGMENT_LABELS, SIGMA_RANGES, GeNVSConfig
 from genvs.data.types import ViewBatch
-from genvs.diffusion.noise import inverse_variance, lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
+from genvs.diffusion.noise import lognormal_sigma, loss_weight, ve_training_sigma, vp_training_sigma
 from genvs.errors import InputError
 from genvs.models.colours import colours_of
 from genvs.models.labels import augment_labels, augmented
@@ -143,7 +143,7 @@ class GeNVSLoss:
             return sigma, loss_weight(sigma, self.sigma_data)
         uniform = random.uniform(keys)
         sigma = vp_training_sigma(uniform) if self.precond == "vp" else ve_training_sigma(uniform, *SIGMA_RANGES["ve"])
-        return sigma, inverse_variance(sigma)
+        return sigma, 1 / sigma**2  # with which the initial loss is 1 (EDM, table 1)
 
     def augment_inputs(self, images: Tensor, sample_keys: Tensor) -> Tensor:
         """Add noise to some input views `[B, V, 3, H, W]`, against overfitting to clean ones (section 3.4)."""

@@ -41,11 +41,6 @@ def ve_training_sigma(uniform: Tensor, sigma_min: float, sigma_max: float) -> Te
     return sigma_min * (sigma_max / sigma_min) ** uniform
 
 
-def inverse_variance(sigma: Tensor) -> Tensor:
-    """lambda(sigma) = 1 / sigma^2, the loss weight of VP and VE (EDM, table 1), with which the initial loss is 1."""
-    return 1 / sigma**2
-
-
 def karras_steps(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Sampling noise levels `[num_steps + 1]`, float64, from sigma_max down to sigma_min and 0 (EDM, eq. 5).
 

@@ -107,10 +107,9 @@ class ConvReLU(nn.Sequential):
         return conv_act(cast(nn.Conv2d, last), x, relu=True)
 
 
-def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, *, dilation: int = 1) -> ConvReLU:
+def conv_relu(in_channels: int, out_channels: int, kernel: int = 3) -> ConvReLU:
     """A 'same'-padded convolution and a ReLU, with He initialisation."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-    return ConvReLU(he_init(conv))
+    return ConvReLU(he_init(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)))
 
 
 def separable_conv_relu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvReLU:
