@@ -163,7 +163,8 @@ class Cross:
         self.net, self.dataset, self.scenes, self.experiment = net, dataset, scenes, experiment
         self.settings, self.out_dir, self.classes = settings, out_dir, classes
         self.device, self.guidance = next(net.parameters()).device, settings["guidance"]
-        self.mean_images = {name: stored(image.to(self.device)) for name, image in mean_images.items()}
+        as_in_files = {name: to_levels(from_levels(image).round()) for name, image in mean_images.items()}
+        self.mean_images = {name: image.to(self.device) for name, image in as_in_files.items()}
         self.denoisers = {
             name: FastDenoiser(net, bf16=settings["bf16"], modality=name, class_id=classes[0] if classes else None)
             for name in experiment.targets
@@ -268,11 +269,6 @@ class Cross:
             return None
         every = [{name: of.to("cpu").images for name, of in self.load([scene])[1].items()} for scene in self.scenes]
         return float(torch.cat([self.agreement(pictures) for pictures in every]).mean())
-
-
-def stored(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as files of 8 bits keep them."""
-    return to_levels(from_levels(images.clamp(-1, 1)).round())
 
 
 def measured(images: Tensor, targets: Views, modality: str, background: Sequence[float]) -> dict[str, Tensor]:

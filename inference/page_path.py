@@ -127,11 +127,8 @@ class PathControls:
         placement, c2w = self._page.scene.placement, cameras.c2w[0].double().numpy()
         c2w = c2w if placement is None else placement.inverse.of(c2w)
         names = [f"{number:05d}.png" for number in range(len(c2w))]
-        return json.dumps(transforms_of(names, c2w, cameras.intrinsics[0].double().numpy(), self._side), indent=1)
-
-    @property
-    def _side(self) -> int:
-        return self._page.viewer.net.config.resolution
+        side, lenses = self._page.viewer.net.config.resolution, cameras.intrinsics[0].double().numpy()
+        return json.dumps(transforms_of(names, c2w, lenses, side), indent=1)
 
     def _write_zip(self, path: Path, cameras: Cameras) -> None:
         """PNGs and their transforms.json: a scene that training and inference read."""
