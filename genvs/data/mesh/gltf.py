@@ -24,7 +24,7 @@ WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 REPEAT, NEAREST = 10497, 9728
 WRAPS = {REPEAT: "repeat", 33648: "mirror", 33071: "clamp"}
 CLEAR = 0.25  # opacity that is drawn of glass, which lets all light through
-TRIANGLES, STRIP, FAN = 4, 5, 6  # smaller modes are points and lines
+TRIANGLES, STRIP = 4, 5  # 6 is a fan; smaller modes are points and lines
 # What a file may require, besides KHR_materials_*: reflections, coats and the like are not drawn.
 READ = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_node_visibility"}
 READ |= {"EXT_texture_webp", "EXT_texture_avif", "MSFT_texture_dds"}

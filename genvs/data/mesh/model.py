@@ -20,6 +20,7 @@ from genvs.data.mesh.parts import Index, Paint, to_display, to_linear
 from genvs.data.mesh.polygons import read_obj, read_ply, read_stl
 from genvs.data.storage import printable
 from genvs.data.synthetic.dataset import Subject
+from genvs.data.synthetic.parts import face_normals
 from genvs.data.synthetic.shading import Array, Castable, at_hits
 from genvs.errors import InputError
 
@@ -48,9 +49,8 @@ class Layer:
         clear = np.repeat([paint.texture is not None and paint.texture.channels == 4 for paint in paints], sizes)
         self.may_be_clear = clear | (self.colors[..., 3] != 1).any(axis=1)
         first, second = (self.uv[:, 1:] - self.uv[:, :1]).swapaxes(0, 1)
-        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         area_uv = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
-        self.uv_per_length = np.sqrt(area_uv / area.clip(1e-20))
+        self.uv_per_length = np.sqrt(area_uv / np.linalg.norm(face_normals(corners), axis=1).clip(1e-20))
 
     def at(self, faces: Index, u: Array, v: Array, spacing: Array) -> Array:
         """Linear light and opacity `[N, 4]` of hits `[N]`. spacing: of the hits on the surface, world units."""
@@ -131,24 +131,23 @@ def load_mesh(path: Path, up: str) -> PaintedMesh:
     if not all(np.isfinite(array).all() for array in (corners, *paints)):
         raise InputError(f"{shown}: has coordinates or colours that are not finite; repair the mesh")
     sides = corners[:, 1:] - corners[:, :1]
-    areas = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=-1)
-    seen = areas > 1e-9 * (sides**2).sum((1, 2))  # what rounding leaves of 0
+    seen = np.linalg.norm(face_normals(corners), axis=1) > 1e-9 * (sides**2).sum((1, 2))  # what rounding leaves of 0
     if not seen.any():
         raise InputError(f"{shown}: all its faces have area 0; export the mesh again")
     low, high = corners[seen].min((0, 1)), corners[seen].max((0, 1))
     corners = np.where(seen[:, None, None], (corners - (low + high) / 2) / np.linalg.norm(high - low), 0)
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    of_faces = face_normals(corners)
     lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
     given = lengths > 0
     normals = np.where(given, normals / lengths.clip(1e-20), 0 if given.all() else creased_normals(corners))
-    face_normals *= np.where((face_normals * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
+    of_faces *= np.where((of_faces * normals.sum(1)).sum(1) < 0, -1, 1)[:, None]
     glow = Layer([part.glow or Paint.plain(np.zeros(3), len(part.corners)) for part in parts], corners)
     paint = Layer([part.paint for part in parts], corners)
     corners = corners + DECAL * paint.may_be_clear[:, None, None] * normals
     return PaintedMesh(
         corners.astype(np.float32),
         normals.astype(np.float32),
-        face_normals.astype(np.float32),
+        of_faces.astype(np.float32),
         paint,
         glow if glow.colors[..., :3].any() else None,
     )
@@ -160,7 +159,7 @@ def creased_normals(corners: Array) -> Array:
     A normal is the area-weighted mean over those faces around the vertex that are within CREASE of the corner's own, or
     the corner's own where more than CROWD meet.
     """
-    of_faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    of_faces = face_normals(corners)
     unit = of_faces / np.linalg.norm(of_faces, axis=1, keepdims=True).clip(1e-20)
     points = corners.reshape(-1, 3)
     places = np.round((points - points.min(0)) * (1e6 / np.ptp(points, axis=0).max())).astype(np.int64)

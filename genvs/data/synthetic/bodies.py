@@ -56,10 +56,6 @@ class Shape:
         return self.length * (0.5 - at)
 
     @property
-    def tapers(self) -> tuple[float, float]:
-        return self.front_taper, self.rear_taper
-
-    @property
     def arch_radius(self) -> float:
         return self.wheel_radius * self.arch
 
@@ -110,8 +106,8 @@ class Shape:
 
     def half_width(self, y: Array | float) -> Array:
         """Half the body's greatest width at y: narrower towards both ends, evenly so if by much."""
-        ahead = np.asarray(y) / (self.length / 2)
-        front, rear = (taper * np.abs(ahead) ** (3 if taper < 0.15 else 1.4) for taper in self.tapers)
+        ahead, tapers = np.asarray(y) / (self.length / 2), (self.front_taper, self.rear_taper)
+        front, rear = (taper * np.abs(ahead) ** (3 if taper < 0.15 else 1.4) for taper in tapers)
         return self.width / 2 * (1 - np.where(ahead > 0, front, rear))
 
     def cabin_half_width(self, y: Array | float, z: Array | float) -> Array:

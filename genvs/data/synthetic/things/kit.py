@@ -12,7 +12,6 @@ from genvs.data.synthetic.solids import Paint, Point, box, lathe, mirrored, pod,
 
 Rng = np.random.Generator
 Theme = dict[str, Callable[[Rng], list[Part]]]  # families of objects by their names
-Covers = Callable[[Array], Array | NDArray[np.bool_]]
 
 # The greatest specular strength of a material, and its colours.
 MATERIALS = {
