@@ -65,7 +65,6 @@ MEASURES = {
     "fd_vgg": Measure("Fréchet distance, VGG16", False),
     "swd": Measure("SWD x 1000", False, 2),
 }
-ALWAYS = ("psnr", "ssim", "ssim_uniform")
 Scores = dict[str, dict[str, float]]  # by measure, then "mean", "best", "mean_image"
 
 

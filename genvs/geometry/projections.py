@@ -56,9 +56,12 @@ class Projection(abc.ABC):
     def matrix(self, cameras: Cameras) -> Tensor:
         """As `frustum_matrix`, `[..., 4, 4]`: from world points into volumes that were resampled at `places`.
 
-        It is the same for all that keep the range.
+        It is the same for all that keep the range: `Slant.chart`, with a depth that is always 1.
         """
-        return slant_matrix(cameras)
+        extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
+        x, y, z, one = cameras.w2c.unbind(dim=-2)
+        half = 0.5 * one
+        return torch.stack([x / extent + half, (far * one - z) / extent, y / extent + half, one], dim=-2)
 
     def places(self, cameras: Cameras, size: Sequence[int]) -> Tensor | None:
         """The places (u, v, w) in this chart of the voxels of a volume in the chart of `matrix`, `[N, D, H, W, 3]`.
@@ -130,14 +133,6 @@ class Fan(Projection):
 
 
 PROJECTIONS: dict[str, Projection] = {"pinhole": Pinhole(), "slant": Slant(), "fan": Fan()}
-
-
-def slant_matrix(cameras: Cameras) -> Tensor:
-    """`Slant.chart` as a matrix `[..., 4, 4]`, of the form of `frustum_matrix`, with a depth that is always 1."""
-    extent, far = (cameras.far - cameras.near)[..., None], cameras.far[..., None]
-    x, y, z, one = cameras.w2c.unbind(dim=-2)
-    half = 0.5 * one
-    return torch.stack([x / extent + half, (far * one - z) / extent, y / extent + half, one], dim=-2)
 
 
 def _slant_to_camera(near: Tensor, far: Tensor, u: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

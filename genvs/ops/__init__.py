@@ -5,7 +5,6 @@ With Triton and a GPU they run as kernels. Elsewhere, and within `reference_only
 """
 
 import contextlib
-import functools
 import importlib.util
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from torch import Tensor
 from genvs.ops import cpu, reference
 from genvs.ops.reference import FieldLayers, Known, NormSettings, RaySamples
 
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 _reference_only = ContextVar("reference_only", default=False)
 
 
@@ -29,15 +29,10 @@ def reference_only() -> Iterator[None]:
         _reference_only.reset(token)
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def uses_kernels(x: Tensor) -> bool:
     """Whether operations on `x` run as fused kernels."""
     supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.is_cuda and supported and not _reference_only.get() and _has_triton()
+    return x.is_cuda and supported and not _reference_only.get() and _HAS_TRITON
 
 
 def render(
