@@ -36,6 +36,7 @@ from genvs.models.denoiser import ConditionedDenoiser
 from genvs.models.encoder import FeatureVolumeEncoder
 from genvs.models.genvs import GeNVS
 from genvs.models.renderer import FeatureRenderer
+from genvs.ops.reference import places_in_volume
 from genvs.random import Stream, fold, normal, uniform
 
 
@@ -158,19 +159,11 @@ def mean_of_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: 
     flat = points.flatten(1, 3)
     fused = torch.zeros(*points.shape[:-1], volume.shape[2], device=points.device)
     for view in range(volume.shape[1]):
-        grid = (2 * places_in_volume(flat, frusta[:, view]) - 1)[:, :, None, None]
+        grid = (2 * places_in_volume(flat, frusta[:, view])[0] - 1)[:, :, None, None]
         sampled = F.grid_sample(volume[:, view].float(), grid, padding_mode="zeros", align_corners=False)
         share = view_weights[:, :, view, None, None, None]
         fused = fused + share * sampled.flatten(2).mT.unflatten(1, points.shape[1:4])
     return fused
-
-
-def places_in_volume(points: Tensor, frusta: Tensor) -> Tensor:
-    """uvw `[B, P, 3]` of world points `[B, P, 3]`. frusta: `[B, 4, 4]`, of `genvs.geometry.frustum_matrix`."""
-    mapped = apply_linear(frusta[..., :3], points) + frusta[..., None, :, 3]
-    depth = mapped[..., 3:]
-    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
-    return torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)
 
 
 def weights_inclusive(density: Tensor, times: Tensor) -> Tensor:

@@ -99,6 +99,18 @@ def composite(density: Tensor, features: Tensor, deltas: Tensor) -> tuple[Tensor
     return (weights[..., None] * features).sum(dim=-2), weights, transmittance[..., -1]
 
 
+def places_in_volume(points: Tensor, frusta: Tensor) -> tuple[Tensor, Tensor]:
+    """uvw `[..., P, 3]` and depth `[..., P]` of world points `[..., P, 3]`. frusta: `[..., 4, 4]`, of `fuse_views`."""
+    x, y, z = points.split(1, dim=-1)
+    # Written out, because a matrix product would follow autocast and TF32 down to 8 or 10 bits.
+    mapped = x * frusta[..., None, :, 0] + y * frusta[..., None, :, 1] + z * frusta[..., None, :, 2]
+    mapped = mapped + frusta[..., None, :, 3]
+    depth = mapped[..., 3:]
+    # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
+    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
+    return torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1), depth[..., 0]
+
+
 def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Tensor) -> Tensor:
     """Features of world points: the weighted mean over the input views that see each point.
 
@@ -108,15 +120,8 @@ def fuse_views(volume: Tensor, points: Tensor, frusta: Tensor, view_weights: Ten
     """
     batch, num_targets, num_rays, num_samples, _ = points.shape
     num_inputs, channels = volume.shape[1:3]
-    x, y, z = points.flatten(1, 3)[:, None, :, None, :].unbind(dim=-1)
-    # Written out, because a matrix product would follow autocast and TF32 down to 8 or 10 bits.
-    mapped = x * frusta[:, :, None, :, 0] + y * frusta[:, :, None, :, 1] + z * frusta[:, :, None, :, 2]
-    mapped = mapped + frusta[:, :, None, :, 3]
-    depth = mapped[..., 3:]
-    # A point in the camera's own plane has no image; a tiny depth sends it far outside, and keeps gradients finite.
-    safe_depth = torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
-    uvw = torch.cat([mapped[..., :2] / safe_depth, mapped[..., 2:3]], dim=-1)
-    valid = inside(uvw) & (depth[..., 0] > 0)
+    uvw, depth = places_in_volume(points.flatten(1, 3)[:, None], frusta)
+    valid = inside(uvw) & (depth > 0)
     sampled = sample_volume(volume.flatten(0, 1), uvw.flatten(0, 1)).unflatten(0, (batch, num_inputs))
     share = view_weights.mT[..., None].expand(-1, -1, -1, num_rays * num_samples).flatten(2) * valid
     share = share / share.sum(dim=1, keepdim=True).clamp_min(MIN_WEIGHT_SUM)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from genvs.compat import UnofficialGeNVS
-from genvs.compat.unofficial import corner_rays, mean_of_views, places_in_volume, weights_inclusive, with_shared_lens
+from genvs.compat.unofficial import corner_rays, mean_of_views, weights_inclusive, with_shared_lens
 from genvs.compat.weights import network_of
 from genvs.diffusion.samplers import sample_heun
 from genvs.geometry import Cameras, frustum_matrix, to_opencv
+from genvs.ops.reference import places_in_volume
 
 TOLERANCE = 1e-4  # root mean square of the difference, over that of the expected values
 SIGMAS = (0.002, 0.1, 0.5, 3.0, 80.0)
@@ -98,7 +99,7 @@ def ray_values(
     depths = net.renderer.depths(shared_targets, len(ROWS), None)
     origins, directions = (rays[:, :, ROWS, COLUMNS] for rays in corner_rays(shared_targets, 64))
     points = origins[..., None, :] + depths[..., None] * directions[..., None, :]
-    uvw = [places_in_volume(points.flatten(1, 3), frusta[:, v]).unflatten(1, points.shape[1:4]) for v in range(3)]
+    uvw = [places_in_volume(points.flatten(1, 3), frusta[:, v])[0].unflatten(1, points.shape[1:4]) for v in range(3)]
     fused = mean_of_views(volume, points, frusta, net.renderer.view_weights(inputs, targets))
     density, features = net.renderer.field_values(fused)
     yield "sample depths", depths[0, 0, 0] / focal, "times_nojitter_one_ray"
