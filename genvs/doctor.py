@@ -1,6 +1,6 @@
 """What would stop or slow a run on this machine: `python -m genvs.doctor`.
 
-Print what there is, as plain text for a bug report, then one line with the fix for each fault.
+Describe the machine, as plain text for a bug report, then print one line with the fix for each fault.
 
 Until it has found torch it imports only the standard library, so that it runs in any Python.
 """

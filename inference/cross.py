@@ -1,7 +1,7 @@
-"""Every modality drawn from others: which views, by one network, and how well. Tables are in inference.cross_report.
+"""Every modality drawn from others by one network, and measured. Tables are in inference.cross_report.
 
-After the three experiments of CrossModalityDiffusion (arXiv 2501.09838), with the same views in all runs of one, and no
-view twice.
+The experiments are the three of CrossModalityDiffusion (arXiv 2501.09838). All runs of one draw the same views, and no
+view is its own input.
 """
 
 from __future__ import annotations

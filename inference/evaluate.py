@@ -33,11 +33,11 @@ from inference.report import MEASURES, Measures, Scores
 from torch_utils import distributed
 
 PATIENCE = timedelta(days=7)  # how long a rank that is done waits for the others
-VIEWS = "Views to draw: all but the inputs; list: 0, 24, 49, ..., 249; or those whose numbers are in FILE."
+VIEWS = "Views to draw. all: all but the inputs; list: 0, 24, 49, ..., 249; FILE: those whose numbers are in it."
 SEEDS = "Seeds of the noise; each draws a sample of every view: 0-9, or 0,3,5."
 NUM_INPUTS = "How many input views: view 64, then 104 and 84; with --cross any views."
 BATCH_SIZE = "Views drawn at a time, on each device."
-CROSS = "pairs: each modality from each; fusion: from 1 to 5 views of any; sensors: from every subset at one camera."
+CROSS = "pairs: each modality from each; fusion: from 2 to 5 views of any; sensors: from every subset at one camera."
 MODALITY_LIST: dict[str, Any] = {"metavar": "LIST", "callback": options.parse_names, "show_default": "the network's"}
 CROSS_OPTIONS = ("cross", "inputs", "targets")
 NOT_IN_CROSS = ("views", "guide", "noise", "seeds", "baselines", "metrics")
@@ -83,8 +83,8 @@ def names_option(option: str, known: Collection[str], default: str) -> Callable[
 def main(context: click.Context, batch_size: int | None, dry_run: bool, **given) -> None:
     """Measure a snapshot on held-out objects: draw their views from one to three others, and compare.
 
-    An evaluation that was interrupted, or done with fewer objects, seeds, baselines or metrics, continues when it is
-    started again.
+    Started again, it continues an evaluation that was interrupted, or done with fewer objects, seeds, baselines or
+    metrics.
     """
     crosses = any(given[name] is not None for name in CROSS_OPTIONS)
     for name in NOT_IN_CROSS if crosses else ():

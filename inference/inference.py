@@ -48,7 +48,7 @@ DEFAULT_VIEWS = (
 )
 CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
 KINDS = f"{'|'.join(TRAJECTORIES)}|FILE.json"
-PATHS = "The camera's path; line: from input to input. Of a file with --frames, smoothly through its cameras."
+PATHS = "The camera's path. line: from input to input; FILE.json with --frames: smoothly through its cameras."
 of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 
 
@@ -181,7 +181,7 @@ def draw_preview(inputs: Cameras, targets: Cameras) -> np.ndarray:
 def draw_images(
     folder: Path, drawn: Iterable[tuple[Tensor, Tensor]], scene: SceneInput, title: str, modality: str
 ) -> None:
-    """Write pred/ as the views come, as datasets keep this modality; then feature_image/ and the contact sheet."""
+    """Write pred/ view by view, as datasets keep this modality; then feature_image/ and the contact sheet."""
     for kind in ("pred", "feature_image"):
         (folder / kind).mkdir(parents=True)
     pictures, feature_images = [], []

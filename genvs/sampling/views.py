@@ -76,8 +76,8 @@ def sample_views(
     focal: focal length over the image's width, for square pixels and a centred principal point; by default that of the
     training data. intrinsics: instead, `[3, 3]` or `[V, 3, 3]`, normalised: the first row divided by the image's width,
     the second by its height. Views to draw get the first one. near, far: depth planes, in world units; by default those
-    of the training data. sampler, steps: one of `genvs.diffusion.samplers.SAMPLERS`, and its steps, by default what the
-    network is for: 'unipc' with 12, or 'consistency' with the few of a distilled one; 1 is a quick preview.
+    of the training data. sampler, steps: one of `genvs.diffusion.samplers.SAMPLERS`, and its number of steps; by
+    default 'unipc' with 12, or for a few-step network 'consistency' with its own. One step is a quick preview.
     options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
 
     Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,
