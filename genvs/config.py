@@ -1,7 +1,5 @@
 """The settings of a model, their allowed values, and the presets. The dataclasses hold the defaults (`srn128`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

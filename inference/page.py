@@ -1,7 +1,5 @@
 """The viewer's page in one browser, and the thread that draws for it. viser serves it; nothing asks another address."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

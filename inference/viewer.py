@@ -1,7 +1,5 @@
 """A page in the browser that shows an object from wherever the mouse drags the camera."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

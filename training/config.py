@@ -1,7 +1,5 @@
 """Everything that defines a training run. The dataclasses hold the defaults, which train.py's options change."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

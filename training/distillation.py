@@ -5,8 +5,6 @@ learns to return at once the image to which the trained network's ODE leads from
 is a function of the noisy one, so nothing is averaged and the results are not blurred.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

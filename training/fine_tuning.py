@@ -1,7 +1,5 @@
 """Starting from a snapshot: the run's settings that follow from it and from the data."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import warnings

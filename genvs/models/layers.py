@@ -1,7 +1,5 @@
 """Building blocks that more than one network uses."""
 
-from __future__ import annotations
-
 import math
 from typing import TypeVar, cast
 

@@ -1,7 +1,5 @@
 """Functions of tensors as CUDA graphs: on a GPU a call starts all their kernels at once."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence

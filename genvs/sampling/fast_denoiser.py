@@ -1,7 +1,5 @@
 """The denoiser made fast for many evaluations: bf16 weights and CUDA graphs on a GPU, channels last on a CPU."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Novel views of one object, from arrays to arrays."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Command line: `python -m genvs.data.mesh --out DIR MESH...`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A split of meshes in SRN's layout, made by the workers of the embedded dataset."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import warnings

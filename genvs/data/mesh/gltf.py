@@ -1,7 +1,5 @@
 """Reads glTF 2.0 files, .gltf and .glb, as the specification and its extensions say."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Colours are multiplied in linear light, as glTF specifies: factor x vertex colou
 ignored, since the embedded dataset's shading has no such terms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads files of polygons: Wavefront's .obj with .mtl, .ply and .stl."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator
