@@ -72,7 +72,7 @@ class Page:
             self.picture = gui.add_dropdown("Show", self.viewer.pictures)
             sampler, num_steps = usual_sampling(self.viewer.net)
             most = num_steps if sampler == "consistency" else 50
-            self._steps = gui.add_slider("Steps", 1, most, 1, num_steps, hint="Once the hand rests.")
+            self._steps = gui.add_slider("Steps", 1, most, 1, num_steps, hint="Once the camera stands still.")
             self._guidance = gui.add_slider("Guidance", 1.0, 4.0, 0.25, 1.0, hint="Above 1: closer to the inputs.")
             self._seed = gui.add_slider("Seed", 0, 99, 1, 0, hint="Of the noise that samples start from.")
             degrees = math.degrees(field_of_view(self.inputs.intrinsics[0, 0]))
@@ -126,7 +126,7 @@ class Page:
         return c2w if placement is None else torch.from_numpy(placement.of(c2w.numpy()))
 
     def camera(self) -> Cameras:
-        """The browser's camera `[1, 1]`: the square in the middle of what it shows that is as high as that."""
+        """The browser's camera `[1, 1]`, of the middle of its view: a square as high as the view."""
         return self.viewer.camera(self.c2w(), self.client.camera.fov)
 
     def draw(self, camera: Cameras, is_dropped: Callable[[], bool], num_steps: int | None = None) -> np.ndarray:
@@ -153,7 +153,7 @@ class Page:
                     self._show(None, self._changed.is_set)
 
     def _show(self, num_steps: int | None, is_dropped: Callable[[], bool]) -> None:
-        """Draw a draft, which is sent as small as the network draws it, or with no `num_steps` the picture itself."""
+        """Draw the picture, or with `num_steps` a draft, which is sent as small as the network draws it."""
         start = time.perf_counter()
         picture = self.draw(self.camera(), is_dropped, num_steps)
         image = on_canvas(picture, 1 if num_steps else SIDE, self.client.camera.aspect)
@@ -164,7 +164,7 @@ class Page:
         self.client.flush()  # else viser waits for a sixtieth of a second for more to send
 
     def _show_far_cameras(self) -> None:
-        """All but those that the browser's camera is in or just before, which would cover its whole view."""
+        """Show the cameras, except those so near the browser's that they would cover its view."""
         for frustum in list(self._frusta.values()):
             distance = np.linalg.norm(self.client.camera.position - frustum.position)
             visible = bool(self._show_cameras.value and distance > 3 * FRUSTUM * self.unit)
@@ -199,7 +199,7 @@ def field_of_view(lens: Tensor) -> float:
 def on_canvas(picture: np.ndarray, side: int, aspect: float) -> np.ndarray:
     """A picture `[R, R, 3]`, enlarged to at least `side` pixels, in the middle of the browser's canvas.
 
-    aspect: the canvas's width over its height. It is as high as the picture, whose sides it cuts off or continues.
+    aspect: the canvas's width over its height. It is as high as the picture; the border's colour fills the rest.
     """
     image, edges = enlarge(picture, side), np.median(picture[:, [0, -1]], axis=(0, 1))
     canvas = Image.new("RGB", (max(1, round(image.width * aspect)), image.height), tuple(edges.astype(int)))
@@ -209,9 +209,9 @@ def on_canvas(picture: np.ndarray, side: int, aspect: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def serving(viewer: Viewer, scene: SceneInput, framing: Framing, port: int) -> Iterator[viser.ViserServer]:
-    """A server at HOST whose pages show the object, from the first input; with the next free port from `port` on.
+    """A server at HOST, at the first free port from `port` on. Its pages start at the first input's camera.
 
-    It ends with the block, after its pages: a thread that draws while Python ends would crash it.
+    It ends with the block, its pages first: a thread that draws while Python ends would crash it.
     """
     warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # people close windows
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its address in a box; the caller says more

@@ -29,7 +29,7 @@ FILES = {"point cloud, PLY": "points.ply", "depth, npy": "depth.npy", "depth, PN
 
 @contextlib.contextmanager
 def as_file(name: str, content: bytes) -> Iterator[Path]:
-    """A file that a browser has sent, in a folder of its own. Errors of the block name it alone."""
+    """A file that a browser has sent, in a temporary folder, which errors of the block do not name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name).name
         path.write_bytes(content)
@@ -65,9 +65,9 @@ class VolumeControls:
 
 
 def point_cloud(viewer: Viewer, views: Views, placement: Placement | None) -> bytes:
-    """A PLY of those pixels of uint8 photos `[1, V]` whose rays the volume absorbs, where it does so.
+    """A PLY of points: pixels of uint8 photos `[1, V]`, at the depths where the volume absorbs their rays.
 
-    placement: of the volume; the points are in the world without it. Raises InputError if there are no such pixels.
+    placement: of the volume; the points are in the world without it. Raises InputError if it absorbs no ray.
     """
     points, colors = [], []
     for number in range(views.shape[1]):
