@@ -21,7 +21,7 @@ from genvs import files
 from genvs.config import UNOFFICIAL, GeNVSConfig, SceneConfig, config_of_snapshot
 from genvs.errors import InputError, run_program
 from genvs.models import GeNVS
-from genvs.programs import Parser
+from genvs.programs import Parser, whole
 from genvs.settings import set_by_path
 
 FORMAT, VERSION = "GeNVS snapshot", 2
@@ -45,8 +45,8 @@ def load_snapshot(
     """A network for inference, in eval mode and float32, from `network-snapshot-*.pkl` or a folder of `genvs.export`.
 
     Its config is `net.config`. `net.notes` has the file's notes, such as `cur_nimg`, the number of target images that
-    it was trained on, `started_from`, the name of the snapshot that it started from, and `num_steps`, of a few-step
-    network. A training state of `train.py` gives its EMA network.
+    it was trained on, `started_from`, the name of the snapshot that it started from, `num_steps`, of a few-step
+    network, and `unipc_steps`, with which to draw by default. A training state of `train.py` gives its EMA network.
     Files of the unofficial implementation (`genvs.compat`) are recognised, and give a network with its numerics.
 
     near, far: depth planes, world units, instead of those in the file (unofficial files have none: `SceneConfig`'s).
@@ -144,11 +144,16 @@ def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
         f"Write the network in IN to the snapshot OUT, in {precision}. IN is a snapshot or training state, "
         "of the unofficial implementation too: its network keeps its numerics. Everything that reads IN reads OUT.",
     )
-    network, planes = map(parser.add_argument_group, ("network", "depth planes"))
+    network, defaults = map(parser.add_argument_group, ("network", "defaults in OUT"))
     network.add_argument("source", metavar="IN", type=Path, help="the file to read")
     network.add_argument("target", metavar="OUT", type=Path, help="the file to write, such as small.pkl")
     for plane in ("near", "far"):
-        planes.add_argument(f"--{plane}", type=float, metavar="DEPTH", help="world units (default: that of IN)")
+        defaults.add_argument(
+            f"--{plane}", type=float, metavar="DEPTH", help=f"{plane} plane, world units (default: that of IN)"
+        )
+    defaults.add_argument(
+        "--steps", type=whole(1), metavar="N", help="steps of UniPC to draw with (default: that of IN)"
+    )
     options = parser.parse_args(arguments)
     source, target = options.source, options.target
     if target.exists():
@@ -156,6 +161,7 @@ def main(arguments: Sequence[str] | None = None, *, halve: bool = True) -> None:
     net = load_snapshot(source, near=options.near, far=options.far)
     state = in_half_precision(net) if halve else net.state_dict()
     notes = {**net.notes, "halved_from" if halve else "converted_from": source.name}
+    notes |= {"unipc_steps": options.steps} if options.steps else {}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} has numbers that float16 cannot hold: use it as it is, or another one")

@@ -97,7 +97,7 @@ camera_options = together(
 
 def sampling_options(noise: str) -> Decorator:
     """The options in SAMPLING, except bf16, and --guide. noise: the default of --noise."""
-    steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items())
+    steps = ", ".join(f"{name} {sampler.num_steps}" for name, sampler in SAMPLERS.items()) + ", or the snapshot's"
     usual = "unipc; few-step networks consistency"
     few = f"1 is a quick preview; 2 to {SAMPLERS['heun'].fewest_steps - 1} of heun leave noise in the images."
     noises = "Start all views from the same noise, or each from its own."

@@ -101,12 +101,14 @@ def known_sampler(name: str, churn: float = 0.0) -> Sampler:
 def usual_sampling(net: GeNVS, name: str | None = None, num_steps: int | None = None) -> tuple[str, int]:
     """The given sampler and number of steps or, by default, those that `net` is for.
 
-    They are 'unipc' and its number, but 'consistency' and the number in its notes for a few-step network
-    (`training.distillation`). Raises InputError for an unknown sampler, and for more steps of 'consistency' than that.
+    They are 'unipc' and the number `unipc_steps` in its notes, or 12; but for a few-step network
+    (`training.distillation`) 'consistency' and the number `num_steps` in its notes. Raises InputError for an unknown
+    sampler, and for more steps of 'consistency' than that.
     """
     few = net.notes.get("num_steps", 0)
     name = name or ("consistency" if few else "unipc")
-    num_steps = num_steps or (few if few and name == "consistency" else known_sampler(name).num_steps)
+    noted = {"consistency": few, "unipc": net.notes.get("unipc_steps", 0)}.get(name, 0)
+    num_steps = num_steps or noted or known_sampler(name).num_steps
     if name == "consistency" and num_steps > few:
         if not few:
             raise InputError("`sampler`=consistency: the network is not a few-step network: choose another `sampler`")

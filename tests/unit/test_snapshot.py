@@ -14,6 +14,7 @@ import genvs
 from genvs.config import PRESETS
 from genvs.errors import InputError
 from genvs.models import GeNVS
+from genvs.sampling.synthesis import usual_sampling
 from genvs.snapshot import main as halve
 from tests.programs import exit_code_of
 from tests.small_model import SIZE, saved, small_net, some_cameras
@@ -77,10 +78,12 @@ def test_in_half_precision_it_is_half_as_large_and_draws_the_same(kind, tmp_path
     """With the preset of models/demo.pkl: 25 MB is the most that is fair to clone. Frequencies stay exact."""
     net = GeNVS(PRESETS["demo"]) if kind == "demo" else small_net(arch="ncsnpp", residual_encoder=True)
     full, half = saved(tmp_path / "full.pkl", net, cur_nimg=12345), tmp_path / "half.pkl"
-    assert halving(full, half) == 0
+    assert halving(full, half, "--steps", 5) == 0
     loaded = genvs.load_snapshot(half)
     assert half.stat().st_size < (min(25e6, 0.51 * full.stat().st_size) if kind == "demo" else full.stat().st_size)
-    assert loaded.config == net.config and loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl"}
+    assert loaded.config == net.config
+    assert loaded.notes == {"cur_nimg": 12345, "halved_from": "full.pkl", "unipc_steps": 5}
+    assert (usual_sampling(loaded), usual_sampling(loaded, "heun")) == (("unipc", 5), ("heun", 25))
     for name, tensor in loaded.state_dict().items():
         given = net.state_dict()[name]
         expected = given if name.endswith("unet.frequencies") else given.half().float()
