@@ -12,7 +12,7 @@ import numpy as np
 from genvs.data.synthetic import catalog
 from genvs.data.synthetic.bodies import Shape
 from genvs.data.synthetic.catalog import CHROME, STEEL, TRIM, random_paint
-from genvs.data.synthetic.parts import Decal, Finish, Part
+from genvs.data.synthetic.parts import Decal, Finish, Part, Surface
 from genvs.data.synthetic.solids import arc, box, lathe, mirrored, pod, prism, sweep, tube, tubes
 
 
@@ -88,7 +88,7 @@ def _radiator(shape: Shape, look: Look, rng: np.random.Generator) -> list[Part]:
     height = shape.clearance + rng.uniform(0.6, 0.8) * high
     profile = [(0.02, -0.2), (0.7 * lamp / 2, -0.12), (lamp / 2, 0), (lamp / 2, 0), (0.01, 0.03)]
     glass: Decal = (lambda p: p[:, 1] > y + 0.001, catalog.HEADLIGHT)
-    bowl = lathe(profile, (x, y, height), metal, [glass], axis=1)
+    bowl = lathe(profile, (x, y, height), Surface(metal, [glass]), axis=1)
     stalk = tube((x, y - 0.06, height), (0.4 * wide, y - 0.1, shape.clearance), 0.02, metal)
     return [shell, grille, *mirrored([bowl, stalk])]
 

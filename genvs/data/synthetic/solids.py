@@ -8,6 +8,7 @@ from genvs.data.synthetic.parts import Decal, Finish, Part, Surface, face_normal
 from genvs.data.synthetic.shading import Array, dot
 
 Point = Sequence[float] | Array
+Points = Sequence[Point] | Array
 Paint = Finish | Surface  # one finish all over, or with decals
 
 
@@ -54,13 +55,7 @@ def pod(size: Point, center: Point, finish: Paint, power: float = 2.0, decals: S
 
 
 def lathe(
-    profile: Sequence[Point] | Array,
-    center: Point,
-    finish: Paint,
-    decals: Sequence[Decal] = (),
-    axis: int = 2,
-    sections: int = 16,
-    sharp: bool = False,
+    profile: Points, center: Point, finish: Paint, axis: int = 2, sections: int = 16, sharp: bool = False
 ) -> Part:
     """A body of revolution about an axis through `center`: profile `(radius, height)` along it, from end to end.
 
@@ -71,7 +66,7 @@ def lathe(
     turn = np.c_[np.cos(angles), np.sin(angles)]
     c, s = (_sharp(turn) if sharp else turn).T
     rows = np.stack(np.broadcast_arrays(height, r * c, r * s), axis=-1)
-    return solid(np.roll(rows, axis, axis=-1) + center, finish, decals)
+    return solid(np.roll(rows, axis, axis=-1) + center, finish)
 
 
 def tube(start: Point, end: Point, radius: float, finish: Paint, end_radius: float | None = None) -> Part:

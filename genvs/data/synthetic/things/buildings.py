@@ -19,7 +19,7 @@ from genvs.data.synthetic.things.kit import (
     paint,
     spun,
     turned,
-)  # fmt: skip
+)
 
 
 def panes(rng: Rng, half: Point, z: Point, pitch: float, floor: float, fill: float = 0.45) -> list[Decal]:

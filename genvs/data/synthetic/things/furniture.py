@@ -28,7 +28,7 @@ from genvs.data.synthetic.things.kit import (
     spun,
     turned,
     wood,
-)  # fmt: skip
+)
 
 
 def _ornament(rng: Rng, at: Point, high: float, r: float) -> Part:

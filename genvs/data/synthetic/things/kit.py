@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from genvs.data.synthetic.liveries import blotches
 from genvs.data.synthetic.parts import Decal, Finish, Part, Surface
 from genvs.data.synthetic.shading import Array, dot
-from genvs.data.synthetic.solids import Paint, Point, box, lathe, mirrored, pod, solid, tube
+from genvs.data.synthetic.solids import Paint, Point, Points, box, lathe, mirrored, pod, solid, tube
 
 Rng = np.random.Generator
 Theme = dict[str, Callable[[Rng], list[Part]]]  # families of objects by their names
@@ -150,18 +150,13 @@ def ball(size: float, center: Point, finish: Paint) -> Part:
 
 
 def spun(
-    profile: Sequence[Point] | Array,
-    finish: Paint,
-    center: Point = (0, 0, 0),
-    axis: int = 2,
-    sections: int = 24,
-    sharp: bool = False,
+    profile: Points, finish: Paint, center: Point = (0, 0, 0), axis: int = 2, sections: int = 24, sharp: bool = False
 ) -> Part:
     """A body of revolution, as `lathe` makes it; its ends are closed."""
     return lathe(profile, center, finish, axis=axis, sections=sections, sharp=sharp)
 
 
-def curve(points: Sequence[Point] | Array, count: int = 4) -> Array:
+def curve(points: Points, count: int = 4) -> Array:
     """A smooth line (Catmull and Rom's) through points `[N, D]`, `count` steps from each to the next."""
     p = np.array(points, dtype=float)
     p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
@@ -171,13 +166,7 @@ def curve(points: Sequence[Point] | Array, count: int = 4) -> Array:
     return np.concatenate([line.swapaxes(0, 1).reshape(-1, p.shape[1]), p[-2:-1]])
 
 
-def pipe(
-    path: Sequence[Point] | Array,
-    radius: float | Sequence[float] | Array,
-    finish: Paint,
-    flat: float = 1.0,
-    sides: int = 8,
-) -> Part:
+def pipe(path: Points, radius: float | Point, finish: Paint, flat: float = 1.0, sides: int = 8) -> Part:
     """A bent bar along a line `[N, 3]`; a radius may be given for each point.
     flat: its thickness in the plane that the line bends in, over its width across it; a leaf has a small one.
     """
@@ -211,9 +200,7 @@ def disc(radius: float, low: float, high: float, finish: Paint, rounding: float 
     return spun([*edge, *above], finish, (*center, 0))
 
 
-def hollow(
-    profile: Sequence[Point] | Array, wall: float, center: Point, outside: Surface, inside: Finish | None = None
-) -> Part:
+def hollow(profile: Points, wall: float, center: Point, outside: Surface, inside: Finish | None = None) -> Part:
     """A vessel about the z axis through `center`. profile: `(radius, height)` of its outside, from the bottom up.
     inside: the finish of its inner side, if it has one of its own.
     """

@@ -26,7 +26,7 @@ from genvs.data.synthetic.things.kit import (
     ring,
     spun,
     turned,
-)  # fmt: skip
+)
 
 
 def _battlements(half: Point, at: Point, wall: Paint) -> list[Part]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from genvs.data.synthetic.parts import Part, Surface
-from genvs.data.synthetic.shading import Array
-from genvs.data.synthetic.solids import Paint, Point, box, mirrored, pod, tube, tubes
+from genvs.data.synthetic.solids import Paint, Points, box, mirrored, pod, tube, tubes
 from genvs.data.synthetic.things.kit import (
     DARK,
     GOLD,
@@ -25,7 +24,7 @@ from genvs.data.synthetic.things.kit import (
     turned,
     within,
     wood,
-)  # fmt: skip
+)
 
 
 def _posed(rng: Rng, parts: Sequence[Part], axis: int = 0) -> list[Part]:
@@ -37,7 +36,7 @@ def _grip(rng: Rng) -> Paint:
     return wood(rng) if rng.random() < 0.6 else paint(rng, "toy")
 
 
-def _shaft(outline: Sequence[Point] | Array, finish: Paint, flat: float = 0.7) -> Part:
+def _shaft(outline: Points, finish: Paint, flat: float = 0.7) -> Part:
     """A handle along z: `(half width, z)` from its lower end to its upper one."""
     r, z = curve(outline).T
     return pipe(np.stack([0 * z, 0 * z, z], -1), r, finish, flat, sides=12)

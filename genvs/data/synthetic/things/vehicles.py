@@ -23,7 +23,7 @@ from genvs.data.synthetic.things.kit import (
     spun,
     within,
     wood,
-)  # fmt: skip
+)
 
 
 def _wheels(x: float, y: float, r: float, tyre: Finish, hub: Finish) -> list[Part]:

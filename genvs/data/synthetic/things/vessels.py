@@ -26,7 +26,7 @@ from genvs.data.synthetic.things.kit import (
     spun,
     turned,
     wood,
-)  # fmt: skip
+)
 
 
 def _handle(x: float, low: float, high: float, out: float, thick: float, finish: Paint, flat: float = 1.0) -> Part:
