@@ -57,10 +57,7 @@ def software() -> Iterator[Line]:
 
 
 def has(name: str) -> bool:
-    try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False
+    return not lacking([name])
 
 
 def install(extra: str) -> str:
