@@ -132,9 +132,7 @@ class JoinedPacks:
         return images, c2w, intrinsics
 
 
-def ensure_pack(
-    pack: Pack, index: bytes, decode_scene: Callable[[int], Views], workers: int, *, verify: bool = False
-) -> Pack:
+def ensure_pack(pack: Pack, index: bytes, decode_scene: Callable[[int], Views], workers: int, *, verify: bool) -> Pack:
     """`pack`, made unless it is there and up to date.
 
     index: its index. decode_scene: gives the views `[K]` of a scene. workers: processes that decode; with 0, this one
