@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genvs.config import EncoderConfig, GeNVSConfig
+from genvs.config import EncoderConfig
 from genvs.geometry import Cameras, frustum_matrix
 from genvs.geometry.cameras import apply_linear
 from genvs.models.colours import Colours
@@ -118,8 +118,7 @@ class UnofficialDenoiser(ConditionedDenoiser):
 class UnofficialGeNVS(GeNVS):
     """The unofficial implementation's model."""
 
-    def __init__(self, config: GeNVSConfig) -> None:
-        super().__init__(config, UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser)
+    encoder_type, renderer_type, denoiser_type = UnofficialEncoder, UnofficialRenderer, UnofficialDenoiser
 
     def encode_as(self, modality: str, images: Tensor, cameras: Cameras | None) -> Tensor:
         """As in `GeNVS`; volumes of every modality lie in the frusta of pinhole cameras."""

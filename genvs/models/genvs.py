@@ -31,23 +31,21 @@ class GeNVS(nn.Module):
     Targets that are drawn together are of one `modality`, by name; by default the config's first.
     """
 
-    def __init__(
-        self,
-        config: GeNVSConfig,
-        encoder: type[FeatureVolumeEncoder] = FeatureVolumeEncoder,
-        renderer: type[FeatureRenderer] = FeatureRenderer,
-        denoiser: type[ConditionedDenoiser] = ConditionedDenoiser,
-    ) -> None:
+    encoder_type, renderer_type, denoiser_type = FeatureVolumeEncoder, FeatureRenderer, ConditionedDenoiser
+
+    def __init__(self, config: GeNVSConfig) -> None:
         """Random weights. Raises InputError for a config that cannot be built."""
         super().__init__()
         self.config = config
         self.notes: dict[str, Any] = {}  # of its snapshot, such as cur_nimg (genvs.snapshot)
         size, channels, num_classes = config.resolution, config.encoder.volume_channels, config.scene.num_classes
         colours = {name: colours_of(name, config) for name in config.modalities}
-        self.encoders = nn.ModuleDict({name: encoder(config.encoder, size, colours[name]) for name in colours})
-        self.renderer = renderer(config.renderer, channels, config.view_weighting, config.modalities)
+        self.encoders = nn.ModuleDict(
+            {name: self.encoder_type(config.encoder, size, colours[name]) for name in colours}
+        )
+        self.renderer = self.renderer_type(config.renderer, channels, config.view_weighting, config.modalities)
         self.denoisers = nn.ModuleDict(
-            {name: denoiser(config.denoiser, size, channels, num_classes, colours[name]) for name in colours}
+            {name: self.denoiser_type(config.denoiser, size, channels, num_classes, colours[name]) for name in colours}
         )
         self.register_load_state_dict_pre_hook(name_modality)
 
