@@ -7,6 +7,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genvs import ops
 from genvs.config import DenoiserConfig
@@ -14,6 +15,9 @@ from genvs.models.layers import GroupNorm, bias_of, conv_act, convolve, xavier_i
 from genvs.random import Stream, fold
 
 SKIP_SCALE = math.sqrt(0.5)
+# All but cuDNN's, whose gradients can be NaN on H100 and H200 where the pixels do not fill its tiles of 128 and all
+# scores of one are below -88 (github.com/pytorch/pytorch/issues/196678).
+ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class SelfAttention(nn.Module):
@@ -32,7 +36,8 @@ class SelfAttention(nn.Module):
         # Channels are grouped by heads. Within a head q, k and v are interleaved, as in EDM's weights.
         qkv = conv_act(self.qkv, normalized).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
         query, key, value = qkv.contiguous()
-        attended = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
+        with sdpa_kernel(ATTENTION_BACKENDS):
+            attended = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
         return conv_act(self.proj, attended, residual=x, scale=self.scale)
 
 
