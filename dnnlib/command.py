@@ -20,12 +20,10 @@ class Command(click.Command):
     """
 
     def __init__(self, *args, **kwargs) -> None:
+        names = {"token_normalize_func": lambda name: name.replace("_", "-")}
+        kwargs["context_settings"] = {"max_content_width": 80, "show_default": True, **names}
         super().__init__(*args, **kwargs)
         click.version_option(__version__, message="%(version)s")(self)
-
-    def make_context(self, *args, **kwargs) -> click.Context:
-        kwargs |= {"max_content_width": 80, "show_default": True}
-        return super().make_context(*args, **kwargs, token_normalize_func=lambda name: name.replace("_", "-"))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
