@@ -1,1 +1,1 @@
-"""What training and inference need from torch that is not about novel views: ranks, statistics, files, data order."""
+"""What training and inference need from torch that is not about novel views: ranks, their launcher, and files."""

@@ -1,4 +1,4 @@
-"""What some cars have besides shells and wheels: fins, wings, bumpers, seats, racks, loads, and much else.
+"""What some cars have besides shells and wheels: fins, wings, bumpers, seats, spoilers, and much else.
 
 An extra is a function of the car's shape, its look and a generator to parts; EXTRAS has them by the catalogue's names.
 """
