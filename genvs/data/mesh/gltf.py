@@ -112,9 +112,7 @@ class _File:
                 yield from ((node, placement @ _placement(row)) for row in (rows if columns else [{}]))
 
     def part(self, primitive: Record, node: Record, placement: Array) -> Part:
-        vertices: dict[str, NDArray[Any]] = {
-            name: self.array(number) for name, number in primitive["attributes"].items()
-        }
+        vertices = {name: self.array(number) for name, number in primitive["attributes"].items()}
         weights = node.get("weights", self.record["meshes"][node["mesh"]].get("weights", []))
         for weight, target in zip(weights, primitive.get("targets", []), strict=False):
             for name in (target.keys() & vertices.keys()) - {"TANGENT"} if weight else ():
@@ -122,9 +120,8 @@ class _File:
         if "skin" in node and "JOINTS_0" in vertices:
             self._pose(vertices, self.record["skins"][node["skin"]])
             placement = np.eye(4)
-        order = (
-            self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(len(vertices["POSITION"]))
-        )
+        count = len(vertices["POSITION"])
+        order = self.array(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(count)
         faces = _triangles(primitive.get("mode", TRIANGLES), order)
         if np.linalg.det(placement[:3, :3]) < 0:  # mirrored
             faces = faces[:, ::-1]
