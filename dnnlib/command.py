@@ -20,8 +20,8 @@ class Command(click.Command):
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        names = {"token_normalize_func": lambda name: name.replace("_", "-")}
-        kwargs["context_settings"] = {"max_content_width": 80, "show_default": True, **names}
+        settings = {"max_content_width": 80, "show_default": True, **kwargs.get("context_settings", {})}
+        kwargs["context_settings"] = {"token_normalize_func": lambda name: name.replace("_", "-"), **settings}
         super().__init__(*args, **kwargs)
         click.version_option(__version__, message="%(version)s")(self)
 
