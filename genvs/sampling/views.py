@@ -75,7 +75,7 @@ def sample_views(
     training data. intrinsics: instead, `[3, 3]` or `[V, 3, 3]`, normalised: the first row divided by the image's width,
     the second by its height. Views to draw get the first one. near, far: depth planes, in world units; by default those
     of the training data. sampler, steps: one of `genvs.diffusion.samplers.SAMPLERS`, and its number of steps; by
-    default 'unipc' with 12, or for a few-step network 'consistency' with its own. One step is a quick preview.
+    default those that the snapshot is for, most often 'unipc' with 12. One step is a quick preview.
     options: others of `genvs.sampling.synthesis.synthesize_views`, such as guidance, noise and batch_size.
 
     Returns images `[K, R, R, 3]`, uint8, and with return_features also the feature images that they were drawn from,

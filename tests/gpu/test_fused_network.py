@@ -11,7 +11,7 @@ from torch import Tensor
 from genvs import ops
 from genvs.geometry.projections import PROJECTIONS
 from genvs.models import GeNVS
-from genvs.models.adm import ADMBlock
+from genvs.models.unet import UNetBlock
 from tests.fused_checks import DEVICE, check, errors, normal, render, some_field, some_known, some_rays, some_volume
 from tests.small_model import randomize, small_config, some_batch, some_cameras
 
@@ -129,9 +129,8 @@ def test_network_in_bf16(exact, without_plain_torch, monkeypatch):
 @pytest.mark.parametrize("side", [4, 8, 16])
 def test_gradients_of_attention_are_right_where_all_scores_are_low(side):
     """Trained networks have scores of -200; with fewer than 128 pixels, gradients by cuDNN can then be NaN."""
-    attention = ADMBlock(256, 256, 8, dropout=0.0, attention=True).attention
+    attention = UNetBlock(256, 256, 8, dropout=0.0, attention=True).attention
     randomize(attention)
-    attention.heads = 1
     with torch.no_grad():
         attention.qkv.weight[:2], attention.qkv.bias[:2] = 0, torch.tensor([57.0, -57.0])  # a channel of q, one of k
     attention.to(DEVICE)
