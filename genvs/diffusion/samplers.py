@@ -107,7 +107,7 @@ def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, flo
     return math.exp(-h) * start + moment0 * last + of_here * (here - last) + of_older * (older - last)
 
 
-def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.8) -> Tensor:
+def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.1) -> Tensor:
     """The noise levels `[num_steps]`, float64, of `sample_consistency`: from sigma_max to sigma_end in equal steps of
     ln sigma. A single one is sigma_max.
     """
@@ -121,7 +121,7 @@ def sample_consistency(
     num_steps: int = 2,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
-    sigma_end: float = 0.8,
+    sigma_end: float = 0.1,
 ) -> Tensor:
     """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): each step draws an image, to which the next step
     adds noise again. For few-step networks; others return the mean of all possible images, which is blurred.

@@ -72,7 +72,7 @@ def test_its_number_of_steps_is_the_default(distilled, trained):
     batch = some_batch(1)
     views = synthesize_views(few, batch.inputs, batch.targets.cameras, progress=False, batch_size=1)
     image, _ = next(views)
-    assert calls == pytest.approx([80, 0.8])
+    assert calls == pytest.approx([80, 0.1])
     again, _ = next(synthesize_views(few, batch.inputs, batch.targets.cameras, sampler="consistency", batch_size=2))
     torch.testing.assert_close(again, image)
     for net, remedy in ((few, "`num_steps`=3.*fewer"), (many, "consistency: .*: choose another `sampler`")):
