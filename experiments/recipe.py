@@ -32,7 +32,8 @@ BASELINES = {"PSNR/1_input_nearest": "nearest input copied", "PSNR/mean_image": 
 # What the unofficial implementation trains with.
 REFERENCE = (
     "net.numerics=unofficial net.denoiser.centre_on_colours=false loss.rgb_weight=0 loss.P_mean=-1 loss.P_std=1.4 "
-    "loss.input_noise_probability=0.5 num_targets=1 lr=2e-5 lr_rampup_kimg=0 bf16=false cuda_graphs=false"
+    "loss.input_noise_probability=0.5 num_targets=1 lr=2e-5 lr_rampup_kimg=0 optimizer=adam bf16=false "
+    "cuda_graphs=false"
 )
 SHORT = {"preset": "", "reference": REFERENCE}
 OBJECTS, VIEWS = 8, 12  # drawn in several steps, of which the first view is the input

@@ -57,8 +57,9 @@ class TrainConfig:
     to 255. cond: train a class-conditional network. cache: pack decoded images beside the dataset, once. batch_size:
     target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one round.
     low_resolution_kimg: length of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the
-    learning rate's linear rise from 0, at the start, and of its linear fall to 0, at the end. grad_compression: of
-    gradients between ranks, "none" or "bf16". fp16: instead of bf16. cuda_graphs: replay the step as CUDA graphs.
+    learning rate's linear rise from 0, at the start, and of its linear fall to 0, at the end. optimizer: "adam" or
+    "muon" (`training.muon`). grad_compression: of gradients between ranks, "none" or "bf16". fp16: instead of bf16.
+    cuda_graphs: replay the step as CUDA graphs.
     only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`. distill_steps:
     tune the denoiser of `transfer`, and nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary
     training. logger: some of LOGGERS; None for none.
@@ -94,6 +95,7 @@ class TrainConfig:
     lr: float = 1e-4
     lr_rampup_kimg: float = 10.0
     lr_decay_kimg: float = 0.0
+    optimizer: str = "adam"
     max_grad_norm: float = 1.0
     loss_scale: float = 1.0
     ema_halflife_kimg: float = 500.0
@@ -122,6 +124,7 @@ class TrainConfig:
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
+        check_choice(self, "optimizer", ("adam", "muon"))
         check_choice(self, "fit", FITS)
         check_color(self, "background")
         for name in self.logger or ():
@@ -232,13 +235,13 @@ _RECIPES = {
     # More noise than the paper's, nearly cpu-demo's. At half the resolution GPUs train on about twice as many images a
     # second, or more.
     "demo": "loss.P_mean=0 loss.P_std=1.5 duration_kimg=3000 low_resolution_kimg=1850 batch_size=256 num_targets=2 "
-    "lr=1e-3 lr_rampup_kimg=50 lr_decay_kimg=500 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 state_ticks=20 "
-    "log_kimg=5 embedded.scenes=3600 embedded.views=20 embedded.test_scenes=100",
+    "optimizer=muon lr=1e-3 lr_rampup_kimg=50 lr_decay_kimg=500 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 "
+    "state_ticks=20 log_kimg=5 embedded.scenes=3600 embedded.views=20 embedded.test_scenes=100",
     # Little noise hides a car of 32 pixels, and a training of minutes does not overfit.
     "cpu-demo": "loss.P_mean=0 loss.P_std=1.6 loss.input_noise_probability=0 loss.rgb_weight=3 duration_kimg=18 "
-    "batch_size=16 lr=1e-3 lr_rampup_kimg=2 ema_rampup_ratio=0.1 workers=0 kimg_per_tick=1 snapshot_ticks=6 "
-    "state_ticks=6 log_kimg=0.25 embedded.resolution=32 embedded.scenes=400 embedded.views=16 embedded.val_scenes=40 "
-    "embedded.test_scenes=4 embedded.test_views=16",
+    "batch_size=16 optimizer=muon lr=1e-3 lr_rampup_kimg=2 ema_rampup_ratio=0.1 workers=0 kimg_per_tick=1 "
+    "snapshot_ticks=6 state_ticks=6 log_kimg=0.25 embedded.resolution=32 embedded.scenes=400 embedded.views=16 "
+    "embedded.val_scenes=40 embedded.test_scenes=4 embedded.test_views=16",
 }
 TRAIN_PRESETS: dict[str, TrainConfig] = {
     name: set_by_path(TrainConfig(preset=name, net=PRESETS[name]), dict(each.split("=") for each in recipe.split()))

@@ -25,6 +25,7 @@ from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.adam import Adam
 from training.config import TRAIN_PRESETS, TrainConfig, differences
+from training.muon import Muon
 
 VERSION = 4
 COUNTERS: dict[str, Any] = {"cur_nimg": 0, "skipped": 0, "skipped_in_a_row": 0, "scale": 1.0, "scale_updates": 0}
@@ -114,7 +115,8 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     for parameter in set(net.parameters()) - set(cast(nn.Module, learns).parameters()):
         parameter.requires_grad_(False)
     learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
-    return TrainState(net, ema, Adam(learning), teacher, fp16=config.fp16)
+    optimizer = {"adam": Adam, "muon": Muon}[config.optimizer](learning)
+    return TrainState(net, ema, optimizer, teacher, fp16=config.fp16)
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:

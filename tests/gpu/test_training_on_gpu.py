@@ -11,6 +11,7 @@ from genvs.config import GeNVSConfig
 from tests.gpu.conftest import on_ranks
 from tests.small_model import part_of, small_net, some_batch
 from tests.small_training import small_run
+from tests.unit.test_muon import check_updates
 from tests.unit.test_update_weights import check_against_plain_adam
 from torch_utils.background_writer import BackgroundWriter
 from training.loss import GeNVSLoss
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.gpu
 
 def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
     check_against_plain_adam(torch.device("cuda"))
+
+
+def test_muons_updates_in_bf16_are_those_in_float32():
+    check_updates(torch.device("cuda"), error=0.1)
 
 
 # Saving
