@@ -48,7 +48,7 @@ def changes(variant: str) -> list[str]:
 def test_a_variant_changes_what_it_names() -> None:
     assert changes("preset") == []
     assert changes("num_targets=2 loss.P_mean=-2") == ["loss.P_mean 0.0 -> -2.0", "num_targets 1 -> 2"]
-    assert {"net.numerics genvs -> unofficial", "lr 0.001 -> 0.5"} < set(changes("reference lr=0.5"))
+    assert {"net.numerics genvs -> unofficial", "lr 0.002 -> 0.5"} < set(changes("reference lr=0.5"))
     for wrong in ("learning_rate=1", "loss=3", "lr=fast", "lr"):
         with pytest.raises(InputError):
             recipe.variant_of(PRESET, wrong)
