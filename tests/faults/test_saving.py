@@ -194,12 +194,12 @@ def test_a_damaged_state_is_refused_by_name_and_changes_nothing(trained, tmp_pat
 @pytest.fixture(scope="module")
 def trained(cars, tmp_path_factory) -> tuple[dict, TrainState]:
     """The training state of a run, as it was saved, and a fresh one that could take it."""
-    config = small_run(cars, 2)
+    config = small_run(cars, 2, optimizer="adam")
     return train(config, tmp_path_factory.mktemp("trained")), fresh_state(config)
 
 
 def test_a_fault_of_the_device_is_not_taken_for_a_damaged_state(cars, trained, tmp_path, monkeypatch):
-    state = fresh_state(small_run(cars))
+    state = fresh_state(small_run(cars, optimizer="adam"))
     monkeypatch.setattr(state.ema, "load_state_dict", Mock(side_effect=RuntimeError("CUDA error")))
     with pytest.raises(RuntimeError, match="CUDA error"):
         restore(state, trained[0], tmp_path)
