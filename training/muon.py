@@ -60,6 +60,8 @@ class Muon(Adam):
         """See `Adam.step`."""
         for group in self.groups:
             given = [(n, w, as_matrix(w.grad)) for n, w in enumerate(group.weights) if w.grad is not None]
+            if not given:
+                continue
             gradients = torch.zeros_like(group.averages)
             torch._foreach_copy_([gradients[n, :, : m.shape[1]] for n, _, m in given], [m for _, _, m in given])
             gradients /= grad_scale

@@ -85,6 +85,16 @@ def test_a_skipped_update_changes_nothing():
     assert all(torch.equal(tensor, old) for tensor, old in zip(tensors, before, strict=True))
 
 
+def test_weights_without_gradients_stay():
+    net = some_weights()
+    optimizer, before = Muon(net.parameters()), [parameter.detach().clone() for parameter in net.parameters()]
+    give_gradients(net, 0)
+    net[0].weight.grad = net[2].weight.grad = None  # one of a pair, and one alone
+    optimizer.step(LR, grad_scale=ONE, skip=KEPT)
+    moved = [not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True)]
+    assert moved == [name not in ("0.weight", "2.weight") for name, _ in net.named_parameters()]
+
+
 def test_it_goes_on_from_its_saved_moments():
     first, second = some_weights(), some_weights()
     optimizer = Muon(first.parameters())
