@@ -92,8 +92,8 @@ def as_weight(matrix: Tensor, shape: Sequence[int]) -> Tensor:
 
 def orthogonalized(matrices: Tensor) -> Tensor:
     """U V^T of the singular value decompositions U S V^T of matrices `[N, rows, columns]`, nearly: by Newton-Schulz
-    iterations, which leave singular values between 0.7 and 1.2. They need the fewest operations for wide matrices. In
-    bf16 where a GPU has it.
+    iterations, which leave most singular values between 0.7 and 1.2. They need the fewest operations for wide matrices.
+    In bf16 where a GPU has it.
     """
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     x = x.bfloat16() if has_native_bf16(x.device) else x
