@@ -1,14 +1,15 @@
 """Muon: steps of the same size in all directions of a weight matrix."""
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from genvs.models.precision import has_native_bf16
+from genvs.sampling.cuda_graphs import CUDAGraphed
 from training.adam import Adam
 
 MOMENTUM = 0.95
@@ -18,76 +19,66 @@ ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-@dataclass
-class Group:
-    """Matrices that are updated at once, with zeros beside the narrower ones, so that a GPU starts fewer kernels.
-
-    averages: of the gradients, `[N, rows, columns]`. sizes: of updates, `[N, 1, 1]`.
-    """
-
-    weights: list[nn.Parameter]
-    averages: Tensor
-    sizes: Tensor
-
-
 class Muon(Adam):
     """Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon) for weight matrices, Adam for all other parameters.
 
-    A convolution's matrix has a row for each output channel. An update is as large as Adam's (Moonlight, arXiv
-    2502.16982, section 2.2), so both take the same learning rate.
-    moments: of a matrix, its gradients' average alone, in the form of `as_matrix`.
+    A convolution's matrix has a row for each output channel; its columns are in the order of memory. An update is as
+    large as Adam's (Moonlight, arXiv 2502.16982, section 2.2), so both take the same learning rate.
+    moments: of a matrix, its gradients' average alone.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__(parameters)
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, parameter in enumerate(self.parameters):
-            if parameter.ndim > 1 and min(as_matrix(parameter).shape) >= SMALLEST_SIDE:
-                rows, columns = as_matrix(parameter).shape
-                alike[rows, 2 ** math.ceil(math.log2(columns))].append(number)
-        self.groups = []
-        for sides, numbers in alike.items():
-            weights = [self.parameters[number] for number in numbers]
-            device, widths = weights[0].device, [as_matrix(weight).shape[1] for weight in weights]
-            averages = torch.zeros(len(numbers), *sides, device=device)
-            sizes = ADAMS_SIZE * torch.tensor(widths, device=device)[:, None, None].sqrt()
-            for number, average, width in zip(numbers, averages, widths, strict=True):
-                self.moments[number] = {"average": average[:, :width]}
-            self.groups.append(Group(weights, averages, sizes))
+            rows = len(parameter) if parameter.ndim > 1 else 1
+            columns = parameter.numel() // rows
+            if min(rows, columns) >= SMALLEST_SIDE:
+                alike[rows, columns].append(number)
+        # All matrices lie in one tensor, those of one shape in a row, so that a GPU starts few kernels.
+        self.shapes = [(len(group), *shape) for shape, group in alike.items()]
+        device = self.parameters[0].device
+        self.averages, self.updates = torch.zeros(2, sum(map(math.prod, self.shapes)), device=device)
+        self.update_of: dict[nn.Parameter, Tensor] = {}  # views of `updates`
+        start = 0
+        for number in itertools.chain(*alike.values()):
+            weight = self.parameters[number]
+            average, self.update_of[weight] = (
+                matrices[start:].as_strided(weight.shape, weight.stride()) for matrices in (self.averages, self.updates)
+            )
+            self.moments[number] = {"average": average}
+            start += weight.numel()
+        self._directions = CUDAGraphed(self.directions, device)
 
     @torch.no_grad()
     def step(self, lr: float, grad_scale: Tensor, skip: Tensor) -> None:
         """See `Adam.step`."""
-        for group in self.groups:
-            given = [(n, w, as_matrix(w.grad)) for n, w in enumerate(group.weights) if w.grad is not None]
-            if not given:
-                continue
-            gradients = torch.zeros_like(group.averages)
-            torch._foreach_copy_([gradients[n, :, : m.shape[1]] for n, _, m in given], [m for _, _, m in given])
-            gradients /= grad_scale
-            averages = group.averages.lerp(gradients, 1 - MOMENTUM)
-            updates = lr * group.sizes * orthogonalized(gradients.lerp(averages, MOMENTUM))  # Nesterov's momentum
-            # A gradient that is not finite must not reach what is kept, not even times 0.
-            group.averages.copy_(torch.where(skip > 0, group.averages, averages))
-            updates = torch.where(skip > 0, 0, updates)
-            torch._foreach_sub_([w for _, w, _ in given], [as_weight(updates[n], w.shape) for n, w, _ in given])
-            for weight in group.weights:
-                weight.grad = None
-        super().step(lr, grad_scale, skip)
+        given = [(weight, weight.grad, update) for weight, update in self.update_of.items() if weight.grad is not None]
+        if not given:
+            return super().step(lr, grad_scale, skip)
+        weights, gradients, updates = map(list, zip(*given, strict=True))
+        self.updates.zero_()
+        torch._foreach_copy_(updates, gradients)
+        self.updates /= grad_scale
+        averages = self.averages.lerp(self.updates, 1 - MOMENTUM)
+        directions = self._directions(self.updates.lerp(averages, MOMENTUM))  # Nesterov's momentum
+        # A gradient that is not finite must not reach what is kept, not even times 0.
+        self.averages.copy_(torch.where(skip > 0, self.averages, averages))
+        self.updates.copy_(torch.where(skip > 0, 0, lr * directions))
+        torch._foreach_sub_(weights, updates)
+        for weight in weights:
+            weight.grad = None
+        return super().step(lr, grad_scale, skip)
 
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """A weight `[out, in, ...]` as a matrix that is at least as wide as high, in the order in which GPUs store it."""
-    matrix = weight.movedim(1, -1).flatten(1)
-    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
-
-
-def as_weight(matrix: Tensor, shape: Sequence[int]) -> Tensor:
-    """The weight of this shape whose `as_matrix` are the first columns of `matrix`."""
-    rows, columns = shape[0], math.prod(shape[1:])
-    matrix = matrix[:, : max(rows, columns)]
-    matrix = matrix if rows <= columns else matrix.mT
-    return matrix.unflatten(1, (*shape[2:], shape[1])).movedim(-1, 1)
+    def directions(self, gradients: Tensor) -> Tensor:
+        """Updates at a learning rate of 1, from averaged gradients; both have all matrices in one tensor."""
+        found = []
+        for part, shape in zip(gradients.split([math.prod(shape) for shape in self.shapes]), self.shapes, strict=True):
+            matrices, size = part.view(shape), ADAMS_SIZE * max(shape[1:]) ** 0.5
+            wide = shape[1] <= shape[2]
+            update = size * orthogonalized(matrices if wide else matrices.mT)
+            found.append((update if wide else update.mT).flatten())
+        return torch.cat(found)
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
