@@ -234,8 +234,8 @@ _RECIPES = {
     "srn64": "lr=2e-4 num_targets=2 ema_halflife_kimg=200",
     # More noise than the paper's, nearly cpu-demo's. At half the resolution GPUs train on about twice as many images a
     # second, or more.
-    "demo": "loss.P_mean=0 loss.P_std=1.5 duration_kimg=3000 low_resolution_kimg=1850 batch_size=256 num_targets=2 "
-    "optimizer=muon lr=2e-3 lr_rampup_kimg=50 lr_decay_kimg=500 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 "
+    "demo": "loss.P_mean=0 loss.P_std=1.5 duration_kimg=1650 low_resolution_kimg=762 batch_size=256 num_targets=2 "
+    "optimizer=muon lr=2e-3 lr_rampup_kimg=50 lr_decay_kimg=495 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 "
     "state_ticks=20 log_kimg=5 embedded.scenes=3600 embedded.views=20 embedded.test_scenes=100",
     # Little noise hides a car of 32 pixels, and a training of minutes does not overfit.
     "cpu-demo": "loss.P_mean=0 loss.P_std=1.6 loss.input_noise_probability=0 loss.rgb_weight=3 duration_kimg=18 "

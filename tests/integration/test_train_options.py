@@ -99,7 +99,7 @@ def test_help_shows_the_presets_values(program):
     done = program("--preset", "demo", "--help")
     words = " ".join(done.out.split())
     channels = ",".join(map(str, PRESETS["demo"].denoiser.channel_mult))
-    for value in ("demo", "256", "0.002", channels, "1-3", "4", "3000", "5000"):
+    for value in ("demo", "256", "0.002", channels, "1-3", "4", "1650", "5000"):
         assert f"[default: {value}" in words
     assert "None" not in done.out
 

@@ -246,4 +246,5 @@ def test_only_a_run_like_a_measured_one_gets_a_number():
     assert first < expected(duration_kimg=9.0) < second
     for changes in ({"duration_kimg": 3.0}, {"duration_kimg": 20.0}, {"lr": 1e-3}, {"data": "cars"}, {"xflip": True}):
         assert expected(**changes) is None, changes
+    assert expected_psnr(TRAIN_PRESETS["demo"]) == MEASURED["demo"][1650.0]
     assert expected_psnr(TRAIN_PRESETS["srn128"]) is None
