@@ -6,6 +6,10 @@ n GPUs sends 2 (n - 1) / n times the gradients through its slowest link (Pataras
 
 import itertools
 
+import click
+
+from dnnlib.command import Command, run_command
+
 # Measured on H200s (benchmarks/results): one at batch 96 with two targets a scene; and at batch 32 a second one made an
 # update 5.1 ms longer, in which the gradients crossed once.
 IMAGES_PER_SECOND, BATCH, GRADIENT_MB = 386.3, 96, 411
@@ -20,7 +24,9 @@ def images_per_second(gpus: int, network: str, megabytes: float = GRADIENT_MB) -
     return gpus * BATCH / (BATCH / IMAGES_PER_SECOND + 2 * (gpus - 1) / gpus * megabytes / rate / 1e3)
 
 
+@click.command(cls=Command)
 def main() -> None:
+    """The images/s to expect of srn128 on 1 to 64 GPUs: computed, not measured."""
     columns = [(network, name, GRADIENT_MB / part) for network in HOSTS for name, part in (("", 1), (", bf16", 2))]
     print("| GPUs |", " | ".join(network + name for network, name, _ in columns), "|")
     print("|---" * (1 + len(columns)) + "|")
@@ -30,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -48,7 +48,7 @@ class Option(click.Option):
 
     def __init__(self, *args, group: str, **kwargs) -> None:
         if kwargs.get("is_flag"):
-            kwargs = {"default": False, "show_default": False, **kwargs, "type": bool}
+            kwargs = {"default": "false", **kwargs, "type": bool}
         if kwargs.get("type") is bool:
             kwargs = {"metavar": "[BOOL]", **kwargs, "is_flag": False, "flag_value": True}
         super().__init__(*args, **kwargs)

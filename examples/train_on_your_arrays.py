@@ -5,7 +5,6 @@
 ARRAYS.npz has `images`, `c2w` and `focal`, as `fine_tune` takes them. In a program of your own, call `fine_tune`.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 import genvs
 import train
 from genvs.errors import InputError, run_program
+from genvs.programs import Parser
 
 
 def fine_tune(
@@ -44,15 +44,17 @@ def fine_tune(
 
 
 def main() -> None:
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    arrays, snapshot, out = sys.argv[1:]
+    parser = Parser("python -m examples.train_on_your_arrays", "Fine-tune a network on numpy images and poses.")
+    parser.add_argument("arrays", metavar="ARRAYS.npz", help="has images, c2w and focal, as fine_tune takes them")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="to start from, such as models/demo.pkl")
+    parser.add_argument("out", metavar="OUT", type=Path, help="new folder, of the dataset and the run")
+    options = parser.parse_args()
     try:
-        with np.load(arrays) as given:
+        with np.load(options.arrays) as given:
             images, c2w, focal = given["images"], given["c2w"], float(given["focal"])
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise InputError(f"{arrays}: {error}: give an .npz with `images`, `c2w` and one `focal`") from None
-    fine_tune(images, c2w, focal, snapshot, Path(out))
+        raise InputError(f"{options.arrays}: {error}: give an .npz with `images`, `c2w` and one `focal`") from None
+    fine_tune(images, c2w, focal, options.snapshot, options.out)
 
 
 if __name__ == "__main__":

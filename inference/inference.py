@@ -48,6 +48,7 @@ DEFAULT_VIEWS = (
 )
 CONDITION = "normal: draw each view from the inputs; autoreg: one at a time, also from the views drawn before it."
 KINDS = f"{'|'.join(TRAJECTORIES)}|FILE.json"
+RADIUS = "Distance from the origin, world units."
 PATHS = "The camera's path. line: from input to input; FILE.json with --frames: smoothly through its cameras."
 of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 
@@ -66,7 +67,7 @@ of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 @of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
 @of_video("--trajectory", type=options.Trajectory(), default="orbit", metavar=KINDS, help=PATHS)
 @of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498; a file's", help="Number of views.")
-@of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help="Distance from origin.")
+@of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help=RADIUS)
 @of_video("--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; a spiral's top.")
 @of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30; a file's", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")

@@ -76,12 +76,13 @@ scene_options = together(
     scene("--target", help=TARGET, show_default="the network's first", metavar="MODALITY"),
     scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST),
 )
+DEVICE = "cuda where there is a GPU"
 WEIGHTINGS = f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}."
 network_options = together(
     network("--ckpt_path", type=PATH, show_default="see below", help="Snapshot, its folder, or training state."),
     network("--cam_weighting", "view_weighting", metavar="NAME", show_default="the snapshot's", help=WEIGHTINGS),
-    network("--device", type=click.Choice(["cpu", "cuda"]), show_default="cuda where there is a GPU"),
-    network("--bf16", type=bool, default=True, help="bfloat16 arithmetic on GPUs that have it."),
+    network("--device", type=click.Choice(["cpu", "cuda"]), show_default=DEVICE, help="Where the network runs."),
+    network("--bf16", type=bool, default="true", help="bfloat16 arithmetic on GPUs that have it."),
 )
 BY_DEFAULT = "By default the newest network under training_runs is used, or models/demo.pkl if there is none."
 camera_options = together(

@@ -19,9 +19,10 @@ from training.config import TRAIN_PRESETS
 
 PROGRAMS = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for folder in ("genvs", "inference", "benchmarks", "experiments", ".")
+    for folder in ("genvs", "inference", "benchmarks", "examples", "experiments", ".")
     for file in (ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
-    if re.search(r"^ *run_(program|command)\(main\)$|^@(common\.)?benchmark$", file.read_text(), re.MULTILINE)
+    if file.name != "requirements.py"  # dnnlib/environment.sh runs it
+    and re.search(r'^if __name__ == "__main__":$|^@(common\.)?benchmark$', file.read_text(), re.MULTILINE)
 )
 
 
@@ -56,6 +57,7 @@ def test_help_is_grouped_and_fits_80_columns(program: str, capsys, monkeypatch) 
         entries = re.split(r"\n(?=  \S)", section.rstrip("\n"))
         for entry in entries:
             assert re.search(r"  \S.*(  |\n +)\S", entry), f"{program}, {title}: {entry} has no help"
+            assert "[BOOL]" not in entry or re.search(r"\[default:\s+(true|false)\]", entry), entry
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
