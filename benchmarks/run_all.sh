@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Runs benchmarks one after the other: bash benchmarks/run_all.sh FOLDER [COMMAND...]
+# Runs benchmarks one after the other:
 #
-# Leaves in FOLDER: report.md, with the table of each, and log.txt. A command is a name, with options if it is quoted:
-# "train_step --precision tf32". Without commands it runs those for one GPU. One that fails, or takes longer than LIMIT
-# seconds (300), is named and does not stop the others. COMMIT names the commit where there is no .git.
+#   bash benchmarks/run_all.sh FOLDER [COMMAND...]
+#
+# Leaves in FOLDER: report.md, with the table of each, and log.txt. A command is
+# a name, with options if it is quoted: "train_step --precision tf32". Without
+# commands it runs those for one GPU. One that fails, or takes longer than LIMIT
+# seconds (300), is named and does not stop the others. COMMIT names the commit
+# where there is no .git.
 set -uo pipefail
+[[ ${1:-} != --help ]] || exec sed -En 's/^#( |$)//p' "${BASH_SOURCE[0]}"
 
 if (($# == 0)); then
     echo "Error: no folder: give one for the results, as in: bash benchmarks/run_all.sh /tmp/benchmarks" >&2

