@@ -26,7 +26,10 @@ API = {
         "genvs.errors.InputError",
     ],
     "Settings": ["genvs.config"],
-    "Drawing views": ["genvs.sampling.synthesis.synthesize_views", "genvs.Viewer", "genvs.diffusion.samplers"],
+    "Drawing views": [
+        *(f"genvs.sampling.{name}" for name in ("views.given_views", "synthesis.synthesize_views")),
+        *("genvs.Viewer", "genvs.diffusion.samplers"),
+    ],
     "Cameras": [f"genvs.geometry.{name}" for name in ("cameras", "rays", "trajectories", "distortion", "projections")],
     "Data": [
         *(f"genvs.data.scenes.{name}" for name in ("SceneDataset", "Scene", "Splits")),

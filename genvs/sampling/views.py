@@ -89,26 +89,48 @@ def sample_views(
     >>> views.shape, views.dtype
     ((1, 128, 128, 3), dtype('uint8'))
     """
+    given = given_views(net, images, c2w, focal=focal, intrinsics=intrinsics, near=near, far=far)
+    poses = _checked("target_c2w", target_c2w, 4)
+    targets = replace(given.cameras[:, [0] * len(poses)], c2w=poses[None])
+    if face_away(torch.cat([given.cameras.c2w[0], poses]).numpy()):
+        warnings.warn("all cameras face away from the scene: for OpenGL's, negate `c2w[:, :, 1:3]`", stacklevel=2)
+    options = {"progress": False, "sampler": sampler, "num_steps": steps, "seed": seed, **options}
+    drawn = list(synthesize_views(net, given, targets, **options))
+    result = np.stack([to_uint8(image) for image, _ in drawn])
+    return (result, np.stack([features.movedim(0, -1).numpy() for _, features in drawn])) if return_features else result
+
+
+def given_views(
+    net: GeNVS,
+    images: Images,
+    c2w: ArrayLike,
+    *,
+    focal: float | None = None,
+    intrinsics: ArrayLike | None = None,
+    near: float | None = None,
+    far: float | None = None,
+) -> Views:
+    """The given views of an object as `genvs.Viewer` takes them: `[1, V]`, of the network's R x R pixels.
+
+    The arguments are those of `sample_views`. Raises InputError as it does.
+    """
     scene = net.config.scene
     pictures = [_as_uint8(image, scene.background) for image in images]
     if not pictures:
         raise InputError("`images` is empty: give one view or more")
+    count = len(pictures)
     if intrinsics is None:
         intrinsics = _centred(scene.focal if focal is None else focal, pictures)
     elif focal is not None:
         raise InputError("`focal` and `intrinsics` exclude each other: leave one of them out")
-    matrices = _checked("intrinsics", intrinsics, 3, (1, len(pictures)))
+    matrices = _checked("intrinsics", intrinsics, 3, (1, count)).expand(count, 3, 3)
     planes = scene.near if near is None else near, scene.far if far is None else far
     replace(scene, near=planes[0], far=planes[1])  # refuses all but 0 < near < far
     squares = np.stack([to_square(picture, net.config.resolution) for picture in pictures])
-    given = _cameras(_checked("c2w", c2w, 4, (len(pictures),)), matrices, planes)
-    targets = _cameras(_checked("target_c2w", target_c2w, 4), matrices[:1], planes)
-    if face_away(torch.cat([given.c2w[0], targets.c2w[0]]).numpy()):
-        warnings.warn("all cameras face away from the scene: for OpenGL's, negate `c2w[:, :, 1:3]`", stacklevel=2)
-    options = {"progress": False, "sampler": sampler, "num_steps": steps, "seed": seed, **options}
-    drawn = list(synthesize_views(net, Views(torch.from_numpy(squares)[None], given), targets, **options))
-    result = np.stack([to_uint8(image) for image, _ in drawn])
-    return (result, np.stack([features.movedim(0, -1).numpy() for _, features in drawn])) if return_features else result
+    depths = (torch.full((1, count), plane) for plane in planes)
+    return Views(
+        torch.from_numpy(squares)[None], Cameras(_checked("c2w", c2w, 4, (count,))[None], matrices[None], *depths)
+    )
 
 
 def _as_uint8(image: np.ndarray | Image.Image, background: tuple[int, ...]) -> np.ndarray:
@@ -148,11 +170,5 @@ def _checked(name: str, matrices: ArrayLike, side: int, counts: Sequence[int] = 
         checked_pose(c2w, f"`{name}`: matrix {number}")
     if name == "intrinsics" and (longest := array[:, 0, 0].max()) > LONGEST_FOCAL:
         message = f"a focal length is {longest:.4g} image widths: if that is in pixels, divide by the image's size"
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=4)
     return torch.from_numpy(array)
-
-
-def _cameras(c2w: Tensor, intrinsics: Tensor, planes: tuple[float, float]) -> Cameras:
-    """`[1, N]`."""
-    near, far = (torch.full((1, len(c2w)), plane) for plane in planes)
-    return Cameras(c2w[None], intrinsics.expand(len(c2w), 3, 3)[None], near, far)

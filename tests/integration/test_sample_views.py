@@ -1,6 +1,7 @@
 """genvs.sample_views: arrays in, images out."""
 
 import doctest
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ OPTIONS = {"steps": 2, "seed": 3}
 def test_the_documented_example_runs(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     assert doctest.testmod(views).failed == 0 and doctest.DocTestFinder().find(views.sample_views)[0].examples
+
+
+def test_the_viewers_page_draws_in_python(net):
+    page = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"genvs": genvs, "net": net, "images": IMAGES, "c2w": POSES[:2], "target_c2w": POSES[2:]}
+    exec(snippet, names)
+    assert names["opacity"].shape == (32, 32, 3) and names["opacity"].dtype == np.uint8
+    assert names["viewer"].inputs.cameras.intrinsics[0, 0, 0, 0] == pytest.approx(1.025)
 
 
 def test_images_are_those_of_the_algorithm(net):
