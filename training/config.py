@@ -15,6 +15,7 @@ from genvs.models.backbone import BACKBONES
 from genvs.settings import NOT_NEGATIVE, POSITIVE, as_text, check_choice, check_color, check_numbers, flat, set_by_path
 from training.loggers import LOGGERS
 from training.loss import LossConfig
+from training.muon import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository, where datasets/ and training_runs/ are
 
@@ -57,8 +58,8 @@ class TrainConfig:
     to 255. cond: train a class-conditional network. cache: pack decoded images beside the dataset, once. batch_size:
     target images per update, over all ranks. batch_gpu: target images per GPU and round; None for one round.
     low_resolution_kimg: length of the first part, at half the resolution. lr_rampup_kimg, lr_decay_kimg: lengths of the
-    learning rate's linear rise from 0, at the start, and of its linear fall to 0, at the end. optimizer: "adam" or
-    "muon" (`training.muon`). grad_compression: of gradients between ranks, "none" or "bf16". fp16: instead of bf16.
+    learning rate's linear rise from 0, at the start, and of its linear fall to 0, at the end. optimizer: one of
+    OPTIMIZERS. grad_compression: of gradients between ranks, "none" or "bf16". fp16: instead of bf16.
     cuda_graphs: replay the step as CUDA graphs.
     only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`. distill_steps:
     tune the denoiser of `transfer`, and nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary
@@ -124,7 +125,7 @@ class TrainConfig:
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
-        check_choice(self, "optimizer", ("adam", "muon"))
+        check_choice(self, "optimizer", OPTIMIZERS)
         check_choice(self, "fit", FITS)
         check_color(self, "background")
         for name in self.logger or ():

@@ -81,6 +81,9 @@ class Muon(Adam):
         return torch.cat(found)
 
 
+OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "muon": Muon}
+
+
 def orthogonalized(matrices: Tensor) -> Tensor:
     """U V^T of the singular value decompositions U S V^T of matrices `[N, rows, columns]`, nearly: by Newton-Schulz
     iterations, which leave most singular values between 0.7 and 1.2. They need the fewest operations for wide matrices.

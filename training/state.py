@@ -25,7 +25,7 @@ from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.adam import Adam
 from training.config import TRAIN_PRESETS, TrainConfig, differences
-from training.muon import Muon
+from training.muon import OPTIMIZERS
 
 VERSION = 4
 COUNTERS: dict[str, Any] = {"cur_nimg": 0, "skipped": 0, "skipped_in_a_row": 0, "scale": 1.0, "scale_updates": 0}
@@ -115,7 +115,7 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     for parameter in set(net.parameters()) - set(cast(nn.Module, learns).parameters()):
         parameter.requires_grad_(False)
     learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
-    optimizer = {"adam": Adam, "muon": Muon}[config.optimizer](learning)
+    optimizer = OPTIMIZERS[config.optimizer](learning)
     return TrainState(net, ema, optimizer, teacher, fp16=config.fp16)
 
 
