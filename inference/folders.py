@@ -46,7 +46,7 @@ def settings_of(
         "resolution": net.config.resolution,
         "view_weighting": net.config.view_weighting,
         **{name: given[name] for name in (*options.SAMPLING, "normalize", "data_class")},
-        "bf16": given["bf16"] and has_native_bf16(device),
+        "bf16": has_native_bf16(device) if given["bf16"] is None else given["bf16"],
     }
 
 

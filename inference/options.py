@@ -18,7 +18,6 @@ from genvs.errors import InputError
 from genvs.geometry.trajectories import TRAJECTORIES
 from genvs.modalities import MODALITIES, modality_names
 from genvs.models import GeNVS
-from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import NOISES, known_sampler, usual_sampling
 from torch_utils import distributed
@@ -77,12 +76,13 @@ scene_options = together(
     scene("--inputs", help="Numbers of the views to draw from: 3,10 or 0-2.", **LIST),
 )
 DEVICE = "cuda where there is a GPU"
+BF16 = "bfloat16 arithmetic; on a CPU it pays if that has AMX."
 WEIGHTINGS = f"How input views are weighted: {', '.join(VIEW_WEIGHTINGS)}."
 network_options = together(
     network("--ckpt_path", type=PATH, show_default="see below", help="Snapshot, its folder, or training state."),
     network("--cam_weighting", "view_weighting", metavar="NAME", show_default="the snapshot's", help=WEIGHTINGS),
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default=DEVICE, help="Where the network runs."),
-    network("--bf16", type=bool, default="true", help="bfloat16 arithmetic on GPUs that have it."),
+    network("--bf16", type=bool, show_default="on GPUs that have it", help=BF16),
 )
 BY_DEFAULT = "By default the newest network under training_runs is used, or models/demo.pkl if there is none."
 camera_options = together(
@@ -222,8 +222,7 @@ def fast_denoiser(
 
     Raises InputError for a class that the network does not know.
     """
-    bf16 = options["bf16"] and has_native_bf16(device)
-    return FastDenoiser(net.to_device(device), bf16=bf16, class_id=class_id, modality=modality)
+    return FastDenoiser(net.to_device(device), bf16=options["bf16"], class_id=class_id, modality=modality)
 
 
 def default_snapshot(root: Path) -> Path:

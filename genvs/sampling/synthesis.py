@@ -19,7 +19,6 @@ from genvs.geometry import Cameras
 from genvs.modalities import MODALITIES
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored
-from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 
 COND_METHODS = ("autoreg", "normal")
@@ -44,7 +43,7 @@ def synthesize_views(
     seed: int = 0,
     first_view: int = 0,
     batch_size: int = 8,
-    bf16: bool = True,
+    bf16: bool | None = None,
     progress: bool = True,
     denoise: FastDenoiser | None = None,
     guide: FastDenoiser | None = None,
@@ -57,7 +56,7 @@ def synthesize_views(
     from the `MAX_GENERATED` frames drawn last (GeNVS, arXiv 2304.02602). sampler, num_steps, churn, seed: as in
     `sampler_of`. guidance: as in `guided`, 1 is off; the worse network is `guide`, or `net` without its conditioning.
     noise: as in `start_noise`; first_view: the first target's number there. modality: of the targets, by default the
-    network's first. bf16: where the GPU has it. denoise: of `net`, instead of `class_id`, `modality` and `bf16`.
+    network's first. bf16: as in `FastDenoiser`. denoise: of `net`, instead of `class_id`, `modality` and `bf16`.
     """
     if cond_method not in COND_METHODS:
         raise InputError(f"`cond_method`={cond_method} is not known: choose one of {', '.join(COND_METHODS)}")
@@ -65,7 +64,7 @@ def synthesize_views(
     device, side = next(net.parameters()).device, net.config.resolution
     sample = sampler_of(net, sampler, num_steps, churn=churn, seed=seed)
     noise_of = start_noise(noise, seed, (3, side, side), device)
-    denoise = denoise or FastDenoiser(net, bf16=bf16 and has_native_bf16(device), class_id=class_id, modality=modality)
+    denoise = denoise or FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
     inputs, targets, num_targets = inputs.to(device), targets.to(device), targets.shape[1]
     room = {"batch_size": batch_size, "max_generated": MAX_GENERATED if autoreg else 0}
     network = Conditioned(denoise, inputs, **room)

@@ -21,7 +21,6 @@ from genvs.geometry.trajectories import placed
 from genvs.modalities import depth_decoded, from_levels, to_levels
 from genvs.models import GeNVS
 from genvs.models.colours import as_stored
-from genvs.models.precision import has_native_bf16
 from genvs.sampling.fast_denoiser import FastDenoiser
 from genvs.sampling.synthesis import Conditioned, guided, sampler_of, start_noise
 from genvs.visualize import feature_colors, to_uint8
@@ -68,11 +67,18 @@ class Viewer:
     """
 
     def __init__(
-        self, net: GeNVS, inputs: Views, *, bf16: bool = True, class_id: int | None = None, modality: str | None = None
+        self,
+        net: GeNVS,
+        inputs: Views,
+        *,
+        bf16: bool | None = None,
+        class_id: int | None = None,
+        modality: str | None = None,
     ) -> None:
-        """inputs: `[1, V]`. class_id, modality: of what is drawn. Raises InputError for an unknown one."""
+        """inputs: `[1, V]`. bf16: as in `FastDenoiser`. class_id, modality: of what is drawn. Raises InputError for an
+        unknown one.
+        """
         self.net, self.inputs, self._device = net, inputs, next(net.parameters()).device
-        bf16 = bf16 and has_native_bf16(self._device)
         self._denoise = FastDenoiser(net, bf16=bf16, class_id=class_id, modality=modality)
         shows_geometry = self._denoise.modality == "rgb" and net.config.numerics != UNOFFICIAL
         self.pictures = PICTURES + GEOMETRY if shows_geometry else PICTURES

@@ -29,11 +29,11 @@ ORDER_OF_SUMS = {"rtol": 1e-4, "atol": 1e-5}  # far below what bf16 changes
 @pytest.mark.parametrize("bf16", [False, True])
 def test_it_computes_what_the_denoiser_does(bf16):
     """In bf16 exactly, because weights in bf16 are those that autocast makes in every call."""
-    net = small_net().requires_grad_(False)
+    net = small_net().requires_grad_(False).to(memory_format=torch.channels_last)
     denoise = FastDenoiser(net, bf16=bf16)
     for count in (3, 1):
         inputs = some_inputs(net, count)
-        with denoise.autocast():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             expected = net.denoise(*inputs)
         result = denoise(*inputs)
         assert result.dtype == torch.float32
@@ -85,6 +85,15 @@ def test_the_callers_autocast_does_not_lower_the_precision():
     expected = net.denoise(*inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(FastDenoiser(net, bf16=False)(*inputs), expected, **ORDER_OF_SUMS)
+
+
+def test_a_cpu_encodes_and_renders_in_float32():
+    net = small_net().requires_grad_(False)
+    denoise, inputs, targets = FastDenoiser(net, bf16=True), some_cameras(1, 2), some_cameras(1, 3, seed=1)
+    images = torch.rand(1, 2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    volume = denoise.encode(images[0], inputs[0])[None]
+    assert_close(volume, net.encode(images), **ORDER_OF_SUMS)
+    assert_close(denoise.render(volume, inputs, targets), net.render(volume, inputs, targets), **ORDER_OF_SUMS)
 
 
 def test_the_newest_frames_are_kept_in_place():
