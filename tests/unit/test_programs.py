@@ -57,7 +57,7 @@ def test_help_is_grouped_and_fits_80_columns(program: str, capsys, monkeypatch) 
         entries = re.split(r"\n(?=  \S)", section.rstrip("\n"))
         for entry in entries:
             assert re.search(r"  \S.*(  |\n +)\S", entry), f"{program}, {title}: {entry} has no help"
-            assert "[BOOL]" not in entry or re.search(r"\[default:\s+(true|false)\]", entry), entry
+            assert "[BOOL]" not in entry or re.search(r"\[default:\s+(true|false|\(.*\))\]", entry), entry
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
