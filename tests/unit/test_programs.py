@@ -102,6 +102,27 @@ def test_what_is_wrong_is_said_in_one_line(words: list[str], line: str) -> None:
     assert line in str(refused.value) and "\n" not in str(refused.value)
 
 
+# The docs
+
+COMMAND = re.compile(r"(?:python -m ([\w.]+)|\b(train|inference|evaluate|viewer)\.sh)((?: +[^\s`|#]+)*)")
+PASS_ON = {"benchmarks.e2e", "benchmarks.quality", "experiments.few_steps"}  # options of other programs
+
+
+def test_the_docs_name_options_that_there_are(capsys, monkeypatch) -> None:
+    found = set()
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")):
+        for module, script, words in COMMAND.findall(page.read_text(encoding="utf-8").replace("\\\n", " ")):
+            program = module or ("train" if script == "train" else f"inference.{script}")
+            options = {(program, option) for option in re.findall(r" (--[\w-]+)", words)}
+            found |= options if program in {*PROGRAMS} - PASS_ON else set()
+    assert len(found) > 50
+    for program in sorted({program for program, _ in found}):
+        known = {
+            name.replace("_", "-") for name in re.findall(r"--[\w-]+", printed(program, "--help", capsys, monkeypatch))
+        }
+        assert {option.replace("_", "-") for name, option in found if name == program} <= known, program
+
+
 # docs/options.md
 
 
