@@ -78,7 +78,8 @@ def cores() -> Iterator[Line]:
     if load > total / 2:
         free = max(total - round(load), 1)
         fault = f"other programs are busy: the load is {load:.1f} on {total} cores"
-        yield SLOWS, f"{fault}; end them, or without a GPU set OMP_NUM_THREADS={free}"
+        done = os.environ.get("OMP_NUM_THREADS") == str(free)
+        yield SLOWS, f"{fault}; end them" + ("" if done else f", or without a GPU set OMP_NUM_THREADS={free}")
     yield "memory", gigabytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     variables = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
     yield "variables", " ".join(f"{name}={value}" for name, value in sorted(variables.items())) or "none"

@@ -53,10 +53,13 @@ def test_a_python_beside_the_environment_of_the_scripts(tmp_path: Path, monkeypa
 
 def test_a_machine_that_other_programs_use(monkeypatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for load, advice in ((3.0, ""), (5.2, "set OMP_NUM_THREADS=3"), (20.0, "set OMP_NUM_THREADS=1")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         slow = [text for what, text in doctor.cores() if what == "slows" and "busy" in text]
         assert len(slow) == bool(advice) and all(advice in text for text in slow)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert [text for what, text in doctor.cores() if what == "slows" and text.endswith("; end them")]
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA")
