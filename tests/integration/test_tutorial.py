@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^ {4}((?:python -m|\./|inference/).*)", PAGE, re.MULTILINE)]
+needs_opencv = pytest.mark.skipif(find_spec("cv2") is None, reason="OpenCV is not installed")
 SMALL = {
     "examples.photos": "--photos 10 --width 96 --cameras",
     "./train.sh": "--kimg 0.016 --workers 0 --notensorboard --outdir runs",
@@ -36,13 +38,15 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_the_commands_lead_from_photos_to_a_video(snapshot, tmp_path, monkeypatch, capsys):
-    """Without pycolmap the true cameras are read instead of those that COLMAP finds."""
+    """Without pycolmap the true cameras are read instead of those that COLMAP finds. The toy has masks."""
     monkeypatch.chdir(tmp_path)
     done, newest = [], ""
     for command in COMMANDS:
         words = [str(snapshot) if word == "models/demo.pkl" else word for word in command]
         words = words[2:] if words[0] == "python" else words
-        if words[0] == "examples.colmap" or any(word.startswith("training_runs/") for word in words):
+        if words[0] in ("examples.colmap", "examples.masks") or any(
+            word.startswith("training_runs/") for word in words
+        ):
             continue
         if words[0].startswith("inference/"):
             newest = str(max(Path("runs").glob("*/network-snapshot-*.pkl")))
@@ -72,6 +76,22 @@ def test_colmap_finds_the_cameras(tmp_path, monkeypatch):
     assert StoredScenes(toy, resolution=32).num_views(0) == 16
 
 
-def test_colmap_without_photos_is_refused(tmp_path, monkeypatch, capsys):
-    assert run(["examples.colmap", str(tmp_path)], monkeypatch) == 2
-    assert "put the photos there" in capsys.readouterr().err
+@needs_opencv
+def test_the_toy_is_cut_out_and_masks_that_exist_are_kept(tmp_path, monkeypatch):
+    assert run(["examples.photos", str(tmp_path / "toy"), "--photos", "8", "--width", "320"], monkeypatch) == 0
+    true = [tmp_path / "toy" / "masks" / f"{number:03d}.png" for number in range(8)]
+    expected = [np.asarray(Image.open(mask)) > 0 for mask in true]
+    for mask in true[1:]:
+        mask.unlink()
+    kept = true[0].read_bytes()
+    assert run(["examples.masks", str(tmp_path / "toy")], monkeypatch) == 0
+    assert true[0].read_bytes() == kept
+    for mask, cover in zip(true, expected, strict=True):
+        found = np.asarray(Image.open(mask)) > 0
+        assert (found & cover).sum() > 0.85 * (found | cover).sum(), mask
+
+
+@pytest.mark.parametrize("program", ["colmap", pytest.param("masks", marks=needs_opencv)])
+def test_a_folder_without_photos_is_refused(program, tmp_path, monkeypatch, capsys):
+    assert run([f"examples.{program}", str(tmp_path)], monkeypatch) == 2
+    assert "there" in capsys.readouterr().err
