@@ -39,7 +39,7 @@ API = {
     "Noise and preconditioning": ["genvs.diffusion.noise", "genvs.diffusion.preconditioning", "genvs.random"],
     "Operations": ["genvs.ops.reference_only", "genvs.ops.reference"],
     "Metrics": [f"genvs.metrics.{name}" for name in ("pixels", "consistency", "perceptual", "distributions")],
-    "Files": ["genvs.snapshot", "genvs.hub", "genvs.export", "genvs.compat.reader"],
+    "Files": ["genvs.snapshot", "genvs.hub", "genvs.hub_model", "genvs.export", "genvs.compat.reader"],
 }
 
 

@@ -151,12 +151,31 @@ for refused in ("someone/else:", "none/here"):
     except ValueError as error:
         print("refused", error)
 """
+MODEL = """
+import sys
+from genvs.hub_model import HubGeNVS
+snapshot, folder, name = sys.argv[1:]
+net = HubGeNVS.from_pretrained(snapshot)
+print(net.push_to_hub(name))
+net.save_pretrained(folder)
+for other in (name, folder):
+    theirs = HubGeNVS.from_pretrained(other, near=0.5)
+    assert theirs.config.scene.near == 0.5 and not theirs.training
+    assert all(theirs.state_dict()[key].equal(tensor) for key, tensor in net.state_dict().items())
+try:
+    net.save_pretrained(folder)
+except ValueError as error:
+    print("refused twice: refused", error)
+HubGeNVS.from_pretrained(folder)  # nothing is missing there
+"""
 
 
-def test_a_push_and_a_download_by_the_hubs_client(snapshot, tmp_path):
+@pytest.mark.parametrize("program", [PROGRAM, MODEL])
+def test_a_push_and_a_download_by_the_hubs_client(program, snapshot, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hub, "files", {})
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
     with hub() as endpoint:
-        command = [sys.executable, "-c", PROGRAM, str(snapshot), str(tmp_path / "cars"), REPOSITORY]
+        command = [sys.executable, "-c", program, str(snapshot), str(tmp_path / "cars"), REPOSITORY]
         environment |= {"HF_ENDPOINT": endpoint}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
