@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from genvs.data.storage import IMAGE_SUFFIXES
 from genvs.errors import InputError, run_program
+from genvs.files import replacing
 from genvs.programs import Parser
 
 SIDE = 320  # pixels at which photos are looked at, along the longer side
@@ -57,9 +58,13 @@ def main() -> None:
     masks.mkdir(exist_ok=True)
     missing = [file for file in sorted(photos) if not (masks / f"{file.stem}.png").exists()]
     for file in tqdm(missing, unit="photo", disable=None):
-        with Image.open(file) as photo:
-            # A photo that is stored turned has a mask that is.
-            cut_out(photo).save(masks / f"{file.stem}.png", exif=photo.getexif())
+        try:
+            with Image.open(file) as photo:
+                mask = cut_out(photo)  # as the photo is stored: COLMAP does not look at EXIF orientations
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error}): replace it or remove it") from None
+        with replacing(masks / f"{file.stem}.png") as target:
+            mask.save(target, "PNG")
     print(f"Wrote {len(missing)} masks to {masks}")
 
 

@@ -77,9 +77,7 @@ def export(
     half: in half precision, which loses nothing if the network comes from such a file.
     Raises InputError if the folder is not empty, OSError if it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty, and nothing is overwritten: name another folder")
+    new_folder(folder)
     state = in_half_precision(net) if half else net.state_dict()
     with replacing(folder / WEIGHTS_FILE) as file:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -87,6 +85,13 @@ def export(
     write_atomic(model_card(net, folder.name, figures, repository), folder / "README.md")
     content = {"format": FORMAT, "version": VERSION, "config": dataclasses.asdict(net.config), "notes": net.notes}
     write_atomic(json.dumps(content, indent=2) + "\n", folder / CONFIG_FILE)
+
+
+def new_folder(folder: Path) -> None:
+    """Make the folder. Raises InputError if it exists and is not empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty, and nothing is overwritten: name another folder")
 
 
 def model_card(net: GeNVS, name: str, figures: Sequence[Figures], repository: str | None) -> str:

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import PyTorchModelHubMixin
-
-from genvs.errors import InputError
-from genvs.export import export
-from genvs.hub import from_pretrained
+from genvs.export import export, new_folder
+from genvs.hub import INSTALL, from_pretrained
 from genvs.models import GeNVS
 from genvs.snapshot import load_snapshot
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError:
+    raise ImportError(f"genvs.hub_model needs a package: {INSTALL}") from None
 
 
 class HubGeNVS(GeNVS, PyTorchModelHubMixin):
@@ -34,8 +36,7 @@ class HubGeNVS(GeNVS, PyTorchModelHubMixin):
         return cast(HubGeNVS, net)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        if any(Path(save_directory).glob("*")):  # the mixin would delete its config.json
-            raise InputError(f"{save_directory} is not empty, and nothing is overwritten: name another folder")
+        new_folder(Path(save_directory))  # the mixin would delete a config.json there
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -233,8 +233,8 @@ class TrainConfig:
 _RECIPES = {
     "srn128": "lr=4e-4 num_targets=2",
     "srn64": "lr=2e-4 num_targets=2 ema_halflife_kimg=200",
-    # More noise than the paper's, nearly cpu-demo's. At half the resolution GPUs train on about twice as many images a
-    # second, or more.
+    # More noise than the paper's, nearly cpu-demo's. At half the resolution a GPU's step takes half as long, or
+    # less.
     "demo": "loss.P_mean=0 loss.P_std=1.5 duration_kimg=1650 low_resolution_kimg=762 batch_size=256 num_targets=2 "
     "optimizer=muon lr=2e-3 lr_rampup_kimg=50 lr_decay_kimg=495 ema_halflife_kimg=80 kimg_per_tick=50 snapshot_ticks=5 "
     "state_ticks=20 log_kimg=5 embedded.scenes=3600 embedded.views=20 embedded.test_scenes=100",

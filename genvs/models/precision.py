@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 @functools.cache
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is fast on `device`; CPUs and old GPUs emulate it."""
+    """Whether `device` is a GPU that has bf16. False for all CPUs, so that results do not depend on the kind of CPU."""
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import csv
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -170,7 +171,7 @@ HubGeNVS.from_pretrained(folder)  # nothing is missing there
 """
 
 
-@pytest.mark.parametrize("program", [PROGRAM, MODEL])
+@pytest.mark.parametrize("program", [PROGRAM, MODEL], ids=["functions", "model"])
 def test_a_push_and_a_download_by_the_hubs_client(program, snapshot, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "files", {})
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
@@ -200,3 +201,5 @@ def test_without_the_hubs_client(snapshot, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert run(export, snapshot, tmp_path / "cars", "--push", "a/b") == 2
     assert "pip install huggingface_hub" in capsys.readouterr().err and not (tmp_path / "cars").exists()
+    with pytest.raises(ImportError, match="pip install huggingface_hub"):
+        importlib.reload(sys.modules.get("genvs.hub_model") or importlib.import_module("genvs.hub_model"))

@@ -13,6 +13,7 @@ from PIL import Image
 
 import genvs
 from dnnlib.command import run_command
+from genvs.data.images import EXIF_ORIENTATION, read_mask
 from genvs.data.stored import StoredScenes
 from genvs.errors import run_program
 from tests.conftest import ROOT
@@ -83,15 +84,27 @@ def test_the_toy_is_cut_out_and_masks_that_exist_are_kept(tmp_path, monkeypatch)
     expected = [np.asarray(Image.open(mask)) > 0 for mask in true]
     for mask in true[1:]:
         mask.unlink()
-    kept = true[0].read_bytes()
+    kept, photo = true[0].read_bytes(), tmp_path / "toy" / "images" / "001.jpg"
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6  # which COLMAP does not look at
+    Image.open(photo).save(photo, exif=exif)
     assert run(["examples.masks", str(tmp_path / "toy")], monkeypatch) == 0
     assert true[0].read_bytes() == kept
     for mask, cover in zip(true, expected, strict=True):
-        found = np.asarray(Image.open(mask)) > 0
+        found = read_mask(mask.read_bytes(), mask.name) > 0
         assert (found & cover).sum() > 0.85 * (found | cover).sum(), mask
 
 
 @pytest.mark.parametrize("program", ["colmap", pytest.param("masks", marks=needs_opencv)])
 def test_a_folder_without_photos_is_refused(program, tmp_path, monkeypatch, capsys):
     assert run([f"examples.{program}", str(tmp_path)], monkeypatch) == 2
-    assert "there" in capsys.readouterr().err
+    assert str(tmp_path / "images") in capsys.readouterr().err
+
+
+@needs_opencv
+def test_a_damaged_photo_is_named_and_leaves_no_mask(tmp_path, monkeypatch, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("no photo")
+    assert run(["examples.masks", str(tmp_path)], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert "a.jpg: cannot be read" in error and not list((tmp_path / "masks").iterdir())

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genvs.snapshot": _VALUES | {"genvs.models", "genvs.compat"},
     "genvs.hub": {"genvs.errors", "genvs.models", "genvs.snapshot"},
     "genvs.export": _VALUES | {"genvs.models", "genvs.snapshot", "genvs.hub"},
-    "genvs.hub_model": {"genvs.errors", "genvs.models", "genvs.snapshot", "genvs.hub", "genvs.export"},
+    "genvs.hub_model": {"genvs.models", "genvs.snapshot", "genvs.hub", "genvs.export"},
     "genvs.sampling": _NETWORK | {"genvs.data", "genvs.models", "genvs.snapshot", "genvs.visualize"},
     "training": _SCRIPTS,
     "inference": _SCRIPTS,
