@@ -44,6 +44,10 @@ class Stream(enum.IntEnum):
     JITTER = 16  # of the samples along rays
     DROPOUT = 17  # index: the U-Net's block
     UNCONDITIONED = 18  # noise instead of a feature image
+    FIRST_STEP = 20  # noise in which a few-step network draws
+    SECOND_STEP = 21  # noise that is added before its second step
+    CRITIC_SIGMA = 22  # the noise level at which its images are judged
+    CRITIC_NOISE = 23
 
 
 def numpy_generator(stream: Stream, *numbers: int) -> np.random.Generator:

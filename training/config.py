@@ -43,7 +43,7 @@ class EmbeddedData:
         return str(ROOT / "datasets" / f"synthetic_{self.resolution}px_{self.scenes}x{self.views}" / self.kind)
 
 
-PARTS_OF_A_RUN = ("low_resolution_kimg", "lr_decay_kimg")  # their lengths follow the run's
+PARTS_OF_A_RUN = ("low_resolution_kimg", "lr_decay_kimg", "matching_kimg")  # their lengths follow the run's
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class TrainConfig:
     cuda_graphs: replay the step as CUDA graphs.
     only_train_cam_weighter: train the view weighting alone and keep all other weights of `transfer`. distill_steps:
     tune the denoiser of `transfer`, and nothing else, to draw in 1 or 2 steps (`training.distillation`); 0 for ordinary
-    training. logger: some of LOGGERS; None for none.
+    training. matching_kimg: length of its last part, with distribution matching. logger: some of LOGGERS; None
+    for none.
     Raises InputError for values that are not allowed or do not fit together.
     """
 
@@ -105,6 +106,7 @@ class TrainConfig:
     only_train_cam_weighter: bool = False
     transfer: str | None = None
     distill_steps: int = 0
+    matching_kimg: float = 0.0
     bf16: bool = True
     fp16: bool = False
     grad_compression: str = "none"
@@ -122,6 +124,7 @@ class TrainConfig:
         check_numbers(self, POSITIVE, "max_grad_norm", "ema_halflife_kimg", "ema_rampup_ratio", "near", "far", "radius")
         check_numbers(self, POSITIVE, "kimg_per_tick", "snapshot_ticks", "state_ticks", "log_kimg")
         check_numbers(self, NOT_NEGATIVE, "lr_rampup_kimg", "lr_decay_kimg", "low_resolution_kimg", "workers")
+        check_numbers(self, NOT_NEGATIVE, "matching_kimg")
         check_choice(self, "preset", PRESETS)
         check_choice(self.net.encoder, "backbone", BACKBONES)
         check_choice(self, "grad_compression", ("none", "bf16"))
@@ -144,6 +147,8 @@ class TrainConfig:
             raise InputError(f"`distill_steps`={self.distill_steps}: give 1 or 2, or 0 for ordinary training")
         if self.distill_steps and self.net.denoiser.precond != "edm":
             raise InputError(f"`precond`={self.net.denoiser.precond}: `distill_steps` needs a network of `precond`=edm")
+        if self.matching_kimg and not self.distill_steps:
+            raise InputError("`matching_kimg` is a part of making a few-step network: leave it out")
         if self.distill_steps and self.only_train_cam_weighter:
             raise InputError("`distill_steps` and `only_train_cam_weighter` train different layers: leave one out")
         if self.transfer is not None and self.encoder_weights != "none":
@@ -186,6 +191,11 @@ class TrainConfig:
     def low_resolution_nimg(self) -> int:
         """Target images at half the resolution, rounded up to whole updates."""
         return self._whole_updates(self.low_resolution_kimg)
+
+    @property
+    def matching_nimg(self) -> int:
+        """Target images before distribution matching, in whole updates."""
+        return self.total_nimg - self._whole_updates(self.matching_kimg)
 
     def _whole_updates(self, kimg: float) -> int:
         # Rounded first: 0.072 * 1000 is a little more than 72, which would take one update more.
@@ -253,12 +263,14 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 def for_distillation(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The recipe that makes a two-step network of one that `config` has trained, with settings changed, by path.
 
-    It takes a quarter of the images. Without dropout, because the trained network is to answer as in inference.
+    It takes a quarter of the images, a third of them for distribution matching. Without dropout, because the trained
+    network is to answer as in inference.
     """
-    config = set_by_path(config, {"duration_kimg": config.duration_kimg / 4, **changes})
-    rampup, decay = config.duration_kimg / 20, config.duration_kimg / 2
     recipe = {"distill_steps": 2, "net.denoiser.dropout": 0.0, "low_resolution_kimg": 0.0}
-    return set_by_path(config, {**recipe, "lr_rampup_kimg": rampup, "lr_decay_kimg": decay, **changes})
+    config = set_by_path(config, {**recipe, "duration_kimg": config.duration_kimg / 4, **changes})
+    third = config.duration_kimg / 3
+    recipe |= {"lr_rampup_kimg": third / 6, "lr_decay_kimg": third / 2, "matching_kimg": third}
+    return set_by_path(config, {**recipe, **changes})
 
 
 # Settings that may change when a run resumes, because results do not depend on them. The data may have moved.

@@ -77,7 +77,7 @@ class GraphedGeNVS(nn.Module):
     def _record(self, to_render: tuple, to_denoise: tuple) -> tuple[GraphedPart, GraphedPart]:
         # Without autocast's cache: the graph must contain the casts that it uses.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        with autocast(torch.device("cuda"), dtype, cache_enabled=False):
+        with torch.enable_grad(), autocast(torch.device("cuda"), dtype, cache_enabled=False):
             # In the order in which they run, because each reads the results of the earlier ones from the pool.
             render = GraphedPart(self._parts[0], to_render, self._recorder)
             feature_image = render.output.detach().requires_grad_(render.learns)

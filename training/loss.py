@@ -76,7 +76,16 @@ class GeNVSLoss:
         self.colours = [colours_of(name, net) for name in net.modalities]
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
-        """net: GeNVS or its DDP wrapper, called once. batch: images float in [-1, 1]."""
+        """net: GeNVS or its DDP wrapper. batch: images float in [-1, 1]."""
+        images, weight, given = self.arguments(batch)
+        denoised, feature_image = net(**given)
+        loss = self.denoising_loss(denoised - self.wanted(images, feature_image, given), weight)
+        return self.terms(loss, feature_image, batch, given["sigma"])
+
+    def arguments(self, batch: ViewBatch) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """The augmented targets `[B, T, 3, H, W]`, the weights `[B, T]` of their noise levels, and what the network is
+        called with: the arguments of `GeNVS.forward`.
+        """
         targets = batch.targets.images
         sample_keys = random.sample_keys(self.seed, batch.sample_index)
         numbers = torch.arange(targets.shape[1], device=targets.device)
@@ -88,28 +97,31 @@ class GeNVSLoss:
             images = augmented(targets.flatten(0, 1), labels[..., -AUGMENT_LABELS:].flatten(0, 1)).view_as(targets)
         noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
         keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING)) >= self.config.conditioning_dropout
-        sigma_of_pixels = sigma[..., None, None, None]
-        to_denoise = {
-            "noisy": images + sigma_of_pixels * noise,
-            "sigma": sigma_of_pixels,
-            "keep_conditioning": keep,
-            "keys": random.fold(keys, Stream.NETWORK),
-            "labels": labels,
-        }
-        denoised, feature_image = net(
-            input_images=self.augment_inputs(batch.inputs.images, sample_keys),
-            inputs=batch.inputs.cameras,
-            targets=batch.targets.cameras,
-            **to_denoise,
+        sigma = sigma[..., None, None, None]
+        return (
+            images,
+            weight,
+            {
+                "input_images": self.augment_inputs(batch.inputs.images, sample_keys),
+                "inputs": batch.inputs.cameras,
+                "targets": batch.targets.cameras,
+                "noisy": images + sigma * noise,
+                "sigma": sigma,
+                "keep_conditioning": keep,
+                "keys": random.fold(keys, Stream.NETWORK),
+                "labels": labels,
+            },
         )
-        loss = self.denoising_loss(denoised - self.wanted(images, feature_image, to_denoise), weight)
-        rgb_loss = self.rgb_loss(feature_image, targets)
-        return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma)
 
-    def wanted(self, images: Tensor, feature_image: Tensor, to_denoise: dict[str, Any]) -> Tensor:
+    def terms(self, loss: Tensor, feature_image: Tensor, batch: ViewBatch, sigma: Tensor) -> LossTerms:
+        """The terms of a batch whose denoising loss is `[B, T]`, at noise levels `[B, T, 1, 1, 1]`."""
+        rgb_loss = self.rgb_loss(feature_image, batch.targets.images)
+        return LossTerms((loss + self.config.rgb_weight * rgb_loss).mean(), loss, rgb_loss, sigma.flatten(1))
+
+    def wanted(self, images: Tensor, feature_image: Tensor, given: dict[str, Any]) -> Tensor:
         """What the denoiser should return, `[B, T, 3, H, W]`: here the augmented targets, `images`.
 
-        to_denoise: the arguments of `GeNVS.denoise_targets`, in their order, besides feature_image.
+        given: the arguments of `GeNVS.forward`.
         """
         return images
 

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from genvs.data.types import ViewBatch
 from genvs.models import GeNVS
 from genvs.models.precision import autocast, has_native_bf16
 from torch_utils import distributed
+from training.adam import Adam
 from training.config import TrainConfig
 from training.graphed import GraphedGeNVS
 from training.loss import GeNVSLoss
@@ -32,7 +33,7 @@ def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Mo
 
 
 def order_gradient_buckets(
-    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig
+    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, optimizers: Iterable[Adam]
 ) -> Iterator[ViewBatch]:
     """Returns `batches`, after a backward pass whose gradients are discarded.
 
@@ -42,7 +43,8 @@ def order_gradient_buckets(
     first = next(batches)
     with training_precision(config, first.sample_index.device):
         loss_fn(net, first).total.backward()
-    net.zero_grad(set_to_none=True)
+    for parameter in itertools.chain.from_iterable(optimizer.parameters for optimizer in optimizers):
+        parameter.grad = None
     return itertools.chain([first], batches)
 
 

@@ -43,7 +43,8 @@ class TrainState:
     """Everything that training changes, and the facts of the data that it trains on (`RunData.facts`).
 
     ema: the exponential moving average of the weights, which snapshots hold. teacher: the network that a few-step one
-    learns from, which never changes; None in ordinary training. cur_nimg: target images seen, over all ranks. The
+    learns from, which never changes. critic, critics_optimizer: of distribution matching (`training.distillation`). All
+    three are None in ordinary training. cur_nimg: target images seen, over all ranks. The
     others are tensors `[]` on the network's device. scale: float32, the factor on the loss that lets small gradients
     survive fp16; 1 without fp16. scale_updates: int32, updates since it changed. skipped, skipped_in_a_row: int64,
     updates skipped because a gradient was not finite.
@@ -53,6 +54,8 @@ class TrainState:
     ema: GeNVS
     optimizer: Adam
     teacher: GeNVS | None = None
+    critic: GeNVS | None = None
+    critics_optimizer: Adam | None = None
     cur_nimg: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     fp16: InitVar[bool] = False
@@ -70,8 +73,13 @@ class TrainState:
     @property
     def parts(self) -> dict[str, Any]:
         """What the tensors in a training state belong to, by name; each has a `state_dict`."""
-        teacher = {"teacher": self.teacher.denoisers} if self.teacher else {}
-        return {"net": self.net, "ema": self.ema, "optimizer": self.optimizer, **teacher}
+        others = {
+            "teacher": self.teacher and self.teacher.denoisers,
+            "critic": self.critic and self.critic.denoisers,
+            "critics_optimizer": self.critics_optimizer,
+        }
+        present = {name: part for name, part in others.items() if part}
+        return {"net": self.net, "ema": self.ema, "optimizer": self.optimizer, **present}
 
     def count_update(self, skipped: Tensor) -> None:
         """Count one update. skipped: bool `[]`. Once at its limit, `skipped_in_a_row` never returns to 0."""
@@ -111,12 +119,17 @@ def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) 
     net.to_device(device)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     teacher = copy.deepcopy(ema) if config.distill_steps else None
+    critic = None
+    if config.matching_kimg:
+        critic = copy.deepcopy(ema)
+        critic.encoders, critic.renderer = net.encoders, net.renderer  # frozen; restored with the network's
     learns = net.denoisers if teacher else net.renderer.view_weights if config.only_train_cam_weighter else net
-    for parameter in set(net.parameters()) - set(cast(nn.Module, learns).parameters()):
+    learning = list(cast(nn.Module, learns).parameters())
+    for parameter in set(net.parameters()) - set(learning):
         parameter.requires_grad_(False)
-    learning = (parameter for parameter in net.parameters() if parameter.requires_grad)
-    optimizer = OPTIMIZERS[config.optimizer](learning)
-    return TrainState(net, ema, optimizer, teacher, fp16=config.fp16)
+    make_optimizer = OPTIMIZERS[config.optimizer]
+    critics_optimizer = make_optimizer(critic.denoisers.requires_grad_().parameters()) if critic else None
+    return TrainState(net, ema, make_optimizer(learning), teacher, critic, critics_optimizer, fp16=config.fp16)
 
 
 def initialize_encoder(backbone: Backbone, source: str) -> None:

@@ -12,9 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from genvs.data.types import ViewBatch
 from torch_utils import distributed
+from training.adam import Adam
 from training.config import TrainConfig
 from training.data import RunData, at_resolution, load_batches
-from training.distillation import DistillationLoss
+from training.distillation import MATCHING_RATE, DistillationLoss, MatchingLoss
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import order_gradient_buckets, training_net, training_precision
@@ -39,28 +40,25 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
-    if state.teacher:
-        loss_fn: GeNVSLoss = DistillationLoss(config, state.teacher)
-    else:
-        loss_fn = GeNVSLoss(config.loss, state.net.config, config.seed)
     first_nimg = state.cur_nimg
     monitor = Monitor(
         run_dir, device, rank=rank, cur_nimg=first_nimg, total=config.total_nimg, loggers=config.logger or ()
     )
     reporter = Reporter(config, state, monitor)
 
-    def start_stage() -> tuple[nn.Module, Iterator[ViewBatch]]:
-        """The network for training, and its batches, at the resolution of this part of the run."""
+    def start_stage() -> tuple[nn.Module, GeNVSLoss, Iterator[ViewBatch]]:
+        """The network for training, its loss and its batches, as they are in this part of the run."""
         sizes = dataclasses.replace(config.net_at(state.cur_nimg), scene=state.net.config.scene)
         for network in (state.net, state.ema):
             network.set_sizes(sizes)
         views = at_resolution(data, sizes.resolution, config.cache)
         reporter.evaluate_on(views)
         net = training_net(state.net, config, device)
+        loss_fn = loss_of(state, config, device)
         batches = load_batches(config, views, state.cur_nimg, device, stop.while_waiting)
         if world_size > 2:
-            batches = order_gradient_buckets(net, loss_fn, batches, config)
-        return net, batches
+            batches = order_gradient_buckets(net, loss_fn, batches, config, learning_rates(state, config))
+        return net, loss_fn, batches
 
     def save_alone() -> None:
         reporter.save_alone()
@@ -70,12 +68,12 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     # However the run ends, the current write is completed.
     with contextlib.closing(monitor), contextlib.closing(reporter.files), contextlib.closing(slow_step):
         try:
-            net, batches = start_stage()
+            net, loss_fn, batches = start_stage()
             if config.transfer and state.cur_nimg == 0:
                 reporter.evaluate()  # what training has to improve on
             while state.cur_nimg < config.total_nimg and not stop.agreed():
-                if state.cur_nimg == config.low_resolution_nimg > first_nimg:
-                    net, batches = start_stage()
+                if state.cur_nimg in (config.low_resolution_nimg, config.matching_nimg) and state.cur_nimg > first_nimg:
+                    net, loss_fn, batches = start_stage()
                 with stop.step(), slow_step:
                     accumulate_gradients(net, loss_fn, batches, config, monitor, scale=state.scale)
                 update_weights(state, config, monitor)
@@ -88,6 +86,15 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
                 save_alone()
                 raise KeyboardInterrupt from None
         reporter.finish(interrupted=state.cur_nimg < config.total_nimg)
+
+
+def loss_of(state: TrainState, config: TrainConfig, device: torch.device) -> GeNVSLoss:
+    """The loss in this part of the run."""
+    if state.critic and state.teacher and state.cur_nimg >= config.matching_nimg:
+        return MatchingLoss(config, state.teacher, training_net(state.critic, config, device))
+    if state.teacher:
+        return DistillationLoss(config, state.teacher)
+    return GeNVSLoss(config.loss, state.net.config, config.seed)
 
 
 def accumulate_gradients(
@@ -121,19 +128,34 @@ def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> 
 
     Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
     """
-    scaled_norm = nn.utils.get_total_norm(
-        [parameter.grad for parameter in state.optimizer.parameters if parameter.grad is not None]
+    rates = learning_rates(state, config)
+    norms = torch.stack(
+        [
+            nn.utils.get_total_norm([weight.grad for weight in optimizer.parameters if weight.grad is not None])
+            for optimizer in rates
+        ]
     )
-    skipped, norm = ~scaled_norm.isfinite(), scaled_norm / state.scale
-    lr = config.lr_at(state.cur_nimg)
-    # As by torch.nn.utils.clip_grad_norm_.
-    clip = ((norm + 1e-6) / (config.max_grad_norm * config.loss_scale)).clamp(min=1.0)
-    state.optimizer.step(lr, grad_scale=state.scale * clip, skip=skipped.float())
+    skipped = ~norms.isfinite().all()
+    norms = norms / state.scale
+    for (optimizer, lr), norm in zip(rates.items(), norms, strict=True):
+        # As by torch.nn.utils.clip_grad_norm_.
+        clip = ((norm + 1e-6) / (config.max_grad_norm * config.loss_scale)).clamp(min=1.0)
+        optimizer.step(lr, grad_scale=state.scale * clip, skip=skipped.float())
     state.count_update(skipped)
     if config.fp16:  # half the scale after an update that is not finite, twice after a long row of finite ones
         torch._amp_update_scale_(state.scale, state.scale_updates, skipped.float(), 2.0, 0.5, SCALE_GROWTH_UPDATES)
-    monitor.report("Gradient/norm", norm)
-    monitor.report("Progress/lr", lr)
+    monitor.report("Gradient/norm", norms[0])
+    monitor.report("Progress/lr", rates[state.optimizer])
+
+
+def learning_rates(state: TrainState, config: TrainConfig) -> dict[Adam, float]:
+    """The learning rate of each optimizer that takes part in the next update."""
+    lr = config.lr_at(state.cur_nimg)
+    if not state.critics_optimizer:
+        return {state.optimizer: lr}
+    fallen = 2 * state.cur_nimg / max(config.matching_nimg, 1) - 1  # from 0 to 1 before matching begins
+    rates = {state.optimizer: lr * (1 - min(max(fallen, 0.0), 1.0) * (1 - MATCHING_RATE))}
+    return rates | ({state.critics_optimizer: lr} if state.cur_nimg >= config.matching_nimg else {})
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
-from genvs.config import GeNVSConfig
 from genvs.data.types import ViewBatch
 from genvs.errors import InputError
 from tests.gpu.conftest import on_ranks
@@ -20,12 +19,10 @@ from tests.small_model import randomize, some_batch
 from tests.small_training import BATCH, small_run
 from torch_utils import distributed
 from training.config import TrainConfig
-from training.distillation import DistillationLoss
-from training.loss import GeNVSLoss
 from training.monitor import Monitor
 from training.parallel import training_net
 from training.state import TrainState, create_state
-from training.training_loop import accumulate_gradients, update_weights
+from training.training_loop import accumulate_gradients, loss_of, update_weights
 
 pytestmark = pytest.mark.gpu
 
@@ -46,11 +43,11 @@ class Run:
         device = torch.device("cuda", torch.cuda.current_device())
         self.state: TrainState = create_state(self.config, config.net.scene, device)
         randomize(self.state.net)
-        self.net = training_net(self.state.net, dataclasses.replace(config, cuda_graphs=graphs), device)
-        self.loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-        if self.state.teacher:
-            randomize(self.state.teacher, seed=1)
-            self.loss_fn = DistillationLoss(dataclasses.replace(config, cuda_graphs=graphs), self.state.teacher)
+        for seed, network in enumerate((self.state.teacher, self.state.critic), start=1):
+            if network:
+                randomize(network, seed=seed)
+        how = dataclasses.replace(config, cuda_graphs=graphs)
+        self.net, self.loss_fn = training_net(self.state.net, how, device), loss_of(self.state, how, device)
         self.monitor = Monitor(Path(), device, rank=1, cur_nimg=0, total=1)
 
     def gradients(self, *batches: ViewBatch) -> tuple[Tensor, list[Tensor]]:
@@ -110,13 +107,19 @@ def test_losses_and_gradients_are_those_of_plain_calls(bf16, tolerance, rounds):
 
 
 @PRECISIONS
-def test_so_are_those_of_distillation(bf16, tolerance):
-    """Where the encoder and the renderer are frozen, and the teacher is replayed too."""
-    config = config_of(bf16=bf16, distill_steps=2)
+@pytest.mark.parametrize("matching_kimg", [0.0, 1.0])
+def test_so_are_those_of_distillation(bf16, tolerance, matching_kimg):
+    """Where the encoder and the renderer are frozen, and the teacher is replayed too, and the critic."""
+    config = config_of(bf16=bf16, distill_steps=2, matching_kimg=matching_kimg)
     ours, plain = Run(config, graphs=True), Run(config, graphs=False)
     for seed, num_inputs in enumerate((1, 2, 1)):
         batch = batch_of(num_inputs, seed)
         check_same(ours.gradients(batch), plain.gradients(batch), tolerance)
+        if matching_kimg:
+            both = [list(run.state.critic.denoisers.parameters()) for run in (ours, plain)]
+            for weight, other in zip(*both, strict=True):
+                torch.testing.assert_close(weight.grad, other.grad, rtol=tolerance, atol=tolerance)
+                weight.grad = other.grad = None
     frozen = [*ours.state.net.encoders.parameters(), *ours.state.net.renderer.parameters()]
     assert all(parameter.grad is None for parameter in frozen)
 
@@ -159,9 +162,9 @@ def test_updates_train_the_same_weights(bf16, tolerance):
     assert ours.state.check() == 0
 
 
-@pytest.mark.parametrize("distill_steps", [0, 2])
-def test_a_replayed_step_waits_for_nothing(distill_steps):
-    run = Run(config_of(distill_steps=distill_steps), graphs=True)
+@pytest.mark.parametrize(("distill_steps", "matching_kimg"), [(0, 0.0), (2, 0.0), (2, 1.0)])
+def test_a_replayed_step_waits_for_nothing(distill_steps, matching_kimg):
+    run = Run(config_of(distill_steps=distill_steps, matching_kimg=matching_kimg), graphs=True)
     batches = [batch_of(num_inputs, seed=num_inputs) for num_inputs in (1, 3)]
     for batch in batches * 2:
         run.step(batch)

@@ -15,7 +15,7 @@ from training.adam import Adam
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.monitor import Monitor
 from training.state import MAX_SKIPPED_IN_A_ROW, TrainState, restore
-from training.training_loop import update_weights
+from training.training_loop import learning_rates, update_weights
 
 CONFIG = dataclasses.replace(TRAIN_PRESETS["srn128"], lr=1e-2, lr_rampup_kimg=0.0, max_grad_norm=5.0)
 
@@ -92,6 +92,42 @@ def check_against_plain_adam(device: torch.device) -> None:
 
 def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
     check_against_plain_adam(CPU)
+
+
+# Distribution matching
+
+MATCHING = dataclasses.replace(
+    CONFIG, distill_steps=2, batch_size=10, duration_kimg=1.2, matching_kimg=0.4, lr_decay_kimg=0.2
+)
+
+
+def with_critic(cur_nimg: int) -> TrainState:
+    state, critic = fresh(), some_weights()
+    return dataclasses.replace(
+        state, critic=critic, critics_optimizer=Adam(critic.parameters()), cur_nimg=cur_nimg, fp16=False
+    )
+
+
+def test_the_critic_keeps_the_learning_rate_that_the_few_step_network_loses():
+    expected = {200: (1, 0), 400: (1, 0), 600: (0.55, 0), 800: (0.1, 1), 1000: (0.1, 1), 1100: (0.05, 0.5)}
+    for nimg, shares in expected.items():
+        state = with_critic(nimg)
+        rates = learning_rates(state, MATCHING)
+        found = [rates.get(optimizer, 0) / CONFIG.lr for optimizer in (state.optimizer, state.critics_optimizer)]
+        assert found == pytest.approx(shares), nimg
+
+
+def test_a_bad_gradient_of_the_critic_stops_both_updates():
+    for bad in (None, float("nan")):
+        state = with_critic(900)
+        give_gradients(state.net, 0, 1.0)
+        give_gradients(state.critic, 1, 1.0, bad)
+        before = [weight.clone() for net in (state.net, state.critic) for weight in net.parameters()]
+        update(state, MATCHING)
+        after = [*state.net.parameters(), *state.critic.parameters()]
+        changed = [not torch.equal(*pair) for pair in zip(before, after, strict=True)]
+        assert changed == [bad is None] * len(after)
+        assert all(weight.grad is None for weight in after)
 
 
 # Loss scaling
