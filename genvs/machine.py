@@ -20,6 +20,11 @@ def is_launched() -> bool:
     return all(name in os.environ for name in LAUNCH_VARIABLES)
 
 
+def get_local_world_size() -> int:
+    """The number of processes on this machine that a launcher has started; 1 without a launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
+
+
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -16,7 +16,7 @@ import torch.distributed
 from torch.distributed import is_initialized
 
 from dnnlib.command import named_options
-from genvs.machine import LAUNCH_VARIABLES, is_launched
+from genvs.machine import LAUNCH_VARIABLES, get_local_world_size, is_launched
 
 TIME_LIMIT = timedelta(minutes=30)  # of a collective: long enough for one rank to draw or pack a dataset
 NCCL_WAITS = timedelta(minutes=1)  # beyond it, so that `StallWatch` comes first
@@ -67,11 +67,6 @@ def get_rank() -> int:
 def get_local_rank() -> int:
     """The number of this process on its machine; 0 without a launcher."""
     return int(os.environ.get("LOCAL_RANK", 0)) if is_launched() else 0
-
-
-def get_local_world_size() -> int:
-    """The number of processes on this machine; 1 without a launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 def get_world_size() -> int:

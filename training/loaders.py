@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, _utils
 
 from genvs import machine
 from genvs.errors import InputError
-from torch_utils import distributed
 from training.signals import detach_worker, signals_blocked
 
 PATIENCE = 50  # seconds without a batch after which a run ends
@@ -24,7 +23,7 @@ def worker_start(workers: int, batch_bytes: int) -> Callable[[int], None]:
     """The `worker_init_fn` of this many loaders per rank. They send batches of `batch_bytes` through shared memory, or
     as bytes if it has no room for them, as in a container: a batch that does not fit would never come.
     """
-    needed = machine.shared_memory_of_loaders(workers, batch_bytes) * distributed.get_local_world_size()
+    needed = machine.shared_memory_of_loaders(workers, batch_bytes) * machine.get_local_world_size()
     return detach_worker if machine.free_shared_memory() > needed else _without_shared_memory
 
 

@@ -6,7 +6,7 @@ With Triton and a GPU they run as kernels. Elsewhere, and within `reference_only
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
@@ -33,6 +33,19 @@ def uses_kernels(x: Tensor) -> bool:
     """Whether operations on `x` run as fused kernels."""
     supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return x.is_cuda and supported and not _reference_only.get() and _HAS_TRITON
+
+
+def compile_kernels(function: Callable[[], object]) -> None:
+    """Compile the fused kernels of `function` on all cores at once, by a call in which they do not run.
+
+    What they would have written is left as it is, so that the results mean nothing. No other thread may use Triton
+    meanwhile. Without Triton, nothing happens.
+    """
+    if _HAS_TRITON:
+        from genvs.ops.triton_kernels.compile_ahead import only_compiling
+
+        with only_compiling():
+            function()
 
 
 def render(

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # calls before a recording, in which libraries choose their algorithms and kernels are compiled
+from genvs import ops
+
+WARM_UP = 3  # calls before a recording, in which libraries choose their algorithms
 
 T = TypeVar("T")
 
@@ -20,9 +22,10 @@ class Recorder:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Call `function` a few times on the stream of the recording."""
+        """Compile the kernels of `function`, and call it a few times on the stream of the recording."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
+            ops.compile_kernels(function)
             for _ in range(WARM_UP):
                 function()
         torch.cuda.current_stream().wait_stream(self._stream)

@@ -29,7 +29,8 @@ SCATTERED = 8  # samples along a ray, that one program scatters
 BACKWARD = {"num_warps": 4, "num_stages": 1}
 
 
-@triton.jit
+# One view is no case of its own, because Triton would pipeline the walk then, and take 11 s to compile it, not 1.
+@triton.jit(do_not_specialize=["views"])
 def render_kernel(
     volume_ptr, frusta_ptr, shares_ptr, origins_ptr, directions_ptr, depths_ptr, lengths_ptr, known_ptr,
     out_ptr, fused_ptr, scale_ptr, transmittance_ptr,
