@@ -139,6 +139,7 @@ class SlowStep:
 
     def close(self) -> None:
         self.closed = True
+        del self.save  # What it refers to must not be freed by the thread, perhaps while Python ends: that aborts.
         self.outside.release()
         if self.sender is not None:
             signal.set_wakeup_fd(-1)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from torch_utils import distributed
 from training import reporting, signals, training_loop
 from training.data import load_batches
 from training.evaluation import Evaluation
-from training.signals import StopRequest
+from training.signals import SlowStep, StopRequest
 
 SAVED = "signals after which the run was saved"
 
@@ -183,6 +184,15 @@ def own_group_signal(number: int) -> Iterator[subprocess.Popen]:
 @pytest.fixture
 def stop() -> StopRequest:
     return StopRequest(CPU)
+
+
+def test_the_thread_that_waits_for_signals_keeps_nothing_of_the_run():
+    """At the end it may stop after the main thread, and Python aborts where another thread then frees a tensor."""
+    weights = torch.zeros(1)
+    kept, slow_step = weakref.ref(weights), SlowStep(CPU, weights.sum)
+    slow_step.close()
+    del weights
+    assert kept() is None
 
 
 def test_a_second_signal_some_seconds_later_ends_the_run_at_once(stop, monkeypatch):
