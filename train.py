@@ -24,10 +24,10 @@ from training import run_folder
 from training.config import ROOT, TRAIN_PRESETS, TrainConfig, for_distillation, resumed
 from training.data import check_ranks_agree, open_data, pack_data
 from training.expected import expected_psnr
-from training.fine_tuning import as_in_training, fine_tuning
+from training.fine_tuning import as_in_training, fine_tuning, start_from
 from training.loggers import check_installed
 from training.signals import stop_at_once
-from training.state import check_data, create_state, restore, start_from
+from training.state import check_data, create_state, restore
 from training.training_loop import training_loop
 
 DETERMINED = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine

@@ -8,15 +8,41 @@ from typing import Any
 
 import numpy as np
 
+from genvs import load_snapshot
 from genvs.data.camera_checks import Placement
 from genvs.data.stored import dataset_class
 from genvs.errors import InputError
 from genvs.modalities import MODALITIES
 from genvs.settings import set_by_path
-from training.config import TrainConfig
+from training.config import TRAIN_PRESETS, TrainConfig
+from training.state import unlike
 
 NEAR_ENOUGH = 0.1  # how far cameras and the point they look at may be off, in distances of the cameras
 LENGTHS: dict[str, dict[str, Any]] = {"cuda": {"duration_kimg": 100.0}, "cpu": {"duration_kimg": 0.4, "batch_size": 8}}
+
+
+def start_from(path: str, preset: TrainConfig | None = None) -> TrainConfig:
+    """The config of a new run from the snapshot at `path`, before its options are applied.
+
+    preset: by default, the network is the snapshot's, and the rest of the preset with such a network, or with its
+    resolution. The network is the snapshot's, too, if their numerics differ. Its scene is always the snapshot's. Raises
+    InputError for a snapshot that cannot be used.
+    """
+    source = load_snapshot(path).config
+
+    def unlikeness(other: TrainConfig) -> tuple[bool, int]:
+        return bool(unlike(other.net, source)), abs(other.net.resolution - source.resolution)
+
+    base = preset or min(TRAIN_PRESETS.values(), key=unlikeness)
+    net = source
+    if source.numerics != base.net.numerics:
+        # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
+        base = dataclasses.replace(base, ema_rampup_ratio=None, loss=dataclasses.replace(base.loss, rgb_weight=0.0))
+    elif preset:
+        net = dataclasses.replace(preset.net, scene=source.scene)
+    else:
+        net = set_by_path(source, {"encoder.aspp_rates": source.usable_aspp_rates(source.resolution)})
+    return dataclasses.replace(base, net=net)
 
 
 def fine_tuning(config: TrainConfig, changes: Mapping[str, Any], device_type: str) -> TrainConfig:
@@ -34,7 +60,7 @@ def fine_tuning(config: TrainConfig, changes: Mapping[str, Any], device_type: st
 def as_in_training(config: TrainConfig, given: Collection[str]) -> TrainConfig:
     """`config` with the fit, background, depth planes and placement that its network was trained with.
 
-    `config.net.scene` has them (`training.state.start_from`). given: the settings that a user has stated, by path,
+    `config.net.scene` has them (`start_from`). given: the settings that a user has stated, by path,
     which stay; near, far and normalize count for the data as they are. If the cameras of the first scene are not where
     the network expects them, all scenes are normalized, to its cameras' distance.
     """

@@ -20,11 +20,11 @@ from genvs.models import GeNVS
 from genvs.models.backbone import Backbone, load_imagenet_weights
 from genvs.models.colours import colours_of
 from genvs.models.encoder import FeatureVolumeEncoder
-from genvs.settings import as_text, flat, from_dict, set_by_path
+from genvs.settings import as_text, flat, from_dict
 from genvs.snapshot import TRAINING_STATE, build_net
 from torch_utils.background_writer import BackgroundWriter
 from training.adam import Adam
-from training.config import TRAIN_PRESETS, TrainConfig, differences
+from training.config import TrainConfig, differences
 from training.muon import OPTIMIZERS
 
 VERSION = 4
@@ -156,30 +156,6 @@ def initialize_encoder(backbone: Backbone, source: str) -> None:
 
 
 # Starting from a snapshot
-
-
-def start_from(path: str, preset: TrainConfig | None = None) -> TrainConfig:
-    """The config of a new run from the snapshot at `path`, before its options are applied.
-
-    preset: by default, the network is the snapshot's, and the rest of the preset with such a network, or with its
-    resolution. The network is the snapshot's, too, if their numerics differ. Its scene is always the snapshot's. Raises
-    InputError for a snapshot that cannot be used.
-    """
-    source = load_snapshot(path).config
-
-    def unlikeness(other: TrainConfig) -> tuple[bool, int]:
-        return bool(unlike(other.net, source)), abs(other.net.resolution - source.resolution)
-
-    base = preset or min(TRAIN_PRESETS.values(), key=unlikeness)
-    net = source
-    if source.numerics != base.net.numerics:
-        # As in its own training: feature images without colours, and no EMA ramp-up after a snapshot.
-        base = dataclasses.replace(base, ema_rampup_ratio=None, loss=dataclasses.replace(base.loss, rgb_weight=0.0))
-    elif preset:
-        net = dataclasses.replace(preset.net, scene=source.scene)
-    else:
-        net = set_by_path(source, {"encoder.aspp_rates": source.usable_aspp_rates(source.resolution)})
-    return dataclasses.replace(base, net=net)
 
 
 def transfer(path: str, net: GeNVS) -> None:

@@ -16,8 +16,7 @@ from tests.unit.srn_folder import some_c2w
 from tests.unit.transforms_folder import write_capture
 from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import open_data
-from training.fine_tuning import as_in_training, fine_tuning
-from training.state import start_from
+from training.fine_tuning import as_in_training, fine_tuning, start_from
 
 SCENE = {"scene.near": 0.7, "scene.far": 1.9, "scene.background": (0, 0, 0), "scene.fit": "pad"}
 

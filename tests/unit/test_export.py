@@ -19,7 +19,8 @@ from genvs.snapshot import main as halve
 from tests.programs import exit_code_of
 from tests.small_model import saved, small_net
 from tests.small_training import small_run
-from training.state import create_state, start_from
+from training.fine_tuning import start_from
+from training.state import create_state
 
 export = functools.partial(exit_code_of, main)
 
