@@ -18,7 +18,7 @@ from genvs.machine import get_local_world_size, usable_cores
 def only_compiling() -> Iterator[None]:
     """Inside, Triton's kernels are compiled instead of run, whichever thread calls them; at the end, all are compiled.
 
-    Raises the first error of a compilation. After an error, kernels that are not compiled yet are when they are called.
+    Raises the first error of a compilation. The kernels that remain after an error are compiled when they are called.
     """
     launcher, called = JITFunction.__getitem__, set[JITFunction]()
     # Triton keeps its mode in a context. On a GPU, a backward pass runs in a thread of its own, which does not have it.
