@@ -84,7 +84,8 @@ network_options = together(
     network("--device", type=click.Choice(["cpu", "cuda"]), show_default=DEVICE, help="Where the network runs."),
     network("--bf16", type=bool, show_default="on GPUs that have it", help=BF16),
 )
-BY_DEFAULT = "By default the newest network under training_runs is used, or models/demo.pkl if there is none."
+DEMO = Path("models", "demo-two-step.pkl")  # under ROOT
+BY_DEFAULT = f"By default the newest network under training_runs is used, or {DEMO} if there is none."
 camera_options = together(
     cameras("--data-class", metavar="PKG.MODULE.CLASS", help="Your own dataset class, as in training."),
     cameras("--convention", type=click.Choice(CONVENTIONS), show_default="as in training", help="The poses' axes."),
@@ -169,7 +170,7 @@ def open_network(options: dict[str, Any]) -> tuple[Path, GeNVS]:
     if num_images is not None and num_images < USEFUL_IMAGES and "started_from" not in net.notes:
         warn(
             f"{path}: trained on {num_images:,} images, which is too few to draw more than noise: train longer, or "
-            f"pass --ckpt_path {ROOT / 'models' / 'demo.pkl'}"
+            f"pass --ckpt_path {ROOT / DEMO}"
         )
     return path, net
 
@@ -229,7 +230,7 @@ def default_snapshot(root: Path) -> Path:
     """The newest snapshot of the newest run under training_runs, or its newest training state if it has no snapshot;
     without a run, the snapshot that comes with the code. Raises InputError where there is neither.
     """
-    runs, demo = root / "training_runs", root / "models" / "demo.pkl"
+    runs, demo = root / "training_runs", root / DEMO
     files = [file for kind in ("network-snapshot-*.pkl", "training-state-*.pt") for file in runs.rglob(kind)]
     files.sort(key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
     if files:

@@ -263,13 +263,13 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
 def for_distillation(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """The recipe that makes a two-step network of one that `config` has trained, with settings changed, by path.
 
-    It takes a quarter of the images, a third of them for distribution matching. Without dropout, because the trained
+    It takes a quarter of the images, half of them for distribution matching. Without dropout, because the trained
     network is to answer as in inference.
     """
     recipe = {"distill_steps": 2, "net.denoiser.dropout": 0.0, "low_resolution_kimg": 0.0}
     config = set_by_path(config, {**recipe, "duration_kimg": config.duration_kimg / 4, **changes})
-    third = config.duration_kimg / 3
-    recipe |= {"lr_rampup_kimg": third / 6, "lr_decay_kimg": third / 2, "matching_kimg": third}
+    kimg = config.duration_kimg
+    recipe |= {"lr_rampup_kimg": kimg / 18, "lr_decay_kimg": kimg / 6, "matching_kimg": kimg / 2}
     return set_by_path(config, {**recipe, **changes})
 
 

@@ -30,7 +30,7 @@ MATCHING_RATE = 0.1  # to this share the learning rate falls before distribution
 
 class DistillationLoss(GeNVSLoss):
     """sqrt(e + c^2) - c, the pseudo-Huber distance (arXiv 2310.14189, section 3.3), with the mean square e over pixels
-    of D(x; sigma, features) - S(x; sigma, features).
+    of D(x; sigma, features) - S(x; sigma, features), both of them clamped to [-1, 1] at the second step's level.
 
     x is an image of the data with noise. For half of the images sigma is the first level of `sample_consistency`, which
     is the hardest to learn, and for a quarter the last one: there S solves the ODE of the trained network from x to an
@@ -64,7 +64,11 @@ class DistillationLoss(GeNVSLoss):
         names = ("noisy", "sigma", "keep_conditioning", "keys", "labels")
         return self._solve(feature_image, *(given[name] for name in names if given[name] is not None))
 
-    def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
+    def denoising_loss(self, denoised: Tensor, wanted: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
+        # What the second step draws is shown, where nothing is whiter than white. So a white background may lie a
+        # little above 1, where rounding does not turn it gray here and there, which LPIPS sees.
+        shown = (sigma == self.levels[-1]) & (sigma != self.levels[0])
+        error = torch.where(shown, denoised.clamp(-1, 1) - wanted.clamp(-1, 1), denoised - wanted)
         return (error.square().mean(dim=(2, 3, 4)) + HUBER**2).sqrt() - HUBER
 
 
@@ -109,7 +113,7 @@ class MatchingLoss(DistillationLoss):
         known_at = {name: torch.where(matched, value, given[name]) for name, value in judged_at.items()}
         known = self.wanted(images, feature_image, given | known_at)
         wanted = torch.where(matched, drawn + known - judged.detach(), known)
-        terms = self.terms(self.denoising_loss(denoised - wanted, weight), feature_image, batch, sigma)
+        terms = self.terms(self.denoising_loss(denoised, wanted, sigma, weight), feature_image, batch, sigma)
         critics_loss = critics_weight * (judged - drawn).square().mean(dim=(2, 3, 4))
         return dataclasses.replace(terms, total=terms.total + critics_loss.mean())
 

@@ -79,7 +79,8 @@ class GeNVSLoss:
         """net: GeNVS or its DDP wrapper. batch: images float in [-1, 1]."""
         images, weight, given = self.arguments(batch)
         denoised, feature_image = net(**given)
-        loss = self.denoising_loss(denoised - self.wanted(images, feature_image, given), weight)
+        wanted = self.wanted(images, feature_image, given)
+        loss = self.denoising_loss(denoised, wanted, given["sigma"], weight)
         return self.terms(loss, feature_image, batch, given["sigma"])
 
     def arguments(self, batch: ViewBatch) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -125,9 +126,9 @@ class GeNVSLoss:
         """
         return images
 
-    def denoising_loss(self, error: Tensor, weight: Tensor) -> Tensor:
-        """`[B, T]`, from errors `[B, T, 3, H, W]` and the weights `[B, T]` of their noise levels."""
-        return weight * error.square().mean(dim=(2, 3, 4))
+    def denoising_loss(self, denoised: Tensor, wanted: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
+        """`[B, T]`, from images `[B, T, 3, H, W]`, their noise levels `[B, T, 1, 1, 1]`, and the levels' weights."""
+        return weight * (denoised - wanted).square().mean(dim=(2, 3, 4))
 
     def rgb_loss(self, feature_image: Tensor, targets: Tensor) -> Tensor:
         """`[B, T]`, from feature images `[B, T, C, H, W]` and targets `[B, T, 3, H, W]`, of the modalities in turn."""

@@ -263,9 +263,9 @@ def test_the_default_folder_follows_from_the_options(options, snapshot, tmp_path
     assert len(list((tmp_path / "inference" / "output").iterdir())) == 3
     assert run("--data", "x") == 2 and "train.sh" in one_error(capsys), "without a snapshot"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "demo.pkl").write_bytes(snapshot.read_bytes())
+    (tmp_path / shared_options.DEMO).write_bytes(snapshot.read_bytes())
     assert run(*options[2:], "--dry-run") == 0
-    assert f"snapshot: {tmp_path / 'models' / 'demo.pkl'}" in capsys.readouterr().out
+    assert f"snapshot: {tmp_path / shared_options.DEMO}" in capsys.readouterr().out
 
 
 def test_another_protocol_has_to_go_elsewhere(done, options, tmp_path, capsys):

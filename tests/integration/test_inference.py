@@ -176,7 +176,7 @@ def test_how_far_the_network_is_trained_is_said(command, net, tmp_path, capsys, 
     assert run(*command, "--ckpt_path", path) == 0
     said = capsys.readouterr()
     assert f"{path}, {SIZE}x{SIZE} pixels, trained on {num_images:,} images" in said.out
-    assert ("demo.pkl" in said.err) == warned
+    assert (str(options.DEMO) in said.err) == warned
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # read_frames leaves pipes open
@@ -226,7 +226,7 @@ def test_the_newest_network_is_taken_else_that_of_the_code(folder, snapshot, tmp
         os.utime(path, (time.time() - age, time.time() - age))
         return path
 
-    demo = add(0, "models", "demo.pkl")
+    demo = add(0, *options.DEMO.parts)
     assert run(*arguments) == 0 and f"Network: {demo}" in capsys.readouterr().out
     add(50, "training_runs", "a", "network-snapshot-000200.pkl")
     newer = add(20, "training_runs", "b", "network-snapshot-000009.pkl")

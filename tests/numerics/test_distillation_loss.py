@@ -68,10 +68,26 @@ def test_the_loss_is_the_distance_to_the_teachers_image():
     assert 70 < first.sum() < 130 and 30 < last.sum() < 70 and 30 < (~(first | last)).sum() < 70
     assert len(set(sigma.flatten().tolist())) > 30, "the other levels are those of training"
     wanted = torch.where(first | last, solved(denoised, noisy, sigma, 6)[1], denoised(noisy, sigma))
+    wanted = torch.where(last, wanted.clamp(-1, 1), wanted)
     error = (0.1 * noisy - wanted).square().mean(dim=(2, 3, 4))
     assert_close(terms.loss.double(), (error + HUBER**2).sqrt() - HUBER, rtol=1e-3, atol=1e-4)
     for seen, expected in zip(teacher.seen, (feature_image, given["keep_conditioning"], given["keys"]), strict=True):
         assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize(("steps", "at_the_last_level"), [(1, 0.3), (2, 0.0)])
+def test_what_the_second_step_makes_whiter_than_white_is_white(steps, at_the_last_level):
+    class White(Teacher):
+        def denoise_targets(self, feature_image, noisy, *others) -> Tensor:
+            return torch.full_like(noisy, 1.2)
+
+    def net(*, noisy: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(noisy, 1.5), noisy.new_zeros(*noisy.shape[:2], 16, SIZE, SIZE)
+
+    loss = DistillationLoss(small_run("nowhere", distill_steps=steps), White(small_config()))
+    terms = loss(net, some_batch(100))
+    distance = torch.where(terms.sigma == loss.levels[-1], at_the_last_level, 0.3)
+    assert_close(terms.loss, (distance**2 + HUBER**2).sqrt() - HUBER)
 
 
 class Drawing:
