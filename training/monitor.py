@@ -28,7 +28,6 @@ class Monitor:
 
     All ranks must call `record` alike, because it averages over ranks. `report` and `report_losses` leave numbers on
     the device and wait for nothing; `record` reads them.
-    data_wait: seconds that the host has waited for batches since the last record; the training loop adds to it.
     """
 
     def __init__(
@@ -40,7 +39,8 @@ class Monitor:
         # Since the last record: loss, colour loss and sigma `[3, B * T]` of each micro-batch, and other numbers.
         self.losses: list[Tensor] = []
         self.values: dict[str, list[Tensor]] = {}
-        self.data_wait = 0.0
+        self.data_wait = 0.0  # seconds, and on a GPU the events around each wait, since the last record
+        self.waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.last_numbers: dict[str, float] = {}
         self.stats_file: TextIO | None = None
         # disable=None hides the bar if stderr is not a terminal.
@@ -54,6 +54,20 @@ class Monitor:
             self.start_time -= json.loads(kept[-1]).get("time", 0.0)
         write_atomic("".join(f"{line}\n" for line in kept), run_dir / "stats.jsonl")
         self.stats_file = open(run_dir / "stats.jsonl", "a", buffering=1)
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """What happens inside is a wait for data. Of a GPU, only the time counts in which it has nothing else to do."""
+        if self.device.type == "cuda":  # it may be updates behind the host
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            yield
+            after.record()
+            self.waits.append((before, after))
+        else:
+            start = time.perf_counter()
+            yield
+            self.data_wait += time.perf_counter() - start
 
     @torch.no_grad()
     def report_losses(self, terms: LossTerms, batch_size: int, *, last_round: bool) -> None:
@@ -90,6 +104,9 @@ class Monitor:
         """
         is_new = cur_nimg > self.last_nimg
         if is_new:
+            for before, after in self.waits:
+                after.synchronize()
+                self.data_wait += before.elapsed_time(after) / 1000
             self.report("Timing/data_wait", self.data_wait / (time.monotonic() - self.last_time))
         numbers |= self.means()
         now = time.monotonic()
@@ -104,6 +121,7 @@ class Monitor:
         self.last_numbers |= numbers
         # A record that follows an evaluation leaves the evaluation's time out of the next rate.
         self.last_time, self.last_nimg, self.data_wait = now, cur_nimg, 0.0
+        self.waits.clear()
         try:
             if self.stats_file is not None:
                 seconds = round(now - self.start_time, 3)

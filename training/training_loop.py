@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,9 +110,8 @@ def accumulate_gradients(
     """
     rounds = config.rounds(distributed.get_world_size())
     for round_number in range(rounds):
-        start = time.perf_counter()
-        batch = next(batches)
-        monitor.data_wait += time.perf_counter() - start
+        with monitor.waiting_for_data():
+            batch = next(batches)
         last = round_number == rounds - 1
         # DDP decides in the forward pass whether it will synchronise.
         with net.no_sync() if isinstance(net, DistributedDataParallel) and not last else contextlib.nullcontext():
