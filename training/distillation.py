@@ -109,8 +109,8 @@ class MatchingLoss(DistillationLoss):
         denoised, feature_image = net(**given)
         drawn = torch.where(matched, denoised.detach(), drawn)
 
-        levels = random.normal(random.fold(keys, Stream.CRITIC_SIGMA))
-        level = lognormal_sigma(levels, MATCHING_MEAN, MATCHING_STD)[..., None, None, None]
+        level = random.normal(random.fold(keys, Stream.CRITIC_SIGMA), (1, 1, 1))
+        level = lognormal_sigma(level, MATCHING_MEAN, MATCHING_STD)
         noise = random.normal(random.fold(keys, Stream.CRITIC_NOISE), shape)
         judged_at = {"noisy": drawn + level * noise, "sigma": level}
         judged, _ = self.critic(**given | judged_at)
