@@ -28,7 +28,7 @@ from training.config import TRAIN_PRESETS, TrainConfig
 from training.data import load_batches, open_data, pack_data
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.parallel import training_net
+from training.parallel import sum_over_ranks, training_net
 from training.state import create_state
 from training.training_loop import accumulate_gradients, update_ema, update_weights
 
@@ -120,6 +120,7 @@ class TrainingStep:
         self.config, self.batches = config, batches
         torch.backends.cudnn.benchmark = config.bench
         self.state = create_state(config, config.net.scene, DEVICE)
+        sum_over_ranks(self.state.net, config)
         self.net = training_net(self.state.net, config, DEVICE)
         self.loss_fn = GeNVSLoss(config.loss, config.net, config.seed)
         # A rank other than 0 writes nothing.

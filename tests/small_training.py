@@ -71,13 +71,19 @@ def limited(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def train(config: TrainConfig, run_dir: Path, resume: dict | None = None, held_out: bool = False) -> dict:
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    resume: dict | None = None,
+    held_out: bool = False,
+    device: torch.device = CPU,
+) -> dict:
     """Run to the end in `run_dir`; returns the content of the last training state."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    state = fresh_state(config)
+    state = fresh_state(config, device)
     if resume is not None:
         restore(state, resume, run_dir)
-    training_loop(config, run_dir, opened(config, held_out), state, CPU)
+    training_loop(config, run_dir, opened(config, held_out), state, device)
     distributed.barrier()  # the first rank writes
     return last_state(run_dir)
 
@@ -92,9 +98,9 @@ def last_state(run_dir: Path) -> dict:
     return files.load(max(run_dir.glob("training-state-*.pt")))
 
 
-def fresh_state(config: TrainConfig) -> TrainState:
+def fresh_state(config: TrainConfig, device: torch.device = CPU) -> TrainState:
     data = open_data(config)
-    state = create_state(config, data.scene, CPU)
+    state = create_state(config, data.scene, device)
     state.data = data.facts()
     return state
 

@@ -2,8 +2,8 @@
 a CPU longer than a GPU needs to run them.
 
 `torch.cuda.make_graphed_callables` does not fit: its recording fails when another thread uses the GPU, such as the one
-that pins batches; it differentiates the weights themselves, whose DistributedDataParallel hooks work on another stream;
-and the next replay overwrites the gradients that it returns.
+that pins batches; it differentiates the weights themselves, whose hooks work on another stream; and the next replay
+overwrites the gradients that it returns.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class GraphedGeNVS(nn.Module):
     """`GeNVS.forward` for training on a GPU: the same arguments, results and gradients.
 
     The first call with each shape records the step, under the current autocast, which must stay the same; later calls
-    replay it. There are two parts, so that DistributedDataParallel around this module sends the U-Net's gradients while
-    the encoder's are computed. All shapes share one pool of memory: run the backward pass before the next forward pass,
-    which overwrites results. Weights are read in place: they may be updated, but not replaced.
+    replay it. There are two parts, so that ranks can send the U-Net's gradients while the encoder's are computed. All
+    shapes share one pool of memory: run the backward pass before the next forward pass, which overwrites results.
+    Weights are read in place: they may be updated, but not replaced.
 
     Raises InputError where a shape does not fit into memory or cannot be recorded.
     """
@@ -101,7 +101,7 @@ class Part(nn.Module):
 
     @functools.cached_property
     def weights(self) -> dict[str, Tensor]:
-        """Weights for the recording in place of the parameters, so that DDP's hooks are not recorded.
+        """Weights for the recording in place of the parameters, so that their hooks are not recorded.
 
         They share the parameters' memory, except those that autocast would cast one by one: `cast` updates all of these
         at once, and their gradients are cast back at once.

@@ -76,7 +76,7 @@ class GeNVSLoss:
         self.colours = [colours_of(name, net) for name in net.modalities]
 
     def __call__(self, net: Callable, batch: ViewBatch) -> LossTerms:
-        """net: GeNVS or its DDP wrapper. batch: images float in [-1, 1]."""
+        """net: GeNVS, or what `training_net` makes of it. batch: images float in [-1, 1]."""
         images, weight, given = self.arguments(batch)
         denoised, feature_image = net(**given)
         wanted = self.wanted(images, feature_image, given)

@@ -1,51 +1,67 @@
-"""The network as training calls it: with CUDA graphs, gradients averaged over ranks, and a precision."""
+"""The network as training calls it: with CUDA graphs, gradients summed over ranks, and a precision."""
 
 import itertools
-import warnings
-from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
+from torch.autograd import Variable
 
-from genvs.data.types import ViewBatch
 from genvs.models import GeNVS
 from genvs.models.precision import autocast, has_native_bf16
+from genvs.sampling.cuda_graphs import copy_all
 from torch_utils import distributed
-from training.adam import Adam
 from training.config import TrainConfig
-from training.graphed import GraphedGeNVS
-from training.loss import GeNVSLoss
+from training.graphed import GraphedGeNVS, parts_of
 
 
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
-    """`net` as training calls it: replayed as CUDA graphs on a GPU, with gradients averaged over ranks."""
-    module = GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
-    if distributed.get_world_size() == 1:
-        return module
-    # cuDNN returns gradients of 1x1 convolutions in another layout; copying them costs little.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    ddp = DistributedDataParallel(module, gradient_as_bucket_view=True)
-    if config.grad_compression == "bf16":
-        ddp.register_comm_hook(None, bf16_compress_hook)
-    return ddp
+    """`net` as training calls it: replayed as CUDA graphs on a GPU."""
+    return GraphedGeNVS(net) if config.cuda_graphs and device.type == "cuda" else net
 
 
-def order_gradient_buckets(
-    net: nn.Module, loss_fn: GeNVSLoss, batches: Iterator[ViewBatch], config: TrainConfig, optimizers: Iterable[Adam]
-) -> Iterator[ViewBatch]:
-    """Returns `batches`, after a backward pass whose gradients are discarded.
+def sum_over_ranks(net: GeNVS, config: TrainConfig) -> None:
+    """From now on the last backward pass of each update leaves in `net` the sum of all ranks' gradients.
 
-    In the first backward pass DDP learns the order of gradients, and rearranges its buckets. With more than two ranks
-    the last bits of a sum depend on the buckets, so the first update of a resumed run would differ without this.
+    The gradients of each of the network's two parts are sent as soon as all are there, the U-Net's while the encoder's
+    are computed. They cross in one tensor, which makes the order of sums the same in every update.
     """
-    first = next(batches)
-    with training_precision(config, first.sample_index.device):
-        loss_fn(net, first).total.backward()
-    for parameter in itertools.chain.from_iterable(optimizer.parameters for optimizer in optimizers):
-        parameter.grad = None
-    return itertools.chain([first], batches)
+    if distributed.get_world_size() > 1:
+        for part in parts_of(net):
+            PartsGradients([weight for weight in part.parameters() if weight.requires_grad], config)
+
+
+class PartsGradients:
+    """Sums the gradients of `weights` over ranks, when each has had its gradient in each round of an update."""
+
+    def __init__(self, weights: list[nn.Parameter], config: TrainConfig) -> None:
+        self._weights, self._arrived = weights, 0
+        self._expected = len(weights) * config.rounds(distributed.get_world_size())
+        self._dtype = torch.bfloat16 if config.grad_compression == "bf16" else torch.float32
+        for weight in weights:
+            weight.register_post_accumulate_grad_hook(self._count)
+
+    def _count(self, _: Tensor) -> None:
+        self._arrived += 1
+        if self._arrived == self._expected:
+            self._arrived = 0
+            self._send()
+
+    def _send(self) -> None:
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        ends = list(itertools.accumulate(gradient.numel() for gradient in gradients))
+        sent = torch.empty(ends[-1], dtype=self._dtype, device=gradients[0].device)
+        views = [
+            sent[end - gradient.numel() : end].as_strided(gradient.shape, gradient.stride())
+            for end, gradient in zip(ends, gradients, strict=True)
+        ]
+        copy_all(views, gradients)
+        work = torch.distributed.all_reduce(sent, async_op=True)
+
+        def receive() -> None:
+            work.wait()
+            copy_all(gradients, views)
+
+        Variable._execution_engine.queue_callback(receive)  # at the end of this backward pass, as in FSDP
 
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.autocast:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from genvs.data.types import ViewBatch
 from torch_utils import distributed
@@ -17,7 +16,7 @@ from training.data import RunData, at_resolution, load_batches
 from training.distillation import MATCHING_RATE, DistillationLoss, MatchingLoss
 from training.loss import GeNVSLoss
 from training.monitor import Monitor
-from training.parallel import order_gradient_buckets, training_net, training_precision
+from training.parallel import sum_over_ranks, training_net, training_precision
 from training.reporting import Reporter
 from training.run_folder import last_line
 from training.signals import CutShort, SlowStep, StopRequest
@@ -39,6 +38,8 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
     stop = StopRequest(device, config.rounds(world_size))
     torch.backends.cudnn.benchmark = config.bench
     distributed.check_ddp_consistency(state.net)
+    for network in filter(None, (state.net, state.critic)):
+        sum_over_ranks(network, config)
     first_nimg = state.cur_nimg
     monitor = Monitor(
         run_dir, device, rank=rank, cur_nimg=first_nimg, total=config.total_nimg, loggers=config.logger or ()
@@ -54,10 +55,7 @@ def training_loop(config: TrainConfig, run_dir: Path, data: RunData, state: Trai
         reporter.evaluate_on(views)
         net = training_net(state.net, config, device)
         loss_fn = loss_of(state, config, device)
-        batches = load_batches(config, views, state.cur_nimg, device, stop.while_waiting)
-        if world_size > 2:
-            batches = order_gradient_buckets(net, loss_fn, batches, config, learning_rates(state, config))
-        return net, loss_fn, batches
+        return net, loss_fn, load_batches(config, views, state.cur_nimg, device, stop.while_waiting)
 
     def save_alone() -> None:
         reporter.save_alone()
@@ -104,27 +102,26 @@ def accumulate_gradients(
     monitor: Monitor,
     scale: Tensor | float = 1.0,
 ) -> None:
-    """Forward and backward passes of one update, in one or more rounds. Ranks synchronise in the last one.
+    """Forward and backward passes of one update, in one or more rounds.
 
-    net: from `training_net`. scale: `[]`, a factor on the loss besides `config.loss_scale`.
+    net: from `training_net`. scale: `[]`, a factor on the loss besides `config.loss_scale`. The gradients are those of
+    this rank's share of the mean loss, or with `sum_over_ranks` those of the mean loss.
     """
-    rounds = config.rounds(distributed.get_world_size())
+    world_size = distributed.get_world_size()
+    rounds = config.rounds(world_size)
     for round_number in range(rounds):
         with monitor.waiting_for_data():
             batch = next(batches)
-        last = round_number == rounds - 1
-        # DDP decides in the forward pass whether it will synchronise.
-        with net.no_sync() if isinstance(net, DistributedDataParallel) and not last else contextlib.nullcontext():
-            with training_precision(config, batch.sample_index.device):
-                terms = loss_fn(net, batch)
-            (terms.total * (scale * config.loss_scale / rounds)).backward()
-        monitor.report_losses(terms, config.batch_size, last_round=last)
+        with training_precision(config, batch.sample_index.device):
+            terms = loss_fn(net, batch)
+        (terms.total * (scale * config.loss_scale / (rounds * world_size))).backward()
+        monitor.report_losses(terms, config.batch_size, last_round=round_number == rounds - 1)
 
 
 def update_weights(state: TrainState, config: TrainConfig, monitor: Monitor) -> None:
     """One optimizer step with a scheduled learning rate and clipped gradients, skipped if a gradient is not finite.
 
-    Gradients are already averaged over ranks, so all ranks decide alike. The device decides, so the host does not wait.
+    Gradients are those of all ranks, which therefore decide alike. The device decides, so the host does not wait.
     """
     rates = learning_rates(state, config)
     norms = torch.stack(

@@ -109,7 +109,7 @@ def placed(inputs: Cameras, c2w: Tensor, intrinsics: Tensor) -> Cameras:
     A camera that is further from the origin than the inputs are on average has depth planes that are as much further
     than the first input's. Raises InputError for one that is so close that nothing is left between them.
     """
-    c2w, intrinsics = c2w.float(), intrinsics.float()
+    c2w, intrinsics = c2w.to(inputs.near), intrinsics.to(inputs.near)
     distances, usual = c2w[:, :3, 3].norm(dim=-1), inputs.centers.norm(dim=-1).mean()
     near, far = (plane[0, 0] + distances - usual for plane in (inputs.near, inputs.far))
     if not (far > 0).all():

@@ -177,7 +177,7 @@ class GeNVS(nn.Module):
         keys: Tensor,
         labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The whole network in a training step, in one call, as DDP needs it.
+        """The whole network in a training step, in one call.
 
         input_images: `[B, V, 3, H, W]`. noisy: `[B, T, 3, H, W]`. sigma: `[B, T, 1, 1, 1]`. keep_conditioning: bool
         `[B, T]`; where it is False the denoiser sees `without_conditioning`. keys: int64 `[B, T]`, random seeds of

@@ -20,7 +20,7 @@ from tests.small_training import BATCH, small_run
 from torch_utils import distributed
 from training.config import TrainConfig
 from training.monitor import Monitor
-from training.parallel import training_net
+from training.parallel import sum_over_ranks, training_net
 from training.state import TrainState, create_state
 from training.training_loop import accumulate_gradients, loss_of, update_weights
 
@@ -46,6 +46,7 @@ class Run:
         for seed, network in enumerate((self.state.teacher, self.state.critic), start=1):
             if network:
                 randomize(network, seed=seed)
+        sum_over_ranks(self.state.net, config)
         how = dataclasses.replace(config, cuda_graphs=graphs)
         self.net, self.loss_fn = training_net(self.state.net, how, device), loss_of(self.state, how, device)
         self.monitor = Monitor(Path(), device, rank=1, cur_nimg=0, total=1)
@@ -218,7 +219,7 @@ def test_all_shapes_share_the_memory_of_the_largest():
 
 
 def graphs_beside_plain_calls(rank: int, device: torch.device) -> None:
-    """Graphs are recorded after DistributedDataParallel has wrapped the network."""
+    """The sums over ranks of gradients, of one round and of two."""
     for rounds in (1, 2):
         scenes = BATCH // 2 // rounds
         batch_size = BATCH * distributed.get_world_size()

@@ -5,17 +5,15 @@ import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genvs import files
-from genvs.config import GeNVSConfig
 from tests.gpu.conftest import on_ranks
-from tests.small_model import part_of, small_net, some_batch
-from tests.small_training import small_run
+from tests.small_training import small_run, train
 from tests.unit.test_muon import check_updates
+from tests.unit.test_parallel import check_gradients
 from tests.unit.test_update_weights import check_against_plain_adam
 from torch_utils.background_writer import BackgroundWriter
-from training.loss import GeNVSLoss
-from training.parallel import training_net
 
 pytestmark = pytest.mark.gpu
 
@@ -26,6 +24,15 @@ def test_an_update_is_adams_with_clipped_gradients_and_without_bad_ones():
 
 def test_muons_updates_in_bf16_are_those_in_float32():
     check_updates(torch.device("cuda"), error=0.1)
+
+
+def test_a_run_shows_samples_and_an_orbit(cars, tmp_path):
+    config = small_run(cars, snapshot_ticks=1, logger=("tensorboard",))
+    train(config, tmp_path, held_out=True, device=torch.device("cuda", torch.cuda.current_device()))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name in ("Samples", "Orbit"):
+        assert events.Images(name)[-1].step == config.total_nimg
+    assert (tmp_path / "samples-000000.png").is_file()
 
 
 # Saving
@@ -77,30 +84,11 @@ def test_saving_pauses_training_for_less_than_a_tenth_of_a_second(tmp_path):
 # Ranks
 
 
-def gradients_of_two_ranks(rank: int, device: torch.device, compression: str, tolerance: float) -> None:
-    """The mean over two ranks, of two rounds each, is the gradient of the whole batch in one process."""
-    config = small_run("nowhere", grad_compression=compression, bf16=False, cuda_graphs=False)
-    loss_fn = GeNVSLoss(config.loss, GeNVSConfig(), 0)
-    net, batch = small_net().train().to(device), some_batch(4).to(device)
-    loss_fn(net, batch).total.backward()
-    expected = [parameter.grad for parameter in net.parameters()]
-    ddp = training_net(net, config, device)
-    for _ in range(2):  # after the first, DDP reorders its buckets
-        net.zero_grad(set_to_none=True)
-        for number in range(2):
-            sample = slice(2 * rank + number, 2 * rank + number + 1)
-            with contextlib.nullcontext() if number == 1 else ddp.no_sync():
-                (loss_fn(ddp, part_of(batch, sample)).total / 2).backward()
-        for parameter, gradient in zip(net.parameters(), expected, strict=True):
-            difference = (parameter.grad - gradient).norm() / gradient.norm().clamp_min(1e-3)
-            assert difference < tolerance, (compression, parameter.shape, difference)
-
-
-def check_gradients(rank: int, device: torch.device) -> None:
-    gradients_of_two_ranks(rank, device, "none", tolerance=1e-3)
-    gradients_of_two_ranks(rank, device, "bf16", tolerance=2e-2)
+def check_both(rank: int, device: torch.device) -> None:
+    check_gradients(rank, device, "none", tolerance=1e-3)
+    check_gradients(rank, device, "bf16", tolerance=2e-2)
 
 
 @pytest.mark.skipif("torch.cuda.device_count() < 2", reason="needs two GPUs")
 def test_gradients_of_two_gpus_in_full_and_compressed():
-    on_ranks(check_gradients, 2)
+    on_ranks(check_both, 2)
