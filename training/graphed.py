@@ -9,7 +9,8 @@ overwrites the gradients that it returns.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from genvs.sampling.cuda_graphs import Recorder, copy_all
 # CUDA's error codes that only a recording can cause, from cudaErrorStreamCaptureUnsupported to
 # cudaErrorStreamCaptureWrongThread.
 CAPTURE_ERRORS = range(900, 909)
+ALIGNMENT = 128  # numbers: 512 bytes in float32, as torch aligns tensors of their own
 # What the two parts of a step take of the arguments of `GeNVS.forward`; the second takes the feature image before them.
 RENDER_ARGUMENTS = ("input_images", "inputs", "targets", "keys")
 DENOISE_ARGUMENTS = ("noisy", "sigma", "keep_conditioning", "keys", "labels")
@@ -182,10 +184,24 @@ class Replay(torch.autograd.Function):
         part = ctx.part
         part.output_gradient.copy_(gradient)
         part.backward_graph.replay()
-        # Copies, because autograd stores the first gradient as the weight's, and adds the next round's to it.
-        copies = [torch.empty_like(x) if x.requires_grad else None for x in (*part.inputs, *part.parameters)]
-        copy_all([copy for copy in copies if copy is not None], part.gradients)
-        return None, *copies
+        # Copies, because autograd stores the first gradient as the weight's, and adds the next round's to it. The
+        # weights' lie in one tensor, which ranks can send as it is.
+        copies = [torch.empty_like(x) for x in part.inputs if x.requires_grad]
+        copies += in_one_tensor([weight for weight in part.parameters if weight.requires_grad])
+        copy_all(copies, part.gradients)
+        remaining = iter(copies)
+        return None, *(next(remaining) if x.requires_grad else None for x in (*part.inputs, *part.parameters))
+
+
+def in_one_tensor(models: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Tensors with the shapes and strides of `models`, not initialised, one after the other in one storage.
+
+    Each begins at a multiple of ALIGNMENT numbers, because kernels for lists of tensors are slower where one does not.
+    """
+    sizes = (-(-model.numel() // ALIGNMENT) * ALIGNMENT for model in models)
+    *starts, size = itertools.accumulate(sizes, initial=0)
+    whole = torch.empty(size, dtype=dtype, device=models[0].device if models else None)
+    return [whole.as_strided(x.shape, x.stride(), start) for x, start in zip(models, starts, strict=True)]
 
 
 def in_layout_of(leaf: Tensor, gradient: Tensor) -> Tensor:

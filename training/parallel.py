@@ -1,7 +1,5 @@
 """The network as training calls it: with CUDA graphs, gradients summed over ranks, and a precision."""
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
@@ -11,7 +9,7 @@ from genvs.models.precision import autocast, has_native_bf16
 from genvs.sampling.cuda_graphs import copy_all
 from torch_utils import distributed
 from training.config import TrainConfig
-from training.graphed import GraphedGeNVS, parts_of
+from training.graphed import GraphedGeNVS, in_one_tensor, parts_of
 
 
 def training_net(net: GeNVS, config: TrainConfig, device: torch.device) -> nn.Module:
@@ -23,7 +21,8 @@ def sum_over_ranks(net: GeNVS, config: TrainConfig) -> None:
     """From now on the last backward pass of each update leaves in `net` the sum of all ranks' gradients.
 
     The gradients of each of the network's two parts are sent as soon as all are there, the U-Net's while the encoder's
-    are computed. They cross in one tensor, which makes the order of sums the same in every update.
+    are computed. They cross in one tensor, which makes the order of sums the same in every update: the one in which
+    `GraphedGeNVS` leaves them, or a copy.
     """
     if distributed.get_world_size() > 1:
         for part in parts_of(net):
@@ -48,18 +47,17 @@ class PartsGradients:
 
     def _send(self) -> None:
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        ends = list(itertools.accumulate(gradient.numel() for gradient in gradients))
-        sent = torch.empty(ends[-1], dtype=self._dtype, device=gradients[0].device)
-        views = [
-            sent[end - gradient.numel() : end].as_strided(gradient.shape, gradient.stride())
-            for end, gradient in zip(ends, gradients, strict=True)
-        ]
-        copy_all(views, gradients)
-        work = torch.distributed.all_reduce(sent, async_op=True)
+        sent = gradients
+        if self._dtype != torch.float32 or len({gradient.untyped_storage().data_ptr() for gradient in gradients}) > 1:
+            sent = in_one_tensor(gradients, self._dtype)
+            copy_all(sent, gradients)
+        whole = sent[0].new_empty(0).set_(sent[0].untyped_storage())
+        work = torch.distributed.all_reduce(whole, async_op=True)
 
         def receive() -> None:
             work.wait()
-            copy_all(gradients, views)
+            if sent is not gradients:
+                copy_all(gradients, sent)
 
         Variable._execution_engine.queue_callback(receive)  # at the end of this backward pass, as in FSDP
 
