@@ -11,9 +11,9 @@ import click
 from dnnlib.command import Command, run_command
 
 # Measured on H200s (benchmarks/results): one at batch 96 with two targets a scene; and at batch 32 a second one made an
-# update 5.1 ms longer, in which the gradients crossed once.
-IMAGES_PER_SECOND, BATCH, GRADIENT_MB = 386.3, 96, 411
-IN_A_HOST = GRADIENT_MB / 5.1  # through NVLink, with the copies before and after it
+# update 2.7 ms longer, in which the gradients crossed once.
+IMAGES_PER_SECOND, BATCH, GRADIENT_MB = 401.7, 96, 411
+IN_A_HOST = GRADIENT_MB / 2.7  # through NVLink, with the copies before and after it
 HOSTS = {"400 Gb/s a GPU": 50.0, "100 Gb/s a host": 12.5}  # between hosts: nominal rates of usual networks
 GPUS_OF_A_HOST = 8
 

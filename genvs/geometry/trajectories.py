@@ -104,10 +104,11 @@ def trajectory_cameras(
 
 
 def placed(inputs: Cameras, c2w: Tensor, intrinsics: Tensor) -> Cameras:
-    """The cameras c2w `[K, 4, 4]` with intrinsics `[K, 3, 3]` as targets `[1, K]` of the inputs `[1, V]`, float32.
+    """The cameras c2w `[K, 4, 4]` with intrinsics `[K, 3, 3]` as targets `[1, K]` of the inputs `[1, V]`.
 
     A camera that is further from the origin than the inputs are on average has depth planes that are as much further
-    than the first input's. Raises InputError for one that is so close that nothing is left between them.
+    than the first input's. The result has the inputs' type and device. Raises InputError for one that is so close that
+    nothing is left between them.
     """
     c2w, intrinsics = c2w.to(inputs.near), intrinsics.to(inputs.near)
     distances, usual = c2w[:, :3, 3].norm(dim=-1), inputs.centers.norm(dim=-1).mean()
