@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -30,8 +30,8 @@ class LiftedAsPinhole(Fan):
     def matrix(self, cameras: Cameras) -> Tensor:
         return frustum_matrix(cameras)
 
-    def resample(self, volume: Tensor, cameras: Cameras) -> Tensor:
-        return volume
+    def places(self, cameras: Cameras, size: Sequence[int]) -> None:  # type: ignore[override]
+        return None
 
 
 def render_unshadowed(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field, **options):

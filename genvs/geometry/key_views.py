@@ -6,10 +6,11 @@ from torch import Tensor
 
 
 def through(c2w: Tensor, intrinsics: Tensor, num_views: int, *, smooth: bool) -> tuple[Tensor, Tensor]:
-    """`num_views` cameras from the first key view to the last one, at an even pace: c2w and intrinsics, float64.
+    """`num_views` cameras from the first key view to the last one, at an even pace: c2w and intrinsics.
 
-    c2w: `[K, 4, 4]`. intrinsics: `[K, 3, 3]`. With one view, it is the first key view. The pace is even in the distance
-    between centres, in units of their mean distance from the origin, plus the angle of the turn in radians.
+    c2w: `[K, 4, 4]`. intrinsics: `[K, 3, 3]`. What is returned is float64, on the CPU. With one view, it is the first
+    key view. The pace is even in the distance between centres, in units of their mean distance from the origin, plus
+    the angle of the turn in radians.
 
     Without `smooth`, centres move along straight lines, and cameras turn at constant rates (slerp). With it, rotations
     follow scipy's RotationSpline, whose rate and acceleration are continuous. The origin's place in the camera's own
@@ -19,7 +20,8 @@ def through(c2w: Tensor, intrinsics: Tensor, num_views: int, *, smooth: bool) ->
     from scipy.interpolate import CubicSpline, PchipInterpolator, make_interp_spline  # takes half a second
     from scipy.spatial.transform import Rotation, RotationSpline, Slerp
 
-    keys, lenses = c2w.double().numpy(), intrinsics.double().numpy()
+    c2w, intrinsics = c2w.double().cpu(), intrinsics.double().cpu()
+    keys, lenses = c2w.numpy(), intrinsics.numpy()
     rotations, centers = Rotation.from_matrix(keys[:, :3, :3]), keys[:, :3, 3]
     unit = np.linalg.norm(centers, axis=1).mean() or 1.0
     moves = np.linalg.norm(np.diff(centers, axis=0), axis=1) / unit
@@ -28,7 +30,7 @@ def through(c2w: Tensor, intrinsics: Tensor, num_views: int, *, smooth: bool) ->
     times = np.concatenate([[0.0], steps.cumsum()])[moved]
     rotations, centers, lenses = rotations[moved], centers[moved], lenses[moved]
     if len(times) == 1:
-        return c2w[:1].double().expand(num_views, -1, -1), intrinsics[:1].double().expand(num_views, -1, -1)
+        return c2w[:1].expand(num_views, -1, -1), intrinsics[:1].expand(num_views, -1, -1)
     at = np.linspace(0, times[-1], num_views)
     path = np.tile(np.eye(4), (num_views, 1, 1))
     if smooth:

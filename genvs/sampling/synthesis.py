@@ -170,7 +170,7 @@ class Conditioned:
         self._num_inputs, slots = inputs.shape[1], inputs.shape[1] + max_generated
         for start in range(0, self._num_inputs, batch_size):
             part = inputs[:, start : start + batch_size]
-            with denoise.autocast():
+            with torch.cuda.device_of(part.images), denoise.autocast():  # where Triton starts its kernels
                 volumes = self._net.encode(part.images, part.cameras)
             if not start:  # each volume keeps the memory layout that the encoder gives it
                 one = volumes[0, 0]

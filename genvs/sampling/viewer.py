@@ -160,7 +160,7 @@ class Viewer:
 
     def _rendered_geometry(self, camera: Cameras) -> Tensor:
         """Opacity, and the level of the depth above the background's, in [0, 2], times opacity: `[2, R, R]`."""
-        with self._denoise.autocast():
+        with torch.cuda.device_of(self._network.volume), self._denoise.autocast():
             low = self._geometry(self._network.volume, self._network.cameras, camera)[0, :, :2]
             return self.net.enlarge(low.float())[0]
 
