@@ -6,7 +6,7 @@ import torch
 import genvs
 from genvs.data.types import Views
 from genvs.geometry.trajectories import TRAJECTORIES, trajectory_cameras
-from tests.small_model import some_batch, small_net
+from tests.small_model import small_net, some_batch
 
 pytestmark = pytest.mark.gpu
 
