@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +14,7 @@ from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
 from experiments.recipe import POSITIVE, runs, train
 from genvs import ops
-from genvs.geometry import Cameras, frustum_matrix
+from genvs.geometry import Cameras
 from genvs.geometry.projections import PROJECTIONS, Fan, Pinhole
 from genvs.models import renderer
 from genvs.ops import RaySamples
@@ -24,14 +24,13 @@ SENSORS = ("sar", "sonar")
 SHOWN = "PSNR/{}/{}_input"
 
 
-class LiftedAsPinhole(Fan):
+class LiftedAsPinhole(Pinhole):
     """A fan whose pictures, as inputs, are taken for a pinhole camera's."""
 
-    def matrix(self, cameras: Cameras) -> Tensor:
-        return frustum_matrix(cameras)
+    keeps_range = True
 
-    def places(self, cameras: Cameras, size: Sequence[int]) -> None:  # type: ignore[override]
-        return None
+    def rays(self, cameras: Cameras, width: int) -> tuple[Tensor, Tensor]:
+        return Fan().rays(cameras, width)
 
 
 def render_unshadowed(volume: Tensor, frusta: Tensor, view_weights: Tensor, rays: RaySamples, field, **options):

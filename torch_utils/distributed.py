@@ -33,8 +33,8 @@ def init(device_type: str, *, timeout: timedelta = TIME_LIMIT) -> torch.device:
         device = torch.device("cuda", get_local_rank())
         torch.cuda.set_device(device)
     if is_launched() and not is_initialized():
-        # If DDP imported this later, its default arguments would keep the process group and its threads alive until
-        # Python has ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
+        # If this were imported later, as parts of torch do, its default arguments would keep the process group and its
+        # threads alive until Python has ended; a thread that then frees a tensor aborts the process (libtorch 2.13).
         from torch.distributed import nn  # noqa: F401
 
         if device.type == "cuda":

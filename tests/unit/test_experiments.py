@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from benchmarks import quality
-from experiments import curves, few_steps, recipe, seeds
+from experiments import charts, curves, few_steps, recipe, seeds
 from genvs.errors import InputError
-from tests.small_model import SIZE, saved, small_net
+from tests.small_model import SIZE, saved, small_net, some_cameras
 from training.config import TRAIN_PRESETS, differences, flat
 
 pytest.importorskip("matplotlib", reason="the extra `plots`")
@@ -109,3 +110,12 @@ def test_quality_by_evaluations(tmp_path, monkeypatch) -> None:
     assert is_png(plot)
     with pytest.raises(InputError, match="trained.pkl: is not a few-step network"):
         few_steps.main.main([paths[0], *paths[:1], *options], standalone_mode=False)
+
+
+def test_charts_reads_sonars_inputs_as_a_pinhole_cameras_without_the_range():
+    net, images, cameras = small_net(modalities=("sonar",)), torch.rand(2, 3, SIZE, SIZE), some_cameras(2)
+    with torch.no_grad():
+        lifted, kept = net.encoders["sonar"](images), net.encode_as("sonar", images, cameras)
+        with charts.as_in_cross_modality_diffusion():
+            assert torch.equal(net.encode_as("sonar", images, cameras), lifted)
+    assert not torch.allclose(kept, lifted)
