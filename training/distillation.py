@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from genvs import random
 from genvs.data.types import ViewBatch
-from genvs.diffusion.noise import lognormal_sigma, loss_weight
 from genvs.diffusion.samplers import consistency_levels
 from genvs.models import GeNVS
 from genvs.random import Stream
@@ -26,9 +25,6 @@ from training.loss import GeNVSLoss, LossTerms
 
 LAST_SIGMA = 0.015
 HUBER = 0.03  # c, for images in [-1, 1]
-# Of ln sigma, where images are compared: lower than in training, where a fine grain would drown in the noise.
-MATCHING_MEAN, MATCHING_STD = -2.0, 2.0
-MATCHING_STEP = 0.1  # by which images are moved, for images in [-1, 1]
 MATCHING_RATE = 0.1  # to this share the learning rate falls before distribution matching; not the critic's
 
 
@@ -82,10 +78,10 @@ class MatchingLoss(DistillationLoss):
     A critic, which begins as the trained network, learns to denoise the images that the few-step network draws. When
     noise is added to such an image, the trained network denoises it towards its own images, and the critic towards what
     is drawn: their difference is the direction in which the image becomes more likely (arXiv 2311.18828, eq. 7). The
-    loss is the distance to the image moved in this direction, in units of the trained network's error (eq. 8).
+    loss is the distance to the image moved by this difference.
 
-    The second step learns, from what the first one draws (arXiv 2405.14867, section 4.4), with noise, where the ODE of
-    the trained network leads.
+    The critic hardly sees a grain that is weaker than the noise. The second step removes it: from what the first one
+    draws (arXiv 2405.14867, section 4.4), with noise, it learns where the ODE of the trained network leads.
     """
 
     teacher_steps = 3  # enough from the last level, where they begin here
@@ -109,17 +105,16 @@ class MatchingLoss(DistillationLoss):
         denoised, feature_image = net(**given)
         drawn = torch.where(matched, denoised.detach(), drawn)
 
-        level = random.normal(random.fold(keys, Stream.CRITIC_SIGMA), (1, 1, 1))
-        level = lognormal_sigma(level, MATCHING_MEAN, MATCHING_STD)
+        level, critics_weight = GeNVSLoss.noise_levels(self, random.fold(keys, Stream.CRITIC_SIGMA))
+        level = level[..., None, None, None]
         noise = random.normal(random.fold(keys, Stream.CRITIC_NOISE), shape)
         judged_at = {"noisy": drawn + level * noise, "sigma": level}
         judged, _ = self.critic(**given | judged_at)
         known_at = {name: torch.where(matched, value, given[name]) for name, value in judged_at.items()}
         known = self.wanted(images, feature_image, given | known_at)
-        size = (known - drawn).abs().mean(dim=(2, 3, 4), keepdim=True).clamp_min(1e-4)
-        wanted = torch.where(matched, drawn + MATCHING_STEP * (known - judged.detach()) / size, known)
+        wanted = torch.where(matched, drawn + known - judged.detach(), known)
         terms = self.terms(self.denoising_loss(denoised, wanted, sigma, weight), feature_image, batch, sigma)
-        critics_loss = loss_weight(level, self.sigma_data) * (judged - drawn).square()
+        critics_loss = critics_weight * (judged - drawn).square().mean(dim=(2, 3, 4))
         return dataclasses.replace(terms, total=terms.total + critics_loss.mean())
 
 

@@ -139,8 +139,7 @@ def test_the_second_step_is_trained_on_what_the_first_one_draws(steps):
         noise = (trained["noisy"] - first["noisy"] * 0.3 / first["noisy"].std()).flatten(0, 1)[second]
         assert noise.std().item() == pytest.approx(0.1, rel=0.01)
     levels = drawing.judged["sigma"].flatten()
-    assert len(set(levels.tolist())) > 250
-    assert 0.4 < (levels < 0.135).float().mean() < 0.6, "many levels at which a fine grain is seen"
+    assert len(set(levels.tolist())) > 250, "images are judged at the levels of training"
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
