@@ -107,7 +107,6 @@ def training_config(preset: str, batch: int, views: int, precision: str, **chang
         "num_targets": 1,
         "lr_rampup_kimg": 0.0,
         "bf16": precision == "bf16",
-        "bench": precision != "fp32",  # without tensor cores cuDNN's trials of its algorithms take minutes
         "logger": None,
     }
     return dataclasses.replace(TRAIN_PRESETS[preset], **{**settings, **changes})

@@ -85,7 +85,6 @@ def main(
     preset: str, seconds: float, batch: int, views: int, precision: str, ops: str, names: tuple[str, ...]
 ) -> Iterator[Result]:
     """Encoder, renderer and denoiser, and what follows the gradients."""
-    torch.backends.cudnn.benchmark = True
     common.set_precision(precision)
     with PATHS[ops]():
         for name in names:

@@ -119,7 +119,6 @@ def main(
 ) -> Iterator[Result]:
     """views/s from given feature images; ms for one view from a scene that is encoded, rendering included; frames/s of
     an orbit, inputs' encoding included, and of a video that is conditioned on its own frames."""
-    torch.backends.cudnn.benchmark = True
     common.set_precision(precision)
     with PATHS[ops]():
         sampling = Sampling(preset, precision, batch, views, seconds)

@@ -108,7 +108,6 @@ def main(preset: str, seconds: float, views: int) -> Iterator[Result]:
     the network's size. The client is a process of its own."""
     from inference.page import serving
 
-    torch.backends.cudnn.benchmark = True
     net, generator = random_net(preset), torch.Generator().manual_seed(0)
     scene = net.config.scene
     given = random_views(net.config, (1, views), generator)

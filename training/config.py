@@ -110,7 +110,7 @@ class TrainConfig:
     bf16: bool = True
     fp16: bool = False
     grad_compression: str = "none"
-    bench: bool = True
+    bench: bool = False
     cuda_graphs: bool = True
     workers: int = LOADERS
     kimg_per_tick: float = 10.0

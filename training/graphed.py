@@ -160,11 +160,27 @@ class GraphedPart:
         """Gradients of the inputs and weights that need one, each in the memory layout of its tensor."""
         if not self.learns:
             return []
-        found = sum_together(lambda: torch.autograd.grad(output, self._leaves, gradient))
+        found = sum_together(lambda: torch.autograd.grad(WithGradient.apply(output, gradient), self._leaves))
         return list(map(in_layout_of, self._leaves, found))
 
     def __call__(self, arguments: tuple) -> Tensor:
         return Replay.apply(self, *tensors_in(arguments), *self.parameters)
+
+
+class WithGradient(torch.autograd.Function):
+    """A number whose gradient with respect to `output` is `gradient`.
+
+    Given a gradient, torch.autograd.grad would import torch's compiler, which takes a second or more.
+    """
+
+    @staticmethod
+    def forward(ctx, output: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return output.new_zeros(())
+
+    @staticmethod
+    def backward(ctx, _: Tensor):
+        return ctx.gradient, None
 
 
 class Replay(torch.autograd.Function):

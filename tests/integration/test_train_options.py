@@ -67,7 +67,7 @@ def test_options_change_the_preset(program, cars):
     words = """
         --near 0.7 --far 1.9 --resolution 64 --cbase 8 --cres 1,1,2 --dropout 0.2 --duration 0.5 --batch 24
         --batch_gpu 12 --views 1-2 --targets 3 --lr 0.01 --ema 0.25 --xflip --bf16 false --ls 2 --seed 9 --cache false
-        --workers 3 --tick 2 --log_freq 500 --snap 7 --dump 8 --notensorboard --bench 0 --cuda-graphs 0
+        --workers 3 --tick 2 --log_freq 500 --snap 7 --dump 8 --notensorboard --bench 1 --cuda-graphs 0
         --set loss.P_mean=-0.5 --set net.renderer.num_samples=96
     """.split()
     config = options_of(program("--preset", "cpu-demo", "--data", os.path.relpath(cars), *words, "-n"))
@@ -76,7 +76,7 @@ def test_options_change_the_preset(program, cars):
         **{"net.denoiser.dropout": 0.2, "net.renderer.num_samples": 96, "loss.P_mean": -0.5, "data": str(cars)},
         **{"near": 0.7, "far": 1.9, "duration_kimg": 500.0, "batch_size": 24, "batch_gpu": 12, "min_inputs": 1},
         **{"max_inputs": 2, "num_targets": 3, "lr": 0.01, "ema_halflife_kimg": 250.0, "xflip": True, "bf16": False},
-        **{"loss_scale": 2.0, "cache": False, "workers": 3, "kimg_per_tick": 2.0, "log_kimg": 0.5, "bench": False},
+        **{"loss_scale": 2.0, "cache": False, "workers": 3, "kimg_per_tick": 2.0, "log_kimg": 0.5, "bench": True},
         **{"snapshot_ticks": 7, "state_ticks": 8, "logger": None, "cuda_graphs": False},
     }
     assert config == set_by_path(TRAIN_PRESETS["cpu-demo"], settings)
