@@ -12,17 +12,20 @@ from genvs.errors import InputError
 PSNR = {"PSNR/3_input": "three input views", "PSNR/1_input": "one input view", "PSNR/mean_image": "mean training image"}
 
 
-def subplots(count: int = 1) -> tuple[Any, list]:
-    """A figure and its axes, one below the other. Raises InputError if matplotlib is not installed."""
+def subplots(count: int = 1, columns: int = 1) -> tuple[Any, list]:
+    """A figure and its axes, row by row. Raises InputError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("drawing curves needs matplotlib: pip install -c constraints.txt -e .[plots]") from None
-    figure = Figure(figsize=(9, 4.5 * count), layout="constrained")
-    axes = list(figure.subplots(count, squeeze=False)[:, 0])
-    for each in axes:
+    rows = -(-count // columns)
+    figure = Figure(figsize=(9, 4.5 * rows / columns), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for each in axes[:count]:
         each.grid(alpha=0.3)
-    return figure, axes
+    for each in axes[count:]:
+        each.remove()
+    return figure, list(axes[:count])
 
 
 def writable_picture(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:

@@ -16,6 +16,7 @@ from genvs.errors import InputError
 from inference.report import MEASURES
 
 STEPS = {"heun": (3, 5, 8, 13, 25), "unipc": (1, 2, 4, 8, 12, 25)}
+TICKS = (1, 2, 5, 12, 25, 49)
 SNAPSHOT, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=False)
 
 
@@ -63,13 +64,18 @@ def main(trained: Path, distilled: Path, options: tuple[str, ...], out_dir: Path
 def draw(rows: list[dict[str, Any]], plot: Path) -> None:
     """A chart for each measure, with a curve for each sampler."""
     shown = [measure for measure in MEASURES if measure in rows[0]]
-    figure, charts = subplots(len(shown))
+    figure, charts = subplots(len(shown), columns=2)
     for axes, measure in zip(charts, shown, strict=True):
         for sampler in dict.fromkeys(row["sampler"] for row in rows):
             points = [(row["evaluations"], row[measure]) for row in rows if row["sampler"] == sampler]
             axes.plot(*zip(*points, strict=True), marker="o", label=sampler)
-        axes.set(xscale="log", xlabel="evaluations of the denoiser for a view", ylabel=MEASURES[measure].title)
-        axes.legend()
+        smaller_is_better = MEASURES[measure].larger_is_better is False
+        axes.set(xscale="log", yscale="log" if smaller_is_better else "linear", ylabel=MEASURES[measure].title)
+        axes.set_xticks(TICKS, map(str, TICKS))
+        axes.xaxis.minorticks_off()
+    charts[0].legend()
+    for axes in charts[-2:]:
+        axes.set_xlabel("evaluations of the denoiser for a view")
     figure.savefig(plot)
 
 

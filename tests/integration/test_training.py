@@ -120,7 +120,8 @@ def run_folder(cars, tmp_path_factory) -> tuple[Path, str]:
 
 def test_the_run_folder(run_folder, cars):
     run, out = run_folder
-    assert run.name == "00000-cars-cpu-demo-cpu1-batch8-fp32-trial"
+    machine, precision = ("cuda1", "bf16") if torch.cuda.is_available() else ("cpu1", "fp32")
+    assert run.name == f"00000-cars-cpu-demo-{machine}-batch8-{precision}-trial"
     (events,) = run.glob("events.out.tfevents*")
     expected = {".lock", "log.txt", "network-snapshot-000000.pkl", "samples-000000.png", "stats.jsonl", events.name}
     expected |= {"training-state-000000.pt", "training_options.json"}
