@@ -14,7 +14,7 @@ from typing import Any
 import click
 import torch
 
-from dnnlib.command import Color, Command, FiniteRange, FullPath, option_group, run_command
+from dnnlib.command import POSITIVE, Color, Command, FullPath, option_group, run_command
 from genvs.config import ARCHITECTURES, CONVENTIONS, FITS, PRESETS, SIGMA_RANGES, SceneConfig
 from genvs.data.stored import find_train
 from genvs.errors import InputError
@@ -31,8 +31,7 @@ from training.state import check_data, create_state, restore
 from training.training_loop import training_loop
 
 DETERMINED = ("preset=", "net.scene.", "net.denoiser.augment_labels=")  # settings that other options determine
-IN_KIMG = {"duration_kimg": 1000, "ema_halflife_kimg": 1000, "log_kimg": 0.001}  # units of options, thousand images
-POSITIVE = FiniteRange(min=0, min_open=True)
+IN_KIMG = {"duration_kimg": 1000, "ema_halflife_kimg": 1000, "log_kimg": 0.001}  # an option's unit, in kimg
 
 
 def folder_words(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -204,7 +203,7 @@ class TrainCommand(Command):
           metavar="PATH=VALUE", multiple=True, callback=settings_by_path)  # fmt: skip
 @machine("--bf16", help="bfloat16 arithmetic on GPUs that have it", type=bool)
 @machine("--fp16", help="float16 arithmetic with adaptive loss scaling on GPUs, instead of bfloat16", type=bool)
-@machine("--bench", help="Let cuDNN try its algorithms: up to 1% faster steps after a later start", type=bool)
+@machine("--bench", help="Let cuDNN time its algorithms: steps up to 1% faster, but a later start", type=bool)
 @machine("--cuda-graphs", help="Replay the training step as CUDA graphs", type=bool)
 @machine("--grad-compression", help="Compress gradients between GPUs", type=click.Choice(["none", "bf16"]))
 @machine("--workers", help="Loader processes per GPU, at most one per core", metavar="INT")

@@ -175,7 +175,8 @@ def clock(call: Callable[[], Any]) -> float:
 
 def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
     """`function(*arguments)` in a new process, whose memory holds nothing else."""
-    context, usual = multiprocessing.get_context("spawn"), (None, True)  # in which new processes start as usual again
+    # The initializer resets the start method there, so that the function's own processes start as usual.
+    context, usual = multiprocessing.get_context("spawn"), (None, True)
     with ProcessPoolExecutor(1, context, multiprocessing.set_start_method, usual) as process:
         return process.submit(function, *arguments).result()
 

@@ -77,8 +77,8 @@ def main(
 ) -> Iterator[Result]:
     """images/s of the second half of a short ./train.sh with train.py's OPTIONS, and how long it waited for data.
 
-    Given several numbers of GPUs (on a CPU, of processes), it also measures weak scaling: the batch of each stays the
-    same, and the rate is compared with as many times that of the first.
+    Given several numbers of GPUs (on a CPU, of processes), it also measures weak scaling: each keeps its batch, and
+    the rate is a share of the first run's rate per GPU times the number of GPUs.
     """
     each, alone = batch or TRAIN_PRESETS[preset].batch_size, 0.0
     note = " ".join((f"{updates} updates", *options))

@@ -16,7 +16,7 @@ from training.state import save_network_snapshot, save_training_state
 
 BATCH, UPDATES = (32, 6) if ON_GPU else (2, 1)  # while a file is saved
 SAVES = 3
-COMPILE_CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
+COMPILE_CACHES = ("TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
 def save_pauses(preset: str) -> Iterator[Result]:

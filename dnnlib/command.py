@@ -80,6 +80,9 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+POSITIVE = FiniteRange(min=0, min_open=True)  # a number above 0
+
+
 class Color(click.ParamType):
     """A colour by name, or its red, green and blue from 0 to 255 with commas between, as a tuple."""
 

@@ -1,7 +1,6 @@
-"""What rendering that keeps the range brings to targets of radar and sonar, against CrossModalityDiffusion's way."""
+"""What keeping the range brings to targets of radar and sonar, compared with CrossModalityDiffusion's way."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -12,12 +11,14 @@ from torch import Tensor
 from benchmarks import common
 from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
-from experiments.recipe import POSITIVE, runs, train
+from dnnlib.command import POSITIVE
+from experiments.recipe import of_runs, train
 from genvs import ops
 from genvs.geometry import Cameras
 from genvs.geometry.projections import PROJECTIONS, Fan, Pinhole
 from genvs.models import renderer
 from genvs.ops import RaySamples
+from genvs.settings import set_by_path
 from training.config import TRAIN_PRESETS
 
 SENSORS = ("sar", "sonar")
@@ -61,13 +62,11 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 
 @common.benchmark
 @data_option
-@runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
-@runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
+@of_runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run.")
+@of_runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each way.")
 def main(preset: str, data: Path | None, kimg: float, seeds: int) -> Iterator[Result]:
     """Train the preset on radar and sonar together, once in each way, and compare held-out PSNR."""
-    config = TRAIN_PRESETS[preset]
-    net = dataclasses.replace(config.net, modalities=SENSORS)
-    config = dataclasses.replace(config, net=net, duration_kimg=kimg)
+    config = set_by_path(TRAIN_PRESETS[preset], {"net.modalities": SENSORS, "duration_kimg": kimg})
     with dataset(data, preset, modalities=SENSORS) as path:
         for seed in range(seeds):
             for way, context in WAYS.items():

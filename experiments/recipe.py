@@ -14,7 +14,7 @@ import torch
 from benchmarks import common
 from benchmarks.common import Result
 from benchmarks.model import data_option, dataset
-from dnnlib.command import FiniteRange, option_group
+from dnnlib.command import POSITIVE, option_group
 from experiments.curves import of_results, plot_option, subplots
 from genvs.errors import InputError
 from genvs.metrics import hull_agreement, psnr
@@ -37,8 +37,7 @@ REFERENCE = (
 )
 SHORT = {"preset": "", "reference": REFERENCE}
 OBJECTS, VIEWS = 8, 12  # drawn in several steps, of which the first view is the input
-POSITIVE = FiniteRange(min=0, min_open=True)
-runs = option_group("Runs")
+of_runs = option_group("Runs")
 
 
 def variant_of(config: TrainConfig, variant: str) -> TrainConfig:
@@ -118,7 +117,7 @@ def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
 
 @common.benchmark
 @data_option
-@runs(
+@of_runs(
     "--variant",
     "variants",
     multiple=True,
@@ -127,9 +126,9 @@ def draw(curves: dict[str, list[list[dict]]], title: str, plot: Path) -> None:
     help="A run: 'preset', or settings of it as train.py's --set takes them, such as 'num_targets=1 lr=1e-3'; "
     "'reference' stands for the unofficial implementation's. Once for each run.",
 )
-@runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run without a duration_kimg.")
-@runs("--every", type=POSITIVE, help="Thousands of images between evaluations.", show_default="a fifth of them")
-@runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
+@of_runs("--kimg", type=POSITIVE, required=True, help="Thousands of images of a run without a duration_kimg.")
+@of_runs("--every", type=POSITIVE, help="Thousands of images between evaluations.", show_default="a fifth of them")
+@of_runs("--seeds", type=click.IntRange(min=1), default=1, help="Runs of each variant.")
 @of_results("--lpips", is_flag=True, help="Measure LPIPS (VGG) of views drawn in several steps; needs its weights.")
 @plot_option
 def main(

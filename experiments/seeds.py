@@ -14,14 +14,14 @@ from genvs.snapshot import build_net
 
 @torch.no_grad()
 def renders_nothing(preset: str, numerics: str, seed: int) -> bool:
-    """Whether what a new network of the preset renders is zero everywhere, for random images and cameras."""
+    """Whether a new network of the preset renders nothing but zeros of two fixed sets of random images and cameras."""
     torch.manual_seed(seed)
     net = build_net(dataclasses.replace(PRESETS[preset], numerics=numerics))
     if numerics != "genvs":
         for module in net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 module.reset_parameters()
-    inputs, targets = (random_views(net.config, (2, 1), torch.Generator().manual_seed(seed)) for seed in range(2))
+    inputs, targets = (random_views(net.config, (2, 1), torch.Generator().manual_seed(number)) for number in range(2))
     return not net.render(net.encode(inputs.images, inputs.cameras), inputs.cameras, targets.cameras).any()
 
 

@@ -169,7 +169,6 @@ class Cross:
             name: FastDenoiser(net, bf16=settings["bf16"], modality=name, class_id=classes[0] if classes else None)
             for name in experiment.targets
         }
-        self.sample = sampler_of(net, settings["sampler"], settings["num_steps"], churn=settings["churn"])
         self.background = {name: background_of(name, dataset.scene_config()) for name in experiment.targets}
 
     @property
@@ -254,7 +253,9 @@ class Cross:
         if self.guidance != 1:
             without = self.net.without_conditioning(shown, keys)
             denoised = guided(denoised, functools.partial(denoise, feature_image=without), self.guidance)
-        images = self.sample(denoised, normal(keys, tuple(wanted.images.shape[2:])))
+        sampling = {"churn": self.settings["churn"], "seed": int(views[0, 0])}  # whatever was drawn before
+        sample = sampler_of(self.net, self.settings["sampler"], self.settings["num_steps"], **sampling)
+        images = sample(denoised, normal(keys, tuple(wanted.images.shape[2:])))
         images = as_stored(images, name).clamp(-1, 1).view_as(wanted.images)
         return from_levels(images).round().byte().cpu()
 

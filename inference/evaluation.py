@@ -66,7 +66,7 @@ class Evaluation:
         """An object's name in files."""
         return f"{index:04d}-{Path(self.dataset.scene_names[index]).name}"
 
-    def set_labels(self, index: int) -> None:
+    def set_class(self, index: int) -> None:
         """Condition the networks on an object's class. Raises InputError for one that they do not know."""
         for network in filter(None, (self.denoise, self.guide)):
             network.set_class(self.classes[index] if self.classes else None)
@@ -79,7 +79,7 @@ class Evaluation:
         self.dataset.check_views(self.protocol["num_inputs"] + 1)
         for index in range(most):
             self.views(index)
-            self.set_labels(index)
+            self.set_class(index)
         metrics = self.protocol["metrics"]
         if "diversity" in metrics and len(self.protocol["seeds"]) < 2:
             raise InputError("--metrics diversity compares samples of several seeds: give --seeds 0-3, or leave it out")
@@ -124,7 +124,7 @@ class Evaluation:
         if isinstance(drawing, str):
             images = self._baseline(drawing, inputs[None], targets[None], batch_size)
         else:
-            self.set_labels(index)
+            self.set_class(index)
             # Objects have fewer views than 2^20, so that no two views share fresh noise.
             options = {**{name: self.protocol[name] for name in SAMPLING}, "seed": drawing, "first_view": index << 20}
             options |= {"denoise": self.denoise, "guide": self.guide, "batch_size": batch_size, "progress": False}

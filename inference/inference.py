@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnnlib.command import Command, FiniteRange, option_group, run_command
+from dnnlib.command import POSITIVE, Command, FiniteRange, option_group, run_command
 from genvs.config import GeNVSConfig, SceneConfig
 from genvs.data.camera_paths import read_camera_path
 from genvs.data.framing import Framing, framing_of
@@ -41,7 +41,7 @@ ARCHIMEDEAN = {"frames": 498, "radius": 1.3, "fps": 30.0}  # the unofficial impl
 VIDEO = {"frames": 60, "fps": 20.0}
 SCENE_OPTIONS = ("scene", "target", "inputs", "targets", "convention", "normalize")
 LARGEST_DEPTH = 65535  # in files of 16 bits
-PREVIEW_SIDE, PREVIEW_CAMERAS = 768, 100  # pixels; of a longer path, some cameras are drawn
+PREVIEW_SIDE, PREVIEW_CAMERAS = 768, 100  # pixels; the most cameras of a path that are drawn
 DEFAULT_VIEWS = (
     "If a scene has target_pose/ or transforms_test.json, all its views are inputs, and those cameras are drawn. If "
     "not, the first three views are inputs, and all others are drawn."
@@ -67,7 +67,7 @@ of_video, of_output = (option_group(title) for title in ("Video", "Output"))
 @of_video("--video", is_flag=True, help="Draw a video along a trajectory instead of single views.")
 @of_video("--trajectory", type=options.Trajectory(), default="orbit", metavar=KINDS, help=PATHS)
 @of_video("--frames", type=click.IntRange(min=1), show_default="60; archimedean 498; a file's", help="Number of views.")
-@of_video("--radius", type=options.POSITIVE, show_default="the inputs'; archimedean 1.3", help=RADIUS)
+@of_video("--radius", type=POSITIVE, show_default="the inputs'; archimedean 1.3", help=RADIUS)
 @of_video("--elevation", type=FiniteRange(-90, 90), show_default="orbit 20, spiral 60", help="Degrees; a spiral's top.")
 @of_video("--fps", type=FiniteRange(1, 120), show_default="20; archimedean 30; a file's", help="Frames a second.")
 @of_video("--gif", is_flag=True, help="Write a GIF as well.")

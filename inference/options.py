@@ -1,4 +1,4 @@
-"""What inference.py and evaluate.py share: options, the network that they name, and the device."""
+"""What inference.py, evaluate.py and viewer.py share: options, the network that they name, and the device."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ import click
 import torch
 
 import genvs
-from dnnlib.command import Color, FiniteRange, FullPath, option_group
+from dnnlib.command import POSITIVE, Color, FiniteRange, FullPath, option_group
 from genvs.config import CONVENTIONS, FITS, VIEW_WEIGHTINGS
 from genvs.diffusion.samplers import SAMPLERS
 from genvs.errors import InputError
@@ -41,7 +41,6 @@ class Trajectory(click.ParamType):
 
 
 PATH, FOLDER = FullPath(path_type=Path), FullPath(path_type=Path, file_okay=False)
-POSITIVE = FiniteRange(min=0, min_open=True)
 scene, network, cameras, sampling = map(option_group, ("Scene", "Network", "Cameras", "Sampling"))
 Decorator = Callable[[Callable], Callable]
 

@@ -26,7 +26,7 @@ from inference.page_files import VolumeControls
 from inference.page_path import PathControls
 from inference.page_views import ViewControls
 
-DRAFT_STEPS = 1  # while the hand moves
+DRAFT_STEPS = 1  # while the camera moves
 REST = 0.25  # seconds without a change after which a sample is drawn with all its steps
 SIDE = 512  # smallest side of the picture on the page, pixels
 FRUSTUM = 0.12  # length of the cameras shown, in distances of the inputs from the origin

@@ -83,7 +83,9 @@ class Measures:
             **{name: image_metric(name, device) for name in names if name in IMAGE_METRICS},
         }
         self._consistency = "consistency" in names
-        self._diversity = image_metric("lpips_vgg", device) if "diversity" in names else None
+        self._diversity: Distance | None = None
+        if "diversity" in names:
+            self._diversity = self._image_metrics.get("lpips_vgg") or image_metric("lpips_vgg", device)
         num_images = self.num_targets * max(map(len, drawings.values()))
         self._sets = SetMetrics([name for name in names if name in SET_METRICS], drawings, device, num_images)
 

@@ -23,7 +23,7 @@ from genvs.metrics import SILHOUETTE_THRESHOLD
 from genvs.modalities import MODALITIES, PICTURE_CHANNELS, depth_decoded, from_levels
 from genvs.visualize import enlarge, to_uint8
 
-VIDEO_SIDE = 512  # smallest side, pixels; at several pixels a pixel, half-resolution chroma is no loss
+VIDEO_SIDE = 512  # smallest side, pixels; once pixels are enlarged, chroma at half the resolution loses nothing
 H264 = "-c:v libx264 -pix_fmt yuv420p -crf 14 -preset slow -movflags +faststart"
 # Rec. 709 is both used and named in the file: players guess it differently where a file does not say.
 REC709 = "-vf scale=out_color_matrix=bt709:out_range=tv -colorspace bt709 -color_primaries bt709 -color_trc bt709"

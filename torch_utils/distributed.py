@@ -51,7 +51,7 @@ def announce(processes: int) -> None:
 
 
 def shutdown() -> None:
-    """Waits for all ranks and leaves the process group. Delete DDP modules first: they keep the group alive."""
+    """Waits for all ranks and leaves the process group."""
     if is_initialized():
         torch.distributed.barrier()  # rank 0 hosts the group's store, which the others may still need
         torch.distributed.destroy_process_group()

@@ -12,7 +12,8 @@ class Adam:
     """Adam (Kingma & Ba, arXiv 1412.6980) by torch's fused kernel.
 
     torch.optim.Adam computes the same, but imports the compiler, which takes a second of every start and 140 MB.
-    moments: of each parameter, its gradients' averages, and float32 `[]`, the number of its steps.
+    moments: for each parameter, the averages of its gradients and of their squares, and the number of its steps,
+    float32 `[]`.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -32,6 +33,8 @@ class Adam:
         skip: float32 `[]`; if it is 1, nothing is updated and the step does not count. The host does not wait for it.
         """
         learning = [(p, p.grad, m) for p, m in zip(self.parameters, self.moments, strict=True) if p.grad is not None]
+        if not learning:  # Muon updates all
+            return
         parameters, gradients, moments = zip(*learning, strict=True)
         first, second, steps = ([each[name] for each in moments] for name in ("exp_avg", "exp_avg_sq", "step"))
         options: dict[str, Any] = {"amsgrad": False, "weight_decay": 0.0, "maximize": False, "fused": True}

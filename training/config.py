@@ -184,8 +184,8 @@ class TrainConfig:
 
     @property
     def total_nimg(self) -> int:
-        """Target images to train on, rounded up to whole updates."""
-        return self._whole_updates(self.duration_kimg)
+        """Target images to train on, rounded up to whole updates, of which there is at least one."""
+        return max(self._whole_updates(self.duration_kimg), self.batch_size)
 
     @property
     def low_resolution_nimg(self) -> int:

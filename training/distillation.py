@@ -25,7 +25,7 @@ from training.loss import GeNVSLoss, LossTerms
 
 LAST_SIGMA = 0.015
 HUBER = 0.03  # c, for images in [-1, 1]
-MATCHING_RATE = 0.1  # to this share the learning rate falls before distribution matching; not the critic's
+MATCHING_RATE = 0.1  # share of the learning rate that is left when matching begins; the critic keeps all of it
 
 
 class DistillationLoss(GeNVSLoss):
@@ -40,7 +40,9 @@ class DistillationLoss(GeNVSLoss):
     teacher_steps = 6
 
     def __init__(self, config: TrainConfig, teacher: GeNVS) -> None:
-        """teacher: the trained network, with the same encoder and renderer. A GPU replays it, as it does the step."""
+        """teacher: the trained network, with the same encoder and renderer. A GPU replays it as a CUDA graph, like the
+        training step.
+        """
         super().__init__(config.loss, teacher.config, config.seed)
         device, steps = next(teacher.parameters()).device, self.teacher_steps
         levels = consistency_levels(config.distill_steps, teacher.config.denoiser.sigma_max)
@@ -65,8 +67,8 @@ class DistillationLoss(GeNVSLoss):
         return self._solve(feature_image, *(given[name] for name in names if given[name] is not None))
 
     def denoising_loss(self, denoised: Tensor, wanted: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
-        # What the second step draws is shown, where nothing is whiter than white. So a white background may lie a
-        # little above 1, where rounding does not turn it gray here and there, which LPIPS sees.
+        # The second step's result is shown clamped to [-1, 1], so it is compared clamped. A white background may then
+        # lie a little above 1, where rounding errors do not turn single pixels gray, which LPIPS would notice.
         shown = (sigma == self.levels[-1]) & (sigma != self.levels[0])
         error = torch.where(shown, denoised.clamp(-1, 1) - wanted.clamp(-1, 1), denoised - wanted)
         return (error.square().mean(dim=(2, 3, 4)) + HUBER**2).sqrt() - HUBER
@@ -84,7 +86,7 @@ class MatchingLoss(DistillationLoss):
     draws (arXiv 2405.14867, section 4.4), with noise, it learns where the ODE of the trained network leads.
     """
 
-    teacher_steps = 3  # enough from the last level, where they begin here
+    teacher_steps = 3  # enough, because here only images at the last level are solved
 
     def __init__(self, config: TrainConfig, teacher: GeNVS, critic: nn.Module) -> None:
         """critic: as training calls it. Its gradients are computed with those of the few-step network."""

@@ -44,14 +44,13 @@ class Evaluation:
     """
 
     def __init__(self, data: RunData, device: torch.device) -> None:
-        dataset, scenes = data.held_out, np.array(data.held_out_scenes)
+        dataset, scenes = data.held_out, np.array(data.held_out_scenes[:MAX_SCENES])
         trained = dataset is data.train and data.held_out_scenes == data.train_scenes and not dataset.hold_out_every
         self.kind = "training-view" if trained else "held-out"
         # The scene with the fewest views decides: first there are fewer inputs, then fewer targets.
         fewest = min(map(dataset.num_views, scenes))
         num_targets = max(1, min(NUM_TARGETS, fewest - NUM_INPUTS))
         num_inputs = min(NUM_INPUTS, fewest - num_targets)
-        scenes = scenes[:MAX_SCENES]
         chosen, modalities_of_inputs = [], []
         for number, scene in enumerate(scenes):
             rng, held_out = numpy_generator(Stream.EVALUATED_VIEWS, scene), dataset.held_out_views(scene)

@@ -18,15 +18,15 @@ from training.config import TRAIN_PRESETS, TrainConfig
 from training.state import unlike
 
 NEAR_ENOUGH = 0.1  # how far cameras and the point they look at may be off, in distances of the cameras
-LENGTHS: dict[str, dict[str, Any]] = {"cuda": {"duration_kimg": 100.0}, "cpu": {"duration_kimg": 0.4, "batch_size": 8}}
+SHORT: dict[str, dict[str, Any]] = {"cuda": {"duration_kimg": 100.0}, "cpu": {"duration_kimg": 0.4, "batch_size": 8}}
 
 
 def start_from(path: str, preset: TrainConfig | None = None) -> TrainConfig:
     """The config of a new run from the snapshot at `path`, before its options are applied.
 
-    preset: by default, the network is the snapshot's, and the rest of the preset with such a network, or with its
-    resolution. The network is the snapshot's, too, if their numerics differ. Its scene is always the snapshot's. Raises
-    InputError for a snapshot that cannot be used.
+    preset: None takes the snapshot's network, and all else from the preset whose network is like it or, if there is
+    none, nearest in resolution. A given preset brings its own network, unless its numerics are not the snapshot's. The
+    scene is always the snapshot's. Raises InputError for a snapshot that cannot be used.
     """
     source = load_snapshot(path).config
 
@@ -50,7 +50,7 @@ def fine_tuning(config: TrainConfig, changes: Mapping[str, Any], device_type: st
 
     The EMA starts at the snapshot's weights and soon follows the new ones.
     """
-    config = dataclasses.replace(config, **LENGTHS[device_type])
+    config = dataclasses.replace(config, **SHORT[device_type])
     kimg = set_by_path(config, changes).duration_kimg
     recipe = {"lr": config.lr / 4, "lr_rampup_kimg": kimg / 20, "lr_decay_kimg": kimg / 4, "low_resolution_kimg": 0.0}
     times = {"kimg_per_tick": kimg / 20, "snapshot_ticks": 5, "state_ticks": 20, "log_kimg": kimg / 100}

@@ -29,7 +29,7 @@ from genvs.sampling.cuda_graphs import Recorder, copy_all
 # CUDA's error codes that only a recording can cause, from cudaErrorStreamCaptureUnsupported to
 # cudaErrorStreamCaptureWrongThread.
 CAPTURE_ERRORS = range(900, 909)
-ALIGNMENT = 128  # numbers: 512 bytes in float32, as torch aligns tensors of their own
+ALIGNMENT = 128  # in numbers: 512 bytes of float32, as torch aligns separate tensors
 # What the two parts of a step take of the arguments of `GeNVS.forward`; the second takes the feature image before them.
 RENDER_ARGUMENTS = ("input_images", "inputs", "targets", "keys")
 DENOISE_ARGUMENTS = ("noisy", "sigma", "keep_conditioning", "keys", "labels")
@@ -209,15 +209,15 @@ class Replay(torch.autograd.Function):
         return None, *(next(remaining) if x.requires_grad else None for x in (*part.inputs, *part.parameters))
 
 
-def in_one_tensor(models: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Tensors with the shapes and strides of `models`, not initialised, one after the other in one storage.
+def in_one_tensor(like: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Tensors with the shapes and strides of `like`, not initialised, one after the other in one storage.
 
     Each begins at a multiple of ALIGNMENT numbers, because kernels for lists of tensors are slower where one does not.
     """
-    sizes = (-(-model.numel() // ALIGNMENT) * ALIGNMENT for model in models)
+    sizes = (-(-each.numel() // ALIGNMENT) * ALIGNMENT for each in like)
     *starts, size = itertools.accumulate(sizes, initial=0)
-    whole = torch.empty(size, dtype=dtype, device=models[0].device if models else None)
-    return [whole.as_strided(x.shape, x.stride(), start) for x, start in zip(models, starts, strict=True)]
+    whole = torch.empty(size, dtype=dtype, device=like[0].device if like else None)
+    return [whole.as_strided(x.shape, x.stride(), start) for x, start in zip(like, starts, strict=True)]
 
 
 def in_layout_of(leaf: Tensor, gradient: Tensor) -> Tensor:

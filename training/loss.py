@@ -99,20 +99,17 @@ class GeNVSLoss:
         noise = random.normal(random.fold(keys, Stream.NOISE), tuple(images.shape[2:]))
         keep = random.uniform(random.fold(keys, Stream.KEEP_CONDITIONING)) >= self.config.conditioning_dropout
         sigma = sigma[..., None, None, None]
-        return (
-            images,
-            weight,
-            {
-                "input_images": self.augment_inputs(batch.inputs.images, sample_keys),
-                "inputs": batch.inputs.cameras,
-                "targets": batch.targets.cameras,
-                "noisy": images + sigma * noise,
-                "sigma": sigma,
-                "keep_conditioning": keep,
-                "keys": random.fold(keys, Stream.NETWORK),
-                "labels": labels,
-            },
-        )
+        given = {
+            "input_images": self.augment_inputs(batch.inputs.images, sample_keys),
+            "inputs": batch.inputs.cameras,
+            "targets": batch.targets.cameras,
+            "noisy": images + sigma * noise,
+            "sigma": sigma,
+            "keep_conditioning": keep,
+            "keys": random.fold(keys, Stream.NETWORK),
+            "labels": labels,
+        }
+        return images, weight, given
 
     def terms(self, loss: Tensor, feature_image: Tensor, batch: ViewBatch, sigma: Tensor) -> LossTerms:
         """The terms of a batch whose denoising loss is `[B, T]`, at noise levels `[B, T, 1, 1, 1]`."""

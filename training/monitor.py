@@ -57,7 +57,7 @@ class Monitor:
 
     @contextlib.contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """What happens inside is a wait for data. Of a GPU, only the time counts in which it has nothing else to do."""
+        """Time the block as a wait for data. On a GPU only the time counts in which it has nothing else to do."""
         if self.device.type == "cuda":  # it may be updates behind the host
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             before.record()

@@ -26,10 +26,10 @@ def sum_over_ranks(net: GeNVS, config: TrainConfig) -> None:
     """
     if distributed.get_world_size() > 1:
         for part in parts_of(net):
-            PartsGradients([weight for weight in part.parameters() if weight.requires_grad], config)
+            GradientSum([weight for weight in part.parameters() if weight.requires_grad], config)
 
 
-class PartsGradients:
+class GradientSum:
     """Sums the gradients of `weights` over ranks, when each has had its gradient in each round of an update."""
 
     def __init__(self, weights: list[nn.Parameter], config: TrainConfig) -> None:

@@ -20,7 +20,7 @@ from training.evaluation import Evaluation, summary
 from training.monitor import Monitor
 from training.state import TrainState, save_network_snapshot, save_training_state
 
-FIRST_STATUS_UPDATES = (1, 3, 10)  # a person soon sees that a run goes on, and how long it will take
+FIRST_STATUS_UPDATES = (1, 3, 10)  # early status lines show that training works, and how long it will take
 
 
 class Reporter:
@@ -51,7 +51,7 @@ class Reporter:
 
     def _passed(self, kimg: float) -> bool:
         """Whether the last step reached or passed a multiple of `kimg`."""
-        interval = round(kimg * 1000, 3)  # because 0.1 * 3 is not 0.3
+        interval = max(round(kimg * 1000, 3), 1)  # images; rounded because 0.1 * 3 is not 0.3
         return self.state.cur_nimg // interval > self.last_nimg // interval
 
     def step(self) -> None:

@@ -16,15 +16,16 @@ from torch_utils import distributed
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
-ALONE_SECONDS = 8  # without a batch, after which a rank that was asked to stop does so by itself
-SLOW_STEP_SECONDS = 5  # for which a lone process that was asked to stop goes on with its step on a CPU, or waits in C
+ALONE_SECONDS = 8  # without a batch; then a rank that was asked to stop does so without the others
+SLOW_STEP_SECONDS = 5  # that a process that was asked to stop has to end its step on a CPU, or to return from C
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
 class StopRequest:
     """Ends training after the current step on Ctrl-C or SIGTERM, and at once on a later one.
 
-    rounds: of an update. With more rounds ranks ask each other more often, as a launcher waits only for some time.
+    rounds: of an update. The more there are, the more often ranks ask each other, because a launcher waits only so
+    long.
     """
 
     # A launcher passes on a signal that its process group has received too: the same request, twice.

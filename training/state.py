@@ -105,7 +105,7 @@ class TrainState:
 
 
 def create_state(config: TrainConfig, scene: SceneConfig, device: torch.device) -> TrainState:
-    """A new network for the cameras of `scene`, its EMA, optimizer and teacher. They are the same on every rank.
+    """A new network for the cameras of `scene`, its EMA, optimizer, teacher and critic, the same on every rank.
 
     Raises InputError for a snapshot or encoder weights that cannot be used.
     """
@@ -249,9 +249,8 @@ def state_paths(run_dir: Path, cur_nimg: int) -> tuple[Path, Path]:
 
 
 def save_training_state(run_dir: Path, config: TrainConfig, state: TrainState, writer: BackgroundWriter) -> None:
-    """Write the training state in the background: weights, EMA, optimizer, teacher, counters, config and data's facts.
-
-    It replaces no other state.
+    """Write the training state in the background: weights, EMA, optimizers, teacher, critic, counters, config and the
+    data's facts. It replaces no other state.
     """
     content = {
         "format": TRAINING_STATE,

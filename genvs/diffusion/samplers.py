@@ -107,11 +107,11 @@ def _unipc_corrected(start: Tensor, here: Tensor, before: list[tuple[Tensor, flo
     return math.exp(-h) * start + moment0 * last + of_here * (here - last) + of_older * (older - last)
 
 
-def consistency_levels(num_steps: int, sigma_max: float, sigma_end: float = 0.1) -> Tensor:
-    """The noise levels `[num_steps]`, float64, of `sample_consistency`: from sigma_max to sigma_end in equal steps of
-    ln sigma. A single one is sigma_max.
+def consistency_levels(num_steps: int, sigma_max: float) -> Tensor:
+    """The noise levels `[num_steps]`, float64, of `sample_consistency`: from sigma_max to 0.1 in equal steps of ln
+    sigma. A single one is sigma_max.
     """
-    return karras_steps(num_steps, sigma_end, sigma_max, math.inf)[:-1]
+    return karras_steps(num_steps, 0.1, sigma_max, math.inf)[:-1]
 
 
 def sample_consistency(
@@ -121,16 +121,14 @@ def sample_consistency(
     num_steps: int = 2,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
-    sigma_end: float = 0.1,
 ) -> Tensor:
     """Multistep consistency sampling (arXiv 2303.01469, algorithm 1): each step draws an image, to which the next step
     adds noise again. For few-step networks; others return the mean of all possible images, which is blurred.
 
-    sigma_min: unused. sigma_end: as in `consistency_levels`. The noise of later steps is that of the first one, shifted
-    along each side, so images depend on `noise` alone: not on the batch, and a video with one noise for all views does
-    not flicker.
+    sigma_min: unused. The noise of later steps is that of the first one, shifted along each side, so images depend on
+    `noise` alone: not on the batch, and a video with one noise for all views does not flicker.
     """
-    levels = consistency_levels(num_steps, sigma_max, sigma_end)
+    levels = consistency_levels(num_steps, sigma_max)
     noise, sides = noise.float(), range(1, noise.ndim)
     image = torch.zeros_like(noise)
     for number, level in enumerate(levels.float().to(noise.device, non_blocking=True)):

@@ -37,8 +37,8 @@ class Colours:
 
 def colours_of(name: str, config: GeNVSConfig) -> Colours:
     """The `Colours` of a modality in a network of this config."""
-    last = max(MODALITIES[other].features[1] for other in config.modalities)
-    return Colours(*MODALITIES[name].features, background_of(name, config.scene), last)
+    reserved = max(MODALITIES[other].features[1] for other in config.modalities)
+    return Colours(*MODALITIES[name].features, background_of(name, config.scene), reserved)
 
 
 def background_of(name: str, scene: SceneConfig) -> tuple[float, ...]:

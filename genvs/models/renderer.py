@@ -1,7 +1,5 @@
 """Feature volumes to a feature image at a target camera: sampling, view fusion, field MLP, compositing."""
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
@@ -90,15 +88,12 @@ class FeatureRenderer(nn.Module):
 
     def charts(self, inputs: Cameras) -> Tensor:
         """The matrices `[B, V, 4, 4]` that map world points into the volumes of `inputs` `[B, V]`."""
-        projections = {modality.index: PROJECTIONS[modality.projection] for modality in self.modalities}
-        # All that keep the range have the same matrix (`Projection.matrix`).
-        kinds = {each.keeps_range: each for each in projections.values()}
-        matrices = {keeps_range: each.matrix(inputs) for keeps_range, each in kinds.items()}
-        if len(matrices) == 1:
-            return next(iter(matrices.values()))
-        ranged = [inputs.modality == index for index, each in projections.items() if each.keeps_range]
-        keeps_range = functools.reduce(torch.logical_or, ranged)[..., None, None]
-        return torch.where(keeps_range, matrices[True], matrices[False])
+        first, *others = self.modalities
+        matrices = PROJECTIONS[first.projection].matrix(inputs)
+        for other in others:
+            matrix = PROJECTIONS[other.projection].matrix(inputs)
+            matrices = torch.where((inputs.modality == other.index)[..., None, None], matrix, matrices)
+        return matrices
 
     def known(self, depths: Tensor, near: Tensor, far: Tensor, modality: str) -> Known | None:
         """The channels whose values follow from the samples' depths. depths: `[..., S]`. near, far: `[...]`."""

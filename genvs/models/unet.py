@@ -15,8 +15,8 @@ from genvs.models.layers import GroupNorm, bias_of, conv_act, convolve, xavier_i
 from genvs.random import Stream, fold
 
 SKIP_SCALE = math.sqrt(0.5)
-# All but cuDNN's, whose gradients can be NaN on H100 and H200 where the pixels do not fill its tiles of 128 and all
-# scores of one are below -88 (github.com/pytorch/pytorch/issues/196678).
+# All but cuDNN's, whose gradients can be NaN on H100 and H200 where the number of pixels is no multiple of its tile,
+# 128, and all scores of a pixel are below -88 (github.com/pytorch/pytorch/issues/196678).
 ATTENTION_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -62,7 +62,7 @@ class UNetBlock(nn.Module):
         resample=None,
         attention: bool = False,
     ) -> None:
-        """resample: `ops.downsample`, `ops.upsample` or None."""
+        """resample: the network's `down` or `up`, or None."""
         super().__init__()
         self.dropout, self.resample = dropout, resample
         self.norm0 = GroupNorm(in_channels, eps=self.norm_eps)

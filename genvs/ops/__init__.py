@@ -73,9 +73,8 @@ def render(
     supported = volume.shape[2] in (16, 32) and len(field.parameters[0]) in (32, 64)
     supported = supported and (elevations in (None, 16, 32) or elevations % 64 == 0)
     if not (uses_kernels(volume) and supported) or any(x.requires_grad for x in others):
-        if cpu.supports(volume) and not _reference_only.get():
-            return cpu.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
-        return reference.render(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
+        plain = cpu.render if cpu.supports(volume) and not _reference_only.get() else reference.render
+        return plain(volume, frusta, view_weights, rays, field, elevations=elevations, known=known)
     from genvs.ops.triton_kernels.render import Render
 
     density = (field.density_scale, field.density_shift)

@@ -87,7 +87,8 @@ class Viewer:
         self._geometry.shows_geometry = True
         self._network = self._conditioned_on(inputs)
         with torch.inference_mode():
-            self._usual_features = self._network.render(self._network.cameras[:, :1])  # whose colours all get
+            # All feature images are coloured like this one.
+            self._usual_features = self._network.render(self._network.cameras[:, :1])
 
     @torch.inference_mode()
     def _conditioned_on(self, inputs: Views) -> Conditioned:

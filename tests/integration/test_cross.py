@@ -187,6 +187,7 @@ def test_an_interrupted_experiment_continues(options, tmp_path, monkeypatch, cap
         return draw(cross, name, *rest)
 
     pairs = [*options, "--inputs", "rgb,sar", "--targets", "rgb,sar", "--objects", 1]
+    pairs += ["--sampler", "heun", "--denoising_steps", 5, "--churn", 20]
     assert run(*pairs, "--out_dir", tmp_path / "whole") == 0
     monkeypatch.setattr(Cross, "_draw", counted)
     assert run(*pairs) not in (0, 2) and "the same command again" in capsys.readouterr().err

@@ -181,7 +181,7 @@ def test_at_another_resolution_sizes_keep_their_share():
 
 
 def test_the_total_is_rounded_up_to_whole_updates():
-    lengths = [(60.0, 32, 60000), (0.1, 32, 128), (0.001, 96, 96), (4000.0, 96, 4000032)]
+    lengths = [(60.0, 32, 60000), (0.1, 32, 128), (0.001, 96, 96), (4e-7, 96, 96), (4000.0, 96, 4000032)]
     # However decimals are rounded: 0.000072 million * 1000 * 1000 > 72.
     lengths += [(float(f"{updates * 8 / 1e6:.6f}") * 1000, 8, updates * 8) for updates in range(1, 1000)]
     for duration_kimg, batch_size, total in lengths:

@@ -70,6 +70,17 @@ def test_inputs_and_targets_are_fixed_and_apart(scenes, held_out):
     assert all(len(centers.unique(dim=0)) == 6 for centers in together), "no target is an input"
 
 
+def test_a_scene_that_is_not_evaluated_does_not_matter(tmp_path, monkeypatch):
+    split = write_split(tmp_path / "cars_val", num_scenes=3, num_views=7)
+    for view in range(2, 8):
+        for file in split.glob(f"car3/*/{view}.*"):
+            file.unlink()
+    monkeypatch.setattr("training.evaluation.MAX_SCENES", 2)
+    data = StoredScenes(split, resolution=SIZE)
+    assert [data.num_views(scene) for scene in range(3)] == [7, 7, 1]
+    assert evaluation(data, range(1), range(3)).inputs.shape == (2, 3)
+
+
 def test_scores_are_those_of_the_images(held_out):
     net = small_net()
     scores = held_out.measure(net, 9)

@@ -95,6 +95,14 @@ def test_weights_without_gradients_stay():
     assert moved == [name not in ("0.weight", "2.weight") for name, _ in net.named_parameters()]
 
 
+def test_only_matrices_may_have_gradients():
+    net = nn.Linear(24, 40, bias=False)
+    optimizer, before = Muon(net.parameters()), net.weight.detach().clone()
+    give_gradients(net, 0)
+    optimizer.step(LR, grad_scale=ONE, skip=KEPT)
+    assert not torch.equal(net.weight, before) and net.weight.grad is None
+
+
 def test_it_goes_on_from_its_saved_moments():
     first, second = some_weights(), some_weights()
     optimizer = Muon(first.parameters())
