@@ -1,5 +1,7 @@
 """The parts of a training step that become CUDA graphs. On a CPU they are plain functions."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from unittest import mock
 
@@ -9,6 +11,7 @@ from torch.func import functional_call
 
 from genvs.config import GeNVSConfig
 from genvs.errors import InputError
+from tests.conftest import ROOT
 from tests.small_model import small_net, some_batch
 from tests.small_training import small_run
 from training import graphed
@@ -99,3 +102,15 @@ def test_gradients_take_the_layout_of_their_weights_and_are_copied_in_lists_of_o
     targets = [torch.empty_like(other, dtype=torch.float32) for other in others]
     graphed.copy_all(targets, others)
     assert all(torch.equal(target, other.float()) for target, other in zip(targets, others, strict=True))
+
+
+def test_a_gradient_reaches_the_leaves_without_the_compiler():
+    """Which torch.autograd.grad imports where it is given a gradient."""
+    code = """
+import sys, torch
+from training.graphed import WithGradient
+weight = torch.tensor([2.0, 3.0], requires_grad=True)
+(found,) = torch.autograd.grad(WithGradient.apply(weight**2, torch.tensor([1.0, 10.0])), [weight])
+assert found.tolist() == [4.0, 60.0] and "sympy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
