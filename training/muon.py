@@ -13,7 +13,7 @@ from genvs.sampling.cuda_graphs import CUDAGraphed
 from training.adam import Adam
 
 MOMENTUM = 0.95
-ADAMS_SIZE = 0.2  # root mean square of Adam's usual updates, over the learning rate
+ADAMS_SIZE = 0.2  # root mean square of Adam's usual updates, divided by the learning rate
 SMALLEST_SIDE = 16  # of a matrix; Adam updates smaller ones
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

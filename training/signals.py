@@ -16,8 +16,8 @@ from torch_utils import distributed
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # Linux's number of the call by which a process asks for a signal when its parent ends
-ALONE_SECONDS = 8  # without a batch; then a rank that was asked to stop does so without the others
-SLOW_STEP_SECONDS = 5  # that a process that was asked to stop has to end its step on a CPU, or to return from C
+ALONE_SECONDS = 8  # that a rank which was asked to stop waits for a batch before it stops without the others
+SLOW_STEP_SECONDS = 5  # that a lone process may take to stop, within a step on a CPU or a call of a library
 STOP_CHECK_ROUNDS = 4  # rounds after which GPUs ask each other whether to stop
 
 
