@@ -11,7 +11,7 @@ from training.config import RESUMABLE, TRAIN_PRESETS, TrainConfig
 # By preset, on its embedded dataset of this generator: PSNR (dB) of one-step views of the held-out scenes, one input
 # view, after so many thousand images. One run each; docs/results.md says how they were made.
 MEASURED_GENERATOR = 3
-MEASURED = {"cpu-demo": {6.0: 18.32, 12.0: 19.03, 18.0: 19.27}, "demo": {1650.0: 21.97}}
+MEASURED = {"cpu-demo": {6.0: 18.34, 12.0: 18.99, 18.0: 19.29}, "demo": {1650.0: 21.97}}
 
 
 def expected_psnr(config: TrainConfig) -> float | None:
